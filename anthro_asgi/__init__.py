@@ -1,0 +1,32 @@
+"""The Anthropic Messages API in front of any inference engine, as a pure ASGI callable.
+
+from anthro_asgi import MessagesApp
+
+async def engine(request):
+    yield "Hello"
+
+app = MessagesApp(engine)        # uvicorn module:app
+"""
+
+from .app import MessagesApp
+from .engines import Engine, ModelInfo
+from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
+from .wire.errors import ApiError
+from .wire.request import MessagesRequest
+
+__all__ = [
+    "ApiError",
+    "Batch",
+    "Block",
+    "Delta",
+    "Engine",
+    "Finish",
+    "MessagesApp",
+    "MessagesRequest",
+    "ModelInfo",
+    "Signature",
+    "Thinking",
+    "ToolJson",
+    "ToolStart",
+    "Usage",
+]

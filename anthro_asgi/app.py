@@ -1,0 +1,188 @@
+"""The ASGI callable: routes, lifespan, and the one place where every error becomes an answer.
+
+No middleware and no wrapped `send`: a route is a look-up in a dict, and from there a request goes straight to `reply`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from . import listing
+from .auth import Keys
+from .call import Call, ClientLeft, Receive, Scope, Send
+from .engines import ModelInfo, as_engine
+from .logs import log_failure, log_request
+from .metrics import Metrics
+from .reply import Reply
+from .wire.errors import MethodNotAllowed, NotFound
+from .wire.estimate import estimate_tokens
+from .wire.request import MessagesRequest, parse_request
+
+Handler = Callable[["MessagesApp", Call], Awaitable[None]]
+_PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients put `/v1` into their base URL, or don't, or twice
+_MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
+_ESTIMATED: Final = (("anthro-asgi-token-count", "estimate"),)
+
+
+class MessagesApp:
+    """Serves the Messages API over `engine`: an Engine, or an async generator function.
+
+    `keys` are the API keys clients may use; none means open, which is for you to want. `ping_interval` in seconds,
+    `max_body` in bytes. `aliases` maps names clients use (`*` stands for anything) to models of the engine.
+    `hide_thinking` leaves reasoning out of answers to clients that disabled it.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        *,
+        keys: Sequence[str] = (),
+        ping_interval: float = 10.0,
+        max_body: int = 32 * 1024 * 1024,
+        aliases: Mapping[str, str] | None = None,
+        hide_thinking: bool = False,
+    ) -> None:
+        self.engine = as_engine(engine)
+        self._keys = Keys(keys)
+        self._aliases = listing.Aliases(aliases or {})
+        self._ping_interval = ping_interval
+        self._max_body = max_body
+        self._hide_thinking = hide_thinking
+        self._metrics = Metrics(_ROUTES)
+
+    def __repr__(self) -> str:
+        return f"<MessagesApp {self.engine!r} {self._keys!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}"))
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, call: Call) -> None:
+        """The error boundary: whatever happens to a request ends here, once, with one log line."""
+        time = asyncio.get_running_loop().time
+        began = time()
+        self._metrics.began()
+        try:
+            await _route(call)(self, call)
+        except ClientLeft:
+            call.record.client_left = True
+        except Exception as exc:
+            if call.started:  # half an answer can't be taken back: the server cuts the connection
+                log_failure(call.request_id, exc)
+                raise
+            await call.refuse(exc)
+        finally:
+            call.record.duration = time() - began
+            self._metrics.ended(call.record)
+            log_request(call.record)
+
+    # lifespan
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Starts and stops the engine with the server. A server without lifespan does without."""
+        await receive()
+        try:
+            await self._run_if_there("start")
+        except Exception as exc:
+            await send({"type": "lifespan.startup.failed", "message": f"{type(exc).__name__}: {exc}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._run_if_there("stop")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _run_if_there(self, name: str) -> None:
+        method = getattr(self.engine, name, None)
+        if method is not None:
+            await method()
+
+    # routes
+
+    async def _messages(self, call: Call) -> None:
+        request = await self._read_request(call, counting=False)
+        call.record.stream = request.stream
+        reply = Reply(call, self.engine, request, ping_interval=self._ping_interval, hide_thinking=self._hide_thinking)
+        await reply.run()
+
+    async def _count_tokens(self, call: Call) -> None:
+        request = await self._read_request(call, counting=True)
+        count = getattr(self.engine, "count_tokens", None)
+        tokens = await count(request) if count is not None else estimate_tokens(request)
+        body = orjson.dumps({"input_tokens": tokens})
+        await call.answer(200, body, headers=() if count is not None else _ESTIMATED)
+
+    async def _read_request(self, call: Call, *, counting: bool) -> MessagesRequest:
+        self._keys.admit(call.headers)
+        request = parse_request(await call.body(self._max_body), counting=counting)
+        request.engine_model = self._aliases.resolve(request.model)
+        call.record.model = request.model
+        return request
+
+    async def _models(self, call: Call) -> None:
+        self._keys.admit(call.headers)
+        await call.answer(200, orjson.dumps(listing.page(await self._listed(), call.query)))
+
+    async def _model(self, call: Call) -> None:
+        self._keys.admit(call.headers)
+        prefix = next(prefix for prefix in _MODEL_PREFIXES if call.path.startswith(prefix))
+        identity = call.path.removeprefix(prefix)
+        await call.answer(200, orjson.dumps(listing.one(await self._listed(), identity)))
+
+    async def _listed(self) -> list[ModelInfo]:
+        models = getattr(self.engine, "models", None)
+        return self._aliases.listed(await models() if models is not None else [])
+
+    async def _alive(self, call: Call) -> None:
+        await call.answer(200, b'{"status":"ok"}')
+
+    async def _ready(self, call: Call) -> None:
+        ready = getattr(self.engine, "ready", None)
+        if ready is None or await ready():
+            await call.answer(200, b'{"status":"ready"}')
+        else:
+            await call.answer(503, b'{"status":"the engine does not answer"}')
+
+    async def _measurements(self, call: Call) -> None:
+        body, content_type = self._metrics.exposition()
+        await call.answer(200, body, content_type)
+
+
+def _get(handler: Handler) -> dict[str, Handler]:
+    return {"GET": handler, "HEAD": handler}
+
+
+_ROUTES: Final[dict[str, dict[str, Handler]]] = {
+    **{f"{prefix}/messages": {"POST": MessagesApp._messages} for prefix in _PREFIXES},
+    **{f"{prefix}/messages/count_tokens": {"POST": MessagesApp._count_tokens} for prefix in _PREFIXES},
+    **{f"{prefix}/models": _get(MessagesApp._models) for prefix in _PREFIXES},
+    "/healthz": _get(MessagesApp._alive),
+    "/readyz": _get(MessagesApp._ready),
+    "/metrics": _get(MessagesApp._measurements),
+    "/": _get(MessagesApp._alive),
+    "/api/hello": _get(MessagesApp._alive),
+}
+_ONE_MODEL: Final = _get(MessagesApp._model)
+
+
+def _route(call: Call) -> Handler:
+    """Raises NotFound for an unknown path and MethodNotAllowed for a known one."""
+    methods = _ROUTES.get(call.path)
+    if methods is None:
+        if not call.path.startswith(_MODEL_PREFIXES):
+            raise NotFound(f"no such path: {call.path[:200]}")
+        methods = _ONE_MODEL
+    handler = methods.get(call.method)
+    if handler is None:
+        allowed = ", ".join(methods)
+        raise MethodNotAllowed(
+            f"{call.method[:20]} is not allowed here; allowed: {allowed}", headers=(("allow", allowed),)
+        )
+    return handler

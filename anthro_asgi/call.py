@@ -1,0 +1,120 @@
+"""One HTTP request as the floor's rooms see it: its head, its body (bounded), and one way to answer it whole."""
+
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final
+
+from .logs import RequestRecord, log_failure
+from .wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, UnsupportedEncoding
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[str, str]]
+
+JSON: Final = "application/json"
+_INFLATE_BITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+
+
+class ClientLeft(Exception):
+    """The client is gone: nothing is left to answer."""
+
+
+class Call:
+    """A request and its answer. `record` becomes its log line; `started` says that the answer's status is out."""
+
+    __slots__ = ("headers", "method", "path", "query", "receive", "record", "request_id", "send", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self.receive = receive
+        self.send = send
+        self.request_id = request_id
+        self.record = RequestRecord(self.method, self.path, request_id)
+        self.started = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first header of this (lower-case) name."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    # the body
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body, decoded, of at most `limit` bytes on the wire and decoded.
+
+        Raises RequestTooLarge as soon as that is known, UnsupportedEncoding, InvalidRequest and ClientLeft.
+        """
+        told = self.header(b"content-length")
+        if told is not None and told.isdigit() and int(told) > limit:
+            raise _too_large(limit)
+        encoding = (self.header(b"content-encoding") or b"identity").strip().lower()
+        if encoding != b"identity" and encoding not in _INFLATE_BITS:
+            raise UnsupportedEncoding(f"content-encoding: {encoding.decode('latin-1')!r:.60} is not known; use gzip")
+        pieces = []
+        size = 0
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            pieces.append(piece)
+            more = message.get("more_body", False)
+        body = b"".join(pieces)
+        return body if encoding == b"identity" else _inflate(body, _INFLATE_BITS[encoding], limit)
+
+    # the answer
+
+    async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
+        """Send the head. The `request-id` is on every answer."""
+        self.started = True
+        self.record.status = status
+        fields = [("content-type", content_type), ("request-id", self.request_id), *headers]
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def answer(self, status: int, body: bytes, content_type: str = JSON, headers: Headers = ()) -> None:
+        """Send a whole answer. To HEAD it goes without its body."""
+        await self.start(status, content_type, [("content-length", str(len(body))), *headers])
+        await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    async def refuse(self, exc: Exception) -> None:
+        """Send the error envelope, with the error's own status."""
+        error = self.blame(exc)
+        await self.answer(error.status, error.body(self.request_id), JSON, error.headers)
+
+    def blame(self, exc: Exception) -> ApiError:
+        """The error a client is told for `exc`, noted in the record; what is no ApiError is our bug, and logged."""
+        if not isinstance(exc, ApiError):
+            log_failure(self.request_id, exc)
+            exc = InternalError("internal error")
+        self.record.error_type = exc.type
+        self.record.error = type(exc).__name__
+        return exc
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"body: larger than {limit} bytes")
+
+
+def _inflate(body: bytes, bits: int, limit: int) -> bytes:
+    """`body` decompressed, never more than `limit` of it: a small bomb must not fill the memory."""
+    inflater = zlib.decompressobj(bits)
+    try:
+        plain = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        if bits != 15:
+            raise InvalidRequest("body: not what its content-encoding says") from None
+        return _inflate(body, -15, limit)  # deflate without its wrapper, which many a client sends
+    if len(plain) > limit:
+        raise _too_large(limit)
+    if not inflater.eof:
+        raise InvalidRequest("body: compressed data that ends too early")
+    return plain

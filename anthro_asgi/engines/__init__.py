@@ -1,0 +1,86 @@
+"""Who answers: the one thing an engine must do, and how one is found by name.
+
+The smallest engine is an async generator function:
+
+    async def engine(request):
+        yield "Hello"
+"""
+
+import importlib
+import inspect
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..wire.deltas import Batch
+from ..wire.request import MessagesRequest
+
+
+class Engine(Protocol):
+    """What the service needs of an engine.
+
+    `stream` is an async generator; it is closed with `aclose` when the client leaves or a stop sequence matched.
+    An engine may also have: `async start()` and `async stop()`, run with the service; `async count_tokens(request)
+    -> int`, the prompt's exact length; `async models() -> list[ModelInfo]`; `async ready() -> bool`. What it lacks is
+    done without. It raises ApiError for what a client should know; see `wire.errors`. Ending without a Finish is an
+    error, unless it has `returning_ends_turn = True`.
+    """
+
+    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model an engine serves. `created` in Unix seconds; limits in tokens, None when the engine does not say."""
+
+    id: str
+    display_name: str = ""
+    created: int = 0
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+    owned_by: str = ""
+
+
+class FunctionEngine:
+    """An async generator function as an engine: to return is to end the turn."""
+
+    returning_ends_turn = True
+
+    def __init__(self, function: Any) -> None:
+        self.stream = function
+
+    def __repr__(self) -> str:
+        return f"<FunctionEngine {self.stream.__module__}.{self.stream.__qualname__}>"
+
+
+def as_engine(thing: Any) -> Engine:
+    """`thing` as an engine: it has `stream`, or is an async generator function, or is a class of one.
+
+    Raises ValueError when it is none of these.
+    """
+    if inspect.isclass(thing):
+        thing = thing()
+    if callable(getattr(thing, "stream", None)):
+        return thing  # type: ignore[no-any-return]
+    if inspect.isasyncgenfunction(thing):
+        return FunctionEngine(thing)
+    raise ValueError(f"{thing!r:.100} is no engine: it needs an async generator method `stream(request)`")
+
+
+def load(spec: str) -> Engine:
+    """The engine at `module:attr`. Raises ValueError, in one line, when there is none."""
+    module_name, colon, attribute = spec.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValueError(f"engine {spec!r}: write it as module:attr")
+    try:
+        thing: Any = importlib.import_module(module_name)
+        for step in attribute.split("."):
+            thing = getattr(thing, step)
+    except ImportError as exc:
+        raise ValueError(f"engine {spec!r}: {exc}") from exc
+    except AttributeError as exc:
+        raise ValueError(f"engine {spec!r}: {module_name} has no {attribute}") from exc
+    try:
+        return as_engine(thing)
+    except ValueError as exc:
+        raise ValueError(f"engine {spec!r}: {exc}") from exc

@@ -1,0 +1,148 @@
+"""Tool calls as engines interleave them → deltas in which one call at a time is open (contract section 5).
+
+A chat stream may grow several calls at once, with text in between; a Messages stream has one block open at a time. So
+what arrives is a queue of items, texts and calls in the order they began. The head of the queue streams as it arrives.
+The rest waits, and moves up the moment the head can grow no more: a text when anything follows it, a call when its
+arguments are one whole JSON value. At the end everything left goes out in order, whole or not. A call without arguments
+is `{}` and can't be told from one whose arguments are still to come, so it holds back what follows it to the end.
+
+Nothing is reordered, merged or lost; what waits is only what could not be sent without breaking the grammar.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from ..wire.deltas import Delta, Thinking, ToolJson, ToolStart
+
+_STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
+
+
+class Call:
+    """A tool call on its way. It is announced once its name is whole: when arguments follow it, or at the end.
+
+    `said` is the id the engine uses for it, `id` the one the client sees.
+    """
+
+    __slots__ = ("_announced", "_depth", "_in_string", "_unread", "_unsent", "_whole", "id", "name", "said")
+
+    def __init__(self, identity: str, said: str | None) -> None:
+        self.id = identity
+        self.said = said
+        self.name = ""
+        self._unsent: list[str] = []
+        self._announced = False
+        self._unread: list[str] = []  # not yet looked at for where the JSON ends: it is asked only when something waits
+        self._depth = 0
+        self._in_string = False
+        self._whole = False
+
+    def grow(self, name: str | None, arguments: str) -> None:
+        if name and (not self.name or (name != self.name and not self._announced and not self._unsent)):
+            self.name += name  # the first part of a name, or the next where it is split over chunks
+        if arguments:
+            self._unsent.append(arguments)
+            self._unread.append(arguments)
+
+    def release(self, *, all_of_it: bool = False) -> list[Delta]:
+        out: list[Delta] = []
+        if not self._announced:
+            if not (self._unsent and self.name) and not all_of_it:
+                return out
+            self._announced = True
+            out.append(ToolStart(self.id, self.name))
+        if self._unsent:
+            out.append(ToolJson("".join(self._unsent)))
+            self._unsent.clear()
+        return out
+
+    @property
+    def whole(self) -> bool:
+        """Whether the arguments so far are one whole JSON value: an object, an array, or a string of one."""
+        text = "".join(self._unread)
+        # a backslash at the very end waits for what it escapes
+        self._unread = ["\\"] if (len(text) - len(text.rstrip("\\"))) % 2 else []
+        for match in _STRUCTURE.finditer(text[: len(text) - len(self._unread)]):
+            mark = match[0]
+            if mark == '"':
+                self._in_string = not self._in_string
+                self._whole = not self._in_string and self._depth == 0
+            elif self._in_string or mark[0] == "\\":
+                continue
+            else:
+                self._depth += 1 if mark in "{[" else -1
+                self._whole = self._depth == 0
+        return self._whole
+
+
+class CallQueue:
+    """The queue. `new_id` makes an id for a call that comes without one, or with one of those `taken`."""
+
+    __slots__ = ("_by_key", "_ids", "_last", "_new_id", "_queue", "used")
+
+    def __init__(self, new_id: Callable[[], str], taken: Iterable[str] = ()) -> None:
+        self._new_id = new_id
+        self._queue: deque[Call | str | Thinking] = deque()
+        self._by_key: dict[object, Call] = {}
+        self._ids = set(taken)
+        self._last: Call | None = None
+        self.used = False  # whether any call was seen at all
+
+    def text(self, delta: str | Thinking) -> None:
+        self._queue.append(delta)
+
+    def call(self, index: int | None, identity: str | None, name: str | None, arguments: str) -> None:
+        """A piece of a call, as a chat delta has it: any part of it may be missing or said again."""
+        key: object = index if index is not None else identity
+        call = self._last if key is None else self._by_key.get(key)
+        if call is None or self._is_another(call, key, identity, name, arguments):
+            call = Call(self._unique(identity), identity)
+            self._queue.append(call)
+            self.used = True
+        call.said = call.said or identity
+        call.grow(name, arguments)
+        self._by_key[key] = self._last = call
+        if index is not None and identity is not None:
+            self._by_key[identity] = call  # the next piece may leave out the index
+
+    def _is_another(self, call: Call, key: object, identity: str | None, name: str | None, arguments: str) -> bool:
+        """Whether a piece under a known key begins a new call: a new id, or a name where a call is already whole.
+
+        Some repeat id and name in every piece, so the same name again, with no arguments to it, says nothing new; and
+        some number every piece anew, so arguments without a name go on where there is something to go on with.
+        """
+        if identity and call.said is not None and identity != call.said:
+            return bool(name) or not arguments or call.whole
+        if not name or not call.whole:
+            return False
+        return bool(arguments.strip()) or name != call.name or key is None
+
+    def _unique(self, identity: str | None) -> str:
+        """The engine's id, unless it was used before: some number the calls of every answer alike, from `call_0` on."""
+        own = identity or self._new_id()
+        while own in self._ids:
+            own = self._new_id()
+        self._ids.add(own)
+        return own
+
+    def release(self, *, all_of_it: bool = False) -> list[Delta]:
+        """What may go out now, in order."""
+        out: list[Delta] = []
+        queue = self._queue
+        while queue:
+            head = queue[0]
+            if not isinstance(head, Call):
+                out.append(head)
+                queue.popleft()
+                continue
+            leaves = all_of_it or (len(queue) > 1 and head.whole)
+            out += head.release(all_of_it=leaves)
+            if not leaves:
+                break
+            queue.popleft()
+        return out
+
+    @property
+    def busy(self) -> bool:
+        """Whether text must queue behind calls."""
+        return bool(self._queue)

@@ -1,0 +1,324 @@
+"""A MessagesRequest → the body of a chat-completions request (contract section 3). Pure.
+
+The order of what was said is kept. Where a chat request has no place for something, it becomes text that says what it
+was; nothing is left out but what the contract names (redacted thinking, container uploads, cache marks) and thinking,
+where the engine has no key for it.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from ..wire.blocks import SERVER_RESULTS
+from ..wire.errors import InvalidRequest
+from ..wire.lenient import dumps
+from ..wire.request import MessagesRequest, Tool, ToolChoice
+from .dialects import Dialect
+
+Json = dict[str, Any]
+
+# Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
+_BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\n]*;)+")
+_NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
+_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+# An engine that knows efforts refuses a word of another's scale.
+_EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
+    """The body to post, streaming: also for a client that does not stream, since only a stream can be cancelled."""
+    body: Json = {
+        "model": request.engine_model,
+        "messages": chat_messages(request, dialect),
+        "max_tokens": request.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True, **dialect.early_usage},
+        **dialect.always,
+    }
+    _add_sampling(body, request, dialect)
+    _add_thinking(body, request, dialect)
+    if request.tools:
+        _add_tools(body, request.tools, request.tool_choice, dialect)
+    if request.output_schema is not None:
+        shape = {"name": "output", "schema": request.output_schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+    last = body["messages"][-1]
+    if last["role"] == "assistant" and last["content"] and "tool_calls" not in last:
+        body.update(dialect.prefill)
+    return body
+
+
+def encode(value: Any) -> bytes:
+    """`value` as JSON, also where orjson gives up: integers beyond 64 bit, more than 254 levels.
+
+    Raises InvalidRequest for what is nested deeper than Python goes.
+    """
+    try:
+        return dumps(value)
+    except (RecursionError, TypeError):
+        pass
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    except RecursionError:
+        raise InvalidRequest("body: nested too deeply") from None
+
+
+def called(request: MessagesRequest) -> set[str]:
+    """The ids of the tool calls in the history, which an engine that numbers its calls would use again."""
+    blocks = (block for message in request.messages if type(message["content"]) is list for block in message["content"])
+    return {block["id"] for block in blocks if block["type"] == "tool_use"}
+
+
+def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.top_p is not None:
+        body["top_p"] = request.top_p
+    if request.top_k is not None and dialect.top_k:
+        body["top_k"] = request.top_k
+    if request.stop_sequences and dialect.stops:
+        body["stop"] = _decisive(request.stop_sequences)
+        body.update(dialect.stop_extras)
+    if request.user_id is not None:
+        body["user"] = request.user_id
+
+
+def _decisive(stops: Sequence[str]) -> list[str]:
+    """Those that can match. One that has another inside, before its end, never completes first; but an engine that
+    gets both in one token may name it, because it begins first."""
+    return [stop for stop in stops if not any(other in stop[:-1] for other in stops)]
+
+
+def _add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    if request.thinking is not None and dialect.thinking_switch:
+        body["chat_template_kwargs"] = {"enable_thinking": request.thinking.type != "disabled"}
+    if request.effort in _EFFORTS and dialect.effort:
+        body["reasoning_effort"] = _EFFORTS[request.effort]
+
+
+def _add_tools(body: Json, tools: list[Tool], choice: ToolChoice | None, dialect: Dialect) -> None:
+    if choice is not None:
+        if choice.type != "tool":
+            body["tool_choice"] = _CHOICES[choice.type]
+        elif dialect.named_choice:
+            body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+        else:
+            tools = [tool for tool in tools if tool.name == choice.name]
+            body["tool_choice"] = "required"
+        if not choice.parallel:
+            body["parallel_tool_calls"] = False
+    body["tools"] = [_function(tool) for tool in tools]
+
+
+def _function(tool: Tool) -> Json:
+    function: Json = {"name": tool.name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = _NO_PARAMETERS if tool.input_schema is None else tool.input_schema
+    return {"type": "function", "function": function}
+
+
+# messages
+
+
+def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
+    """The conversation as a chat request tells it, the system prompt first."""
+    out: list[Json] = []
+    system = request.system
+    if system and _BILLING_HEADER.fullmatch(system[0]):
+        system = system[1:]
+    if system:
+        out.append({"role": "system", "content": "\n".join(system)})
+    for message in request.messages:
+        content = message["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if message["role"] == "user":
+            _add_user(out, blocks)
+        elif message["role"] == "assistant":
+            out.append(_assistant(blocks, dialect))
+        else:
+            _add_system(out, _joined(block["text"] for block in blocks), dialect)
+    return out
+
+
+def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
+    """A system message among the turns; before the first of them it is, or goes on, the system prompt."""
+    if not text:
+        return
+    if len(out) == 1 and out[0]["role"] == "system":
+        out[0]["content"] += f"\n{text}"
+    elif not out or dialect.late_system:
+        out.append({"role": "system", "content": text})
+    else:
+        out.append({"role": "user", "content": f"<system>\n{text}\n</system>"})
+
+
+def _add_user(out: list[Json], blocks: list[Json]) -> None:
+    """One user turn: the results of tools first, next to the calls they answer, then everything else in order."""
+    parts: list[Json] = []
+    results: list[Json] = []
+    for block in blocks:
+        if block["type"] == "tool_result":
+            text, images = _tool_result(block)
+            parts += images
+            results.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": text})
+    for block in blocks:
+        if block["type"] != "tool_result":
+            parts += _parts(block)
+    if results:
+        behind = _behind_calls(out)
+        out[behind:behind] = results
+    if parts or not results:
+        out.append({"role": "user", "content": _content(parts)})
+
+
+def _behind_calls(out: list[Json]) -> int:
+    """Where results go: behind the newest assistant turn and its earlier results, for engines refuse a gap there.
+
+    A client may have put a system message, or a user message of its own, between a call and its result.
+    """
+    for index in range(len(out), 0, -1):
+        if out[index - 1]["role"] in ("assistant", "tool"):
+            return index
+    return len(out)
+
+
+def _content(parts: list[Json]) -> str | list[Json]:
+    """A plain string where there is only text: many templates know nothing else."""
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _parts(block: Json) -> list[Json]:
+    """A block of a user turn, a tool result or a document, as parts of a chat message; an empty text is none."""
+    kind = block["type"]
+    if kind == "image":
+        return [{"type": "image_url", "image_url": {"url": _data_url(block)}}]
+    if kind == "video":
+        return [{"type": "video_url", "video_url": {"url": _data_url(block)}}]
+    if kind == "document":
+        return _document(block)
+    read = _READ_AS_TEXT.get(kind)
+    text = read(block) if read is not None else ""
+    return [{"type": "text", "text": text}] if text else []
+
+
+def _data_url(block: Json) -> str:
+    source = block["source"]
+    return f"data:{source['media_type']};base64,{source['data']}"
+
+
+def _document(block: Json) -> list[Json]:
+    """A document's title and context, then its text (and the images between, when its content is blocks)."""
+    source = block["source"]
+    heads = [block.get("title"), block.get("context")]
+    content = source["data"] if source["type"] == "text" else source["content"]
+    if isinstance(content, str):
+        text = _joined([*heads, content])
+        return [{"type": "text", "text": text}] if text else []
+    head = _joined(heads)
+    parts = [{"type": "text", "text": head}] if head else []
+    for inner in content:
+        parts += _parts(inner)
+    return parts
+
+
+def _search_result(block: Json) -> str:
+    content = block.get("content") or ()
+    texts = [content] if isinstance(content, str) else [inner["text"] for inner in content]
+    return _joined([block.get("title"), block.get("source"), *texts])
+
+
+_READ_AS_TEXT: Final[dict[str, Callable[[Json], str]]] = {
+    "text": lambda block: block["text"],
+    "search_result": _search_result,
+    "tool_reference": lambda block: block["tool_name"],
+}
+
+
+def _tool_result(block: Json) -> tuple[str, list[Json]]:
+    """The text for the tool message, and the images, which a tool message can't carry: each leaves its mark there."""
+    content = block.get("content") or ()
+    texts: list[str] = []
+    images: list[Json] = []
+    for inner in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+        for part in _parts(inner):
+            if part["type"] == "text":
+                texts.append(part["text"])
+            else:
+                texts.append("[image: see the next message]")
+                images.append(part)
+    text = "\n".join(texts)
+    if block.get("is_error"):
+        text = f"[tool error] {text}" if text else "[tool error]"
+    return text, images
+
+
+def _assistant(blocks: list[Json], dialect: Dialect) -> Json:
+    """One assistant turn. Its texts are joined as they came out of the model, with nothing between."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[Json] = []
+    for block in blocks:
+        kind = block["type"]
+        if kind == "text":
+            texts.append(block["text"])
+        elif kind == "thinking":
+            thoughts.append(block["thinking"])
+        elif kind == "tool_use":
+            function = {"name": block["name"], "arguments": encode(block["input"]).decode()}
+            calls.append({"id": block["id"], "type": "function", "function": function})
+        else:
+            texts += _server_side(block)
+    message: Json = {"role": "assistant", "content": "".join(texts)}
+    if dialect.reasoning_key is not None and any(thoughts):
+        message[dialect.reasoning_key] = "\n".join(thoughts)
+    if calls:
+        message["tool_calls"] = calls
+        message["content"] = message["content"] or None
+    return message
+
+
+# what ran on somebody's server, reduced to text as the seed's types say
+
+
+def _server_side(block: Json) -> list[str]:
+    kind = block["type"]
+    if kind == "server_tool_use":
+        return [f"\n[{block['name']} {encode(block['input']).decode()}]\n"]
+    if kind not in SERVER_RESULTS or kind == "tool_search_tool_result":
+        return []
+    text = _web_search(block["content"]) if kind == "web_search_tool_result" else _told(block["content"])
+    return [f"\n{text}\n"] if text else []
+
+
+def _web_search(content: Any) -> str:
+    if not isinstance(content, list):
+        return _told(content)
+    found = [entry for entry in content if isinstance(entry, dict)]
+    return "\n".join(f"{entry.get('title') or ''} ({entry.get('url') or ''})" for entry in found)
+
+
+def _told(content: Any) -> str:
+    """The words in a result: output and return code of an execution, text of a page, a file or a list of blocks."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return _joined(map(_told, content))
+    if not isinstance(content, dict) or content.get("type") == "base64":  # the bytes of a PDF are no words
+        return ""
+    lines = [content[key] for key in _WORDS if isinstance(content.get(key), str)]
+    if isinstance(content.get("return_code"), int):
+        lines.append(f"return code {content['return_code']}")
+    if isinstance(content.get("error_code"), str):
+        lines.append(f"error: {content['error_code']}")
+    return _joined(lines + [_told(content.get(key)) for key in ("lines", "content", "source")])
+
+
+_WORDS: Final = ("title", "stdout", "stderr", "text", "data", "error_message")
+
+
+def _joined(texts: Iterable[str | None]) -> str:
+    return "\n".join(text for text in texts if text)

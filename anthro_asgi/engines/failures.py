@@ -1,0 +1,156 @@
+"""What an OpenAI-compatible engine says went wrong → the ApiError a client is told (contract section 7). Pure.
+
+Engines agree on no shape: `{"error": {…}}`, `{"error": "…"}`, flat `{"object": "error", …}`, `{"detail": …}`, bare
+text. What they say about the client's request (4xx) reaches the client, without their stack and the paths of their
+files; the rest is for the log, and hangs on the error as a note (PEP 678) for whoever has one.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from ..wire import errors
+from ..wire.lenient import loads
+
+_LONGEST: Final = 600  # characters of an engine's own words that a client gets to see
+_STACK: Final = re.compile(r'(?:^|\n)\s*(?:File "|Traceback |at )')
+_PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
+_MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+_OVERFLOW: Final = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<maximum>\d+) tokens\)",
+        r"The input \((?P<tokens>\d+) tokens\) is longer than the model's context length \((?P<maximum>\d+) tokens\)",
+        r"maximum context length is (?P<maximum>\d+) tokens.*?(?P<tokens>\d+) (?:input tokens|in the messages)",
+        r"maximum context length is (?P<maximum>\d+) tokens.*?messages resulted in (?P<tokens>\d+) tokens",
+        r"maximum context length of (?P<maximum>\d+) tokens.*?(?P<tokens>\d+) tokens from the input messages",
+        r"prompt is too long: (?P<tokens>\d+) tokens > (?P<maximum>\d+) maximum",
+    )
+)
+# llama.cpp answers 500 to an image, audio or video that its model cannot read, which is the client's mistake.
+_NO_SUCH_INPUT: Final = re.compile(r"\b(?:image|audio|video) input is not supported")
+_OVERFLOW_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+
+
+def failure(status: int, retry_after: str | None, body: bytes) -> errors.ApiError:
+    """The error for an answer with this status; the engine's own words where they are about the client's request."""
+    message, code = _read(body)
+    if status in (400, 413, 422, 500):
+        overflow = _overflow(message, code)
+        if overflow is not None:
+            return overflow
+        unreadable = _NO_SUCH_INPUT.search(message)
+        if unreadable is not None:
+            return errors.InvalidRequest(f"messages: {unreadable[0]} by this model")
+    make = _BY_STATUS.get(status)
+    if make is None:
+        make = _rejected if 400 <= status < 500 else _failed if status >= 500 else _nonsense
+    words = _trimmed(message)
+    error = make(words or f"the engine answered with status {status}", retry_after)
+    if words and error.message != words:
+        error.add_note(words)
+    return error
+
+
+def failure_in_stream(chunk: dict[str, Any]) -> errors.ApiError | None:
+    """The error that a chunk of a stream is, if it is one."""
+    error = chunk.get("error")
+    if not error and chunk.get("object") != "error" and not ("detail" in chunk and "choices" not in chunk):
+        return None
+    code = str(error.get("code") if isinstance(error, dict) else chunk.get("code"))
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
+    return failure(status, None, orjson.dumps(chunk))
+
+
+def _read(body: bytes) -> tuple[str, str]:
+    """The message and the code (or type) in an error body."""
+    try:
+        value = loads(body)
+    except orjson.JSONDecodeError:
+        text = body.decode("utf-8", "replace").strip()
+        return ("" if text.startswith("<") else text), ""
+    if isinstance(value, dict):
+        value = value.get("error") or value
+    if isinstance(value, dict):
+        message = value.get("message") or value.get("detail") or ""
+        code = value.get("code")
+        return _words(message), code if isinstance(code, str) else str(value.get("type") or "")
+    return _words(value), ""
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _trimmed(message: str) -> str:
+    words = _MARKUP.split(_STACK.split(message, maxsplit=1)[0], maxsplit=1)[0]
+    return _PATH.sub("…", words).strip()[:_LONGEST]
+
+
+def _overflow(message: str, code: str) -> errors.ContextTooLong | None:
+    for pattern in _OVERFLOW:
+        found = pattern.search(message)
+        if found is not None:
+            tokens, maximum = int(found["tokens"]), int(found["maximum"])
+            # a prompt that fills the window is refused too; one that leaves room asked for too long an answer
+            return errors.ContextTooLong(tokens, maximum) if tokens >= maximum else None
+    return errors.ContextTooLong(None, None) if code in _OVERFLOW_CODES else None
+
+
+# statuses
+
+
+def _rejected(message: str, _: str | None) -> errors.ApiError:
+    return errors.InvalidRequest(message)
+
+
+def _failed(_: str, __: str | None) -> errors.ApiError:
+    return errors.InternalError("the engine failed")
+
+
+def _nonsense(message: str, _: str | None) -> errors.ApiError:
+    return errors.BadUpstream("the engine gave an answer that is none")
+
+
+def _too_large(message: str, _: str | None) -> errors.ApiError:
+    return errors.RequestTooLarge(message)
+
+
+def _our_credential(_: str, __: str | None) -> errors.ApiError:
+    return errors.InternalError("the engine did not accept this service's credential")
+
+
+def _unknown_model(message: str, _: str | None) -> errors.ApiError:
+    return errors.NotFound(message)
+
+
+def _limited(message: str, retry_after: str | None) -> errors.ApiError:
+    headers = () if retry_after is None else (("retry-after", retry_after),)
+    return errors.RateLimited(message, headers=headers)
+
+
+def _overloaded(_: str, retry_after: str | None) -> errors.ApiError:
+    overloaded = errors.Overloaded("the engine cannot take a request now")
+    if retry_after is not None:
+        overloaded.headers = (("retry-after", retry_after),)
+    return overloaded
+
+
+def _too_slow(_: str, __: str | None) -> errors.ApiError:
+    return errors.UpstreamTimeout("the engine took too long")
+
+
+_BY_STATUS: Final[dict[int, Callable[[str, str | None], errors.ApiError]]] = {
+    401: _our_credential,
+    403: _our_credential,
+    404: _unknown_model,
+    408: _too_slow,
+    413: _too_large,
+    429: _limited,
+    502: _overloaded,
+    503: _overloaded,
+    504: _too_slow,
+    529: _overloaded,
+}

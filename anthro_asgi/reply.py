@@ -1,0 +1,202 @@
+"""One answer's life: the engine's first batch → start → stream → the last frames, or one whole Message.
+
+Until something has been sent, every failure keeps its own HTTP status; so the head waits for the engine's first output.
+If that takes longer than the ping interval the stream is committed, for a client that hears nothing gives up: from then
+on a failure is an `error` event. Back-pressure is by pulling: nothing is asked of the engine while `send` waits.
+
+Editors: `_pump` runs once for each thing an engine yields, for every token of every stream.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Final
+
+from .call import Call, ClientLeft
+from .engines import Engine
+from .presence import Pinger, Watch
+from .wire.deltas import Batch, Finish, Signature, Thinking, Usage
+from .wire.encoder import State, StreamEncoder
+from .wire.errors import BadUpstream
+from .wire.estimate import estimate_tokens
+from .wire.lenient import dumps
+from .wire.message import MessageBuilder
+from .wire.request import MessagesRequest
+from .wire.stops import StopFilter
+
+_EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
+_STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+_TURN: Final = 32  # batches after which other tasks get a turn: neither a fast engine nor `send` need ever suspend
+
+
+class Reply:
+    """Answers one `POST /v1/messages` from `engine`. `run` raises ClientLeft, and else only while nothing is out.
+
+    `ping_interval` in seconds. `hide_thinking` leaves out reasoning when the client had it disabled.
+    """
+
+    def __init__(
+        self, call: Call, engine: Engine, request: MessagesRequest, *, ping_interval: float, hide_thinking: bool
+    ) -> None:
+        self._call = call
+        self._engine = engine
+        self._request = request
+        self._ping_interval = ping_interval
+        self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
+        self._hides = hide_thinking and request.thinking is not None and request.thinking.type == "disabled"
+        self._filters = self._stops is not None or self._hides
+        self._counted = 0  # deltas, for an engine that gives no usage
+        self._time = asyncio.get_running_loop().time
+        self._began = self._time()
+
+    async def run(self) -> None:
+        async with Watch(self._call.receive):
+            await (self._stream() if self._request.stream else self._whole())
+
+    # one whole Message
+
+    async def _whole(self) -> None:
+        builder = MessageBuilder(*self._identity(), self._estimate)
+        async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                self._note_first()
+                self._counted += len(batch) if type(batch) is list else 1
+                builder.feed(self._passing(batch))
+                if builder.finish is not None:
+                    break
+            else:
+                builder.feed(self._ending())
+        message = builder.message(self._counted)
+        self._note_end(message["stop_reason"], builder.usage)
+        await self._call.answer(200, dumps(message))
+
+    # a stream
+
+    async def _stream(self) -> None:
+        self._encoder = encoder = StreamEncoder(*self._identity(), self._estimate)
+        try:
+            with Pinger(self._ping_interval, self._ping) as self._pinger:
+                async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
+                    last = await self._first(batches) or await self._pump(batches)
+                await self._pinger.quiet()
+            end = encoder.end(self._counted)
+            assert encoder.finish is not None  # noqa: S101
+            self._note_end(encoder.finish.stop_reason, encoder.usage)
+            await self._send(last + end, more=False)
+        except Exception as exc:
+            if isinstance(exc, ClientLeft) or not self._call.started:
+                raise
+            opening = encoder.start() if encoder.state is State.READY else b""  # a ping was about to
+            error = self._call.blame(exc)
+            await self._send(opening + encoder.error(error, self._call.request_id), more=False)
+
+    async def _first(self, batches: AsyncIterator[Batch]) -> bytes:
+        """Waits for the engine's first output and commits the stream; the last bytes if that was all there is."""
+        encoder = self._encoder
+        async for batch in batches:
+            await self._pinger.quiet()
+            self._counted += len(batch) if type(batch) is list else 1
+            batch = self._passing(batch)
+            if not self._opens(batch):
+                continue
+            self._note_first()
+            self._pinger.held = True
+            data = (b"" if self._call.started else await self._commit()) + encoder.feed(batch)
+            if encoder.finish is not None:
+                return data
+            await self._send(data)
+            self._pinger.sent()
+            return b""
+        batch = self._ending()
+        self._pinger.held = True
+        return (b"" if self._call.started else await self._commit()) + encoder.feed(batch)
+
+    async def _pump(self, batches: AsyncIterator[Batch]) -> bytes:
+        """Encodes and sends what the engine yields, one send a batch, until it has finished; what is still unsent."""
+        encoder = self._encoder
+        pinger = self._pinger
+        send = self._call.send
+        text = encoder.text if not self._filters else None
+        turn = 0
+        async for batch in batches:
+            if text is not None and type(batch) is str:
+                self._counted += 1
+                data = text(batch)
+            else:
+                self._counted += len(batch) if type(batch) is list else 1
+                data = encoder.feed(self._passing(batch) if self._filters else batch)
+            if encoder.finish is not None:
+                return data
+            if not data:
+                continue
+            if pinger.busy:
+                await pinger.quiet()
+            pinger.held = True
+            try:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            except OSError as exc:
+                raise ClientLeft from exc
+            pinger.sent()
+            turn += 1
+            if turn % _TURN == 0:
+                await asyncio.sleep(0)
+        return encoder.feed(self._ending())
+
+    async def _commit(self) -> bytes:
+        """The head, and the bytes of `message_start`: from here on this is a stream."""
+        await self._call.start(200, _EVENT_STREAM, _STREAM_HEADERS)
+        return self._encoder.start()
+
+    async def _ping(self) -> None:
+        opening = b"" if self._call.started else await self._commit()
+        await self._send(opening + self._encoder.ping())
+
+    async def _send(self, data: bytes, *, more: bool = True) -> None:
+        try:
+            await self._call.send({"type": "http.response.body", "body": data, "more_body": more})
+        except OSError as exc:
+            raise ClientLeft from exc
+
+    # what the engine yields
+
+    def _opens(self, batch: Batch) -> bool:
+        """Whether there is output in the batch. Counts and empty texts are only noted: the engine may still fail."""
+        output = False
+        for delta in batch if type(batch) is list else (batch,):
+            if isinstance(delta, Usage) or delta == "":
+                self._encoder.feed(delta)
+            else:
+                output = True
+        return output
+
+    def _passing(self, batch: Batch) -> Batch:
+        """The batch as the client shall have it: cut off at a stop sequence, without thinking it did not want."""
+        if self._hides:
+            deltas = batch if type(batch) is list else [batch]
+            batch = [delta for delta in deltas if not isinstance(delta, (Thinking, Signature))]  # type: ignore[misc]
+        return batch if self._stops is None else self._stops.feed(batch)
+
+    def _ending(self) -> Batch:
+        """The Finish of an engine that has returned without one, where that is how it ends its turn."""
+        if not getattr(self._engine, "returning_ends_turn", False):
+            raise BadUpstream("the engine broke off before it had finished")
+        return self._passing([Finish("end_turn")])
+
+    def _identity(self) -> tuple[str, str]:
+        return f"msg_{secrets.token_urlsafe(18)}", self._request.model
+
+    def _estimate(self) -> int:
+        return estimate_tokens(self._request)
+
+    # for the log
+
+    def _note_first(self) -> None:
+        if self._call.record.ttft is None:
+            self._call.record.ttft = self._time() - self._began
+
+    def _note_end(self, stop_reason: str, usage: Usage) -> None:
+        record = self._call.record
+        record.stop_reason = stop_reason
+        record.input_tokens = usage.input_tokens
+        record.output_tokens = usage.output_tokens

@@ -1,0 +1,342 @@
+"""One HTTP/1.1 connection to an engine: writes a request, hands over its response as it arrives.
+
+Its whole life is one state, and these are all its moves:
+
+    NEW ──► IDLE ──► ASKED ──► HEAD ──► STREAMING ◄──► PAUSED          any of them ──► CLOSED
+              ▲                             │
+              │                             ├──► DRAINING ──┐
+              └────────── ENDED ◄───────────┴───────────────┤
+                                SPENT ◄─────────────────────┘
+
+    NEW        not connected yet
+    IDLE       connected, nothing asked: a byte or an EOF now closes it
+    ASKED      the request is being written or was; not a byte has come back
+    HEAD       bytes came, the response's head is not complete
+    STREAMING  the head was handed over, the body is arriving
+    PAUSED     the same, but the reader is behind by the high-water mark: nothing is read off the socket
+    DRAINING   nobody reads any more: the body is thrown away so that the connection can be used again
+    ENDED      the message is complete and the connection is good for another
+    SPENT      the message is complete and the connection is not
+    CLOSED     over; `read` gives what had arrived and then raises
+
+Who may call: one owner. It calls `begin`, `head`, `read` in that order, then `rest`, `drain` or `abort`. A connection
+without an owner (IDLE, DRAINING) tells `on_settled` when something becomes of it.
+
+The body is gathered: a reader that was busy for ten chunks gets them as one, and a reader that waits, waits on one
+future which only ever says "look again". No exception travels in a future, so none can be left unretrieved.
+
+Deadlines are one number that the phases move, and one timer that looks at it when it goes off: for each read off the
+wire that is an addition, where a timer or a timeout context would cost as much as the read. There is no deadline in
+PAUSED: the silence is ours.
+
+A request body is written as the transport takes it. Each slice first looks whether the peer has spoken, for a server
+that refuses a body (413) and closes makes our next write fail, and the transport then drops what it has not read.
+
+To editors: the connection never half-closes, for engines take an EOF for a client that has left.
+"""
+
+import asyncio
+import select
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import cast
+
+from .errors import Broken, Phase, Stale, Timeout, UpstreamError
+from .keepalive import KeepAlive
+from .parsers import Headers, Parser, ParserFactory
+
+HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
+_SLICE = 64 * 1024  # bytes of a request body per write
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds: to get a connection, until the first byte of an answer, and between its bytes."""
+
+    connect: float = 5.0
+    first_byte: float = 600.0
+    silence: float = 120.0
+
+
+State = Enum("State", "NEW IDLE ASKED HEAD STREAMING PAUSED DRAINING ENDED SPENT CLOSED")
+NEW, IDLE, ASKED, HEAD, STREAMING, PAUSED, DRAINING, ENDED, SPENT, CLOSED = State  # a global is the cheapest look-up
+
+_NOTHING = memoryview(b"")
+
+
+class Connection(asyncio.Protocol):
+    """See the module. `peer` is the address for messages. Made inside a running event loop."""
+
+    def __init__(
+        self, peer: str, deadlines: Deadlines, parser: ParserFactory, on_settled: "Callable[[Connection], None]"
+    ) -> None:
+        self.state = NEW
+        self.status = 0  # of the response; 0 until its head is there
+        self.headers: Headers = []
+        self.keep_alive = KeepAlive()
+        self._peer = peer
+        self._deadlines = deadlines
+        self._parser_factory = parser
+        self._on_settled = on_settled
+        self._loop = asyncio.get_running_loop()
+        self._time = self._loop.time
+        self._transport: asyncio.Transport  # from IDLE on
+        self._lost = self._loop.create_future()
+        self._parser: Parser | None = None
+        self._requests = 0
+        self._unsent = _NOTHING
+        self._congested = False  # the transport wants no more of the request for now
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: UpstreamError | None = None
+        self._deadline = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self._peer} {self.state.name.lower()} requests={self._requests}"
+            f" unsent={len(self._unsent)} buffered={self._buffered}>"
+        )
+
+    # ---- the owner asks
+
+    def begin(self, head: bytes, body: bytes) -> None:
+        """Write a request. `head` says the length of `body`. Raises Stale or Broken if the peer has left already."""
+        self._requests += 1
+        if self.state is not IDLE:
+            raise self._hung_up("closed before it was asked")
+        self.state = ASKED
+        self.status = 0
+        self._parser = self._parser_factory(self._take_head, self._chunks.append, self._take_end)
+        self._expect(self._deadlines.first_byte)
+        self._unsent = memoryview(body)[_SLICE:]
+        self._transport.write(head + body[:_SLICE])
+        self._pump()
+
+    async def head(self) -> None:
+        """Wait until `status` and `headers` are the response's. Raises Stale, Broken, Timeout."""
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._more()
+
+    async def read(self) -> bytes:
+        """All of the body that has arrived since the last read; b"" is its end. Raises Broken, Timeout."""
+        while not self._chunks:
+            if self.state is ENDED or self.state is SPENT:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._more()
+        chunks = self._chunks
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._buffered = 0
+        if self.state is PAUSED:
+            self._resume()
+        return data
+
+    async def _more(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # ---- the owner leaves
+
+    def rest(self) -> None:
+        """ENDED to IDLE: ready for another request."""
+        self.state = IDLE
+        self._parser = None
+        self._forget()
+
+    def drain(self, seconds: float) -> None:
+        """Throw the rest of the body away; `on_settled` is told when it has ended, failed, or `seconds` are over."""
+        if self.state is PAUSED:
+            self._resume()
+        self.state = DRAINING
+        self._forget()
+        self._expect(seconds)
+
+    def abort(self) -> None:
+        """Close now, without a word to anyone. May be called at any time, and again."""
+        self._close(Broken(f"{self._peer}: the exchange is over"))
+        self._forget()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket of an aborted connection is gone."""
+        await asyncio.shield(self._lost)
+
+    def _forget(self) -> None:
+        self._chunks.clear()
+        self._buffered = 0
+
+    # ---- the request goes out
+
+    def _pump(self) -> None:
+        # An answer that refuses the request ends the writing of it (RFC 9112 section 9.3).
+        while self._unsent and not self._congested and self.status < 300:
+            if self.state in (ASKED, HEAD) and _readable(self._transport):
+                self._loop.call_soon(self._pump)
+                return
+            piece, self._unsent = self._unsent[:_SLICE], self._unsent[_SLICE:]
+            self._transport.write(piece)
+
+    def pause_writing(self) -> None:
+        self._congested = True
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        self._pump()
+
+    # ---- the response comes in
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are that only by their methods
+        if self.state is CLOSED:
+            self._transport.abort()
+        else:
+            self.state = IDLE
+
+    def data_received(self, data: bytes) -> None:
+        before = self.state
+        if before is ASKED:
+            self.state = HEAD
+            self._expect(self._deadlines.silence)
+        if self._parser is None or before is ENDED or before is SPENT:
+            return self._take_surplus()
+        try:
+            self._parser.feed(data)
+        except Broken as exc:
+            return self._fail(exc)
+        self._buffered += len(data)
+        return self._took(before)
+
+    def eof_received(self) -> None:
+        """Returns None: the transport closes its side too."""
+        before = self.state
+        if before is IDLE or before is ASKED or self._parser is None:
+            return self._fail(self._hung_up("closed without an answer"))
+        if before is ENDED or before is SPENT:
+            return self._take_surplus()
+        try:
+            self._parser.eof()
+        except Broken as exc:
+            return self._fail(exc)
+        return self._took(before)
+
+    def _took(self, before: State) -> None:
+        state = self.state
+        if state is STREAMING:
+            self._deadline = self._time() + self._deadlines.silence
+            if self._buffered > HIGH_WATER:
+                self._pause()
+        elif before is DRAINING:
+            self._forget()
+            if state is not DRAINING:
+                self._on_settled(self)
+            return
+        self._wake()
+
+    def _take_head(self, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, headers
+        self.state = STREAMING
+        self.keep_alive.note(headers)
+
+    def _take_end(self, reusable: bool) -> None:
+        if self.state is PAUSED:
+            self._resume()
+        sent = not self._unsent and not self._transport.get_write_buffer_size()
+        self.state = ENDED if reusable and sent else SPENT
+        self._unsent = _NOTHING
+        self._deadline = inf
+
+    def _take_surplus(self) -> None:
+        # Whatever comes while nobody asked, bytes or EOF: this connection has no future.
+        if self.state is ENDED:
+            self.state = SPENT
+        elif self.state is IDLE:
+            self._fail(Broken(f"{self._peer}: bytes out of turn"))
+
+    def _pause(self) -> None:
+        self.state = PAUSED
+        self._deadline = inf
+        self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        self.state = STREAMING
+        self._expect(self._deadlines.silence)
+        self._transport.resume_reading()
+
+    # ---- the end
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set_result(None)
+        if self.state is ENDED or self.state is SPENT:
+            self.state = SPENT
+        else:
+            error = self._hung_up("connection lost")
+            error.__cause__ = exc
+            self._fail(error)
+
+    def _hung_up(self, what: str) -> Broken:
+        # RFC 9110 section 9.2.2 forbids repeating a POST unless it is known not to have been acted on. A server that
+        # closes a resting connection as our request crosses its FIN is the case that all clients take for known.
+        unheard = self.state is ASKED or self.state is CLOSED
+        kind = Stale if unheard and self._requests > 1 else Broken
+        return kind(f"{self._peer}: {what}")
+
+    def _fail(self, error: UpstreamError) -> None:
+        before = self.state
+        self._close(error)
+        if before is IDLE or before is DRAINING:
+            self._on_settled(self)
+
+    def _close(self, error: UpstreamError) -> None:
+        before, self.state = self.state, CLOSED
+        if before is CLOSED:
+            return
+        self._error = error
+        self._parser = None
+        self._unsent = _NOTHING
+        self._deadline = inf
+        if self._timer is not None:
+            self._timer.cancel()
+        if before is not NEW:
+            self._transport.abort()
+        self._wake()
+
+    # ---- deadlines
+
+    def _expect(self, seconds: float) -> None:
+        self._deadline = deadline = self._time() + seconds
+        if self._timer is not None and self._timer.when() > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._deadline == inf:
+            return
+        if self._time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._tick)
+            return
+        phase: Phase = "first byte" if self.state is ASKED else "silence"
+        limit = self._deadlines.first_byte if self.state is ASKED else self._deadlines.silence
+        self._fail(Timeout(phase, self._peer, limit))
+
+
+def _readable(transport: asyncio.Transport) -> bool:
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,47 @@
+"""Opening one connection: TCP, TLS over it, or a Unix socket."""
+
+import asyncio
+import socket
+
+from .connection import Connection
+from .errors import ConnectFailed
+from .origin import Origin
+
+_AGAIN = 0.005  # seconds between two looks at a full accept queue
+
+
+async def dial(origin: Origin, connection: Connection) -> None:
+    """Connect `connection` to `origin`. Raises ConnectFailed; how long it may take is the caller's to say."""
+    try:
+        if origin.socket:
+            await _dial_unix(origin.socket, connection)
+        else:
+            await _dial_tcp(origin, connection)
+    except (OSError, UnicodeError) as exc:  # ssl.SSLError is an OSError; a label too long for DNS is a UnicodeError
+        raise ConnectFailed(f"{origin}: {exc}") from exc
+
+
+async def _dial_tcp(origin: Origin, connection: Connection) -> None:
+    # asyncio and uvloop both set TCP_NODELAY.
+    name = origin.host.partition("%")[0] if origin.tls else None
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: connection, origin.host, origin.port, ssl=origin.tls, server_hostname=name)
+
+
+async def _dial_unix(path: str, connection: Connection) -> None:
+    # With a full accept queue (llama.cpp's holds 5) a TCP client's kernel tries again for it. A Unix socket says EAGAIN
+    # instead, which uvloop raises and asyncio takes for "in progress" and then for success. So we connect ourselves.
+    while True:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(path)
+        except BlockingIOError:
+            sock.close()
+            await asyncio.sleep(_AGAIN)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            await asyncio.get_running_loop().create_unix_connection(lambda: connection, sock=sock)
+            return

@@ -1,0 +1,98 @@
+"""One request and its response, from the slot it takes to the slot it gives back."""
+
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from .connection import Connection
+from .errors import Broken, Stale
+from .parsers import Headers
+
+
+class Lessor(Protocol):
+    """Who lends connections: the pool. Each one is given back by exactly one `release`."""
+
+    async def lease(self) -> Connection:
+        """A connection, resting until now or new. Raises PoolExhausted, ConnectFailed, Timeout."""
+
+    async def renew(self, connection: Connection) -> Connection:
+        """A new connection in the place of a leased one, which is thereby given back. Raises as `lease`."""
+
+    def release(self, connection: Connection, *, done: bool) -> None:
+        """Take back a leased connection; `done` asks to save it although its response has not ended."""
+
+
+class Exchange:
+    """Use it as `async with pool.exchange(…) as response:`, once.
+
+    `status` and `headers` (names in lower case) are there from the first line of the block on. However the block is
+    left, the connection is given back at once and without waiting: for another request if its response has ended, to
+    be drained after `done()`, else closed, which is what tells an engine to stop.
+    """
+
+    __slots__ = ("_body", "_connection", "_done", "_head", "_lessor", "headers", "status")
+
+    def __init__(self, lessor: Lessor, head: bytes, body: bytes) -> None:
+        self._lessor = lessor
+        self._head = head
+        self._body = body
+        self._connection: Connection | None = None
+        self._done = False
+        self.status = 0
+        self.headers: Headers = []
+
+    async def __aenter__(self) -> Self:
+        """Send the request and wait for the head. Raises ConnectFailed, Timeout, Broken, PoolExhausted."""
+        try:
+            connection = self._connection = await self._lessor.lease()
+            try:
+                await self._ask(connection)
+            except Stale:
+                self._connection = None  # while it is renewed it is the pool's
+                connection = self._connection = await self._lessor.renew(connection)
+                await self._ask(connection)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    async def _ask(self, connection: Connection) -> None:
+        connection.begin(self._head, self._body)
+        await connection.head()
+        self.status, self.headers = connection.status, connection.headers
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._lessor.release(connection, done=self._done)
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header; `name` in lower case."""
+        return next((value for key, value in self.headers if key == name), None)
+
+    def read(self) -> Coroutine[Any, Any, bytes]:
+        """Await it for all of the body that has arrived since the last time; b"" is its end. Raises Broken, Timeout."""
+        # Hands on the connection's own coroutine: one of ours around it would cost more than the look-up.
+        if self._connection is None:
+            raise RuntimeError("a response is read inside its `async with`")
+        return self._connection.read()
+
+    async def read_all(self, limit: int) -> bytes:
+        """The rest of the body. Raises Broken when it passes `limit` bytes, and what `read` raises."""
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await self.read():
+            size += len(chunk)
+            if size > limit:
+                raise Broken(f"the response body passed {limit} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def done(self) -> None:
+        """Nothing that may still come is of interest: on leaving, the end of the body is awaited in the background."""
+        self._done = True

@@ -1,0 +1,116 @@
+"""Where an engine lives: one URL, read once, that answers what the pool and the engines ask of it."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?")  # name or IPv4 address | IPv6 address and its zone
+_PATH = re.compile(r"[!-~]*")  # what a request line can carry
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One scheme, host and port (RFC 6454), with the path under which the engine's API hangs.
+
+    `scheme` is "http", "https" or "unix". `host` and `port` are "" and 0 for a Unix socket, whose file is `socket`.
+    `base` is what stands before `/v1`, "" or "/openai". `tls` is an `ssl.SSLContext` for https, else None.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    socket: str = ""
+    base: str = ""
+    tls: Any = None  # not typed, for that would import ssl where nobody needs it
+
+    @classmethod
+    def parse(cls, url: str, *, ca_file: str | None = None) -> "Origin":
+        """Read `http://host[:port][/path][/v1]`, the same with https, or `unix:/path.sock[/v1]`.
+
+        `ca_file` names a PEM file of authorities to trust beside the system's; only https reads it.
+        Raises ValueError, one line that never repeats the URL: an operator may have put a key into it.
+        """
+        parts = _split(url)
+        if parts.scheme == "unix":
+            return cls._unix(parts)
+        if parts.scheme not in _PORTS:
+            raise _refused("the scheme must be http, https or unix")
+        if "@" in parts.netloc:
+            raise _refused("user and password do not belong here; give the key by its own setting")
+        host = parts.hostname or ""
+        if not _HOST.fullmatch(host):
+            raise _refused("the host is missing" if not host else "the host is not one")
+        base = _base(parts.path)
+        if not _PATH.fullmatch(base):
+            raise _refused("the path has characters that must be percent-encoded")
+        tls = _tls(ca_file) if parts.scheme == "https" else None
+        return cls(parts.scheme, host=host, port=_port(parts), base=base, tls=tls)
+
+    @classmethod
+    def _unix(cls, parts: SplitResult) -> "Origin":
+        path = _base(parts.path)
+        if parts.netloc or not path.startswith("/"):
+            raise _refused("a Unix socket is written unix:/absolute/path.sock")
+        return cls("unix", socket=path)
+
+    def target(self, path: str, *, api: bool = True) -> str:
+        """The request target of `path` (which begins with "/"): under `/v1`, or beside it with `api=False`."""
+        return f"{self.base}/v1{path}" if api else f"{self.base}{path}"
+
+    @property
+    def authority(self) -> str:
+        """The Host header (RFC 9110 section 7.2): without a default port or an IPv6 zone; "localhost" for a socket."""
+        if self.socket:
+            return "localhost"
+        host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"unix:{self.socket}" if self.socket else f"{self.scheme}://{self.authority}"
+
+
+def _split(url: str) -> SplitResult:
+    # urlsplit drops tabs and newlines in silence; here they are a mistake worth telling.
+    if not url.isprintable() or " " in url:
+        raise _refused("it has spaces or control characters")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _refused("it is malformed") from None  # the cause quotes what may hold a key
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise _refused("a query or fragment does not belong here")
+    return parts
+
+
+def _port(parts: SplitResult) -> int:
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise _refused("the port must be 1 to 65535")
+    return port or _PORTS[parts.scheme]
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _tls(ca_file: str | None) -> Any:
+    import ssl
+
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except OSError as exc:  # ssl.SSLError is one too
+            raise ValueError(f"CA file {ca_file}: {exc.strerror or 'no certificate in it'}") from exc
+    return context
+
+
+def _refused(why: str) -> ValueError:
+    return ValueError(f"upstream URL: {why}")

@@ -1,0 +1,39 @@
+"""One HTTP/1.1 request head as bytes."""
+
+from collections.abc import Sequence
+
+import h11
+
+Text = bytes | str  # a str must be ASCII
+Fields = Sequence[tuple[Text, Text]]
+
+# These frame the message or belong to the connection: one hand writes them, or two hands contradict each other.
+_OURS = frozenset(
+    b"accept-encoding connection content-length expect host te trailer transfer-encoding upgrade user-agent".split()
+)
+_WITH_CONTENT = frozenset(("PATCH", "POST", "PUT"))  # a length is said even when it is 0 (RFC 9110 section 8.6)
+_UNSPOKEN = frozenset(("CONNECT", "HEAD"))  # their answers are framed in other ways
+
+
+def request_head(method: str, target: str, ours: Fields, theirs: Fields, length: int) -> bytes:
+    """The head of a request whose body has `length` bytes: `ours` is the pool's fields, `theirs` the caller's.
+
+    Raises ValueError for what must not be written: a CR or LF anywhere, a malformed name, method or target, and a
+    field or method that is not the caller's to use. It never quotes a value: that may be a key.
+    """
+    if method in _UNSPOKEN:
+        raise ValueError(f"method {method} is not spoken here")
+    try:
+        fields = [(_ascii(name), _ascii(value)) for name, value in [*ours, *theirs]]
+        for name, _ in fields[len(ours) :]:
+            if name.lower() in _OURS:
+                raise ValueError(f"header {name.decode()}: the connection writes it itself")
+        if length or method in _WITH_CONTENT:
+            fields.append((b"content-length", b"%d" % length))
+        return h11.Connection(h11.CLIENT).send(h11.Request(method=method, target=target, headers=fields)) or b""
+    except (h11.LocalProtocolError, UnicodeError):
+        raise ValueError("the method, the target or a header cannot be written in HTTP") from None  # it quotes values
+
+
+def _ascii(text: Text) -> bytes:
+    return text.encode("ascii") if isinstance(text, str) else text

@@ -1,0 +1,176 @@
+"""Validators of content blocks (contract section 3, "Blocks in messages").
+
+Content is strict: a block that cannot be honoured is refused by its name, never dropped in silence. What passes is left
+as the parsed dict, for an engine to convert; unknown keys in it (`cache_control`, `citations`, …) are nobody's concern.
+"""
+
+import binascii
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .faults import Fault, may, need, one_of, shallow
+
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
+VIDEO_TYPES = frozenset({"video/mp4"})
+
+Check = Callable[[dict[str, Any]], None]
+
+
+def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
+    """`content` is a string or an array of the blocks that `checks` knows; `where` names the place for the message."""
+    if type(content) is str:
+        return
+    if type(content) is not list:
+        raise Fault("content", "required" if content is None else "must be a string or an array of blocks")
+    for index, block in enumerate(content):
+        if type(block) is not dict:
+            raise Fault(f"content.{index}", "must be an object")
+        kind = block.get("type")
+        check = checks.get(kind) if type(kind) is str else None
+        if check is None:
+            raise Fault(f"content.{index}.type", _unknown(kind, checks, where))
+        try:
+            check(block)
+        except Fault as fault:
+            raise fault.within(f"content.{index}") from None
+
+
+def _unknown(kind: Any, known: Iterable[str], where: str) -> str:
+    if kind is None:
+        return "required"
+    return f"{kind!r:.80} is not supported in {where}; supported: {', '.join(known)}"
+
+
+# blocks, one by one
+
+
+def check_text(block: dict[str, Any]) -> None:
+    if type(block.get("text")) is not str:
+        need(block, "text", str)
+
+
+def _base64(block: dict[str, Any], media_types: frozenset[str]) -> None:
+    source = need(block, "source", dict)
+    try:
+        kind = need(source, "type", str)
+        if kind == "url":
+            raise Fault("type", "url sources are not fetched by this service; send the bytes as base64")
+        if kind != "base64":
+            raise Fault("type", f"{kind!r:.80} is not supported; supported: base64")
+        one_of(source, "media_type", media_types)
+        data = need(source, "data", str)
+        try:
+            if not binascii.a2b_base64(data, strict_mode=True):
+                raise Fault("data", "must not be empty")
+        except ValueError:
+            raise Fault("data", "must be base64") from None
+    except Fault as fault:
+        raise fault.within("source") from None
+
+
+def check_image(block: dict[str, Any]) -> None:
+    _base64(block, IMAGE_TYPES)
+
+
+def check_video(block: dict[str, Any]) -> None:
+    _base64(block, VIDEO_TYPES)
+
+
+def check_document(block: dict[str, Any]) -> None:
+    source = need(block, "source", dict)
+    may(block, "title", str)
+    may(block, "context", str)
+    try:
+        kind = need(source, "type", str)
+        if kind == "text":
+            need(source, "data", str)
+        elif kind == "content":
+            check_content(source.get("content"), _DOCUMENT_CONTENT, "a document")
+        else:
+            raise Fault("type", f"{kind!r:.80} is not supported: only text and content sources can be read here")
+    except Fault as fault:
+        raise fault.within("source") from None
+
+
+def check_search_result(block: dict[str, Any]) -> None:
+    may(block, "title", str)
+    may(block, "source", str)
+    if block.get("content") is not None:
+        check_content(block["content"], _TEXT_ONLY, "a search result")
+
+
+def check_tool_use(block: dict[str, Any]) -> None:
+    if not need(block, "id", str):
+        raise Fault("id", "must not be empty")
+    if not need(block, "name", str):
+        raise Fault("name", "must not be empty")
+    need(block, "input", dict)
+    shallow(block, "input")
+
+
+def check_tool_result(block: dict[str, Any]) -> None:
+    need(block, "tool_use_id", str)
+    may(block, "is_error", bool)
+    if block.get("content") is not None:
+        check_content(block["content"], _TOOL_RESULT_CONTENT, "a tool result")
+
+
+def check_tool_reference(block: dict[str, Any]) -> None:
+    need(block, "tool_name", str)
+
+
+def check_thinking(block: dict[str, Any]) -> None:
+    need(block, "thinking", str)
+    may(block, "signature", str)
+
+
+def check_server_result(block: dict[str, Any]) -> None:
+    need(block, "tool_use_id", str)
+    if type(block.get("content")) not in (dict, list):
+        raise Fault("content", "required" if block.get("content") is None else "must be an object or an array")
+    shallow(block, "content")
+
+
+def accept(block: dict[str, Any]) -> None:
+    """For blocks that are dropped on the way to an engine, whatever they hold."""
+
+
+_TEXT_ONLY: dict[str, Check] = {"text": check_text}
+_DOCUMENT_CONTENT: dict[str, Check] = {"text": check_text, "image": check_image}
+_TOOL_RESULT_CONTENT: dict[str, Check] = {
+    "text": check_text,
+    "image": check_image,
+    "document": check_document,
+    "search_result": check_search_result,
+    "tool_reference": check_tool_reference,
+}
+SERVER_RESULTS = (
+    "web_search_tool_result",
+    "web_fetch_tool_result",
+    "code_execution_tool_result",
+    "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result",
+    "tool_search_tool_result",
+    "mcp_tool_result",
+)
+BY_ROLE: dict[str, dict[str, Check]] = {
+    "user": {
+        "text": check_text,
+        "image": check_image,
+        "video": check_video,
+        "document": check_document,
+        "search_result": check_search_result,
+        "tool_result": check_tool_result,
+        "container_upload": accept,
+    },
+    "assistant": {
+        "text": check_text,
+        "tool_use": check_tool_use,
+        "thinking": check_thinking,
+        "redacted_thinking": accept,
+        "server_tool_use": check_tool_use,
+        "container_upload": accept,
+        **dict.fromkeys(SERVER_RESULTS, check_server_result),
+    },
+    "system": _TEXT_ONLY,
+}

@@ -1,0 +1,80 @@
+"""What engines yield: the pieces a Message grows from.
+
+A text delta is a bare `str`, so the common token costs no object. Everything else is a small slots class.
+An engine yields them one by one or as a list of those that arrived together (`Batch`); they reach the client
+in the order given. The rules an engine keeps:
+
+- `ToolStart` opens a call, the `ToolJson` after it belong to that call; the next other delta closes it;
+- `Signature` belongs to the `Thinking` before it; without one, or with an empty one, the encoder signs;
+- `Usage` may come at any time, the newest counts; what comes before the first content goes into `message_start`;
+- `Finish` is last. An engine that ends without it broke off, which is an error and never `end_turn`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn"]
+
+
+@dataclass(slots=True)
+class Thinking:
+    """A piece of reasoning."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class Signature:
+    """The engine's own signature of the thinking block that is open."""
+
+    value: str
+
+
+@dataclass(slots=True)
+class ToolStart:
+    """A tool call begins. `id` as the client shall see it, unique within the message."""
+
+    id: str
+    name: str
+
+
+@dataclass(slots=True)
+class ToolJson:
+    """A piece of the open call's input, as JSON text. The pieces of one call make one JSON object; none means `{}`."""
+
+    fragment: str
+
+
+@dataclass(slots=True)
+class Block:
+    """A whole content block of a kind that has no deltas here (`redacted_thinking`, server-tool results, …)."""
+
+    content: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Usage:
+    """Token counts so far; None is unknown. `input_tokens` leaves out the prompt tokens read from a cache."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Finish:
+    """The engine is done. `stop_sequence` is the string that matched, when `stop_reason` says so."""
+
+    stop_reason: StopReason
+    stop_sequence: str | None = None
+
+
+class Misplaced(Exception):
+    """A delta, or a verb of the service, that the grammar does not allow where it came: a bug of the engine or ours."""
+
+
+Delta = str | Thinking | Signature | ToolStart | ToolJson | Block | Usage | Finish
+Batch = Delta | list[Delta]
+Deltas = Sequence[Delta]

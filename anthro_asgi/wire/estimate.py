@@ -1,0 +1,77 @@
+"""How many tokens a prompt has, about, when no engine has counted it.
+
+Everything a prompt holds is counted, tools and their results too: four characters a token, the usual figure for English
+and JSON; a fixed price for an image, as its base64 says nothing about its tokens. What never reaches an engine, such as
+redacted thinking, costs nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from .blocks import SERVER_RESULTS
+from .lenient import dumps
+from .request import MessagesRequest
+
+_CHARACTERS: Final = 4
+_IMAGE: Final = 1500 * _CHARACTERS
+_MESSAGE: Final = 4 * _CHARACTERS  # what a chat template puts around a turn
+# Where the results of server tools hold their words; what is encrypted there, no engine gets to read.
+_WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", "stderr")
+
+
+def estimate_tokens(request: MessagesRequest) -> int:
+    """The estimate, in tokens, at least 1."""
+    characters = sum(map(len, request.system)) + _MESSAGE
+    for message in request.messages:
+        characters += _MESSAGE + _content(message["content"])
+    for tool in request.tools:
+        characters += len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
+    return max(1, characters // _CHARACTERS)
+
+
+def _content(content: str | list[dict[str, Any]] | None) -> int:
+    if isinstance(content, list):
+        return sum(_COUNTS.get(block["type"], _nothing)(block) for block in content)
+    return len(content or "")
+
+
+def _call(block: dict[str, Any]) -> int:
+    return len(block["name"]) + len(dumps(block["input"]))
+
+
+def _search_result(block: dict[str, Any]) -> int:
+    return _content(block.get("title")) + _content(block.get("source")) + _content(block.get("content"))
+
+
+def _document(block: dict[str, Any]) -> int:
+    source = block["source"]
+    held = source["data"] if source["type"] == "text" else source["content"]
+    return _content(block.get("title")) + _content(block.get("context")) + _content(held)
+
+
+def _words(content: Any) -> int:
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, list):
+        return sum(map(_words, content))
+    return sum(_words(content[key]) for key in _WORDS if key in content) if isinstance(content, dict) else 0
+
+
+def _nothing(block: dict[str, Any]) -> int:
+    return 0
+
+
+_COUNTS: Final[dict[str, Callable[[dict[str, Any]], int]]] = {
+    "text": lambda block: len(block["text"]),
+    "thinking": lambda block: len(block["thinking"]),
+    "image": lambda block: _IMAGE,
+    "video": lambda block: _IMAGE,
+    "document": _document,
+    "search_result": _search_result,
+    "tool_reference": lambda block: len(block["tool_name"]),
+    "tool_use": _call,
+    "tool_result": lambda block: _content(block.get("content")),
+    "server_tool_use": _call,
+    **dict.fromkeys(SERVER_RESULTS, lambda block: _words(block["content"])),
+    "tool_search_tool_result": _nothing,
+}

@@ -1,0 +1,176 @@
+"""Deltas → one Message (contract section 4), and the words that a Message and a stream share.
+
+The builder takes the very deltas the encoder takes, by the same rules for when a block ends, so that both give the same
+content; the tests hold them against each other.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from .deltas import Batch, Block, Delta, Finish, Misplaced, Signature, Thinking, ToolJson, ToolStart, Usage
+from .lenient import mended
+from .repair import tool_input
+
+# What signs a thinking block when the engine does not. Clients hand it back untouched and reject an empty one.
+SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
+
+
+def head(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
+    """A Message that has only begun."""
+    return {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": usage_json(usage),
+    }
+
+
+def usage_json(usage: Usage) -> dict[str, int]:
+    counts = {"input_tokens": usage.input_tokens or 0, "output_tokens": usage.output_tokens or 0}
+    if usage.cache_read_input_tokens is not None:
+        counts["cache_read_input_tokens"] = usage.cache_read_input_tokens
+    if usage.cache_creation_input_tokens is not None:
+        counts["cache_creation_input_tokens"] = usage.cache_creation_input_tokens
+    return counts
+
+
+def merge_usage(into: Usage, newer: Usage) -> None:
+    """What `newer` knows replaces what was known."""
+    if newer.input_tokens is not None:
+        into.input_tokens = newer.input_tokens
+    if newer.output_tokens is not None:
+        into.output_tokens = newer.output_tokens
+    if newer.cache_read_input_tokens is not None:
+        into.cache_read_input_tokens = newer.cache_read_input_tokens
+    if newer.cache_creation_input_tokens is not None:
+        into.cache_creation_input_tokens = newer.cache_creation_input_tokens
+
+
+def concluded(finish: Finish, has_tool_use: bool) -> Finish:
+    """The Finish as the client shall have it, whatever the engine said itself.
+
+    `tool_use` if a call is there and the engine did not run out of tokens, and only then: a client that is told of a
+    call it cannot find waits for itself. `stop_sequence` only with the string that matched.
+    """
+    reason, matched = finish.stop_reason, finish.stop_sequence
+    if has_tool_use and reason in ("end_turn", "stop_sequence"):
+        reason = "tool_use"
+    elif (reason == "tool_use" and not has_tool_use) or (reason == "stop_sequence" and not matched):
+        reason = "end_turn"
+    return Finish(reason, matched if reason == "stop_sequence" else None)
+
+
+def is_tool_use(block: dict[str, Any]) -> bool:
+    return block.get("type") == "tool_use"
+
+
+class MessageBuilder:
+    """Collects one answer. `estimate` as in StreamEncoder."""
+
+    __slots__ = ("_blocks", "_empty_text", "_estimate", "_id", "_model", "_open", "_parts", "finish", "usage")
+
+    def __init__(self, message_id: str, model: str, estimate: Callable[[], int]) -> None:
+        self._id = message_id
+        self._model = model
+        self._estimate = estimate
+        self._blocks: list[dict[str, Any]] = []
+        self._open = ""  # the type of the newest block while it may still grow
+        self._parts: list[str] = []  # its pieces
+        self._empty_text = False
+        self.usage = Usage()
+        self.finish: Finish | None = None
+
+    def feed(self, batch: Batch) -> None:
+        for delta in batch if type(batch) is list else (batch,):
+            self._take(delta)  # type: ignore[arg-type]
+
+    def _take(self, delta: Delta) -> None:
+        match delta:
+            case str():
+                self._piece("text", delta)
+            case Thinking(text):
+                self._piece("thinking", text)
+            case Signature(""):
+                pass
+            case Signature(value):
+                if self._open != "thinking":
+                    self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+                self._blocks[-1]["signature"] = value
+                self._close()
+            case ToolStart(identity, name):
+                self._begin("tool_use", {"type": "tool_use", "id": identity, "name": name, "input": {}})
+            case ToolJson(fragment):
+                if self._open != "tool_use":
+                    raise Misplaced("tool_json outside a tool_use block")
+                self._parts.append(fragment)
+            case Block(content):
+                self._begin("", content)
+            case Usage():
+                merge_usage(self.usage, delta)
+            case Finish():
+                self.finish = delta
+
+    def _piece(self, kind: str, text: str) -> None:
+        if not text:
+            self._empty_text |= kind == "text"
+            return
+        if self._open != kind:
+            block = {"type": kind, kind: ""}
+            if kind == "thinking":
+                block["signature"] = SIGNATURE
+            self._begin(kind, block)
+        self._parts.append(text)
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> None:
+        self._close()
+        self._blocks.append(block)
+        self._open = kind
+
+    def _close(self) -> None:
+        joined = _joined(self._parts)
+        if self._open == "tool_use":
+            self._close_tool(joined)
+        elif self._open:
+            self._blocks[-1][self._open] = joined
+        self._open = ""
+        self._parts = []
+
+    def _close_tool(self, arguments: str) -> None:
+        value = tool_input(arguments)
+        if value is None:
+            self._blocks.pop()
+        else:
+            self._blocks[-1]["input"] = value
+
+    def message(self, counted: int) -> dict[str, Any]:
+        """The Message, once a Finish was fed; raises Misplaced before. `counted` stands in for tokens nobody told."""
+        finish = self.finish
+        if finish is None:
+            raise Misplaced("message before Finish")
+        self._close()
+        if self._empty_text and not self._blocks:
+            self._blocks.append({"type": "text", "text": ""})
+        if self.usage.input_tokens is None:
+            self.usage.input_tokens = self._estimate()
+        if self.usage.output_tokens is None:
+            self.usage.output_tokens = counted
+        message = head(self._id, self._model, self.usage)
+        finish = concluded(finish, any(map(is_tool_use, self._blocks)))
+        message["content"] = self._blocks
+        message["stop_reason"] = finish.stop_reason
+        message["stop_sequence"] = finish.stop_sequence
+        return message
+
+
+def _joined(parts: list[str]) -> str:
+    """The pieces as a stream writes them, each by itself: the halves of a character cut in two do not meet again."""
+    joined = "".join(parts)
+    try:
+        joined.encode()
+    except UnicodeEncodeError:
+        return "".join(map(mended, parts))
+    return joined

@@ -1,0 +1,67 @@
+"""Tool arguments as engines leave them → the object a tool_use block must hold (contract sections 4 and 6)."""
+
+import re
+from typing import Any
+
+from .lenient import is_shallow, loads, mended
+
+_CLOSERS = {"{": "}", "[": "]"}
+# What gives JSON its shape. A string goes up to its quote, or up to an escape that is not whole.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
+
+
+def tool_input(text: str) -> dict[str, Any] | None:
+    """The object in `text`; "" is {}. What broke off is closed at the last place where that gives JSON.
+
+    A JSON string that holds an object is unpacked (some engines encode twice); another value becomes
+    `{"value": it}`, so that nothing is lost. None when there is no sense in it, or no end to its depth.
+    """
+    if not text.strip():
+        return {}
+    text = mended(text)
+    value = _loads(text)
+    if value is None:
+        value = next((value for value in map(_loads, _closings(text)) if value is not None), None)
+    return value if value is not None and is_shallow(value) else None
+
+
+def _loads(text: str) -> dict[str, Any] | None:
+    try:
+        value = loads(text.encode())
+    except ValueError:
+        return None
+    if isinstance(value, str):
+        try:
+            inner = loads(value.encode())
+        except ValueError:
+            inner = None
+        if isinstance(inner, dict):
+            return inner
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _closings(text: str) -> list[str]:
+    """What `text` may have been meant to become, best first: all of it closed, else cut after its last whole value."""
+    cut = 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark == ",":
+            cut = token.start()
+        elif mark in "{}[]":
+            cut = token.end()
+        elif not token["quote"]:
+            text = text[: token.end()] + '"'
+            break
+    return [text + _closers(text), text[:cut] + _closers(text[:cut])]
+
+
+def _closers(text: str) -> str:
+    """What closes the brackets that are open at the end of `text`."""
+    opened: list[str] = []
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in "{[":
+            opened.append(_CLOSERS[mark])
+        elif mark in "}]" and opened:
+            opened.pop()
+    return "".join(reversed(opened))

@@ -1,0 +1,292 @@
+"""The body of `POST /v1/messages`: bytes → MessagesRequest, in one pass, naming the path at fault (contract section 3).
+
+Options are lenient: what is unknown or has no effect here is accepted and dropped. Content is strict (see `blocks`).
+Messages and schemas stay the parsed dicts they came as: they are checked, never rebuilt.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from .blocks import BY_ROLE, check_content
+from .errors import InvalidRequest, NotFound
+from .faults import Fault, integer, may, need, number, one_of, shallow
+from .lenient import loads
+
+MAX_MESSAGES = 100_000
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_ID_KEYS = {"tool_use": "id", "tool_result": "tool_use_id"}
+_CHOICES = frozenset({"auto", "any", "none", "tool"})
+_THINKING = frozenset({"disabled", "enabled", "adaptive"})
+
+
+@dataclass(slots=True)
+class Tool:
+    """A client tool. `input_schema` is the client's own JSON Schema, never interpreted."""
+
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class ToolChoice:
+    """`type` is auto, any, none or tool; `name` belongs to tool; `parallel` False asks for one call at the most."""
+
+    type: str
+    name: str | None = None
+    parallel: bool = True
+
+
+@dataclass(slots=True)
+class ThinkingConfig:
+    """`type` is disabled, enabled or adaptive; `budget_tokens` bounds the reasoning, where an engine can."""
+
+    type: str
+    budget_tokens: int | None = None
+    display: str | None = None
+
+
+@dataclass(slots=True)
+class MessagesRequest:
+    """A request that has passed validation. `engine_model` is what the engine is asked for, an alias resolved."""
+
+    model: str
+    max_tokens: int
+    messages: list[dict[str, Any]]
+    system: list[str] = field(default_factory=list)
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: tuple[str, ...] = ()
+    stream: bool = False
+    user_id: str | None = None
+    thinking: ThinkingConfig | None = None
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    effort: str | None = None
+    output_schema: dict[str, Any] | None = None
+    engine_model: str = ""
+
+    def __post_init__(self) -> None:
+        self.engine_model = self.engine_model or self.model
+
+
+def parse_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
+    """The request in `body`. `counting` is for `count_tokens`, which has no `max_tokens` (contract section 10).
+
+    Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
+    """
+    try:
+        raw = loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}") from None
+    if type(raw) is not dict:
+        raise InvalidRequest("body: must be a JSON object")
+    try:
+        _refuse_thread(raw)
+        return _request(raw, counting)
+    except Fault as fault:
+        raise InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.error_code) from None
+
+
+def _request(raw: dict[str, Any], counting: bool) -> MessagesRequest:
+    model = need(raw, "model", str)
+    if not model:
+        raise Fault("model", "must not be empty")
+    max_tokens = None if counting else integer(raw, "max_tokens", 1)
+    if max_tokens is None and not counting:
+        raise Fault("max_tokens", "required")
+    tools = _tools(raw)
+    effort, output_schema = _output_config(raw)
+    return MessagesRequest(
+        model=model,
+        max_tokens=max_tokens or 1,
+        messages=_messages(raw),
+        system=_system(raw),
+        temperature=number(raw, "temperature", 0, 2),
+        top_p=number(raw, "top_p", 0, 1),
+        top_k=integer(raw, "top_k", 0) or None,
+        stop_sequences=_stop_sequences(raw),
+        stream=bool(may(raw, "stream", bool)),
+        user_id=_user_id(raw),
+        thinking=_thinking(raw),
+        tools=tools,
+        tool_choice=_tool_choice(raw, tools),
+        effort=effort,
+        output_schema=output_schema,
+    )
+
+
+def _refuse_thread(raw: dict[str, Any]) -> None:
+    thread = raw.get("thread")
+    if type(thread) is dict and thread.get("type") == "continue":
+        raise NotFound("thread: not found; send the whole conversation", error_code="thread_not_found")
+
+
+# messages
+
+
+def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = need(raw, "messages", list)
+    if not messages:
+        raise Fault("messages", "must hold at least one message")
+    if len(messages) > MAX_MESSAGES:
+        raise Fault("messages", f"must hold at most {MAX_MESSAGES} messages")
+    called: set[str] = set()
+    for index, message in enumerate(messages):
+        try:
+            _message(message, called)
+        except Fault as fault:
+            raise fault.within(f"messages.{index}") from None
+    return messages
+
+
+def _message(message: Any, called: set[str]) -> None:
+    if type(message) is not dict:
+        raise Fault("", "must be an object")
+    role = one_of(message, "role", BY_ROLE)
+    content = message.get("content")
+    check_content(content, BY_ROLE[role], f"a message of role {role}")
+    if type(content) is list and role != "system":
+        _pair_tools(content, called)
+
+
+def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
+    """Every result answers a call made before it, and within one message no id is used twice.
+
+    Over several messages it may be: some engines number the calls of each answer anew.
+    """
+    here: set[tuple[str, str]] = set()
+    for index, block in enumerate(content):
+        kind = block["type"]
+        if kind not in _ID_KEYS:
+            continue
+        key = _ID_KEYS[kind]
+        identity = block[key]
+        if kind == "tool_use":
+            called.add(identity)
+        elif identity not in called:
+            raise Fault(f"content.{index}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
+        if (kind, identity) in here:
+            raise Fault(f"content.{index}.{key}", f"a second {kind} for the id {identity!r:.80}")
+        here.add((kind, identity))
+
+
+def _system(raw: dict[str, Any]) -> list[str]:
+    system = raw.get("system")
+    if system is None or system == "":
+        return []
+    if type(system) is str:
+        return [system]
+    if type(system) is not list:
+        raise Fault("system", "must be a string or an array of text blocks")
+    try:
+        check_content(system, BY_ROLE["system"], "system")
+    except Fault as fault:
+        raise Fault(fault.path.replace("content", "system", 1), fault.reason) from None
+    return [block["text"] for block in system if block["text"]]
+
+
+# tools
+
+
+def _tools(raw: dict[str, Any]) -> list[Tool]:
+    tools = []
+    names = set()
+    for index, entry in enumerate(may(raw, "tools", list) or ()):
+        try:
+            tool = _tool(entry)
+            if tool.name in names:
+                raise Fault("name", f"two tools have the name {tool.name!r}")
+        except Fault as fault:
+            raise fault.within(f"tools.{index}") from None
+        names.add(tool.name)
+        tools.append(tool)
+    return tools
+
+
+def _tool(entry: Any) -> Tool:
+    if type(entry) is not dict:
+        raise Fault("", "must be an object")
+    kind = may(entry, "type", str)
+    if kind is not None and kind != "custom":
+        raise Fault("type", f"{kind!r:.80} is a server tool, which does not run here", "unsupported_tool_type")
+    name = need(entry, "name", str)
+    if _TOOL_NAME.fullmatch(name) is None:
+        raise Fault("name", "must be 1 to 128 letters, digits, _ or -")
+    schema = may(entry, "input_schema", dict)
+    if schema is not None:
+        shallow(entry, "input_schema")
+    return Tool(name, may(entry, "description", str), schema)
+
+
+def _tool_choice(raw: dict[str, Any], tools: list[Tool]) -> ToolChoice | None:
+    entry = may(raw, "tool_choice", dict)
+    if entry is None:
+        return None
+    try:
+        kind = one_of(entry, "type", _CHOICES)
+        name = need(entry, "name", str) if kind == "tool" else None
+        if name is not None and all(tool.name != name for tool in tools):
+            raise Fault("name", f"no tool is named {name!r:.150}")
+        if kind == "any" and not tools:
+            raise Fault("type", "any needs tools")
+        return ToolChoice(kind, name, not may(entry, "disable_parallel_tool_use", bool))
+    except Fault as fault:
+        raise fault.within("tool_choice") from None
+
+
+# options
+
+
+def _stop_sequences(raw: dict[str, Any]) -> tuple[str, ...]:
+    stops = may(raw, "stop_sequences", list) or ()
+    for index, stop in enumerate(stops):
+        if type(stop) is not str or not stop:
+            raise Fault(f"stop_sequences.{index}", "must be a non-empty string")
+    return tuple(stops)
+
+
+def _user_id(raw: dict[str, Any]) -> str | None:
+    metadata = may(raw, "metadata", dict) or {}
+    try:
+        user_id: str | None = may(metadata, "user_id", str)
+    except Fault as fault:
+        raise fault.within("metadata") from None
+    return user_id
+
+
+def _thinking(raw: dict[str, Any]) -> ThinkingConfig | None:
+    entry = may(raw, "thinking", dict)
+    if entry is None:
+        return None
+    try:
+        kind = one_of(entry, "type", _THINKING)
+        budget = integer(entry, "budget_tokens", 1) if kind != "disabled" else None
+        if kind == "enabled" and budget is None:
+            raise Fault("budget_tokens", "required")
+        return ThinkingConfig(kind, budget, may(entry, "display", str))
+    except Fault as fault:
+        raise fault.within("thinking") from None
+
+
+def _output_config(raw: dict[str, Any]) -> tuple[str | None, dict[str, Any] | None]:
+    """The effort, and the schema of `format: {type: json_schema, schema}`."""
+    entry = may(raw, "output_config", dict) or {}
+    try:
+        effort = may(entry, "effort", str)
+        shape = may(entry, "format", dict)
+        if shape is None:
+            return effort, None
+        try:
+            one_of(shape, "type", {"json_schema"})
+            schema = need(shape, "schema", dict)
+            shallow(shape, "schema")
+            return effort, schema
+        except Fault as fault:
+            raise fault.within("format") from None
+    except Fault as fault:
+        raise fault.within("output_config") from None

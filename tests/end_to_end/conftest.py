@@ -1,0 +1,47 @@
+"""The services that the tests of this package share: each starts once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.end_to_end.service import Service
+from tests.llama.server import LlamaServer
+
+KEY = "sk-end-to-end"
+AT_ONCE = ("--simulate-ttft", "0", "--simulate-itl", "0")
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Iterator[Service]:
+    """Over the simulated engine, without its pauses. It asks for KEY and takes bodies of 1 MiB at most."""
+    with Service("--simulate", *AT_ONCE, "--max-body", "1M", ANTHRO_ASGI_API_KEYS=KEY) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def real(llama: LlamaServer) -> Iterator[Service]:
+    """Over the real llama.cpp."""
+    with Service("--upstream", llama.url) as service:
+        yield service
+
+
+@pytest.fixture(params=["simulated", "real"])
+def service(request: pytest.FixtureRequest) -> Service:
+    """Each of the two in turn; whoever has KEY may use either."""
+    service: Service = request.getfixturevalue(request.param)
+    return service
+
+
+@dataclass(frozen=True, slots=True)
+class Endless:
+    """A service over a llama.cpp of one slot, and that engine: what `ENDLESS` asks of it takes many seconds."""
+
+    service: Service
+    llama: LlamaServer
+
+
+@pytest.fixture(scope="session")
+def endless() -> Iterator[Endless]:
+    with LlamaServer(ctx=32768, parallel=1) as llama, Service("--upstream", llama.url) as service:
+        yield Endless(service, llama)

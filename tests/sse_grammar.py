@@ -1,0 +1,346 @@
+"""The grammar of a Messages stream (contract section 5), as a machine that reads events and stops at the first fault.
+
+    stream = message_start block* message_delta message_stop
+    block  = content_block_start content_block_delta* content_block_stop
+
+with a ping anywhere between message_start and message_stop, or an error anywhere and nothing after it.
+
+Theory. `Grammar` is a finite automaton over event types with little beside its state: the number of the next block
+and the block that is open. Which event may follow which is one table, `FOLLOWS`; what an event must hold
+is one method for each type. Two rules look back from the end, because they depend on the stop reason: tool input
+that is no JSON object (fine when the tokens ran out) and a text block that stayed empty (fine when there is no other).
+An error event calls off both.
+
+The rules are those for what *this* service says, so they are exact: no key too many, no empty delta, no type unknown.
+Only where an engine's own fields pass unchanged (in the message, in `message_delta`, in usage) more keys may stand.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn
+
+import orjson
+
+Json = dict[str, Any]
+
+MESSAGE_ID = re.compile(r"msg_[A-Za-z0-9_-]{20,}")
+REQUEST_ID = re.compile(r"req_[A-Za-z0-9_-]+")
+STOP_REASONS = ("end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn")
+ERROR_TYPES = (
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "request_too_large",
+    "rate_limit_error",
+    "api_error",
+    "timeout_error",
+    "overloaded_error",
+)
+
+# State → what may come in it → the state after. `error` may come in every state but the last.
+FOLLOWS: dict[str, dict[str, str]] = {
+    "before message_start": {"message_start": "between blocks"},
+    "between blocks": {
+        "ping": "between blocks",
+        "content_block_start": "inside a block",
+        "message_delta": "after message_delta",
+    },
+    "inside a block": {
+        "ping": "inside a block",
+        "content_block_delta": "inside a block",
+        "content_block_stop": "between blocks",
+    },
+    "after message_delta": {"ping": "after message_delta", "message_stop": "after the end"},
+    "after the end": {},
+}
+
+# Block type → its delta types → the delta's only other key.
+DELTAS: dict[str, dict[str, str]] = {
+    "text": {"text_delta": "text"},
+    "thinking": {"thinking_delta": "thinking", "signature_delta": "signature"},
+    "tool_use": {"input_json_delta": "partial_json"},
+}
+
+
+class GrammarError(Exception):
+    """A stream breaks a rule. `index` is the event at fault, from 0; the number of events where one is missing."""
+
+    def __init__(self, index: int, rule: str) -> None:
+        super().__init__(f"event {index}: {rule}")
+        self.index = index
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event: its type, and its data with the same `type` inside."""
+
+    type: str
+    data: Json
+
+
+# ---------------------------------------------------------------------------------------------------- bytes → events
+
+
+def parse_events(body: bytes) -> list[Event]:
+    """The events of a whole body. Each is exactly `event: TYPE`, `data: {JSON}` and an empty line, ended by bare LFs.
+
+    Raises GrammarError.
+    """
+    *frames, rest = body.split(b"\n\n")
+    events = [_event(index, frame) for index, frame in enumerate(frames)]
+    if rest:
+        raise GrammarError(len(events), f"the body ends inside an event: {rest[:60]!r}")
+    return events
+
+
+def _event(index: int, frame: bytes) -> Event:
+    match = re.fullmatch(rb"event: ([a-z_]+)\ndata: (\{[^\r\n]*\})", frame)
+    if match is None:
+        raise GrammarError(index, f"not one event line and one data line: {frame[:60]!r}")
+    name = match[1].decode()
+    try:
+        data = orjson.loads(match[2])
+    except orjson.JSONDecodeError as exc:
+        raise GrammarError(index, f"data is no JSON: {exc}") from exc
+    if data.get("type") != name:
+        raise GrammarError(index, f"the event is {name}, its data says {data.get('type')!r}")
+    return Event(name, data)
+
+
+# ---------------------------------------------------------------------------------------------------- the machine
+
+
+class Grammar:
+    """Reads one stream: `feed` each event, then `end`. Both raise GrammarError."""
+
+    def __init__(self) -> None:
+        self.state = "before message_start"
+        self._index = 0
+        self._blocks: list[Json] = []  # as started
+        self._text = ""  # the open block's deltas so far
+        self._signed = False
+        self._not_json: int | None = None  # the event that closed a tool_use whose input is no JSON object
+        self._empty: int | None = None  # the event that closed a text block without text
+
+    def feed(self, event: Event) -> None:
+        if event.type == "error" and self.state != "after the end":
+            state = "after the end"
+        elif event.type in FOLLOWS[self.state]:
+            state = FOLLOWS[self.state][event.type]
+        else:
+            self._fail(f"{event.type} may not come {self.state}")
+        self._READ[event.type](self, event.data)
+        self.state = state
+        self._index += 1
+
+    def end(self) -> None:
+        self._must(self.state == "after the end", f"the stream ends {self.state}, without message_stop or error")
+
+    # What each event holds
+
+    def _message_start(self, data: Json) -> None:
+        self._keys(data, "type", "message")
+        message = self._object(data, "message")
+        fixed: Json = {
+            "type": "message",
+            "role": "assistant",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
+        for key, value in fixed.items():
+            self._must(key in message and message[key] == value, f"message.{key} is {value!r} at the start")
+        self._must(_matches(MESSAGE_ID, message.get("id")), "message.id is msg_ and 20 or more url-safe characters")
+        self._must(_text(message.get("model")), "message.model is the name of a model")
+        self._usage(message)
+
+    def _ping(self, data: Json) -> None:
+        self._keys(data, "type")
+
+    def _block_start(self, data: Json) -> None:
+        self._keys(data, "type", "index", "content_block")
+        self._index_is(data, len(self._blocks))
+        block = self._object(data, "content_block")
+        kind = block.get("type")
+        self._must(_text(kind), "content_block.type is the name of a type")
+        if kind == "text":
+            self._must(block == {"type": "text", "text": ""}, "a text block starts with an empty text and no more")
+        elif kind == "thinking":
+            empty = {"type": "thinking", "thinking": "", "signature": ""}
+            self._must(block == empty, "a thinking block starts with an empty thinking and signature and no more")
+        elif kind == "tool_use":
+            self._keys(block, "type", "id", "name", "input")
+            self._must(_text(block["id"]) and _text(block["name"]), "a tool_use block has an id and a name")
+            self._must(block["input"] == {}, "a tool_use block starts with an empty input")
+        self._blocks.append(block)
+        self._text, self._signed = "", False
+
+    def _block_delta(self, data: Json) -> None:
+        self._keys(data, "type", "index", "delta")
+        self._index_is(data, len(self._blocks) - 1)
+        delta, block = self._object(data, "delta"), self._blocks[-1]["type"]
+        kind = delta.get("type")
+        key = DELTAS.get(block, {}).get(kind) if isinstance(kind, str) else None
+        if key is None:
+            self._fail(f"a {block} block takes no {kind}")
+        self._keys(delta, "type", key)
+        self._must(_text(delta[key]), f"{kind}.{key} is a string that is not empty")
+        self._must(not self._signed, "nothing follows the signature in its block")
+        self._signed = kind == "signature_delta"
+        self._text += delta[key]
+
+    def _block_stop(self, data: Json) -> None:
+        self._keys(data, "type", "index")
+        self._index_is(data, len(self._blocks) - 1)
+        kind = self._blocks[-1]["type"]
+        self._must(kind != "thinking" or self._signed, "a thinking block ends with its signature")
+        if kind == "tool_use" and self._not_json is None and _input(self._text) is None:
+            self._not_json = self._index
+        if kind == "text" and self._empty is None and not self._text:
+            self._empty = self._index
+
+    def _message_delta(self, data: Json) -> None:
+        self._keys(data, "type", "delta", "usage", more=True)
+        delta = self._object(data, "delta")
+        self._keys(delta, "stop_reason", "stop_sequence", more=True)
+        reason, sequence = delta["stop_reason"], delta["stop_sequence"]
+        self._must(reason in STOP_REASONS, f"{reason!r} is no stop_reason")
+        if reason == "stop_sequence":
+            self._must(_text(sequence), "stop_sequence is the string that matched")
+        else:
+            self._must(sequence is None, f"stop_sequence is null when stop_reason is {reason}")
+        self._usage(data)
+        self._look_back(reason)
+
+    def _look_back(self, reason: str) -> None:
+        called = any(block["type"] == "tool_use" for block in self._blocks)
+        self._must(called or reason != "tool_use", "stop_reason is tool_use, but no tool was called")
+        self._must(not called or reason not in ("end_turn", "stop_sequence"), f"{reason}, though a tool was called")
+        if self._not_json is not None and reason != "max_tokens":
+            raise GrammarError(self._not_json, "the pieces of a tool's input make no JSON object")
+        if self._empty is not None and len(self._blocks) > 1:
+            raise GrammarError(self._empty, "a text block without text, and not the only block")
+
+    def _message_stop(self, data: Json) -> None:
+        self._keys(data, "type")
+
+    def _error(self, data: Json) -> None:
+        self._keys(data, "type", "error", "request_id")
+        error = self._object(data, "error")
+        self._must(error.keys() <= {"type", "message", "details"}, f"error holds {sorted(error)}")
+        self._must(error.get("type") in ERROR_TYPES, f"{error.get('type')!r} is no type of error")
+        self._must(_text(error.get("message")), "error.message says something")
+        self._must(isinstance(error.get("details", {}), dict), "error.details is an object")
+        self._must(_matches(REQUEST_ID, data["request_id"]), "request_id is req_ and more")
+
+    _READ: ClassVar[dict[str, Callable[["Grammar", Json], None]]] = {
+        "message_start": _message_start,
+        "ping": _ping,
+        "content_block_start": _block_start,
+        "content_block_delta": _block_delta,
+        "content_block_stop": _block_stop,
+        "message_delta": _message_delta,
+        "message_stop": _message_stop,
+        "error": _error,
+    }
+
+    # Rules that several share
+
+    def _fail(self, rule: str) -> NoReturn:
+        raise GrammarError(self._index, rule)
+
+    def _must(self, holds: bool, rule: str) -> None:
+        if not holds:
+            self._fail(rule)
+
+    def _keys(self, data: Json, *keys: str, more: bool = False) -> None:
+        exact = data.keys() >= set(keys) if more else data.keys() == set(keys)
+        self._must(exact, f"{data.get('type', 'the object')} has the keys {', '.join(keys)}, not {', '.join(data)}")
+
+    def _object(self, data: Json, key: str) -> Json:
+        value = data[key]
+        self._must(isinstance(value, dict), f"{key} is an object")
+        return dict(value)
+
+    def _index_is(self, data: Json, number: int) -> None:
+        self._must(type(data["index"]) is int and data["index"] == number, f"the index is {number} here")
+
+    def _usage(self, holder: Json) -> None:
+        usage = holder.get("usage")
+        counts = [usage.get(key) for key in ("input_tokens", "output_tokens")] if isinstance(usage, dict) else [None]
+        whole = all(type(count) is int and count >= 0 for count in counts)
+        self._must(whole, "usage has input_tokens and output_tokens, both integers")
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _input(text: str) -> Json | None:
+    """A tool's input out of its joined deltas; None when they make no JSON object."""
+    if not text:
+        return {}
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")  # what Python's parser takes beyond the standard
+
+
+# ---------------------------------------------------------------------------------------------------- whole streams
+
+
+def check_stream(events: Iterable[Event]) -> None:
+    """Raises GrammarError when they are not one whole stream."""
+    grammar = Grammar()
+    for event in events:
+        grammar.feed(event)
+    grammar.end()
+
+
+def message_of(events: list[Event]) -> Json:
+    """The Message that a stream means: what the same request without `stream` should be answered.
+
+    The input of a tool cut short by max_tokens is the string of its pieces: how it is repaired is not the stream's say.
+    Raises GrammarError, also when the stream ended in an error.
+    """
+    check_stream(events)
+    if events[-1].type == "error":
+        raise GrammarError(len(events) - 1, "a stream that ended in an error means no message")
+    message: Json = {**events[0].data["message"], "content": []}
+    for event in events:
+        _fold(message, event.data)
+    for block in message["content"]:
+        if block["type"] == "tool_use":
+            text = block["input"]
+            value = _input(text)
+            block["input"] = text if value is None else value
+    return message
+
+
+def _fold(message: Json, data: Json) -> None:
+    content: list[Json] = message["content"]
+    match data["type"]:
+        case "content_block_start":
+            content.append(dict(data["content_block"]))
+            if content[-1]["type"] == "tool_use":
+                content[-1]["input"] = ""
+        case "content_block_delta":
+            delta = data["delta"]
+            key = DELTAS[content[-1]["type"]][delta["type"]]
+            content[-1][{"partial_json": "input"}.get(key, key)] += delta[key]
+        case "message_delta":
+            message |= data["delta"]
+            message["usage"] = message["usage"] | data["usage"]

@@ -1,0 +1,128 @@
+"""The architecture that the README draws, held against the code: rooms, imports, sizes."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "anthro_asgi"
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = ("wire", "upstream", "engines")
+PURE = [
+    name
+    for name in FILES
+    if name.startswith("wire/")
+    or name in {f"engines/{noun}.py" for noun in ("chat", "chunks", "calls", "failures", "dialects")}
+] + ["upstream/sse.py"]
+IMPURE = {"asyncio", "time", "random", "secrets", "socket", "ssl", "select", "threading", "os"}
+CONCRETE = {f"anthro_asgi.engines.{name}" for name in ("openai", "simulated")}
+
+
+def imports(name: str) -> Iterator[str]:
+    """The modules a file imports, anywhere in it, by their full names."""
+    package = ["anthro_asgi", *Path(name).parent.parts]
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                yield inner if is_module(inner) else module
+
+
+def is_module(name: str) -> bool:
+    path = "/".join(name.split(".")[1:])
+    return name.startswith("anthro_asgi.") and (f"{path}.py" in FILES or f"{path}/__init__.py" in FILES)
+
+
+def ours(name: str) -> set[str]:
+    return {module for module in imports(name) if module.split(".")[0] == "anthro_asgi"}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else ""
+
+
+def module_of(name: str) -> str:
+    return ".".join(["anthro_asgi", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_keep_to_the_law(name: str) -> None:
+    here = room_of(module_of(name))
+    for module in ours(name):
+        room = room_of(module)
+        assert module != "anthro_asgi.cli" or name == "__main__.py", "nobody imports cli"
+        if here in ("wire", "upstream"):
+            assert room == here, f"{here} imports no other room, so not {module}"
+        elif here == "engines":
+            assert room in ROOMS, f"engines import wire and upstream, so not {module}"
+        elif room == "engines":
+            assert module == "anthro_asgi.engines" or name == "cli.py", f"only cli names {module}"
+        elif room == "upstream":
+            assert name == "cli.py", f"only cli builds what {module} offers"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_files_know_no_sockets_clock_or_randomness(name: str) -> None:
+    assert name in FILES
+    assert not IMPURE & {module.split(".")[0] for module in imports(name)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_the_cards_packages_are_imported_outright(name: str) -> None:
+    outside = {module.split(".")[0] for module in imports(name)} - set(sys.stdlib_module_names) - {"anthro_asgi"}
+    optional = {"httptools", "uvloop", "prometheus_client"}
+    assert outside - optional <= {"uvicorn", "orjson", "h11"}
+    for module in outside & optional:
+        assert_guarded(name, module)
+
+
+def assert_guarded(name: str, module: str) -> None:
+    """The import stands in a `try` that catches ImportError."""
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Try) and any("ImportError" in ast.dump(handler) for handler in node.handlers):
+            inside = {alias.name for inner in ast.walk(node) if isinstance(inner, ast.Import) for alias in inner.names}
+            inside |= {inner.module or "" for inner in ast.walk(node) if isinstance(inner, ast.ImportFrom)}
+            if module in inside:
+                return
+    raise AssertionError(f"{name} imports {module} unguarded")
+
+
+def test_there_is_no_cycle_of_imports() -> None:
+    graph = {module_of(name): ours(name) - {module_of(name)} for name in FILES if name != "__init__.py"}
+    done: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join([*path, module])
+        if module in done:
+            return
+        for target in graph.get(module, ()):
+            # a package is imported before what is in it, without needing it
+            if not module.startswith(f"{target}."):
+                walk(target, (*path, module))
+        done.add(module)
+
+    for module in graph:
+        walk(module, ())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_short_and_says_what_it_is(name: str) -> None:
+    tree = ast.parse(FILES[name].read_text())
+    assert len(FILES[name].read_text().splitlines()) <= 350
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 40, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_hides_behind_type_checking(name: str) -> None:
+    assert "TYPE_CHECKING" not in FILES[name].read_text()

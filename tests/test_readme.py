@@ -1,0 +1,127 @@
+"""The README says what is so: its options, its commands, its code, its drawing of the house."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.config import markdown_table
+from tests.driver import Driver
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def marked(mark: str) -> str:
+    """The block of code under `<!-- mark -->`."""
+    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    """The address of the command as the README starts it, on a free port."""
+    command = [
+        sys.executable,
+        "-m",
+        "anthro_asgi",
+        "serve",
+        "--port",
+        "0",
+        "--simulate-ttft",
+        "0",
+        "--simulate-itl",
+        "0",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().removeprefix("listening on ").strip()
+        process.terminate()
+
+
+def test_the_options_table_is_the_option_table() -> None:
+    assert markdown_table().strip() in README
+
+
+def test_each_command_sets_up_what_it_needs() -> None:
+    for mark, job in (("run", "anthro-asgi serve"), ("test", "python -m pytest")):
+        command = marked(mark)
+        assert command.count("\n") == 1
+        assert command.startswith("python3 -m venv ")
+        assert "pip install " in command
+        assert command.strip().endswith(job)
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "readme_command test" in script
+
+
+def test_the_curl_command_gets_a_stream(served: str) -> None:
+    command = marked("curl").replace("http://127.0.0.1:8484", served)
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert shown.startswith("event: message_start\n")
+    assert shown.rstrip().endswith('data: {"type":"message_stop"}')
+
+
+def test_the_sdk_example_prints_the_answer(served: str) -> None:
+    code = marked("sdk").replace("http://127.0.0.1:8484", served)
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout) > 20
+
+
+async def test_the_embedded_example_is_an_app() -> None:
+    names: dict[str, object] = {}
+    exec(marked("embedded"), names)
+    app = names["app"]
+    assert isinstance(app, MessagesApp)
+    body = b'{"model":"m","max_tokens":9,"thinking":{"type":"adaptive"},"messages":[{"role":"user","content":"Hi"}]}'
+    content = (await Driver(app).request("POST", "/v1/messages", body=body)).json()["content"]
+    assert [block["type"] for block in content] == ["thinking", "text"]
+    assert content[1]["text"] == "Hello, world"
+
+
+def test_every_file_of_the_package_has_its_place_in_the_drawing() -> None:
+    found = re.search(r"```text\n(anthro_asgi/.*?)```", README, re.DOTALL)
+    assert found is not None
+    drawing = found[1]
+    for path in (ROOT / "anthro_asgi").rglob("*.py"):
+        if path.name == "__init__.py":
+            continue
+        inside = path.relative_to(ROOT / "anthro_asgi").parts
+        name = f"{inside[1]}/" if len(inside) > 2 else path.name
+        assert re.search(rf"(?<![\w.]){re.escape(name)}", drawing), f"{path} is not drawn"
+    for name in re.findall(r"\b(\w+\.py)\b", drawing):
+        assert list((ROOT / "anthro_asgi").rglob(name)), f"{name} is drawn and is not there"
+
+
+def test_the_top_level_is_the_owners_card() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
+        "\n"
+    )
+    tops = {name.partition("/")[0] for name in listed if name}
+    visible = {name for name in tops if not name.startswith(".")}
+    assert visible <= {
+        "setup.cfg",
+        "pyproject.toml",
+        "anthro_asgi",
+        "tests",
+        "bench",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "Dockerfile",
+        "deploy",
+    }
+
+
+def test_the_package_needs_nothing_but_the_card_at_run_time() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {re.split(r"[><=]", name)[0] for name in project["dependencies"]} == {"uvicorn", "orjson", "h11"}

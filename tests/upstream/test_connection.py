@@ -1,0 +1,329 @@
+"""Deadlines, back-pressure in both directions, and what a connection does when nobody asked."""
+
+import asyncio
+import socket
+import struct
+import threading
+from pathlib import Path
+
+import pytest
+
+from anthro_asgi.upstream.connection import HIGH_WATER, Connection, Deadlines, State
+from anthro_asgi.upstream.errors import Broken, Timeout
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.parsers import PARSERS, ParserFactory, default_parser
+from anthro_asgi.upstream.pool import Pool
+from tests.scripted import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
+from tests.upstream.test_exchange import body_of, endless, served, silent
+
+both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+
+SHORT = 0.05  # seconds
+
+
+# Deadlines
+
+
+@both
+async def test_an_engine_that_does_not_begin_its_answer_is_too_slow(parser: ParserFactory) -> None:
+    async with served(silent, parser=parser, deadlines=Deadlines(first_byte=SHORT)) as (upstream, pool):
+        with pytest.raises(Timeout, match=r"first byte: nothing for 0\.05 s") as caught:
+            await body_of(pool)
+        assert caught.value.phase == "first byte"
+        assert pool.slots_used == 0
+        assert len(upstream.requests) == 1
+        await upstream.until(lambda: upstream.open == 0)
+
+
+@both
+@pytest.mark.parametrize("sent", [b"H", raw_answer(200, [("content-length", "2")]), raw_answer(200, [], b"x")])
+async def test_an_engine_that_falls_silent_is_too_slow(parser: ParserFactory, sent: bytes) -> None:
+    async def stall(wire: Wire) -> None:
+        await wire.send(sent)
+        await wire.gone()
+
+    async with served(stall, parser=parser, deadlines=Deadlines(silence=SHORT)) as (upstream, pool):
+        with pytest.raises(Timeout) as caught:
+            await body_of(pool)
+        assert caught.value.phase == "silence"
+        assert pool.slots_used == 0
+        await upstream.until(lambda: upstream.open == 0)
+
+
+@both
+async def test_what_came_before_the_silence_is_still_read(parser: ParserFactory) -> None:
+    async with served(endless, parser=parser, deadlines=Deadlines(silence=SHORT)) as (upstream, pool):
+        exchange = pool.exchange("GET", "/")
+        async with exchange as response:
+            await upstream.until(lambda: upstream.open == 0)
+            assert await response.read() == b"a"
+            with pytest.raises(Timeout):
+                await response.read()
+
+
+@both
+async def test_every_read_moves_the_deadline(parser: ParserFactory) -> None:
+    async def slow(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-length", "12")]))
+        for _ in range(12):
+            await asyncio.sleep(SHORT / 2)
+            await wire.send(b"x")
+
+    async with served(slow, parser=parser, deadlines=Deadlines(silence=SHORT * 4)) as (_, pool):
+        assert await body_of(pool) == b"x" * 12
+
+
+@both
+async def test_a_resting_connection_has_no_deadline(parser: ParserFactory) -> None:
+    deadlines = Deadlines(first_byte=SHORT, silence=SHORT)
+    async with served(json_answer(200, {}), parser=parser, deadlines=deadlines) as (upstream, pool):
+        await body_of(pool)
+        await asyncio.sleep(SHORT * 3)
+        assert "idle=1" in repr(pool)
+        await body_of(pool)
+        assert upstream.accepted == 1
+
+
+@both
+async def test_silence_does_not_count_while_our_reader_is_behind(parser: ParserFactory) -> None:
+    answer = framed(200, [], [b"x" * 10_000] * 200, "chunked")
+    async with served(answer, parser=parser, deadlines=Deadlines(silence=SHORT)) as (upstream, pool):
+        exchange = pool.exchange("GET", "/")
+        async with exchange as response:
+            await upstream.until(lambda: " paused " in repr(response._connection))
+            await asyncio.sleep(SHORT * 3)
+            assert len(await response.read_all(1 << 30)) == 2_000_000
+
+
+@both
+async def test_a_connection_has_one_timer_however_much_it_reads(parser: ParserFactory) -> None:
+    answer = framed(200, [], [b"x" * 10_000] * 200, "chunked")
+    timers = 0
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def counted(when: float, callback: object, *args: object, **kwargs: object) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += getattr(callback, "__self__", None) is connection
+        return call_at(when, callback, *args, **kwargs)  # type: ignore[arg-type]
+
+    async with served(answer, parser=parser) as (_, pool):
+        await body_of(pool)
+        (connection,) = pool._idle
+        loop.call_at = counted  # type: ignore[method-assign, assignment]
+        for _ in range(5):
+            await body_of(pool)
+        assert timers <= 1
+
+
+# Back-pressure
+
+
+@both
+async def test_a_reader_that_does_not_read_stops_the_engine(parser: ParserFactory) -> None:
+    size = 64 << 20
+
+    async def fast(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-length", str(size))]))
+        for _ in range(size >> 16):
+            await wire.send(b"x" * (1 << 16))
+
+    async with served(fast, parser=parser) as (upstream, pool):
+        async with pool.exchange("GET", "/") as response:
+            connection = response._connection
+            assert connection is not None
+            await upstream.until(lambda: connection.state is State.PAUSED and upstream.wires[0].blocked)
+            assert HIGH_WATER < connection._buffered < HIGH_WATER + (256 << 10) + 1
+            assert upstream.wires[0].sent < size // 2
+            received = 0
+            while chunk := await response.read():
+                received += len(chunk)
+                assert len(chunk) <= HIGH_WATER + (256 << 10)
+        assert received == size
+        assert "idle=1" in repr(pool)
+
+
+@both
+async def test_a_large_request_body_is_written_as_the_engine_takes_it(parser: ParserFactory) -> None:
+    body = bytes(range(256)) * (32 << 10)
+    received = bytearray()
+    go = asyncio.Event()
+
+    async def answer(wire: Wire) -> None:
+        await go.wait()
+        while len(received) < len(body):
+            received.extend(await wire.receive(1 << 20))
+        await wire.send(json_answer(200, "thanks"))
+
+    async with served(answer, parser=parser, reads_bodies=False) as (upstream, pool):
+
+        async def upload() -> bytes:
+            async with pool.exchange("POST", "/", body=body) as response:
+                return await response.read_all(100)
+
+        task = asyncio.create_task(upload())
+        await upstream.until(lambda: upstream.requests)
+        (connection,) = pool._leased
+        await upstream.until(lambda: connection._congested)
+        assert connection._unsent
+        assert connection._transport.get_write_buffer_size() <= 3 * HIGH_WATER
+        go.set()
+        assert await task == b'"thanks"'
+        assert bytes(received) == body
+        assert "idle=1" in repr(pool)
+
+
+@both
+async def test_an_answer_that_comes_before_the_body_is_written_is_read(parser: ParserFactory) -> None:
+    async def refuse(wire: Wire) -> None:
+        await wire.send(json_answer(413, {"error": "too large"}))
+        await wire.gone()
+
+    async with served(refuse, parser=parser, reads_bodies=False) as (upstream, pool):
+        async with pool.exchange("POST", "/", body=b"x" * (64 << 20)) as response:
+            assert response.status == 413
+            assert await response.read_all(100) == b'{"error": "too large"}'
+        assert pool.slots_used == 0  # half a request was written: nothing can follow it
+        await upstream.until(lambda: upstream.open == 0)
+
+
+@both
+async def test_an_early_answer_of_success_does_not_stop_the_body(parser: ParserFactory) -> None:
+    body = b"x" * (16 << 20)
+
+    async def echo(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-length", str(len(body)))]))
+        for _ in range(len(body) >> 16):
+            received = 0
+            while received < 1 << 16:
+                received += len(await wire.receive((1 << 16) - received))
+            await wire.send(b"x" * received)
+
+    async with served(echo, parser=parser, reads_bodies=False) as (_, pool):
+        async with pool.exchange("POST", "/", body=body) as response:
+            assert await response.read_all(len(body)) == body
+        assert "idle=1" in repr(pool)
+
+
+def refusing_server(rounds: int) -> tuple[int, threading.Thread]:
+    """A server on a thread of its own that answers 413 to the head of a request and resets, `rounds` times."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener:
+            for _ in range(rounds):
+                wire, _ = listener.accept()
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += wire.recv(1 << 16)
+                wire.sendall(json_answer(413, "too large"))
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                wire.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return listener.getsockname()[1], thread
+
+
+@both
+async def test_a_refusal_survives_the_reset_that_follows_it(parser: ParserFactory) -> None:
+    port, thread = refusing_server(40)
+    pool = Pool(Origin.parse(f"http://127.0.0.1:{port}"), parser=parser)
+    for _ in range(40):
+        async with pool.exchange("POST", "/", body=b"x" * (8 << 20)) as response:
+            assert (response.status, await response.read_all(100)) == (413, b'"too large"')
+    thread.join()
+    await pool.aclose()
+
+
+# Nobody asked
+
+
+@both
+@pytest.mark.parametrize("event", ["eof", "reset", "bytes"])
+async def test_a_resting_connection_is_dropped_when_anything_happens_to_it(parser: ParserFactory, event: str) -> None:
+    async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
+        await body_of(pool)
+        assert "idle=1" in repr(pool)
+        match event:
+            case "eof":
+                upstream.wires[0].close()
+            case "reset":
+                upstream.wires[0].reset()
+            case "bytes":
+                await upstream.wires[0].send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        await upstream.until(lambda: "idle=0" in repr(pool) and upstream.open == 0)
+        assert pool.slots_used == 0
+        await body_of(pool)
+        assert len(upstream.requests) == 2
+
+
+@both
+async def test_bytes_after_a_response_that_is_still_being_read_spoil_only_the_connection(parser: ParserFactory) -> None:
+    async with served(json_answer(200, {}) + b"surplus", parser=parser) as (_, pool):
+        assert await body_of(pool) == b"{}"
+        assert pool.slots_used == 0
+
+
+@both
+@pytest.mark.parametrize("event", ["eof", "bytes"])
+async def test_what_comes_between_the_end_and_leaving_spoils_only_the_connection(
+    parser: ParserFactory, event: str
+) -> None:
+    async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
+        async with pool.exchange("GET", "/") as response:
+            await upstream.until(lambda: " ended " in repr(response._connection))
+            upstream.wires[0].close() if event == "eof" else await upstream.wires[0].send(b"x")
+            await upstream.until(lambda: " spent " in repr(response._connection))
+            assert await response.read_all(10) == b"{}"
+        assert pool.slots_used == 0
+
+
+@both
+async def test_the_connection_never_half_closes(parser: ParserFactory) -> None:
+    async def answer(wire: Wire) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not wire._closed
+        await wire.send(sse({"a": 1}, framing="close"))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not wire._closed
+        wire.close()
+
+    async with served(answer, parser=parser) as (_, pool):
+        assert await body_of(pool) == b'data: {"a": 1}\n\ndata: [DONE]\n\n'
+
+
+async def test_nagle_is_off() -> None:
+    async with served(json_answer(200, {})) as (_, pool):
+        await body_of(pool)
+        (connection,) = pool._idle
+        raw = connection._transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_connections_repr_is_its_status_line() -> None:
+    async with served(endless) as (upstream, pool):
+        async with pool.exchange("POST", "/", body=b"{}") as response:
+            connection = response._connection
+            assert await response.read() == b"a"
+            assert repr(connection) == f"<Connection {upstream.url} streaming requests=1 unsent=0 buffered=0>"
+        assert repr(connection) == f"<Connection {upstream.url} closed requests=1 unsent=0 buffered=0>"
+
+
+async def test_aborting_may_be_repeated_and_comes_before_connecting_too(tmp_path: Path) -> None:
+    settled: list[Connection] = []
+    connection = Connection("peer", Deadlines(), default_parser(), settled.append)
+    connection.abort()
+    connection.abort()
+    with pytest.raises(Broken):
+        connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"")
+    async with ScriptedUpstream(json_answer(200, {}), uds=str(tmp_path / "s")) as upstream:
+        await asyncio.get_running_loop().create_unix_connection(lambda: connection, str(tmp_path / "s"))
+        await connection.wait_closed()
+        await upstream.until(lambda: upstream.accepted and not upstream.open)
+    connection.abort()
+    assert settled == []
+    with pytest.raises(Broken, match="the exchange is over"):
+        await connection.read()

@@ -1,0 +1,111 @@
+import ssl
+from pathlib import Path
+
+import pytest
+
+from anthro_asgi.upstream.origin import Origin
+
+
+@pytest.mark.parametrize(
+    ("url", "text", "host", "port", "authority", "chat", "props"),
+    [
+        ("http://h", "http://h", "h", 80, "h", "/v1/x", "/props"),
+        ("http://h/", "http://h", "h", 80, "h", "/v1/x", "/props"),
+        ("http://h:80/v1", "http://h", "h", 80, "h", "/v1/x", "/props"),
+        ("http://H.example:8000/v1/", "http://h.example:8000", "h.example", 8000, "h.example:8000", "/v1/x", "/props"),
+        ("HTTP://127.0.0.1:1", "http://127.0.0.1:1", "127.0.0.1", 1, "127.0.0.1:1", "/v1/x", "/props"),
+        ("http://h/openai/v1", "http://h", "h", 80, "h", "/openai/v1/x", "/openai/props"),
+        ("http://h/openai", "http://h", "h", 80, "h", "/openai/v1/x", "/openai/props"),
+        ("http://h/a/b%20c//", "http://h", "h", 80, "h", "/a/b%20c/v1/x", "/a/b%20c/props"),
+        ("http://h/v1beta", "http://h", "h", 80, "h", "/v1beta/v1/x", "/v1beta/props"),
+        ("https://h", "https://h", "h", 443, "h", "/v1/x", "/props"),
+        ("https://h:443/v1", "https://h", "h", 443, "h", "/v1/x", "/props"),
+        ("https://h:80", "https://h:80", "h", 80, "h:80", "/v1/x", "/props"),
+        ("http://[::1]", "http://[::1]", "::1", 80, "[::1]", "/v1/x", "/props"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000", "::1", 8000, "[::1]:8000", "/v1/x", "/props"),
+        ("http://[fe80::1%eth0]:8", "http://[fe80::1]:8", "fe80::1%eth0", 8, "[fe80::1]:8", "/v1/x", "/props"),
+        ("unix:/run/e.sock", "unix:/run/e.sock", "", 0, "localhost", "/v1/x", "/props"),
+        ("unix:/run/e.sock/", "unix:/run/e.sock", "", 0, "localhost", "/v1/x", "/props"),
+        ("unix:/run/e.sock/v1", "unix:/run/e.sock", "", 0, "localhost", "/v1/x", "/props"),
+        ("unix:///run/e.sock/v1/", "unix:/run/e.sock", "", 0, "localhost", "/v1/x", "/props"),
+    ],
+)
+def test_a_url_says_where_the_engine_is_and_what_to_ask_for(
+    url: str, text: str, host: str, port: int, authority: str, chat: str, props: str
+) -> None:
+    origin = Origin.parse(url)
+    assert (str(origin), origin.host, origin.port, origin.authority) == (text, host, port, authority)
+    assert origin.target("/x") == chat
+    assert origin.target("/props", api=False) == props
+    assert (origin.tls is not None) == url.startswith("https")
+    assert origin.socket == ("/run/e.sock" if url.startswith("unix") else "")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "scheme"),
+        ("h:8000", "scheme"),
+        ("127.0.0.1:8000", "scheme"),
+        ("ftp://h", "scheme"),
+        ("ws://h", "scheme"),
+        ("http:///v1", "host is missing"),
+        ("http://:80", "host is missing"),
+        ("http://sk-secret@h", "user"),
+        ("http://u:sk-secret@h/v1", "user"),
+        ("http://h/v1?key=sk-secret", "query"),
+        ("http://h/v1?", "query"),
+        ("http://h/v1#sk-secret", "fragment"),
+        ("unix:/s.sock?sk-secret", "query"),
+        ("http://h:sk-secret", "port"),
+        ("http://h:0", "port"),
+        ("http://h:65536", "port"),
+        ("http://h:-1", "port"),
+        ("http://[::1", "malformed"),
+        ("http://[sk-secret]/", "malformed|host"),
+        ("http://h h/", "spaces"),
+        ("http://h/\r\nx: sk-secret", "spaces"),
+        ("http://h\t/", "spaces"),
+        ("http://h_é/", "host is not one"),
+        ("http://h$x/", "host is not one"),
+        ("http://h/é", "percent-encoded"),
+        ("unix:s.sock", "unix:/absolute"),
+        ("unix:", "unix:/absolute"),
+        ("unix://h/s.sock", "unix:/absolute"),
+    ],
+)
+def test_a_url_that_cannot_be_meant_is_refused_in_one_line_without_secrets(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        Origin.parse(url)
+    assert "\n" not in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_tls_verifies_and_is_not_older_than_1_2() -> None:
+    context = Origin.parse("https://h").tls
+    assert isinstance(context, ssl.SSLContext)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+def test_a_ca_file_that_is_missing_or_holds_no_certificate_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"CA file .*absent\.pem: No such file"):
+        Origin.parse("https://h", ca_file=str(tmp_path / "absent.pem"))
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    with pytest.raises(ValueError, match=r"CA file .*empty\.pem: .*cert"):
+        Origin.parse("https://h", ca_file=str(empty))
+
+
+def test_a_ca_file_is_not_read_for_plain_http() -> None:
+    assert Origin.parse("http://h", ca_file="/nowhere.pem").tls is None
+
+
+def test_an_origin_cannot_be_changed() -> None:
+    origin = Origin.parse("http://h")
+    with pytest.raises(AttributeError):
+        origin.host = "other"  # type: ignore[misc]
+    assert origin == Origin.parse("http://h:80/v1")

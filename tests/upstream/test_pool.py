@@ -1,0 +1,428 @@
+"""Slots, waiting in line, reuse and retry. After each step of each test that walks, the count must be right."""
+
+import asyncio
+import random
+import re
+from itertools import count
+
+import pytest
+
+from anthro_asgi.upstream.connection import Deadlines
+from anthro_asgi.upstream.errors import Broken, ConnectFailed, PoolExhausted, UpstreamError
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.parsers import PARSERS, ParserFactory
+from anthro_asgi.upstream.pool import Pool
+from tests.scripted import ScriptedUpstream, Wire, json_answer, raw_answer
+from tests.upstream.test_exchange import body_of, served, silent
+
+both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+
+OK = json_answer(200, {})
+
+
+def counts(pool: Pool) -> dict[str, int]:
+    """The status line as numbers, when it adds up."""
+    numbers = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", repr(pool))}
+    places = numbers["idle"] + numbers["leased"] + numbers["connecting"] + numbers["draining"]
+    assert places == pool.slots_used <= numbers["limit"], repr(pool)
+    return numbers
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+# Slots
+
+
+async def test_a_pools_repr_is_its_status_line() -> None:
+    async with served(OK, limit=7) as (upstream, pool):
+        assert repr(pool) == f"<Pool {upstream.url} idle=0 leased=0 connecting=0 draining=0 waiting=0 limit=7>"
+        async with pool.exchange("GET", "/"):
+            assert repr(pool) == f"<Pool {upstream.url} idle=0 leased=1 connecting=0 draining=0 waiting=0 limit=7>"
+
+
+@both
+async def test_no_more_connections_than_slots_and_the_line_is_kept(parser: ParserFactory) -> None:
+    order: list[int] = []
+
+    async def ask(pool: Pool, number: int) -> None:
+        async with pool.exchange("GET", "/") as response:
+            order.append(number)
+            await response.read_all(10)
+
+    async with served(OK, parser=parser, limit=1) as (upstream, pool):
+        tasks = []
+        for number in range(8):
+            tasks.append(asyncio.create_task(ask(pool, number)))
+            await asyncio.sleep(0)
+        assert counts(pool)["waiting"] == 7
+        await asyncio.gather(*tasks)
+        assert order == list(range(8))
+        assert upstream.accepted == 1
+        assert counts(pool)["idle"] == 1
+
+
+async def test_who_waits_longer_than_one_may_for_a_connection_is_told_that_the_pool_is_exhausted() -> None:
+    async with served(silent, limit=2, deadlines=Deadlines(connect=0.05)) as (upstream, pool):
+        holders = [asyncio.create_task(body_of(pool)) for _ in range(2)]
+        await upstream.until(lambda: len(upstream.requests) == 2)
+        with pytest.raises(PoolExhausted, match="all 2 slots busy"):
+            await body_of(pool)
+        assert counts(pool)["waiting"] == 0
+        for holder in holders:
+            holder.cancel()
+        await asyncio.gather(*holders, return_exceptions=True)
+
+
+async def test_a_slot_that_is_freed_goes_to_the_first_in_line_who_is_still_there() -> None:
+    async with served(silent, OK, limit=1) as (upstream, pool):
+        tasks = [asyncio.create_task(body_of(pool)) for _ in range(3)]
+        await upstream.until(lambda: upstream.requests)
+        tasks[1].cancel()
+        tasks[0].cancel()
+        assert await tasks[2] == b"{}"
+        assert counts(pool)["idle"] == 1
+        assert all(task.cancelled() for task in tasks[:2])
+
+
+async def test_a_waiter_that_is_cancelled_with_its_gift_in_hand_passes_it_on() -> None:
+    async with served(OK, limit=1) as (upstream, pool):
+        exchange = pool.exchange("GET", "/")
+        async with exchange as response:
+            tasks = [asyncio.create_task(body_of(pool)) for _ in range(2)]
+            await settle()
+            await response.read_all(10)
+        assert counts(pool)["leased"] == 1  # given to the first, who has not run yet
+        tasks[0].cancel()
+        assert await tasks[1] == b"{}"
+        assert counts(pool)["idle"] == 1
+        assert upstream.accepted == 1
+
+
+async def test_a_slot_to_connect_in_that_is_given_to_a_cancelled_waiter_is_passed_on() -> None:
+    async with served(silent, OK, limit=1) as (upstream, pool):
+        tasks = [asyncio.create_task(body_of(pool)) for _ in range(3)]
+        await upstream.until(lambda: upstream.requests)
+        tasks[0].cancel()
+        await asyncio.wait([tasks[0]])
+        assert counts(pool)["connecting"] == 1
+        tasks[1].cancel()
+        assert await tasks[2] == b"{}"
+        assert counts(pool)["idle"] == 1
+
+
+async def test_a_connection_that_dies_in_a_waiters_hand_is_renewed() -> None:
+    async with served(OK, limit=1) as (upstream, pool):
+        async with pool.exchange("GET", "/") as response:
+            task = asyncio.create_task(body_of(pool))
+            await settle()
+            await response.read_all(10)
+        (connection,) = pool._leased
+        connection.eof_received()
+        assert await task == b"{}"
+        assert upstream.accepted == 2
+        assert counts(pool)["idle"] == 1
+
+
+# Reuse
+
+
+async def test_the_connection_used_last_is_used_next() -> None:
+    async with served(OK) as (upstream, pool):
+        async with pool.exchange("GET", "/") as first, pool.exchange("GET", "/") as second:
+            await first.read_all(10)
+            await second.read_all(10)
+        wires = [request.wire for request in upstream.requests]
+        assert counts(pool)["idle"] == 2
+        for _ in range(3):  # `first` was left last
+            await body_of(pool)
+            assert upstream.requests[-1].wire is wires[0]
+
+
+@both
+async def test_connection_close_is_honoured(parser: ParserFactory) -> None:
+    answer = raw_answer(200, [("connection", "close"), ("content-length", "2")], b"{}")
+    async with served(answer, parser=parser) as (upstream, pool):
+        for _ in range(2):
+            await body_of(pool)
+            assert counts(pool)["idle"] == 0
+        assert upstream.accepted == 2
+
+
+@pytest.mark.parametrize(("header", "rest"), [(None, 55.0), ("timeout=5, max=100", 4.0), ("timeout=90", 89.0)])
+async def test_a_connection_that_rested_too_long_is_not_used_again(header: str | None, rest: float) -> None:
+    now = 1000.0
+    fields = [("keep-alive", header)] if header else []
+    async with served(json_answer(200, {}, fields), clock=lambda: now) as (upstream, pool):
+        await body_of(pool)
+        now += rest - 0.01
+        await body_of(pool)
+        assert upstream.accepted == 1
+        now += rest + 0.01
+        await body_of(pool)
+        assert upstream.accepted == 2
+        assert counts(pool)["idle"] == 1
+        await upstream.until(lambda: upstream.open == 1)
+
+
+async def test_a_connection_is_not_used_more_often_than_its_server_says() -> None:
+    async with served(json_answer(200, {}, [("keep-alive", "timeout=5, max=3")])) as (upstream, pool):
+        for served_before in range(7):
+            await body_of(pool)
+            assert upstream.accepted == served_before // 3 + 1
+
+
+# Retry
+
+
+def once_then(*, says: bytes = b"", end: str) -> object:
+    """Answers a connection's first request; ends the connection at its second, after `says`."""
+    seen: set[int] = set()
+
+    async def answer(wire: Wire) -> None:
+        if id(wire) not in seen:
+            seen.add(id(wire))
+            await wire.send(OK)
+            return
+        if says:
+            await wire.send(says)
+        wire.close() if end == "close" else wire.reset()
+
+    return answer
+
+
+@both
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_a_stale_connection_is_retried_once_on_a_fresh_one(parser: ParserFactory, end: str) -> None:
+    async with served(once_then(end=end), parser=parser) as (upstream, pool):
+        await body_of(pool)
+        async with pool.exchange("POST", "/", body=b"again") as response:
+            assert await response.read_all(10) == b"{}"
+        assert upstream.accepted == 2
+        assert [request.body for request in upstream.requests] == [b"", b"again", b"again"]
+        assert counts(pool)["idle"] == 1
+
+
+@both
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_the_retry_is_not_retried(parser: ParserFactory, end: str) -> None:
+    async def leave(wire: Wire) -> None:
+        wire.close() if end == "close" else wire.reset()
+
+    async with served(OK, leave, parser=parser) as (upstream, pool):
+        await body_of(pool)
+        with pytest.raises(Broken):
+            await body_of(pool)
+        assert len(upstream.requests) == 3
+        assert pool.slots_used == 0
+
+
+@both
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_a_fresh_connection_is_never_retried(parser: ParserFactory, end: str) -> None:
+    async def leave(wire: Wire) -> None:
+        wire.close() if end == "close" else wire.reset()
+
+    async with served(leave, parser=parser) as (upstream, pool):
+        with pytest.raises(Broken):
+            await body_of(pool)
+        assert len(upstream.requests) == 1
+        assert pool.slots_used == 0
+
+
+@both
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("says", [b"H", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"garbage"])
+async def test_nothing_is_retried_after_a_byte(parser: ParserFactory, says: bytes, end: str) -> None:
+    received = asyncio.Event()
+
+    async def answer(wire: Wire) -> None:
+        await wire.send(says)
+        await received.wait()
+        wire.close() if end == "close" else wire.reset()
+
+    async with served(OK, answer, parser=parser) as (upstream, pool):
+        await body_of(pool)
+        (connection,) = pool._idle
+        task = asyncio.create_task(body_of(pool))
+        await upstream.until(lambda: connection.state.name in ("HEAD", "CLOSED"))
+        received.set()
+        with pytest.raises(Broken):
+            await task
+        assert len(upstream.requests) == 2
+        assert pool.slots_used == 0
+
+
+async def test_a_timeout_on_a_used_connection_is_not_retried() -> None:
+    async with served(OK, silent, deadlines=Deadlines(first_byte=0.05)) as (upstream, pool):
+        await body_of(pool)
+        with pytest.raises(UpstreamError, match="first byte"):
+            await body_of(pool)
+        assert len(upstream.requests) == 2
+
+
+async def test_a_retry_that_cannot_connect_frees_the_slot() -> None:
+    async with ScriptedUpstream(OK) as upstream:
+        pool = Pool(Origin.parse(upstream.url))
+        await body_of(pool)
+        (connection,) = pool._idle
+        pool._idle = {}
+        pool._leased.add(connection)
+        connection.eof_received()
+    with pytest.raises(ConnectFailed):
+        await pool.renew(connection)
+    assert counts(pool)["leased"] == pool.slots_used == 0
+
+
+# Closing
+
+
+@both
+async def test_closing_ends_every_exchange_and_refuses_new_ones(parser: ParserFactory) -> None:
+    async with served(silent, parser=parser, limit=2) as (upstream, pool):
+        tasks = [asyncio.create_task(body_of(pool)) for _ in range(4)]
+        await upstream.until(lambda: len(upstream.requests) == 2)
+        assert counts(pool)["waiting"] == 2
+        await pool.aclose()
+        await upstream.until(lambda: upstream.open == 0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [Broken, Broken, ConnectFailed, ConnectFailed]
+        assert pool.slots_used == 0
+        with pytest.raises(ConnectFailed, match="the pool is closed"):
+            await body_of(pool)
+        await pool.aclose()
+
+
+async def test_closing_closes_what_rests_and_what_drains() -> None:
+    async def endless(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-length", "9")]))
+        await wire.gone()
+
+    async with served(OK, endless) as (upstream, pool):
+        async with pool.exchange("GET", "/") as first, pool.exchange("GET", "/") as second:
+            await first.read_all(10)
+            second.done()
+        assert (counts(pool)["idle"], counts(pool)["draining"]) == (1, 1)
+        await pool.aclose()
+        assert pool.slots_used == 0
+        await upstream.until(lambda: upstream.open == 0)
+
+
+async def test_an_exchange_that_is_connecting_when_the_pool_closes_gives_up() -> None:
+    async with ScriptedUpstream(OK) as upstream:
+        pool = Pool(Origin.parse(upstream.url))
+        task = asyncio.create_task(body_of(pool))
+        await asyncio.sleep(0)
+        assert counts(pool)["connecting"] == 1
+        await pool.aclose()
+        with pytest.raises(ConnectFailed, match="the pool is closed"):
+            await task
+        assert pool.slots_used == 0
+        await upstream.until(lambda: upstream.accepted and not upstream.open)
+
+
+# Cancellation
+
+
+def moody(chance: random.Random) -> object:
+    """An engine that does anything that an engine may do."""
+
+    async def answer(wire: Wire) -> None:
+        mood = chance.randrange(8)
+        for _ in range(chance.randrange(4)):
+            await asyncio.sleep(0)
+        if mood == 0:
+            return wire.reset()
+        if mood == 1:
+            return wire.close()
+        if mood == 2:
+            return await wire.gone()
+        await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
+        for _ in range(chance.randrange(4)):
+            await wire.send(b"2\r\nab\r\n")
+            await asyncio.sleep(0)
+        if mood == 3:
+            return wire.reset()
+        return await wire.send(b"0\r\n\r\n")
+
+    return answer
+
+
+@both
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("reused", [False, True])
+async def test_an_exchange_cancelled_at_any_of_its_steps_gives_its_slot_back(
+    parser: ParserFactory, reused: bool, done: bool
+) -> None:
+    async def steps(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
+        for _ in range(3):
+            await wire.send(b"2\r\nab\r\n")
+            await asyncio.sleep(0)
+        await wire.send(b"0\r\n\r\n")
+
+    async def ask(pool: Pool) -> None:
+        async with pool.exchange("GET", "/") as response:
+            if done:
+                response.done()
+            while await response.read():
+                pass
+
+    for turns in count():
+        async with served(steps, parser=parser, limit=1) as (upstream, pool):
+            if reused:
+                await ask(pool)
+            tasks = [asyncio.create_task(ask(pool)) for _ in range(2)]  # the second waits for the slot of the first
+            for _ in range(turns):
+                await asyncio.sleep(0)
+                counts(pool)
+            tasks[0].cancel()
+            await tasks[1]
+            await upstream.until(lambda upstream=upstream, pool=pool: upstream.open == counts(pool)["idle"] == 1)
+        if not tasks[0].cancelled():
+            assert turns > 4
+            break
+
+
+@both
+@pytest.mark.parametrize("seed", range(6))
+async def test_a_random_walk_of_asking_cancelling_and_leaving_loses_no_slot(parser: ParserFactory, seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def ask(pool: Pool) -> None:
+        async with pool.exchange("POST", "/", body=b"x" * chance.randrange(100)) as response:
+            for _ in range(chance.randrange(5)):
+                await response.read()
+            if chance.random() < 0.5:
+                response.done()
+
+    limits = Deadlines(connect=0.5, first_byte=0.2, silence=0.2)
+    async with served(moody(chance), parser=parser, limit=3, deadlines=limits) as (upstream, pool):
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(400):
+            if chance.random() < 0.4:
+                tasks.append(asyncio.create_task(ask(pool)))
+            if tasks and chance.random() < 0.2:
+                chance.choice(tasks).cancel()
+            if upstream.wires and chance.random() < 0.05:
+                chance.choice(upstream.wires).reset()
+            await asyncio.sleep(0)
+            counts(pool)
+            if len(tasks) > 12:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                counts(pool)
+                tasks = [task for task in tasks if not task.done() or not expected(task)]
+        await asyncio.wait(tasks)
+        assert all(expected(task) for task in tasks)
+        await upstream.until(lambda: counts(pool)["draining"] == 0)
+        assert (counts(pool)["leased"], counts(pool)["connecting"], counts(pool)["waiting"]) == (0, 0, 0)
+        await upstream.until(lambda: upstream.open == counts(pool)["idle"])
+
+
+def expected(task: "asyncio.Task[None]") -> bool:
+    """Whether a task that is over ended in one of the ways it may."""
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, UpstreamError):
+        raise error
+    return True

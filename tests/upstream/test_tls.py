@@ -1,0 +1,197 @@
+"""TLS with certificates made on the spot, and Unix sockets."""
+
+import asyncio
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from anthro_asgi.upstream.connection import Deadlines
+from anthro_asgi.upstream.errors import Broken, ConnectFailed, Timeout
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.parsers import PARSERS, ParserFactory
+from anthro_asgi.upstream.pool import Pool
+from tests.scripted import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
+from tests.upstream.test_exchange import body_of, endless
+
+both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+
+
+class Authority:
+    """A CA, the file to trust it by, and servers' contexts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.file = str(folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def server(self, name: str = "127.0.0.1") -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(name).configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@both
+async def test_a_verified_engine_is_spoken_to_over_tls(parser: ParserFactory, authority: Authority) -> None:
+    large = framed(200, [], [b"x" * 1000] * 2000, "length")
+    async with ScriptedUpstream(sse({"a": 1}), large, endless, ssl=authority.server()) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file), parser=parser)
+        assert await body_of(pool) == b'data: {"a": 1}\n\ndata: [DONE]\n\n'
+        async with pool.exchange("POST", "/", body=b"y" * 3_000_000) as response:
+            await upstream.until(lambda: " paused " in repr(response._connection))
+            assert len(await response.read_all(1 << 30)) == 2_000_000
+        assert len(upstream.requests[1].body) == 3_000_000
+        assert upstream.accepted == 1
+        async with pool.exchange("GET", "/") as response:
+            assert await response.read() == b"a"
+        assert pool.slots_used == 0
+        await upstream.until(lambda: upstream.open == 0)
+        await pool.aclose()
+
+
+@both
+async def test_an_early_refusal_is_read_over_tls(parser: ParserFactory, authority: Authority) -> None:
+    async def refuse(wire: Wire) -> None:
+        await wire.send(json_answer(413, {}))
+        await wire.gone()
+
+    async with ScriptedUpstream(refuse, ssl=authority.server(), reads_bodies=False) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file), parser=parser)
+        async with pool.exchange("POST", "/", body=b"y" * (32 << 20)) as response:
+            assert (response.status, await response.read_all(9)) == (413, b"{}")
+        assert pool.slots_used == 0
+        await pool.aclose()
+
+
+async def test_a_body_cut_short_over_tls_is_broken(authority: Authority) -> None:
+    async def cut(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-length", "9")], b"short"))
+        wire.reset()
+
+    async with ScriptedUpstream(cut, ssl=authority.server()) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file))
+        with pytest.raises(Broken):
+            await body_of(pool)
+        await pool.aclose()
+
+
+async def test_an_unknown_authority_is_a_failed_connect(authority: Authority) -> None:
+    async with ScriptedUpstream(json_answer(200, {}), ssl=authority.server()) as upstream:
+        pool = Pool(Origin.parse(upstream.url))
+        with pytest.raises(ConnectFailed, match="certificate verify failed"):
+            await body_of(pool)
+        assert (pool.slots_used, upstream.requests) == (0, [])
+
+
+async def test_a_certificate_for_another_host_is_a_failed_connect(authority: Authority) -> None:
+    async with ScriptedUpstream(json_answer(200, {}), ssl=authority.server("other.example")) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file))
+        with pytest.raises(ConnectFailed, match="certificate is not valid for '127"):
+            await body_of(pool)
+        assert (pool.slots_used, upstream.requests) == (0, [])
+
+
+async def test_tls_to_a_server_that_speaks_none_is_a_failed_connect(authority: Authority) -> None:
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    pool = Pool(Origin.parse(f"https://127.0.0.1:{port}", ca_file=authority.file))
+    with pytest.raises(ConnectFailed):
+        await body_of(pool)
+    assert pool.slots_used == 0
+    server.close()
+
+
+async def test_a_handshake_that_does_not_end_is_a_timeout_of_the_connect_phase(authority: Authority) -> None:
+    closed = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        closed.set()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    origin = Origin.parse(f"https://127.0.0.1:{port}", ca_file=authority.file)
+    pool = Pool(origin, deadlines=Deadlines(connect=0.05))
+    with pytest.raises(Timeout) as caught:
+        await body_of(pool)
+    assert caught.value.phase == "connect"
+    assert pool.slots_used == 0
+    await closed.wait()
+    server.close()
+
+
+# Failing to connect, and Unix sockets
+
+
+async def test_a_refused_connection_is_a_failed_connect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    pool = Pool(Origin.parse(f"http://127.0.0.1:{port}"))
+    with pytest.raises(ConnectFailed, match=f"http://127.0.0.1:{port}"):
+        await body_of(pool)
+    assert pool.slots_used == 0
+
+
+@pytest.mark.parametrize("host", ["x" * 64 + ".invalid", "a..b"])
+async def test_a_name_that_cannot_be_looked_up_is_a_failed_connect(host: str) -> None:
+    pool = Pool(Origin.parse(f"http://{host}"))
+    with pytest.raises(ConnectFailed):
+        await body_of(pool)
+    assert pool.slots_used == 0
+
+
+@both
+async def test_a_unix_socket_is_spoken_to(parser: ParserFactory, tmp_path: Path) -> None:
+    async with ScriptedUpstream(json_answer(200, {}), uds=str(tmp_path / "e.sock")) as upstream:
+        pool = Pool(Origin.parse(upstream.url + "/v1"), parser=parser)
+        for _ in range(2):
+            assert await body_of(pool) == b"{}"
+        assert upstream.requests[0].headers["host"] == "localhost"
+        assert upstream.accepted == 1
+        assert repr(pool).startswith(f"<Pool unix:{tmp_path}/e.sock idle=1 ")
+        await pool.aclose()
+
+
+async def test_a_missing_unix_socket_is_a_failed_connect(tmp_path: Path) -> None:
+    pool = Pool(Origin.parse(f"unix:{tmp_path}/absent.sock"))
+    with pytest.raises(ConnectFailed, match=r"absent\.sock: .*No such file"):
+        await body_of(pool)
+    (tmp_path / "file.sock").write_text("no socket")
+    with pytest.raises(ConnectFailed):
+        await body_of(Pool(Origin.parse(f"unix:{tmp_path}/file.sock")))
+    assert pool.slots_used == 0
+
+
+async def test_a_unix_socket_whose_accept_queue_is_full_is_waited_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "e.sock")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        pool = Pool(Origin.parse(f"unix:{path}"), deadlines=Deadlines(connect=0.05))
+        with pytest.raises(Timeout) as caught:
+            await body_of(pool)
+        assert caught.value.phase == "connect"
+        assert pool.slots_used == 0
+
+        pool = Pool(Origin.parse(f"unix:{path}"))
+        task = asyncio.create_task(body_of(pool))
+        await asyncio.sleep(0.05)  # several looks at the full queue
+        listener.accept()[0].close()
+        wire, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
+        with wire:
+            wire.sendall(json_answer(200, "at last"))
+            assert await task == b'"at last"'
+        await pool.aclose()
