@@ -69,7 +69,7 @@ class Wire(asyncio.Protocol):
     def reset(self) -> None:
         """Close with a RST, if it is not closed yet."""
         raw = self._transport.get_extra_info("socket")
-        if raw.fileno() >= 0 and raw.family != socket.AF_UNIX:
+        if raw is not None and raw.fileno() >= 0 and raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
@@ -227,6 +227,8 @@ class ScriptedUpstream:
             self.url = f"unix:{self._uds}"
             return self
         listener = socket.create_server(("127.0.0.1", 0))
+        # asyncio does so only for sockets that were made with IPPROTO_TCP.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._sndbuf is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._sndbuf)
         self._server = await loop.create_server(self._accept, sock=listener, ssl=self._ssl)

@@ -43,10 +43,14 @@ def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
     if request.output_schema is not None:
         shape = {"name": "output", "schema": request.output_schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": shape}
-    last = body["messages"][-1]
-    if last["role"] == "assistant" and last["content"] and "tool_calls" not in last:
+    if _is_prefill(body["messages"][-1:]):
         body.update(dialect.prefill)
     return body
+
+
+def _is_prefill(end: list[Json]) -> bool:
+    """Whether the conversation ends in words of the assistant, for the reply to go on from."""
+    return any(last["role"] == "assistant" and last["content"] and "tool_calls" not in last for last in end)
 
 
 def encode(value: Any) -> bytes:

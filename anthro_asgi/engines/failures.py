@@ -69,7 +69,7 @@ def _read(body: bytes) -> tuple[str, str]:
     try:
         value = loads(body)
     except orjson.JSONDecodeError:
-        text = body.decode("utf-8", "replace").strip()
+        text = body.decode("utf-8-sig", "replace").strip()
         return ("" if text.startswith("<") else text), ""
     if isinstance(value, dict):
         value = value.get("error") or value
@@ -81,7 +81,9 @@ def _read(body: bytes) -> tuple[str, str]:
 
 
 def _words(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    return "" if value is None else orjson.dumps(value).decode()
 
 
 def _trimmed(message: str) -> str:

@@ -88,11 +88,8 @@ class OpenAIEngine:
         """
         if self._chosen is not None:
             return self._chosen
-        status, body, server = await self._get_models()
-        dialect = recognise(_json(body) if status == 200 else None, server)
-        if status not in _AWAY:
-            self._dialect = dialect
-        return dialect
+        _, _, server = await self._get_models()
+        return self._dialect or recognise(None, server)
 
     async def ready(self) -> bool:
         """Whether the engine answers, and not that it is away, as while it loads its model."""
@@ -120,11 +117,18 @@ class OpenAIEngine:
                 self._pool.exchange("GET", self._origin.target("/models"), self._headers) as response,
             ):
                 body = await response.read_all(_LONGEST_LIST)
-                return response.status, body, (response.header(b"server") or b"").decode("latin-1")
+                server = (response.header(b"server") or b"").decode("latin-1")
+                self._note_who(response.status, body, server)
+                return response.status, body, server
         except UpstreamError as exc:
             raise self._lost(exc) from exc
         except TimeoutError as exc:
             raise UpstreamTimeout("the engine took too long") from exc
+
+    def _note_who(self, status: int, body: bytes, server: str) -> None:
+        """A list tells who answers, each time anew; a refusal of it, only that it is nobody special."""
+        if self._chosen is None and (status == 200 or (self._dialect is None and status not in _AWAY)):
+            self._dialect = recognise(_json(body) if status == 200 else None, server)
 
     # one answer
 
@@ -155,6 +159,8 @@ class OpenAIEngine:
         except UpstreamError as exc:
             if not reader.finished:
                 raise self._lost(exc) from exc
+        if not reader.finished:
+            self._dialect = self._chosen
         yield reader.end()
 
     def _discreet(self, error: ApiError) -> ApiError:

@@ -29,15 +29,17 @@ Deadlines are one number that the phases move, and one timer that looks at it wh
 wire that is an addition, where a timer or a timeout context would cost as much as the read. There is no deadline in
 PAUSED: the silence is ours.
 
-A request body is written as the transport takes it. Each slice first looks whether the peer has spoken, for a server
-that refuses a body (413) and closes makes our next write fail, and the transport then drops what it has not read.
+A request body is written as the transport takes it. A server that refuses a body (413) and closes makes our next write
+fail, perhaps before its answer was read; so a connection that is lost before its answer is heard out.
 
 To editors: the connection never half-closes, for engines take an EOF for a client that has left.
 """
 
 import asyncio
-import select
+import os
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -183,10 +185,7 @@ class Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         # An answer that refuses the request ends the writing of it (RFC 9112 section 9.3).
-        while self._unsent and not self._congested and self.status < 300:
-            if self.state in (ASKED, HEAD) and _readable(self._transport):
-                self._loop.call_soon(self._pump)
-                return
+        while self._unsent and not self._congested and self.status < 300 and not self._transport.is_closing():
             piece, self._unsent = self._unsent[:_SLICE], self._unsent[_SLICE:]
             self._transport.write(piece)
 
@@ -280,12 +279,24 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set_result(None)
+        if exc is not None and (self.state is ASKED or self.state is HEAD):
+            self._hear_out()
         if self.state is ENDED or self.state is SPENT:
             self.state = SPENT
         else:
             error = self._hung_up("connection lost")
             error.__cause__ = exc
             self._fail(error)
+
+    def _hear_out(self) -> None:
+        # A failed write makes the transport forget what it has not read, but the kernel still has it. That is of no use
+        # for TLS, where only a server that lingers before it closes (as gateways do) is heard for certain.
+        raw = self._transport.get_extra_info("socket")
+        if raw is None or self._transport.get_extra_info("sslcontext") is not None:
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as peer:
+            while data := peer.recv(HIGH_WATER):
+                self.data_received(data)
 
     def _hung_up(self, what: str) -> Broken:
         # RFC 9110 section 9.2.2 forbids repeating a POST unless it is known not to have been acted on. A server that
@@ -334,9 +345,3 @@ class Connection(asyncio.Protocol):
         phase: Phase = "first byte" if self.state is ASKED else "silence"
         limit = self._deadlines.first_byte if self.state is ASKED else self._deadlines.silence
         self._fail(Timeout(phase, self._peer, limit))
-
-
-def _readable(transport: asyncio.Transport) -> bool:
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(poll.poll(0))

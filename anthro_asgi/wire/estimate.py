@@ -20,13 +20,13 @@ _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", 
 
 
 def estimate_tokens(request: MessagesRequest) -> int:
-    """The estimate, in tokens, at least 1."""
+    """The estimate, in tokens; never 0, as what is put around a turn counts too."""
     characters = sum(map(len, request.system)) + _MESSAGE
     for message in request.messages:
         characters += _MESSAGE + _content(message["content"])
     for tool in request.tools:
         characters += len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
-    return max(1, characters // _CHARACTERS)
+    return characters // _CHARACTERS
 
 
 def _content(content: str | list[dict[str, Any]] | None) -> int:

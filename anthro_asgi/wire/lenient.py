@@ -45,8 +45,8 @@ def mended(text: str) -> str:
 
 
 def is_shallow(value: Any) -> bool:
-    """Whether no part of `value` is nested deeper than MAX_DEPTH."""
-    level = [value]
+    """Whether no more than MAX_DEPTH arrays and objects of `value` lie in one another."""
+    level: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         level = [
             inner

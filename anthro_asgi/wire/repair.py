@@ -41,14 +41,23 @@ def _loads(text: str) -> dict[str, Any] | None:
 
 
 def _closings(text: str) -> list[str]:
-    """What `text` may have been meant to become, best first: all of it closed, else cut after its last whole value."""
-    cut = 0
+    """What `text` may have been meant to become, best first: all of it closed, else cut after its last whole value.
+
+    What follows a whole value at the top is noise, such as a bracket too many.
+    """
+    cut = depth = 0
     for token in _TOKEN.finditer(text):
         mark = token[0]
-        if mark == ",":
-            cut = token.start()
-        elif mark in "{}[]":
+        if mark in "{[":
+            depth += 1
             cut = token.end()
+        elif mark in "}]":
+            depth -= 1
+            cut = token.end()
+            if depth <= 0:
+                break
+        elif mark == ",":
+            cut = token.start()
         elif not token["quote"]:
             text = text[: token.end()] + '"'
             break

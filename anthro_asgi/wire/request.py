@@ -18,6 +18,7 @@ from .lenient import loads
 MAX_MESSAGES = 100_000
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _ID_KEYS = {"tool_use": "id", "tool_result": "tool_use_id"}
+_GENERATION = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "stream"})
 _CHOICES = frozenset({"auto", "any", "none", "tool"})
 _THINKING = frozenset({"disabled", "enabled", "adaptive"})
 
@@ -75,7 +76,7 @@ class MessagesRequest:
 
 
 def parse_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
-    """The request in `body`. `counting` is for `count_tokens`, which has no `max_tokens` (contract section 10).
+    """The request in `body`. `counting` is for `count_tokens`, where what is about generation is ignored (section 10).
 
     Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
     """
@@ -85,6 +86,8 @@ def parse_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
         raise InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}") from None
     if type(raw) is not dict:
         raise InvalidRequest("body: must be a JSON object")
+    if counting:
+        raw = {key: value for key, value in raw.items() if key not in _GENERATION}
     try:
         _refuse_thread(raw)
         return _request(raw, counting)
@@ -96,14 +99,14 @@ def _request(raw: dict[str, Any], counting: bool) -> MessagesRequest:
     model = need(raw, "model", str)
     if not model:
         raise Fault("model", "must not be empty")
-    max_tokens = None if counting else integer(raw, "max_tokens", 1)
-    if max_tokens is None and not counting:
+    max_tokens = 1 if counting else integer(raw, "max_tokens", 1)
+    if max_tokens is None:
         raise Fault("max_tokens", "required")
     tools = _tools(raw)
     effort, output_schema = _output_config(raw)
     return MessagesRequest(
         model=model,
-        max_tokens=max_tokens or 1,
+        max_tokens=max_tokens,
         messages=_messages(raw),
         system=_system(raw),
         temperature=number(raw, "temperature", 0, 2),

@@ -41,6 +41,7 @@ class Service:
         self._environ = inherited | environ
         self._lines: list[str] = []
         self._news = threading.Condition()
+        self._excused: str | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -81,17 +82,24 @@ class Service:
         """Only tell it to stop."""
         self._process.terminate()
 
-    def ended(self) -> int:
-        """Wait until it has ended by itself; returns its exit status. Raises ServiceFailed if it ended badly."""
+    def ended(self, excused: str | None = None) -> int:
+        """Wait until it has ended by itself; returns its exit status. Raises ServiceFailed if it ended badly.
+
+        An error in the log whose message has the words `excused` is none.
+        """
+        self._excused = excused or self._excused
         try:
             status = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             status = None
         self._end()
-        faults = [line for line in self.log if line["level"] in ("error", "critical")]
+        faults = [line for line in self.log if line["level"] in ("error", "critical") and not self._is_excused(line)]
         if status != 0 or faults:
             raise ServiceFailed(f"it ended with status {status} and said\n{self._told()}")
         return status
+
+    def _is_excused(self, line: Line) -> bool:
+        return self._excused is not None and self._excused in line.get("message", "")
 
     # what it says
 

@@ -1,4 +1,4 @@
-"""SambaNova's SDK, whose page is where this service began, against the service: base URL with `/v1`, both keys' headers.
+"""SambaNova's own SDK against the service: a base URL with `/v1`, and the key in both headers.
 
 Each test that says nothing else runs over the simulated engine (behind a key) and over the real llama.cpp.
 """
@@ -182,11 +182,9 @@ async def test_the_async_client_does_all_this_too(service: Service) -> None:
     how: Any = {"max_retries": 0, "_strict_response_validation": True}
     async with sambanova.AsyncSambaNova(base_url=f"{service.url}/v1", api_key=KEY, **how) as client:
         whole = await client.messages.create(**HELLO)
-        pieces = []
-        async for event in await client.messages.create(**HELLO, stream=True):
-            if event.type == "content_block_delta" and event.delta.type == "text_delta":
-                pieces.append(event.delta.text)
-        assert "".join(pieces) == said(whole)
+        events = [event async for event in await client.messages.create(**HELLO, stream=True)]
+        deltas: list[Any] = [event.delta for event in events if event.type == "content_block_delta"]
+        assert "".join(delta.text for delta in deltas) == said(whole)
         assert (await client.models.list()).data
         with pytest.raises(sambanova.NotFoundError):
             await client.models.retrieve("nobody")

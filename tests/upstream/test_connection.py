@@ -227,13 +227,27 @@ def refusing_server(rounds: int) -> tuple[int, threading.Thread]:
 
 @both
 async def test_a_refusal_survives_the_reset_that_follows_it(parser: ParserFactory) -> None:
-    port, thread = refusing_server(40)
+    port, thread = refusing_server(60)
     pool = Pool(Origin.parse(f"http://127.0.0.1:{port}"), parser=parser)
-    for _ in range(40):
+    for _ in range(60):
         async with pool.exchange("POST", "/", body=b"x" * (8 << 20)) as response:
             assert (response.status, await response.read_all(100)) == (413, b'"too large"')
     thread.join()
     await pool.aclose()
+
+
+@both
+async def test_an_answer_is_heard_although_a_write_failed_before_it_was_read(parser: ParserFactory) -> None:
+    port, thread = refusing_server(1)
+    connection = Connection("peer", Deadlines(), parser, lambda _: None)
+    await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", port)
+    connection.begin(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9999\r\n\r\n", b"x")
+    await asyncio.sleep(0)  # uvloop writes at the end of a turn
+    thread.join()  # answered and reset, while our loop was busy with something else
+    connection._transport.write(b"x")
+    await connection.head()
+    assert (connection.status, await connection.read()) == (413, b'"too large"')
+    connection.abort()
 
 
 # Nobody asked
@@ -310,6 +324,51 @@ async def test_a_connections_repr_is_its_status_line() -> None:
             assert await response.read() == b"a"
             assert repr(connection) == f"<Connection {upstream.url} streaming requests=1 unsent=0 buffered=0>"
         assert repr(connection) == f"<Connection {upstream.url} closed requests=1 unsent=0 buffered=0>"
+
+
+class Paper(asyncio.Transport):
+    """A transport to nowhere that notes what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def write(self, data: object) -> None:
+        self.calls.append("write")
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause_reading")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume_reading")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@both
+async def test_what_a_paused_transport_still_delivers_is_taken(parser: ParserFactory) -> None:
+    """asyncio's TLS may, from what it has decrypted already; the next response must not find reading paused."""
+    settled: list[Connection] = []
+    connection, transport = Connection("peer", Deadlines(), parser, settled.append), Paper()
+    connection.connection_made(transport)
+    connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"")
+    body = b"x" * 100_000
+    connection.data_received(raw_answer(200, [("content-length", "100003")], body))
+    assert connection.state is State.PAUSED
+    connection.data_received(b"yz")
+    assert connection.state is State.PAUSED
+    connection.data_received(b"!")
+    assert connection.state is State.ENDED
+    assert transport.calls == ["write", "pause_reading", "resume_reading"]
+    assert await connection.read() == body + b"yz!"
+    assert await connection.read() == b""
+    connection.rest()
+    connection.data_received(b"?")
+    assert (connection.state, transport.calls[-1], settled) == (State.CLOSED, "abort", [connection])
 
 
 async def test_aborting_may_be_repeated_and_comes_before_connecting_too(tmp_path: Path) -> None:

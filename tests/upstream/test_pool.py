@@ -53,10 +53,8 @@ async def test_no_more_connections_than_slots_and_the_line_is_kept(parser: Parse
             await response.read_all(10)
 
     async with served(OK, parser=parser, limit=1) as (upstream, pool):
-        tasks = []
-        for number in range(8):
-            tasks.append(asyncio.create_task(ask(pool, number)))
-            await asyncio.sleep(0)
+        tasks = [asyncio.create_task(ask(pool, number)) for number in range(8)]
+        await asyncio.sleep(0)
         assert counts(pool)["waiting"] == 7
         await asyncio.gather(*tasks)
         assert order == list(range(8))

@@ -1,0 +1,101 @@
+"""The errors a client can be told about, row by row, and their three faces."""
+
+import orjson
+import pytest
+
+from anthro_asgi.wire.errors import (
+    ApiError,
+    BadUpstream,
+    ContextTooLong,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+    RequestTooLarge,
+    Unauthenticated,
+    UnsupportedEncoding,
+    UpstreamTimeout,
+)
+
+TABLE = [
+    (InvalidRequest("m"), 400, "invalid_request_error"),
+    (ContextTooLong(2, 1), 400, "invalid_request_error"),
+    (Unauthenticated("m"), 401, "authentication_error"),
+    (PermissionDenied("m"), 403, "permission_error"),
+    (NotFound("m"), 404, "not_found_error"),
+    (MethodNotAllowed("m"), 405, "invalid_request_error"),
+    (RequestTooLarge("m"), 413, "request_too_large"),
+    (UnsupportedEncoding("m"), 415, "invalid_request_error"),
+    (RateLimited("m"), 429, "rate_limit_error"),
+    (InternalError("m"), 500, "api_error"),
+    (BadUpstream("m"), 502, "api_error"),
+    (UpstreamTimeout("m"), 504, "timeout_error"),
+    (Overloaded("m"), 529, "overloaded_error"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "kind"), TABLE, ids=lambda value: type(value).__name__)
+def test_each_error_has_its_status_and_type(error: ApiError, status: int, kind: str) -> None:
+    assert error.status == status
+    assert orjson.loads(error.body("req_1")) == {
+        "type": "error",
+        "error": {"type": kind, "message": error.message},
+        "request_id": "req_1",
+    }
+
+
+def test_the_table_has_every_error_there_is() -> None:
+    def family(root: type[ApiError]) -> set[type[ApiError]]:
+        return {root}.union(*map(family, root.__subclasses__()))
+
+    assert family(ApiError) - {ApiError} == {type(error) for error, _, _ in TABLE}
+
+
+def test_the_envelope_is_these_bytes() -> None:
+    assert NotFound("no «x»").body("req_9") == (
+        '{"type":"error","error":{"type":"not_found_error","message":"no «x»"},"request_id":"req_9"}'.encode()
+    )
+
+
+def test_details_are_there_only_when_there_is_a_code() -> None:
+    told = orjson.loads(InvalidRequest("m", error_code="unsupported_tool_type").body("req_1"))
+    assert told["error"]["details"] == {"error_code": "unsupported_tool_type"}
+    assert "details" not in orjson.loads(InvalidRequest("m").body("req_1"))["error"]
+
+
+def test_the_error_event_holds_the_same_envelope() -> None:
+    error = RateLimited("slow\ndown\u2028", error_code="x")
+    assert error.frame("req_1") == b"event: error\ndata: " + error.body("req_1") + b"\n\n"
+    assert error.frame("req_1").count(b"\n") == 3
+
+
+def test_overload_says_when_to_come_again_in_whole_seconds() -> None:
+    assert Overloaded().headers == (("retry-after", "1"),)
+    assert Overloaded("m", retry_after=30).headers == (("retry-after", "30"),)
+
+
+def test_headers_of_an_upstream_are_passed_on_with_its_error() -> None:
+    assert RateLimited("m", headers=(("retry-after", "7"),)).headers == (("retry-after", "7"),)
+    assert InvalidRequest("m").headers == ()
+
+
+def test_a_prompt_that_is_too_long_is_worded_as_clients_know_it() -> None:
+    assert ContextTooLong(210_000, 200_000).message == "prompt is too long: 210000 tokens > 200000 maximum"
+
+
+@pytest.mark.parametrize(("tokens", "maximum"), [(None, 8), (8, None), (None, None)])
+def test_a_prompt_that_is_too_long_by_nobody_knows_how_much_begins_the_same(
+    tokens: int | None, maximum: int | None
+) -> None:
+    assert ContextTooLong(tokens, maximum).message == "prompt is too long"
+
+
+def test_half_a_character_in_a_message_does_not_cost_the_error() -> None:
+    assert orjson.loads(InvalidRequest("model: '\ud83d'").body("req_1"))["error"]["message"] == "model: '\ufffd'"
+
+
+def test_an_error_reads_as_its_message_in_a_log() -> None:
+    assert str(BadUpstream("the engine broke off")) == "the engine broke off"

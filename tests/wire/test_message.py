@@ -1,0 +1,240 @@
+"""The Message that deltas make, and that it is the one their stream means."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthro_asgi.wire.deltas import (
+    Batch,
+    Block,
+    Delta,
+    Finish,
+    Misplaced,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+)
+from anthro_asgi.wire.encoder import StreamEncoder
+from anthro_asgi.wire.lenient import dumps
+from anthro_asgi.wire.message import SIGNATURE, MessageBuilder
+from anthro_asgi.wire.repair import tool_input
+from tests.sse_grammar import message_of, parse_events
+from tests.wire.strategies import Json, batches, examples, pieces, scripts
+
+ID = "msg_0123456789abcdefghij"
+CALL = ToolStart("toolu_1", "w")
+
+
+def built(*batches: Batch, counted: int = 0, estimate: int = 5) -> Json:
+    builder = MessageBuilder(ID, "some-model", lambda: estimate)
+    for batch in batches:
+        builder.feed(batch)
+    return builder.message(counted)
+
+
+def content(*batches: Batch) -> list[Json]:
+    blocks: list[Json] = built(*batches, Finish("end_turn"))["content"]
+    return blocks
+
+
+def streamed(*batches: Batch, counted: int = 0) -> Json:
+    """The same, by way of a stream."""
+    encoder = StreamEncoder(ID, "some-model", lambda: 5)
+    data = encoder.start() + b"".join(map(encoder.feed, batches)) + encoder.end(counted)
+    return message_of(parse_events(data))
+
+
+def as_sent(message: Json) -> Any:
+    return orjson.loads(dumps(message))
+
+
+# the whole
+
+
+def test_a_message_has_all_its_keys_in_the_order_of_the_api() -> None:
+    assert list(built("Hi", Usage(3, 2), Finish("end_turn")).items()) == [
+        ("id", ID),
+        ("type", "message"),
+        ("role", "assistant"),
+        ("model", "some-model"),
+        ("content", [{"type": "text", "text": "Hi"}]),
+        ("stop_reason", "end_turn"),
+        ("stop_sequence", None),
+        ("usage", {"input_tokens": 3, "output_tokens": 2}),
+    ]
+
+
+def test_an_engine_that_counts_nothing_is_counted_for() -> None:
+    assert built("Hi", Finish("end_turn"), counted=4, estimate=7)["usage"] == {"input_tokens": 7, "output_tokens": 4}
+
+
+def test_the_prompt_is_not_estimated_when_the_engine_has_told_its_length() -> None:
+    def never() -> int:
+        raise AssertionError("asked for an estimate")
+
+    builder = MessageBuilder(ID, "m", never)
+    builder.feed([Usage(3, 2, 1), Finish("end_turn")])
+    assert builder.message(0)["usage"] == {"input_tokens": 3, "output_tokens": 2, "cache_read_input_tokens": 1}
+
+
+def test_a_message_before_the_finish_is_misplaced() -> None:
+    builder = MessageBuilder(ID, "m", lambda: 1)
+    builder.feed("Hi")
+    with pytest.raises(Misplaced):
+        builder.message(1)
+
+
+def test_a_matched_stop_sequence_is_named() -> None:
+    message = built("Hi", Finish("stop_sequence", "END"))
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "END")
+
+
+# blocks
+
+
+def test_texts_join_and_empty_ones_leave_no_trace() -> None:
+    assert content("a", "", ["b", ""], "c") == [{"type": "text", "text": "abc"}]
+
+
+def test_an_empty_text_stands_only_where_content_would_be_empty() -> None:
+    assert content("") == [{"type": "text", "text": ""}]
+    assert content(Thinking("")) == []
+    assert content("", Thinking("a")) == [{"type": "thinking", "thinking": "a", "signature": SIGNATURE}]
+
+
+def test_thinking_is_signed_by_the_engine_or_else_by_us() -> None:
+    assert content(Thinking("a"), Thinking("b"), Signature("c2ln"), Thinking("c"), "d") == [
+        {"type": "thinking", "thinking": "ab", "signature": "c2ln"},
+        {"type": "thinking", "thinking": "c", "signature": SIGNATURE},
+        {"type": "text", "text": "d"},
+    ]
+
+
+def test_calls_and_texts_keep_their_order() -> None:
+    deltas: list[Delta] = [
+        "a",
+        CALL,
+        ToolJson('{"x"'),
+        ToolJson(":1}"),
+        "b",
+        ToolStart("toolu_2", "v"),
+        ToolStart("toolu_3", "u"),
+    ]
+    assert content(deltas) == [
+        {"type": "text", "text": "a"},
+        {"type": "tool_use", "id": "toolu_1", "name": "w", "input": {"x": 1}},
+        {"type": "text", "text": "b"},
+        {"type": "tool_use", "id": "toolu_2", "name": "v", "input": {}},
+        {"type": "tool_use", "id": "toolu_3", "name": "u", "input": {}},
+    ]
+
+
+def test_a_whole_block_is_passed_on_unchanged() -> None:
+    block = {"type": "redacted_thinking", "data": "eA==", "new": None}
+    assert content("a", Block(block), "b")[1] == block
+
+
+@pytest.mark.parametrize("before", [[], ["a"], [Thinking("a")], [CALL, "a"], [Block({"type": "x"})]], ids=repr)
+def test_tool_input_outside_a_call_is_misplaced_in_both_ways_of_answering(before: list[Delta]) -> None:
+    builder = MessageBuilder(ID, "m", lambda: 1)
+    builder.feed(before)
+    with pytest.raises(Misplaced):
+        builder.feed(ToolJson("{}"))
+    encoder = StreamEncoder(ID, "m", lambda: 1)
+    encoder.start()
+    encoder.feed(before)
+    with pytest.raises(Misplaced):
+        encoder.feed(ToolJson("{}"))
+
+
+# calls that broke off
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ('{"city": "Par', {"city": "Par"}),
+        ('{"city": "Paris", "days', {"city": "Paris"}),
+        ('{"city": "Paris", "days": [1, 2', {"city": "Paris", "days": [1, 2]}),
+    ],
+)
+def test_input_cut_off_by_max_tokens_is_closed(arguments: str, value: Json) -> None:
+    message = built("a", CALL, ToolJson(arguments), Finish("max_tokens"))
+    assert message["content"][1]["input"] == value
+    assert message["stop_reason"] == "max_tokens"
+
+
+def test_a_call_whose_input_makes_no_sense_is_left_out_and_the_text_kept() -> None:
+    message = built("a", CALL, ToolJson("<tool_call>"), Finish("max_tokens"))
+    assert message["content"] == [{"type": "text", "text": "a"}]
+    assert message["stop_reason"] == "max_tokens"
+
+
+def test_a_client_is_not_told_of_a_call_that_was_left_out() -> None:
+    assert built("a", CALL, ToolJson("<tool_call>"), Finish("tool_use"))["stop_reason"] == "end_turn"
+
+
+def test_brackets_without_end_never_break_the_answer() -> None:
+    """What a model caught in a loop says until its tokens run out."""
+    message = built("a", CALL, ToolJson('{"a":' + "[" * 600), Finish("max_tokens"))
+    assert as_sent(message)["content"] == [{"type": "text", "text": "a"}]
+
+
+# a message and its stream
+
+
+@examples(100)
+@given(st.data(), scripts())
+def test_a_message_is_the_one_its_stream_means(data: st.DataObject, script: list[Delta]) -> None:
+    grouped = data.draw(batches(script))
+    assert as_sent(built(*grouped, counted=3)) == streamed(*script, counted=3)
+
+
+ARGUMENTS = '{"city": "Zürich\\n", "days": [1, {"x": null}], "no": {}}'
+
+
+@examples(60)
+@given(st.data(), st.integers(0, len(ARGUMENTS)))
+def test_a_call_that_broke_off_is_the_repair_of_what_its_stream_gave(data: st.DataObject, cut: int) -> None:
+    fragments = data.draw(pieces(ARGUMENTS[:cut]))
+    deltas: list[Delta] = ["a", CALL, *map(ToolJson, fragments), Finish("max_tokens")]
+    told, meant = built(deltas), streamed(deltas)
+    pieced = meant["content"][1]["input"]
+    assert told["content"][1]["input"] == (tool_input(pieced) if isinstance(pieced, str) else pieced)
+    assert told["content"][1]["input"] == tool_input(ARGUMENTS[:cut])
+    assert told["stop_reason"] == meant["stop_reason"] == "max_tokens"
+
+
+def test_what_comes_after_a_finish_in_its_batch_is_told_by_both_alike() -> None:
+    deltas: list[Delta] = ["a", Finish("end_turn"), "b", Usage(1, 2)]
+    assert as_sent(built(deltas)) == streamed(deltas)
+
+
+def test_a_relayed_call_counts_as_a_call_in_both() -> None:
+    relayed = Block({"type": "tool_use", "id": "toolu_1", "name": "w", "input": {"a": 1}})
+    encoder = StreamEncoder(ID, "m", lambda: 1)
+    encoder.start()
+    encoder.feed([relayed, Finish("end_turn")])
+    encoder.end(0)
+    assert encoder.finish == Finish("tool_use")
+    assert built(relayed, Finish("end_turn"))["stop_reason"] == "tool_use"
+
+
+def test_halves_of_a_character_that_came_apart_stay_apart_in_both() -> None:
+    halves: list[Delta] = [
+        "\ud83d",
+        "\ude00",
+        CALL,
+        ToolJson('{"a": "\ud83d'),
+        ToolJson('\ude00"}'),
+        Finish("tool_use"),
+    ]
+    message = as_sent(built(halves))
+    assert message == streamed(halves)
+    assert message["content"][0]["text"] == "\ufffd\ufffd"
+    assert message["content"][1]["input"] == {"a": "\ufffd\ufffd"}
