@@ -13,6 +13,7 @@ from .engines import Engine, ModelInfo
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
 from .wire.errors import ApiError
 from .wire.request import MessagesRequest
+from .wire.rules import Rules
 
 __all__ = [
     "ApiError",
@@ -24,6 +25,7 @@ __all__ = [
     "MessagesApp",
     "MessagesRequest",
     "ModelInfo",
+    "Rules",
     "Signature",
     "Thinking",
     "ToolJson",

@@ -4,6 +4,7 @@ No middleware and no wrapped `send`: a route is a look-up in a dict, and from th
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -13,18 +14,19 @@ import orjson
 from . import listing
 from .auth import Keys
 from .call import Call, ClientLeft, Receive, Scope, Send
+from .counts import Counts, Tokenizer
 from .engines import ModelInfo, as_engine
 from .logs import log_failure, log_request
 from .metrics import Metrics
 from .reply import Reply
-from .wire.errors import MethodNotAllowed, NotFound
-from .wire.estimate import estimate_tokens
+from .wire.errors import ApiError, MethodNotAllowed, NotFound
 from .wire.request import MessagesRequest, parse_request
+from .wire.rules import Rules
 
 Handler = Callable[["MessagesApp", Call], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients put `/v1` into their base URL, or don't, or twice
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
-_ESTIMATED: Final = (("anthro-asgi-token-count", "estimate"),)
+_log = logging.getLogger(__name__)
 
 
 class MessagesApp:
@@ -32,7 +34,8 @@ class MessagesApp:
 
     `keys` are the API keys clients may use; none means open, which is for you to want. `ping_interval` in seconds,
     `max_body` in bytes. `aliases` maps names clients use (`*` stands for anything) to models of the engine.
-    `hide_thinking` leaves reasoning out of answers to clients that disabled it.
+    `hide_thinking` leaves reasoning out of answers to clients that disabled it. `rules` say what is let through.
+    `tokenizer` counts the tokens of a request for an engine that does not; it is called in a thread.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class MessagesApp:
         max_body: int = 32 * 1024 * 1024,
         aliases: Mapping[str, str] | None = None,
         hide_thinking: bool = False,
+        rules: Rules = Rules(),  # noqa: B008 - it is frozen
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self.engine = as_engine(engine)
         self._keys = Keys(keys)
@@ -51,6 +56,8 @@ class MessagesApp:
         self._ping_interval = ping_interval
         self._max_body = max_body
         self._hide_thinking = hide_thinking
+        self._rules = rules
+        self._counts = Counts(self.engine, tokenizer)
         self._metrics = Metrics(_ROUTES)
 
     def __repr__(self) -> str:
@@ -109,19 +116,25 @@ class MessagesApp:
     async def _messages(self, call: Call) -> None:
         request = await self._read_request(call, counting=False)
         call.record.stream = request.stream
-        reply = Reply(call, self.engine, request, ping_interval=self._ping_interval, hide_thinking=self._hide_thinking)
-        await reply.run()
+        await Reply(
+            call,
+            self.engine,
+            request,
+            estimate=self._counts.soon(request),
+            ping_interval=self._ping_interval,
+            hide_thinking=self._hide_thinking,
+        ).run()
 
     async def _count_tokens(self, call: Call) -> None:
         request = await self._read_request(call, counting=True)
-        count = getattr(self.engine, "count_tokens", None)
-        tokens = await count(request) if count is not None else estimate_tokens(request)
-        body = orjson.dumps({"input_tokens": tokens})
-        await call.answer(200, body, headers=() if count is not None else _ESTIMATED)
+        tokens, headers = await self._counts.best(request)
+        await call.answer(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
 
     async def _read_request(self, call: Call, *, counting: bool) -> MessagesRequest:
         self._keys.admit(call.headers)
-        request = parse_request(await call.body(self._max_body), counting=counting)
+        request = parse_request(await call.body(self._max_body), counting=counting, rules=self._rules)
+        if request.dropped:
+            _log.warning("%s: dropped server tools: %s", call.request_id, ", ".join(request.dropped))
         request.engine_model = self._aliases.resolve(request.model)
         call.record.model = request.model
         return request
@@ -134,11 +147,18 @@ class MessagesApp:
         self._keys.admit(call.headers)
         prefix = next(prefix for prefix in _MODEL_PREFIXES if call.path.startswith(prefix))
         identity = call.path.removeprefix(prefix)
-        await call.answer(200, orjson.dumps(listing.one(await self._listed(), identity)))
+        await call.answer(200, orjson.dumps(listing.one(await self._listed(), identity, self._aliases)))
 
     async def _listed(self) -> list[ModelInfo]:
+        """What the engine has; while that is not known, what the aliases stand for. Raises ApiError without either."""
         models = getattr(self.engine, "models", None)
-        return self._aliases.listed(await models() if models is not None else [])
+        try:
+            known = await models() if models is not None else []
+        except ApiError:
+            if not self._aliases:
+                raise
+            known = self._aliases.targets()
+        return self._aliases.listed(known)
 
     async def _alive(self, call: Call) -> None:
         await call.answer(200, b'{"status":"ok"}')

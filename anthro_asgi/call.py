@@ -14,6 +14,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
 JSON: Final = "application/json"
+_MEMBERS: Final = 64  # of a compressed body; each costs a copy of all that follows it
 _INFLATE_BITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -105,16 +106,25 @@ def _too_large(limit: int) -> RequestTooLarge:
 
 
 def _inflate(body: bytes, bits: int, limit: int) -> bytes:
-    """`body` decompressed, never more than `limit` of it: a small bomb must not fill the memory."""
-    inflater = zlib.decompressobj(bits)
-    try:
-        plain = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        if bits != 15:
-            raise InvalidRequest("body: not what its content-encoding says") from None
-        return _inflate(body, -15, limit)  # deflate without its wrapper, which many a client sends
-    if len(plain) > limit:
-        raise _too_large(limit)
-    if not inflater.eof:
-        raise InvalidRequest("body: compressed data that ends too early")
-    return plain
+    """`body` decompressed, never more than `limit` of it: a small bomb must not fill the memory.
+
+    A gzip body may have several members, one behind the other (RFC 1952, section 2.2).
+    """
+    plain = b""
+    rest = body
+    for _ in range(_MEMBERS):
+        inflater = zlib.decompressobj(bits)
+        try:
+            plain += inflater.decompress(rest, limit + 1 - len(plain))
+        except zlib.error:
+            if bits != 15:
+                raise InvalidRequest("body: not what its content-encoding says") from None
+            return _inflate(body, -15, limit)  # deflate without its wrapper, which many a client sends
+        if len(plain) > limit:
+            raise _too_large(limit)
+        if not inflater.eof:
+            raise InvalidRequest("body: compressed data that ends too early")
+        rest = inflater.unused_data
+        if not rest:
+            return plain
+    raise InvalidRequest(f"body: compressed in more than {_MEMBERS} members")

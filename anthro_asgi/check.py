@@ -23,6 +23,7 @@ async def report(engine: Any, wanted: str | None) -> int:
             _say("message", "not tried: no model is listed; name one with --model NAME")
             return 1
         _say("message", await _try_message(engine, model))
+        _say("tokens", await _try_count(engine, model))
     except ApiError as exc:
         _say("failed", _why(exc))
         return 1
@@ -55,9 +56,22 @@ async def _show_models(engine: Any, wanted: str | None) -> str | None:
     return wanted or (models[0].id if models else None)
 
 
+def _hello(model: str) -> MessagesRequest:
+    return MessagesRequest(model=model, max_tokens=1, messages=[{"role": "user", "content": "Hello"}])
+
+
+async def _try_count(engine: Any, model: str) -> str:
+    """Who counts tokens before an answer. Raises ApiError."""
+    try:
+        await engine.count_tokens(_hello(model))
+    except NotImplementedError:
+        return "estimated: the engine does not count them; --tokenizer FILE may come closer"
+    return "counted by the engine"
+
+
 async def _try_message(engine: Any, model: str) -> str:
     """One token of an answer. Raises ApiError."""
-    request = MessagesRequest(model=model, max_tokens=1, messages=[{"role": "user", "content": "Hello"}])
+    request = _hello(model)
     begun, first, last = perf_counter(), None, None
     async with aclosing(engine.stream(request)) as batches:
         async for batch in batches:

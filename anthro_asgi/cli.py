@@ -109,6 +109,8 @@ def _engine(settings: Settings) -> Any:
 def _upstream(settings: Settings) -> Any:
     """Raises ValueError, ConfigError or Refused."""
     from .auth import upstream_key
+    from .engines.anthropic import AnthropicEngine
+    from .engines.detected import DetectedEngine
     from .engines.openai import OpenAIEngine
     from .upstream.origin import Origin
     from .upstream.pool import Deadlines
@@ -117,17 +119,25 @@ def _upstream(settings: Settings) -> Any:
         raise ConfigError("check asks an upstream: name it with --upstream URL")
     if settings.upstream_ca is not None:
         _open("--upstream-ca", settings.upstream_ca)
-    return OpenAIEngine(
-        Origin.parse(settings.upstream, ca_file=settings.upstream_ca),
-        key=upstream_key(settings),
-        deadlines=Deadlines(
+    origin = Origin.parse(settings.upstream, ca_file=settings.upstream_ca)
+    how: dict[str, Any] = {
+        "key": upstream_key(settings),
+        "deadlines": Deadlines(
             connect=settings.connect_deadline,
             first_byte=settings.first_byte_deadline,
             silence=settings.silence_deadline,
         ),
-        limit=settings.upstream_connections,
+        "limit": settings.upstream_connections,
+    }
+    messages = AnthropicEngine(origin, **how)
+    chat = OpenAIEngine(
+        origin,
+        **how,
         dialect=None if settings.dialect == "auto" else settings.dialect,
+        late_system={"keep": True, "fold": False}.get(settings.late_system),
+        think_tags=settings.think_tags,  # type: ignore[arg-type]  # the table has the same three
     )
+    return {"messages": messages, "chat": chat}.get(settings.upstream_api) or DetectedEngine(chat, messages)
 
 
 def _open(option: str, path: str) -> None:
@@ -171,8 +181,21 @@ def _serve(settings: Settings) -> int:
         return serve(app, sockets, settings)
 
 
+def _tokenizer(settings: Settings) -> Any:
+    if settings.tokenizer is None:
+        return None
+    from .engines.tokenizer import TokenizerFile
+
+    _open("--tokenizer", settings.tokenizer)
+    try:
+        return TokenizerFile(settings.tokenizer)
+    except ValueError as exc:
+        raise Refused(f"--tokenizer: {exc}") from exc
+
+
 def _app(engine: Any, keys: Sequence[str], settings: Settings) -> Any:
     from .app import MessagesApp
+    from .wire.rules import Rules
 
     return MessagesApp(
         engine,
@@ -181,6 +204,13 @@ def _app(engine: Any, keys: Sequence[str], settings: Settings) -> Any:
         max_body=settings.max_body,
         aliases=dict(settings.model_alias),
         hide_thinking=settings.hide_thinking,
+        tokenizer=_tokenizer(settings),
+        rules=Rules(
+            drop_server_tools=settings.server_tools == "drop",
+            client_tools_as_functions=settings.client_tools == "function",
+            pass_image_urls=settings.image_urls == "pass",
+            keep_billing_header=settings.keep_billing_header,
+        ),
     )
 
 

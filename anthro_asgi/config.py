@@ -19,7 +19,10 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 from .kinds import ALIAS, FILE, KEY, SWITCH, URL, Kind, anything, choice, duration, integer, matching, size
 
 PREFIX: Final = "ANTHRO_ASGI_"
-DIALECTS: Final = ("auto", "openai", "vllm", "sglang", "llamacpp", "ollama", "sambanova", "tensorrt-llm")
+DIALECTS: Final = (
+    *("auto", "openai", "vllm", "sglang", "llamacpp", "ollama", "sambanova", "tensorrt-llm"),
+    *("transformers", "llama-cpp-python"),
+)
 RIVALS: Final = (("simulate", "upstream", "engine"), ("uds", "host"), ("uds", "port"))
 
 Channel = Literal["line", "environment", "file"]
@@ -122,9 +125,18 @@ class Settings:
     engine: str | None = _row(
         "Engine", None, matching("MODULE:ATTR", r"[\w.]+:[\w.]+", "is not module:attr"), "engine written in Python"
     )
+    upstream_api: str = _row(
+        "Engine", "auto", choice("auto", "chat", "messages"), "what API of the upstream is used", commands=BOTH
+    )
     dialect: str = _row("Engine", "auto", choice(*DIALECTS), "what the upstream is; auto asks it", commands=BOTH)
     model: str | None = _row(
         "Engine", None, anything("NAME"), "model to try instead of the first listed", channels=("line",), commands=CHECK
+    )
+    late_system: str = _row(
+        "Engine", "auto", choice("auto", "keep", "fold"), "system messages between turns; fold makes them user text"
+    )
+    think_tags: str = _row(
+        "Engine", "off", choice("off", "tags", "open"), "`<think>` in text is thinking; open: the template begins it"
     )
 
     host: str = _row("Listening", "127.0.0.1", anything("HOST"), "address or name to listen on")
@@ -166,8 +178,19 @@ class Settings:
     model_alias: tuple[tuple[str, str], ...] = _row(
         "Messages", None, ALIAS, "serve MODEL as NAME too; a `*` in NAME matches anything", many=True
     )
+    tokenizer: str | None = _row(
+        "Messages", None, FILE, "tokenizer.json to count tokens with, where the engine does not count"
+    )
     hide_thinking: bool = _row(
         "Messages", "false", SWITCH, "leave reasoning out where the client said thinking is disabled"
+    )
+    server_tools: str = _row("Messages", "refuse", choice("refuse", "drop"), "tools that run on Anthropic's servers")
+    client_tools: str = _row(
+        "Messages", "refuse", choice("refuse", "function"), "Anthropic's `bash_…`, `text_editor_…` and `memory_…` tools"
+    )
+    image_urls: str = _row("Messages", "refuse", choice("refuse", "pass"), "images by address, for the engine to fetch")
+    keep_billing_header: bool = _row(
+        "Messages", "false", SWITCH, "leave Claude Code's changing billing line in the system prompt"
     )
 
     simulate_ttft: float = _row("Simulation", "20ms", duration("0s", "1h"), "time to the first token")

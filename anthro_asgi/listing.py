@@ -5,6 +5,7 @@ wildcard, so that `*=MODEL` is a default for every name the engine does not serv
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -26,6 +27,14 @@ class Aliases:
         self._exact = {name: model for name, model in aliases.items() if "*" not in name}
         self._patterns = [(name, model) for name, model in aliases.items() if "*" in name]
 
+    def __len__(self) -> int:
+        return len(self._exact) + len(self._patterns)
+
+    def targets(self) -> list[ModelInfo]:
+        """What aliases stand for, each once, with nothing known of it."""
+        names = [*self._exact.values(), *(model for _, model in self._patterns)]
+        return [ModelInfo(name, name) for name in dict.fromkeys(names)]
+
     def resolve(self, name: str) -> str:
         """What the engine is asked for, for a client that says `name`."""
         exact = self._exact.get(name)
@@ -38,15 +47,14 @@ class Aliases:
 
     def listed(self, models: Sequence[ModelInfo]) -> list[ModelInfo]:
         """The engine's models and, behind them, the exact aliases, each with the limits of what it stands for."""
-        by_id = {model.id: model for model in models}
-        out = list(models)
-        for name, target in self._exact.items():
-            if name not in by_id:
-                known = by_id.get(target, ModelInfo(target))
-                out.append(
-                    ModelInfo(name, name, known.created, known.max_input_tokens, known.max_tokens, known.owned_by)
-                )
-        return out
+        known = {model.id for model in models}
+        return [*models, *(self.stand_in(models, name) for name in self._exact if name not in known)]
+
+    def stand_in(self, models: Sequence[ModelInfo], name: str) -> ModelInfo:
+        """The entry for an alias, with the limits of what it stands for."""
+        target = self.resolve(name)
+        known = next((model for model in models if model.id == target), ModelInfo(target))
+        return replace(known, id=name, display_name=name)
 
 
 def page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
@@ -71,11 +79,13 @@ def page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
     }
 
 
-def one(models: Sequence[ModelInfo], identity: str) -> dict[str, Any]:
-    """The entry for `identity`. Raises NotFound."""
+def one(models: Sequence[ModelInfo], identity: str, aliases: Aliases) -> dict[str, Any]:
+    """The entry for `identity`, also for one of the many names that a wildcard serves. Raises NotFound."""
     for model in models:
         if model.id == identity:
             return describe(model)
+    if identity and aliases.resolve(identity) != identity:
+        return describe(aliases.stand_in(models, identity))
     raise NotFound(f"model: {identity!r:.200} is not served here")
 
 

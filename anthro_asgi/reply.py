@@ -9,21 +9,21 @@ Editors: `_pump` runs once for each thing an engine yields, for every token of e
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Final
 
 from .call import Call, ClientLeft
 from .engines import Engine
 from .presence import Pinger, Watch
-from .wire.deltas import Batch, Finish, Signature, Thinking, Usage
+from .wire.deltas import Batch, Finish, Usage
 from .wire.encoder import State, StreamEncoder
 from .wire.errors import BadUpstream
-from .wire.estimate import estimate_tokens
 from .wire.lenient import dumps
 from .wire.message import MessageBuilder
 from .wire.request import MessagesRequest
 from .wire.stops import StopFilter
+from .wire.thoughts import ThoughtFilter
 
 _EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 _STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
@@ -33,19 +33,28 @@ _TURN: Final = 32  # batches after which other tasks get a turn: neither a fast 
 class Reply:
     """Answers one `POST /v1/messages` from `engine`. `run` raises ClientLeft, and else only while nothing is out.
 
-    `ping_interval` in seconds. `hide_thinking` leaves out reasoning when the client had it disabled.
+    `estimate` is the prompt's length where the engine has not told it. `ping_interval` in seconds. `hide_thinking`
+    leaves out reasoning when the client had it disabled.
     """
 
     def __init__(
-        self, call: Call, engine: Engine, request: MessagesRequest, *, ping_interval: float, hide_thinking: bool
+        self,
+        call: Call,
+        engine: Engine,
+        request: MessagesRequest,
+        *,
+        estimate: Callable[[], int],
+        ping_interval: float,
+        hide_thinking: bool,
     ) -> None:
         self._call = call
         self._engine = engine
         self._request = request
+        self._estimate = estimate
         self._ping_interval = ping_interval
         self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
-        self._hides = hide_thinking and request.thinking is not None and request.thinking.type == "disabled"
-        self._filters = self._stops is not None or self._hides
+        self._thoughts = _thought_filter(request, hide_thinking)
+        self._filters = self._stops is not None or self._thoughts is not None
         self._counted = 0  # deltas, for an engine that gives no usage
         self._time = asyncio.get_running_loop().time
         self._began = self._time()
@@ -172,9 +181,8 @@ class Reply:
 
     def _passing(self, batch: Batch) -> Batch:
         """The batch as the client shall have it: cut off at a stop sequence, without thinking it did not want."""
-        if self._hides:
-            deltas = batch if type(batch) is list else [batch]
-            batch = [delta for delta in deltas if not isinstance(delta, (Thinking, Signature))]  # type: ignore[misc]
+        if self._thoughts is not None:
+            batch = self._thoughts.feed(batch)
         return batch if self._stops is None else self._stops.feed(batch)
 
     def _ending(self) -> Batch:
@@ -185,9 +193,6 @@ class Reply:
 
     def _identity(self) -> tuple[str, str]:
         return f"msg_{secrets.token_urlsafe(18)}", self._request.model
-
-    def _estimate(self) -> int:
-        return estimate_tokens(self._request)
 
     # for the log
 
@@ -200,3 +205,12 @@ class Reply:
         record.stop_reason = stop_reason
         record.input_tokens = usage.input_tokens
         record.output_tokens = usage.output_tokens
+
+
+def _thought_filter(request: MessagesRequest, hide_thinking: bool) -> ThoughtFilter | None:
+    thinking = request.thinking
+    if thinking is None:
+        return None
+    if hide_thinking and thinking.type == "disabled":
+        return ThoughtFilter(sealed=False)
+    return ThoughtFilter(sealed=True) if thinking.display == "omitted" else None

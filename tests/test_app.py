@@ -192,23 +192,35 @@ async def test_a_bad_body_is_a_400_that_names_the_path(body: bytes, path: str) -
     ("encoding", "encoded"),
     [
         ("gzip", gzip.compress(HELLO)),
+        ("gzip", gzip.compress(HELLO[:9]) + gzip.compress(b"") + gzip.compress(HELLO[9:])),
         ("deflate", zlib.compress(HELLO)),
         ("deflate", zlib.compress(HELLO)[2:-4]),
         ("identity", HELLO),
     ],
-    ids=["gzip", "deflate", "raw deflate", "identity"],
+    ids=["gzip", "gzip of three members", "deflate", "raw deflate", "identity"],
 )
 async def test_compressed_bodies_are_read(encoding: str, encoded: bytes) -> None:
     assert (await post(MessagesApp(bare), body=encoded, headers=[("content-encoding", encoding)])).status == 200
 
 
-async def test_an_unknown_content_encoding_is_a_415() -> None:
-    response = await post(MessagesApp(bare), headers=[("content-encoding", "br")])
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, br", "deflate, identity"])
+async def test_an_unknown_content_encoding_is_a_415(encoding: str) -> None:
+    response = await post(MessagesApp(bare), headers=[("content-encoding", encoding)])
     assert response.status == 415
     assert is_envelope(response, "invalid_request_error")
 
 
-@pytest.mark.parametrize("broken", [b"no gzip", gzip.compress(HELLO)[:-9]], ids=["garbage", "cut short"])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"no gzip",
+        gzip.compress(HELLO)[:-9],
+        gzip.compress(HELLO) + b"more",
+        gzip.compress(HELLO) + gzip.compress(b"")[:-1],
+        gzip.compress(b"") * 64 + gzip.compress(HELLO),
+    ],
+    ids=["garbage", "cut short", "garbage behind it", "second member cut short", "too many members"],
+)
 async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(broken: bytes) -> None:
     assert (await post(MessagesApp(bare), body=broken, headers=[("content-encoding", "gzip")])).status == 400
 
@@ -233,8 +245,9 @@ async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read(
 
 async def test_a_small_bomb_is_a_413() -> None:
     bomb = gzip.compress(b" " * 100_000_000)
-    response = await post(MessagesApp(bare, max_body=1_000_000), body=bomb, headers=[("content-encoding", "gzip")])
-    assert response.status == 413
+    for body in (bomb, gzip.compress(b" " * 600_000) * 2):
+        response = await post(MessagesApp(bare, max_body=1_000_000), body=body, headers=[("content-encoding", "gzip")])
+        assert response.status == 413
 
 
 async def test_a_client_that_leaves_while_it_sends_its_body_leaves_nothing_behind(

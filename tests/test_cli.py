@@ -461,7 +461,7 @@ def test_a_second_interrupt_waits_for_nobody() -> None:
 
 
 class Upstream:
-    """An OpenAI-compatible engine of three answers, on a port of this machine."""
+    """An OpenAI-compatible engine of a few answers, on a port of this machine. It is at nobody's own addresses."""
 
     def __init__(self, models: object = None, answer: bytes | None = None, status: int = 200) -> None:
         self.models = {"data": []} if models is None else models
@@ -472,14 +472,19 @@ class Upstream:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            status, body, kind = self.status, b'{"count":7}', "application/json"
             if head.startswith("get /v1/models"):
-                body, kind = orjson.dumps(self.models), "application/json"
+                body = orjson.dumps(self.models)
+            elif head.startswith("get "):
+                status = 404
             else:
                 length = int(head.split("content-length: ")[1].split("\r\n")[0])
-                self.asked.append(orjson.loads(await reader.readexactly(length)))
-                body, kind = self.answer or b"", "text/event-stream"
+                asked = orjson.loads(await reader.readexactly(length))
+                if head.startswith("post /v1/chat/completions "):
+                    self.asked.append(asked)
+                    body, kind = self.answer or b"", "text/event-stream"
             writer.write(
-                f"HTTP/1.1 {self.status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+                f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
                 "connection: close\r\n\r\n".encode()
                 + body
             )
@@ -524,7 +529,8 @@ async def test_check_reports_an_engine_that_works() -> None:
     assert lines[3].startswith("         lla\\u001bma\\u000a")
     assert lines[4].startswith("message  ok, max_tokens: first byte after ")
     assert lines[4].endswith(" ms")
-    assert lines[5].endswith("--model-alias '*=qwen'")
+    assert lines[5] == "tokens   counted by the engine"
+    assert lines[6].endswith("--model-alias '*=qwen'")
     assert [(body["model"], body["max_tokens"]) for body in upstream.asked] == [("qwen", 1)]
 
 
@@ -532,7 +538,9 @@ async def test_check_tries_the_model_it_is_told_to() -> None:
     upstream = Upstream({"no": "list"}, ONE_TOKEN)
     status, report = await checked(upstream, "--model", "mine")
     assert status == 0
+    assert "engine   an OpenAI-compatible server" in report
     assert "models   not listed" in report
+    assert "tokens   estimated: the engine does not count them" in report
     assert "--model-alias '*=mine'" in report
     assert upstream.asked[0]["model"] == "mine"
 

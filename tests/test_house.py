@@ -14,10 +14,14 @@ PURE = [
     name
     for name in FILES
     if name.startswith("wire/")
-    or name in {f"engines/{noun}.py" for noun in ("chat", "chunks", "calls", "failures", "dialects")}
+    or name
+    in {
+        f"engines/{noun}.py"
+        for noun in ("chat", "chunks", "calls", "failures", "dialects", "history", "names", "think")
+    }
 ] + ["upstream/sse.py"]
 IMPURE = {"asyncio", "time", "random", "secrets", "socket", "ssl", "select", "threading", "os"}
-CONCRETE = {f"anthro_asgi.engines.{name}" for name in ("openai", "simulated")}
+CONCRETE = {f"anthro_asgi.engines.{name}" for name in ("openai", "anthropic", "detected", "simulated")}
 
 
 def imports(name: str) -> Iterator[str]:

@@ -9,9 +9,9 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp, Signature, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import ApiError, Overloaded, RateLimited
+from anthro_asgi.wire.grammar import Event, check_stream, message_of, parse_events
 from tests.clock import fake_clock
 from tests.driver import Driver
-from tests.sse_grammar import Event, check_stream, message_of, parse_events
 
 PATIENCE = 1000.0  # seconds, most of them of the fake clock
 HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}

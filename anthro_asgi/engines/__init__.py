@@ -21,9 +21,10 @@ class Engine(Protocol):
 
     `stream` is an async generator; it is closed with `aclose` when the client leaves or a stop sequence matched.
     An engine may also have: `async start()` and `async stop()`, run with the service; `async count_tokens(request)
-    -> int`, the prompt's exact length; `async models() -> list[ModelInfo]`; `async ready() -> bool`. What it lacks is
-    done without. It raises ApiError for what a client should know; see `wire.errors`. Ending without a Finish is an
-    error, unless it has `returning_ends_turn = True`.
+    -> int`, the prompt's exact length, which raises NotImplementedError when it cannot tell that of this request;
+    `async models() -> list[ModelInfo]`; `async ready() -> bool`. What it lacks is done without. It raises ApiError for
+    what a client should know; see `wire.errors`. Ending without a Finish is an error, unless it has
+    `returning_ends_turn = True`.
     """
 
     def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]: ...

@@ -11,9 +11,9 @@ Nothing is reordered, merged or lost; what waits is only what could not be sent 
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from ..wire.deltas import Delta, Thinking, ToolJson, ToolStart
+from ..wire.deltas import Delta, ToolJson, ToolStart
 
 _STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
@@ -24,7 +24,7 @@ class Call:
     `said` is the id the engine uses for it, `id` the one the client sees.
     """
 
-    __slots__ = ("_announced", "_depth", "_in_string", "_unread", "_unsent", "_whole", "id", "name", "said")
+    __slots__ = ("_announced", "_depth", "_in_string", "_stopped", "_unread", "_unsent", "_whole", "id", "name", "said")
 
     def __init__(self, identity: str, said: str | None) -> None:
         self.id = identity
@@ -36,6 +36,7 @@ class Call:
         self._depth = 0
         self._in_string = False
         self._whole = False
+        self._stopped = False
 
     def grow(self, name: str | None, arguments: str) -> None:
         if name and (not self.name or (name != self.name and not self._announced and not self._unsent)):
@@ -44,21 +45,27 @@ class Call:
             self._unsent.append(arguments)
             self._unread.append(arguments)
 
-    def release(self, *, all_of_it: bool = False) -> list[Delta]:
+    def release(self, names: Mapping[str, str], *, all_of_it: bool = False) -> list[Delta]:
         out: list[Delta] = []
         if not self._announced:
             if not (self._unsent and self.name) and not all_of_it:
                 return out
             self._announced = True
-            out.append(ToolStart(self.id, self.name))
+            out.append(ToolStart(self.id, names.get(self.name, self.name)))
         if self._unsent:
             out.append(ToolJson("".join(self._unsent)))
             self._unsent.clear()
         return out
 
+    def stop(self) -> None:
+        """The engine says that no more will come."""
+        self._stopped = True
+
     @property
     def whole(self) -> bool:
-        """Whether the arguments so far are one whole JSON value: an object, an array, or a string of one."""
+        """Whether the arguments are all there: the engine said so, or they are an object, an array, a string of one."""
+        if self._stopped:
+            return True
         text = "".join(self._unread)
         # a backslash at the very end waits for what it escapes
         self._unread = ["\\"] if (len(text) - len(text.rstrip("\\"))) % 2 else []
@@ -76,20 +83,33 @@ class Call:
 
 
 class CallQueue:
-    """The queue. `new_id` makes an id for a call that comes without one, or with one of those `taken`."""
+    """The queue. `new_id` makes an id for a call that comes without one, or with one of those `taken`.
 
-    __slots__ = ("_by_key", "_ids", "_last", "_new_id", "_queue", "used")
+    `names` are those that a tool has for the engine, where they are not its own.
+    """
 
-    def __init__(self, new_id: Callable[[], str], taken: Iterable[str] = ()) -> None:
+    __slots__ = ("_by_key", "_ids", "_last", "_names", "_new_id", "_queue", "used")
+
+    def __init__(
+        self, new_id: Callable[[], str], taken: Iterable[str] = (), names: Mapping[str, str] | None = None
+    ) -> None:
         self._new_id = new_id
-        self._queue: deque[Call | str | Thinking] = deque()
+        self._names = names or {}
+        self._queue: deque[Call | Delta] = deque()
         self._by_key: dict[object, Call] = {}
         self._ids = set(taken)
         self._last: Call | None = None
         self.used = False  # whether any call was seen at all
 
-    def text(self, delta: str | Thinking) -> None:
+    def text(self, delta: Delta) -> None:
+        """Anything that is no call, for its turn."""
         self._queue.append(delta)
+
+    def stop(self, index: int | None) -> None:
+        """The call with this index is whole, whatever its arguments look like."""
+        call = self._by_key.get(index)
+        if call is not None:
+            call.stop()
 
     def call(self, index: int | None, identity: str | None, name: str | None, arguments: str) -> None:
         """A piece of a call, as a chat delta has it: any part of it may be missing or said again."""
@@ -136,7 +156,7 @@ class CallQueue:
                 queue.popleft()
                 continue
             leaves = all_of_it or (len(queue) > 1 and head.whole)
-            out += head.release(all_of_it=leaves)
+            out += head.release(self._names, all_of_it=leaves)
             if not leaves:
                 break
             queue.popleft()

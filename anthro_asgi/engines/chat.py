@@ -5,21 +5,18 @@ was; nothing is left out but what the contract names (redacted thinking, contain
 where the engine has no key for it.
 """
 
-import json
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from ..wire.blocks import SERVER_RESULTS
 from ..wire.errors import InvalidRequest
 from ..wire.lenient import dumps
-from ..wire.request import MessagesRequest, Tool, ToolChoice
+from ..wire.request import MessagesRequest, Tool
 from .dialects import Dialect
+from .history import joined, server_side
+from .names import shortened
 
 Json = dict[str, Any]
 
-# Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
-_BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\n]*;)+")
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 # An engine that knows efforts refuses a word of another's scale.
@@ -37,41 +34,49 @@ def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
         **dialect.always,
     }
     _add_sampling(body, request, dialect)
-    _add_thinking(body, request, dialect)
+    add_thinking(body, request, dialect)
     if request.tools:
-        _add_tools(body, request.tools, request.tool_choice, dialect)
+        _add_tools(body, request, dialect)
     if request.output_schema is not None:
         shape = {"name": "output", "schema": request.output_schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": shape}
     if _is_prefill(body["messages"][-1:]):
         body.update(dialect.prefill)
+    for field in dialect.never:
+        body.pop(field, None)
     return body
 
 
 def _is_prefill(end: list[Json]) -> bool:
     """Whether the conversation ends in words of the assistant, for the reply to go on from."""
-    return any(last["role"] == "assistant" and last["content"] and "tool_calls" not in last for last in end)
+    return any(last["role"] == "assistant" and "tool_calls" not in last and last["content"].strip() for last in end)
 
 
 def encode(value: Any) -> bytes:
-    """`value` as JSON, also where orjson gives up: integers beyond 64 bit, more than 254 levels.
-
-    Raises InvalidRequest for what is nested deeper than Python goes.
-    """
+    """`value` as JSON. Raises InvalidRequest for what is nested deeper than Python goes."""
     try:
         return dumps(value)
-    except (RecursionError, TypeError):
-        pass
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     except RecursionError:
         raise InvalidRequest("body: nested too deeply") from None
 
 
 def called(request: MessagesRequest) -> set[str]:
     """The ids of the tool calls in the history, which an engine that numbers its calls would use again."""
-    blocks = (block for message in request.messages if type(message["content"]) is list for block in message["content"])
-    return {block["id"] for block in blocks if block["type"] == "tool_use"}
+    return {block["id"] for block in _calls(request)}
+
+
+def tool_names(request: MessagesRequest, dialect: Dialect) -> dict[str, str]:
+    """What the tools are called whose own names are too long for the engine, those of the history too."""
+    if dialect.longest_tool_name is None:
+        return {}
+    names = (block["name"] for block in _calls(request))
+    return shortened([*(tool.name for tool in request.tools), *names], dialect.longest_tool_name)
+
+
+def _calls(request: MessagesRequest) -> Iterator[Json]:
+    for message in request.messages:
+        if type(message["content"]) is list:
+            yield from (block for block in message["content"] if block["type"] == "tool_use")
 
 
 def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
@@ -94,29 +99,42 @@ def _decisive(stops: Sequence[str]) -> list[str]:
     return [stop for stop in stops if not any(other in stop[:-1] for other in stops)]
 
 
-def _add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
-    if request.thinking is not None and dialect.thinking_switch:
-        body["chat_template_kwargs"] = {"enable_thinking": request.thinking.type != "disabled"}
+def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
     if request.effort in _EFFORTS and dialect.effort:
         body["reasoning_effort"] = _EFFORTS[request.effort]
+    thinking = request.thinking
+    if thinking is None:
+        return
+    body.update(dialect.thinking_off if thinking.type == "disabled" else dialect.thinking_on)
+    if thinking.budget_tokens is not None and dialect.thinking_budget is not None:
+        body[dialect.thinking_budget] = thinking.budget_tokens
 
 
-def _add_tools(body: Json, tools: list[Tool], choice: ToolChoice | None, dialect: Dialect) -> None:
+def switched_off(request: MessagesRequest, dialect: Dialect) -> bool:
+    """Whether the engine is told not to think."""
+    return request.thinking is not None and request.thinking.type == "disabled" and bool(dialect.thinking_off)
+
+
+def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    names = tool_names(request, dialect)
+    tools, choice = request.tools, request.tool_choice
     if choice is not None:
+        if choice.type == "none" and not dialect.none_choice:
+            return
         if choice.type != "tool":
             body["tool_choice"] = _CHOICES[choice.type]
         elif dialect.named_choice:
-            body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+            body["tool_choice"] = {"type": "function", "function": {"name": names.get(choice.name or "", choice.name)}}
         else:
             tools = [tool for tool in tools if tool.name == choice.name]
             body["tool_choice"] = "required"
         if not choice.parallel:
             body["parallel_tool_calls"] = False
-    body["tools"] = [_function(tool) for tool in tools]
+    body["tools"] = [_function(names.get(tool.name, tool.name), tool) for tool in tools]
 
 
-def _function(tool: Tool) -> Json:
-    function: Json = {"name": tool.name}
+def _function(name: str, tool: Tool) -> Json:
+    function: Json = {"name": name}
     if tool.description is not None:
         function["description"] = tool.description
     function["parameters"] = _NO_PARAMETERS if tool.input_schema is None else tool.input_schema
@@ -129,20 +147,18 @@ def _function(tool: Tool) -> Json:
 def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     """The conversation as a chat request tells it, the system prompt first."""
     out: list[Json] = []
-    system = request.system
-    if system and _BILLING_HEADER.fullmatch(system[0]):
-        system = system[1:]
-    if system:
-        out.append({"role": "system", "content": "\n".join(system)})
+    names = tool_names(request, dialect)
+    if request.system:
+        out.append({"role": "system", "content": "\n".join(request.system)})
     for message in request.messages:
         content = message["content"]
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if message["role"] == "user":
             _add_user(out, blocks)
         elif message["role"] == "assistant":
-            out.append(_assistant(blocks, dialect))
+            out.append(_assistant(blocks, dialect, names))
         else:
-            _add_system(out, _joined(block["text"] for block in blocks), dialect)
+            _add_system(out, joined(block["text"] for block in blocks), dialect)
     return out
 
 
@@ -199,9 +215,9 @@ def _parts(block: Json) -> list[Json]:
     """A block of a user turn, a tool result or a document, as parts of a chat message; an empty text is none."""
     kind = block["type"]
     if kind == "image":
-        return [{"type": "image_url", "image_url": {"url": _data_url(block)}}]
+        return [{"type": "image_url", "image_url": {"url": _address(block)}}]
     if kind == "video":
-        return [{"type": "video_url", "video_url": {"url": _data_url(block)}}]
+        return [{"type": "video_url", "video_url": {"url": _address(block)}}]
     if kind == "document":
         return _document(block)
     read = _READ_AS_TEXT.get(kind)
@@ -209,8 +225,10 @@ def _parts(block: Json) -> list[Json]:
     return [{"type": "text", "text": text}] if text else []
 
 
-def _data_url(block: Json) -> str:
+def _address(block: Json) -> str:
     source = block["source"]
+    if source["type"] == "url":
+        return str(source["url"])
     return f"data:{source['media_type']};base64,{source['data']}"
 
 
@@ -220,9 +238,9 @@ def _document(block: Json) -> list[Json]:
     heads = [block.get("title"), block.get("context")]
     content = source["data"] if source["type"] == "text" else source["content"]
     if isinstance(content, str):
-        text = _joined([*heads, content])
+        text = joined([*heads, content])
         return [{"type": "text", "text": text}] if text else []
-    head = _joined(heads)
+    head = joined(heads)
     parts = [{"type": "text", "text": head}] if head else []
     for inner in content:
         parts += _parts(inner)
@@ -232,7 +250,7 @@ def _document(block: Json) -> list[Json]:
 def _search_result(block: Json) -> str:
     content = block.get("content") or ()
     texts = [content] if isinstance(content, str) else [inner["text"] for inner in content]
-    return _joined([block.get("title"), block.get("source"), *texts])
+    return joined([block.get("title"), block.get("source"), *texts])
 
 
 _READ_AS_TEXT: Final[dict[str, Callable[[Json], str]]] = {
@@ -260,7 +278,7 @@ def _tool_result(block: Json) -> tuple[str, list[Json]]:
     return text, images
 
 
-def _assistant(blocks: list[Json], dialect: Dialect) -> Json:
+def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> Json:
     """One assistant turn. Its texts are joined as they came out of the model, with nothing between."""
     texts: list[str] = []
     thoughts: list[str] = []
@@ -272,10 +290,11 @@ def _assistant(blocks: list[Json], dialect: Dialect) -> Json:
         elif kind == "thinking":
             thoughts.append(block["thinking"])
         elif kind == "tool_use":
-            function = {"name": block["name"], "arguments": encode(block["input"]).decode()}
+            name = names.get(block["name"], block["name"])
+            function = {"name": name, "arguments": encode(block["input"]).decode()}
             calls.append({"id": block["id"], "type": "function", "function": function})
         else:
-            texts += _server_side(block)
+            texts += server_side(block)
     message: Json = {"role": "assistant", "content": "".join(texts)}
     if dialect.reasoning_key is not None and any(thoughts):
         message[dialect.reasoning_key] = "\n".join(thoughts)
@@ -283,46 +302,3 @@ def _assistant(blocks: list[Json], dialect: Dialect) -> Json:
         message["tool_calls"] = calls
         message["content"] = message["content"] or None
     return message
-
-
-# what ran on somebody's server, reduced to text as the seed's types say
-
-
-def _server_side(block: Json) -> list[str]:
-    kind = block["type"]
-    if kind == "server_tool_use":
-        return [f"\n[{block['name']} {encode(block['input']).decode()}]\n"]
-    if kind not in SERVER_RESULTS or kind == "tool_search_tool_result":
-        return []
-    text = _web_search(block["content"]) if kind == "web_search_tool_result" else _told(block["content"])
-    return [f"\n{text}\n"] if text else []
-
-
-def _web_search(content: Any) -> str:
-    if not isinstance(content, list):
-        return _told(content)
-    found = [entry for entry in content if isinstance(entry, dict)]
-    return "\n".join(f"{entry.get('title') or ''} ({entry.get('url') or ''})" for entry in found)
-
-
-def _told(content: Any) -> str:
-    """The words in a result: output and return code of an execution, text of a page, a file or a list of blocks."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return _joined(map(_told, content))
-    if not isinstance(content, dict) or content.get("type") == "base64":  # the bytes of a PDF are no words
-        return ""
-    lines = [content[key] for key in _WORDS if isinstance(content.get(key), str)]
-    if isinstance(content.get("return_code"), int):
-        lines.append(f"return code {content['return_code']}")
-    if isinstance(content.get("error_code"), str):
-        lines.append(f"error: {content['error_code']}")
-    return _joined(lines + [_told(content.get(key)) for key in ("lines", "content", "source")])
-
-
-_WORDS: Final = ("title", "stdout", "stderr", "text", "data", "error_message")
-
-
-def _joined(texts: Iterable[str | None]) -> str:
-    return "\n".join(text for text in texts if text)

@@ -8,16 +8,17 @@ Editors: the hot path is a chunk with one choice and nothing in its delta but `c
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from ..wire.deltas import Delta, Finish, StopReason, Thinking, Usage
-from ..wire.errors import BadUpstream
+from ..wire.errors import ApiError, BadUpstream
 from ..wire.lenient import loads
 from .calls import CallQueue
 from .failures import failure_in_stream
+from .think import ThinkTags
 
 DONE: Final = b"[DONE]"
 _BROKEN_OFF: Final = frozenset({"abort", "error"})
@@ -32,7 +33,8 @@ _REASONS: Final[dict[str, StopReason]] = {
 
 class ChatReader:
     """Reads one answer. `stops` are the client's stop sequences; `new_id` makes ids for calls that have none, or one of
-    those that are `taken` by the calls of the history.
+    those that are `taken` by the calls of the history. `names` are those that a tool has for the engine, where they are
+    not its own. `tags` finds thinking in the text.
 
     Raises ApiError for what the engine reports in the stream, and BadUpstream for what makes no sense.
     """
@@ -41,6 +43,7 @@ class ChatReader:
         "_cached",
         "_calls",
         "_counted",
+        "_failed",
         "_finish",
         "_modern",
         "_output",
@@ -48,14 +51,25 @@ class ChatReader:
         "_prompt",
         "_refused",
         "_stops",
+        "_tags",
         "done",
     )
 
-    def __init__(self, stops: Iterable[str], new_id: Callable[[], str], taken: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        stops: Iterable[str],
+        new_id: Callable[[], str],
+        taken: Iterable[str] = (),
+        *,
+        names: Mapping[str, str] | None = None,
+        tags: ThinkTags | None = None,
+    ) -> None:
         self._stops = frozenset(stops)
-        self._calls = CallQueue(new_id, taken)
+        self._calls = CallQueue(new_id, taken, names)
+        self._tags = tags
         self._payload = b""  # the chunk that is being read
         self._finish: Finish | None = None
+        self._failed: ApiError | None = None  # and not yet raised
         self._modern = False  # the engine speaks `tool_calls`
         self._refused = False
         self._prompt: int | None = None  # tokens, the cached ones too
@@ -70,8 +84,19 @@ class ChatReader:
         return self._finish is not None
 
     def feed(self, payloads: Iterable[bytes]) -> list[Delta]:
-        """What these events say."""
+        """What these events say. An error behind words waits for the next call, however the reads fell."""
+        if self._failed is not None:
+            raise self._failed
         out: list[Delta] = []
+        try:
+            self._read(payloads, out)
+        except ApiError as exc:
+            if not out:
+                raise
+            self._failed = exc
+        return out
+
+    def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
             if payload == DONE:
                 self.done = True
@@ -88,13 +113,16 @@ class ChatReader:
             except (AttributeError, LookupError, TypeError):
                 if self._finish is None:
                     raise BadUpstream("the engine sent a chunk of an unknown shape") from None
-        return out
 
     def end(self) -> list[Delta]:
         """What is left once the body is over. Raises BadUpstream when the engine never finished."""
+        if self._failed is not None:
+            raise self._failed
         if self._finish is None:
             raise BadUpstream("the engine broke off before it had finished")
-        out = self._calls.release(all_of_it=True)
+        out: list[Delta] = []
+        self._end_text(out)
+        out += self._calls.release(all_of_it=True)
         out += (self._usage(self._counted if self._output is None else self._output), self._finish)
         return out
 
@@ -134,8 +162,10 @@ class ChatReader:
         calls = delta.get("tool_calls")
         if calls:
             self._modern = True
+            self._end_text(out)
             self._tool_calls(calls)
         elif not self._modern and delta.get("function_call"):  # beside tool_calls it is their twin
+            self._end_text(out)
             self._function_call(delta["function_call"])
         if self._calls.busy:
             out += self._calls.release()
@@ -144,7 +174,7 @@ class ChatReader:
         """Text, or (from some) a part or a list of parts, of which one may be thinking or a refusal."""
         if isinstance(content, str):
             if content or not self._calls.used:
-                self._say(content, out)
+                self._text(content, out)
             return
         for part in content if isinstance(content, list) else (content,):
             kind = part.get("type") if isinstance(part, dict) else None
@@ -154,14 +184,31 @@ class ChatReader:
                 self._refuse(part, out)
             else:
                 for text in _texts(part):
-                    self._say(text, out)
+                    self._text(text, out)
+
+    def _text(self, text: str, out: list[Delta]) -> None:
+        if self._tags is None:
+            self._say(text, out)
+        else:
+            for delta in self._tags.feed(text):
+                self._say(delta, out)
+
+    def _end_text(self, out: list[Delta]) -> None:
+        """Something else follows the text, or nothing."""
+        if self._tags is not None:
+            for delta in self._tags.flush():
+                self._say(delta, out)
 
     def _think(self, thinking: Any, out: list[Delta]) -> None:
+        if self._tags is not None:
+            for delta in self._tags.stop():
+                self._say(delta, out)
         for text in _texts(thinking):
             self._say(Thinking(text), out)
 
     def _refuse(self, refusal: Any, out: list[Delta]) -> None:
         self._refused = True
+        self._end_text(out)
         for text in _texts(refusal):
             self._say(text, out)
 

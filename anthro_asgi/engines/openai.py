@@ -2,6 +2,9 @@
 
 It always streams from the engine, also for a client that does not: a stream is the only call that every engine stops
 when the connection is closed, so that a client that left frees its slot.
+
+A request that the engine refuses before its first word is asked again where its words say how: for an answer that
+fits, without a field it does not like (see `amends`), or in another dialect, if another engine has taken its place.
 """
 
 import asyncio
@@ -10,29 +13,34 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-
-from ..upstream.errors import Broken, PoolExhausted, Timeout, UpstreamError
+from ..upstream.errors import Broken, PoolExhausted, UpstreamError
 from ..upstream.origin import Origin
 from ..upstream.pool import Deadlines, Exchange, Pool
 from ..upstream.sse import EventTooLarge, SSEParser
 from ..wire.deltas import Delta
-from ..wire.errors import ApiError, BadUpstream, Overloaded, UpstreamTimeout
+from ..wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
 from ..wire.request import MessagesRequest
 from . import ModelInfo
-from .chat import called, encode, to_chat
+from .amends import fitting, unwelcome
+from .catalogue import FRESH, Catalogue, listed
+from .chat import called, encode, switched_off, to_chat, tool_names
 from .chunks import ChatReader
-from .dialects import DIALECTS, Dialect, recognise
+from .counting import Counter
+from .dialects import DIALECTS, Dialect
 from .failures import failure
+from .inquiry import Answer, ask, lost
+from .names import restored
+from .think import Tags, tags_of
+from .who import AWAY, Who
 
 _LONGEST_ERROR: Final = 64 * 1024  # bytes of an error body that are read
 _LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
-_LONGEST_LIST: Final = 4 * 1024 * 1024  # bytes of a model list
 _TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
-_PATIENCE: Final = 10.0  # seconds for the model list: who asks for it is waiting to start
-_AWAY: Final = frozenset({429, 502, 503, 504, 529})  # says nothing of who it is, nor that it will be so in a second
+_SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
+_TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field unwelcome
 _KEY: Final = re.compile("[!-~]+")
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
 _log = logging.getLogger(__name__)
@@ -40,6 +48,9 @@ _log = logging.getLogger(__name__)
 
 class OpenAIEngine:
     """The engine at `origin`. `key` is sent as a bearer token. `dialect` names one of DIALECTS; None is to detect it.
+
+    `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
+    finds `<think>` in the answer's text: not at all, as a block, or as one that the template opens (see `think`).
 
     Raises ValueError for a dialect that does not exist or a key that cannot stand in a header.
     """
@@ -52,6 +63,8 @@ class OpenAIEngine:
         deadlines: Deadlines | None = None,
         limit: int = 1024,
         dialect: str | None = None,
+        late_system: bool | None = None,
+        think_tags: Tags = "off",
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect {dialect!r}: known are {', '.join(DIALECTS)}")
@@ -60,14 +73,20 @@ class OpenAIEngine:
         self._origin = origin
         self._key = key
         self._pool = Pool(origin, limit=limit, deadlines=deadlines or Deadlines())
-        self._chosen = DIALECTS[dialect] if dialect is not None else None
-        self._dialect = self._chosen
         self._headers = [(b"authorization", b"Bearer " + key.encode())] if key is not None else []
         self._stream_headers = [*_STREAM_HEADERS, *self._headers]
         self._target = origin.target("/chat/completions")
+        self._late_system = late_system
+        self._think_tags = think_tags
+        self._who = Who(DIALECTS[dialect] if dialect is not None else None, self._list_models, self._beside)
+        self._catalogue = Catalogue(self._listed)
+        self._counter = Counter(self._beside)
+        self._asked_at = float("-inf")  # on the loop's clock
+        self._unwelcome: set[tuple[str, str]] = set()  # fields that were refused, each with the model that it was for
 
     def __repr__(self) -> str:
-        return f"<OpenAIEngine {self._dialect.name if self._dialect else 'undetected'} {self._pool!r}>"
+        dialect = self._who.dialect
+        return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
 
     # life
 
@@ -79,89 +98,163 @@ class OpenAIEngine:
             _log.warning("the engine does not answer yet")
 
     async def stop(self) -> None:
+        await self._who.close()
+        await self._catalogue.close()
         await self._pool.aclose()
 
     async def detect(self) -> Dialect:
-        """The dialect: as chosen, or by the engine's model list. Raises ApiError when the engine is not reachable.
-
-        One that is reached but not itself yet, as while it loads its model, is asked again by the next request.
-        """
-        if self._chosen is not None:
-            return self._chosen
-        _, _, server = await self._get_models()
-        return self._dialect or recognise(None, server)
+        """The dialect: as chosen, or by what the engine says. Raises ApiError when the engine is not reachable."""
+        return await self._who.detect()
 
     async def ready(self) -> bool:
         """Whether the engine answers, and not that it is away, as while it loads its model."""
         try:
-            status, _, _ = await self._get_models()
+            return (await self._list_models()).status not in AWAY
         except ApiError:
             return False
-        return status not in _AWAY
+
+    # what it has
 
     async def models(self) -> list[ModelInfo]:
-        """The engine's own list. Raises ApiError when it has none to give."""
-        status, body, _ = await self._get_models()
-        if status != 200:
-            raise self._discreet(failure(status, None, body))
-        listed = _json(body)
-        entries = listed.get("data") if isinstance(listed, dict) else None
-        if not isinstance(entries, list):
-            raise BadUpstream("the engine's model list is none")
-        return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        """The engine's own list, at most half a minute old if it is there. Raises ApiError when none was ever had."""
+        return await self._catalogue.models()
 
-    async def _get_models(self) -> tuple[int, bytes, str]:
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        """The prompt's length, as its answer's usage will have it. Raises NotImplementedError where nobody counts."""
+        dialect = self._who.dialect or await self.detect()
         try:
-            async with (
-                asyncio.timeout(_PATIENCE),
-                self._pool.exchange("GET", self._origin.target("/models"), self._headers) as response,
-            ):
-                body = await response.read_all(_LONGEST_LIST)
-                server = (response.header(b"server") or b"").decode("latin-1")
-                self._note_who(response.status, body, server)
-                return response.status, body, server
-        except UpstreamError as exc:
-            raise self._lost(exc) from exc
-        except TimeoutError as exc:
-            raise UpstreamTimeout("the engine took too long") from exc
+            return await self._counter.count(self._body(request, dialect), dialect)
+        except ApiError as exc:
+            raise self._discreet(exc) from exc.__cause__
 
-    def _note_who(self, status: int, body: bytes, server: str) -> None:
-        """A list tells who answers, each time anew; a refusal of it, only that it is nobody special."""
-        if self._chosen is None and (status == 200 or (self._dialect is None and status not in _AWAY)):
-            self._dialect = recognise(_json(body) if status == 200 else None, server)
+    async def _listed(self) -> list[ModelInfo]:
+        answer = await self._list_models()
+        if answer.status != 200:
+            raise self._discreet(failure(answer.status, None, answer.body))
+        return listed(answer.json())
+
+    async def _list_models(self) -> Answer:
+        """Ask for the list, and learn from it."""
+        self._asked_at = asyncio.get_running_loop().time()
+        answer = await self._ask(self._origin.target("/models"))
+        before = self._who.dialect
+        self._who.note(answer)
+        if self._who.dialect is not before:
+            self._forget_habits()
+        if answer.status == 200:
+            with suppress(BadUpstream):
+                self._catalogue.note(listed(answer.json()))
+        return answer
+
+    async def _ask(self, target: str, body: dict[str, Any] | None = None) -> Answer:
+        try:
+            return await ask(self._pool, target, self._headers, None if body is None else encode(body))
+        except (UpstreamError, TimeoutError) as exc:
+            raise self._lost(exc) from exc
+
+    async def _beside(self, path: str, body: dict[str, Any] | None = None) -> Answer:
+        return await self._ask(self._origin.target(path, api=False), body)
 
     # one answer
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
         """The answer, read by read. Raises ApiError."""
-        dialect = self._dialect or await self.detect()
-        body = encode(to_chat(request, dialect))
-        reader = ChatReader(request.stop_sequences, _new_call_id, called(request))
-        parser = SSEParser()
-        try:
-            async with self._pool.exchange("POST", self._target, self._stream_headers, body) as response:
-                if response.status != 200:
-                    raise await _failure(response)
-                if _is_whole(response):
-                    yield reader.feed([await response.read_all(_LONGEST_ANSWER)])
-                else:
-                    while not reader.finished and (data := await response.read()):
-                        deltas = reader.feed(parser.feed(data))
-                        if deltas:
-                            yield deltas
-                    yield await _tail(response, parser, reader)
-                response.done()
-        except ApiError as exc:
-            raise self._discreet(exc) from exc.__cause__
-        except EventTooLarge:
-            if not reader.finished:
-                raise BadUpstream("the engine sent an event that is too large") from None
-        except UpstreamError as exc:
-            if not reader.finished:
-                raise self._lost(exc) from exc
+        dialect = self._who.dialect or await self.detect()
+        if not self._who.chosen and self._asked_ago() >= FRESH:
+            self._catalogue.refresh()
+        body = self._body(request, dialect)
+        for left in reversed(range(_TRIES)):
+            reader = self._reader(request, self._who.dialect or dialect)
+            parser = SSEParser()
+            begun = False
+            try:
+                async with self._pool.exchange("POST", self._target, self._stream_headers, encode(body)) as response:
+                    await _refuse(response)
+                    if _is_whole(response):
+                        yield reader.feed([await response.read_all(_LONGEST_ANSWER)])
+                    else:
+                        while not reader.finished and (data := await response.read()):
+                            deltas = reader.feed(parser.feed(data))
+                            if deltas:
+                                begun = True
+                                yield deltas
+                                reader.feed(())  # raises what came behind them
+                        yield await _tail(response, parser, reader)
+                    response.done()
+            except ApiError as exc:
+                instead = await self._instead(request, body, exc) if left and not begun else None
+                if instead is None:
+                    raise self._discreet(exc) from exc.__cause__
+                body = instead
+                continue
+            except (EventTooLarge, UpstreamError) as exc:
+                if not reader.finished:
+                    raise self._lost(exc) from exc
+            break
         if not reader.finished:
-            self._dialect = self._chosen
+            self._forget()
         yield reader.end()
+
+    def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
+        """What to ask, as far as it is known what this engine takes."""
+        model = request.engine_model
+        if self._late_system is not None:
+            dialect = replace(dialect, late_system=self._late_system)
+        body = to_chat(request, dialect)
+        for field in [field for field in body if (model, field) in self._unwelcome]:
+            value = body.pop(field)
+            if field == "max_tokens":
+                body["max_completion_tokens"] = value
+        window = self._catalogue.window(model) if dialect.bounds_answers else None
+        if window is not None and window < body.get("max_tokens", 0):
+            body["max_tokens"] = window
+        return body
+
+    def _reader(self, request: MessagesRequest, dialect: Dialect) -> ChatReader:
+        """Who reads the answer to that body."""
+        names = restored(tool_names(request, dialect))
+        tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
+        return ChatReader(request.stop_sequences, _new_call_id, called(request), names=names, tags=tags)
+
+    async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
+        """What to ask instead of what was refused with `error`, if anything. Raises ApiError."""
+        if isinstance(error, ContextTooLong) or not isinstance(error, (InvalidRequest, NotFound)):
+            return None
+        fits = fitting(body, error.message)
+        if fits is not None:
+            if "max_tokens" not in fits:
+                self._unwelcome.add((request.engine_model, "max_tokens"))
+            return fits
+        field = unwelcome(body, error.message)
+        if field is not None:
+            self._unwelcome.add((request.engine_model, field))
+            return {key: value for key, value in body.items() if key != field}
+        before = self._who.dialect
+        if self._who.chosen or self._asked_ago() < _SURE:
+            return None
+        self._who.forget()
+        dialect = await self.detect()
+        return self._body(request, dialect) if dialect is not before else None
+
+    # who is not there
+
+    def _forget(self) -> None:
+        """Whoever is there next time may be another."""
+        self._who.forget()
+        self._forget_habits()
+
+    def _forget_habits(self) -> None:
+        self._unwelcome.clear()
+        self._counter.forget()
+
+    def _asked_ago(self) -> float:
+        """Seconds since the engine was last asked who it is."""
+        return asyncio.get_running_loop().time() - self._asked_at
+
+    def _lost(self, exc: UpstreamError | EventTooLarge | TimeoutError) -> ApiError:
+        if not isinstance(exc, PoolExhausted):
+            self._forget()
+        return lost(exc)
 
     def _discreet(self, error: ApiError) -> ApiError:
         """The same error, its notes sent to the log, and without the key: an engine may have said it back."""
@@ -174,18 +267,6 @@ class OpenAIEngine:
 
     def _without_key(self, words: str) -> str:
         return words if self._key is None else words.replace(self._key, "…")
-
-    def _lost(self, exc: UpstreamError) -> ApiError:
-        """The engine is away, slow or broken. Whoever is there next time may speak another dialect."""
-        _log.warning("upstream: %s: %s", type(exc).__name__, exc)
-        if isinstance(exc, PoolExhausted):
-            return Overloaded("every connection to the engine is in use")
-        self._dialect = self._chosen
-        if isinstance(exc, Timeout) and exc.phase != "connect":
-            return UpstreamTimeout("the engine took too long")
-        if isinstance(exc, Broken):
-            return BadUpstream("the connection to the engine broke")
-        return Overloaded("the engine is not reachable")
 
 
 def _is_whole(response: Exchange) -> bool:
@@ -204,43 +285,18 @@ async def _tail(response: Exchange, parser: SSEParser, reader: ChatReader) -> li
     return out + reader.feed(parser.end())
 
 
-async def _failure(response: Exchange) -> ApiError:
+async def _refuse(response: Exchange) -> None:
+    """Raises ApiError for an answer that is none."""
+    if response.status == 200:
+        return
     try:
         body = await response.read_all(_LONGEST_ERROR)
     except Broken:
         body = b""  # the status has said enough
     retry_after = response.header(b"retry-after")
-    error = failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
     _log.warning("upstream: status %d", response.status)
-    return error
+    raise failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
 
 
 def _new_call_id() -> str:
     return f"toolu_{secrets.token_urlsafe(18)}"
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _model(entry: dict[str, Any]) -> ModelInfo:
-    """A list entry; the window is `max_model_len` in vLLM and SGLang, `meta.n_ctx` in llama.cpp, `context_length` in
-    SambaNova, which tells the longest answer too.
-    """
-    meta = entry.get("meta")
-    inner = meta.get("n_ctx") if isinstance(meta, dict) else None
-    told = (entry.get("max_model_len"), entry.get("context_length"), inner)
-    window = next((length for length in told if type(length) is int), None)
-    longest = entry.get("max_completion_tokens")
-    created = entry.get("created")
-    return ModelInfo(
-        id=entry["id"],
-        display_name=entry["id"],
-        created=created if type(created) is int else 0,
-        max_input_tokens=window,
-        max_tokens=longest if type(longest) is int else window,
-        owned_by=entry["owned_by"] if isinstance(entry.get("owned_by"), str) else "",
-    )

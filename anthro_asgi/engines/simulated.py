@@ -11,6 +11,7 @@ token, a call's head included. Stop sequences are matched by the service, over a
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Iterable
 from hashlib import blake2b
@@ -181,7 +182,11 @@ def _tools(request: MessagesRequest) -> list[tuple[str, str | None, dict[str, An
 def _json(value: Any, option: int = 0) -> bytes:
     try:
         return orjson.dumps(value, option=option)
-    except TypeError as exc:  # the one way parsed JSON fails: it was read up to 1024 levels deep, and is written to 254
+    except TypeError:  # the two ways parsed JSON fails: an integer beyond 64 bit, and more than 254 levels
+        pass
+    try:
+        return json.dumps(value, sort_keys=bool(option)).encode()
+    except RecursionError as exc:
         raise InvalidRequest("body: nested too deeply") from exc
 
 

@@ -159,8 +159,8 @@ class HttptoolsParser:
             raise ValueError("another response follows")  # stops llhttp, so that its body is not taken for ours
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase == self._HEAD:  # else it is a trailer
-            self._headers.append((name.lower(), value.strip()))
+        # A trailer comes here too; it joins a list that is no longer looked at.
+        self._headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()

@@ -90,7 +90,6 @@ class Pool:
         self._closed = True
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(self._refusal())
-            waiter.exception()  # so that asyncio does not miss its retrieval when the waiter is cancelled as well
         open_ones = [*self._idle, *self._leased, *self._draining]
         for connection in open_ones:
             connection.abort()
@@ -146,7 +145,7 @@ class Pool:
     def _put_back(self, connection: Connection) -> None:
         seconds = connection.keep_alive.rest
         good = connection.state is ENDED or connection.state is IDLE
-        if not good or seconds <= 0 or self._closed:
+        if not good or seconds <= 0:
             return self._drop(connection)
         connection.rest()
         waiter = self._next_waiter()

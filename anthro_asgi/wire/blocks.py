@@ -5,13 +5,17 @@ as the parsed dict, for an engine to convert; unknown keys in it (`cache_control
 """
 
 import binascii
+import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from .faults import Fault, may, need, one_of, shallow
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})
+
+_ADDRESS: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
 Check = Callable[[dict[str, Any]], None]
 
@@ -72,11 +76,24 @@ def check_image(block: dict[str, Any]) -> None:
     _base64(block, IMAGE_TYPES)
 
 
+def check_image_or_url(block: dict[str, Any]) -> None:
+    """An image whose source may be an address, where the operator lets it pass to the engine."""
+    source = block.get("source")
+    if type(source) is not dict or source.get("type") != "url":
+        return check_image(block)
+    try:
+        if _ADDRESS.fullmatch(need(source, "url", str)) is None:
+            raise Fault("url", "must be an http, https or data URL")
+    except Fault as fault:
+        raise fault.within("source") from None
+
+
 def check_video(block: dict[str, Any]) -> None:
     _base64(block, VIDEO_TYPES)
 
 
-def check_document(block: dict[str, Any]) -> None:
+def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
+    """`inside` is what the document's content may hold."""
     source = need(block, "source", dict)
     may(block, "title", str)
     may(block, "context", str)
@@ -85,7 +102,7 @@ def check_document(block: dict[str, Any]) -> None:
         if kind == "text":
             need(source, "data", str)
         elif kind == "content":
-            check_content(source.get("content"), _DOCUMENT_CONTENT, "a document")
+            check_content(source.get("content"), inside, "a document")
         else:
             raise Fault("type", f"{kind!r:.80} is not supported: only text and content sources can be read here")
     except Fault as fault:
@@ -108,11 +125,12 @@ def check_tool_use(block: dict[str, Any]) -> None:
     shallow(block, "input")
 
 
-def check_tool_result(block: dict[str, Any]) -> None:
+def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
+    """`inside` is what the result may hold."""
     need(block, "tool_use_id", str)
     may(block, "is_error", bool)
     if block.get("content") is not None:
-        check_content(block["content"], _TOOL_RESULT_CONTENT, "a tool result")
+        check_content(block["content"], inside, "a tool result")
 
 
 def check_tool_reference(block: dict[str, Any]) -> None:
@@ -131,19 +149,17 @@ def check_server_result(block: dict[str, Any]) -> None:
     shallow(block, "content")
 
 
+def check_mcp_result(block: dict[str, Any]) -> None:
+    if type(block.get("content")) in (str, type(None)):
+        need(block, "tool_use_id", str)
+    else:
+        check_server_result(block)
+
+
 def accept(block: dict[str, Any]) -> None:
     """For blocks that are dropped on the way to an engine, whatever they hold."""
 
 
-_TEXT_ONLY: dict[str, Check] = {"text": check_text}
-_DOCUMENT_CONTENT: dict[str, Check] = {"text": check_text, "image": check_image}
-_TOOL_RESULT_CONTENT: dict[str, Check] = {
-    "text": check_text,
-    "image": check_image,
-    "document": check_document,
-    "search_result": check_search_result,
-    "tool_reference": check_tool_reference,
-}
 SERVER_RESULTS = (
     "web_search_tool_result",
     "web_fetch_tool_result",
@@ -153,24 +169,38 @@ SERVER_RESULTS = (
     "tool_search_tool_result",
     "mcp_tool_result",
 )
-BY_ROLE: dict[str, dict[str, Check]] = {
-    "user": {
-        "text": check_text,
-        "image": check_image,
-        "video": check_video,
-        "document": check_document,
-        "search_result": check_search_result,
-        "tool_result": check_tool_result,
-        "container_upload": accept,
-    },
-    "assistant": {
-        "text": check_text,
-        "tool_use": check_tool_use,
-        "thinking": check_thinking,
-        "redacted_thinking": accept,
-        "server_tool_use": check_tool_use,
-        "container_upload": accept,
-        **dict.fromkeys(SERVER_RESULTS, check_server_result),
-    },
-    "system": _TEXT_ONLY,
+_TEXT_ONLY: dict[str, Check] = {"text": check_text}
+_ASSISTANT: dict[str, Check] = {
+    "text": check_text,
+    "tool_use": check_tool_use,
+    "thinking": check_thinking,
+    "redacted_thinking": accept,
+    "server_tool_use": check_tool_use,
+    "mcp_tool_use": check_tool_use,
+    "container_upload": accept,
+    **dict.fromkeys(SERVER_RESULTS, check_server_result),
+    "mcp_tool_result": check_mcp_result,
 }
+
+
+def _by_role(image: Check) -> dict[str, dict[str, Check]]:
+    document = partial(check_document, {"text": check_text, "image": image})
+    inside: dict[str, Check] = {
+        "document": document,
+        "search_result": check_search_result,
+        "tool_reference": check_tool_reference,
+    }
+    user: dict[str, Check] = {
+        "text": check_text,
+        "image": image,
+        "video": check_video,
+        "document": document,
+        "search_result": check_search_result,
+        "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
+        "container_upload": accept,
+    }
+    return {"user": user, "assistant": _ASSISTANT, "system": _TEXT_ONLY}
+
+
+BY_ROLE: Final = _by_role(check_image)
+BY_ROLE_WITH_URLS: Final = _by_role(check_image_or_url)

@@ -47,6 +47,18 @@ class ToolJson:
 
 
 @dataclass(slots=True)
+class Citation:
+    """A citation of the text block that is open, as the client shall see it."""
+
+    content: dict[str, Any]
+
+
+@dataclass(slots=True)
+class BlockStop:
+    """The open block ends here, though the next delta may be of its kind. Most engines have no need of it."""
+
+
+@dataclass(slots=True)
 class Block:
     """A whole content block of a kind that has no deltas here (`redacted_thinking`, server-tool results, …)."""
 
@@ -65,16 +77,20 @@ class Usage:
 
 @dataclass(slots=True)
 class Finish:
-    """The engine is done. `stop_sequence` is the string that matched, when `stop_reason` says so."""
+    """The engine is done. `stop_sequence` is the string that matched, when `stop_reason` says so.
+
+    `details` are further fields of the answer as the client shall see them (`stop_details`, `container`).
+    """
 
     stop_reason: StopReason
     stop_sequence: str | None = None
+    details: dict[str, Any] | None = None
 
 
 class Misplaced(Exception):
     """A delta, or a verb of the service, that the grammar does not allow where it came: a bug of the engine or ours."""
 
 
-Delta = str | Thinking | Signature | ToolStart | ToolJson | Block | Usage | Finish
+Delta = str | Thinking | Signature | ToolStart | ToolJson | Citation | BlockStop | Block | Usage | Finish
 Batch = Delta | list[Delta]
 Deltas = Sequence[Delta]

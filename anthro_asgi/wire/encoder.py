@@ -21,7 +21,19 @@ from typing import Any, Final
 
 import orjson
 
-from .deltas import Batch, Block, Finish, Misplaced, Signature, Thinking, ToolJson, ToolStart, Usage
+from .deltas import (
+    Batch,
+    Block,
+    BlockStop,
+    Citation,
+    Finish,
+    Misplaced,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+)
 from .errors import ApiError
 from .lenient import dumps as json
 from .message import SIGNATURE, concluded, head, is_tool_use, merge_usage, usage_json
@@ -51,10 +63,12 @@ _CLOSE: Final[dict[State, tuple[str, ...]]] = {
 }
 _OPENERS: Final[dict[str, tuple[tuple[str, ...], State]]] = {
     "text": (("content_block_start", "text_delta"), TEXT),
+    "citation": (("content_block_start", "citations_delta"), TEXT),
     "thinking": (("content_block_start", "thinking_delta"), THINKING),
     "signature": (("content_block_start", "signature_delta"), SIGNED),
     "tool_start": (("content_block_start",), TOOL),
     "block": (("content_block_start", "content_block_stop"), IDLE),
+    "block_stop": ((), IDLE),
     "finish": (("message_delta", "message_stop"), DONE),
 }
 TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
@@ -67,6 +81,7 @@ TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
     **{(state, "ping"): (("ping",), state) for state in _CLOSE},
     **{(state, "error"): (("error",), DONE) for state in _CLOSE},
     (TEXT, "text"): (("text_delta",), TEXT),
+    (TEXT, "citation"): (("citations_delta",), TEXT),
     (THINKING, "thinking"): (("thinking_delta",), THINKING),
     (THINKING, "signature"): (("signature_delta",), SIGNED),
     (TOOL, "tool_json"): (("input_json_delta",), TOOL),
@@ -74,7 +89,9 @@ TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
 
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 _STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+_DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":%b'
 _CLOSE_DELTA: Final = b"}}\n\n"
+_SIGNATURE_DELTA: Final = b'"signature_delta","signature":'
 
 
 class StreamEncoder:
@@ -148,8 +165,11 @@ class StreamEncoder:
         if not text:
             self._empty_text = True  # matters only if nothing else comes
             return b""
-        opening = self._open("text", TEXT, b'{"type":"text","text":""}', b'"text_delta","text":')
-        return opening + self.text(text)
+        return self._open_text_block("text") + self.text(text)
+
+    def citation(self, delta: Citation) -> bytes:
+        opening = b"" if self._state is TEXT else self._open_text_block("citation")
+        return opening + self._extra(b'"citations_delta","citation":', delta.content)
 
     def thinking(self, delta: Thinking) -> bytes:
         if not delta.text:
@@ -163,7 +183,7 @@ class StreamEncoder:
             return b""
         opening = b"" if self._state is THINKING else self._open_thinking("signature")
         self._state = SIGNED
-        return opening + self._signature(delta.value)
+        return opening + self._extra(_SIGNATURE_DELTA, delta.value)
 
     def tool_start(self, delta: ToolStart) -> bytes:
         block = b'{"type":"tool_use","id":' + json(delta.id) + b',"name":' + json(delta.name) + b',"input":{}}'
@@ -175,6 +195,11 @@ class StreamEncoder:
         if self._state is not TOOL:
             raise self._misplaced("tool_json")
         return json(delta.fragment).join(self._frame) if delta.fragment else b""
+
+    def block_stop(self, _: BlockStop) -> bytes:
+        closing = self._close("block_stop")
+        self._state = IDLE
+        return closing
 
     def block(self, delta: Block) -> bytes:
         opening = self._open("block", IDLE, json(delta.content), b"")
@@ -210,13 +235,13 @@ class StreamEncoder:
             raise self._misplaced("finish")
         opening = b""
         if self._empty_text and self._index < 0:
-            opening = self._open("finish", TEXT, b'{"type":"text","text":""}', b"")
+            opening = self._open_text_block("finish")
         closing = self._close("finish")
         self._state = DONE
         if self.usage.output_tokens is None:
             self.usage.output_tokens = counted
         self.finish = finish = concluded(finish, self._tools)
-        delta = {"stop_reason": finish.stop_reason, "stop_sequence": finish.stop_sequence}
+        delta = {"stop_reason": finish.stop_reason, "stop_sequence": finish.stop_sequence, **(finish.details or {})}
         body = json({"type": "message_delta", "delta": delta, "usage": usage_json(self.usage)})
         return opening + closing + b"event: message_delta\ndata: " + body + b"\n\n" + _STOP_EVENT
 
@@ -226,15 +251,17 @@ class StreamEncoder:
         closing = self._close(verb)
         self._index += 1
         self._state = state
-        index = b"%d" % self._index
-        prefix = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%b,"delta":{"type":%b'
-        self._frame = (prefix % (index, delta), _CLOSE_DELTA)
+        self._frame = (_DELTA % (self._index, delta), _CLOSE_DELTA)
         return (
             closing
-            + b'event: content_block_start\ndata: {"type":"content_block_start","index":%b,"content_block":' % index
+            + b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":'
+            % self._index
             + block
             + b"}\n\n"
         )
+
+    def _open_text_block(self, verb: str) -> bytes:
+        return self._open(verb, TEXT, b'{"type":"text","text":""}', b'"text_delta","text":')
 
     def _open_thinking(self, verb: str) -> bytes:
         block = b'{"type":"thinking","thinking":"","signature":""}'
@@ -246,14 +273,14 @@ class StreamEncoder:
             return b""
         if state not in _CLOSE:
             raise self._misplaced(verb)
-        return (self._signature(SIGNATURE) if state is THINKING else b"") + self._block_stop()
+        return (self._extra(_SIGNATURE_DELTA, SIGNATURE) if state is THINKING else b"") + self._block_stop()
 
     def _block_stop(self) -> bytes:
         return b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index
 
-    def _signature(self, value: str) -> bytes:
-        body = b'{"type":"content_block_delta","index":%d,"delta":{"type":"signature_delta","signature":' % self._index
-        return b"event: content_block_delta\ndata: " + body + json(value) + _CLOSE_DELTA
+    def _extra(self, kind: bytes, value: object) -> bytes:
+        """A delta of another type than the open block's text goes by."""
+        return _DELTA % (self._index, kind) + json(value) + _CLOSE_DELTA
 
     def _misplaced(self, verb: str) -> Misplaced:
         return Misplaced(f"{verb} in state {self._state.name}")
@@ -265,6 +292,8 @@ _VERBS: Final[dict[type, Callable[[StreamEncoder, Any], bytes]]] = {
     Signature: StreamEncoder.signature,
     ToolStart: StreamEncoder.tool_start,
     ToolJson: StreamEncoder.tool_json,
+    Citation: StreamEncoder.citation,
+    BlockStop: StreamEncoder.block_stop,
     Block: StreamEncoder.block,
     Usage: StreamEncoder.note_usage,
     Finish: StreamEncoder.note_finish,

@@ -72,6 +72,7 @@ _COUNTS: Final[dict[str, Callable[[dict[str, Any]], int]]] = {
     "tool_use": _call,
     "tool_result": lambda block: _content(block.get("content")),
     "server_tool_use": _call,
-    **dict.fromkeys(SERVER_RESULTS, lambda block: _words(block["content"])),
+    "mcp_tool_use": _call,
+    **dict.fromkeys(SERVER_RESULTS, lambda block: _words(block.get("content"))),
     "tool_search_tool_result": _nothing,
 }

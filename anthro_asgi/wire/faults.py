@@ -9,6 +9,7 @@ from typing import Any
 
 from .lenient import MAX_DEPTH, is_shallow
 
+_TOO_LARGE = 2**64  # beyond what JSON libraries take for an integer
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 
@@ -62,7 +63,7 @@ def integer(container: dict[str, Any], key: str, low: int) -> int | None:
     value = container.get(key)
     if value is None:
         return None
-    if type(value) is not int:
+    if type(value) is not int or value >= _TOO_LARGE:
         raise Fault(key, "must be an integer")
     if value < low:
         raise Fault(key, f"must be {low} or more")

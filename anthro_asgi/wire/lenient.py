@@ -5,7 +5,9 @@ engine when a token ends there. One such character must not cost a conversation:
 decoders do. In-process engines cut texts there too, so writing knows the same mercy.
 """
 
+import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -18,6 +20,8 @@ _ESCAPE = re.compile(
     rb"|.)",  # every other escape is stepped over whole, so that an escaped backslash hides nothing
     re.DOTALL,
 )
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19  # the least that can go beyond 64 bit
 
 
 def loads(data: bytes) -> Any:
@@ -31,12 +35,28 @@ def loads(data: bytes) -> Any:
         return orjson.loads(mended)
 
 
+def loads_exactly(data: bytes) -> Any:
+    """As `loads`, but an integer beyond 64 bit stays what it is, where orjson makes a float of it."""
+    value = loads(data)
+    if _LONG_NUMBER in data.translate(_DIGITS_AS_ZERO):
+        with suppress(RecursionError, ValueError):  # more levels or digits than Python reads
+            return json.loads(_ESCAPE.sub(_mend, data))
+    return value
+
+
 def dumps(value: Any) -> bytes:
-    """`value` as JSON. Raises TypeError for anything but lone surrogates that orjson refuses."""
+    """`value` as JSON, also with lone surrogates, integers beyond 64 bit and more levels than orjson writes.
+
+    Raises TypeError for what is no JSON, and RecursionError for more levels than Python walks.
+    """
     try:
         return orjson.dumps(value)
     except TypeError:
-        return orjson.dumps(_all_mended(value))
+        value = _all_mended(value)
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def mended(text: str) -> str:

@@ -7,7 +7,19 @@ content; the tests hold them against each other.
 from collections.abc import Callable
 from typing import Any, Final
 
-from .deltas import Batch, Block, Delta, Finish, Misplaced, Signature, Thinking, ToolJson, ToolStart, Usage
+from .deltas import (
+    Batch,
+    Block,
+    BlockStop,
+    Citation,
+    Finish,
+    Misplaced,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+)
 from .lenient import mended
 from .repair import tool_input
 
@@ -61,7 +73,7 @@ def concluded(finish: Finish, has_tool_use: bool) -> Finish:
         reason = "tool_use"
     elif (reason == "tool_use" and not has_tool_use) or (reason == "stop_sequence" and not matched):
         reason = "end_turn"
-    return Finish(reason, matched if reason == "stop_sequence" else None)
+    return Finish(reason, matched if reason == "stop_sequence" else None, finish.details)
 
 
 def is_tool_use(block: dict[str, Any]) -> bool:
@@ -86,33 +98,46 @@ class MessageBuilder:
 
     def feed(self, batch: Batch) -> None:
         for delta in batch if type(batch) is list else (batch,):
-            self._take(delta)  # type: ignore[arg-type]
+            _TAKE[type(delta)](self, delta)
 
-    def _take(self, delta: Delta) -> None:
-        match delta:
-            case str():
-                self._piece("text", delta)
-            case Thinking(text):
-                self._piece("thinking", text)
-            case Signature(""):
-                pass
-            case Signature(value):
-                if self._open != "thinking":
-                    self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-                self._blocks[-1]["signature"] = value
-                self._close()
-            case ToolStart(identity, name):
-                self._begin("tool_use", {"type": "tool_use", "id": identity, "name": name, "input": {}})
-            case ToolJson(fragment):
-                if self._open != "tool_use":
-                    raise Misplaced("tool_json outside a tool_use block")
-                self._parts.append(fragment)
-            case Block(content):
-                self._begin("", content)
-            case Usage():
-                merge_usage(self.usage, delta)
-            case Finish():
-                self.finish = delta
+    def _text(self, text: str) -> None:
+        self._piece("text", text)
+
+    def _thinking(self, delta: Thinking) -> None:
+        self._piece("thinking", delta.text)
+
+    def _signature(self, delta: Signature) -> None:
+        if not delta.value:
+            return
+        if self._open != "thinking":
+            self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        self._blocks[-1]["signature"] = delta.value
+        self._close()
+
+    def _tool_start(self, delta: ToolStart) -> None:
+        self._begin("tool_use", {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}})
+
+    def _tool_json(self, delta: ToolJson) -> None:
+        if self._open != "tool_use":
+            raise Misplaced("tool_json outside a tool_use block")
+        self._parts.append(delta.fragment)
+
+    def _citation(self, delta: Citation) -> None:
+        if self._open != "text":
+            self._begin("text", {"type": "text", "text": ""})
+        self._blocks[-1].setdefault("citations", []).append(delta.content)
+
+    def _block_stop(self, _: BlockStop) -> None:
+        self._close()
+
+    def _block(self, delta: Block) -> None:
+        self._begin("", delta.content)
+
+    def _note_usage(self, usage: Usage) -> None:
+        merge_usage(self.usage, usage)
+
+    def _note_finish(self, finish: Finish) -> None:
+        self.finish = finish
 
     def _piece(self, kind: str, text: str) -> None:
         if not text:
@@ -163,6 +188,7 @@ class MessageBuilder:
         message["content"] = self._blocks
         message["stop_reason"] = finish.stop_reason
         message["stop_sequence"] = finish.stop_sequence
+        message.update(finish.details or {})
         return message
 
 
@@ -174,3 +200,17 @@ def _joined(parts: list[str]) -> str:
     except UnicodeEncodeError:
         return "".join(map(mended, parts))
     return joined
+
+
+_TAKE: Final[dict[type, Callable[[MessageBuilder, Any], None]]] = {
+    str: MessageBuilder._text,
+    Thinking: MessageBuilder._thinking,
+    Signature: MessageBuilder._signature,
+    ToolStart: MessageBuilder._tool_start,
+    ToolJson: MessageBuilder._tool_json,
+    Citation: MessageBuilder._citation,
+    BlockStop: MessageBuilder._block_stop,
+    Block: MessageBuilder._block,
+    Usage: MessageBuilder._note_usage,
+    Finish: MessageBuilder._note_finish,
+}

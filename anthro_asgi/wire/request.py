@@ -5,18 +5,22 @@ Messages and schemas stay the parsed dicts they came as: they are checked, never
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
-from .blocks import BY_ROLE, check_content
+from .blocks import BY_ROLE, BY_ROLE_WITH_URLS, Check, check_content
+from .client_tools import CLIENT_TOOLS
 from .errors import InvalidRequest, NotFound
 from .faults import Fault, integer, may, need, number, one_of, shallow
-from .lenient import loads
+from .lenient import loads_exactly
+from .rules import Rules
 
 MAX_MESSAGES = 100_000
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+# Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
+_BILLING_HEADER = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
 _ID_KEYS = {"tool_use": "id", "tool_result": "tool_use_id"}
 _GENERATION = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "stream"})
 _CHOICES = frozenset({"auto", "any", "none", "tool"})
@@ -52,7 +56,10 @@ class ThinkingConfig:
 
 @dataclass(slots=True)
 class MessagesRequest:
-    """A request that has passed validation. `engine_model` is what the engine is asked for, an alias resolved."""
+    """A request that has passed validation. `engine_model` is what the engine is asked for, an alias resolved.
+
+    `dropped` names the server tools that were left out, as the operator's rules want it.
+    """
 
     model: str
     max_tokens: int
@@ -69,19 +76,27 @@ class MessagesRequest:
     tool_choice: ToolChoice | None = None
     effort: str | None = None
     output_schema: dict[str, Any] | None = None
+    dropped: tuple[str, ...] = ()
     engine_model: str = ""
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The body as it came, for an engine that speaks Messages itself."""
 
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 
 
-def parse_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
-    """The request in `body`. `counting` is for `count_tokens`, where what is about generation is ignored (section 10).
+_RULES = Rules()
+
+
+def parse_request(body: bytes, *, counting: bool = False, rules: Rules = _RULES) -> MessagesRequest:
+    """The request in `body`, read by the operator's `rules`.
+
+    `counting` is for `count_tokens`, where what is about generation is ignored (section 10).
 
     Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
     """
     try:
-        raw = loads(body)
+        raw = loads_exactly(body)
     except orjson.JSONDecodeError as exc:
         raise InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}") from None
     if type(raw) is not dict:
@@ -90,25 +105,25 @@ def parse_request(body: bytes, *, counting: bool = False) -> MessagesRequest:
         raw = {key: value for key, value in raw.items() if key not in _GENERATION}
     try:
         _refuse_thread(raw)
-        return _request(raw, counting)
+        return _request(raw, counting, rules)
     except Fault as fault:
         raise InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.error_code) from None
 
 
-def _request(raw: dict[str, Any], counting: bool) -> MessagesRequest:
+def _request(raw: dict[str, Any], counting: bool, rules: Rules) -> MessagesRequest:
     model = need(raw, "model", str)
     if not model:
         raise Fault("model", "must not be empty")
     max_tokens = 1 if counting else integer(raw, "max_tokens", 1)
     if max_tokens is None:
         raise Fault("max_tokens", "required")
-    tools = _tools(raw)
+    tools, dropped = _tools(raw, rules)
     effort, output_schema = _output_config(raw)
     return MessagesRequest(
         model=model,
         max_tokens=max_tokens,
-        messages=_messages(raw),
-        system=_system(raw),
+        messages=_messages(raw, BY_ROLE_WITH_URLS if rules.pass_image_urls else BY_ROLE),
+        system=_system(raw, rules),
         temperature=number(raw, "temperature", 0, 2),
         top_p=number(raw, "top_p", 0, 1),
         top_k=integer(raw, "top_k", 0) or None,
@@ -120,6 +135,8 @@ def _request(raw: dict[str, Any], counting: bool) -> MessagesRequest:
         tool_choice=_tool_choice(raw, tools),
         effort=effort,
         output_schema=output_schema,
+        raw=raw,
+        dropped=dropped,
     )
 
 
@@ -132,7 +149,7 @@ def _refuse_thread(raw: dict[str, Any]) -> None:
 # messages
 
 
-def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
+def _messages(raw: dict[str, Any], checks: dict[str, dict[str, Check]]) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = need(raw, "messages", list)
     if not messages:
         raise Fault("messages", "must hold at least one message")
@@ -141,18 +158,18 @@ def _messages(raw: dict[str, Any]) -> list[dict[str, Any]]:
     called: set[str] = set()
     for index, message in enumerate(messages):
         try:
-            _message(message, called)
+            _message(message, checks, called)
         except Fault as fault:
             raise fault.within(f"messages.{index}") from None
     return messages
 
 
-def _message(message: Any, called: set[str]) -> None:
+def _message(message: Any, checks: dict[str, dict[str, Check]], called: set[str]) -> None:
     if type(message) is not dict:
         raise Fault("", "must be an object")
-    role = one_of(message, "role", BY_ROLE)
+    role = one_of(message, "role", checks)
     content = message.get("content")
-    check_content(content, BY_ROLE[role], f"a message of role {role}")
+    check_content(content, checks[role], f"a message of role {role}")
     if type(content) is list and role != "system":
         _pair_tools(content, called)
 
@@ -178,44 +195,58 @@ def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
         here.add((kind, identity))
 
 
-def _system(raw: dict[str, Any]) -> list[str]:
+def _system(raw: dict[str, Any], rules: Rules) -> list[str]:
     system = raw.get("system")
-    if system is None or system == "":
+    if system is None:
         return []
     if type(system) is str:
-        return [system]
+        system = [{"type": "text", "text": system}]
     if type(system) is not list:
         raise Fault("system", "must be a string or an array of text blocks")
     try:
         check_content(system, BY_ROLE["system"], "system")
     except Fault as fault:
         raise Fault(fault.path.replace("content", "system", 1), fault.reason) from None
+    if system and not rules.keep_billing_header and _BILLING_HEADER.fullmatch(system[0]["text"]):
+        raw["system"] = system = system[1:]
     return [block["text"] for block in system if block["text"]]
 
 
 # tools
 
 
-def _tools(raw: dict[str, Any]) -> list[Tool]:
-    tools = []
-    names = set()
+def _tools(raw: dict[str, Any], rules: Rules) -> tuple[list[Tool], tuple[str, ...]]:
+    """The tools, and the names of those that were dropped. What the rules change is changed in `raw` too."""
+    tools: dict[str, Tool] = {}
+    dropped: list[str] = []
+    kept = []
     for index, entry in enumerate(may(raw, "tools", list) or ()):
         try:
-            tool = _tool(entry)
-            if tool.name in names:
+            tool = _tool(entry, rules)
+            if tool is None:
+                dropped.append(may(entry, "name", str) or entry["type"])
+            elif tool.name in tools:
                 raise Fault("name", f"two tools have the name {tool.name!r}")
+            else:
+                tools[tool.name] = tool
+                kept.append(asdict(tool) if entry.get("type") in CLIENT_TOOLS else entry)
         except Fault as fault:
             raise fault.within(f"tools.{index}") from None
-        names.add(tool.name)
-        tools.append(tool)
-    return tools
+    if kept or dropped:
+        raw["tools"] = kept
+    return list(tools.values()), tuple(dropped)
 
 
-def _tool(entry: Any) -> Tool:
+def _tool(entry: Any, rules: Rules) -> Tool | None:
+    """The tool, None for one that is to be dropped."""
     if type(entry) is not dict:
         raise Fault("", "must be an object")
     kind = may(entry, "type", str)
+    if kind in CLIENT_TOOLS:
+        return _client_tool(entry, kind, rules)
     if kind is not None and kind != "custom":
+        if rules.drop_server_tools:
+            return None
         raise Fault("type", f"{kind!r:.80} is a server tool, which does not run here", "unsupported_tool_type")
     name = need(entry, "name", str)
     if _TOOL_NAME.fullmatch(name) is None:
@@ -224,6 +255,16 @@ def _tool(entry: Any) -> Tool:
     if schema is not None:
         shallow(entry, "input_schema")
     return Tool(name, may(entry, "description", str), schema)
+
+
+def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
+    """Refused, and never dropped, unless it is to be a function: an agent would be without its hands and not know."""
+    known = CLIENT_TOOLS[kind]
+    if not rules.client_tools_as_functions:
+        raise Fault("type", f"{kind!r} is a tool that only Anthropic's models know", "unsupported_tool_type")
+    if (may(entry, "name", str) or known.name) != known.name:
+        raise Fault("name", f"must be {known.name!r}")
+    return Tool(*known)
 
 
 def _tool_choice(raw: dict[str, Any], tools: list[Tool]) -> ToolChoice | None:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from tests.sse_grammar import Event, message_of, parse_events
+from anthro_asgi.wire.grammar import Event, message_of, parse_events
 
 TIMEOUT = 20.0  # seconds
 HELLO: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anthro_asgi.engines.chat import called
+from anthro_asgi.engines.chat import called, chat_messages
 from anthro_asgi.engines.dialects import LLAMACPP, SGLANG, VLLM, Dialect
 from tests.engines.asking import Json, assistant, chat, every_dialect, request, result, text, told, tool, use, user
 
@@ -110,7 +110,9 @@ def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
 def test_thinking_of_the_history_goes_where_the_engine_reads_it(dialect: Dialect) -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
     turn = told(assistant(thought, {"type": "redacted_thinking", "data": "x"}, "Yes."), user("b"), dialect=dialect)[0]
-    key = {"llamacpp": "reasoning_content", "sglang": "reasoning_content", "vllm": "reasoning"}.get(dialect.name)
+    keys = dict.fromkeys(("llamacpp", "sglang"), "reasoning_content")
+    keys |= dict.fromkeys(("vllm", "ollama", "sambanova"), "reasoning")
+    key = keys.get(dialect.name)
     assert turn == {"role": "assistant", "content": "Yes.", **({key: "Hm."} if key else {})}
 
 
@@ -144,6 +146,22 @@ def test_a_server_tools_error_is_told_and_a_pdfs_bytes_are_not() -> None:
 def test_a_server_tool_call_of_the_history_is_told() -> None:
     call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
     assert told(assistant("a", call, "b"), user("c"))[0]["content"] == 'a\n[web_search {"query":"q"}]\nb'
+
+
+def test_a_call_over_mcp_of_the_history_is_told_with_its_result() -> None:
+    call = {"type": "mcp_tool_use", "id": "m", "name": "find", "server_name": "s", "input": {"q": 1}}
+    answers = [{"type": "mcp_tool_result", "tool_use_id": "m", "content": "found"}, {"type": "mcp_tool_result"}]
+    answers[1]["tool_use_id"] = "n"
+    assert told(assistant(call, *answers), user("c"))[0]["content"] == '\n[find {"q":1}]\n\nfound\n'
+
+
+def test_an_image_by_address_is_passed_on_as_it_is() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    asked = request(user("a"))
+    asked.messages = [user(image), assistant(use("x")), user(result("x", [image]))]
+    part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    messages = chat_messages(asked, LLAMACPP)
+    assert messages[0]["content"] == messages[3]["content"] == [part]
 
 
 def test_the_ids_of_the_history_are_known() -> None:

@@ -91,6 +91,7 @@ def test_the_words_are_found_in_every_shape(said: bytes) -> None:
         b"<html><body>nginx 10.0.0.3</body></html>",
         b"\n <!DOCTYPE html>",
         b"\xef\xbb\xbf<html>",
+        b"<center>nginx</center>",
         body("<html>nginx"),
         b"Traceback (most recent call last):\n  x",
         body('  File "/a/b.py", line 1'),

@@ -280,8 +280,9 @@ async def test_a_status_stands_though_its_body_breaks_off() -> None:
 # connections
 
 
-async def test_a_connection_is_used_again_behind_done() -> None:
-    async with served(ANSWER) as (upstream, engine):
+@pytest.mark.parametrize("behind", [(), (len(ANSWER) - 5,)], ids=["with its end", "before its end"])
+async def test_a_connection_is_used_again_behind_done(behind: tuple[int, ...]) -> None:
+    async with served(fragmented(ANSWER, behind)) as (upstream, engine):
         for _ in range(3):
             await answer(engine)
             await upstream.until(lambda: "idle=1" in repr(engine))

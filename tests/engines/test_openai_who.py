@@ -5,9 +5,8 @@ import logging
 
 import pytest
 
-from anthro_asgi.engines import ModelInfo
-from anthro_asgi.engines import openai as module
-from anthro_asgi.engines.dialects import LLAMACPP, PLAIN
+from anthro_asgi.engines import ModelInfo, inquiry
+from anthro_asgi.engines.dialects import LLAMACPP, PLAIN, PROBES
 from anthro_asgi.engines.openai import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import ApiError, BadUpstream, InternalError, InvalidRequest, NotFound, UpstreamTimeout
@@ -56,12 +55,13 @@ async def test_an_engine_without_a_list_is_a_plain_one(status: int) -> None:
     async with served(json_answer(status, {}), ANSWER, dialect=None) as (upstream, engine):
         assert await engine.detect() is PLAIN
         await answer(engine)
-        assert len(upstream.requests) == 2, "it was asked once"
+        assert targets(upstream)[1:-1] == [f"GET {path}" for path, _ in PROBES], "it was asked once"
 
 
-async def test_an_engine_that_was_away_is_asked_anew_who_it_is() -> None:
+@pytest.mark.parametrize("broken", [CUT_SHORT, NOT_HTTP], ids=["broke off", "broke down"])
+async def test_an_engine_that_was_away_is_asked_anew_who_it_is(broken: bytes) -> None:
     other = json_answer(200, {"data": [{"id": "m", "owned_by": "llamacpp"}]})
-    async with served(MODELS, CUT_SHORT, other, ANSWER, dialect=None) as (upstream, engine):
+    async with served(MODELS, broken, other, ANSWER, dialect=None) as (upstream, engine):
         await engine.start()
         await failed(engine, BadUpstream)
         await answer(engine)
@@ -88,7 +88,7 @@ async def test_a_chosen_dialect_is_never_asked_for() -> None:
 
 
 async def test_a_list_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(inquiry, "_PATIENCE", 0.05)
 
     async def silent(wire: Wire) -> None:
         await wire.gone()

@@ -79,5 +79,5 @@ def _tools(said: Json) -> Json:
 
 
 def _tool(function: Json) -> Json:
-    tool = {key: function[key] for key in ("name", "description") if key in function}
-    return {**tool, "input_schema": function["parameters"]}
+    tool: Json = {"name": function["name"], "input_schema": function["parameters"]}
+    return tool | ({"description": function["description"]} if "description" in function else {})

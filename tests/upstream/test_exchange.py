@@ -216,6 +216,7 @@ async def test_an_exchange_that_ended_leaves_its_connection_for_the_next_even_un
             async with pool.exchange("GET", "/") as response:
                 await upstream.until(lambda response=response: " ended " in repr(response._connection))
             assert "idle=1 leased=0" in repr(pool)
+        assert await body_of(pool) == b"{}"
         assert upstream.accepted == 1
 
 

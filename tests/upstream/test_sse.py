@@ -45,6 +45,7 @@ def cut(stream: bytes, chance: random.Random) -> list[bytes]:
 
 
 PIECES = [
+    *(b"data: y\ndata: z\n\n", b"\n\n\n\n"),
     *(b"data: ", b"data:", b"data", b"dat", b": ping", b"event: x", b"id: 1", b"retry: 5", b"\xef\xbb\xbf", b" ", b":"),
     *(b"\n", b"\n", b"\n\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r\n", b'{"a":1}', b"[DONE]", b"x", b"\x00"),
     *("\u2028é🙂".encode(), b"data: y\n\n", b"data: y\n\n", b'data: {"b":2}\n\ndata: z\n\n', b"data: \n\n"),
@@ -61,6 +62,7 @@ def test_every_way_of_cutting_a_random_stream_gives_what_the_slow_parser_gives(s
         assert parsed([stream[i : i + 1] for i in range(len(stream))]) == expected, stream
         pieces = cut(stream, chance)
         assert parsed(pieces) == expected, pieces
+        assert parsed([b"\n", stream]) == oracle(b"\n" + stream), stream  # the short way is open after a first line
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -72,10 +74,11 @@ def test_the_bound_of_an_event_does_not_depend_on_how_the_stream_is_cut(seed: in
         limit = chance.randrange(1, 30)
         expected: list[bytes] | None
         try:
-            expected = oracle(stream, max_event=limit)
+            expected = oracle(b"\n" + stream, max_event=limit)
         except EventTooLarge:
             expected, refused = None, refused + 1
-        for pieces in ([stream], [stream[i : i + 1] for i in range(len(stream))], cut(stream, chance)):
+        stream = b"\n" + stream
+        for pieces in ([stream[:1], stream[1:]], [stream[i : i + 1] for i in range(len(stream))], cut(stream, chance)):
             try:
                 assert parsed(pieces, max_event=limit) == expected, (pieces, limit)
             except EventTooLarge:

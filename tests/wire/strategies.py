@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
+    BlockStop,
+    Citation,
     Delta,
     Finish,
     Signature,
@@ -95,6 +97,8 @@ def scripts(draw: st.DrawFn) -> list[Delta]:
         | st.builds(Thinking, TEXTS)
         | st.builds(Signature, st.sampled_from(["", "c2ln"]))
         | _BLOCKS
+        | st.just(BlockStop())
+        | st.builds(Citation, st.fixed_dictionaries({"type": st.just("page_location"), "cited_text": TEXTS}))
     )
     steps = draw(st.lists((single | _NOTES).map(lambda delta: [delta]) | _calls(), max_size=10))
     out: list[Delta] = []

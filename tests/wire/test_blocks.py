@@ -87,7 +87,10 @@ TAKEN: list[tuple[str, Json]] = [
     ("assistant", {"type": "redacted_thinking", "data": "x"}),
     ("assistant", {"type": "container_upload"}),
     ("assistant", {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}),
+    ("assistant", {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "w", "server_name": "s", "input": {}}),
     *[("assistant", {"type": kind, "tool_use_id": "srvtoolu_1", "content": {"a": 1}}) for kind in SERVER_RESULTS],
+    ("assistant", {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "content": "a", "is_error": True}),
+    ("assistant", {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1"}),
     *[("assistant", {"type": kind, "tool_use_id": "srvtoolu_1", "content": []}) for kind in SERVER_RESULTS],
     ("system", TEXT),
 ]
@@ -189,6 +192,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("assistant", {"type": "thinking", "thinking": "a", "signature": 1}, ".signature: must be a string"),
     # results of server tools
     ("assistant", {"type": "web_search_tool_result", "content": []}, ".tool_use_id: required"),
+    ("assistant", {"type": "mcp_tool_result"}, ".tool_use_id: required"),
+    ("assistant", {"type": "mcp_tool_result", "tool_use_id": "x", "content": 1}, ".content: must be an object or"),
+    ("assistant", {"type": "mcp_tool_use", "id": "x", "name": "y"}, ".input: required"),
     ("assistant", {"type": "web_search_tool_result", "tool_use_id": "x"}, ".content: required"),
     (
         "assistant",

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
+    BlockStop,
+    Citation,
     Delta,
     Finish,
     Misplaced,
@@ -23,8 +25,8 @@ from anthro_asgi.wire.deltas import (
 )
 from anthro_asgi.wire.encoder import TRANSITIONS, State, StreamEncoder
 from anthro_asgi.wire.errors import Overloaded
+from anthro_asgi.wire.grammar import FOLLOWS, check_stream, message_of, parse_events
 from anthro_asgi.wire.message import SIGNATURE
-from tests.sse_grammar import FOLLOWS, check_stream, message_of, parse_events
 from tests.wire.strategies import batches, examples, scripts
 
 ID = "msg_0123456789abcdefghij"
@@ -37,6 +39,8 @@ VERBS: dict[str, Callable[[StreamEncoder], bytes]] = {
     "signature": lambda encoder: encoder.feed(Signature("s")),
     "tool_start": lambda encoder: encoder.feed(ToolStart("toolu_1", "w")),
     "tool_json": lambda encoder: encoder.feed(ToolJson("{}")),
+    "citation": lambda encoder: encoder.feed(Citation({"type": "page_location"})),
+    "block_stop": lambda encoder: encoder.feed(BlockStop()),
     "block": lambda encoder: encoder.feed(Block({"type": "redacted_thinking", "data": "x"})),
     "finish": lambda encoder: encoder.end(7),
     "ping": lambda encoder: encoder.ping(),

@@ -20,10 +20,10 @@ from anthro_asgi.wire.deltas import (
     Usage,
 )
 from anthro_asgi.wire.encoder import StreamEncoder
+from anthro_asgi.wire.grammar import message_of, parse_events
 from anthro_asgi.wire.lenient import dumps
 from anthro_asgi.wire.message import SIGNATURE, MessageBuilder
 from anthro_asgi.wire.repair import tool_input
-from tests.sse_grammar import message_of, parse_events
 from tests.wire.strategies import Json, batches, examples, pieces, scripts
 
 ID = "msg_0123456789abcdefghij"

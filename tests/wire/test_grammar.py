@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.sse_grammar import FOLLOWS, Event, Grammar, GrammarError, check_stream, message_of, parse_events
+from anthro_asgi.wire.grammar import FOLLOWS, Event, Grammar, GrammarError, check_stream, message_of, parse_events
 
 Json = dict[str, Any]
 

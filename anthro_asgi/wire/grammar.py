@@ -59,7 +59,7 @@ FOLLOWS: dict[str, dict[str, str]] = {
 
 # Block type → its delta types → the delta's only other key.
 DELTAS: dict[str, dict[str, str]] = {
-    "text": {"text_delta": "text"},
+    "text": {"text_delta": "text", "citations_delta": "citation"},
     "thinking": {"thinking_delta": "thinking", "signature_delta": "signature"},
     "tool_use": {"input_json_delta": "partial_json"},
 }
@@ -109,9 +109,6 @@ def _event(index: int, frame: bytes) -> Event:
     if data.get("type") != name:
         raise GrammarError(index, f"the event is {name}, its data says {data.get('type')!r}")
     return Event(name, data)
-
-
-# ---------------------------------------------------------------------------------------------------- the machine
 
 
 class Grammar:
@@ -188,6 +185,9 @@ class Grammar:
         if key is None:
             self._fail(f"a {block} block takes no {kind}")
         self._keys(delta, "type", key)
+        if kind == "citations_delta":
+            self._text += str(self._object(delta, key))
+            return
         self._must(_text(delta[key]), f"{kind}.{key} is a string that is not empty")
         self._must(not self._signed, "nothing follows the signature in its block")
         self._signed = kind == "signature_delta"
@@ -340,6 +340,9 @@ def _fold(message: Json, data: Json) -> None:
         case "content_block_delta":
             delta = data["delta"]
             key = DELTAS[content[-1]["type"]][delta["type"]]
+            if key == "citation":
+                content[-1].setdefault("citations", []).append(delta[key])
+                return
             content[-1][{"partial_json": "input"}.get(key, key)] += delta[key]
         case "message_delta":
             message |= data["delta"]

@@ -1,0 +1,188 @@
+"""An upstream that serves the Messages API itself: asked in the client's own words, its stream watched and mended.
+
+The body goes up as it came, but for the model's name (an alias resolved), `stream` (always: only a stream can be
+cancelled), `stop_sequences` (matched here, since most such servers stop in silence and say `end_turn`), `thread`, which
+is this service's to answer, and an engine's own switch for thinking where it is known. What comes back is read as
+deltas, so its breaches of the contract end in `events` and in this service's encoder.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import orjson
+
+from ..upstream.errors import Broken, UpstreamError
+from ..upstream.origin import Origin
+from ..upstream.pool import Deadlines, Exchange, Pool
+from ..upstream.sse import EventTooLarge, SSEParser
+from ..wire.deltas import Delta
+from ..wire.errors import ApiError, BadUpstream, NotFound
+from ..wire.lenient import dumps
+from ..wire.request import MessagesRequest
+from . import ModelInfo
+from .catalogue import Catalogue, listed
+from .chat import add_thinking
+from .dialects import LLAMACPP, PLAIN, Dialect, recognise
+from .events import EventReader
+from .failures import failure
+from .inquiry import Answer, ask, lost
+
+_LONGEST_ERROR: Final = 64 * 1024  # bytes of an error body that are read
+_LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
+_KEPT_HERE: Final = ("stop_sequences", "thread")
+_HEADERS: Final = ((b"content-type", b"application/json"), (b"anthropic-version", b"2023-06-01"))
+_log = logging.getLogger(__name__)
+
+
+class AnthropicEngine:
+    """The Messages server at `origin`. `key` is sent as `x-api-key` and as a bearer token, since servers differ."""
+
+    def __init__(
+        self, origin: Origin, *, key: str | None = None, deadlines: Deadlines | None = None, limit: int = 1024
+    ) -> None:
+        self._origin = origin
+        self._pool = Pool(origin, limit=limit, deadlines=deadlines or Deadlines())
+        self._headers = list(_HEADERS)
+        if key is not None:
+            self._headers += [(b"x-api-key", key.encode()), (b"authorization", b"Bearer " + key.encode())]
+        self._target = origin.target("/messages")
+        self._catalogue = Catalogue(self._list)
+        self._dialect: Dialect | None = None
+
+    def __repr__(self) -> str:
+        return f"<AnthropicEngine {self._pool!r}>"
+
+    async def start(self) -> None:
+        """Asks the server who it is. One that is not up yet is asked again by the first request."""
+        try:
+            await self.detect()
+        except ApiError:
+            _log.warning("the engine does not answer yet")
+
+    async def stop(self) -> None:
+        await self._catalogue.close()
+        await self._pool.aclose()
+
+    async def detect(self) -> Dialect:
+        """Which engine it is, by its model list. Raises ApiError when it is not reachable."""
+        answer = await self._get_models()
+        told = recognise(answer.json() if answer.status == 200 else None, answer.server)
+        dialect = self._dialect = told or PLAIN
+        return dialect
+
+    async def is_messages_server(self) -> bool:
+        """Whether the model list has the shape of this API. Raises ApiError when the server is not reachable."""
+        answer = (await self._get_models()).json()
+        entries = answer.get("data") if isinstance(answer, dict) else None
+        return isinstance(entries, list) and any(
+            isinstance(entry, dict) and entry.get("type") == "model" for entry in entries
+        )
+
+    async def ready(self) -> bool:
+        try:
+            return (await self._get_models()).status < 500
+        except ApiError:
+            return False
+
+    async def models(self) -> list[ModelInfo]:
+        """The server's own list, kept for a while. Raises ApiError when none was ever had."""
+        return await self._catalogue.models()
+
+    async def _list(self) -> list[ModelInfo]:
+        answer = await self._get_models()
+        if answer.status != 200:
+            raise failure(answer.status, None, answer.body)
+        return listed(answer.json())
+
+    async def _get_models(self) -> Answer:
+        return await self._ask(self._origin.target("/models"))
+
+    async def _ask(self, target: str, body: bytes | None = None) -> Answer:
+        try:
+            return await ask(self._pool, target, self._headers[1:], body)
+        except (TimeoutError, UpstreamError) as exc:
+            raise self._lost(exc) from exc
+
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        """The server's own count. Raises NotImplementedError where it has none."""
+        body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_KEPT_HERE)}
+        answer = await self._ask(f"{self._target}/count_tokens", dumps({**body, "model": request.engine_model}))
+        if answer.status in (404, 405, 501):
+            raise NotImplementedError
+        counted = answer.json()
+        if answer.status != 200 or not isinstance(counted, dict) or type(counted.get("input_tokens")) is not int:
+            raise failure(answer.status, None, answer.body)
+        tokens: int = counted["input_tokens"]
+        return tokens
+
+    # one answer
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
+        """The answer, read by read. Raises ApiError."""
+        dialect = self._dialect or await self.detect()
+        may_call = request.tool_choice is None or request.tool_choice.type != "none"
+        body = dumps(_body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        reader = EventReader(_new_call_id, calls=may_call)
+        parser = SSEParser()
+        try:
+            async with self._pool.exchange("POST", self._target, self._headers, body) as response:
+                if response.status != 200:
+                    raise await _failure(response)
+                if b"json" in (response.header(b"content-type") or b""):
+                    yield _whole(await response.read_all(_LONGEST_ANSWER), reader)
+                else:
+                    while not reader.done and (data := await response.read()):
+                        deltas = reader.feed(parser.feed(data))
+                        if deltas:
+                            yield deltas
+                            reader.feed(())  # raises what came behind them
+                    yield reader.feed(parser.end())
+                response.done()
+        except (EventTooLarge, UpstreamError) as exc:
+            if not reader.finished:
+                raise self._lost(exc) from exc
+        yield reader.end()
+
+    def _lost(self, exc: UpstreamError | EventTooLarge | asyncio.TimeoutError) -> ApiError:
+        self._dialect = None
+        return lost(exc)
+
+
+def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> dict[str, Any]:
+    """What the server is asked. llama.cpp calls tools though the choice is none, unless it is given none."""
+    body = {key: value for key, value in request.raw.items() if key not in _KEPT_HERE}
+    if not keeps_tools:
+        del body["tools"], body["tool_choice"]
+    elif request.dropped:
+        body["tools"] = [tool for tool in body["tools"] if tool.get("name") not in request.dropped]
+    add_thinking(body, request, dialect)
+    return {**body, "model": request.engine_model, "stream": True}
+
+
+def _whole(body: bytes, reader: EventReader) -> list[Delta]:
+    """An answer that is one Message, though a stream was asked for, or an error with status 200."""
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise BadUpstream("the engine sent an answer that is not JSON") from None
+    return reader.message(message)
+
+
+async def _failure(response: Exchange) -> ApiError:
+    try:
+        body = await response.read_all(_LONGEST_ERROR)
+    except Broken:
+        body = b""  # the status has said enough
+    retry_after = response.header(b"retry-after")
+    _log.warning("upstream: status %d", response.status)
+    error = failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
+    if isinstance(error, NotFound) and body == b"":
+        return BadUpstream("the engine does not serve Messages")
+    return error
+
+
+def _new_call_id() -> str:
+    return f"toolu_{secrets.token_urlsafe(18)}"

@@ -1,0 +1,66 @@
+"""An upstream whose API nobody has named: chat completions, unless its model list is that of a Messages server.
+
+Engines that serve both are asked for chat completions, whose every peculiarity is known; see `dialects`.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from ..wire.deltas import Batch
+from ..wire.errors import ApiError
+from ..wire.request import MessagesRequest
+from . import ModelInfo
+from .anthropic import AnthropicEngine
+from .dialects import Dialect
+from .openai import OpenAIEngine
+
+
+class DetectedEngine:
+    """One of the two, from when the upstream first answers."""
+
+    def __init__(self, chat: OpenAIEngine, messages: AnthropicEngine) -> None:
+        self._chat = chat
+        self._messages = messages
+        self._chosen: OpenAIEngine | AnthropicEngine | None = None
+
+    def __repr__(self) -> str:
+        return f"<DetectedEngine {self._chosen!r}>"
+
+    async def _engine(self) -> OpenAIEngine | AnthropicEngine:
+        """The one it is. Raises ApiError while the upstream is not reachable."""
+        if self._chosen is None:
+            speaks_messages = await self._messages.is_messages_server()
+            self._chosen = self._messages if speaks_messages else self._chat
+        return self._chosen
+
+    async def start(self) -> None:
+        try:
+            engine: OpenAIEngine | AnthropicEngine = await self._engine()
+        except ApiError:
+            engine = self._chat  # which says that nobody answers yet
+        await engine.start()
+
+    async def stop(self) -> None:
+        await self._chat.stop()
+        await self._messages.stop()
+
+    async def detect(self) -> Dialect:
+        return await (await self._engine()).detect()
+
+    async def ready(self) -> bool:
+        return await (self._chosen or self._chat).ready()
+
+    async def models(self) -> list[ModelInfo]:
+        return await (self._chosen or self._chat).models()
+
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        return await (await self._engine()).count_tokens(request)
+
+    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        return self._first(request) if self._chosen is None else self._chosen.stream(request)
+
+    async def _first(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        engine = await self._engine()
+        async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                yield batch

@@ -1,0 +1,55 @@
+"""A short question to an engine, and its whole answer: what it is, what it has, how long a prompt is."""
+
+import asyncio
+import logging
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from ..upstream.errors import Broken, PoolExhausted, Timeout, UpstreamError
+from ..upstream.pool import Pool
+from ..upstream.request import Fields
+from ..upstream.sse import EventTooLarge
+from ..wire.errors import ApiError, BadUpstream, Overloaded, UpstreamTimeout
+
+_LONGEST: Final = 16 * 1024 * 1024  # bytes of an answer: the tokens of a prompt are told one by one
+_PATIENCE: Final = 10.0  # seconds: who asks for a list or a count is waiting for it
+_log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What an engine said. `server` is the header of that name."""
+
+    status: int
+    body: bytes
+    server: str = ""
+
+    def json(self) -> Any:
+        """The body's meaning; None when it is no JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+
+async def ask(pool: Pool, target: str, headers: Fields, body: bytes | None = None) -> Answer:
+    """GET `target`, or POST a JSON `body` to it. Raises UpstreamError, and TimeoutError after ten seconds."""
+    method = "GET" if body is None else "POST"
+    fields = [*headers] if body is None else [*headers, (b"content-type", b"application/json")]
+    async with asyncio.timeout(_PATIENCE), pool.exchange(method, target, fields, body or b"") as response:
+        whole = await response.read_all(_LONGEST)
+        return Answer(response.status, whole, (response.header(b"server") or b"").decode("latin-1"))
+
+
+def lost(exc: UpstreamError | EventTooLarge | TimeoutError) -> ApiError:
+    """What a client is told of an engine that is away, slow or broken. Who it is goes to the log."""
+    _log.warning("upstream: %s: %s", type(exc).__name__, exc)
+    if isinstance(exc, PoolExhausted):
+        return Overloaded("every connection to the engine is in use")
+    if isinstance(exc, TimeoutError) or (isinstance(exc, Timeout) and exc.phase != "connect"):
+        return UpstreamTimeout("the engine took too long")
+    if isinstance(exc, EventTooLarge):
+        return BadUpstream("the engine sent an event that is too large")
+    if isinstance(exc, Broken):
+        return BadUpstream("the connection to the engine broke")
+    return Overloaded("the engine is not reachable")
