@@ -14,11 +14,11 @@ class Watch:
     that comes from elsewhere passes through untouched. Enter it once the body has been read.
     """
 
-    __slots__ = ("_cancelling", "_left", "_receive", "_task", "_watcher")
+    __slots__ = ("_cancelling", "_receive", "_task", "_watcher", "left")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._left = False
+        self.left = False
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
@@ -30,7 +30,7 @@ class Watch:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._left = True
+        self.left = True
         self._task.cancel()
 
     async def __aexit__(
@@ -40,9 +40,9 @@ class Watch:
         try:
             await asyncio.wait((self._watcher,))  # also where a cancel that came too late is delivered
         except asyncio.CancelledError:
-            if not self._left:
+            if not self.left:
                 raise
-        if self._left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientLeft from None
 
 

@@ -18,7 +18,7 @@ from .engines import Engine
 from .presence import Pinger, Watch
 from .wire.deltas import Batch, Finish, Usage
 from .wire.encoder import State, StreamEncoder
-from .wire.errors import BadUpstream
+from .wire.errors import BadUpstream, Overloaded
 from .wire.lenient import dumps
 from .wire.message import MessageBuilder
 from .wire.request import MessagesRequest
@@ -55,12 +55,14 @@ class Reply:
         self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
         self._thoughts = _thought_filter(request, hide_thinking)
         self._filters = self._stops is not None or self._thoughts is not None
+        self._watch = Watch(call.receive)
+        self._opening = b""  # `message_start`, until it has been sent
         self._counted = 0  # deltas, for an engine that gives no usage
         self._time = asyncio.get_running_loop().time
         self._began = self._time()
 
     async def run(self) -> None:
-        async with Watch(self._call.receive):
+        async with self._watch:
             await (self._stream() if self._request.stream else self._whole())
 
     # one whole Message
@@ -87,18 +89,31 @@ class Reply:
         try:
             with Pinger(self._ping_interval, self._ping) as self._pinger:
                 async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
-                    last = await self._first(batches) or await self._pump(batches)
+                    last = await self._first(batches)
+                    if encoder.finish is None:
+                        last = await self._pump(batches)
                 await self._pinger.quiet()
             end = encoder.end(self._counted)
             assert encoder.finish is not None  # noqa: S101
             self._note_end(encoder.finish.stop_reason, encoder.usage)
             await self._send(last + end, more=False)
+        except asyncio.CancelledError:
+            if self._call.started and not self._watch.left:  # the server will wait no longer
+                await self._fail(Overloaded("the service is stopping"))
+            raise
         except Exception as exc:
             if isinstance(exc, ClientLeft) or not self._call.started:
                 raise
-            opening = encoder.start() if encoder.state is State.READY else b""  # a ping was about to
-            error = self._call.blame(exc)
-            await self._send(opening + encoder.error(error, self._call.request_id), more=False)
+            await self._fail(exc)
+
+    async def _fail(self, exc: Exception) -> None:
+        """Ends a stream that has begun with an `error` event."""
+        if self._encoder.state is State.DONE:
+            return
+        if self._encoder.state is State.READY:  # the head was on its way
+            self._opening = self._encoder.start()
+        error = self._call.blame(exc)
+        await self._send(self._encoder.error(error, self._call.request_id), more=False)
 
     async def _first(self, batches: AsyncIterator[Batch]) -> bytes:
         """Waits for the engine's first output and commits the stream; the last bytes if that was all there is."""
@@ -111,7 +126,9 @@ class Reply:
                 continue
             self._note_first()
             self._pinger.held = True
-            data = (b"" if self._call.started else await self._commit()) + encoder.feed(batch)
+            if not self._call.started:
+                await self._commit()
+            data = encoder.feed(batch)
             if encoder.finish is not None:
                 return data
             await self._send(data)
@@ -119,7 +136,9 @@ class Reply:
             return b""
         batch = self._ending()
         self._pinger.held = True
-        return (b"" if self._call.started else await self._commit()) + encoder.feed(batch)
+        if not self._call.started:
+            await self._commit()
+        return encoder.feed(batch)
 
     async def _pump(self, batches: AsyncIterator[Batch]) -> bytes:
         """Encodes and sends what the engine yields, one send a batch, until it has finished; what is still unsent."""
@@ -152,16 +171,18 @@ class Reply:
                 await asyncio.sleep(0)
         return encoder.feed(self._ending())
 
-    async def _commit(self) -> bytes:
-        """The head, and the bytes of `message_start`: from here on this is a stream."""
+    async def _commit(self) -> None:
+        """Sends the head, and has `message_start` go out with what is sent next: from here on this is a stream."""
         await self._call.start(200, _EVENT_STREAM, _STREAM_HEADERS)
-        return self._encoder.start()
+        self._opening = self._encoder.start()
 
     async def _ping(self) -> None:
-        opening = b"" if self._call.started else await self._commit()
-        await self._send(opening + self._encoder.ping())
+        if not self._call.started:
+            await self._commit()
+        await self._send(self._encoder.ping())
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
+        data, self._opening = self._opening + data, b""
         try:
             await self._call.send({"type": "http.response.body", "body": data, "more_body": more})
         except OSError as exc:

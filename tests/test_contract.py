@@ -375,9 +375,9 @@ ERRORS: Clauses = {
         *of("end_to_end/test_real_engine.py", "a_prompt_beyond_the_window_says_so_in_the_words_clients_compact_on"),
     ),
     "401": of("test_app.py", "without_a_valid_key_it_is_a_401"),
-    "404: path, model": (
+    "404: path, a model the engine does not know": (
         *of("test_app.py", "an_unknown_path_is_a_404_in_the_envelope"),
-        *of("replay/test_replay.py", "every_recorded_refusal_reaches_the_client_in_the_engines_words"),
+        *of("engines/test_who.py", "a_model_that_the_engine_does_not_have_is_not_found"),
     ),
     "405": of("test_app.py", "a_wrong_method_is_a_405_that_says_what_is_allowed"),
     "413, before it is read to the end": of(
@@ -436,8 +436,18 @@ DIALECTS: Clauses = {
         *of("engines/test_chat.py", "early_usage_is_asked_for_where_it_is_known"),
         *of("engines/test_dialects.py", "the_counts_come_early_where_an_engine_can_tell_them"),
     ),
-    "token counts": of("test_claude_code.py", "a_burst_of_24_counts_is_answered"),
-    "model list and limits": of("engines/test_openai_who.py", "a_recorded_model_list_is_told"),
+    "again when another took its place": of(
+        "engines/test_who.py", "another_engine_on_the_same_address_is_spoken_to_in_its_own_dialect"
+    ),
+    "token counts": of(
+        "engines/test_counting.py",
+        "a_recorded_count_is_the_recorded_usage_of_that_request",
+        "llamacpp_counts_the_request_as_it_stands",
+    ),
+    "model list and limits": (
+        *of("engines/test_openai_who.py", "a_recorded_model_list_is_told"),
+        *of("engines/test_catalogue.py", "a_window_is_known_by_name_or_because_there_is_only_one_model"),
+    ),
     "the window: never below what was asked and fits": of(
         "engines/test_windows.py",
         "what_fits_the_window_is_never_cut_beforehand",
@@ -455,6 +465,9 @@ MODELS: Clauses = {
         "aliases_rename_the_model_for_the_engine_and_not_for_the_client",
         "exact_aliases_are_listed_with_the_limits_of_what_they_stand_for",
     ),
+    "useful while the engine is down": of(
+        "engines/test_catalogue.py", "the_last_list_is_told_while_the_engine_is_away"
+    ),
     "limits of the real engine": of("end_to_end/test_real_engine.py", "the_models_are_the_engines_with_its_window"),
 }
 
@@ -464,8 +477,12 @@ COUNTING: Clauses = {
     ),
     "the same validation": of("wire/test_request.py", "counting_validates_everything_else"),
     "the count is usage.input_tokens": (
-        *of("end_to_end/test_real_engine.py", "tokens_are_counted_exactly_or_said_to_be_estimated"),
+        *of("engines/test_counting_real.py", "the_count_is_the_usage"),
         *of("test_claude_code.py", "a_burst_of_counts_on_the_real_engine_equals_its_usage"),
+    ),
+    "else by a tokenizer file": (
+        *of("engines/test_tokenizer.py", "texts_and_turns_are_counted", "tools_calls_and_results_are_counted"),
+        *of("test_counts.py", "the_best_count_is_given_and_marked_if_it_is_not_the_engines"),
     ),
     "else an estimate of everything, which says so": (
         *of("wire/test_estimate.py", "words_are_counted_wherever_they_stand", "system_and_tools_are_counted"),

@@ -368,3 +368,32 @@ async def test_a_whole_answer_has_no_pings_and_waits() -> None:
 def test_every_error_an_engine_may_raise_is_told_as_it_is() -> None:
     kinds = set(ApiError.__subclasses__())
     assert {kind.status for kind in kinds} == {400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 504, 529}
+
+
+@pytest.mark.parametrize("nonsense", [42, ToolJson("{}")], ids=repr)
+async def test_an_engine_that_begins_with_nonsense_still_gives_a_stream_by_the_grammar(nonsense: Any) -> None:
+    response = await Driver(app_of(nonsense)).request("POST", "/v1/messages", body=body(stream=True))
+    assert [event.type for event in parse_events(response.body)] == ["message_start", "error"]
+
+
+async def test_a_stream_the_server_cancels_ends_with_an_error_event() -> None:
+    async def engine(request: Any) -> AsyncIterator[str]:
+        yield "a"
+        await asyncio.Event().wait()
+
+    app = MessagesApp(engine)
+    task: asyncio.Task[Any] | None = None
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal task
+        task = asyncio.current_task()
+        with pytest.raises(asyncio.CancelledError):
+            await app(scope, receive, send)
+
+    async with Driver(served).open("POST", "/v1/messages", body=body(stream=True)) as exchange:
+        first = await exchange.chunk()
+        assert task is not None
+        task.cancel()
+        events = parse_events((first or b"") + await exchange.rest())
+    check_stream(events)
+    assert events[-1].data["error"]["type"] == "overloaded_error"

@@ -63,8 +63,12 @@ class Served:
         """What the engine was asked."""
         response = await self.post(**fields)
         assert response.status == 200, response.body
-        body: Json = json.loads(self.upstream.requests[-1].body)
-        return body
+        return self.chats[-1]
+
+    @property
+    def chats(self) -> list[Json]:
+        """The chat requests so far."""
+        return [json.loads(request.body) for request in self.upstream.requests if request.method == "POST"]
 
     async def refused(self, **fields: Any) -> str:
         response = await self.post(**fields)
@@ -76,7 +80,7 @@ class Served:
 @asynccontextmanager
 async def served(*answers: Answer, dialect: str = "openai", **options: str) -> AsyncIterator[Served]:
     async with ScriptedUpstream(*answers or (HELLO,)) as upstream:
-        line = {"upstream": upstream.url, "dialect": dialect, **options}
+        line = {"upstream": upstream.url, "upstream_api": "chat", "dialect": dialect, **options}
         settings = load_settings({name.replace("_", "-"): [value] for name, value in line.items()}, {})
         app = cli._app(cli._engine(settings), (), settings)
         yield Served(app, upstream)
@@ -119,7 +123,7 @@ async def test_client_tools_are_functions_of_the_engine_and_are_called_by_their_
         assert await service.content(tools=[BASH]) == [
             {"type": "tool_use", "id": "call_1", "name": "bash", "input": {"command": "ls"}}
         ]
-        (tool,) = json.loads(service.upstream.requests[-1].body)["tools"]
+        (tool,) = service.chats[-1]["tools"]
         assert tool["function"]["name"] == "bash"
         assert set(tool["function"]["parameters"]["properties"]) == {"command", "restart"}
         body = await service.asked(tools=[BASH], tool_choice={"type": "tool", "name": "bash"})
@@ -136,14 +140,14 @@ async def test_a_long_tool_name_is_shortened_for_the_engine_and_restored_for_the
     halves = (call(name[:30], ""), call(name[30:], '{"a":1}'))
     async with served(sse(*halves, chunk(None, "tool_calls"))) as service:
         assert [block["name"] for block in await service.content(tools=[{"name": LONG}])] == [LONG]
-        body = json.loads(service.upstream.requests[-1].body)
+        body = service.chats[-1]
     assert [tool["function"]["name"] for tool in body["tools"]] == [name]
 
 
 async def test_a_long_tool_name_goes_to_a_local_engine_as_it_is() -> None:
     async with served(sse(call(LONG), chunk(None, "tool_calls")), dialect="vllm") as service:
         assert [block["name"] for block in await service.content(tools=[{"name": LONG}])] == [LONG]
-        assert json.loads(service.upstream.requests[-1].body)["tools"][0]["function"]["name"] == LONG
+        assert service.chats[-1]["tools"][0]["function"]["name"] == LONG
 
 
 # what is said
@@ -188,7 +192,7 @@ async def test_integers_beyond_64_bit_reach_the_engine_as_they_are() -> None:
         driver = Driver(service.app)
         for path in ("/v1/messages", "/v1/messages/count_tokens"):
             assert (await driver.request("POST", path, body=body.replace(b"{}", schema))).status == 200
-        sent = json.loads(service.upstream.requests[0].body)
+        sent = service.chats[0]
     assert sent["tools"][0]["function"]["parameters"] == {"type": "integer", "maximum": huge}
     assert (await Driver(SIMULATED).request("POST", "/v1/messages", body=body.replace(b"{}", schema))).status == 200
 
@@ -330,7 +334,7 @@ async def test_headers_and_fields_of_any_beta_are_tolerated() -> None:
             "POST", "/v1/messages", query=b"beta=true", headers=headers, body=body
         )
         assert response.status == 200
-        assert not set(fields) & set(json.loads(service.upstream.requests[-1].body))
+        assert not set(fields) & set(service.chats[-1])
 
 
 async def test_a_thread_that_goes_on_is_a_404_so_that_the_sdk_replays_it() -> None:

@@ -30,7 +30,11 @@ _TOGETHER: Final = tuple(
         (r"context length is (?P<window>\d+) tokens.*?(?P<prompt>\d+) input tokens", 0),  # vLLM
         (r"context length is (?P<window>\d+) tokens.*?(?P<prompt>\d+) in the messages", 0),  # OpenAI, llama-cpp-python
         (r"context length is (?P<window>\d+) tokens.*?(?P<prompt>\d+) of text input", 0),  # OpenRouter
-        (r"prompt length \((?P<prompt>\d+)\).*?max_seq_len \((?P<window>\d+)\)", 0),  # TensorRT-LLM
+        (r"prompt length \((?P<prompt>\d+)[\d.]*\).*?max_seq_len \((?P<window>\d+)\)", 0),  # TensorRT-LLM
+        (
+            r"prompt is (?P<prompt>\d+) tokens long.*?maximum supported sequence length is\D+(?P<window>\d+)",
+            0,
+        ),  # SambaNova
         (r"max_new_tokens` must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs` tokens", 0),  # TGI
     )
 )

@@ -13,37 +13,32 @@ import orjson
 
 from ..wire import errors
 from ..wire.lenient import loads
+from .overflow import overflow
 
 _LONGEST: Final = 600  # characters of an engine's own words that a client gets to see
 _STACK: Final = re.compile(r'(?:^|\n)\s*(?:File "|Traceback |at )')
 _PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
 _MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
-_OVERFLOW: Final = tuple(
-    re.compile(pattern, re.DOTALL)
-    for pattern in (
-        r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<maximum>\d+) tokens\)",
-        r"The input \((?P<tokens>\d+) tokens\) is longer than the model's context length \((?P<maximum>\d+) tokens\)",
-        r"maximum context length is (?P<maximum>\d+) tokens.*?(?P<tokens>\d+) (?:input tokens|in the messages)",
-        r"maximum context length is (?P<maximum>\d+) tokens.*?messages resulted in (?P<tokens>\d+) tokens",
-        r"maximum context length of (?P<maximum>\d+) tokens.*?(?P<tokens>\d+) tokens from the input messages",
-        r"prompt is too long: (?P<tokens>\d+) tokens > (?P<maximum>\d+) maximum",
-    )
-)
 # llama.cpp answers 500 to an image, audio or video that its model cannot read, which is the client's mistake.
 _NO_SUCH_INPUT: Final = re.compile(r"\b(?:image|audio|video) input is not supported")
-_OVERFLOW_CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+# Some answer 400 for a model they do not have.
+_NO_SUCH_MODEL: Final = re.compile(
+    r"\b[Mm]odel\b[^.]{0,200}\b(?:not found|does not exist)|not a valid model|^Server is pinned to '"
+)
 
 
 def failure(status: int, retry_after: str | None, body: bytes) -> errors.ApiError:
     """The error for an answer with this status; the engine's own words where they are about the client's request."""
     message, code = _read(body)
     if status in (400, 413, 422, 500):
-        overflow = _overflow(message, code)
-        if overflow is not None:
-            return overflow
+        too_long = overflow(message, code)
+        if too_long is not None:
+            return too_long
         unreadable = _NO_SUCH_INPUT.search(message)
         if unreadable is not None:
             return errors.InvalidRequest(f"messages: {unreadable[0]} by this model")
+    if status == 400 and (code == "model_not_found" or _NO_SUCH_MODEL.search(message)):
+        status = 404
     make = _BY_STATUS.get(status)
     if make is None:
         make = _rejected if 400 <= status < 500 else _failed if status >= 500 else _nonsense
@@ -89,16 +84,6 @@ def _words(value: Any) -> str:
 def _trimmed(message: str) -> str:
     words = _MARKUP.split(_STACK.split(message, maxsplit=1)[0], maxsplit=1)[0]
     return _PATH.sub("…", words).strip()[:_LONGEST]
-
-
-def _overflow(message: str, code: str) -> errors.ContextTooLong | None:
-    for pattern in _OVERFLOW:
-        found = pattern.search(message)
-        if found is not None:
-            tokens, maximum = int(found["tokens"]), int(found["maximum"])
-            # a prompt that fills the window is refused too; one that leaves room asked for too long an answer
-            return errors.ContextTooLong(tokens, maximum) if tokens >= maximum else None
-    return errors.ContextTooLong(None, None) if code in _OVERFLOW_CODES else None
 
 
 # statuses

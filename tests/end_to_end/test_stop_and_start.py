@@ -71,9 +71,11 @@ def test_an_engine_that_comes_goes_and_comes_again_is_found_each_time(tmp_path: 
     engine = tmp_path / "engine.sock"
     with Service("--upstream", f"unix:{engine}") as service:
         assert_without_engine(service)
+        assert get(service.url, "/v1/models").status == 529
         with LlamaServer(uds=engine):
             assert_with_engine(service)
         assert_without_engine(service)
+        assert len(get(service.url, "/v1/models").json["data"]) == 1, "the last known list"
         with LlamaServer(uds=engine):
             assert_with_engine(service)
 
@@ -85,7 +87,6 @@ def assert_without_engine(service: Service) -> None:
         answer = ask(service.url, stream=stream)
         assert (answer.status, answer.json["error"]["type"]) == (529, "overloaded_error")
         assert int(answer.headers["retry-after"]) >= 1
-    assert get(service.url, "/v1/models").status == 529
 
 
 def assert_with_engine(service: Service) -> None:

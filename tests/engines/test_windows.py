@@ -106,6 +106,17 @@ async def test_a_prompt_that_does_not_fit_is_not_asked_again(engine_name: str, n
         assert len(asked(upstream)) == 1
 
 
+async def test_an_overflow_that_is_told_in_the_stream_is_one_too() -> None:
+    words = (
+        "This model's maximum context length is 1024 tokens. However, your prompt contains at least 1025 input tokens"
+    )
+    for began in ([], [{"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}]):
+        refused = sse(*began, {"error": {"message": words, "type": "BadRequestError", "code": 400}})
+        async with engine_over({CHAT: refused}, dialect="vllm") as (_, engine):
+            with pytest.raises(ContextTooLong, match="prompt is too long: 1025 tokens > 1024 maximum"):
+                await answer(engine, LONG)
+
+
 async def test_a_field_that_was_refused_is_not_sent_again_to_this_model() -> None:
     refused = recording("vllm-noreason", "06f_thinking_budget")
     thinking = request(thinking={"type": "enabled", "budget_tokens": 1024})
