@@ -102,6 +102,13 @@ def test_every_file_of_the_package_has_its_place_in_the_drawing() -> None:
         assert list((ROOT / "anthro_asgi").rglob(name)), f"{name} is drawn and is not there"
 
 
+def test_every_test_that_the_readme_names_is_there() -> None:
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", README))
+    assert len(named) > 10
+    assert {name for name in named if f"def {name}(" not in written} == set()
+
+
 def test_the_top_level_is_the_owners_card() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
         "\n"

@@ -7,6 +7,7 @@ same at every turn, which the engine's prefix cache lives on.
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from itertools import count
 
 _DIGEST = 4  # bytes; twice as many characters
 
@@ -25,13 +26,11 @@ def shortened(names: Iterable[str], longest: int | None) -> dict[str, str]:
     if longest is None:
         return {}
     known = dict.fromkeys(names)
-    taken = {name for name in known if len(name) <= longest}
+    taken = set(known)
     called: dict[str, str] = {}
     for name in known:
         if len(name) > longest:
-            called[name] = next(
-                own for salt in range(len(known) + 1) if (own := short(name, longest, salt)) not in taken
-            )
+            called[name] = next(own for salt in count() if (own := short(name, longest, salt)) not in taken)
             taken.add(called[name])
     return called
 

@@ -1,7 +1,9 @@
 """Names of tools, as long as an engine takes them and back."""
 
 import re
+from itertools import combinations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +43,15 @@ def test_a_short_name_that_another_tool_already_has_is_another() -> None:
         assert set(called) == {LONG}
         assert called[LONG] not in (other, LONG)
         assert len(called[LONG]) == 64
+
+
+def test_two_long_names_of_one_digest_get_two_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DIGEST", 1)
+    names = [f"the_same_beginning_{number}" for number in range(300)]
+    assert len({short(name, 12) for name in names}) < 257
+    pair = next(two for two in combinations(names, 2) if short(two[0], 12) == short(two[1], 12))
+    first, second = shortened(pair, 12).values()
+    assert first != second
 
 
 @settings(derandomize=True, deadline=None)

@@ -123,6 +123,14 @@ def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
     assert tags.feed("</think>") == ["</think>"]
 
 
+def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
+    tags = ThinkTags(opened=False)
+    for piece in ("<think>", "a", "</think>", "b"):
+        assert tags.feed("") == [""]
+        tags.feed(piece)
+    assert tags.feed("") == [""]
+
+
 def test_what_an_operator_says_of_an_engine_becomes_a_filter() -> None:
     assert tags_of("off", switched_off=False) is None
     for switched_off in (False, True):

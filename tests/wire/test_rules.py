@@ -227,6 +227,12 @@ def test_a_billing_header_with_anything_behind_it_stays(end: str) -> None:
     assert parse(Rules(), system=BILLING + end).system == [BILLING + end]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_billing_header_is_one_line(end: str) -> None:
+    two_lines = BILLING.replace("cli;", f"cli{end}Be kind;")
+    assert parse(Rules(), system=two_lines).system == [two_lines]
+
+
 def test_a_message_that_is_a_billing_header_stays() -> None:
     messages = [{"role": "system", "content": BILLING}, {"role": "user", "content": BILLING}]
     assert parse(Rules(), messages).messages == messages
@@ -246,6 +252,7 @@ def test_the_body_as_it_came_holds_what_the_rules_left_of_it() -> None:
     ]
     assert raw["system"] == texts("Be.")
     assert parse(DROPPING, tools=[SEARCH]).raw["tools"] == []
+    assert [tool["name"] for tool in parse(FUNCTIONS, tools=[LOOK, BASH]).raw["tools"]] == ["look", "bash"]
     untouched = parse(Rules(keep_billing_header=True), tools=[custom], system=BILLING).raw
     assert (untouched["tools"], untouched["system"]) == ([custom], BILLING)
     assert "tools" not in parse(Rules()).raw
@@ -254,19 +261,24 @@ def test_the_body_as_it_came_holds_what_the_rules_left_of_it() -> None:
 # numbers
 
 
-def test_integers_beyond_64_bit_stay_what_they_are_in_what_a_client_made() -> None:
-    huge = [2**64, -(2**63) - 1, 10**40]
-    raw = {
-        "model": "m",
-        "max_tokens": 9,
-        "messages": [
-            {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "b", "input": {"n": 0}}]}
-        ],
-        "tools": [{"name": "t", "input_schema": {"enum": ["HUGE"]}}],
-    }
-    numbers = ",".join(map(str, huge)).encode()
-    body = orjson.dumps(raw).replace(b'{"n":0}', b'{"n":[%b]}' % numbers).replace(b'"HUGE"', numbers)
-    request = parse_request(body)
-    assert request.messages[0]["content"][0]["input"]["n"] == huge
-    assert request.tools[0].input_schema == {"enum": huge}
-    assert {type(number) for number in request.messages[0]["content"][0]["input"]["n"]} == {int}
+@pytest.mark.parametrize(
+    "huge", [2**64, -(2**63) - 1, -(2**64), 10**40, 10**300], ids=["2^64", "-2^63-1", "-2^64", "10^40", "10^300"]
+)
+def test_an_integer_beyond_64_bit_stays_what_it_is_in_what_a_client_made(huge: int) -> None:
+    uses = [{"type": "tool_use", "id": "a", "name": "b", "input": {"n": "HUGE"}}]
+    tools = [{"name": "t", "input_schema": {"enum": ["HUGE"]}}]
+    messages = [{"role": "assistant", "content": uses}]
+    body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": messages, "tools": tools})
+    request = parse_request(body.replace(b'"HUGE"', b"%d" % huge))
+    assert request.messages[0]["content"][0]["input"] == {"n": huge}
+    assert request.tools[0].input_schema == {"enum": [huge]}
+    assert type(request.messages[0]["content"][0]["input"]["n"]) is int
+
+
+def test_text_full_of_digits_is_read_as_ever() -> None:
+    digits = "0123456789" * 9
+    said = r"\ud83d " + digits
+    body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": digits}]})
+    assert parse_request(body).messages == [{"role": "user", "content": digits}]
+    broken = body.replace(digits.encode(), said.encode())
+    assert parse_request(broken).messages == [{"role": "user", "content": f"\ufffd {digits}"}]
