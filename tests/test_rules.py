@@ -253,6 +253,18 @@ async def test_every_other_way_to_show_thinking_shows_it(display: str | None) ->
         assert await service.content(thinking={"type": "adaptive", "display": display}) == THOUGHT
 
 
+async def test_thinking_nobody_asked_for_is_shown_unless_it_is_to_be_hidden() -> None:
+    answer = sse(chunk(reasoning="Hm."), chunk("Yes"), chunk(None, "stop"))
+    disabled = {"type": "disabled", "display": "omitted"}
+    async with served(answer) as service:
+        assert await service.content(thinking={"type": "disabled"}) == THOUGHT
+        assert await service.content() == THOUGHT
+    async with served(answer, hide_thinking="true") as service:
+        assert await service.content(thinking=disabled) == THOUGHT[1:]
+        assert await service.content(thinking={"type": "adaptive"}) == THOUGHT
+        assert await service.content() == THOUGHT
+
+
 async def test_an_engines_own_signature_outlives_its_thinking() -> None:
     async def engine(request: Any) -> AsyncIterator[Any]:
         yield [Thinking("a"), Thinking("b")]

@@ -6,7 +6,6 @@ is this service's to answer, and an engine's own switch for thinking where it is
 deltas, so its breaches of the contract end in `events` and in this service's encoder.
 """
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -14,12 +13,12 @@ from typing import Any, Final
 
 import orjson
 
-from ..upstream.errors import Broken, UpstreamError
+from ..upstream.errors import UpstreamError
 from ..upstream.origin import Origin
-from ..upstream.pool import Deadlines, Exchange, Pool
+from ..upstream.pool import Deadlines, Pool
 from ..upstream.sse import EventTooLarge, SSEParser
 from ..wire.deltas import Delta
-from ..wire.errors import ApiError, BadUpstream, NotFound
+from ..wire.errors import ApiError, BadUpstream
 from ..wire.lenient import dumps
 from ..wire.request import MessagesRequest
 from . import ModelInfo
@@ -28,9 +27,8 @@ from .chat import add_thinking
 from .dialects import LLAMACPP, PLAIN, Dialect, recognise
 from .events import EventReader
 from .failures import failure
-from .inquiry import Answer, ask, lost
+from .inquiry import Answer, ask, discreet, lost, refuse
 
-_LONGEST_ERROR: Final = 64 * 1024  # bytes of an error body that are read
 _LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
 _KEPT_HERE: Final = ("stop_sequences", "thread")
 _HEADERS: Final = ((b"content-type", b"application/json"), (b"anthropic-version", b"2023-06-01"))
@@ -44,6 +42,7 @@ class AnthropicEngine:
         self, origin: Origin, *, key: str | None = None, deadlines: Deadlines | None = None, limit: int = 1024
     ) -> None:
         self._origin = origin
+        self._key = key
         self._pool = Pool(origin, limit=limit, deadlines=deadlines or Deadlines())
         self._headers = list(_HEADERS)
         if key is not None:
@@ -94,7 +93,7 @@ class AnthropicEngine:
     async def _list(self) -> list[ModelInfo]:
         answer = await self._get_models()
         if answer.status != 200:
-            raise failure(answer.status, None, answer.body)
+            raise discreet(failure(answer.status, None, answer.body), self._key)
         return listed(answer.json())
 
     async def _get_models(self) -> Answer:
@@ -114,7 +113,7 @@ class AnthropicEngine:
             raise NotImplementedError
         counted = answer.json()
         if answer.status != 200 or not isinstance(counted, dict) or type(counted.get("input_tokens")) is not int:
-            raise failure(answer.status, None, answer.body)
+            raise discreet(failure(answer.status, None, answer.body), self._key)
         tokens: int = counted["input_tokens"]
         return tokens
 
@@ -129,8 +128,7 @@ class AnthropicEngine:
         parser = SSEParser()
         try:
             async with self._pool.exchange("POST", self._target, self._headers, body) as response:
-                if response.status != 200:
-                    raise await _failure(response)
+                await refuse(response)
                 if b"json" in (response.header(b"content-type") or b""):
                     yield _whole(await response.read_all(_LONGEST_ANSWER), reader)
                 else:
@@ -141,12 +139,14 @@ class AnthropicEngine:
                             reader.feed(())  # raises what came behind them
                     yield reader.feed(parser.end())
                 response.done()
+        except ApiError as exc:
+            raise discreet(exc, self._key) from exc.__cause__
         except (EventTooLarge, UpstreamError) as exc:
             if not reader.finished:
                 raise self._lost(exc) from exc
         yield reader.end()
 
-    def _lost(self, exc: UpstreamError | EventTooLarge | asyncio.TimeoutError) -> ApiError:
+    def _lost(self, exc: UpstreamError | EventTooLarge | TimeoutError) -> ApiError:
         self._dialect = None
         return lost(exc)
 
@@ -169,19 +169,6 @@ def _whole(body: bytes, reader: EventReader) -> list[Delta]:
     except orjson.JSONDecodeError:
         raise BadUpstream("the engine sent an answer that is not JSON") from None
     return reader.message(message)
-
-
-async def _failure(response: Exchange) -> ApiError:
-    try:
-        body = await response.read_all(_LONGEST_ERROR)
-    except Broken:
-        body = b""  # the status has said enough
-    retry_after = response.header(b"retry-after")
-    _log.warning("upstream: status %d", response.status)
-    error = failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
-    if isinstance(error, NotFound) and body == b"":
-        return BadUpstream("the engine does not serve Messages")
-    return error
 
 
 def _new_call_id() -> str:

@@ -14,10 +14,11 @@ from typing import Any, Final
 import orjson
 
 from ..wire.deltas import Delta, Finish, StopReason, Thinking, Usage
-from ..wire.errors import ApiError, BadUpstream
+from ..wire.errors import BadUpstream
 from ..wire.lenient import loads
 from .calls import CallQueue
 from .failures import failure_in_stream
+from .reader import Reader
 from .think import ThinkTags
 
 DONE: Final = b"[DONE]"
@@ -31,7 +32,7 @@ _REASONS: Final[dict[str, StopReason]] = {
 }
 
 
-class ChatReader:
+class ChatReader(Reader):
     """Reads one answer. `stops` are the client's stop sequences; `new_id` makes ids for calls that have none, or one of
     those that are `taken` by the calls of the history. `names` are those that a tool has for the engine, where they are
     not its own. `tags` finds thinking in the text.
@@ -43,7 +44,6 @@ class ChatReader:
         "_cached",
         "_calls",
         "_counted",
-        "_failed",
         "_finish",
         "_modern",
         "_output",
@@ -64,12 +64,12 @@ class ChatReader:
         names: Mapping[str, str] | None = None,
         tags: ThinkTags | None = None,
     ) -> None:
+        super().__init__()
         self._stops = frozenset(stops)
         self._calls = CallQueue(new_id, taken, names)
         self._tags = tags
         self._payload = b""  # the chunk that is being read
         self._finish: Finish | None = None
-        self._failed: ApiError | None = None  # and not yet raised
         self._modern = False  # the engine speaks `tool_calls`
         self._refused = False
         self._prompt: int | None = None  # tokens, the cached ones too
@@ -80,21 +80,7 @@ class ChatReader:
 
     @property
     def finished(self) -> bool:
-        """The engine has given a finish reason: whatever happens to the connection now, the answer is whole."""
         return self._finish is not None
-
-    def feed(self, payloads: Iterable[bytes]) -> list[Delta]:
-        """What these events say. An error behind words waits for the next call, however the reads fell."""
-        if self._failed is not None:
-            raise self._failed
-        out: list[Delta] = []
-        try:
-            self._read(payloads, out)
-        except ApiError as exc:
-            if not out:
-                raise
-            self._failed = exc
-        return out
 
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
@@ -114,12 +100,8 @@ class ChatReader:
                 if self._finish is None:
                     raise BadUpstream("the engine sent a chunk of an unknown shape") from None
 
-    def end(self) -> list[Delta]:
-        """What is left once the body is over. Raises BadUpstream when the engine never finished."""
-        if self._failed is not None:
-            raise self._failed
-        if self._finish is None:
-            raise BadUpstream("the engine broke off before it had finished")
+    def _rest(self) -> list[Delta]:
+        assert self._finish is not None  # noqa: S101
         out: list[Delta] = []
         self._end_text(out)
         out += self._calls.release(all_of_it=True)

@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import orjson
 
-from ..wire import errors
 from ..wire.deltas import Block, BlockStop, Citation, Delta, Finish, Signature, StopReason, Thinking, Usage
+from ..wire.errors import BadUpstream
 from ..wire.lenient import loads
 from ..wire.repair import tool_input
 from .calls import CallQueue
 from .failures import failure
+from .reader import Reader
 
 _REASONS: Final[dict[str, StopReason]] = {
     "end_turn": "end_turn",
@@ -43,58 +44,40 @@ _STATUS: Final = {
 }
 
 
-class EventReader:
+class EventReader(Reader):
     """Reads one answer. `calls` is False where the client allowed none: those that are made anyway are passed over.
 
     Raises ApiError for what the server reports in the stream, BadUpstream for nonsense.
     """
 
     def __init__(self, new_id: Callable[[], str], *, calls: bool = True) -> None:
+        super().__init__()
         self._calls = CallQueue(new_id)
         self._may_call = calls
         self._open: object = None  # the index of the block whose delta came last
         self._whole: dict[object, dict[str, Any]] = {}  # blocks being gathered, by index
         self._pieces: dict[object, str] = {}  # of their input, by index
         self._finish: Finish | None = None
-        self._failed: errors.ApiError | None = None  # and not yet raised
         self.done = False  # `message_stop` was read
 
     @property
     def finished(self) -> bool:
-        """A stop reason was given: whatever happens to the connection now, the answer is whole."""
         return self._finish is not None
 
-    def feed(self, payloads: Iterable[bytes]) -> list[Delta]:
-        """What these events say. An error behind words waits for the next call, however the reads fell."""
-        if self._failed is not None:
-            raise self._failed
-        out: list[Delta] = []
-        try:
-            for payload in payloads:
-                self._read(payload, out)
-        except errors.ApiError as exc:
-            if not out:
-                raise
-            self._failed = exc
-        return out
+    def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
+        for payload in payloads:
+            try:
+                event = loads(payload)
+                take = _TAKE.get(event["type"])
+                if take is not None:
+                    take(self, event, out)
+            except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError):
+                raise BadUpstream("the engine sent an event of an unknown shape") from None
+            if self._calls.busy:
+                out += self._calls.release()
 
-    def _read(self, payload: bytes, out: list[Delta]) -> None:
-        try:
-            event = loads(payload)
-            take = _TAKE.get(event["type"])
-            if take is not None:
-                take(self, event, out)
-        except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError):
-            raise errors.BadUpstream("the engine sent an event of an unknown shape") from None
-        if self._calls.busy:
-            out += self._calls.release()
-
-    def end(self) -> list[Delta]:
-        """What is left once the body is over. Raises BadUpstream when the server never finished."""
-        if self._failed is not None:
-            raise self._failed
-        if self._finish is None:
-            raise errors.BadUpstream("the engine broke off before it had finished")
+    def _rest(self) -> list[Delta]:
+        assert self._finish is not None  # noqa: S101
         return [*self._calls.release(all_of_it=True), self._finish]
 
     def message(self, message: dict[str, Any]) -> list[Delta]:

@@ -1,4 +1,4 @@
-"""A short question to an engine, and its whole answer: what it is, what it has, how long a prompt is."""
+"""Asking an engine: a short question and its whole answer, and what a client is told when there is none."""
 
 import asyncio
 import logging
@@ -7,12 +7,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ..upstream.errors import Broken, PoolExhausted, Timeout, UpstreamError
-from ..upstream.pool import Pool
+from ..upstream.pool import Exchange, Pool
 from ..upstream.request import Fields
 from ..upstream.sse import EventTooLarge
 from ..wire.errors import ApiError, BadUpstream, Overloaded, UpstreamTimeout
+from .failures import failure
 
 _LONGEST: Final = 16 * 1024 * 1024  # bytes of an answer: the tokens of a prompt are told one by one
+_LONGEST_ERROR: Final = 64 * 1024  # bytes of an error body that are read
 _PATIENCE: Final = 10.0  # seconds: who asks for a list or a count is waiting for it
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,33 @@ async def ask(pool: Pool, target: str, headers: Fields, body: bytes | None = Non
     async with asyncio.timeout(_PATIENCE), pool.exchange(method, target, fields, body or b"") as response:
         whole = await response.read_all(_LONGEST)
         return Answer(response.status, whole, (response.header(b"server") or b"").decode("latin-1"))
+
+
+async def refuse(response: Exchange) -> None:
+    """Raises ApiError for an answer whose status says that it is none."""
+    if response.status == 200:
+        return
+    try:
+        body = await response.read_all(_LONGEST_ERROR)
+    except Broken:
+        body = b""  # the status has said enough
+    retry_after = response.header(b"retry-after")
+    _log.warning("upstream: status %d", response.status)
+    raise failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
+
+
+def discreet(error: ApiError, key: str | None) -> ApiError:
+    """The same error, its notes sent to the log, and without the key: an engine may have said it back."""
+
+    def without_key(words: str) -> str:
+        return words if key is None else words.replace(key, "…")
+
+    notes, error.__notes__ = getattr(error, "__notes__", []), []
+    for note in notes:
+        _log.warning("upstream: %s", without_key(note))
+    error.message = without_key(error.message)
+    error.args = (error.message,)
+    return error
 
 
 def lost(exc: UpstreamError | EventTooLarge | TimeoutError) -> ApiError:

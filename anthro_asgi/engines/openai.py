@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from ..upstream.errors import Broken, PoolExhausted, UpstreamError
+from ..upstream.errors import PoolExhausted, UpstreamError
 from ..upstream.origin import Origin
 from ..upstream.pool import Deadlines, Exchange, Pool
 from ..upstream.sse import EventTooLarge, SSEParser
@@ -31,12 +31,11 @@ from .chunks import ChatReader
 from .counting import Counter
 from .dialects import DIALECTS, Dialect
 from .failures import failure
-from .inquiry import Answer, ask, lost
+from .inquiry import Answer, ask, discreet, lost, refuse
 from .names import restored
 from .think import Tags, tags_of
 from .who import AWAY, Who
 
-_LONGEST_ERROR: Final = 64 * 1024  # bytes of an error body that are read
 _LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
 _TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
 _SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
@@ -125,12 +124,12 @@ class OpenAIEngine:
         try:
             return await self._counter.count(self._body(request, dialect), dialect)
         except ApiError as exc:
-            raise self._discreet(exc) from exc.__cause__
+            raise discreet(exc, self._key) from exc.__cause__
 
     async def _listed(self) -> list[ModelInfo]:
         answer = await self._list_models()
         if answer.status != 200:
-            raise self._discreet(failure(answer.status, None, answer.body))
+            raise discreet(failure(answer.status, None, answer.body), self._key)
         return listed(answer.json())
 
     async def _list_models(self) -> Answer:
@@ -169,7 +168,7 @@ class OpenAIEngine:
             begun = False
             try:
                 async with self._pool.exchange("POST", self._target, self._stream_headers, encode(body)) as response:
-                    await _refuse(response)
+                    await refuse(response)
                     if _is_whole(response):
                         yield reader.feed([await response.read_all(_LONGEST_ANSWER)])
                     else:
@@ -184,7 +183,7 @@ class OpenAIEngine:
             except ApiError as exc:
                 instead = await self._instead(request, body, exc) if left and not begun else None
                 if instead is None:
-                    raise self._discreet(exc) from exc.__cause__
+                    raise discreet(exc, self._key) from exc.__cause__
                 body = instead
                 continue
             except (EventTooLarge, UpstreamError) as exc:
@@ -256,18 +255,6 @@ class OpenAIEngine:
             self._forget()
         return lost(exc)
 
-    def _discreet(self, error: ApiError) -> ApiError:
-        """The same error, its notes sent to the log, and without the key: an engine may have said it back."""
-        notes, error.__notes__ = getattr(error, "__notes__", []), []
-        for note in notes:
-            _log.warning("upstream: %s", self._without_key(note))
-        error.message = self._without_key(error.message)
-        error.args = (error.message,)
-        return error
-
-    def _without_key(self, words: str) -> str:
-        return words if self._key is None else words.replace(self._key, "…")
-
 
 def _is_whole(response: Exchange) -> bool:
     """Whether the engine answers with one completion, though a stream was asked for: it is read as a single chunk."""
@@ -283,19 +270,6 @@ async def _tail(response: Exchange, parser: SSEParser, reader: ChatReader) -> li
             while not reader.done and (data := await response.read()):
                 out += reader.feed(parser.feed(data))
     return out + reader.feed(parser.end())
-
-
-async def _refuse(response: Exchange) -> None:
-    """Raises ApiError for an answer that is none."""
-    if response.status == 200:
-        return
-    try:
-        body = await response.read_all(_LONGEST_ERROR)
-    except Broken:
-        body = b""  # the status has said enough
-    retry_after = response.header(b"retry-after")
-    _log.warning("upstream: status %d", response.status)
-    raise failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
 
 
 def _new_call_id() -> str:

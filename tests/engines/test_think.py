@@ -199,3 +199,4 @@ def test_an_engine_that_tells_its_reasoning_apart_is_believed(opened: bool) -> N
 
 def test_a_refusal_is_text() -> None:
     assert content(chunk({"content": "<think>a"}), chunk({"refusal": "No."})) == [Thinking("a"), "No."]
+    assert content(chunk({"content": "<think>a</th"}), chunk({"refusal": "No."})) == [Thinking("a</th"), "No."]

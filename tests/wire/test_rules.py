@@ -252,7 +252,7 @@ def test_the_body_as_it_came_holds_what_the_rules_left_of_it() -> None:
     ]
     assert raw["system"] == texts("Be.")
     assert parse(DROPPING, tools=[SEARCH]).raw["tools"] == []
-    assert [tool["name"] for tool in parse(FUNCTIONS, tools=[LOOK, BASH]).raw["tools"]] == ["look", "bash"]
+    assert [tool.get("type") for tool in parse(FUNCTIONS, tools=[LOOK, BASH]).raw["tools"]] == [None, None]
     untouched = parse(Rules(keep_billing_header=True), tools=[custom], system=BILLING).raw
     assert (untouched["tools"], untouched["system"]) == ([custom], BILLING)
     assert "tools" not in parse(Rules()).raw
