@@ -69,6 +69,7 @@ class Reply:
 
     async def _whole(self) -> None:
         builder = MessageBuilder(*self._identity(), self._estimate)
+        turn = 0
         async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 self._note_first()
@@ -76,6 +77,9 @@ class Reply:
                 builder.feed(self._passing(batch))
                 if builder.finish is not None:
                     break
+                turn += 1
+                if turn % _TURN == 0:
+                    await asyncio.sleep(0)
             else:
                 builder.feed(self._ending())
         message = builder.message(self._counted)
@@ -123,6 +127,7 @@ class Reply:
             self._counted += len(batch) if type(batch) is list else 1
             batch = self._passing(batch)
             if not self._opens(batch):
+                await asyncio.sleep(0)  # as below, where it is seldom
                 continue
             self._note_first()
             self._pinger.held = True
@@ -156,6 +161,9 @@ class Reply:
                 data = encoder.feed(self._passing(batch) if self._filters else batch)
             if encoder.finish is not None:
                 return data
+            turn += 1
+            if turn % _TURN == 0:
+                await asyncio.sleep(0)
             if not data:
                 continue
             if pinger.busy:
@@ -166,9 +174,6 @@ class Reply:
             except OSError as exc:
                 raise ClientLeft from exc
             pinger.sent()
-            turn += 1
-            if turn % _TURN == 0:
-                await asyncio.sleep(0)
         return encoder.feed(self._ending())
 
     async def _commit(self) -> None:

@@ -260,13 +260,20 @@ async def test_a_client_that_leaves_before_the_first_output_closes_the_engine() 
         await closed.wait()
 
 
-async def test_an_engine_that_never_waits_does_not_keep_a_lost_client_alive() -> None:
-    async def engine(request: Any) -> AsyncIterator[str]:
-        while True:
-            yield "a"
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("first", ["a", "", Thinking("hidden")], ids=["text", "nothing", "hidden"])
+async def test_an_engine_that_never_waits_does_not_keep_a_lost_client_alive(first: Any, stream: bool) -> None:
+    begun = asyncio.Event()
 
-    async with Driver(MessagesApp(engine)).open("POST", "/v1/messages", body=body(stream=True)) as exchange:
-        await exchange.chunk()
+    async def engine(request: Any) -> AsyncIterator[Any]:
+        while True:
+            begun.set()
+            yield first
+
+    app = MessagesApp(engine, hide_thinking=True)
+    asked = body(stream=stream, thinking={"type": "disabled"})
+    async with Driver(app).open("POST", "/v1/messages", body=asked) as exchange:
+        await begun.wait()
         exchange.disconnect()
 
 
