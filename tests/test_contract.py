@@ -391,7 +391,11 @@ ERRORS: Clauses = {
         "compressed_bodies_are_read",
         "a_small_bomb_is_a_413",
     ),
-    "429, with retry-after": of("engines/test_openai.py", "a_status_becomes_its_error_with_retry_after"),
+    "429, with retry-after": of(
+        "engines/test_openai.py",
+        "a_status_becomes_its_error_with_retry_after",
+        "an_engines_advice_on_asking_again_is_passed_on",
+    ),
     "500: upstream 500": of("replay/test_replay.py", "every_recorded_failure_is_told_without_the_engines_words"),
     "500: our credential": of("end_to_end/test_tls.py", "a_key_the_engine_refuses_is_our_fault_and_shown_to_nobody"),
     "502": of("engines/test_openai.py", "an_answer_that_is_none_or_breaks_off_is_an_error"),

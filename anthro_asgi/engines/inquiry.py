@@ -15,6 +15,7 @@ from .failures import failure
 
 _LONGEST: Final = 16 * 1024 * 1024  # bytes of an answer: the tokens of a prompt are told one by one
 _LONGEST_ERROR: Final = 64 * 1024  # bytes of an error body that are read
+_ADVICE: Final = (b"retry-after-ms", b"x-should-retry")  # what SDKs heed beside `retry-after`
 _PATIENCE: Final = 10.0  # seconds: who asks for a list or a count is waiting for it
 _log = logging.getLogger(__name__)
 
@@ -51,9 +52,16 @@ async def refuse(response: Exchange) -> None:
         body = await response.read_all(_LONGEST_ERROR)
     except Broken:
         body = b""  # the status has said enough
-    retry_after = response.header(b"retry-after")
     _log.warning("upstream: status %d", response.status)
-    raise failure(response.status, None if retry_after is None else retry_after.decode("latin-1"), body)
+    error = failure(response.status, _told(response, b"retry-after"), body)
+    advice = ((name.decode(), _told(response, name)) for name in _ADVICE)
+    error.headers += tuple((name, told) for name, told in advice if told is not None)
+    raise error
+
+
+def _told(response: Exchange, name: bytes) -> str | None:
+    value = response.header(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def discreet(error: ApiError, key: str | None) -> ApiError:

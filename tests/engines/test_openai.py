@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from anthro_asgi import MessagesApp
 from anthro_asgi.engines import openai as module
 from anthro_asgi.engines.openai import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
@@ -25,6 +26,7 @@ from anthro_asgi.wire.errors import (
     UpstreamTimeout,
 )
 from anthro_asgi.wire.request import MessagesRequest
+from tests.driver import Driver
 from tests.engines.asking import request, use, user
 from tests.replay import cases
 from tests.scripted import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
@@ -264,6 +266,16 @@ async def test_a_status_becomes_its_error_with_retry_after(status: int, kind: ty
         assert error.headers == ((("retry-after", "7"),) if kind in (RateLimited, Overloaded) else ())
         await failed(engine, kind)
         assert upstream.accepted == 1, "the connection was good for another request"
+
+
+@pytest.mark.parametrize("when", ["7", "Wed, 21 Oct 2026 07:28:00 GMT"], ids=["seconds", "a date"])
+async def test_an_engines_advice_on_asking_again_is_passed_on(when: str) -> None:
+    advice = (("retry-after", when), ("retry-after-ms", "250"), ("x-should-retry", "true"))
+    async with served(json_answer(429, {"error": {"message": "words"}}, advice)) as (_, engine):
+        body = b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}'
+        response = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=body)
+    assert response.status == 429
+    assert tuple((name, response.header(name)) for name, _ in advice) == advice
 
 
 async def test_a_recorded_overflow_reaches_the_client_in_its_words() -> None:
