@@ -237,7 +237,7 @@ INPUTS = st.one_of(
 CALLS = st.lists(st.tuples(INPUTS, st.booleans()), min_size=1, max_size=4)
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, deadline=None, max_examples=200)
 @given(calls=CALLS, seed=st.integers(0, 1 << 32))
 def test_any_interleaving_comes_out_whole_and_in_order(calls: list[tuple[str, bool]], seed: int) -> None:
     """Against a model that only remembers: what began when, and what was said for it."""

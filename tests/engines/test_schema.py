@@ -578,7 +578,7 @@ GARBAGE = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=250, deadline=None, derandomize=True)
 @given(GARBAGE)
 def test_no_schema_is_so_broken_that_it_raises(schema: Any) -> None:
     example(schema, Random(0))

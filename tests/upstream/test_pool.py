@@ -235,7 +235,7 @@ async def test_an_exchange_cancelled_at_any_of_its_steps_gives_its_slot_back(
 
 
 @both
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 async def test_a_random_walk_of_asking_cancelling_and_leaving_loses_no_slot(parser: ParserFactory, seed: int) -> None:
     chance = random.Random(seed)
 
