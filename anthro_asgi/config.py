@@ -120,7 +120,11 @@ class Settings:
         "Engine", "false", SWITCH, "seeded text on a clock, no model: so it is when no engine is named"
     )
     upstream: str | None = _row(
-        "Engine", None, URL, "engine with an OpenAI-compatible API: http://…, https://… or unix:/path", commands=BOTH
+        "Engine",
+        None,
+        URL,
+        "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path",
+        commands=BOTH,
     )
     engine: str | None = _row(
         "Engine", None, matching("MODULE:ATTR", r"[\w.]+:[\w.]+", "is not module:attr"), "engine written in Python"
