@@ -305,7 +305,7 @@ async def test_ids_and_cache_marks_do_not_count_and_a_string_is_one_text_block()
 
 def nested(key: str) -> dict[str, Any]:
     block: dict[str, Any] = {"type": "text", "text": "deep"}
-    for _ in range(900):
+    for _ in range(5_000):
         block = {"type": "tool_use", "id": "t", "name": "n", key: {"v": block} if key == "input" else block}
     return block
 
