@@ -11,14 +11,12 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import orjson
-
 from ..upstream.errors import UpstreamError
 from ..upstream.origin import Origin
 from ..upstream.pool import Deadlines, Pool
 from ..upstream.sse import EventTooLarge, SSEParser
 from ..wire.deltas import Delta
-from ..wire.errors import ApiError, BadUpstream
+from ..wire.errors import ApiError
 from ..wire.lenient import dumps
 from ..wire.request import MessagesRequest
 from . import ModelInfo
@@ -27,7 +25,7 @@ from .chat import add_thinking
 from .dialects import LLAMACPP, PLAIN, Dialect, recognise
 from .events import EventReader
 from .failures import failure
-from .inquiry import Answer, ask, discreet, lost, refuse
+from .inquiry import Answer, ask, discreet, is_whole, lost, refuse
 
 _LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
 _KEPT_HERE: Final = ("stop_sequences", "thread")
@@ -129,8 +127,8 @@ class AnthropicEngine:
         try:
             async with self._pool.exchange("POST", self._target, self._headers, body) as response:
                 await refuse(response)
-                if b"json" in (response.header(b"content-type") or b""):
-                    yield _whole(await response.read_all(_LONGEST_ANSWER), reader)
+                if is_whole(response):
+                    yield reader.whole(await response.read_all(_LONGEST_ANSWER))
                 else:
                     while not reader.done and (data := await response.read()):
                         deltas = reader.feed(parser.feed(data))
@@ -155,20 +153,9 @@ def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> d
     """What the server is asked. llama.cpp calls tools though the choice is none, unless it is given none."""
     body = {key: value for key, value in request.raw.items() if key not in _KEPT_HERE}
     if not keeps_tools:
-        del body["tools"], body["tool_choice"]
-    elif request.dropped:
-        body["tools"] = [tool for tool in body["tools"] if tool.get("name") not in request.dropped]
+        body = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
     add_thinking(body, request, dialect)
     return {**body, "model": request.engine_model, "stream": True}
-
-
-def _whole(body: bytes, reader: EventReader) -> list[Delta]:
-    """An answer that is one Message, though a stream was asked for, or an error with status 200."""
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise BadUpstream("the engine sent an answer that is not JSON") from None
-    return reader.message(message)
 
 
 def _new_call_id() -> str:

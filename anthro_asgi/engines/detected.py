@@ -3,6 +3,7 @@
 Engines that serve both are asked for chat completions, whose every peculiarity is known; see `dialects`.
 """
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -13,6 +14,8 @@ from . import ModelInfo
 from .anthropic import AnthropicEngine
 from .dialects import Dialect
 from .openai import OpenAIEngine
+
+_log = logging.getLogger(__name__)
 
 
 class DetectedEngine:
@@ -34,11 +37,13 @@ class DetectedEngine:
         return self._chosen
 
     async def start(self) -> None:
+        """Asks the upstream which it is. One that is not up yet is asked again by the first request."""
         try:
-            engine: OpenAIEngine | AnthropicEngine = await self._engine()
+            engine = await self._engine()
         except ApiError:
-            engine = self._chat  # which says that nobody answers yet
-        await engine.start()
+            _log.warning("the engine does not answer yet")
+        else:
+            await engine.start()
 
     async def stop(self) -> None:
         await self._chat.stop()

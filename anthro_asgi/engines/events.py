@@ -10,7 +10,7 @@ numbers and closes them; ids of messages, pings, missing keys and shapes of erro
 - a stream that ends without a stop reason broke off. After one, nothing more is needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import orjson
@@ -66,28 +66,28 @@ class EventReader(Reader):
 
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
-            try:
-                event = loads(payload)
+            self._events([_parsed(payload)], out)
+
+    def _events(self, events: Iterable[Any], out: list[Delta]) -> None:
+        try:
+            for event in events:
                 take = _TAKE.get(event["type"])
                 if take is not None:
                     take(self, event, out)
-            except (orjson.JSONDecodeError, AttributeError, LookupError, TypeError):
-                raise BadUpstream("the engine sent an event of an unknown shape") from None
-            if self._calls.busy:
-                out += self._calls.release()
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise BadUpstream("the engine sent an event of an unknown shape") from None
+        if self._calls.busy:
+            out += self._calls.release()
 
     def _rest(self) -> list[Delta]:
         assert self._finish is not None  # noqa: S101
         return [*self._calls.release(all_of_it=True), self._finish]
 
-    def message(self, message: dict[str, Any]) -> list[Delta]:
-        """A whole Message, from a server that does not stream, as its events would say it."""
-        events: list[dict[str, Any]] = [{"type": "message_start", "message": message}]
-        for index, block in enumerate(message["content"]):
-            events.append({"type": "content_block_start", "index": index, "content_block": block})
-            events.append({"type": "content_block_stop", "index": index})
-        events.append({"type": "message_delta", "delta": message, "usage": message.get("usage")})
-        return self.feed(map(orjson.dumps, events))
+    def whole(self, body: bytes) -> list[Delta]:
+        """One Message, or an error, in answer to a stream: read as its events would say it."""
+        out: list[Delta] = []
+        self._events(_told_as_events(_parsed(body)), out)
+        return out
 
     # events
 
@@ -176,6 +176,24 @@ class EventReader(Reader):
             self._calls.text(delta)
         else:
             out.append(delta)
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return loads(payload)
+    except orjson.JSONDecodeError:
+        raise BadUpstream("the engine sent what is not JSON") from None
+
+
+def _told_as_events(message: Any) -> Iterator[dict[str, Any]]:
+    if message.get("type") == "error":
+        yield message
+        return
+    yield {"type": "message_start", "message": message}
+    for index, block in enumerate(message["content"]):
+        yield {"type": "content_block_start", "index": index, "content_block": block}
+        yield {"type": "content_block_stop", "index": index}
+    yield {"type": "message_delta", "delta": message, "usage": message.get("usage")}
 
 
 def _number(index: Any) -> int | None:

@@ -59,6 +59,12 @@ async def refuse(response: Exchange) -> None:
     raise error
 
 
+def is_whole(response: Exchange) -> bool:
+    """Whether the engine answers with one JSON value, though a stream was asked for."""
+    kind = (response.header(b"content-type") or b"").lower()
+    return b"json" in kind and b"event-stream" not in kind
+
+
 def _told(response: Exchange, name: bytes) -> str | None:
     value = response.header(name)
     return None if value is None else value.decode("latin-1")

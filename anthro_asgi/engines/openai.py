@@ -31,7 +31,7 @@ from .chunks import ChatReader
 from .counting import Counter
 from .dialects import DIALECTS, Dialect
 from .failures import failure
-from .inquiry import Answer, ask, discreet, lost, refuse
+from .inquiry import Answer, ask, discreet, is_whole, lost, refuse
 from .names import restored
 from .think import Tags, tags_of
 from .who import AWAY, Who
@@ -169,7 +169,7 @@ class OpenAIEngine:
             try:
                 async with self._pool.exchange("POST", self._target, self._stream_headers, encode(body)) as response:
                     await refuse(response)
-                    if _is_whole(response):
+                    if is_whole(response):
                         yield reader.feed([await response.read_all(_LONGEST_ANSWER)])
                     else:
                         while not reader.finished and (data := await response.read()):
@@ -254,12 +254,6 @@ class OpenAIEngine:
         if not isinstance(exc, PoolExhausted):
             self._forget()
         return lost(exc)
-
-
-def _is_whole(response: Exchange) -> bool:
-    """Whether the engine answers with one completion, though a stream was asked for: it is read as a single chunk."""
-    kind = (response.header(b"content-type") or b"").lower()
-    return b"json" in kind and b"event-stream" not in kind
 
 
 async def _tail(response: Exchange, parser: SSEParser, reader: ChatReader) -> list[Delta]:

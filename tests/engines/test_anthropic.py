@@ -218,7 +218,35 @@ async def test_a_whole_message_in_answer_to_a_stream_is_read() -> None:
     assert message["usage"] == {"input_tokens": 1, "output_tokens": 2}
 
 
+async def test_no_choice_among_no_tools_is_no_mishap() -> None:
+    """llama.cpp is given no tools when none may be called; there may have been none."""
+    listed = json_answer(200, {"data": [{"id": "m", "type": "model", "owned_by": "llamacpp"}]})
+    answer = sse(events(start(), block(0, type="text", text="hello"), stop(0), *end()))
+
+    async def by_path(wire: Wire) -> None:
+        await wire.send(listed if wire.target.endswith("/models") else answer)
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = AnthropicEngine(Origin.parse(upstream.url))
+        message = await both(Driver(MessagesApp(engine)), tool_choice={"type": "none"})
+        await engine.stop()
+    assert message["content"] == [{"type": "text", "text": "hello"}]
+
+
 # errors
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_with_status_200_is_still_that_error(stream: bool) -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    async with relaying(json_answer(200, error)) as (driver, _):
+        assert (await post(driver, stream=stream)).status == 529
+
+
+@pytest.mark.parametrize("nonsense", [[], {}, "no", {"type": "message"}, {"type": "message", "content": [1]}], ids=str)
+async def test_json_that_is_no_message_is_a_bad_upstream(nonsense: Any) -> None:
+    async with relaying(json_answer(200, nonsense)) as (driver, _):
+        assert (await post(driver)).status == 502
 
 
 @pytest.mark.parametrize(
