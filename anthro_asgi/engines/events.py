@@ -100,16 +100,17 @@ class EventReader(Reader):
         if kind == "text" or kind == "thinking":
             self._open = index
             if block.get(kind):
-                self._say(block[kind] if kind == "text" else Thinking(block[kind]), out)
+                words = _words(block[kind])
+                self._say(words if kind == "text" else Thinking(words), out)
             if kind == "thinking" and block.get("signature"):
-                self._say(Signature(block["signature"]), out)
+                self._say(Signature(_words(block["signature"])), out)
             for citation in block.get("citations") or ():
                 self._say(Citation(citation), out)
         elif kind == "tool_use":
             if not self._may_call:
                 return
             given = orjson.dumps(block["input"]).decode() if block.get("input") else ""
-            self._calls.call(_number(index), block["id"], block["name"], given)
+            self._calls.call(_number(index), _words(block["id"]), _words(block["name"]), given)
         else:
             self._whole[index] = {**block}
 
@@ -120,16 +121,16 @@ class EventReader(Reader):
             self._gather(index, delta)
         elif kind == "text_delta":
             self._open = index
-            self._say(delta["text"], out)
+            self._say(_words(delta["text"]), out)
         elif kind == "thinking_delta":
             self._open = index
-            self._say(Thinking(delta["thinking"]), out)
+            self._say(Thinking(_words(delta["thinking"])), out)
         elif kind == "signature_delta":
             if delta["signature"] and self._open == index:
-                self._say(Signature(delta["signature"]), out)
+                self._say(Signature(_words(delta["signature"])), out)
         elif kind == "input_json_delta":
             if self._may_call:
-                self._calls.call(_number(index), None, None, delta["partial_json"])
+                self._calls.call(_number(index), None, None, _words(delta["partial_json"]))
         elif kind == "citations_delta":
             self._say(Citation(delta["citation"]), out)
 
@@ -194,6 +195,12 @@ def _told_as_events(message: Any) -> Iterator[dict[str, Any]]:
         yield {"type": "content_block_start", "index": index, "content_block": block}
         yield {"type": "content_block_stop", "index": index}
     yield {"type": "message_delta", "delta": message, "usage": message.get("usage")}
+
+
+def _words(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _number(index: Any) -> int | None:

@@ -268,6 +268,26 @@ async def test_an_overflow_is_said_in_the_words_clients_act_on() -> None:
     assert response.json()["error"]["message"] == "prompt is too long: 2314 tokens > 1024 maximum"
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        delta(0, "text_delta", text=None),
+        delta(0, "thinking_delta", thinking=7),
+        delta(0, "signature_delta", signature=[1]),
+        delta(0, "input_json_delta", partial_json={}),
+        block(0, type="tool_use", id=1, name="f"),
+        block(0, type="text", text=["no"]),
+        {"type": "content_block_delta"},
+        {"type": []},
+    ],
+    ids=str,
+)
+async def test_an_event_of_the_wrong_shape_is_a_bad_upstream(nonsense: dict[str, Any]) -> None:
+    body = b"data: " + orjson.dumps(nonsense) + b"\n\n"
+    async with relaying(sse(events(start(), block(0, type="text", text="")) + body + events(*end()))) as (driver, _):
+        assert (await post(driver)).status == 502
+
+
 @pytest.mark.parametrize("cut", [1, 3])
 async def test_a_stream_that_breaks_off_is_an_error(cut: int) -> None:
     datas = [start(), block(0, type="text", text=""), delta(0, "text_delta", text="one"), stop(0), *end()][:cut]
