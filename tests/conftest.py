@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import FakeClockLoop
 from tests.fixtures_llama import llama as llama
 
 
@@ -23,7 +24,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 async def _run(test: Any) -> None:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    await test
+    # a test that waits for what never comes is red, and not a suite that hangs; on a fake clock, hours are cheap
+    async with asyncio.timeout(24 * 3600 if isinstance(asyncio.get_running_loop(), FakeClockLoop) else 60):
+        await test
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks left running: {left}"
     assert not complaints, f"the event loop complained: {complaints}"
