@@ -16,7 +16,7 @@ from typing import Final
 from .call import Call, ClientLeft
 from .engines import Engine
 from .presence import Pinger, Watch
-from .wire.deltas import Batch, Finish, Usage
+from .wire.deltas import Batch, Finish, Usage, each
 from .wire.encoder import State, StreamEncoder
 from .wire.errors import BadUpstream, Overloaded
 from .wire.lenient import dumps
@@ -198,7 +198,7 @@ class Reply:
     def _opens(self, batch: Batch) -> bool:
         """Whether there is output in the batch. Counts and empty texts are only noted: the engine may still fail."""
         output = False
-        for delta in batch if type(batch) is list else (batch,):
+        for delta in each(batch):
             if isinstance(delta, Usage) or delta == "":
                 self._encoder.feed(delta)
             else:

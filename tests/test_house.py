@@ -17,7 +17,10 @@ PURE = [
     or name
     in {
         f"engines/{noun}.py"
-        for noun in ("chat", "chunks", "calls", "failures", "dialects", "history", "names", "think")
+        for noun in (
+            *("chat", "chunks", "calls", "failures", "dialects", "frames", "history", "names", "splice", "think"),
+            "usage",
+        )
     }
 ] + ["upstream/sse.py"]
 IMPURE = {"asyncio", "time", "random", "secrets", "socket", "ssl", "select", "threading", "os"}

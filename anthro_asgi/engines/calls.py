@@ -12,9 +12,11 @@ Nothing is reordered, merged or lost; what waits is only what could not be sent 
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ..wire.deltas import Delta, ToolJson, ToolStart
 
+_LOOK = 64  # pieces that may wait to be looked at, so that a long call does not keep them all
 _STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
 
@@ -57,6 +59,17 @@ class Call:
             self._unsent.clear()
         return out
 
+    def go_on(self, arguments: str) -> ToolJson:
+        """The same as `grow` and `release`, for a call that was announced and has nothing waiting."""
+        self._unread.append(arguments)
+        if len(self._unread) > _LOOK:
+            self._look()
+        return ToolJson(arguments)
+
+    @property
+    def going_on(self) -> bool:
+        return self._announced and not self._unsent
+
     def stop(self) -> None:
         """The engine says that no more will come."""
         self._stopped = True
@@ -64,8 +77,11 @@ class Call:
     @property
     def whole(self) -> bool:
         """Whether the arguments are all there: the engine said so, or they are an object, an array, a string of one."""
-        if self._stopped:
-            return True
+        if not self._stopped:
+            self._look()
+        return self._stopped or self._whole
+
+    def _look(self) -> None:
         text = "".join(self._unread)
         # a backslash at the very end waits for what it escapes
         self._unread = ["\\"] if (len(text) - len(text.rstrip("\\"))) % 2 else []
@@ -79,7 +95,6 @@ class Call:
             else:
                 self._depth += 1 if mark in "{[" else -1
                 self._whole = self._depth == 0
-        return self._whole
 
 
 class CallQueue:
@@ -124,6 +139,14 @@ class CallQueue:
         self._by_key[key] = self._last = call
         if index is not None and identity is not None:
             self._by_key[identity] = call  # the next piece may leave out the index
+
+    def going_on(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
+        """What takes further arguments that come as this piece did, if they go straight to the client."""
+        function = entry.get("function") or entry
+        call = self._last
+        if function.get("name") or call is None or list(self._queue) != [call] or not call.going_on:
+            return None
+        return call.go_on if entry.get("id") in (None, "", call.said) else None
 
     def _is_another(self, call: Call, key: object, identity: str | None, name: str | None, arguments: str) -> bool:
         """Whether a piece under a known key begins a new call: a new id, or a name where a call is already whole.

@@ -4,7 +4,8 @@ A reader is fed the payloads of events as they arrive and told when the body is 
 given a finish reason: `[DONE]` alone, or the end of the body, is no finish, and an answer that broke off is an error.
 What comes after the finish is read for its usage only.
 
-Editors: the hot path is a chunk with one choice and nothing in its delta but `content`.
+This is the slow and obvious way, in which every chunk is parsed. In front of it stands `splice`, which hands over what
+goes on and on without parsing it (`say`, `passed`); tests hold the two against each other.
 """
 
 import json
@@ -20,6 +21,7 @@ from .calls import CallQueue
 from .failures import failure_in_stream
 from .reader import Reader
 from .think import ThinkTags
+from .usage import UNTOLD, tokens_in
 
 DONE: Final = b"[DONE]"
 _BROKEN_OFF: Final = frozenset({"abort", "error"})
@@ -43,6 +45,7 @@ class ChatReader(Reader):
     __slots__ = (
         "_cached",
         "_calls",
+        "_chunk",
         "_counted",
         "_finish",
         "_modern",
@@ -68,7 +71,8 @@ class ChatReader(Reader):
         self._stops = frozenset(stops)
         self._calls = CallQueue(new_id, taken, names)
         self._tags = tags
-        self._payload = b""  # the chunk that is being read
+        self._payload = b""  # the chunk that was read last
+        self._chunk: Any = None  # the same, parsed
         self._finish: Finish | None = None
         self._modern = False  # the engine speaks `tool_calls`
         self._refused = False
@@ -93,9 +97,9 @@ class ChatReader(Reader):
                 if self._finish is not None or not payload.strip():
                     continue
                 raise BadUpstream("the engine sent a chunk that is not JSON") from None
-            self._payload = payload
+            self._payload, self._chunk = payload, chunk
             try:
-                self._chunk(chunk, out)
+                self._take(chunk, out)
             except (AttributeError, LookupError, TypeError):
                 if self._finish is None:
                     raise BadUpstream("the engine sent a chunk of an unknown shape") from None
@@ -108,9 +112,44 @@ class ChatReader(Reader):
         out += (self._usage(self._counted if self._output is None else self._output), self._finish)
         return out
 
+    # for who reads what goes on and on by itself
+
+    @property
+    def last(self) -> tuple[bytes, Any]:
+        """The chunk that was read last, and the same parsed."""
+        return self._payload, self._chunk
+
+    def going_on(self, delta: dict[str, Any], key: str) -> Callable[[str], Delta] | None:
+        """What makes of another text, in the place of that of the chunk read last, all that such a chunk would say.
+
+        None where that takes more than this text and one delta for it; then `say` does it.
+        """
+        others = [name for name in _SAYING if name != key and delta.get(name)]
+        if self._tags is not None or self._refused:
+            return None
+        if key == "arguments":
+            return self._calls.going_on(delta["tool_calls"][0]) if others == ["tool_calls"] else None
+        if self._calls.busy or others:
+            return None
+        if key == "content":
+            return str
+        return Thinking if delta.get("content") is None else None
+
+    def say(self, delta: dict[str, Any]) -> list[Delta]:
+        """What a chunk says that has this delta and nothing else of interest. Raises as `feed`."""
+        out: list[Delta] = []
+        self._counting_delta(delta, out)
+        return out
+
+    def passed(self, chunks: int, last: dict[str, Any] | None) -> None:
+        """So many chunks with nothing but text were read elsewhere; the last that told the usage is `last`."""
+        self._counted += chunks
+        if last is not None:
+            self._note_usage(last, [])
+
     # one chunk
 
-    def _chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
+    def _take(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         error = failure_in_stream(chunk)
         if error is not None and self._finish is None:
             raise error
@@ -123,13 +162,16 @@ class ChatReader(Reader):
             return
         delta = choice.get("delta") or choice.get("message")
         if delta:
-            before = len(out)
-            self._delta(delta, out)
-            if self._calls.busy or (len(out) > before and out[-1] != ""):
-                self._counted += 1
+            self._counting_delta(delta, out)
         reason = choice.get("finish_reason")
         if reason:
             self._note_finish(reason.get("type") if isinstance(reason, dict) else reason, choice, chunk)
+
+    def _counting_delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
+        before = len(out)
+        self._delta(delta, out)
+        if self._calls.busy or (len(out) > before and out[-1] != ""):
+            self._counted += 1
 
     def _delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
         thinking = delta.get("reasoning_content") or delta.get("reasoning")
@@ -261,8 +303,8 @@ class ChatReader(Reader):
 
     def _note_usage(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         """Keeps the newest of each count, and passes on the prompt's length as soon as it is known."""
-        counts = _counts(chunk)
-        if counts is _NONE:
+        counts = tokens_in(chunk)
+        if counts is UNTOLD:
             return
         first = self._prompt is None
         prompt, output, cached = counts
@@ -278,6 +320,7 @@ class ChatReader(Reader):
         return Usage(fresh, output, self._cached)
 
 
+_SAYING: Final = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 _LEGACY: Final = -1  # the index of the one call that the `function_call` of old could make
 
 
@@ -293,28 +336,3 @@ def _texts(value: Any) -> list[str]:
 
 
 _TEXT_KEYS: Final = ("text", "content", "thinking", "reasoning", "summary", "refusal")
-
-
-def _counts(chunk: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
-    """The tokens of the prompt, of the output, and of the prompt's cached part, as far as the chunk has them."""
-    usage = chunk.get("usage")
-    if usage:
-        details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), _count(details, "cached_tokens")
-    timings = chunk.get("timings")  # llama.cpp, when it was not asked for usage
-    if timings:
-        cached, fresh = _count(timings, "cache_n"), _count(timings, "prompt_n")
-        return (None if fresh is None else fresh + (cached or 0)), _count(timings, "predicted_n"), cached
-    progress = chunk.get("prompt_progress")  # llama.cpp, while it reads the prompt
-    if progress:
-        return _count(progress, "total"), None, _count(progress, "cache")
-    return _NONE
-
-
-_NONE: Final = (None, None, None)
-
-
-def _count(counts: Any, key: str) -> int | None:
-    """A count as a count: an engine's slip in its bookkeeping costs no answer."""
-    value = counts.get(key) if isinstance(counts, dict) else None
-    return value if type(value) is int and value >= 0 else None

@@ -19,8 +19,8 @@ from typing import Any, Final
 from ..upstream.errors import PoolExhausted, UpstreamError
 from ..upstream.origin import Origin
 from ..upstream.pool import Deadlines, Exchange, Pool
-from ..upstream.sse import EventTooLarge, SSEParser
-from ..wire.deltas import Delta
+from ..upstream.sse import EventTooLarge
+from ..wire.deltas import Batch, Delta, each
 from ..wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
 from ..wire.request import MessagesRequest
 from . import ModelInfo
@@ -33,6 +33,7 @@ from .dialects import DIALECTS, Dialect
 from .failures import failure
 from .inquiry import Answer, ask, discreet, is_whole, lost, refuse
 from .names import restored
+from .splice import Splice
 from .think import Tags, tags_of
 from .who import AWAY, Who
 
@@ -156,7 +157,7 @@ class OpenAIEngine:
 
     # one answer
 
-    async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer, read by read. Raises ApiError."""
         dialect = self._who.dialect or await self.detect()
         if not self._who.chosen and self._asked_ago() >= FRESH:
@@ -164,21 +165,21 @@ class OpenAIEngine:
         body = self._body(request, dialect)
         for left in reversed(range(_TRIES)):
             reader = self._reader(request, self._who.dialect or dialect)
-            parser = SSEParser()
             begun = False
             try:
                 async with self._pool.exchange("POST", self._target, self._stream_headers, encode(body)) as response:
                     await refuse(response)
                     if is_whole(response):
-                        yield reader.feed([await response.read_all(_LONGEST_ANSWER)])
+                        yield reader.whole(await response.read_all(_LONGEST_ANSWER))
                     else:
                         while not reader.finished and (data := await response.read()):
-                            deltas = reader.feed(parser.feed(data))
-                            if deltas:
+                            said = reader.read(data)
+                            if said:
                                 begun = True
-                                yield deltas
-                                reader.feed(())  # raises what came behind them
-                        yield await _tail(response, parser, reader)
+                                yield said
+                                if reader.failed is not None:
+                                    raise reader.failed
+                        yield await _tail(response, reader)
                     response.done()
             except ApiError as exc:
                 instead = await self._instead(request, body, exc) if left and not begun else None
@@ -209,11 +210,11 @@ class OpenAIEngine:
             body["max_tokens"] = window
         return body
 
-    def _reader(self, request: MessagesRequest, dialect: Dialect) -> ChatReader:
+    def _reader(self, request: MessagesRequest, dialect: Dialect) -> Splice:
         """Who reads the answer to that body."""
         names = restored(tool_names(request, dialect))
         tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
-        return ChatReader(request.stop_sequences, _new_call_id, called(request), names=names, tags=tags)
+        return Splice(ChatReader(request.stop_sequences, _new_call_id, called(request), names=names, tags=tags))
 
     async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
         """What to ask instead of what was refused with `error`, if anything. Raises ApiError."""
@@ -256,14 +257,15 @@ class OpenAIEngine:
         return lost(exc)
 
 
-async def _tail(response: Exchange, parser: SSEParser, reader: ChatReader) -> list[Delta]:
+async def _tail(response: Exchange, reader: Splice) -> list[Delta]:
     """What follows the finish, or the last event of a body that ended: a usage, as a rule, and `[DONE]`."""
     out: list[Delta] = []
     with suppress(TimeoutError):
         async with asyncio.timeout(_TAIL):
             while not reader.done and (data := await response.read()):
-                out += reader.feed(parser.feed(data))
-    return out + reader.feed(parser.end())
+                said = reader.read(data)
+                out += each(said)
+    return out + reader.rest()
 
 
 def _new_call_id() -> str:

@@ -19,15 +19,20 @@ class Reader:
         self._failed: ApiError | None = None  # and not yet raised
 
     @property
+    def failed(self) -> ApiError | None:
+        """What the next call will raise."""
+        return self._failed
+
+    @property
     def finished(self) -> bool:
         """The engine has said that it is done: whatever happens to the connection now, the answer is whole."""
         raise NotImplementedError
 
-    def feed(self, payloads: Iterable[bytes]) -> list[Delta]:
-        """What these events say. Raises ApiError."""
+    def feed(self, payloads: Iterable[bytes], out: list[Delta] | None = None) -> list[Delta]:
+        """What these events say, behind what was said before them in `out`. Raises ApiError."""
         if self._failed is not None:
             raise self._failed
-        out: list[Delta] = []
+        out = [] if out is None else out
         try:
             self._read(payloads, out)
         except ApiError as exc:

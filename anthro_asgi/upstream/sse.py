@@ -40,6 +40,11 @@ class SSEParser:
         self._first = True  # no line was complete yet, so the next may begin with a BOM
         self._between = False  # nothing is open: the next byte begins a line and an event
 
+    @property
+    def between(self) -> bool:
+        """Whether no event is open: what comes next begins one."""
+        return self._between
+
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads of the events that `data` completes, oldest first. Raises EventTooLarge."""
         lines = data.split(b"\n")

@@ -94,3 +94,8 @@ class Misplaced(Exception):
 Delta = str | Thinking | Signature | ToolStart | ToolJson | Citation | BlockStop | Block | Usage | Finish
 Batch = Delta | list[Delta]
 Deltas = Sequence[Delta]
+
+
+def each(batch: Batch) -> Deltas:
+    """The deltas of a batch, of which there may be one without a list around it."""
+    return batch if type(batch) is list else (batch,)  # type: ignore[return-value]  # a `type` narrows only one way

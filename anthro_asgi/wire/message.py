@@ -19,6 +19,7 @@ from .deltas import (
     ToolJson,
     ToolStart,
     Usage,
+    each,
 )
 from .lenient import mended
 from .repair import tool_input
@@ -97,7 +98,7 @@ class MessageBuilder:
         self.finish: Finish | None = None
 
     def feed(self, batch: Batch) -> None:
-        for delta in batch if type(batch) is list else (batch,):
+        for delta in each(batch):
             _TAKE[type(delta)](self, delta)
 
     def _text(self, text: str) -> None:

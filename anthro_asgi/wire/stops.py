@@ -15,7 +15,7 @@ whatever ends a run of text gives back what was held.
 
 from collections.abc import Sequence
 
-from .deltas import Batch, Delta, Finish, Signature, Thinking, Usage
+from .deltas import Batch, Delta, Finish, Signature, Thinking, Usage, each
 
 
 class _Stop:
@@ -61,16 +61,23 @@ class _Stop:
 class StopMatcher:
     """One run of text. `matched` is the stop sequence that ended it, if any."""
 
-    __slots__ = ("_deepest", "_held", "_stops", "matched")
+    __slots__ = ("_deepest", "_firsts", "_held", "_stops", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [_Stop(stop) for stop in sorted(stops, key=len, reverse=True)]
+        self._firsts = sorted({stop[0] for stop in stops})
         self._held = 0  # characters held back:
         self._deepest = ""  # the first ones of this stop sequence
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
         """What of the text so far can be released; once `matched` is set, all that came before the match."""
+        if not self._held:  # so none has begun
+            for first in self._firsts:
+                if first in text:
+                    break
+            else:
+                return text
         end = len(text)
         held, deepest = 0, ""
         for stop in self._stops:
@@ -111,11 +118,17 @@ class StopFilter:
     def __init__(self, stops: Sequence[str]) -> None:
         self._matcher = StopMatcher(stops)
 
-    def feed(self, batch: Batch) -> list[Delta]:
+    def feed(self, batch: Batch) -> Batch:
         """The batch, filtered; after a Finish in it nothing more may be fed."""
         out: list[Delta] = []
         matcher = self._matcher
-        for delta in batch if isinstance(batch, list) else [batch]:
+        if type(batch) is str:
+            released = matcher.feed(batch)
+            if matcher.matched is None:
+                return released if released or not batch else out
+            match = Finish("stop_sequence", matcher.matched)
+            return [released, match] if released else [match]
+        for delta in each(batch):
             if type(delta) is str:
                 released = matcher.feed(delta)
                 if released or not delta:

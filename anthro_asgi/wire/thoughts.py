@@ -4,7 +4,7 @@ Of a sealed block only the signature is left, at the moment the block would have
 stands for none. The client hands it back with the conversation, as it would the whole block.
 """
 
-from .deltas import Batch, Delta, Signature, Thinking, Usage
+from .deltas import Batch, Delta, Signature, Thinking, Usage, each
 from .message import SIGNATURE
 
 
@@ -20,7 +20,7 @@ class ThoughtFilter:
     def feed(self, batch: Batch) -> list[Delta]:
         """The batch without its thinking. The last one must hold a Finish, which ends every block."""
         out: list[Delta] = []
-        for delta in batch if isinstance(batch, list) else [batch]:
+        for delta in each(batch):
             match delta:
                 case Thinking(text):
                     self._open |= self._sealed and text != ""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
+from anthro_asgi.wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage, each
 from anthro_asgi.wire.stops import StopFilter, StopMatcher
 from tests.wire.strategies import examples, pieces
 
@@ -188,7 +188,7 @@ def test_many_stop_sequences_cost_only_what_has_begun() -> None:
 
 def filtered(stops: list[str], *batches: Batch) -> list[Delta]:
     stop_filter = StopFilter(stops)
-    return [delta for batch in batches for delta in stop_filter.feed(batch)]
+    return [delta for batch in batches for delta in each(stop_filter.feed(batch))]
 
 
 def test_a_match_becomes_the_finish_and_drops_what_follows() -> None:

@@ -1,0 +1,27 @@
+"""What a chunk of a chat-completions stream says of tokens, as each engine says it. Pure."""
+
+from typing import Any, Final
+
+UNTOLD: Final = (None, None, None)
+
+
+def tokens_in(chunk: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
+    """The tokens of the prompt, of the output, and of the prompt's cached part, as far as the chunk has them."""
+    usage = chunk.get("usage")
+    if usage:
+        details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), _count(details, "cached_tokens")
+    timings = chunk.get("timings")  # llama.cpp, when it was not asked for usage
+    if timings:
+        cached, fresh = _count(timings, "cache_n"), _count(timings, "prompt_n")
+        return (None if fresh is None else fresh + (cached or 0)), _count(timings, "predicted_n"), cached
+    progress = chunk.get("prompt_progress")  # llama.cpp, while it reads the prompt
+    if progress:
+        return _count(progress, "total"), None, _count(progress, "cache")
+    return UNTOLD
+
+
+def _count(counts: Any, key: str) -> int | None:
+    """A count as a count: an engine's slip in its bookkeeping costs no answer."""
+    value = counts.get(key) if isinstance(counts, dict) else None
+    return value if type(value) is int and value >= 0 else None

@@ -1,0 +1,296 @@
+"""The short way through a stream, against the slow one in which every chunk is parsed: they must say the same.
+
+The slow way is the oracle: `SSEParser` and `ChatReader`, which the short way leaves out where it can.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines import splice as splicing
+from anthro_asgi.engines.chunks import ChatReader
+from anthro_asgi.engines.frames import learn
+from anthro_asgi.engines.splice import Splice
+from anthro_asgi.engines.think import ThinkTags
+from anthro_asgi.upstream.sse import SSEParser
+from anthro_asgi.wire.deltas import Delta, each
+from anthro_asgi.wire.errors import ApiError
+from tests.replay import Case, cases
+
+Json = dict[str, Any]
+Outcome = tuple[list[Delta], str]
+STREAMS = cases(request="POST /v1/chat/completions", status=200, streamed=True)
+TEXTS = (
+    " the",
+    "a",
+    "\n",
+    'say "hi"',
+    "\\",
+    " café",
+    " 漢字",
+    "🙂",
+    " 42",
+    "</think>",
+    "<think>",
+    "{}",
+    "\u2028",
+    "x" * 600,
+)
+
+
+class CountingReader(ChatReader):
+    """Says how many chunks it was given to parse."""
+
+    parsed = 0
+
+    def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
+        payloads = list(payloads)
+        self.parsed += len(payloads)
+        super()._read(payloads, out)
+
+
+def new_reader(tags: bool) -> CountingReader:
+    numbers = count(1)
+    return CountingReader(["STOP"], lambda: f"toolu_{next(numbers)}", tags=ThinkTags(opened=False) if tags else None)
+
+
+def slowly(reads: list[bytes], *, tags: bool = False) -> Outcome:
+    reader, parser = new_reader(tags), SSEParser()
+    out: list[Delta] = []
+    try:
+        for data in reads:
+            out += reader.feed(parser.feed(data))
+        out += reader.feed(parser.end())
+        out += reader.end()
+    except ApiError as exc:
+        return out, f"{type(exc).__name__}: {exc}"
+    return out, "complete"
+
+
+def shortly(reads: list[bytes], *, tags: bool = False) -> Outcome:
+    reader = Splice(new_reader(tags))
+    out: list[Delta] = []
+    try:
+        for data in reads:
+            out += each(reader.read(data))
+        out += reader.rest()
+        out += reader.end()
+    except ApiError as exc:
+        return out, f"{type(exc).__name__}: {exc}"
+    return out, "complete"
+
+
+def parsed(reads: list[bytes]) -> int:
+    """How many chunks had to be parsed."""
+    reader = new_reader(tags=False)
+    short = Splice(reader)
+    for data in reads:
+        short.read(data)
+    return reader.parsed
+
+
+def cut(body: bytes, rng: random.Random, longest: int) -> list[bytes]:
+    pieces = []
+    while body:
+        size = rng.randint(1, longest)
+        pieces.append(body[:size])
+        body = body[size:]
+    return pieces
+
+
+def events(body: bytes) -> list[bytes]:
+    """One event a read, as an engine writes them."""
+    return [event + b"\n\n" for event in body.split(b"\n\n") if event]
+
+
+# ---- recordings
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=str)
+def test_every_recording_says_the_same_however_it_is_read(case: Case) -> None:
+    rng = random.Random(case.file)
+    body = case.content
+    for reads in ([body], events(body), cut(body, rng, 40), cut(body, rng, 400), cut(body, rng, 4000)):
+        for tags in (False, True):
+            assert shortly(reads, tags=tags) == slowly(reads, tags=tags)
+
+
+# ---- made-up streams of every style
+
+
+def vllm(delta: Json, number: int) -> Json:
+    usage = {"prompt_tokens": 9, "total_tokens": 9 + number, "completion_tokens": number}
+    return chunk(delta, {"logprobs": None}, usage=usage | {"completion_tokens_details": {"reasoning_tokens": 0}})
+
+
+def llamacpp(delta: Json, number: int) -> Json:
+    return {"choices": [{"finish_reason": None, "index": 0, "delta": delta}], "created": 17 + number // 50, "id": "c"}
+
+
+def sglang(delta: Json, number: int) -> Json:
+    return chunk({"role": None, "reasoning_content": None} | delta, {"matched_stop": None}, usage=None)
+
+
+def counting_first(delta: Json, number: int) -> Json:
+    return {"usage": {"completion_tokens": number}} | chunk(delta, {})
+
+
+def padded(delta: Json, number: int) -> Json:
+    return chunk(delta, {}, obfuscation="x" * (number * 7 % 11))
+
+
+def chunk(delta: Json, more: Json, **keys: Any) -> Json:
+    return {"id": "c1", "object": "x", "choices": [{"index": 0, "delta": delta, "finish_reason": None} | more]} | keys
+
+
+STYLES: list[Callable[[Json, int], Json]] = [vllm, llamacpp, sglang, counting_first, padded]
+
+
+def tool(arguments: str, **more: Any) -> Json:
+    return {"tool_calls": [{"index": 0, "function": {"arguments": arguments}} | more]}
+
+
+def deltas(rng: random.Random) -> list[Json]:
+    """Runs of text, thinking and arguments, as a model would not have them."""
+    out: list[Json] = []
+    for _ in range(rng.randint(1, 5)):
+        length = rng.randint(1, 12)
+        match rng.randrange(4):
+            case 0:
+                out += [{rng.choice(["reasoning", "reasoning_content"]): rng.choice(TEXTS)} for _ in range(length)]
+            case 1:
+                key = rng.randrange(2)
+                start = {"index": key, "id": f"call_{key}", "function": {"name": "f", "arguments": ""}}
+                out.append({"tool_calls": [start]})
+                out += [tool(rng.choice(['{"a":', '"b"', "}", "1", "\\"]), index=key) for _ in range(length)]
+            case _:
+                key = rng.choice(["content"] * 9 + ["refusal"])
+                out += [{key: rng.choice((*TEXTS, ""))} for _ in range(length)]
+    return out
+
+
+def stream(style: Callable[[Json, int], Json], rng: random.Random) -> list[bytes]:
+    """Its events, ready to be sent."""
+    spaces = rng.choice([(",", ":"), (", ", ": ")])
+    says = [style(delta, number) for number, delta in enumerate(deltas(rng), rng.choice([1, 7, 95]))]
+    end: Json = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    lines = [json.dumps(said, ensure_ascii=rng.random() < 0.2, separators=spaces) for said in (*says, end)]
+    return [b"data: %b\n\n" % line.encode() for line in lines] + [b"data: [DONE]\n\n"]
+
+
+def mangled(event: bytes, rng: random.Random) -> bytes:
+    """The event with something wrong with it, or merely unusual."""
+    place = rng.randrange(6, len(event) - 2)
+    match rng.randrange(5):
+        case 0:
+            return event[:place] + rng.choice(b'"\\{}[]:,0n\x00\xff \n').to_bytes() + event[place + 1 :]
+        case 1:
+            return event[:place] + event[place + 1 :]
+        case 2:
+            return event.replace(b"data: ", rng.choice([b"data:", b": note\ndata: ", b"event: x\ndata: ", b""]))
+        case 3:
+            return event.replace(b"\n\n", rng.choice([b"\r\n\r\n", b"\n", b"\n\n\n"]))
+        case _:
+            return event[:place] + event[place:].replace(b"0", b"00", 1)
+
+
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.__name__)
+@pytest.mark.parametrize("wrong", [0.0, 0.1], ids=["well formed", "mangled"])
+def test_random_streams_say_the_same_both_ways(style: Callable[[Json, int], Json], wrong: float) -> None:
+    for seed in range(300):
+        rng = random.Random(f"{style.__name__} {wrong} {seed}")
+        said = [mangled(event, rng) if rng.random() < wrong else event for event in stream(style, rng)]
+        body = b"".join(said)
+        for reads in (said, [body], cut(body, rng, rng.choice([30, 300, 3000]))):
+            tags = rng.random() < 0.3
+            assert shortly(reads, tags=tags) == slowly(reads, tags=tags), seed
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b'"a","content":"b"',
+        b'"a"},"delta":{"content":"b"',
+        b'"a\\"',
+        b'"a" , "x": "b"',
+        b' "a" ',
+        b"null",
+        b"7",
+        b'["a"]',
+        b'"\\ud83d"',
+        b'"\xff"',
+        b'"a\nb"',
+        b'""',
+        b'"a',
+        b"",
+    ],
+)
+def test_what_is_no_text_in_the_place_of_the_text_is_left_to_the_parser(hostile: bytes) -> None:
+    for style in STYLES:
+        normal = [b"data: %b\n\n" % json.dumps(style({"content": "x"}, number)).encode() for number in range(11, 15)]
+        odd = normal[3].replace(b'"x"', hostile)
+        for reads in ([*normal, odd], [b"".join([*normal, odd])], [*normal, odd + normal[1]]):
+            assert shortly(reads) == slowly(reads)
+
+
+def test_a_read_that_ends_behind_the_text_waits_for_the_rest_of_its_event() -> None:
+    normal = [b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()] * 3
+    place = normal[0].index(b'"x"') + 3
+    reads = [*normal, normal[0][:place], normal[0][place:], *normal]
+    assert shortly(reads) == slowly(reads)
+
+
+def test_a_line_that_is_no_event_but_ends_like_one_is_none() -> None:
+    normal = b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()
+    reads = [normal, normal, normal[normal.index(b'"x"') :], normal]
+    assert shortly(reads) == slowly(reads)
+
+
+def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
+    normal = b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()
+    reader = Splice(new_reader(tags=False))
+    reader.read(normal)
+    assert reader.read(normal * 2 + b'data: {"error":{"message":"gone","code":503}}\n\n') == ["x", "x"]
+    assert reader.failed is not None
+    with pytest.raises(type(reader.failed)):
+        reader.read(normal)
+
+
+# ---- that it is the short way
+
+
+@pytest.mark.parametrize("style", [vllm, llamacpp, sglang], ids=lambda style: style.__name__)
+@pytest.mark.parametrize("together", [1, 8])
+def test_a_steady_stream_of_text_is_hardly_parsed(style: Callable[[Json, int], Json], together: int) -> None:
+    said = [b"data: %b\n\n" % json.dumps(style({"content": f" {n}"}, n)).encode() for n in range(400)]
+    reads = [b"".join(said[begin : begin + together]) for begin in range(0, 400, together)]
+    assert parsed(reads) <= 40  # the first, and one for each second or each new pattern of digits
+
+
+@pytest.mark.parametrize("delta", [{"reasoning": "hm"}, {"reasoning_content": "hm"}, tool("1"), tool("1", id=None)])
+def test_a_steady_stream_of_thinking_or_arguments_is_hardly_parsed(delta: Json) -> None:
+    start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
+    said = [b"data: %b\n\n" % json.dumps(vllm(it, 500)).encode() for it in [start] + [delta] * 200]
+    assert parsed(said) <= 5
+    assert shortly(said) == slowly(said)
+
+
+def test_a_stream_whose_chunks_have_nothing_in_common_is_not_learned_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[bytes] = []
+    monkeypatch.setattr(splicing, "learn", lambda payload, chunk: tries.append(payload) or learn(payload, chunk))
+    said = [chunk({"content": "x"}, {}, padding="y" * number) for number in range(100)]
+    parsed([b"data: %b\n\n" % json.dumps(it).encode() for it in said])
+    assert 0 < len(tries) < 10
+
+
+def test_a_call_that_goes_on_and_on_keeps_little_of_what_it_said() -> None:
+    start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
+    reader = new_reader(tags=False)
+    short = Splice(reader)
+    for said in [start] + [tool("1")] * 1000:
+        short.read(b"data: %b\n\n" % json.dumps(llamacpp(said, 1)).encode())
+    assert len(reader._calls._queue[0]._unread) <= 65  # type: ignore[union-attr]
