@@ -50,48 +50,46 @@ class Pinger:
     """Calls `ping` whenever `interval` seconds have passed in which nothing was sent.
 
     One timer that looks at one number, so a send costs a clock reading. Pings and other sends must not overlap: who
-    sends awaits `quiet()` first if `busy`, sets `held`, and says `sent()` afterwards; no ping begins while it is held.
+    sends awaits `quiet()` first if there is a `task`, sets `held`, and says `sent()` afterwards; while it is held no
+    ping begins.
     """
 
-    __slots__ = ("_interval", "_last", "_loop", "_ping", "_task", "_timer", "held")
+    __slots__ = ("_interval", "_loop", "_ping", "_time", "_timer", "held", "last", "task")
 
     def __init__(self, interval: float, ping: Callable[[], Awaitable[None]]) -> None:
         self._interval = interval
         self._ping = ping
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[None] | None = None
+        self._time = self._loop.time
+        self.task: asyncio.Task[None] | None = None
         self.held = False
 
     def __enter__(self) -> "Pinger":
-        self._last = self._loop.time()
-        self._timer = self._loop.call_at(self._last + self._interval, self._look)
+        self.last = self._time()
+        self._timer = self._loop.call_at(self.last + self._interval, self._look)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
 
     def sent(self) -> None:
         self.held = False
-        self._last = self._loop.time()
-
-    @property
-    def busy(self) -> bool:
-        return self._task is not None
+        self.last = self._time()
 
     async def quiet(self) -> None:
         """Wait until no ping is being sent."""
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+        if self.task is not None:
+            await asyncio.wait((self.task,))
 
     def _look(self) -> None:
-        now = self._loop.time()
-        if now >= self._last + self._interval:
-            self._last = now
-            if not self.held and self._task is None:
-                self._task = self._loop.create_task(self._send())
-        self._timer = self._loop.call_at(self._last + self._interval, self._look)
+        now = self._time()
+        if now >= self.last + self._interval:
+            self.last = now
+            if not self.held and self.task is None:
+                self.task = self._loop.create_task(self._send())
+        self._timer = self._loop.call_at(self.last + self._interval, self._look)
 
     async def _send(self) -> None:
         try:
@@ -99,4 +97,4 @@ class Pinger:
         except (OSError, ClientLeft):
             pass  # the watch says so too
         finally:
-            self._task = None
+            self.task = None

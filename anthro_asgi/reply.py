@@ -14,6 +14,7 @@ from contextlib import aclosing
 from typing import Final
 
 from .call import Call, ClientLeft
+from .drive import Drive
 from .engines import Engine
 from .presence import Pinger, Watch
 from .wire.deltas import Batch, Finish, Usage, each
@@ -95,7 +96,7 @@ class Reply:
                 async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
                     last = await self._first(batches)
                     if encoder.finish is None:
-                        last = await self._pump(batches)
+                        last = await Drive(self._pump(batches))
                 await self._pinger.quiet()
             end = encoder.end(self._counted)
             assert encoder.finish is not None  # noqa: S101
@@ -150,30 +151,34 @@ class Reply:
         encoder = self._encoder
         pinger = self._pinger
         send = self._call.send
-        text = encoder.text if not self._filters else None
-        turn = 0
+        text = encoder.text
+        time = self._time
+        filters = self._filters
+        turn = _TURN
         async for batch in batches:
-            if text is not None and type(batch) is str:
+            if type(batch) is str and not filters:
                 self._counted += 1
                 data = text(batch)
             else:
                 self._counted += len(batch) if type(batch) is list else 1
-                data = encoder.feed(self._passing(batch) if self._filters else batch)
-            if encoder.finish is not None:
-                return data
-            turn += 1
-            if turn % _TURN == 0:
+                data = encoder.feed(self._passing(batch) if filters else batch)
+                if encoder.finish is not None:
+                    return data
+            turn -= 1
+            if not turn:
+                turn = _TURN
                 await asyncio.sleep(0)
             if not data:
                 continue
-            if pinger.busy:
+            if pinger.task is not None:
                 await pinger.quiet()
             pinger.held = True
             try:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             except OSError as exc:
                 raise ClientLeft from exc
-            pinger.sent()
+            pinger.last = time()  # as `sent` does
+            pinger.held = False
         return encoder.feed(self._ending())
 
     async def _commit(self) -> None:

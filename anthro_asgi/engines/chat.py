@@ -16,6 +16,8 @@ from .history import joined, server_side
 from .names import shortened
 
 Json = dict[str, Any]
+Part = str | Json
+"""Of a chat message: a bare string is text."""
 
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
@@ -151,11 +153,15 @@ def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     if request.system:
         out.append({"role": "system", "content": "\n".join(request.system)})
     for message in request.messages:
-        content = message["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        if message["role"] == "user":
-            _add_user(out, blocks)
-        elif message["role"] == "assistant":
+        role, content = message["role"], message["content"]
+        if role == "user":
+            if type(content) is str:
+                out.append({"role": "user", "content": content})
+            else:
+                _add_user(out, content)
+            continue
+        blocks = [{"type": "text", "text": content}] if type(content) is str else content
+        if role == "assistant":
             out.append(_assistant(blocks, dialect, names))
         else:
             _add_system(out, joined(block["text"] for block in blocks), dialect)
@@ -176,21 +182,20 @@ def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
 
 def _add_user(out: list[Json], blocks: list[Json]) -> None:
     """One user turn: the results of tools first, next to the calls they answer, then everything else in order."""
-    parts: list[Json] = []
+    parts: list[Part] = []
+    images: list[Part] = []
     results: list[Json] = []
     for block in blocks:
         if block["type"] == "tool_result":
-            text, images = _tool_result(block)
-            parts += images
+            text = _tool_result(block, images)
             results.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": text})
-    for block in blocks:
-        if block["type"] != "tool_result":
+        else:
             parts += _parts(block)
     if results:
         behind = _behind_calls(out)
         out[behind:behind] = results
-    if parts or not results:
-        out.append({"role": "user", "content": _content(parts)})
+    if parts or images or not results:
+        out.append({"role": "user", "content": _content(images + parts)})
 
 
 def _behind_calls(out: list[Json]) -> int:
@@ -204,16 +209,20 @@ def _behind_calls(out: list[Json]) -> int:
     return len(out)
 
 
-def _content(parts: list[Json]) -> str | list[Json]:
+def _content(parts: list[Part]) -> str | list[Json]:
     """A plain string where there is only text: many templates know nothing else."""
-    if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
+    texts = [part for part in parts if type(part) is str]
+    if len(texts) == len(parts):
+        return "\n".join(texts)
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
 
 
-def _parts(block: Json) -> list[Json]:
+def _parts(block: Json) -> list[Part]:
     """A block of a user turn, a tool result or a document, as parts of a chat message; an empty text is none."""
     kind = block["type"]
+    if kind == "text":
+        text = block["text"]
+        return [text] if text else []
     if kind == "image":
         return [{"type": "image_url", "image_url": {"url": _address(block)}}]
     if kind == "video":
@@ -222,7 +231,7 @@ def _parts(block: Json) -> list[Json]:
         return _document(block)
     read = _READ_AS_TEXT.get(kind)
     text = read(block) if read is not None else ""
-    return [{"type": "text", "text": text}] if text else []
+    return [text] if text else []
 
 
 def _address(block: Json) -> str:
@@ -232,16 +241,16 @@ def _address(block: Json) -> str:
     return f"data:{source['media_type']};base64,{source['data']}"
 
 
-def _document(block: Json) -> list[Json]:
+def _document(block: Json) -> list[Part]:
     """A document's title and context, then its text (and the images between, when its content is blocks)."""
     source = block["source"]
     heads = [block.get("title"), block.get("context")]
     content = source["data"] if source["type"] == "text" else source["content"]
     if isinstance(content, str):
         text = joined([*heads, content])
-        return [{"type": "text", "text": text}] if text else []
+        return [text] if text else []
     head = joined(heads)
-    parts = [{"type": "text", "text": head}] if head else []
+    parts: list[Part] = [head] if head else []
     for inner in content:
         parts += _parts(inner)
     return parts
@@ -254,28 +263,29 @@ def _search_result(block: Json) -> str:
 
 
 _READ_AS_TEXT: Final[dict[str, Callable[[Json], str]]] = {
-    "text": lambda block: block["text"],
     "search_result": _search_result,
     "tool_reference": lambda block: block["tool_name"],
 }
 
 
-def _tool_result(block: Json) -> tuple[str, list[Json]]:
-    """The text for the tool message, and the images, which a tool message can't carry: each leaves its mark there."""
-    content = block.get("content") or ()
-    texts: list[str] = []
-    images: list[Json] = []
-    for inner in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-        for part in _parts(inner):
-            if part["type"] == "text":
-                texts.append(part["text"])
-            else:
-                texts.append("[image: see the next message]")
-                images.append(part)
-    text = "\n".join(texts)
+def _tool_result(block: Json, images: list[Part]) -> str:
+    """The text for the tool message. Images, which it can't carry, are added to `images`: each leaves its mark here."""
+    content = block.get("content") or ""
+    if isinstance(content, str):
+        text = content
+    else:
+        texts: list[str] = []
+        for inner in content:
+            for part in _parts(inner):
+                if isinstance(part, str):
+                    texts.append(part)
+                else:
+                    texts.append("[image: see the next message]")
+                    images.append(part)
+        text = "\n".join(texts)
     if block.get("is_error"):
         text = f"[tool error] {text}" if text else "[tool error]"
-    return text, images
+    return text
 
 
 def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> Json:
@@ -290,8 +300,8 @@ def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> J
         elif kind == "thinking":
             thoughts.append(block["thinking"])
         elif kind == "tool_use":
-            name = names.get(block["name"], block["name"])
-            function = {"name": name, "arguments": encode(block["input"]).decode()}
+            name = block["name"]
+            function = {"name": names.get(name, name), "arguments": encode(block["input"]).decode()}
             calls.append({"id": block["id"], "type": "function", "function": function})
         else:
             texts += server_side(block)

@@ -172,20 +172,19 @@ class OpenAIEngine:
                     if is_whole(response):
                         yield reader.whole(await response.read_all(_LONGEST_ANSWER))
                     else:
-                        while not reader.finished and (data := await response.read()):
+                        while data := await response.read():
                             said = reader.read(data)
                             if said:
                                 begun = True
                                 yield said
-                                if reader.failed is not None:
-                                    raise reader.failed
+                                if type(said) is str:  # text alone, behind which nothing ended or failed
+                                    continue
+                            if reader.over():
+                                break
                         yield await _tail(response, reader)
                     response.done()
             except ApiError as exc:
-                instead = await self._instead(request, body, exc) if left and not begun else None
-                if instead is None:
-                    raise discreet(exc, self._key) from exc.__cause__
-                body = instead
+                body = await self._again(request, body, exc, may=bool(left) and not begun)
                 continue
             except (EventTooLarge, UpstreamError) as exc:
                 if not reader.finished:
@@ -215,6 +214,15 @@ class OpenAIEngine:
         names = restored(tool_names(request, dialect))
         tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
         return Splice(ChatReader(request.stop_sequences, _new_call_id, called(request), names=names, tags=tags))
+
+    async def _again(
+        self, request: MessagesRequest, body: dict[str, Any], error: ApiError, *, may: bool
+    ) -> dict[str, Any]:
+        """What to ask instead of what failed with `error`. Raises that where there is nothing, or it `may` not be."""
+        instead = await self._instead(request, body, error) if may else None
+        if instead is None:
+            raise discreet(error, self._key) from error.__cause__
+        return instead
 
     async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
         """What to ask instead of what was refused with `error`, if anything. Raises ApiError."""

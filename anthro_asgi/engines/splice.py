@@ -1,8 +1,8 @@
 """The body of a chat-completions stream → deltas: reads in, what they say out, and no parsing of what goes on. Pure.
 
 Two ways lead through `read`. The slow one takes everything: `SSEParser`, then `ChatReader`, which parses every chunk.
-The short one takes events of the stream's `Frame`: it cuts out the text, parses that alone, and hands it over. On anything
-unexpected the slow way is taken, from the first event that does not fit, and the frame is learned anew from the last.
+The short one takes events of the stream's `Frame`: it cuts the text out, parses that alone, and hands it over. On what
+is unexpected the slow way is taken, from the first event that does not fit, and the frame is learned anew.
 
 Learning costs as much as reading a few chunks, so a stream whose frames never fit is not learned for ever: each attempt
 takes of a small credit, which is restored when a frame has served.
@@ -18,7 +18,6 @@ import orjson
 
 from ..upstream.sse import SSEParser
 from ..wire.deltas import Batch, Delta, each
-from ..wire.errors import ApiError
 from .chunks import ChatReader
 from .frames import SHAPE, Frame, counted, learn
 
@@ -98,10 +97,11 @@ class Splice:
             return text
         return self._say(text)
 
-    @property
-    def failed(self) -> ApiError | None:
-        """What the next call will raise: it came behind what was just read."""
-        return self._reader.failed
+    def over(self) -> bool:
+        """Whether the engine has finished. Raises ApiError: what came together with the last words and behind them."""
+        if self._reader.failed is not None:
+            raise self._reader.failed
+        return self._reader.finished
 
     @property
     def finished(self) -> bool:

@@ -36,10 +36,7 @@ To editors: the connection never half-closes, for engines take an EOF for a clie
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -48,6 +45,8 @@ from typing import cast
 from .errors import Broken, Phase, Stale, Timeout, UpstreamError
 from .keepalive import KeepAlive
 from .parsers import Headers, Parser, ParserFactory
+from .unread import unread
+from .waiter import Waiter
 
 HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
 _SLICE = 64 * 1024  # bytes of a request body per write
@@ -92,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._congested = False  # the transport wants no more of the request for now
         self._chunks: list[bytes] = []
         self._buffered = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter = Waiter(loop=self._loop)
         self._error: UpstreamError | None = None
         self._deadline = inf
         self._timer: asyncio.TimerHandle | None = None
@@ -132,7 +131,8 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._more()
+            waiter = self._waiter  # as `_more`, which would be one more call a read
+            await (self._more() if waiter.done() else waiter)
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -141,16 +141,19 @@ class Connection(asyncio.Protocol):
             self._resume()
         return data
 
-    async def _more(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+    def _more(self) -> Waiter:
+        """Await it for a sign that it is worth another look."""
+        if self._waiter.done():
+            self._waiter = Waiter(loop=self._loop)
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter.waits:
+            if waiter.resume is not None:
+                waiter.resume()
+            elif not waiter.done():
+                waiter.set_result(None)
 
     # ---- the owner leaves
 
@@ -217,7 +220,12 @@ class Connection(asyncio.Protocol):
         except Broken as exc:
             return self._fail(exc)
         self._buffered += len(data)
-        return self._took(before)
+        if before is not STREAMING or self.state is not STREAMING:
+            return self._took(before)
+        self._deadline = self._time() + self._deadlines.silence  # as `_took`, once a token
+        if self._buffered > HIGH_WATER:
+            self._pause()
+        return self._wake()
 
     def eof_received(self) -> None:
         """Returns None: the transport closes its side too."""
@@ -289,14 +297,9 @@ class Connection(asyncio.Protocol):
             self._fail(error)
 
     def _hear_out(self) -> None:
-        # A failed write makes the transport forget what it has not read, but the kernel still has it. That is of no use
-        # for TLS, where only a server that lingers before it closes (as gateways do) is heard for certain.
-        raw = self._transport.get_extra_info("socket")
-        if raw is None or self._transport.get_extra_info("sslcontext") is not None:
-            return
-        with suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as peer:
-            while data := peer.recv(HIGH_WATER):
-                self.data_received(data)
+        # A failed write makes the transport forget what it has not read, but the kernel still has it.
+        for data in unread(self._transport):
+            self.data_received(data)
 
     def _hung_up(self, what: str) -> Broken:
         # RFC 9110 section 9.2.2 forbids repeating a POST unless it is known not to have been acted on. A server that

@@ -1,6 +1,6 @@
 """One request and its response, from the slot it takes to the slot it gives back."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -30,7 +30,7 @@ class Exchange:
     be drained after `done()`, else closed, which is what tells an engine to stop.
     """
 
-    __slots__ = ("_body", "_connection", "_done", "_head", "_lessor", "headers", "status")
+    __slots__ = ("_body", "_connection", "_done", "_head", "_lessor", "headers", "read", "status")
 
     def __init__(self, lessor: Lessor, head: bytes, body: bytes) -> None:
         self._lessor = lessor
@@ -38,6 +38,9 @@ class Exchange:
         self._body = body
         self._connection: Connection | None = None
         self._done = False
+        # Await `read()` for all of the body that has arrived since the last time; b"" is its end. Raises Broken and
+        # Timeout. It is the connection's own: a call of ours around it would be one more for every token.
+        self.read: Callable[[], Coroutine[Any, Any, bytes]] = _too_late
         self.status = 0
         self.headers: Headers = []
 
@@ -64,23 +67,18 @@ class Exchange:
     async def _ask(self, connection: Connection) -> None:
         connection.begin(self._head, self._body)
         await connection.head()
+        self.read = connection.read
         self.status, self.headers = connection.status, connection.headers
 
     def _leave(self) -> None:
         connection, self._connection = self._connection, None
+        self.read = _too_late
         if connection is not None:
             self._lessor.release(connection, done=self._done)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header; `name` in lower case."""
         return next((value for key, value in self.headers if key == name), None)
-
-    def read(self) -> Coroutine[Any, Any, bytes]:
-        """Await it for all of the body that has arrived since the last time; b"" is its end. Raises Broken, Timeout."""
-        # Hands on the connection's own coroutine: one of ours around it would cost more than the look-up.
-        if self._connection is None:
-            raise RuntimeError("a response is read inside its `async with`")
-        return self._connection.read()
 
     async def read_all(self, limit: int) -> bytes:
         """The rest of the body. Raises Broken when it passes `limit` bytes, and what `read` raises."""
@@ -96,3 +94,7 @@ class Exchange:
     def done(self) -> None:
         """Nothing that may still come is of interest: on leaving, the end of the body is awaited in the background."""
         self._done = True
+
+
+def _too_late() -> Coroutine[Any, Any, bytes]:
+    raise RuntimeError("a response is read inside its `async with`")

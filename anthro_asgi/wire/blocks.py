@@ -26,17 +26,20 @@ def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
         return
     if type(content) is not list:
         raise Fault("content", "required" if content is None else "must be a string or an array of blocks")
-    for index, block in enumerate(content):
+    index = 0
+    try:
+        for index, block in enumerate(content):  # noqa: B007 - it is used when this has failed
+            checks[block["type"]](block)
+    except Fault as fault:
+        raise fault.within(f"content.{index}") from None
+    except (LookupError, TypeError):
+        block = content[index]
         if type(block) is not dict:
-            raise Fault(f"content.{index}", "must be an object")
+            raise Fault(f"content.{index}", "must be an object") from None
         kind = block.get("type")
-        check = checks.get(kind) if type(kind) is str else None
-        if check is None:
-            raise Fault(f"content.{index}.type", _unknown(kind, checks, where))
-        try:
-            check(block)
-        except Fault as fault:
-            raise fault.within(f"content.{index}") from None
+        if type(kind) is str and kind in checks:
+            raise
+        raise Fault(f"content.{index}.type", _unknown(kind, checks, where)) from None
 
 
 def _unknown(kind: Any, known: Iterable[str], where: str) -> str:
@@ -122,15 +125,15 @@ def check_tool_use(block: dict[str, Any]) -> None:
     if not need(block, "name", str):
         raise Fault("name", "must not be empty")
     need(block, "input", dict)
-    shallow(block, "input")
 
 
 def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
     """`inside` is what the result may hold."""
     need(block, "tool_use_id", str)
     may(block, "is_error", bool)
-    if block.get("content") is not None:
-        check_content(block["content"], inside, "a tool result")
+    content = block.get("content")
+    if content is not None and type(content) is not str:
+        check_content(content, inside, "a tool result")
 
 
 def check_tool_reference(block: dict[str, Any]) -> None:
@@ -146,7 +149,6 @@ def check_server_result(block: dict[str, Any]) -> None:
     need(block, "tool_use_id", str)
     if type(block.get("content")) not in (dict, list):
         raise Fault("content", "required" if block.get("content") is None else "must be an object or an array")
-    shallow(block, "content")
 
 
 def check_mcp_result(block: dict[str, Any]) -> None:
@@ -154,6 +156,17 @@ def check_mcp_result(block: dict[str, Any]) -> None:
         need(block, "tool_use_id", str)
     else:
         check_server_result(block)
+
+
+def _shallow_too(check: Check, key: str) -> Check:
+    """`check`, where something in the request is deep: that may be the value at `key`, which is the client's own."""
+
+    def checked(block: dict[str, Any]) -> None:
+        check(block)
+        if key in block:
+            shallow(block, key)
+
+    return checked
 
 
 def accept(block: dict[str, Any]) -> None:
@@ -170,20 +183,27 @@ SERVER_RESULTS = (
     "mcp_tool_result",
 )
 _TEXT_ONLY: dict[str, Check] = {"text": check_text}
-_ASSISTANT: dict[str, Check] = {
-    "text": check_text,
-    "tool_use": check_tool_use,
-    "thinking": check_thinking,
-    "redacted_thinking": accept,
-    "server_tool_use": check_tool_use,
-    "mcp_tool_use": check_tool_use,
-    "container_upload": accept,
-    **dict.fromkeys(SERVER_RESULTS, check_server_result),
-    "mcp_tool_result": check_mcp_result,
-}
+_CALLS: dict[str, Check] = dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), check_tool_use)
+_RESULTS: dict[str, Check] = {**dict.fromkeys(SERVER_RESULTS, check_server_result), "mcp_tool_result": check_mcp_result}
 
 
-def _by_role(image: Check) -> dict[str, dict[str, Check]]:
+def _assistant(*, deep: bool) -> dict[str, Check]:
+    calls, results = _CALLS, _RESULTS
+    if deep:
+        calls = {kind: _shallow_too(check, "input") for kind, check in calls.items()}
+        results = {kind: _shallow_too(check, "content") for kind, check in results.items()}
+    return {
+        "text": check_text,
+        "tool_use": calls["tool_use"],
+        "thinking": check_thinking,
+        "redacted_thinking": accept,
+        **calls,
+        "container_upload": accept,
+        **results,
+    }
+
+
+def _by_role(image: Check, *, deep: bool) -> dict[str, dict[str, Check]]:
     document = partial(check_document, {"text": check_text, "image": image})
     inside: dict[str, Check] = {
         "document": document,
@@ -199,8 +219,20 @@ def _by_role(image: Check) -> dict[str, dict[str, Check]]:
         "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
         "container_upload": accept,
     }
-    return {"user": user, "assistant": _ASSISTANT, "system": _TEXT_ONLY}
+    return {"user": user, "assistant": _assistant(deep=deep), "system": _TEXT_ONLY}
 
 
-BY_ROLE: Final = _by_role(check_image)
-BY_ROLE_WITH_URLS: Final = _by_role(check_image_or_url)
+BY_ROLE: Final = _by_role(check_image, deep=False)
+_BY_ROLE: Final = {
+    (urls, deep): _by_role(check_image_or_url if urls else check_image, deep=deep)
+    for urls in (False, True)
+    for deep in (False, True)
+}
+
+
+def by_role(*, urls: bool, deep: bool) -> dict[str, dict[str, Check]]:
+    """The checks of the blocks that a message of each role may hold.
+
+    `urls` says whether an image may be an address, `deep` whether anything in the request may be too deep.
+    """
+    return _BY_ROLE[urls, deep]

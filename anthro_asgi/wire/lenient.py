@@ -14,14 +14,14 @@ import orjson
 
 # orjson reads 1024 levels and writes 254, and what walks a value calls itself for each. Nobody's data comes near.
 MAX_DEPTH = 100
-_ESCAPE = re.compile(
-    rb"\\(?:[uU][dD][89abAB][0-9a-fA-F]{2}\\[uU][dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character, kept
-    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
-    rb"|.)",  # every other escape is stepped over whole, so that an escaped backslash hides nothing
-    re.DOTALL,
+_HALF = re.compile(
+    rb"\\u(?:"
+    rb"([dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})?"  # a first half, and the second if it is there
+    rb"|[dD][c-fC-F][0-9a-fA-F]{2})"
 )
-_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
-_LONG_NUMBER = b"0" * 19  # the least that can go beyond 64 bit
+_REPLACEMENT = rb"\ufffd"
+_ROUNDED = float(2**63)  # an integer that orjson makes a float of is as far from zero
+_WALKED = frozenset({dict, list, float})
 
 
 def loads(data: bytes) -> Any:
@@ -29,19 +29,45 @@ def loads(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        mended = _ESCAPE.sub(_mend, data)
-        if mended == data:
+        whole = _HALF.sub(_mend, data)
+        if whole == data:
             raise
-        return orjson.loads(mended)
+        return orjson.loads(whole)
 
 
-def loads_exactly(data: bytes) -> Any:
-    """As `loads`, but an integer beyond 64 bit stays what it is, where orjson makes a float of it."""
+def loads_exactly(data: bytes) -> tuple[Any, bool]:
+    """As `loads`, but an integer beyond 64 bit stays what it is, where orjson makes a float of it.
+
+    Beside the value, whether all of it is shallow.
+    """
     value = loads(data)
-    if _LONG_NUMBER in data.translate(_DIGITS_AS_ZERO):
+    levels, rounded = _survey(value)
+    if rounded:
         with suppress(RecursionError, ValueError):  # more levels or digits than Python reads
-            return json.loads(_ESCAPE.sub(_mend, data))
-    return value
+            value = json.loads(_HALF.sub(_mend, data))
+    return value, levels <= MAX_DEPTH
+
+
+def _survey(value: Any) -> tuple[int, bool]:
+    """How many arrays and objects of `value` lie in one another, and whether it may have had an integer beyond 64 bit.
+
+    This looks at every value of a request, of which nearly all are strings: in one walk, a level at a time.
+    """
+    level = [value] if type(value) in _WALKED else []
+    levels, rounded = 0, False
+    while level:
+        numbers = [inner for inner in level if type(inner) is float]
+        if numbers:
+            rounded = rounded or any(abs(number) >= _ROUNDED for number in numbers)
+            level = [inner for inner in level if type(inner) is not float]
+        levels += bool(level)
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _WALKED
+        ]
+    return levels, rounded
 
 
 def dumps(value: Any) -> bytes:
@@ -66,16 +92,16 @@ def mended(text: str) -> str:
 
 def is_shallow(value: Any) -> bool:
     """Whether no more than MAX_DEPTH arrays and objects of `value` lie in one another."""
-    level: list[Any] = [[value]]
+    level: list[Any] = [value] if type(value) is dict or type(value) is list else []
     for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return True
         level = [
             inner
             for outer in level
             for inner in (outer.values() if type(outer) is dict else outer)
             if type(inner) is dict or type(inner) is list
         ]
-        if not level:
-            return True
     return False
 
 
@@ -90,4 +116,18 @@ def _all_mended(value: Any) -> Any:
 
 
 def _mend(match: re.Match[bytes]) -> bytes:
-    return rb"\ufffd" if match[1] else match[0]
+    """The match, with a replacement for each half of a pair in it that stands alone."""
+    first, second = match.groups()
+    if _is_escaped(match.string, match.start()):  # this is text, and then perhaps a half
+        return match[0].removesuffix(second) + _REPLACEMENT if second else match[0]
+    return match[0] if first and second else _REPLACEMENT
+
+
+def _is_escaped(data: bytes, at: int) -> bool:
+    """Whether the character at `at` has an odd number of backslashes before it."""
+    look = 16  # so many as a rule, but there may be a million
+    before = data[max(0, at - look) : at]
+    while look < at and not before.rstrip(b"\\"):
+        look *= 16
+        before = data[max(0, at - look) : at]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 1

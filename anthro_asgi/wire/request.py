@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from .blocks import BY_ROLE, BY_ROLE_WITH_URLS, Check, check_content
+from .blocks import BY_ROLE, Check, by_role, check_content
 from .client_tools import CLIENT_TOOLS
 from .errors import InvalidRequest, NotFound
 from .faults import Fault, integer, may, need, number, one_of, shallow
@@ -22,6 +22,7 @@ _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 # Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
 _BILLING_HEADER = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
 _ID_KEYS = {"tool_use": "id", "tool_result": "tool_use_id"}
+_PLACES = {role: f"a message of role {role}" for role in BY_ROLE}
 _GENERATION = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "stream"})
 _CHOICES = frozenset({"auto", "any", "none", "tool"})
 _THINKING = frozenset({"disabled", "enabled", "adaptive"})
@@ -96,7 +97,7 @@ def parse_request(body: bytes, *, counting: bool = False, rules: Rules = _RULES)
     Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
     """
     try:
-        raw = loads_exactly(body)
+        raw, is_shallow = loads_exactly(body)
     except orjson.JSONDecodeError as exc:
         raise InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}") from None
     if type(raw) is not dict:
@@ -105,12 +106,12 @@ def parse_request(body: bytes, *, counting: bool = False, rules: Rules = _RULES)
         raw = {key: value for key, value in raw.items() if key not in _GENERATION}
     try:
         _refuse_thread(raw)
-        return _request(raw, counting, rules)
+        return _request(raw, counting, rules, by_role(urls=rules.pass_image_urls, deep=not is_shallow))
     except Fault as fault:
         raise InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.error_code) from None
 
 
-def _request(raw: dict[str, Any], counting: bool, rules: Rules) -> MessagesRequest:
+def _request(raw: dict[str, Any], counting: bool, rules: Rules, checks: dict[str, dict[str, Check]]) -> MessagesRequest:
     model = need(raw, "model", str)
     if not model:
         raise Fault("model", "must not be empty")
@@ -122,7 +123,7 @@ def _request(raw: dict[str, Any], counting: bool, rules: Rules) -> MessagesReque
     return MessagesRequest(
         model=model,
         max_tokens=max_tokens,
-        messages=_messages(raw, BY_ROLE_WITH_URLS if rules.pass_image_urls else BY_ROLE),
+        messages=_messages(raw, checks),
         system=_system(raw, rules),
         temperature=number(raw, "temperature", 0, 2),
         top_p=number(raw, "top_p", 0, 1),
@@ -156,22 +157,26 @@ def _messages(raw: dict[str, Any], checks: dict[str, dict[str, Check]]) -> list[
     if len(messages) > MAX_MESSAGES:
         raise Fault("messages", f"must hold at most {MAX_MESSAGES} messages")
     called: set[str] = set()
-    for index, message in enumerate(messages):
-        try:
+    index = 0
+    try:
+        for index, message in enumerate(messages):  # noqa: B007 - it is used when this has failed
             _message(message, checks, called)
-        except Fault as fault:
-            raise fault.within(f"messages.{index}") from None
+    except Fault as fault:
+        raise fault.within(f"messages.{index}") from None
     return messages
 
 
 def _message(message: Any, checks: dict[str, dict[str, Check]], called: set[str]) -> None:
     if type(message) is not dict:
         raise Fault("", "must be an object")
-    role = one_of(message, "role", checks)
-    content = message.get("content")
-    check_content(content, checks[role], f"a message of role {role}")
-    if type(content) is list and role != "system":
-        _pair_tools(content, called)
+    role = message.get("role")
+    if type(role) is not str or role not in checks:
+        role = one_of(message, "role", checks)
+    content: Any = message.get("content")
+    if type(content) is not str:
+        check_content(content, checks[role], _PLACES[role])
+        if role != "system":
+            _pair_tools(content, called)
 
 
 def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
@@ -182,9 +187,9 @@ def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
     here: set[tuple[str, str]] = set()
     for index, block in enumerate(content):
         kind = block["type"]
-        if kind not in _ID_KEYS:
+        key = _ID_KEYS.get(kind)
+        if key is None:
             continue
-        key = _ID_KEYS[kind]
         identity = block[key]
         if kind == "tool_use":
             called.add(identity)

@@ -18,7 +18,7 @@ from anthro_asgi.engines.splice import Splice
 from anthro_asgi.engines.think import ThinkTags
 from anthro_asgi.upstream.sse import SSEParser
 from anthro_asgi.wire.deltas import Delta, each
-from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.errors import ApiError, Overloaded
 from tests.replay import Case, cases
 
 Json = dict[str, Any]
@@ -255,9 +255,9 @@ def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
     reader = Splice(new_reader(tags=False))
     reader.read(normal)
     assert reader.read(normal * 2 + b'data: {"error":{"message":"gone","code":503}}\n\n') == ["x", "x"]
-    assert reader.failed is not None
-    with pytest.raises(type(reader.failed)):
-        reader.read(normal)
+    for ask in (reader.over, lambda: reader.read(normal)):
+        with pytest.raises(Overloaded):
+            ask()
 
 
 # ---- that it is the short way

@@ -221,6 +221,20 @@ def test_a_block_that_cannot_be_honoured_is_refused_by_its_path(role: str, block
     assert refusal.value.message.startswith(f"messages.2.content.0{reason}")
 
 
+@pytest.mark.parametrize(("role", "block"), TAKEN, ids=repr)
+def test_a_good_block_is_taken_also_beside_something_deep(role: str, block: Json) -> None:
+    assert parse(role, {**block, "unknown": nested(2 * MAX_DEPTH)}).messages[2]["role"] == role
+
+
+@pytest.mark.parametrize(("role", "block", "reason"), REFUSED, ids=lambda value: repr(value)[:60])
+def test_a_bad_block_is_refused_for_the_same_reason_beside_something_deep(role: str, block: Any, reason: str) -> None:
+    if isinstance(block, dict):
+        block = {**block, "unknown": nested(2 * MAX_DEPTH)}
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(role, block)
+    assert refusal.value.message.startswith(f"messages.2.content.0{reason}")
+
+
 def test_every_kind_of_block_there_is_has_a_good_example_here() -> None:
     assert {(role, kind) for role, kinds in BY_ROLE.items() for kind in kinds} == {
         (role, block["type"]) for role, block in TAKEN

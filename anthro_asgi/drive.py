@@ -1,0 +1,116 @@
+"""Runs a coroutine from the callback that brings what it waits for, without a turn of the event loop in between.
+
+A task that waits for a future runs in the loop's next turn: the future is set, a callback scheduled, the task woken,
+and every coroutine down to the one that waits entered again. For a token that is most of what there is to do. So a
+`Drive`, awaited in a task, steps a coroutine by itself, and parks it where it awaits a future that has a `resume`:
+
+    task ──awaits──► Drive ──steps──► coroutine ──awaits──► a future with `resume`
+                       ▲                                          │
+                       └────────── resume(), when it is there ────┘
+
+Whatever else the coroutine awaits, it awaits as if it were not driven: the task takes over until that is there. Nor can
+it tell the difference otherwise. While it is stepped its task is the current one (`asyncio._enter_task`, which asyncio
+documents under "Extending"), its context variables are those that the drive began with, and a cancellation of the task,
+an exception or a result go the way they always go.
+
+A future opts in by that attribute: who would set its result calls `resume` instead, if it is not None, from a callback
+of the event loop. Called from within a task it does no harm: then the driven task goes on in the loop's next turn.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Drive(Generic[T]):
+    """Await it once, for what `coroutine` returns."""
+
+    __slots__ = (
+        "_context",
+        "_coroutine",
+        "_ended",
+        "_error",
+        "_handover",
+        "_loop",
+        "_result",
+        "_send",
+        "_task",
+        "_waits",
+    )
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        self._task = task
+        self._coroutine = coroutine
+        self._send = coroutine.send
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._ended = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._waits: Any = None  # what the coroutine awaits
+        self._handover: asyncio.Future[None] | None = None  # what the task awaits while the coroutine is parked
+
+    def __await__(self) -> Generator[Any, None, T]:
+        error: BaseException | None = None
+        while not self._ended:
+            self._advance(error)
+            error = None
+            try:
+                while not self._ended and hasattr(self._waits, "resume"):
+                    parked = self._waits
+                    yield from self._park(parked)
+                    if self._waits is parked and not self._ended:
+                        break
+                else:
+                    if not self._ended:
+                        yield self._waits
+            except BaseException as exc:  # for the coroutine to deal with; a cancellation, as a rule
+                error = exc
+        if error is not None:  # it came when the coroutine had ended
+            raise error
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[no-any-return]
+
+    def _advance(self, error: BaseException | None) -> None:
+        """One step of the coroutine, to the next thing it awaits or to its end."""
+        try:
+            self._waits = self._send(None) if error is None else self._coroutine.throw(error)
+        except StopIteration as stop:
+            self._ended, self._result = True, stop.value
+        except BaseException as exc:
+            self._ended, self._error = True, exc
+
+    def _park(self, future: Any) -> Generator[Any, None, None]:
+        """Steps are taken by `_resume` until there is one for the task to take."""
+        self._handover = self._loop.create_future()
+        future.resume = self._resume
+        try:
+            yield from self._handover
+        finally:
+            self._handover = None
+            future.resume = None
+
+    def _resume(self) -> None:
+        handover = self._handover
+        if handover is None or handover.done():
+            return
+        if asyncio.current_task() is None:
+            parked = self._waits
+            asyncio._enter_task(self._loop, self._task)
+            try:
+                self._waits = self._context.run(self._send, None)
+                if self._waits is parked:
+                    return
+            except StopIteration as stop:
+                self._ended, self._result = True, stop.value
+            except BaseException as exc:
+                self._ended, self._error = True, exc
+            finally:
+                asyncio._leave_task(self._loop, self._task)
+        handover.set_result(None)
