@@ -23,6 +23,7 @@ from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+_enter, _leave = asyncio._enter_task, asyncio._leave_task
 
 
 class Drive(Generic[T]):
@@ -100,17 +101,20 @@ class Drive(Generic[T]):
         handover = self._handover
         if handover is None or handover.done():
             return
-        if asyncio.current_task() is None:
-            parked = self._waits
-            asyncio._enter_task(self._loop, self._task)
-            try:
-                self._waits = self._context.run(self._send, None)
-                if self._waits is parked:
-                    return
-            except StopIteration as stop:
-                self._ended, self._result = True, stop.value
-            except BaseException as exc:
-                self._ended, self._error = True, exc
-            finally:
-                asyncio._leave_task(self._loop, self._task)
+        try:
+            _enter(self._loop, self._task)
+        except RuntimeError:  # another task is being run
+            handover.set_result(None)
+            return
+        parked = self._waits
+        try:
+            self._waits = self._context.run(self._send, None)
+            if self._waits is parked:
+                return
+        except StopIteration as stop:
+            self._ended, self._result = True, stop.value
+        except BaseException as exc:
+            self._ended, self._error = True, exc
+        finally:
+            _leave(self._loop, self._task)
         handover.set_result(None)

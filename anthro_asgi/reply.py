@@ -74,7 +74,7 @@ class Reply:
         async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 self._note_first()
-                self._counted += len(batch) if type(batch) is list else 1
+                self._counted += len(batch) if isinstance(batch, list) else 1
                 builder.feed(self._passing(batch))
                 if builder.finish is not None:
                     break
@@ -125,7 +125,7 @@ class Reply:
         encoder = self._encoder
         async for batch in batches:
             await self._pinger.quiet()
-            self._counted += len(batch) if type(batch) is list else 1
+            self._counted += len(batch) if isinstance(batch, list) else 1
             batch = self._passing(batch)
             if not self._opens(batch):
                 await asyncio.sleep(0)  # as below, where it is seldom
@@ -160,7 +160,7 @@ class Reply:
                 self._counted += 1
                 data = text(batch)
             else:
-                self._counted += len(batch) if type(batch) is list else 1
+                self._counted += len(batch) if isinstance(batch, list) else 1
                 data = encoder.feed(self._passing(batch) if filters else batch)
                 if encoder.finish is not None:
                     return data

@@ -1,6 +1,7 @@
 """The process that serves: uvicorn, told what this service needs of it, and made to start and stop in good order."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -42,6 +43,8 @@ class AnnouncedServer(Server):
             raise Refused("the engine did not start; the log says why") from exc
         except OSError as exc:  # two may bind one port, and only one may then listen
             raise Refused(f"cannot listen on {self._addresses[0]}: {exc.strerror}") from exc
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection, each of which holds the loop, need ever walk it again
         for address in self._addresses:
             print("listening on", address, flush=True)
 

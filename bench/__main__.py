@@ -1,27 +1,41 @@
-"""`python -m bench micro|start|guard`: see each module's first lines."""
+"""`python -m bench COMMAND`: see each package's first lines. Without a command: measure everything, then report."""
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import Any
 
-from . import guard, micro, start
+from . import every, guard, hold, load, micro, peers, report, start
+
+Command = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+
+
+def _nothing(_: Any) -> None:
+    """A command without options."""
+
+
+COMMANDS: tuple[Command, ...] = (
+    ("micro", "nanoseconds an operation, and ratios to a floor", micro.add_arguments, micro.main),
+    ("load", "load on any Messages server, and what it measured", load.add_arguments, load.main),
+    ("peers", "this service, the floor and other fronts, side by side", peers.add_arguments, peers.main),
+    ("report", "a page with plots, and a table, of what was measured", report.add_arguments, report.main),
+    ("hold", "how long one request holds the event loop", hold.add_arguments, hold.main),
+    ("guard", "fail when a ratio is past its bar by half", _nothing, guard.main),
+    ("start", "seconds from process start to listening, and idle memory", start.add_arguments, start.main),
+    ("all", "micro and peers, then the report of both: what no command does", every.add_arguments, every.main),
+)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="What the service costs, measured.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    one = commands.add_parser("micro", help="nanoseconds an operation, and ratios to a floor")
-    one.add_argument("--rounds", type=int, default=41, help="pairs of measurements (default 41)")
-    two = commands.add_parser("start", help="seconds from process start to listening, and idle memory")
-    two.add_argument("--runs", type=int, default=7, help="starts (default 7)")
-    commands.add_parser("guard", help="fail when a ratio is past its bar by half")
-    options = parser.parse_args()
-    if options.command == "micro":
-        micro.report(options.rounds)
-    elif options.command == "start":
-        start.report(options.runs)
-    else:
-        return guard.run()
-    return 0
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, summary, add_arguments, run in COMMANDS:
+        command = commands.add_parser(name, help=summary, description=summary)
+        add_arguments(command)
+        command.set_defaults(run=run)
+    options = parser.parse_args(sys.argv[1:] or ["all"])
+    status: int = options.run(options)
+    return status
 
 
 if __name__ == "__main__":

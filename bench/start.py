@@ -3,6 +3,7 @@
 Time is wall-clock, in seconds; memory is the resident set in MiB, read from /proc when the first answer has been given.
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -49,11 +50,17 @@ def _resident(pid: int) -> float:
     raise LookupError("VmRSS")
 
 
-def report(runs: int) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `main`."""
+    parser.add_argument("--runs", type=int, default=7, help="starts (default 7)")
+
+
+def main(options: argparse.Namespace) -> int:
     """Print medians and the worst."""
-    seconds, memory = measure(runs)
+    seconds, memory = measure(options.runs)
     _line("start to listening", seconds, "s", SECONDS)
     _line("idle resident set", memory, "MiB", MEBIBYTES)
+    return 0
 
 
 def _line(name: str, values: list[float], unit: str, bar: float) -> None:

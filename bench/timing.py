@@ -1,8 +1,8 @@
-"""Two functions timed against each other so that a busy machine is no one's advantage.
+"""Two sides timed against each other so that a busy machine is no one's advantage.
 
-A round times the floor and then the subject over the same inputs, a few milliseconds each, so both see the same
-machine; the ratio is taken within a round and the median of the rounds is reported. Times are medians too. The garbage
-collector is off meanwhile, as it would charge whoever happens to allocate last.
+A round times the floor and then the subject on the same work, a few milliseconds each, so both see the same machine;
+the ratio is taken within a round and the median of the rounds is reported. Times are medians too. The garbage collector
+is off meanwhile, as it would charge whoever happens to allocate last.
 """
 
 import gc
@@ -10,40 +10,52 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Medians: nanoseconds an item of the floor and of the subject, and the ratio subject / floor."""
+    """Medians: nanoseconds an operation of the floor and of the subject, and the ratio subject / floor."""
 
     floor_ns: float
     subject_ns: float
     ratio: float
 
 
-def compare(floor: Callable[[T], Any], subject: Callable[[T], Any], items: Sequence[T], rounds: int) -> Comparison:
-    """`floor` against `subject`, each called on every item in the same loop, `rounds` times after one to warm up."""
-    _once(floor, items)
-    _once(subject, items)
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side does in a round: `start` makes, off the clock, the function that is then called on every item."""
+
+    start: Callable[[], Callable[[Any], Any]]
+    items: Sequence[Any]
+
+    def nanoseconds(self) -> int:
+        """What one round took."""
+        function = self.start()
+        began = perf_counter_ns()
+        for item in self.items:
+            function(item)
+        return perf_counter_ns() - began
+
+
+def always(function: Callable[[Any], Any], items: Sequence[Any]) -> Side:
+    """A side whose function remembers nothing from one call to the next."""
+    return Side(lambda: function, items)
+
+
+def compare(floor: Side, subject: Side, operations: int, rounds: int) -> Comparison:
+    """The sides against each other, `rounds` times after one to warm up; each does `operations` in a round."""
+    floor.nanoseconds()
+    subject.nanoseconds()
     was_on = gc.isenabled()
     gc.disable()
     try:
-        pairs = [(_once(floor, items), _once(subject, items)) for _ in range(rounds)]
+        pairs = [(floor.nanoseconds(), subject.nanoseconds()) for _ in range(rounds)]
     finally:
         if was_on:
             gc.enable()
     return Comparison(
-        statistics.median(first for first, _ in pairs),
-        statistics.median(second for _, second in pairs),
+        statistics.median(first for first, _ in pairs) / operations,
+        statistics.median(second for _, second in pairs) / operations,
         statistics.median(second / first for first, second in pairs),
     )
-
-
-def _once(function: Callable[[T], Any], items: Sequence[T]) -> float:
-    began = perf_counter_ns()
-    for item in items:
-        function(item)
-    return (perf_counter_ns() - began) / len(items)

@@ -12,17 +12,19 @@ Editors: this runs for every token of every stream. One event a read is the case
 price; the tests hold both ways against each other on every recording and on random streams.
 """
 
+from operator import is_
 from typing import Final
 
 import orjson
 
 from ..upstream.sse import SSEParser
-from ..wire.deltas import Batch, Delta, each
+from ..wire.deltas import Batch, Delta, Texts
 from .chunks import ChatReader
 from .frames import SHAPE, Frame, counted, learn
 
 _CREDIT: Final = 6
 _BLANK: Final = b"\n\n"
+_STRINGS: Final = {str}
 _NEVER: Final = b"\n"  # no read that begins with a blank line is an event of a frame
 
 loads = orjson.loads
@@ -59,7 +61,7 @@ class Splice:
         self._frame = frame
         if frame is None or not self._sse.between:
             self._before, self._after, self._shapes = _NEVER, _NEVER, None
-            self._longest = 0
+            self._longest, self._make, self._plain = 0, None, False
             return
         self._before, self._after, self._shapes = frame.before, frame.after, frame.shapes
         # where there is a second event there is this much more at the least; a text may be as long, which is no harm
@@ -92,10 +94,10 @@ class Splice:
         if type(text) is not str or not text:
             return self._read_on(data)
         self._counts = counts
-        if self._plain:
-            self._spliced += 1
-            return text
-        return self._say(text)
+        if self._make is None:
+            return self._say(text)
+        self._spliced += 1
+        return text if self._plain else self._make(text)
 
     def over(self) -> bool:
         """Whether the engine has finished. Raises ApiError: what came together with the last words and behind them."""
@@ -128,6 +130,12 @@ class Splice:
     # the same, when it is not one event of the frame
 
     def _read_on(self, data: bytes) -> list[Delta]:
+        if self._plain and data.endswith(_BLANK):
+            events = data.split(self._before)
+            texts = None if events.pop(0) else self._texts(events)
+            if texts is not None:
+                self._spliced += len(texts)
+                return texts  # type: ignore[return-value]  # a list of texts is one of deltas, as long as it is not added to
         out: list[Delta] = []
         if self._frame is not None and not self._sse.between:
             head, blank, data = data.partition(_BLANK)
@@ -140,40 +148,66 @@ class Splice:
 
     def _splice(self, data: bytes, out: list[Delta]) -> bytes:
         """Takes the events of the frame that `data` begins with; what follows them."""
-        before, after, shapes = self._before, self._after, self._shapes
+        before = self._before
         events = data.split(before)
         if events.pop(0) or not events:
             return data
-        for number, event in enumerate(events):
-            counts = b""
-            if shapes is None:
-                literal = event.removesuffix(after)
-                fits = literal is not event
-            else:
-                literal, _, counts = event.partition(after)
-                fits = counts.translate(SHAPE) in shapes or self._is_new_shape(counts)
-            try:
-                text = loads(literal) if fits else None
-            except ValueError:
-                text = None
-            if type(text) is not str or not text:
-                return before + before.join(events[number:])
-            self._counts = counts
-            if self._plain:
-                self._spliced += 1
-                out.append(text)
-            else:
-                out += each(self._say(text))
-        return b""
+        number = len(events) - 1  # the last one may be cut off, or have something else behind it
+        if not self._take(events[:-1], out):
+            number = 0
+        while self._take(events[number : number + 1], out):
+            number += 1
+        return before + before.join(events[number:]) if number < len(events) else b""
+
+    def _take(self, events: list[bytes], out: list[Delta]) -> bool:
+        """Takes these events, if there are any and all of them are of the frame."""
+        texts = self._texts(events)
+        if texts is None:
+            return False
+        if self._make is None:
+            for text in texts:
+                out += self._say(text)
+        else:
+            self._spliced += len(texts)
+            out += texts if self._plain else map(self._make, texts)
+        return True
+
+    def _texts(self, events: list[bytes]) -> list[str] | None:
+        """The texts of these events, less what they begin with, if there are any and all are of the frame."""
+        literals, counts = self._cut(events)
+        said = b",\n".join(literals)
+        try:
+            # No string of JSON holds a line end, so none reaches from one literal to the next: as many strings as there
+            # are literals, and nothing else, are one string in each.
+            texts: list[str] = loads(b"[" + said + b"]")
+        except ValueError:
+            return None
+        if len(texts) != len(events) or set(map(type, texts)) != _STRINGS or "" in texts:
+            return None
+        self._counts = counts
+        # There are two more ways to write some characters, and white space beside a string.
+        ours = b"\\u" not in said and b"\\/" not in said and said.count(b'",\n"') + 1 == len(literals)
+        return Texts(texts, literals) if ours else texts
+
+    def _cut(self, events: list[bytes]) -> tuple[list[bytes], bytes]:
+        """What each has in the text's place, and the last counts; nothing when one ends otherwise than the frame."""
+        if self._shapes is None:
+            literals = [event.removesuffix(self._after) for event in events]
+            return ([] if any(map(is_, literals, events)) else literals), b""
+        literals = []
+        counts = b""
+        for event in events:
+            literal, _, counts = event.partition(self._after)
+            if counts.translate(SHAPE) not in self._shapes and not self._is_new_shape(counts):
+                return [], b""
+            literals.append(literal)
+        return literals, counts
 
     def _is_new_shape(self, counts: bytes) -> bool:
         return self._frame is not None and self._frame.takes(counts)
 
-    def _say(self, text: str) -> Batch:
+    def _say(self, text: str) -> list[Delta]:
         """What a chunk says that has this text in the frame's place."""
-        if self._make is not None:
-            self._spliced += 1
-            return self._make(text)
         frame = self._frame
         assert frame is not None  # noqa: S101
         self._credit = _CREDIT

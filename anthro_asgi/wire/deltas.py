@@ -96,6 +96,19 @@ Batch = Delta | list[Delta]
 Deltas = Sequence[Delta]
 
 
+class Texts(list[str]):
+    """Nothing but texts, none of them empty; `literals` are the same as JSON, as `orjson.dumps` writes it.
+
+    For an engine that has these from the wire, so that they are not written again.
+    """
+
+    __slots__ = ("literals",)
+
+    def __init__(self, texts: list[str], literals: Sequence[bytes]) -> None:
+        super().__init__(texts)
+        self.literals = literals
+
+
 def each(batch: Batch) -> Deltas:
     """The deltas of a batch, of which there may be one without a list around it."""
-    return batch if type(batch) is list else (batch,)  # type: ignore[return-value]  # a `type` narrows only one way
+    return batch if isinstance(batch, list) else (batch,)

@@ -29,6 +29,7 @@ from .deltas import (
     Finish,
     Misplaced,
     Signature,
+    Texts,
     Thinking,
     ToolJson,
     ToolStart,
@@ -145,7 +146,10 @@ class StreamEncoder:
 
     def feed(self, batch: Batch) -> bytes:
         """All that arrived together, as the bytes of one send."""
-        if type(batch) is list:
+        if isinstance(batch, list):
+            if type(batch) is Texts and self._state is TEXT:
+                opening, closing = self._frame
+                return (closing + opening).join(batch.literals).join(self._frame)
             if len(batch) != 1:
                 return b"".join([_VERBS[type(delta)](self, delta) for delta in batch])
             batch = batch[0]  # what most reads from an engine hold

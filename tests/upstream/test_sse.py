@@ -6,32 +6,7 @@ import time
 import pytest
 
 from anthro_asgi.upstream.sse import EventTooLarge, SSEParser
-
-
-def oracle(stream: bytes, *, max_event: int = 1 << 30) -> list[bytes]:
-    """All payloads of a whole stream, its unfinished last event included."""
-    payloads: list[bytes] = []
-    data: list[bytes] = []
-    size = 0
-    for number, ended in enumerate((stream + b"\n\n").split(b"\n")):
-        line = ended[:-1] if ended.endswith(b"\r") else ended
-        if number == 0 and line.startswith(b"\xef\xbb\xbf"):
-            line = line[3:]
-        if line == b"":
-            if data and b"\n".join(data) != b"":
-                payloads.append(b"\n".join(data))
-            data, size = [], 0
-            continue
-        size += len(line)
-        if size > max_event:
-            raise EventTooLarge
-        if line == b"data":
-            data.append(b"")
-        elif line.startswith(b"data: "):
-            data.append(line[6:])
-        elif line.startswith(b"data:"):
-            data.append(line[5:])
-    return payloads
+from bench.oracles import payloads as oracle
 
 
 def parsed(pieces: list[bytes], **options: int) -> list[bytes]:

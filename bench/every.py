@@ -1,0 +1,35 @@
+"""`python -m bench`: everything measured, one after the other, then the report of it all."""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from .peers.envs import cache
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `main`."""
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the page (default: report.html in the cache)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of every server (default 3)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Each measurement as a process of its own, as by hand. The exit status is that of the first that failed."""
+    folder = cache()
+    folder.mkdir(parents=True, exist_ok=True)
+    results = [str(folder / name) for name in ("results.jsonl", "hold.jsonl", "micro.jsonl")]
+    page = options.html or folder / "report.html"
+    steps = (
+        ["peers", "--rounds", str(options.rounds), "--out", results[0]],
+        ["hold", "--out", results[1]],
+        ["micro", "--json", results[2]],
+        ["report", *results, "--html", str(page)],
+    )
+    statuses = []
+    for step in steps:
+        print(f"\n=== python -m bench {shlex.join(step)}", flush=True)
+        statuses.append(subprocess.run([sys.executable, "-m", "bench", *step], check=False).returncode)
+    print(f"\nthe page: {page}")
+    return next((status for status in statuses if status), 0)

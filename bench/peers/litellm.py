@@ -1,0 +1,53 @@
+"""LiteLLM's proxy: /v1/messages in front of an OpenAI-compatible engine, one worker, with nothing sent home.
+
+Its list of prices is read from the package instead of the network, and it asks for no key, which spares it work. It is
+told to use chat completions, as it would otherwise ask for the Responses API, which such engines do not have.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from .envs import venv
+from .peer import MODEL, Api, Launch
+
+_REQUIREMENT: Final = "litellm[proxy]==1.106.2"
+_CONFIG: Final = """\
+model_list:
+  - model_name: {model}
+    litellm_params:
+      model: openai/{model}
+      api_base: {upstream}/v1
+      api_key: none
+litellm_settings:
+  telemetry: false
+  use_chat_completions_url_for_anthropic_messages: true
+"""
+_ENVIRONMENT: Final = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    "LITELLM_LOG": "ERROR",
+}
+
+
+class LiteLLM:
+    """From PyPI, in an environment of its own."""
+
+    name: Final = "litellm"
+    label: Final = "LiteLLM proxy"
+    api: Final[Api] = "messages"
+    model: Final = MODEL
+    ready: Final = "/health/liveliness"
+
+    def __init__(self) -> None:
+        self._folder = Path()
+
+    def prepare(self, cache: Path, *, refresh: bool) -> str:
+        self._folder = cache / "envs" / self.name
+        return venv(self._folder, [_REQUIREMENT], refresh=refresh)["litellm"]
+
+    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
+        config = folder / "config.yaml"
+        config.write_text(_CONFIG.format(model=MODEL, upstream=upstream))
+        address = ["--host", "127.0.0.1", "--port", str(port)]
+        command = [str(self._folder / "bin" / "litellm"), "--config", str(config), *address, "--num_workers", "1"]
+        return Launch(command, _ENVIRONMENT)

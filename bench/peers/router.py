@@ -1,0 +1,41 @@
+"""claude-code-router's core, `@musistudio/llms`: the Server that it exports, one provider, no logging."""
+
+from pathlib import Path
+from typing import Final
+
+from .envs import node_modules
+from .peer import MODEL, Api, Launch
+
+_PACKAGE: Final = "@musistudio/llms"
+_VERSION: Final = "1.0.53"
+_PROVIDER: Final = "bench"
+_MAIN: Final = """\
+const Server = require("@musistudio/llms").default;
+const [url, port] = process.argv.slice(2);
+const provider = { name: "%s", api_base_url: url, api_key: "none", models: ["%s"] };
+const initialConfig = { HOST: "127.0.0.1", PORT: port, providers: [provider] };
+new Server({ logger: false, useJsonFile: false, initialConfig }).start();
+"""
+
+
+class Router:
+    """From npm, in a folder of its own, where the main program is written too: so it finds the node_modules."""
+
+    name: Final = "ccr"
+    label: Final = "claude-code-router core"
+    api: Final[Api] = "messages"
+    model: Final = f"{_PROVIDER},{MODEL}"
+    ready: Final = "/health"
+
+    def __init__(self) -> None:
+        self._folder = Path()
+
+    def prepare(self, cache: Path, *, refresh: bool) -> str:
+        self._folder = cache / "envs" / self.name
+        return node_modules(self._folder, [f"{_PACKAGE}@{_VERSION}"], refresh=refresh)[_PACKAGE]
+
+    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
+        main = self._folder / "main.cjs"
+        main.write_text(_MAIN % (_PROVIDER, MODEL))
+        command = ["node", str(main), f"{upstream}/v1/chat/completions", str(port)]
+        return Launch(command, {"NODE_ENV": "production"})

@@ -1,0 +1,206 @@
+"""The scripted engine's HTTP: one protocol a connection, requests of any framing in, one script a request out."""
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httptools
+import orjson
+
+from . import styles
+from .pace import Pace, Paced, Saturated
+
+_COMPLETIONS: Final = (b"/v1/chat/completions", b"/chat/completions")
+_MODELS: Final = (b"/v1/models", b"/models")
+_STREAM_TYPE: Final = b"text/event-stream; charset=utf-8"
+_REASONS: Final = {200: b"OK", 400: b"Bad Request", 404: b"Not Found"}
+_NOT_FOUND: Final = orjson.dumps({"error": {"message": "Not Found", "type": "not_found_error", "code": 404}})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The command line. `rate` is in tokens a second of each stream; 0 is as fast as the client reads."""
+
+    style: styles.Style
+    rate: float = 0.0
+    lockstep: bool = False
+    tokens: int = 64
+    usage_every_chunk: bool = False
+    model: str = "scripted"
+
+
+class Engine:
+    """What the connections share. Made inside a running event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.created = int(time.time())
+        self.pace: Pace = Paced(settings.rate, settings.lockstep) if settings.rate else Saturated()
+        self.models = styles.models(settings.style, settings.model, self.created)
+        self._serial = itertools.count(time.time_ns())
+
+    def names(self) -> dict[str, Any]:
+        """The constants of a new stream."""
+        return styles.names_of(self.settings.style, self.settings.model, next(self._serial), self.created)
+
+    def connect(self) -> "Wire":
+        """A protocol for a new connection."""
+        return Wire(self)
+
+
+class Stream:
+    """One streaming answer. Ends early, without a word, when its client has left."""
+
+    __slots__ = ("_left", "_script", "_usage", "_wire", "done", "held", "phase", "queued")
+
+    def __init__(self, wire: "Wire", script: styles.Script, tokens: int, usage: bool) -> None:
+        self._wire = wire
+        self._script = script
+        self._left = tokens
+        self._usage = usage
+        self.held = self.done = self.queued = False
+        self.phase = 0
+
+    def step(self) -> None:
+        self._wire.transport.write(self._script.token())
+        self._left -= 1
+        if not self._left:
+            self.done = True
+            self._wire.answered(self._script.ending(self._usage))
+
+
+class Wire(asyncio.Protocol):
+    """One connection. Requests that come while one is answered wait for their turn."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.transport: Any  # uvloop's have the methods of asyncio.Transport, and are none
+        self._engine = engine
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._body: list[bytes] = []
+        self._asked: list[tuple[bytes, bytes, bytes, bool, bool]] = []
+        self._busy = False
+        self._keep = True
+        self._bare = False
+        self._congested = False
+        self._stream: Stream | None = None
+
+    # ---- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._asked.clear()
+        if self._stream is not None:
+            self._stream.done = True
+            self._stream = None
+        self._parser = None  # it holds this protocol, and this protocol holds it
+
+    def pause_writing(self) -> None:
+        self._congested = True
+        if self._stream is not None:
+            self._stream.held = True
+
+    def resume_writing(self) -> None:
+        self._congested = False
+        if self._stream is not None:
+            self._stream.held = False
+            self._engine.pace.resume(self._stream)
+
+    # ---- the request
+
+    def on_message_begin(self) -> None:
+        self._target = b""
+        self._body = []
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        parser = self._parser
+        http10 = parser.get_http_version() == "1.0"
+        path = self._target.partition(b"?")[0]
+        self._asked.append((parser.get_method(), path, b"".join(self._body), parser.should_keep_alive(), http10))
+        if not self._busy:
+            self._next()
+
+    # ---- the answer
+
+    def _next(self) -> None:
+        method, path, body, self._keep, self._bare = self._asked.pop(0)
+        self._busy = True
+        if method == b"POST" and path in _COMPLETIONS:
+            self._complete(body)
+        elif method == b"GET" and path in _MODELS:
+            self._send(200, self._engine.models)
+        else:
+            self._send(404, _NOT_FOUND)
+
+    def _complete(self, body: bytes) -> None:
+        try:
+            request = orjson.loads(body)
+            tokens = request.get("max_completion_tokens") or request.get("max_tokens")
+            tokens = int(tokens or self._engine.settings.tokens)
+            if tokens < 1:
+                raise ValueError("max_tokens is below 1")
+        except (ValueError, TypeError, AttributeError) as exc:
+            error = {"message": str(exc), "type": "BadRequestError", "param": None, "code": 400}
+            return self._send(400, orjson.dumps({"error": error}))
+        prompt = max(1, len(body) // 4)  # about what a tokenizer would say
+        if request.get("stream"):
+            return self._start(request, prompt, tokens)
+        answer = styles.whole_answer(self._engine.settings.style, self._engine.names(), prompt, tokens)
+        rate = self._engine.settings.rate
+        if rate:
+            asyncio.get_running_loop().call_later(tokens / rate, self._send, 200, answer)
+            return None
+        return self._send(200, answer)
+
+    def _start(self, request: dict[str, Any], prompt: int, tokens: int) -> None:
+        settings = self._engine.settings
+        every = settings.usage_every_chunk
+        script = styles.Script(settings.style, self._engine.names(), prompt, every, self._bare)
+        usage = every or bool((request.get("stream_options") or {}).get("include_usage"))
+        if self._bare:
+            self._keep = False  # the end of the connection is the end of the body
+        framing = b"" if self._bare else b"transfer-encoding: chunked\r\n"
+        self.transport.write(self._head(200, _STREAM_TYPE) + framing + b"\r\n" + script.opening())
+        self._stream = Stream(self, script, tokens, usage)
+        self._stream.held = self._congested
+        self._engine.pace.begin(self._stream)
+
+    def _send(self, status: int, body: bytes) -> None:
+        head = self._head(status, b"application/json") + b"content-length: %d\r\n\r\n" % len(body)
+        self.answered(head + body)
+
+    def answered(self, last: bytes) -> None:
+        """Write the last of an answer, and turn to the next request or close."""
+        if self.transport.is_closing():
+            return
+        self.transport.write(last)
+        self._stream = None
+        self._busy = False
+        if not self._keep:
+            self.transport.close()
+        elif self._asked:
+            self._next()
+
+    def _head(self, status: int, kind: bytes) -> bytes:
+        connection = b"keep-alive" if self._keep else b"close"
+        server = self._engine.settings.style.server.encode()
+        return b"HTTP/1.1 %d %b\r\nserver: %b\r\ncontent-type: %b\r\nconnection: %b\r\n" % (
+            *(status, _REASONS[status], server),
+            *(kind, connection),
+        )

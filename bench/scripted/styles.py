@@ -1,0 +1,195 @@
+"""The chunks of a chat stream as vLLM, llama.cpp and the original API write them, and one stream's script of them.
+
+Everything but the time stamp, the number of tokens and the size of an HTTP chunk is constant within a stream, so a
+token is one formatting of bytes. `tests/bench` holds the chunks against recordings of the real engines.
+"""
+
+from dataclasses import dataclass
+from time import monotonic_ns
+from typing import Any, Final
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Templates of `%` formatting: `id`, `created`, `model` in all; `usage` and `final` are empty, or members."""
+
+    name: str
+    owned_by: str
+    server: str
+    """The `server` header."""
+    id_form: str
+    role: str
+    content_head: str
+    content_tail: str
+    finish: str
+    usage_chunk: str
+    final: str
+    """Members of the last chunk of all, whichever it is."""
+    usage: str
+    """An object, of `prompt`, `total` and `completion` tokens."""
+    every_chunk: bool = True
+    """The engine can be told to send the usage with every chunk."""
+
+
+_VLLM_TOP: Final = (
+    '{"id":"%(id)s","object":"chat.completion.chunk","created":%(created)d,"model":"%(model)s","choices":'
+)
+VLLM: Final = Style(
+    "vllm",
+    owned_by="vllm",
+    server="uvicorn",
+    id_form="chatcmpl-%016x",
+    role=_VLLM_TOP
+    + '[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]%(usage)s'
+    + ',"prompt_token_ids":null,"prompt_text":null}',
+    content_head=_VLLM_TOP + '[{"index":0,"delta":{"content":"',
+    content_tail='"},"logprobs":null,"finish_reason":null,"token_ids":null}]%(usage)s}',
+    finish=_VLLM_TOP
+    + '[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null}]%(usage)s'
+    + "%(final)s}",
+    usage_chunk=_VLLM_TOP + "[]%(usage)s%(final)s}",
+    final=',"system_fingerprint":"vllm-0.32.0-dcaafb6d"',
+    usage='{"prompt_tokens":%(prompt)d,"total_tokens":%(total)d,"completion_tokens":%(completion)d,'
+    '"completion_tokens_details":{"reasoning_tokens":0}}',
+)
+
+_LLAMA_END: Final = (
+    '"created":%(created)d,"id":"%(id)s","model":"%(model)s","system_fingerprint":"b0-unknown",'
+    '"object":"chat.completion.chunk"'
+)
+_LLAMA_TIMINGS: Final = (
+    ',"timings":{"cache_n":0,"prompt_n":%(prompt)d,"prompt_ms":0.325,"prompt_per_token_ms":0.325,'
+    '"prompt_per_second":3076.9230769230767,"predicted_n":%(completion)d,"predicted_ms":1.765,'
+    '"predicted_per_token_ms":0.1961111111111111,"predicted_per_second":5099.15014164306}'
+)
+LLAMACPP: Final = Style(
+    "llamacpp",
+    owned_by="llamacpp",
+    server="llama.cpp",
+    id_form="chatcmpl-%032x",
+    role='{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],'
+    + _LLAMA_END
+    + "}",
+    content_head='{"choices":[{"finish_reason":null,"index":0,"delta":{"content":"',
+    content_tail='"}}],' + _LLAMA_END + "}",
+    finish='{"choices":[{"finish_reason":"stop","index":0,"delta":{}}],' + _LLAMA_END + "%(final)s}",
+    usage_chunk='{"choices":[],' + _LLAMA_END + "%(usage)s%(final)s}",
+    final=_LLAMA_TIMINGS,
+    usage='{"completion_tokens":%(completion)d,"prompt_tokens":%(prompt)d,"total_tokens":%(total)d,'
+    '"prompt_tokens_details":{"cached_tokens":0}}',
+    every_chunk=False,
+)
+
+_OPENAI_TOP: Final = (
+    '{"id":"%(id)s","object":"chat.completion.chunk","created":%(created)d,"model":"%(model)s",'
+    '"service_tier":"default","system_fingerprint":"fp_560af6e559","choices":'
+)
+OPENAI: Final = Style(
+    "openai",
+    owned_by="system",
+    server="scripted",
+    id_form="chatcmpl-%029x",
+    role=_OPENAI_TOP
+    + '[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]'
+    + "%(usage)s}",
+    content_head=_OPENAI_TOP + '[{"index":0,"delta":{"content":"',
+    content_tail='"},"logprobs":null,"finish_reason":null}]%(usage)s}',
+    finish=_OPENAI_TOP + '[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]%(usage)s}',
+    usage_chunk=_OPENAI_TOP + "[]%(usage)s}",
+    final="",
+    usage='{"prompt_tokens":%(prompt)d,"completion_tokens":%(completion)d,"total_tokens":%(total)d}',
+)
+STYLES: Final = {style.name: style for style in (VLLM, LLAMACPP, OPENAI)}
+
+_LINE: Final = (b"data: ", b"\n\n")
+_ROOM: Final = "\x00"  # holds the place of a stamp's space and digits; JSON has none
+_CHUNK_END: Final = b"\r\n"
+
+
+class Script:
+    """What one stream says, as bytes for the wire: in HTTP chunks, or bare where the body ends with the connection."""
+
+    __slots__ = ("_bare", "_every", "_head", "_limit", "_names", "_prompt", "_style", "_tail", "tokens")
+
+    def __init__(self, style: Style, names: dict[str, Any], prompt: int, every_chunk: bool, bare: bool) -> None:
+        self._style = style
+        self._names = names
+        self._prompt = prompt
+        self._every = every_chunk and style.every_chunk
+        self._bare = bare
+        self._limit = 0
+        self._head = self._tail = b""
+        self.tokens = 0
+
+    def opening(self) -> bytes:
+        """The role chunk."""
+        return self._event(self._style.role)
+
+    def token(self) -> bytes:
+        """The next content chunk, stamped now."""
+        now = monotonic_ns()
+        self.tokens += 1
+        if now >= self._limit or self._every:
+            self._fit(now)
+        return b"%b %d%b" % (self._head, now, self._tail)
+
+    def ending(self, usage: bool) -> bytes:
+        """All that comes after the last token, the end of the body included."""
+        events = self._event(self._style.finish, final=not usage)
+        if usage:
+            events += self._event(self._style.usage_chunk, usage=True, final=True)
+        return events + self._framed(b"[DONE]") + (b"" if self._bare else b"0\r\n\r\n")
+
+    def _fit(self, now: int) -> None:
+        # The size of the HTTP chunk counts the digits of the stamp, and the whole of the usage.
+        fields = self._fields(self._every)
+        digits = len(str(now))
+        head, tail = self._style.content_head % fields, self._style.content_tail % fields
+        whole = self._framed((head + _ROOM * (digits + 1) + tail).encode())
+        self._head, self._tail = whole.split(_ROOM.encode() * (digits + 1))
+        self._limit = 10**digits
+
+    def _event(self, template: str, usage: bool = False, final: bool = False) -> bytes:
+        return self._framed((template % self._fields(usage or self._every, final)).encode())
+
+    def _fields(self, usage: bool, final: bool = False) -> dict[str, Any]:
+        counts = {"prompt": self._prompt, "completion": self.tokens, "total": self._prompt + self.tokens}
+        member = ',"usage":' + self._style.usage % counts if usage else ""
+        return {**self._names, **counts, "usage": member, "final": self._style.final % counts if final else ""}
+
+    def _framed(self, data: bytes) -> bytes:
+        event = data.join(_LINE)
+        return event if self._bare else b"%x\r\n" % len(event) + event + _CHUNK_END
+
+
+def names_of(style: Style, model: str, serial: int, created: int) -> dict[str, Any]:
+    """What stays the same in every chunk of stream number `serial`. `created` is in seconds since the epoch."""
+    # The model's name goes between quotes that are in the templates.
+    quoted = orjson.dumps(model)[1:-1].decode()
+    return {"id": style.id_form % serial, "created": created, "model": quoted}
+
+
+def models(style: Style, model: str, created: int) -> bytes:
+    """The answer to `GET /v1/models`: one model, owned by the engine that the style is of."""
+    entry = {"id": model, "object": "model", "created": created, "owned_by": style.owned_by, "max_model_len": 131072}
+    return orjson.dumps({"object": "list", "data": [entry]})
+
+
+def whole_answer(style: Style, names: dict[str, Any], prompt: int, tokens: int) -> bytes:
+    """The answer to a request that does not stream."""
+    now = monotonic_ns()
+    text = "".join(f" {now + number}" for number in range(tokens))
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": "stop"}
+    counts = {"prompt": prompt, "completion": tokens, "total": prompt + tokens}
+    return orjson.dumps(
+        {
+            "id": names["id"],
+            "object": "chat.completion",
+            "created": names["created"],
+            "model": orjson.loads(f'"{names["model"]}"'),
+            "choices": [choice],
+            "usage": orjson.loads(style.usage % counts),
+        }
+    )

@@ -1,0 +1,437 @@
+"""The load generator against servers of every kind of manners, over real sockets in one event loop."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from bench.counting import Api
+from bench.load.asking import Requests, Target, Wording
+from bench.load.exchange import Exchange
+from bench.load.lines import Lines
+from bench.load.report import summary, table
+from bench.load.runner import Flow, Plan, Run
+from bench.load.tally import Slo, Tally
+from tests.scripted import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
+
+PLAN: dict[str, Any] = {
+    "api": "messages",
+    "stream": True,
+    "concurrency": 1,
+    "ramp": 0.0,
+    "rate": None,
+    "arrivals": "constant",
+    "burst": 1,
+    "max_open": 100,
+    "requests": None,
+    "duration": None,
+    "warmup": 0,
+    "timeout": 30.0,
+    "drain": 0.0,
+    "seed": 0,
+}
+SSE = [("content-type", "text/event-stream")]
+
+
+def delta(text: str) -> bytes:
+    value = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    return f"event: content_block_delta\ndata: {json.dumps(value)}\n\n".encode()
+
+
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+GOOD = [b'event: message_start\ndata: {"type":"message_start"}\n\n', delta("a"), delta("b"), delta("c"), STOP]
+ERROR = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"no"}}\n\n'
+
+
+def answer(pieces: Iterable[bytes] = GOOD, framing: str = "chunked") -> bytes:
+    return framed(200, SSE, pieces, framing)
+
+
+def cut(data: bytes) -> Answer:
+    async def send(wire: Wire) -> None:
+        await wire.send(data)
+        wire.close()
+
+    return send
+
+
+class Outcome:
+    """A run that is over: what was counted, and each request."""
+
+    def __init__(self, tally: Tally, exchanges: list[Exchange], plan: Plan) -> None:
+        self.tally = tally
+        self.exchanges = exchanges
+        self.summary = summary("http://h", plan, tally)
+
+
+def prepared(url: str, slo: Slo | None = None, **changes: Any) -> tuple[Run, Outcome]:
+    """A run, and where to look when it is over."""
+    plan, tally, exchanges = Plan(**{**PLAN, **changes}), Tally(slo or Slo(), None), list[Exchange]()
+    target = Target.parse(url, plan.api)
+    lines = Lines(target, Requests(target, Wording(plan.api, "m", "key", plan.stream, 4, 3, 0, {})), plan.timeout)
+    return Run(plan, lines, tally, lambda *_: None, exchanges.append), Outcome(tally, exchanges, plan)
+
+
+async def load(url: str, slo: Slo | None = None, **changes: Any) -> Outcome:
+    run, outcome = prepared(url, slo, **changes)
+    await run.run()
+    return Outcome(outcome.tally, outcome.exchanges, run._plan)
+
+
+# ---- answers of every framing
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+async def test_every_framing_of_a_body_is_read_and_connections_are_used_again_where_they_can_be(framing: str) -> None:
+    async with ScriptedUpstream(answer(framing=framing)) as server:
+        found = await load(server.url, requests=5)
+        assert found.tally.ok == 5
+        assert found.tally.tokens == 15
+        assert not found.tally.errors
+        assert server.accepted == (5 if framing == "close" else 1)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+@pytest.mark.parametrize("seed", range(4))
+async def test_an_answer_in_pieces_is_the_same(framing: str, seed: int) -> None:
+    data = answer(framing=framing)
+    draw = random.Random(seed)
+    pieces = range(len(data)) if seed == 0 else draw.sample(range(len(data)), 12)
+    async with ScriptedUpstream(fragmented(data, pieces)) as server:
+        found = await load(server.url, requests=2)
+    assert (found.tally.ok, found.tally.tokens) == (2, 6)
+    assert len(found.tally.itl) == 4
+    assert len(found.tally.ttft) == len(found.tally.e2e) == 2
+
+
+async def test_tokens_that_arrive_in_one_read_have_nothing_between_them() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        found = await load(server.url, requests=1)
+    assert (found.tally.itl.zeros, len(found.tally.itl)) == (2, 2)
+
+
+async def test_chat_completions_are_understood_too() -> None:
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in ("a", "b")]
+    async with ScriptedUpstream(sse(*chunks)) as server:
+        found = await load(server.url, api="chat", requests=3)
+        assert server.requests[0].target == "/v1/chat/completions"
+        assert server.requests[0].headers["authorization"] == "Bearer key"
+    assert (found.tally.ok, found.tally.tokens) == (3, 6)
+
+
+@pytest.mark.parametrize(("api", "key"), [("messages", "output_tokens"), ("chat", "completion_tokens")])
+async def test_the_tokens_of_a_whole_answer_are_those_of_its_usage(api: Api, key: str) -> None:
+    async with ScriptedUpstream(json_answer(200, {"usage": {key: 7}})) as server:
+        found = await load(server.url, api=api, stream=False, requests=2)
+    assert (found.tally.ok, found.tally.tokens, len(found.tally.e2e)) == (2, 14, 2)
+    assert len(found.tally.ttft) == len(found.tally.itl) == 0
+
+
+# ---- what goes wrong has a name
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "tokens"),
+    [
+        (json_answer(529, {"type": "error", "error": {"type": "overloaded_error"}}), "http 529", 0),
+        (json_answer(401, {}), "http 401", 0),
+        (answer([*GOOD[:3], ERROR]), "error event", 2),
+        (answer(GOOD[:-1]), "cut", 3),
+        (cut(answer()[:-30]), "cut", 3),
+        (cut(answer(framing="length")[:-30]), "cut", 3),
+        (answer(GOOD[:-1], framing="close"), "cut", 3),
+        (cut(answer()[:20]), "cut", 0),
+        (cut(b""), "cut", 0),
+        (cut(b"no HTTP at all\r\n\r\n"), "garbled", 0),
+        (cut(answer().replace(b"\r\n\r\n", b"\r\n\r\nnot a size\r\n", 1)), "garbled", 0),
+        (answer([b"data: no JSON\n\n", STOP]), "garbled", 0),
+        (json_answer(200, {"usage": {"output_tokens": 5}}), "not a stream", 0),
+    ],
+)
+async def test_a_failure_is_counted_by_its_kind(reply: Answer, error: str, tokens: int) -> None:
+    async with ScriptedUpstream(reply) as server:
+        found = await load(server.url, requests=2, concurrency=2)
+    assert found.tally.errors == {error: 2}
+    assert (found.tally.ok, found.tally.tokens, len(found.tally.e2e)) == (0, 2 * tokens, 0)
+
+
+async def test_an_answer_that_is_complete_before_its_connection_breaks_is_good() -> None:
+    async with ScriptedUpstream(cut(answer()[:-5])) as server:
+        found = await load(server.url, requests=1)
+    assert (found.tally.ok, found.tally.tokens) == (1, 3)
+
+
+async def test_a_whole_answer_without_usage_is_garbled_and_one_that_breaks_off_is_cut() -> None:
+    async with ScriptedUpstream(json_answer(200, {}), cut(json_answer(200, {"usage": {}})[:-3])) as server:
+        found = await load(server.url, requests=2, stream=False)
+    assert found.tally.errors == {"garbled": 1, "cut": 1}
+
+
+async def test_a_server_that_is_not_there_is_an_error_of_its_own() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        url = server.url
+    found = await load(url, requests=3, concurrency=3)
+    assert found.tally.errors == {"connect": 3}
+
+
+async def test_a_client_that_cannot_connect_waits_before_it_tries_again() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        url = server.url
+    found = await load(url, duration=0.12)
+    assert 1 <= found.tally.errors["connect"] <= 3  # at 0, 50 and 100 ms at the earliest
+
+
+async def test_a_connection_that_is_never_there_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: Any, **named: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", never)
+    found = await load("http://127.0.0.1:9", requests=70, concurrency=70, timeout=0.03)
+    assert found.tally.errors == {"timeout": 70}
+
+
+async def silence(wire: Wire) -> None:
+    await wire.gone()
+
+
+async def test_a_request_that_waits_too_long_is_a_timeout_and_its_wait_is_in_the_percentiles() -> None:
+    async with ScriptedUpstream(silence) as server:
+        found = await load(server.url, requests=2, concurrency=2, timeout=0.05)
+    assert found.tally.errors == {"timeout": 2}
+    assert len(found.tally.ttft) == len(found.tally.e2e) == 2
+    assert (found.summary["ttft"]["p50"] or 0) >= 0.05
+
+
+async def test_a_connection_closed_at_rest_is_replaced_without_an_error() -> None:
+    async def answer_and_leave(wire: Wire) -> None:
+        await wire.send(answer())
+        await wire._request()
+        wire.close()  # just as the next request is there
+
+    async with ScriptedUpstream(answer_and_leave, answer()) as server:
+        found = await load(server.url, requests=2)
+        assert server.accepted == 2
+    assert (found.tally.ok, found.tally.errors.total()) == (2, 0)
+
+
+async def test_a_connection_that_the_server_will_close_is_not_used_again_even_if_it_takes_its_time() -> None:
+    reply = raw_answer(200, [*SSE, ("connection", "close"), ("content-length", str(len(b"".join(GOOD))))])
+
+    async def linger(wire: Wire) -> None:
+        await wire.send(reply + b"".join(GOOD))
+        await wire.gone()
+
+    async with ScriptedUpstream(linger) as server:
+        found = await load(server.url, requests=2)
+        assert server.accepted == 2
+    assert (found.tally.ok, found.tally.tokens) == (2, 6)
+
+
+async def test_bytes_that_nobody_asked_for_end_the_connection_and_not_the_run() -> None:
+    async with ScriptedUpstream(answer() + answer()) as server:
+        found = await load(server.url, requests=2)
+        assert server.accepted == 2
+    assert (found.tally.ok, found.tally.tokens) == (2, 6)
+
+
+async def test_an_informational_answer_is_passed_over() -> None:
+    async with ScriptedUpstream(raw_answer(103, [("link", "x")]) + answer()) as server:
+        found = await load(server.url, requests=2)
+    assert (found.tally.ok, found.tally.tokens) == (2, 6)
+
+
+# ---- the two loops
+
+
+async def test_a_closed_loop_has_as_many_open_as_there_are_clients_and_ends_after_its_requests() -> None:
+    gate = asyncio.Event()
+
+    async def held(wire: Wire) -> None:
+        await gate.wait()
+        await wire.send(answer())
+
+    async with ScriptedUpstream(held) as server:
+        run, found = prepared(server.url, requests=10, concurrency=4)
+        running = asyncio.create_task(run.run())
+        await server.until(lambda: len(server.requests) == 4)
+        gate.set()
+        await running
+        assert len(server.requests) == 10
+        assert server.accepted == 4
+    assert found.tally.ok == 10
+
+
+async def test_in_the_open_loop_no_answer_delays_an_arrival_and_latency_counts_from_the_moment_it_was_due() -> None:
+    """A server that stalls until the last request has come: each has waited from its own moment on."""
+    gate = asyncio.Event()
+
+    async def held(wire: Wire) -> None:
+        await gate.wait()
+        await wire.send(answer())
+
+    async with ScriptedUpstream(held) as server:
+        run, found = prepared(server.url, concurrency=None, rate=400.0, requests=20)
+        running = asyncio.create_task(run.run())
+        await server.until(lambda: len(server.requests) == 20)
+        opened = asyncio.get_running_loop().time()
+        gate.set()
+        await running
+    moments = sorted(exchange.due for exchange in found.exchanges)
+    assert [due - moments[0] for due in moments] == [number * 2_500_000 for number in range(20)]
+    for exchange in found.exchanges:
+        assert exchange.first - exchange.due >= opened * 1e9 - exchange.due
+        assert exchange.sent >= exchange.due
+    assert len(found.tally.late) == 20
+
+
+async def test_what_may_not_be_open_is_counted_as_not_sent() -> None:
+    async with ScriptedUpstream(silence) as server:
+        found = await load(server.url, concurrency=None, rate=2000.0, requests=10, max_open=3, duration=0.2)
+        assert len(server.requests) == 3
+    assert found.tally.errors == {"not sent": 7}
+    assert (found.tally.requests, found.tally.unfinished) == (7, 3)
+
+
+async def test_a_duration_ends_arrivals_at_the_moment_it_says() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        found = await load(server.url, concurrency=None, rate=200.0, duration=0.1, drain=10.0)
+    assert found.tally.ok == 20  # at 0, 5, … 95 ms
+    assert found.tally.seconds >= 0.1
+
+
+async def test_what_is_open_at_the_end_is_waited_for_and_then_unfinished() -> None:
+    async with ScriptedUpstream(answer(), silence) as server:
+        found = await load(server.url, concurrency=2, duration=0.05, drain=0.05)
+    assert (found.tally.unfinished, found.tally.errors.total()) == (2, 0)
+    assert len(found.tally.ttft) == found.tally.ok + 2  # the waits for a first token that never came
+    assert len(found.tally.e2e) == found.tally.ok
+
+
+async def test_requests_of_the_warm_up_do_not_count_and_the_flow_goes_on_without_a_pause() -> None:
+    async with ScriptedUpstream(json_answer(500, {}), json_answer(500, {}), answer()) as server:
+        found = await load(server.url, warmup=2, requests=3)
+        assert len(server.requests) >= 5
+        assert server.accepted == 1
+    assert (found.tally.ok, found.tally.errors.total()) == (3, 0)
+    assert [exchange.counted for exchange in found.exchanges] == [True] * 3
+
+
+async def test_clients_that_come_one_after_the_other_all_come_before_counting_begins() -> None:
+    gate = asyncio.Event()
+    seen: list[int] = []
+
+    async def held(wire: Wire) -> None:
+        seen.append(len(server.requests))
+        await gate.wait()
+        await wire.send(answer())
+
+    async with ScriptedUpstream(answer(), held) as server:
+        run, found = prepared(server.url, concurrency=3, ramp=0.06, warmup=1, requests=3)
+        running = asyncio.create_task(run.run())
+        await server.until(lambda: len(server.requests) == 4)  # the first client's second, and the others
+        assert not found.tally.counting or server.accepted == 3
+        gate.set()
+        await running
+    assert found.tally.ok == 3
+
+
+async def test_an_interrupt_ends_the_run_with_what_was_counted_so_far() -> None:
+    async with ScriptedUpstream(answer(), answer(), silence) as server:
+        run, found = prepared(server.url, duration=3600.0, drain=3600.0)
+        running = asyncio.create_task(run.run())
+        await server.until(lambda: len(server.requests) == 3)
+        run.interrupt()
+        await running
+    assert run.interrupted
+    assert (found.tally.ok, found.tally.unfinished) == (2, 1)
+    assert found.tally.seconds > 0
+
+
+async def test_connections_are_made_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    dialling, most = 0, 0
+    create = loop.create_connection
+
+    async def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal dialling, most
+        dialling += 1
+        most = max(most, dialling)
+        try:
+            return await create(*arguments, **named)
+        finally:
+            dialling -= 1
+
+    monkeypatch.setattr(loop, "create_connection", counted)
+    async with ScriptedUpstream(answer()) as server:
+        found = await load(server.url, concurrency=200, requests=200)
+    assert found.tally.ok == 200
+    assert most == 64
+
+
+# ---- what is told
+
+
+async def test_goodput_is_what_kept_to_the_limits() -> None:
+    async with ScriptedUpstream(answer(), json_answer(500, {})) as server:
+        good = await load(server.url, slo=Slo(ttft=30.0, itl=30.0, e2e=30.0), requests=2)
+        late = await load(server.url, slo=Slo(ttft=1e-9), requests=1)
+    assert good.summary["goodput"]["fraction"] == 0.5
+    assert good.summary["goodput"]["slo"] == {"ttft": 30.0, "itl": 30.0, "e2e": 30.0}
+    assert late.summary["goodput"]["fraction"] == 0.0
+
+
+def test_the_limit_of_inter_token_latency_is_for_a_requests_mean() -> None:
+    slo = Slo(itl=0.5)
+    assert slo.holds(ttft=10**12, itl=0.5e9, e2e=10**12)
+    assert not slo.holds(ttft=0, itl=0.51e9, e2e=0)
+
+
+async def test_the_summary_has_the_keys_that_a_report_needs_and_the_table_says_the_same() -> None:
+    async with ScriptedUpstream(answer(), json_answer(500, {})) as server:
+        found = await load(server.url, requests=2, slo=Slo(e2e=30.0))
+    result = found.summary
+    assert set(result) == {
+        *("kind", "url", "api", "stream", "concurrency", "rate", "requests", "ok", "errors", "unfinished", "seconds"),
+        *("tokens", "tokens_per_s", "ttft", "itl", "e2e", "transit", "late", "goodput", "server", "client"),
+    }
+    assert set(result["itl"]) == {"p50", "p90", "p99", "p99.9", "max", "n"}
+    assert (result["kind"], result["requests"], result["errors"]) == ("load", 2, {"http 500": 1})
+    text = table(result)
+    assert "2 requests" in text
+    assert "1 http 500" in text
+    assert "50.0%" in text
+
+
+async def test_stamps_tell_the_transit_and_what_is_no_moment_of_the_request_does_not() -> None:
+    async def stamped(wire: Wire) -> None:
+        now = int(asyncio.get_running_loop().time() * 1e9)
+        texts = (f" {now}", f" {now} {now}", " 12", f" {now + 10**15}", "words", f" {now}")
+        await wire.send(answer([delta(text) for text in texts] + [STOP]))
+
+    async with ScriptedUpstream(stamped) as server:
+        found = await load(server.url, requests=1)
+    assert found.tally.tokens == 6
+    assert len(found.tally.transit) == 4
+    assert 0 <= (found.summary["transit"]["max"] or 0) <= found.summary["e2e"]["max"]
+
+
+class Watcher:
+    """Notes what part of a run it was told of."""
+
+    def __init__(self) -> None:
+        self.parts: set[str] = set()
+
+    def __call__(self, part: str, flow: Flow, tally: Tally) -> None:
+        self.parts.add(part)
+
+
+async def test_a_run_tells_how_it_gets_on() -> None:
+    watcher = Watcher()
+    async with ScriptedUpstream(silence) as server:
+        run, _ = prepared(server.url, duration=0.06, drain=0.06, timeout=0.2)
+        run._watch = watcher
+        await run.run()
+    assert watcher.parts == {"load", "drain"}

@@ -1,0 +1,174 @@
+"""The command as it is typed: against the real scripted engine, alone and behind the real service."""
+
+import argparse
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import load
+from bench.load import ceiling, command
+from bench.load.progress import Progress
+from bench.load.tally import Slo, Tally
+from bench.process import serving
+from tests.end_to_end.service import ROOT, Service
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[tuple[str, int]]:
+    """URL and pid of a scripted engine, 500 tokens a second."""
+    with serving([sys.executable, "-W", "error", "-m", "bench.scripted", "--rate", "500"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(engine: tuple[str, int]) -> Iterator[Service]:
+    with Service("--upstream", f"{engine[0]}/v1") as running:
+        yield running
+
+
+def options(*words: object) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    load.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def run(folder: Path, *words: object) -> tuple[int, list[Json]]:
+    """Exit status and the JSON lines."""
+    file = folder / "out.jsonl"
+    status = load.main(options(*words, "--json", file))
+    return status, [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_load_on_the_engine_itself(engine: tuple[str, int], tmp_path: Path) -> None:
+    url, pid = engine
+    words = ("--api", "chat", "--concurrency", 8, "--requests", 24, "--output-tokens", 20, "--pid", pid, "--each")
+    status, lines = run(tmp_path, url, *words)
+    *each, result = lines
+    assert status == 0
+    assert (result["ok"], result["tokens"], result["errors"]) == (24, 24 * 20, {})
+    assert result["itl"]["n"] == 24 * 19
+    assert result["transit"]["n"] == 24 * 20
+    assert 0 < result["transit"]["p50"] < result["e2e"]["p50"]
+    assert result["server"]["cpu_s"] > 0
+    assert result["server"]["rss_peak_mib"] >= result["server"]["rss_mib"] > 1
+    assert result["client"]["cpu_us_per_token"] > 0
+    assert [line["kind"] for line in each] == ["request"] * 24
+    assert all(line["tokens"] == 20 and line["ttft"] < line["e2e"] and line["error"] is None for line in each)
+
+
+def test_load_on_the_service_has_the_same_tokens_with_the_same_stamps(service: Service, tmp_path: Path) -> None:
+    words = ("--concurrency", 4, "--requests", 12, "--output-tokens", 10, "--warmup", 4, "--ramp", "0.05")
+    status, (result,) = run(tmp_path, service.url, *words, "--slo-e2e", 30)
+    assert status == 0
+    assert (result["ok"], result["errors"]) == (12, {})
+    assert result["tokens"] >= 12 * 10 - 4 * 10
+    assert result["transit"]["n"] == result["tokens"]
+    assert result["goodput"]["fraction"] == 1.0
+
+
+def test_load_at_a_rate_and_without_streaming(service: Service, tmp_path: Path) -> None:
+    words = ("--rate", 100, "--arrivals", "bursts", "--burst", 5, "--requests", 10, "--no-stream", "--output-tokens", 3)
+    status, (result,) = run(tmp_path, service.url, *words)
+    assert status == 0
+    assert (result["ok"], result["tokens"], result["late"]["n"]) == (10, 30, 10)
+    assert result["ttft"]["n"] == 0
+
+
+def test_what_nobody_can_answer_is_an_exit_status(engine: tuple[str, int], tmp_path: Path) -> None:
+    status, (result,) = run(tmp_path, engine[0], "--requests", 2)
+    assert (status, result["errors"]) == (1, {"http 404": 2})
+
+
+def test_json_on_stdout_is_all_that_is_there(engine: tuple[str, int], capsys: pytest.CaptureFixture[str]) -> None:
+    words = (engine[0], "--api", "chat", "--requests", 2, "--output-tokens", 2)
+    assert load.main(options(*words, "--json", "-")) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] == 2
+    assert load.main(options(*words)) == 0
+    assert "2 requests" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("http://192.0.2.1:80",), "not a loopback address"),
+        (("ftp://127.0.0.1",), "no http:// or https:// URL"),
+        ((), "no http:// or https:// URL"),
+        (("http://127.0.0.1:1", "--rate", 1, "--concurrency", 1), "give one of them"),
+        (("http://127.0.0.1:1", "--each"), "--json"),
+        (("http://127.0.0.1:1", "--json", "/proc/none/file"), "/proc/none/file"),
+        (("http://127.0.0.1:1", "--pid", 2**22 + 1), "no process"),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_is_sent(
+    words: tuple[object, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load.main(options(*words)) == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("--rate", "0"), ("--requests", "0"), ("--extra", "[]"), ("--duration", "inf")])
+def test_options_out_of_range_are_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options("http://127.0.0.1:1", *words)
+    assert words[0] in capsys.readouterr().err
+
+
+def test_an_interrupt_prints_what_was_counted(engine: tuple[str, int]) -> None:
+    arguments = [engine[0], "--api", "chat", "--duration", "600", "--drain", "600", "--timeout", "1000"]
+    arguments += ["--output-tokens", "20", "--json", "-", "--each"]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "bench.load", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["kind"] == "request"
+        process.send_signal(signal.SIGINT)
+        lines = [json.loads(line) for line in process.stdout]
+        assert process.wait() == 130
+    finally:
+        process.kill()
+        process.communicate()
+    assert lines[-1]["kind"] == "load"
+    assert lines[-1]["ok"] + lines[-1]["unfinished"] == len(lines)
+    assert lines[-1]["unfinished"] <= 1
+
+
+def test_the_ceiling_is_measured_against_a_server_of_its_own(tmp_path: Path) -> None:
+    status, lines = run(tmp_path, "--ceiling", "--duration", 0.05, "--concurrency", 2)
+    assert status == 0
+    assert [line["tokens_a_write"] for line in lines] == list(ceiling._TOGETHER)
+    assert all(line["tokens_per_s"] > 0 and line["cpu_us_per_token"] > 0 for line in lines)
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_now_and_then_a_line_elsewhere() -> None:
+    plan = command._plan(options("http://127.0.0.1:1", "--requests", 4))
+    tally, flow = Tally(Slo(), None), argparse.Namespace(done=2, open=[1, 2, 3])
+    tally.ok = 2
+    screen, file = Screen(), io.StringIO()
+    bar, lines = Progress(plan, screen), Progress(plan, file)
+    for progress in (bar, lines):
+        progress("load", flow, tally)  # type: ignore[arg-type]
+    assert "50%" in screen.getvalue()
+    assert "3 open" in screen.getvalue()
+    assert file.getvalue() == ""
+    lines._due = 0.0
+    lines("load", flow, tally)  # type: ignore[arg-type]
+    assert file.getvalue().startswith("load: 50%")
+    bar.end()
+    assert screen.getvalue().endswith("\x1b[2K")
