@@ -124,12 +124,11 @@ class ChatReader(Reader):
 
         None where that takes more than this text and one delta for it; then `say` does it.
         """
-        others = [name for name in _SAYING if name != key and delta.get(name)]
         if self._tags is not None or self._refused:
             return None
         if key == "arguments":
-            return self._calls.going_on(delta["tool_calls"][0]) if others == ["tool_calls"] else None
-        if self._calls.busy or others:
+            return self._calls.going_on(delta["tool_calls"][0])
+        if self._calls.busy:
             return None
         if key == "content":
             return str
@@ -320,7 +319,6 @@ class ChatReader(Reader):
         return Usage(fresh, output, self._cached)
 
 
-_SAYING: Final = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 _LEGACY: Final = -1  # the index of the one call that the `function_call` of old could make
 
 

@@ -17,7 +17,8 @@ from anthro_asgi.engines.frames import learn
 from anthro_asgi.engines.splice import Splice
 from anthro_asgi.engines.think import ThinkTags
 from anthro_asgi.upstream.sse import SSEParser
-from anthro_asgi.wire.deltas import Delta, each
+from anthro_asgi.wire.deltas import Delta, ToolStart, each
+from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import ApiError, Overloaded
 from tests.replay import Case, cases
 
@@ -237,17 +238,46 @@ def test_what_is_no_text_in_the_place_of_the_text_is_left_to_the_parser(hostile:
             assert shortly(reads) == slowly(reads)
 
 
+def word(finish: str | None = None) -> bytes:
+    """An event that says `word`."""
+    said = chunk({"content": "word"}, {"finish_reason": finish})
+    return b"data: %b\n\n" % json.dumps(said).encode()
+
+
 def test_a_read_that_ends_behind_the_text_waits_for_the_rest_of_its_event() -> None:
-    normal = [b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()] * 3
-    place = normal[0].index(b'"x"') + 3
-    reads = [*normal, normal[0][:place], normal[0][place:], *normal]
-    assert shortly(reads) == slowly(reads)
+    last = word("stop")
+    place = last.index(b'"word"') + len(b'"word"')
+    for reads in ([word()] * 3 + [last[:place], last[place:]], [word() * 3 + last[:place], last[place:]]):
+        assert shortly(reads) == slowly(reads)
+        assert shortly(reads)[1] == "complete"
 
 
 def test_a_line_that_is_no_event_but_ends_like_one_is_none() -> None:
-    normal = b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()
-    reads = [normal, normal, normal[normal.index(b'"x"') :], normal]
-    assert shortly(reads) == slowly(reads)
+    tail = word()[word().index(b'"word"') :]
+    for reads in ([word(), word(), tail, word()], [word() * 2 + tail + word()]):
+        assert shortly(reads) == slowly(reads)
+        assert shortly(reads)[0] == ["word"] * 3
+
+
+def test_pieces_of_texts_that_only_together_are_as_many_as_there_are_events_are_not_taken_for_them() -> None:
+    odd = [word().replace(b'"word"', literal) for literal in (b'"a","b"', b'"c', b'd"')]
+    for reads in ([word() * 2 + b"".join(odd) + word()], [word(), b"".join(odd), word()]):
+        assert shortly(reads) == slowly(reads)
+        assert shortly(reads)[1].startswith("BadUpstream")
+
+
+def test_texts_of_one_read_are_written_as_if_each_had_come_alone() -> None:
+    for texts in (["a", "\n", '"', "\\", "漢"], ["a", "\u2028", "b"]):
+        for ascii_only in (False, True):
+            says = [chunk({"content": text}, {}) for text in ("first", *texts)]
+            said = [b"data: %b\n\n" % json.dumps(it, ensure_ascii=ascii_only).encode() for it in says]
+            written = []
+            for reads in (said, [said[0], b"".join(said[1:])]):
+                encoder = StreamEncoder("msg_1", "m", lambda: 1)
+                encoder.start()
+                reader = Splice(new_reader(tags=False))
+                written.append(b"".join(encoder.feed(reader.read(data)) for data in reads))
+            assert written[0] == written[1]
 
 
 def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
@@ -258,6 +288,31 @@ def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
     for ask in (reader.over, lambda: reader.read(normal)):
         with pytest.raises(Overloaded):
             ask()
+
+
+def test_a_call_that_begins_anew_with_each_chunk_is_many_calls() -> None:
+    said = llamacpp({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}, 1)
+    reads = [b"data: %b\n\n" % json.dumps(said).encode()] * 5
+    assert shortly(reads) == slowly(reads)
+    assert sum(isinstance(delta, ToolStart) for delta in slowly([*reads, word("stop")])[0]) == 5
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(int("1" * 20), int("1" * 19 + "2"), int("9" * 20)), (10**18, 10**18 + 1), (1, 1.5), (10, 20), (1e3, 2e3)],
+)
+def test_the_newest_count_of_any_kind_counts(counts: tuple[float, ...]) -> None:
+    said = [chunk({"content": "x"}, {}, usage={"prompt_tokens": 9, "completion_tokens": it}) for it in counts]
+    reads = [b"data: %b\n\n" % json.dumps(it).encode() for it in said] + [word("stop")]
+    for read in (reads, [b"".join(reads)]):
+        assert shortly(read) == slowly(read)
+
+
+def test_a_frame_is_proved_on_its_chunk() -> None:
+    said = chunk({"content": "x"}, {})
+    assert learn(json.dumps(said).encode(), said) is not None
+    assert learn(json.dumps(said).encode(), said | {"id": "another"}) is None
+    assert learn(json.dumps(said, indent=1).encode(), said) is None
 
 
 # ---- that it is the short way
