@@ -7,6 +7,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any, Final
 
 import orjson
@@ -20,8 +21,9 @@ from .logs import log_failure, log_request
 from .metrics import Metrics
 from .reply import Reply
 from .wire.errors import ApiError, MethodNotAllowed, NotFound
-from .wire.request import MessagesRequest, parse_request
+from .wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from .wire.rules import Rules
+from .wire.turns import LARGE, in_turns
 
 Handler = Callable[["MessagesApp", Call], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients put `/v1` into their base URL, or don't, or twice
@@ -116,14 +118,16 @@ class MessagesApp:
     async def _messages(self, call: Call) -> None:
         request = await self._read_request(call, counting=False)
         call.record.stream = request.stream
-        await Reply(
+        reply = Reply(
             call,
             self.engine,
             request,
-            estimate=self._counts.soon(request),
+            forecast=self._counts.soon(request),
             ping_interval=self._ping_interval,
             hide_thinking=self._hide_thinking,
-        ).run()
+        )
+        del request  # a stream is open for long, and a prompt is large
+        await reply.run()
 
     async def _count_tokens(self, call: Call) -> None:
         request = await self._read_request(call, counting=True)
@@ -132,12 +136,17 @@ class MessagesApp:
 
     async def _read_request(self, call: Call, *, counting: bool) -> MessagesRequest:
         self._keys.admit(call.headers)
-        request = parse_request(await call.body(self._max_body), counting=counting, rules=self._rules)
+        request = await self._parsed(await call.body(self._max_body), counting)
         if request.dropped:
             _log.warning("%s: dropped server tools: %s", call.request_id, ", ".join(request.dropped))
         request.engine_model = self._aliases.resolve(request.model)
         call.record.model = request.model
         return request
+
+    async def _parsed(self, body: list[bytes], counting: bool) -> MessagesRequest:
+        if sum(map(len, body)) <= LARGE:
+            return parse_request(b"".join(body), counting=counting, rules=self._rules)
+        return await in_turns(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
 
     async def _models(self, call: Call) -> None:
         self._keys.admit(call.headers)

@@ -1,11 +1,13 @@
 """One HTTP request as the floor's rooms see it: its head, its body (bounded), and one way to answer it whole."""
 
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from time import perf_counter
 from typing import Any, Final
 
 from .logs import RequestRecord, log_failure
 from .wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, UnsupportedEncoding
+from .wire.turns import Steps, in_turns
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -14,7 +16,9 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
 JSON: Final = "application/json"
-_MEMBERS: Final = 64  # of a compressed body; each costs a copy of all that follows it
+_MEMBERS: Final = 64  # of a compressed body
+_FED: Final = 64 * 1024  # bytes of it that are decompressed in a step, and at the most to so many:
+_INFLATED: Final = 256 * 1024
 _INFLATE_BITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -44,8 +48,8 @@ class Call:
 
     # the body
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body, decoded, of at most `limit` bytes on the wire and decoded.
+    async def body(self, limit: int) -> list[bytes]:
+        """The whole body in pieces, decoded, of at most `limit` bytes on the wire and decoded.
 
         Raises RequestTooLarge as soon as that is known, UnsupportedEncoding, InvalidRequest and ClientLeft.
         """
@@ -68,8 +72,9 @@ class Call:
                 raise _too_large(limit)
             pieces.append(piece)
             more = message.get("more_body", False)
-        body = b"".join(pieces)
-        return body if encoding == b"identity" else _inflate(body, _INFLATE_BITS[encoding], limit)
+        if encoding == b"identity":
+            return pieces
+        return await in_turns(_inflate(pieces, _INFLATE_BITS[encoding], limit), perf_counter)
 
     # the answer
 
@@ -105,26 +110,54 @@ def _too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"body: larger than {limit} bytes")
 
 
-def _inflate(body: bytes, bits: int, limit: int) -> bytes:
-    """`body` decompressed, never more than `limit` of it: a small bomb must not fill the memory.
+def _inflate(pieces: Sequence[bytes], bits: int, limit: int) -> Steps[list[bytes]]:
+    """The body decompressed, never more than `limit` of it: a small bomb must not fill the memory."""
+    try:
+        return (yield from _Inflating(bits, limit).all_of(pieces))
+    except zlib.error:
+        if bits != 15:
+            raise InvalidRequest("body: not what its content-encoding says") from None
+    return (yield from _inflate(pieces, -15, limit))  # deflate without its wrapper, which many a client sends
 
-    A gzip body may have several members, one behind the other (RFC 1952, section 2.2).
-    """
-    plain = b""
-    rest = body
-    for _ in range(_MEMBERS):
-        inflater = zlib.decompressobj(bits)
-        try:
-            plain += inflater.decompress(rest, limit + 1 - len(plain))
-        except zlib.error:
-            if bits != 15:
-                raise InvalidRequest("body: not what its content-encoding says") from None
-            return _inflate(body, -15, limit)  # deflate without its wrapper, which many a client sends
-        if len(plain) > limit:
-            raise _too_large(limit)
-        if not inflater.eof:
+
+class _Inflating:
+    """Decompresses a body. It may have several members, one behind the other (RFC 1952, section 2.2)."""
+
+    def __init__(self, bits: int, limit: int) -> None:
+        self._bits = bits
+        self._limit = limit
+        self._inflater = zlib.decompressobj(bits)
+        self._members = 1
+        self._plain: list[bytes] = []
+        self._size = 0
+
+    def all_of(self, pieces: Sequence[bytes]) -> Steps[list[bytes]]:
+        """Raises InvalidRequest, RequestTooLarge and zlib.error."""
+        for piece in pieces:
+            for start in range(0, len(piece), _FED):  # what is not consumed is copied
+                yield from self._feed(piece[start : start + _FED])
+        if not self._inflater.eof:
             raise InvalidRequest("body: compressed data that ends too early")
-        rest = inflater.unused_data
-        if not rest:
-            return plain
-    raise InvalidRequest(f"body: compressed in more than {_MEMBERS} members")
+        return self._plain
+
+    def _feed(self, data: bytes) -> Steps[None]:
+        more = True
+        while data or more:
+            if self._inflater.eof:
+                if not data:
+                    return
+                self._next_member()
+            plain = self._inflater.decompress(data, _INFLATED)
+            self._plain.append(plain)
+            self._size += len(plain)
+            if self._size > self._limit:
+                raise _too_large(self._limit)
+            data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
+            more = len(plain) == _INFLATED  # of which the inflater may hold something back
+            yield
+
+    def _next_member(self) -> None:
+        if self._members == _MEMBERS:
+            raise InvalidRequest(f"body: compressed in more than {_MEMBERS} members")
+        self._members += 1
+        self._inflater = zlib.decompressobj(self._bits)

@@ -39,13 +39,33 @@ class Counts:
             return await asyncio.to_thread(self._tokenizer, request), _BY_TOKENIZER
         return estimate_tokens(request), _ESTIMATED
 
-    def soon(self, request: MessagesRequest) -> Callable[[], int]:
+    def soon(self, request: MessagesRequest) -> "Forecast":
         """What to call once a count is needed, should the engine not have told its own."""
         if self._tokenizer is None:
-            return lambda: estimate_tokens(request)
+            return Forecast(request)
         counting = asyncio.get_running_loop().run_in_executor(None, self._tokenizer, request)
         counting.add_done_callback(_settle)
-        return lambda: counting.result() if _has_result(counting) else estimate_tokens(request)
+        return Forecast(request, counting)
+
+
+class Forecast:
+    """Call it for a prompt's length: the result of `counting` if that is there, else an estimate."""
+
+    __slots__ = ("_counting", "_request")
+
+    def __init__(self, request: MessagesRequest, counting: "asyncio.Future[int] | None" = None) -> None:
+        self._request: MessagesRequest | None = request
+        self._counting = counting
+
+    def __call__(self) -> int:
+        if self._counting is not None and _has_result(self._counting):
+            return self._counting.result()
+        assert self._request is not None  # noqa: S101
+        return estimate_tokens(self._request)
+
+    def forget(self) -> None:
+        """It will not be called any more: let go of the request."""
+        self._request = None
 
 
 def _has_result(counting: "asyncio.Future[int]") -> bool:

@@ -9,11 +9,12 @@ Editors: `_pump` runs once for each thing an engine yields, for every token of e
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Final
 
 from .call import Call, ClientLeft
+from .counts import Forecast
 from .drive import Drive
 from .engines import Engine
 from .presence import Pinger, Watch
@@ -34,8 +35,9 @@ _TURN: Final = 32  # batches after which other tasks get a turn: neither a fast 
 class Reply:
     """Answers one `POST /v1/messages` from `engine`. `run` raises ClientLeft, and else only while nothing is out.
 
-    `estimate` is the prompt's length where the engine has not told it. `ping_interval` in seconds. `hide_thinking`
-    leaves out reasoning when the client had it disabled.
+    `forecast` is the prompt's length where the engine has not told it. `ping_interval` in seconds. `hide_thinking`
+    leaves out reasoning when the client had it disabled. A stream is open for long, and a prompt is large: it is handed
+    to the engine and not kept.
     """
 
     def __init__(
@@ -44,14 +46,16 @@ class Reply:
         engine: Engine,
         request: MessagesRequest,
         *,
-        estimate: Callable[[], int],
+        forecast: Forecast,
         ping_interval: float,
         hide_thinking: bool,
     ) -> None:
         self._call = call
         self._engine = engine
-        self._request = request
-        self._estimate = estimate
+        self._request: MessagesRequest | None = request  # until the engine is asked
+        self._model = request.model
+        self._streams = request.stream
+        self._forecast = forecast
         self._ping_interval = ping_interval
         self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
         self._thoughts = _thought_filter(request, hide_thinking)
@@ -64,14 +68,19 @@ class Reply:
 
     async def run(self) -> None:
         async with self._watch:
-            await (self._stream() if self._request.stream else self._whole())
+            await (self._stream() if self._streams else self._whole())
+
+    def _ask(self) -> AsyncIterator[Batch]:
+        request, self._request = self._request, None
+        assert request is not None  # noqa: S101
+        return self._engine.stream(request)
 
     # one whole Message
 
     async def _whole(self) -> None:
-        builder = MessageBuilder(*self._identity(), self._estimate)
+        builder = MessageBuilder(*self._identity(), self._forecast)
         turn = 0
-        async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
+        async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 self._note_first()
                 self._counted += len(batch) if isinstance(batch, list) else 1
@@ -90,10 +99,10 @@ class Reply:
     # a stream
 
     async def _stream(self) -> None:
-        self._encoder = encoder = StreamEncoder(*self._identity(), self._estimate)
+        self._encoder = encoder = StreamEncoder(*self._identity(), self._forecast)
         try:
             with Pinger(self._ping_interval, self._ping) as self._pinger:
-                async with aclosing(self._engine.stream(self._request)) as batches:  # type: ignore[type-var]
+                async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
                     last = await self._first(batches)
                     if encoder.finish is None:
                         last = await Drive(self._pump(batches))
@@ -185,6 +194,7 @@ class Reply:
         """Sends the head, and has `message_start` go out with what is sent next: from here on this is a stream."""
         await self._call.start(200, _EVENT_STREAM, _STREAM_HEADERS)
         self._opening = self._encoder.start()
+        self._forecast.forget()
 
     async def _ping(self) -> None:
         if not self._call.started:
@@ -223,7 +233,7 @@ class Reply:
         return self._passing([Finish("end_turn")])
 
     def _identity(self) -> tuple[str, str]:
-        return f"msg_{secrets.token_urlsafe(18)}", self._request.model
+        return f"msg_{secrets.token_urlsafe(18)}", self._model
 
     # for the log
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from ..upstream.errors import UpstreamError
 from ..upstream.origin import Origin
-from ..upstream.pool import Deadlines, Pool
+from ..upstream.pool import Body, Deadlines, Pool
 from ..upstream.sse import EventTooLarge, SSEParser
 from ..wire.deltas import Delta
 from ..wire.errors import ApiError
-from ..wire.lenient import dumps
 from ..wire.request import MessagesRequest
 from . import ModelInfo
+from .asked import Asked
 from .catalogue import Catalogue, listed
 from .chat import add_thinking
 from .dialects import LLAMACPP, PLAIN, Dialect, recognise
@@ -97,7 +97,7 @@ class AnthropicEngine:
     async def _get_models(self) -> Answer:
         return await self._ask(self._origin.target("/models"))
 
-    async def _ask(self, target: str, body: bytes | None = None) -> Answer:
+    async def _ask(self, target: str, body: Body | None = None) -> Answer:
         try:
             return await ask(self._pool, target, self._headers[1:], body)
         except (TimeoutError, UpstreamError) as exc:
@@ -106,7 +106,8 @@ class AnthropicEngine:
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError where it has none."""
         body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_KEPT_HERE)}
-        answer = await self._ask(f"{self._target}/count_tokens", dumps({**body, "model": request.engine_model}))
+        asked = Asked(request, {**body, "model": request.engine_model})
+        answer = await self._ask(f"{self._target}/count_tokens", await asked.encoded())
         if answer.status in (404, 405, 501):
             raise NotImplementedError
         counted = answer.json()
@@ -121,11 +122,13 @@ class AnthropicEngine:
         """The answer, read by read. Raises ApiError."""
         dialect = self._dialect or await self.detect()
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
-        body = dumps(_body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        asked = Asked(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        del request  # it is let go of with `asked`
         reader = EventReader(_new_call_id, calls=may_call)
         parser = SSEParser()
         try:
-            async with self._pool.exchange("POST", self._target, self._headers, body) as response:
+            async with self._pool.exchange("POST", self._target, self._headers, await asked.encoded()) as response:
+                await asked.let_go()
                 await refuse(response)
                 if is_whole(response):
                     yield reader.whole(await response.read_all(_LONGEST_ANSWER))

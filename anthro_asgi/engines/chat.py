@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from ..wire.errors import InvalidRequest
 from ..wire.lenient import dumps
+from ..wire.pieces import Joined, dumps_in_pieces
 from ..wire.request import MessagesRequest, Tool
+from ..wire.turns import LARGE, Steps, finished
 from .dialects import Dialect
 from .history import joined, server_side
 from .names import shortened
@@ -19,6 +21,7 @@ Json = dict[str, Any]
 Part = str | Json
 """Of a chat message: a bare string is text."""
 
+_AT_ONCE: Final = 16  # messages
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 # An engine that knows efforts refuses a word of another's scale.
@@ -27,9 +30,23 @@ _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "
 
 def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
     """The body to post, streaming: also for a client that does not stream, since only a stream can be cancelled."""
+    return _around(chat_messages(request, dialect), request, dialect)
+
+
+def to_chat_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[Json]:
+    """The same for a large request."""
+    messages, names = _beginning(request), tool_names(request, dialect)
+    for number, message in enumerate(request.messages, 1):
+        _add_turn(messages, message, dialect, names)
+        if number % _AT_ONCE == 0:
+            yield
+    return _around(messages, request, dialect)
+
+
+def _around(messages: list[Json], request: MessagesRequest, dialect: Dialect) -> Json:
     body: Json = {
         "model": request.engine_model,
-        "messages": chat_messages(request, dialect),
+        "messages": messages,
         "max_tokens": request.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True, **dialect.early_usage},
@@ -42,22 +59,30 @@ def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
     if request.output_schema is not None:
         shape = {"name": "output", "schema": request.output_schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": shape}
-    if _is_prefill(body["messages"][-1:]):
+    if messages and _is_prefill(messages[-1]):
         body.update(dialect.prefill)
     for field in dialect.never:
         body.pop(field, None)
     return body
 
 
-def _is_prefill(end: list[Json]) -> bool:
+def _is_prefill(last: Json) -> bool:
     """Whether the conversation ends in words of the assistant, for the reply to go on from."""
-    return any(last["role"] == "assistant" and "tool_calls" not in last and last["content"].strip() for last in end)
+    return last["role"] == "assistant" and "tool_calls" not in last and bool(last["content"].strip())
 
 
 def encode(value: Any) -> bytes:
     """`value` as JSON. Raises InvalidRequest for what is nested deeper than Python goes."""
     try:
         return dumps(value)
+    except (RecursionError, TypeError):  # it may hold a text in parts
+        return b"".join(finished(encode_in_steps(value)))
+
+
+def encode_in_steps(value: Any) -> Steps[list[bytes]]:
+    """The same in pieces, for a large value. Raises as `encode`."""
+    try:
+        return (yield from dumps_in_pieces(value))
     except RecursionError:
         raise InvalidRequest("body: nested too deeply") from None
 
@@ -148,24 +173,29 @@ def _function(name: str, tool: Tool) -> Json:
 
 def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     """The conversation as a chat request tells it, the system prompt first."""
-    out: list[Json] = []
-    names = tool_names(request, dialect)
-    if request.system:
-        out.append({"role": "system", "content": "\n".join(request.system)})
+    out, names = _beginning(request), tool_names(request, dialect)
     for message in request.messages:
-        role, content = message["role"], message["content"]
-        if role == "user":
-            if type(content) is str:
-                out.append({"role": "user", "content": content})
-            else:
-                _add_user(out, content)
-            continue
-        blocks = [{"type": "text", "text": content}] if type(content) is str else content
-        if role == "assistant":
-            out.append(_assistant(blocks, dialect, names))
-        else:
-            _add_system(out, joined(block["text"] for block in blocks), dialect)
+        _add_turn(out, message, dialect, names)
     return out
+
+
+def _beginning(request: MessagesRequest) -> list[Json]:
+    return [{"role": "system", "content": "\n".join(request.system)}] if request.system else []
+
+
+def _add_turn(out: list[Json], message: Json, dialect: Dialect, names: dict[str, str]) -> None:
+    role, content = message["role"], message["content"]
+    if role == "user":
+        if type(content) is str:
+            out.append({"role": "user", "content": content})
+        else:
+            _add_user(out, content)
+        return
+    blocks = content if type(content) is list else [{"type": "text", "text": content}]
+    if role == "assistant":
+        out.append(_assistant(blocks, dialect, names))
+    else:
+        _add_system(out, joined(block["text"] for block in blocks), dialect)
 
 
 def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
@@ -234,11 +264,12 @@ def _parts(block: Json) -> list[Part]:
     return [text] if text else []
 
 
-def _address(block: Json) -> str:
+def _address(block: Json) -> str | Joined:
     source = block["source"]
     if source["type"] == "url":
         return str(source["url"])
-    return f"data:{source['media_type']};base64,{source['data']}"
+    scheme, data = f"data:{source['media_type']};base64,", source["data"]
+    return Joined(scheme, data) if len(data) > LARGE else scheme + data
 
 
 def _document(block: Json) -> list[Part]:

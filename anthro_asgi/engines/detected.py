@@ -67,5 +67,6 @@ class DetectedEngine:
     async def _first(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         engine = await self._engine()
         async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]
+            del request  # it is the engine's, which lets it go
             async for batch in batches:
                 yield batch

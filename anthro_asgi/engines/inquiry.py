@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ..upstream.errors import Broken, PoolExhausted, Timeout, UpstreamError
-from ..upstream.pool import Exchange, Pool
+from ..upstream.pool import Body, Exchange, Pool
 from ..upstream.request import Fields
 from ..upstream.sse import EventTooLarge
 from ..wire.errors import ApiError, BadUpstream, Overloaded, UpstreamTimeout
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
             return None
 
 
-async def ask(pool: Pool, target: str, headers: Fields, body: bytes | None = None) -> Answer:
+async def ask(pool: Pool, target: str, headers: Fields, body: Body | None = None) -> Answer:
     """GET `target`, or POST a JSON `body` to it. Raises UpstreamError, and TimeoutError after ten seconds."""
     method = "GET" if body is None else "POST"
     fields = [*headers] if body is None else [*headers, (b"content-type", b"application/json")]

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, Final
 
 from ..upstream.errors import PoolExhausted, UpstreamError
@@ -23,10 +24,12 @@ from ..upstream.sse import EventTooLarge
 from ..wire.deltas import Batch, Delta, each
 from ..wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
 from ..wire.request import MessagesRequest
+from ..wire.turns import in_turns
 from . import ModelInfo
 from .amends import fitting, unwelcome
+from .asked import Asked, chat_body
 from .catalogue import FRESH, Catalogue, listed
-from .chat import called, encode, switched_off, to_chat, tool_names
+from .chat import called, encode_in_steps, switched_off, tool_names
 from .chunks import ChatReader
 from .counting import Counter
 from .dialects import DIALECTS, Dialect
@@ -123,7 +126,7 @@ class OpenAIEngine:
         """The prompt's length, as its answer's usage will have it. Raises NotImplementedError where nobody counts."""
         dialect = self._who.dialect or await self.detect()
         try:
-            return await self._counter.count(self._body(request, dialect), dialect)
+            return await self._counter.count(await self._body(request, dialect), dialect)
         except ApiError as exc:
             raise discreet(exc, self._key) from exc.__cause__
 
@@ -148,7 +151,8 @@ class OpenAIEngine:
 
     async def _ask(self, target: str, body: dict[str, Any] | None = None) -> Answer:
         try:
-            return await ask(self._pool, target, self._headers, None if body is None else encode(body))
+            encoded = None if body is None else await in_turns(encode_in_steps(body), perf_counter)
+            return await ask(self._pool, target, self._headers, encoded)
         except (UpstreamError, TimeoutError) as exc:
             raise self._lost(exc) from exc
 
@@ -159,15 +163,14 @@ class OpenAIEngine:
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer, read by read. Raises ApiError."""
-        dialect = self._who.dialect or await self.detect()
-        if not self._who.chosen and self._asked_ago() >= FRESH:
-            self._catalogue.refresh()
-        body = self._body(request, dialect)
+        dialect = await self._known()
+        asked = Asked(request, await self._body(request, dialect))
+        del request  # it is let go of with `asked`
         for left in reversed(range(_TRIES)):
-            reader = self._reader(request, self._who.dialect or dialect)
+            reader = self._reader(asked.request, self._who.dialect or dialect)
             begun = False
             try:
-                async with self._pool.exchange("POST", self._target, self._stream_headers, encode(body)) as response:
+                async with await self._exchange(asked) as response:
                     await refuse(response)
                     if is_whole(response):
                         yield reader.whole(await response.read_all(_LONGEST_ANSWER))
@@ -175,8 +178,10 @@ class OpenAIEngine:
                         while data := await response.read():
                             said = reader.read(data)
                             if said:
-                                begun = True
                                 yield said
+                                if not begun:
+                                    begun = True
+                                    await asked.let_go()
                                 if type(said) is str:  # text alone, behind which nothing ended or failed
                                     continue
                             if reader.over():
@@ -184,7 +189,7 @@ class OpenAIEngine:
                         yield await _tail(response, reader)
                     response.done()
             except ApiError as exc:
-                body = await self._again(request, body, exc, may=bool(left) and not begun)
+                asked = await self._again(asked, exc, may=bool(left) and not begun)
                 continue
             except (EventTooLarge, UpstreamError) as exc:
                 if not reader.finished:
@@ -194,12 +199,19 @@ class OpenAIEngine:
             self._forget()
         yield reader.end()
 
-    def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
+    async def _known(self) -> Dialect:
+        """The engine's dialect; what else is known of it is learned anew if it is old. Raises ApiError."""
+        dialect = self._who.dialect or await self.detect()
+        if not self._who.chosen and self._asked_ago() >= FRESH:
+            self._catalogue.refresh()
+        return dialect
+
+    async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
         """What to ask, as far as it is known what this engine takes."""
         model = request.engine_model
         if self._late_system is not None:
             dialect = replace(dialect, late_system=self._late_system)
-        body = to_chat(request, dialect)
+        body = await chat_body(request, dialect)
         for field in [field for field in body if (model, field) in self._unwelcome]:
             value = body.pop(field)
             if field == "max_tokens":
@@ -209,20 +221,22 @@ class OpenAIEngine:
             body["max_tokens"] = window
         return body
 
+    async def _exchange(self, asked: Asked) -> Exchange:
+        """To be made by entering it. Raises InvalidRequest."""
+        return self._pool.exchange("POST", self._target, self._stream_headers, await asked.encoded())
+
     def _reader(self, request: MessagesRequest, dialect: Dialect) -> Splice:
         """Who reads the answer to that body."""
         names = restored(tool_names(request, dialect))
         tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
         return Splice(ChatReader(request.stop_sequences, _new_call_id, called(request), names=names, tags=tags))
 
-    async def _again(
-        self, request: MessagesRequest, body: dict[str, Any], error: ApiError, *, may: bool
-    ) -> dict[str, Any]:
+    async def _again(self, asked: Asked, error: ApiError, *, may: bool) -> Asked:
         """What to ask instead of what failed with `error`. Raises that where there is nothing, or it `may` not be."""
-        instead = await self._instead(request, body, error) if may else None
+        instead = await self._instead(asked.request, asked.body, error) if may else None
         if instead is None:
             raise discreet(error, self._key) from error.__cause__
-        return instead
+        return Asked(asked.request, instead)
 
     async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
         """What to ask instead of what was refused with `error`, if anything. Raises ApiError."""
@@ -242,7 +256,7 @@ class OpenAIEngine:
             return None
         self._who.forget()
         dialect = await self.detect()
-        return self._body(request, dialect) if dialect is not before else None
+        return await self._body(request, dialect) if dialect is not before else None
 
     # who is not there
 

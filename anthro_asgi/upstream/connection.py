@@ -46,10 +46,10 @@ from .errors import Broken, Phase, Stale, Timeout, UpstreamError
 from .keepalive import KeepAlive
 from .parsers import Headers, Parser, ParserFactory
 from .unread import unread
+from .unsent import BURST, Unsent
 from .waiter import Waiter
 
 HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
-_SLICE = 64 * 1024  # bytes of a request body per write
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,6 @@ class Deadlines:
 
 State = Enum("State", "NEW IDLE ASKED HEAD STREAMING PAUSED DRAINING ENDED SPENT CLOSED")
 NEW, IDLE, ASKED, HEAD, STREAMING, PAUSED, DRAINING, ENDED, SPENT, CLOSED = State  # a global is the cheapest look-up
-
-_NOTHING = memoryview(b"")
 
 
 class Connection(asyncio.Protocol):
@@ -87,7 +85,7 @@ class Connection(asyncio.Protocol):
         self._lost = self._loop.create_future()
         self._parser: Parser | None = None
         self._requests = 0
-        self._unsent = _NOTHING
+        self._unsent = Unsent()
         self._congested = False  # the transport wants no more of the request for now
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -104,7 +102,7 @@ class Connection(asyncio.Protocol):
 
     # ---- the owner asks
 
-    def begin(self, head: bytes, body: bytes) -> None:
+    def begin(self, head: bytes, body: bytes | list[bytes]) -> None:
         """Write a request. `head` says the length of `body`. Raises Stale or Broken if the peer has left already."""
         self._requests += 1
         if self.state is not IDLE:
@@ -113,8 +111,8 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self._parser = self._parser_factory(self._take_head, self._chunks.append, self._take_end)
         self._expect(self._deadlines.first_byte)
-        self._unsent = memoryview(body)[_SLICE:]
-        self._transport.write(head + body[:_SLICE])
+        self._unsent = Unsent(body)
+        self._transport.write(head + self._unsent.take())
         self._pump()
 
     async def head(self) -> None:
@@ -188,9 +186,11 @@ class Connection(asyncio.Protocol):
 
     def _pump(self) -> None:
         # An answer that refuses the request ends the writing of it (RFC 9112 section 9.3).
-        while self._unsent and not self._congested and self.status < 300 and not self._transport.is_closing():
-            piece, self._unsent = self._unsent[:_SLICE], self._unsent[_SLICE:]
-            self._transport.write(piece)
+        for _ in range(BURST):
+            if not self._unsent or self._congested or self.status >= 300 or self._transport.is_closing():
+                return
+            self._transport.write(self._unsent.take())
+        self._loop.call_soon(self._pump)  # a transport may take it all at once, and nobody else would have a turn
 
     def pause_writing(self) -> None:
         self._congested = True
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
             self._resume()
         sent = not self._unsent and not self._transport.get_write_buffer_size()
         self.state = ENDED if reusable and sent else SPENT
-        self._unsent = _NOTHING
+        self._unsent.clear()
         self._deadline = inf
 
     def _take_surplus(self) -> None:
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
             return
         self._error = error
         self._parser = None
-        self._unsent = _NOTHING
+        self._unsent.clear()
         self._deadline = inf
         if self._timer is not None:
             self._timer.cancel()

@@ -1,12 +1,15 @@
 """One request and its response, from the slot it takes to the slot it gives back."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from .connection import Connection
 from .errors import Broken, Stale
 from .parsers import Headers
+
+_FORGOTTEN: Final = 8  # pieces in a turn
 
 
 class Lessor(Protocol):
@@ -23,7 +26,7 @@ class Lessor(Protocol):
 
 
 class Exchange:
-    """Use it as `async with pool.exchange(…) as response:`, once.
+    """Use it as `async with pool.exchange(…) as response:`, once. `body` is in pieces, of which it empties the list.
 
     `status` and `headers` (names in lower case) are there from the first line of the block on. However the block is
     left, the connection is given back at once and without waiting: for another request if its response has ended, to
@@ -32,7 +35,7 @@ class Exchange:
 
     __slots__ = ("_body", "_connection", "_done", "_head", "_lessor", "headers", "read", "status")
 
-    def __init__(self, lessor: Lessor, head: bytes, body: bytes) -> None:
+    def __init__(self, lessor: Lessor, head: bytes, body: list[bytes]) -> None:
         self._lessor = lessor
         self._head = head
         self._body = body
@@ -69,6 +72,14 @@ class Exchange:
         await connection.head()
         self.read = connection.read
         self.status, self.headers = connection.status, connection.headers
+        await self._forget_body()
+
+    async def _forget_body(self) -> None:
+        """It will not be sent again. To give much memory back takes its time, so that others get turns meanwhile."""
+        del self._body[-_FORGOTTEN:]
+        while self._body:
+            await asyncio.sleep(0)
+            del self._body[-_FORGOTTEN:]
 
     def _leave(self) -> None:
         connection, self._connection = self._connection, None

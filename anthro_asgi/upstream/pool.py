@@ -27,9 +27,9 @@ from .errors import ConnectFailed, PoolExhausted, Timeout
 from .exchange import Exchange
 from .origin import Origin
 from .parsers import ParserFactory, default_parser
-from .request import Fields, request_head
+from .request import Body, Fields, request_head
 
-__all__ = ["Deadlines", "Exchange", "Pool"]
+__all__ = ["Body", "Deadlines", "Exchange", "Pool"]
 
 _DRAIN = 1.0  # seconds: what follows the last event of interest is a usage chunk and a [DONE]
 
@@ -74,13 +74,14 @@ class Pool:
             f" draining={len(self._draining)} waiting={len(self._waiters)} limit={self.limit}>"
         )
 
-    def exchange(self, method: str, target: str, headers: Fields = (), body: bytes = b"") -> Exchange:
+    def exchange(self, method: str, target: str, headers: Fields = (), body: Body = b"") -> Exchange:
         """A request to be made by entering it. `target` is a path (`origin.target`).
 
-        The pool writes host, content-length, user-agent and accept-encoding. Raises ValueError, at once, for headers
-        that frame the message or cannot be written.
+        The pool writes host, content-length, user-agent and accept-encoding. A list of pieces, as `body`, is emptied.
+        Raises ValueError, at once, for headers that frame the message or cannot be written.
         """
-        return Exchange(self, request_head(method, target, self._fields, headers, len(body)), body)
+        pieces = [body] if isinstance(body, bytes) else body
+        return Exchange(self, request_head(method, target, self._fields, headers, sum(map(len, pieces))), pieces)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use, and refuse new exchanges. May be called again.

@@ -6,6 +6,7 @@ import h11
 
 Text = bytes | str  # a str must be ASCII
 Fields = Sequence[tuple[Text, Text]]
+Body = bytes | list[bytes]  # in one piece, or several
 
 # These frame the message or belong to the connection: one hand writes them, or two hands contradict each other.
 _OURS = frozenset(

@@ -4,8 +4,8 @@ Content is strict: a block that cannot be honoured is refused by its name, never
 as the parsed dict, for an engine to convert; unknown keys in it (`cache_control`, `citations`, …) are nobody's concern.
 """
 
-import binascii
 import re
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -18,6 +18,11 @@ VIDEO_TYPES = frozenset({"video/mp4"})
 _ADDRESS: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
 Check = Callable[[dict[str, Any]], None]
+Checks = dict[str, dict[str, Check]]  # of the blocks by their types, by the role of the message
+Decode = Callable[[str], object]
+"""Raises ValueError for what is no base64; what it returns is only asked whether it is empty."""
+
+decode_base64: Final[Decode] = partial(a2b_base64, strict_mode=True)
 
 
 def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
@@ -56,7 +61,7 @@ def check_text(block: dict[str, Any]) -> None:
         need(block, "text", str)
 
 
-def _base64(block: dict[str, Any], media_types: frozenset[str]) -> None:
+def check_base64(media_types: frozenset[str], decode: Decode, block: dict[str, Any]) -> None:
     source = need(block, "source", dict)
     try:
         kind = need(source, "type", str)
@@ -67,7 +72,7 @@ def _base64(block: dict[str, Any], media_types: frozenset[str]) -> None:
         one_of(source, "media_type", media_types)
         data = need(source, "data", str)
         try:
-            if not binascii.a2b_base64(data, strict_mode=True):
+            if not decode(data):
                 raise Fault("data", "must not be empty")
         except ValueError:
             raise Fault("data", "must be base64") from None
@@ -75,11 +80,7 @@ def _base64(block: dict[str, Any], media_types: frozenset[str]) -> None:
         raise fault.within("source") from None
 
 
-def check_image(block: dict[str, Any]) -> None:
-    _base64(block, IMAGE_TYPES)
-
-
-def check_image_or_url(block: dict[str, Any]) -> None:
+def check_image_or_url(check_image: Check, block: dict[str, Any]) -> None:
     """An image whose source may be an address, where the operator lets it pass to the engine."""
     source = block.get("source")
     if type(source) is not dict or source.get("type") != "url":
@@ -89,10 +90,6 @@ def check_image_or_url(block: dict[str, Any]) -> None:
             raise Fault("url", "must be an http, https or data URL")
     except Fault as fault:
         raise fault.within("source") from None
-
-
-def check_video(block: dict[str, Any]) -> None:
-    _base64(block, VIDEO_TYPES)
 
 
 def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
@@ -203,7 +200,10 @@ def _assistant(*, deep: bool) -> dict[str, Check]:
     }
 
 
-def _by_role(image: Check, *, deep: bool) -> dict[str, dict[str, Check]]:
+def _by_role(decode: Decode, *, urls: bool, deep: bool) -> Checks:
+    image: Check = partial(check_base64, IMAGE_TYPES, decode)
+    if urls:
+        image = partial(check_image_or_url, image)
     document = partial(check_document, {"text": check_text, "image": image})
     inside: dict[str, Check] = {
         "document": document,
@@ -213,7 +213,7 @@ def _by_role(image: Check, *, deep: bool) -> dict[str, dict[str, Check]]:
     user: dict[str, Check] = {
         "text": check_text,
         "image": image,
-        "video": check_video,
+        "video": partial(check_base64, VIDEO_TYPES, decode),
         "document": document,
         "search_result": check_search_result,
         "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
@@ -222,17 +222,16 @@ def _by_role(image: Check, *, deep: bool) -> dict[str, dict[str, Check]]:
     return {"user": user, "assistant": _assistant(deep=deep), "system": _TEXT_ONLY}
 
 
-BY_ROLE: Final = _by_role(check_image, deep=False)
 _BY_ROLE: Final = {
-    (urls, deep): _by_role(check_image_or_url if urls else check_image, deep=deep)
-    for urls in (False, True)
-    for deep in (False, True)
+    (urls, deep): _by_role(decode_base64, urls=urls, deep=deep) for urls in (False, True) for deep in (False, True)
 }
+BY_ROLE: Final = _BY_ROLE[False, False]
 
 
-def by_role(*, urls: bool, deep: bool) -> dict[str, dict[str, Check]]:
+def by_role(*, urls: bool, deep: bool, decode: Decode = decode_base64) -> Checks:
     """The checks of the blocks that a message of each role may hold.
 
-    `urls` says whether an image may be an address, `deep` whether anything in the request may be too deep.
+    `urls` says whether an image may be an address, `deep` whether anything in the request may be too deep. `decode` is
+    how base64 is checked.
     """
-    return _BY_ROLE[urls, deep]
+    return _BY_ROLE[urls, deep] if decode is decode_base64 else _by_role(decode, urls=urls, deep=deep)

@@ -41,14 +41,14 @@ def loads_exactly(data: bytes) -> tuple[Any, bool]:
     Beside the value, whether all of it is shallow.
     """
     value = loads(data)
-    levels, rounded = _survey(value)
+    levels, rounded = survey(value)
     if rounded:
         with suppress(RecursionError, ValueError):  # more levels or digits than Python reads
             value = json.loads(_HALF.sub(_mend, data))
     return value, levels <= MAX_DEPTH
 
 
-def _survey(value: Any) -> tuple[int, bool]:
+def survey(value: Any) -> tuple[int, bool]:
     """How many arrays and objects of `value` lie in one another, and whether it may have had an integer beyond 64 bit.
 
     This looks at every value of a request, of which nearly all are strings: in one walk, a level at a time.

@@ -2,6 +2,9 @@
 
 Options are lenient: what is unknown or has no effect here is accepted and dropped. Content is strict (see `blocks`).
 Messages and schemas stay the parsed dicts they came as: they are checked, never rebuilt.
+
+A large body is parsed and checked in steps, to the same end. The messages are then checked before all else, but what is
+wrong with them is said in its turn.
 """
 
 import re
@@ -10,19 +13,17 @@ from typing import Any
 
 import orjson
 
-from .blocks import BY_ROLE, Check, by_role, check_content
+from .blocks import Checks, by_role
 from .client_tools import CLIENT_TOOLS
+from .conversation import check_messages, check_messages_in_steps, check_system
 from .errors import InvalidRequest, NotFound
 from .faults import Fault, integer, may, need, number, one_of, shallow
 from .lenient import loads_exactly
+from .pieces import loads_in_pieces
 from .rules import Rules
+from .turns import Steps, drop
 
-MAX_MESSAGES = 100_000
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-# Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
-_BILLING_HEADER = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
-_ID_KEYS = {"tool_use": "id", "tool_result": "tool_use_id"}
-_PLACES = {role: f"a message of role {role}" for role in BY_ROLE}
 _GENERATION = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "stream"})
 _CHOICES = frozenset({"auto", "any", "none", "tool"})
 _THINKING = frozenset({"disabled", "enabled", "adaptive"})
@@ -81,6 +82,8 @@ class MessagesRequest:
     engine_model: str = ""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The body as it came, for an engine that speaks Messages itself."""
+    size: int = field(default=0, repr=False, compare=False)
+    """Bytes of that body: what is large is worked on in steps."""
 
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
@@ -97,21 +100,70 @@ def parse_request(body: bytes, *, counting: bool = False, rules: Rules = _RULES)
     Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
     """
     try:
-        raw, is_shallow = loads_exactly(body)
+        parsed, is_shallow = loads_exactly(body)
     except orjson.JSONDecodeError as exc:
-        raise InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}") from None
-    if type(raw) is not dict:
-        raise InvalidRequest("body: must be a JSON object")
-    if counting:
-        raw = {key: value for key, value in raw.items() if key not in _GENERATION}
+        raise _no_json(exc) from None
+    raw = parsed if type(parsed) is dict and not counting else _fields(parsed, counting)
     try:
         _refuse_thread(raw)
-        return _request(raw, counting, rules, by_role(urls=rules.pass_image_urls, deep=not is_shallow))
+        checks = by_role(urls=rules.pass_image_urls, deep=not is_shallow)
+        return _request(raw, counting, rules, len(body), checks)
     except Fault as fault:
-        raise InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.error_code) from None
+        raise _invalid(fault) from None
 
 
-def _request(raw: dict[str, Any], counting: bool, rules: Rules, checks: dict[str, dict[str, Check]]) -> MessagesRequest:
+def parse_request_in_steps(
+    pieces: list[bytes], *, counting: bool = False, rules: Rules = _RULES
+) -> Steps[MessagesRequest]:
+    """The same for a body in pieces, which may be large; the list is emptied. Raises as `parse_request`."""
+    size = sum(map(len, pieces))
+    try:
+        parsed, is_shallow = yield from loads_in_pieces(pieces)
+    except orjson.JSONDecodeError as exc:
+        raise _no_json(exc) from None
+    raw = _fields(parsed, counting)
+    yield from drop(pieces)
+    try:
+        _refuse_thread(raw)
+        checked = yield from _checked(raw, rules, deep=not is_shallow)
+        return _request(raw, counting, rules, size, checked)
+    except Fault as fault:
+        raise _invalid(fault) from None
+
+
+def _no_json(exc: orjson.JSONDecodeError) -> InvalidRequest:
+    return InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}")
+
+
+def _invalid(fault: Fault) -> InvalidRequest:
+    return InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.error_code)
+
+
+def _fields(parsed: Any, counting: bool) -> dict[str, Any]:
+    """Those that are looked at."""
+    if type(parsed) is not dict:
+        raise InvalidRequest("body: must be a JSON object")
+    return {key: value for key, value in parsed.items() if not counting or key not in _GENERATION}
+
+
+def _checked(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[list[dict[str, Any]] | Fault]:
+    """The messages, or what is wrong with them, to be said when it is their turn."""
+    try:
+        return (yield from check_messages_in_steps(raw, urls=rules.pass_image_urls, deep=deep))
+    except Fault as fault:
+        return fault
+
+
+def _told(checked: list[dict[str, Any]] | Fault) -> list[dict[str, Any]]:
+    if isinstance(checked, Fault):
+        raise checked
+    return checked
+
+
+def _request(
+    raw: dict[str, Any], counting: bool, rules: Rules, size: int, checks: Checks | list[dict[str, Any]] | Fault
+) -> MessagesRequest:
+    """`checks` are those of the messages, or else what has come of them."""
     model = need(raw, "model", str)
     if not model:
         raise Fault("model", "must not be empty")
@@ -123,8 +175,8 @@ def _request(raw: dict[str, Any], counting: bool, rules: Rules, checks: dict[str
     return MessagesRequest(
         model=model,
         max_tokens=max_tokens,
-        messages=_messages(raw, checks),
-        system=_system(raw, rules),
+        messages=check_messages(raw, checks) if isinstance(checks, dict) else _told(checks),
+        system=check_system(raw, keep_billing_header=rules.keep_billing_header),
         temperature=number(raw, "temperature", 0, 2),
         top_p=number(raw, "top_p", 0, 1),
         top_k=integer(raw, "top_k", 0) or None,
@@ -137,6 +189,7 @@ def _request(raw: dict[str, Any], counting: bool, rules: Rules, checks: dict[str
         effort=effort,
         output_schema=output_schema,
         raw=raw,
+        size=size,
         dropped=dropped,
     )
 
@@ -145,76 +198,6 @@ def _refuse_thread(raw: dict[str, Any]) -> None:
     thread = raw.get("thread")
     if type(thread) is dict and thread.get("type") == "continue":
         raise NotFound("thread: not found; send the whole conversation", error_code="thread_not_found")
-
-
-# messages
-
-
-def _messages(raw: dict[str, Any], checks: dict[str, dict[str, Check]]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = need(raw, "messages", list)
-    if not messages:
-        raise Fault("messages", "must hold at least one message")
-    if len(messages) > MAX_MESSAGES:
-        raise Fault("messages", f"must hold at most {MAX_MESSAGES} messages")
-    called: set[str] = set()
-    index = 0
-    try:
-        for index, message in enumerate(messages):  # noqa: B007 - it is used when this has failed
-            _message(message, checks, called)
-    except Fault as fault:
-        raise fault.within(f"messages.{index}") from None
-    return messages
-
-
-def _message(message: Any, checks: dict[str, dict[str, Check]], called: set[str]) -> None:
-    if type(message) is not dict:
-        raise Fault("", "must be an object")
-    role = message.get("role")
-    if type(role) is not str or role not in checks:
-        role = one_of(message, "role", checks)
-    content: Any = message.get("content")
-    if type(content) is not str:
-        check_content(content, checks[role], _PLACES[role])
-        if role != "system":
-            _pair_tools(content, called)
-
-
-def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
-    """Every result answers a call made before it, and within one message no id is used twice.
-
-    Over several messages it may be: some engines number the calls of each answer anew.
-    """
-    here: set[tuple[str, str]] = set()
-    for index, block in enumerate(content):
-        kind = block["type"]
-        key = _ID_KEYS.get(kind)
-        if key is None:
-            continue
-        identity = block[key]
-        if kind == "tool_use":
-            called.add(identity)
-        elif identity not in called:
-            raise Fault(f"content.{index}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
-        if (kind, identity) in here:
-            raise Fault(f"content.{index}.{key}", f"a second {kind} for the id {identity!r:.80}")
-        here.add((kind, identity))
-
-
-def _system(raw: dict[str, Any], rules: Rules) -> list[str]:
-    system = raw.get("system")
-    if system is None:
-        return []
-    if type(system) is str:
-        system = [{"type": "text", "text": system}]
-    if type(system) is not list:
-        raise Fault("system", "must be a string or an array of text blocks")
-    try:
-        check_content(system, BY_ROLE["system"], "system")
-    except Fault as fault:
-        raise Fault(fault.path.replace("content", "system", 1), fault.reason) from None
-    if system and not rules.keep_billing_header and _BILLING_HEADER.fullmatch(system[0]["text"]):
-        raw["system"] = system = system[1:]
-    return [block["text"] for block in system if block["text"]]
 
 
 # tools
@@ -300,7 +283,9 @@ def _stop_sequences(raw: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _user_id(raw: dict[str, Any]) -> str | None:
-    metadata = may(raw, "metadata", dict) or {}
+    metadata = may(raw, "metadata", dict)
+    if metadata is None:
+        return None
     try:
         user_id: str | None = may(metadata, "user_id", str)
     except Fault as fault:
@@ -324,7 +309,9 @@ def _thinking(raw: dict[str, Any]) -> ThinkingConfig | None:
 
 def _output_config(raw: dict[str, Any]) -> tuple[str | None, dict[str, Any] | None]:
     """The effort, and the schema of `format: {type: json_schema, schema}`."""
-    entry = may(raw, "output_config", dict) or {}
+    entry = may(raw, "output_config", dict)
+    if entry is None:
+        return None, None
     try:
         effort = may(entry, "effort", str)
         shape = may(entry, "format", dict)

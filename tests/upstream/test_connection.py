@@ -244,6 +244,24 @@ async def test_a_refusal_whose_body_is_still_coming_ends_the_writing_of_the_requ
     connection.abort()
 
 
+async def test_a_large_body_leaves_turns_for_others_though_the_transport_would_take_it_at_once() -> None:
+    class Open(Paper):
+        def is_closing(self) -> bool:
+            return False
+
+    connection, transport = Connection("peer", Deadlines(), default_parser(), lambda _: None), Open()
+    connection.connection_made(transport)
+    connection.begin(b"POST / HTTP/1.1\r\n\r\n", [b"x" * 1_000_000] * 4)
+    written = [len(transport.calls)]
+    while connection._unsent:
+        await asyncio.sleep(0)
+        written.append(len(transport.calls))
+    assert written == [17, 33, 49, 64]
+    await asyncio.sleep(0)
+    assert len(transport.calls) == 64
+    connection.abort()
+
+
 async def test_a_closed_connection_is_not_kept_by_its_timer() -> None:
     connection = Connection("peer", Deadlines(), default_parser(), lambda _: None)
     connection.connection_made(Paper())

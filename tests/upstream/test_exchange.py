@@ -53,6 +53,21 @@ async def test_the_request_goes_out_with_the_pools_headers_and_the_callers(parse
 
 
 @both
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 9, 40])
+async def test_a_body_in_pieces_goes_out_as_one_and_is_let_go_of_when_the_answer_begins(
+    parser: ParserFactory, count: int
+) -> None:
+    pieces = [bytes([97 + number % 26]) * (number * 10_000 + 1) for number in range(count)]
+    whole = b"".join(pieces)
+    async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
+        async with pool.exchange("POST", "/", body=pieces) as response:
+            assert pieces == []
+            assert await response.read_all(10) == b"{}"
+        assert upstream.requests[0].body == whole
+        assert upstream.requests[0].headers["content-length"] == str(len(whole))
+
+
+@both
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 async def test_a_response_is_read_alike_in_every_framing_and_every_cut(parser: ParserFactory, framing: str) -> None:
     answer = sse({"text": "é🙂"}, b": ping\n\n", {"b": 2}, headers=[("X-Thing", "1")], framing=framing)

@@ -97,6 +97,14 @@ async def test_a_stale_connection_is_retried_once_on_a_fresh_one(parser: ParserF
         assert counts(pool)["idle"] == 1
 
 
+async def test_a_body_in_pieces_is_whole_on_the_fresh_connection_too() -> None:
+    async with served(once_then(end="close")) as (upstream, pool):
+        await body_of(pool)
+        async with pool.exchange("POST", "/", body=[b"a" * 70_000] * 12) as response:
+            assert await response.read_all(10) == b"{}"
+        assert [request.body for request in upstream.requests] == [b"", b"a" * 840_000, b"a" * 840_000]
+
+
 @both
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_the_retry_is_not_retried(parser: ParserFactory, end: str) -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthro_asgi.wire.conversation import MAX_MESSAGES
 from anthro_asgi.wire.errors import ApiError, InvalidRequest, NotFound
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.lenient import dumps
 from anthro_asgi.wire.request import (
-    MAX_MESSAGES,
     MessagesRequest,
     ThinkingConfig,
     Tool,
