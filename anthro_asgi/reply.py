@@ -83,8 +83,7 @@ class Reply:
         async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 self._note_first()
-                self._counted += len(batch) if isinstance(batch, list) else 1
-                builder.feed(self._passing(batch))
+                builder.feed(self._counting(batch))
                 if builder.finish is not None:
                     break
                 turn += 1
@@ -134,8 +133,7 @@ class Reply:
         encoder = self._encoder
         async for batch in batches:
             await self._pinger.quiet()
-            self._counted += len(batch) if isinstance(batch, list) else 1
-            batch = self._passing(batch)
+            batch = self._counting(batch)
             if not self._opens(batch):
                 await asyncio.sleep(0)  # as below, where it is seldom
                 continue
@@ -169,8 +167,7 @@ class Reply:
                 self._counted += 1
                 data = text(batch)
             else:
-                self._counted += len(batch) if isinstance(batch, list) else 1
-                data = encoder.feed(self._passing(batch) if filters else batch)
+                data = encoder.feed(self._counting(batch))
                 if encoder.finish is not None:
                     return data
             turn -= 1
@@ -219,6 +216,14 @@ class Reply:
             else:
                 output = True
         return output
+
+    def _counting(self, batch: Batch) -> Batch:
+        """The same as `_passing`, and counts the deltas up to the stop sequence, however many came with it."""
+        self._counted += len(batch) if isinstance(batch, list) else 1
+        passing = self._passing(batch)
+        if self._stops is not None:
+            self._counted -= self._stops.unread
+        return passing
 
     def _passing(self, batch: Batch) -> Batch:
         """The batch as the client shall have it: cut off at a stop sequence, without thinking it did not want."""

@@ -5,7 +5,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import every, guard, hold, load, micro, peers, report, start
+try:
+    from . import every, guard, hold, load, micro, peers, report, start
+except ModuleNotFoundError as exc:
+    if exc.name not in ("httptools", "uvloop"):
+        raise
+    sys.exit(f"python -m bench needs {exc.name}: pip install 'anthro-asgi[bench]'")
 
 Command = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 

@@ -29,11 +29,7 @@ class Source:
 
     def put(self, word: str) -> None:
         self._words.append(word)
-        if self._waiter.waits:
-            if self._waiter.resume is not None:
-                self._waiter.resume()
-            elif not self._waiter.done():
-                self._waiter.set_result(None)
+        self._waiter.wake()
         self.at_once.append(not self._words)
 
     def send(self, *words: str) -> None:

@@ -18,7 +18,19 @@ PURE = [
     in {
         f"engines/{noun}.py"
         for noun in (
-            *("chat", "chunks", "calls", "failures", "dialects", "frames", "history", "names", "splice", "think"),
+            *(
+                "chat",
+                "chunks",
+                "calls",
+                "failures",
+                "dialects",
+                "frames",
+                "gather",
+                "history",
+                "names",
+                "splice",
+                "think",
+            ),
             "usage",
         )
     }

@@ -47,12 +47,13 @@ class Asked:
             return await in_turns(encode_in_steps(self.body), perf_counter)
         return [encode(self.body)]
 
-    async def let_go(self) -> None:
-        """Keep nothing of the prompt."""
+    async def let_go(self) -> bool:
+        """Keep nothing of the prompt. True."""
         held = [*self.request.messages, *self.body["messages"]] if self.request.size > LARGE else []
         self._request = self._body = None
         if held:
             await in_turns(_given_up(held), perf_counter)
+        return True
 
 
 def _given_up(held: list[Any]) -> Steps[None]:

@@ -34,6 +34,7 @@ from .chunks import ChatReader
 from .counting import Counter
 from .dialects import DIALECTS, Dialect
 from .failures import failure
+from .gather import PAUSE, Gather
 from .inquiry import Answer, ask, discreet, is_whole, lost, refuse
 from .names import restored
 from .splice import Splice
@@ -169,6 +170,7 @@ class OpenAIEngine:
         for left in reversed(range(_TRIES)):
             reader = self._reader(asked.request, self._who.dialect or dialect)
             begun = False
+            gather = Gather(asyncio.get_running_loop().time)
             try:
                 async with await self._exchange(asked) as response:
                     await refuse(response)
@@ -179,9 +181,10 @@ class OpenAIEngine:
                             said = reader.read(data)
                             if said:
                                 yield said
-                                if not begun:
-                                    begun = True
-                                    await asked.let_go()
+                                begun = begun or await asked.let_go()
+                                if gather.pauses():
+                                    response.hold()
+                                    await asyncio.sleep(PAUSE)
                                 if type(said) is str:  # text alone, behind which nothing ended or failed
                                     continue
                             if reader.over():

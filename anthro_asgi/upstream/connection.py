@@ -13,7 +13,7 @@ Its whole life is one state, and these are all its moves:
     ASKED      the request is being written or was; not a byte has come back
     HEAD       bytes came, the response's head is not complete
     STREAMING  the head was handed over, the body is arriving
-    PAUSED     the same, but the reader is behind by the high-water mark: nothing is read off the socket
+    PAUSED     the same, but the reader is behind by the high-water mark, or holds: nothing is read off the socket
     DRAINING   nobody reads any more: the body is thrown away so that the connection can be used again
     ENDED      the message is complete and the connection is good for another
     SPENT      the message is complete and the connection is not
@@ -129,6 +129,8 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
+            if self.state is PAUSED:
+                self._resume()
             waiter = self._waiter  # as `_more`, which would be one more call a read
             await (self._more() if waiter.done() else waiter)
         chunks = self._chunks
@@ -139,19 +141,16 @@ class Connection(asyncio.Protocol):
             self._resume()
         return data
 
+    def hold(self) -> None:
+        """Leave what comes in the kernel until the next `read`."""
+        if self.state is STREAMING:
+            self._pause()
+
     def _more(self) -> Waiter:
         """Await it for a sign that it is worth another look."""
         if self._waiter.done():
             self._waiter = Waiter(loop=self._loop)
         return self._waiter
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter.waits:
-            if waiter.resume is not None:
-                waiter.resume()
-            elif not waiter.done():
-                waiter.set_result(None)
 
     # ---- the owner leaves
 
@@ -225,7 +224,7 @@ class Connection(asyncio.Protocol):
         self._deadline = self._time() + self._deadlines.silence  # as `_took`, once a token
         if self._buffered > HIGH_WATER:
             self._pause()
-        return self._wake()
+        return self._waiter.wake()
 
     def eof_received(self) -> None:
         """Returns None: the transport closes its side too."""
@@ -251,7 +250,7 @@ class Connection(asyncio.Protocol):
             if state is not DRAINING:
                 self._on_settled(self)
             return
-        self._wake()
+        self._waiter.wake()
 
     def _take_head(self, status: int, headers: Headers) -> None:
         self.status, self.headers = status, headers
@@ -326,7 +325,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if before is not NEW:
             self._transport.abort()
-        self._wake()
+        self._waiter.wake()
 
     # ---- deadlines
 

@@ -102,6 +102,11 @@ class Exchange:
             chunks.append(chunk)
         return b"".join(chunks)
 
+    def hold(self) -> None:
+        """Read nothing off the wire until the next `read`."""
+        if self._connection is not None:
+            self._connection.hold()
+
     def done(self) -> None:
         """Nothing that may still come is of interest: on leaving, the end of the body is awaited in the background."""
         self._done = True

@@ -26,3 +26,11 @@ class Waiter(asyncio.Future[None]):
             yield self
         finally:
             self.waits = False
+
+    def wake(self) -> None:
+        """Say it, if anybody waits."""
+        if self.waits:
+            if self.resume is not None:
+                self.resume()
+            elif not self.done():
+                self.set_result(None)

@@ -113,10 +113,11 @@ class StopMatcher:
 class StopFilter:
     """Deltas in, deltas out, with a Finish where a stop sequence matched."""
 
-    __slots__ = ("_matcher",)
+    __slots__ = ("_matcher", "unread")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._matcher = StopMatcher(stops)
+        self.unread = 0  # deltas of the last batch that came behind the match
 
     def feed(self, batch: Batch) -> Batch:
         """The batch, filtered; after a Finish in it nothing more may be fed."""
@@ -128,13 +129,15 @@ class StopFilter:
                 return released if released or not batch else out
             match = Finish("stop_sequence", matcher.matched)
             return [released, match] if released else [match]
-        for delta in each(batch):
+        deltas = each(batch)
+        for number, delta in enumerate(deltas, 1):
             if type(delta) is str:
                 released = matcher.feed(delta)
                 if released or not delta:
                     out.append(released)
                 if matcher.matched is not None:
                     out.append(Finish("stop_sequence", matcher.matched))
+                    self.unread = len(deltas) - number
                     return out
                 continue
             if not _writes_nothing(delta):

@@ -47,18 +47,24 @@ class Conversion:
         self._text = self._encoder.text if self._filter is None else None
         self._counted = 0
         self._encoder.start()
+        self.feed = self._strung()
 
-    def feed(self, data: bytes) -> bytes:
-        """One read from the engine, as what is sent to the client."""
-        said = self._reader.read(data)
-        if type(said) is str:
-            if self._text is None:
-                return self._written(said)
-            self._counted += 1
-            return self._text(said)
-        out = self._written(said) if said else b""
-        self._reader.over()
-        return out
+    def _strung(self) -> Callable[[bytes], bytes]:
+        """One read from the engine, as what is sent to the client; names are at hand as in the service's loops."""
+        read, over, written, text = self._reader.read, self._reader.over, self._written, self._text
+
+        def feed(data: bytes) -> bytes:
+            said = read(data)
+            if type(said) is str:
+                if text is None:
+                    return written(said)
+                self._counted += 1
+                return text(said)
+            out = written(said) if said else b""
+            over()
+            return out
+
+        return feed
 
     def _written(self, said: Batch) -> bytes:
         self._counted += len(said) if type(said) is list else 1

@@ -119,8 +119,11 @@ def test_an_engine_that_dies_in_a_whole_answer_makes_it_an_error() -> None:
         Service("--upstream", llama.url) as service,
         closing(connect(service.url)) as connection,
     ):
+        before = llama.metrics()["n_decode_total"]
         post(connection, **ENDLESS)
         busy(Endless(service, llama))
+        while llama.metrics()["n_decode_total"] < before + 5:  # its answer has begun; before, it would be asked again
+            pass
         llama.stop()
         response = connection.getresponse()
         assert response.status == 502

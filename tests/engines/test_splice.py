@@ -5,6 +5,7 @@ The slow way is the oracle: `SSEParser` and `ChatReader`, which the short way le
 
 import json
 import random
+import sys
 from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
@@ -349,3 +350,22 @@ def test_a_call_that_goes_on_and_on_keeps_little_of_what_it_said() -> None:
     for said in [start] + [tool("1")] * 1000:
         short.read(b"data: %b\n\n" % json.dumps(llamacpp(said, 1)).encode())
     assert len(reader._calls._queue[0]._unread) <= 65  # type: ignore[union-attr]
+
+
+def test_no_token_leaves_anything_behind() -> None:
+    start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
+    for first, delta in (
+        ({"content": "a"}, {"content": "b"}),
+        ({"reasoning": "a"}, {"reasoning": "b"}),
+        (start, tool("1")),
+    ):
+        short = Splice(new_reader(tags=False))
+        encoder = StreamEncoder("msg_1", "m", lambda: 1)
+        encoder.start()
+        said = [b"data: %b\n\n" % json.dumps(vllm(it, 500)).encode() for it in (first, *[delta] * 130)]
+        for data in said:
+            encoder.feed(short.read(data))
+        before = sys.getallocatedblocks()
+        for _ in range(65 * 40):  # whole rounds of what a call looks at together
+            encoder.feed(short.read(said[-1]))
+        assert sys.getallocatedblocks() - before < 100

@@ -42,6 +42,33 @@ async def test_a_reader_that_does_not_read_stops_the_engine(parser: ParserFactor
 
 
 @both
+async def test_a_reader_that_holds_finds_all_that_came_meanwhile_in_its_next_read(parser: ParserFactory) -> None:
+    go, gone = asyncio.Event(), asyncio.Event()
+
+    async def answer(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-length", "9")], b"one"))
+        await go.wait()
+        for piece in (b"two", b"six"):
+            await wire.send(piece)
+        gone.set()
+
+    async with served(answer, parser=parser) as (_, pool), pool.exchange("GET", "/") as response:
+        connection = response._connection
+        assert connection is not None
+        assert await response.read() == b"one"
+        response.hold()
+        assert connection.state is State.PAUSED
+        go.set()
+        await gone.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert connection._buffered == 0
+        assert await response.read() == b"twosix"
+        assert await response.read() == b""
+        response.hold()  # there is nothing more to leave
+
+
+@both
 async def test_a_large_request_body_is_written_as_the_engine_takes_it(parser: ParserFactory) -> None:
     body = bytes(range(256)) * (32 << 10)
     received = bytearray()

@@ -262,3 +262,11 @@ def written(deltas: list[Delta]) -> str:
     return "".join(
         "\0" if isinstance(delta, Thinking) else delta for delta in deltas if isinstance(delta, (str, Thinking))
     )
+
+
+def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
+    stop_filter = StopFilter(["END"])
+    stop_filter.feed(["a", "b"])
+    assert stop_filter.unread == 0
+    stop_filter.feed(["c END", "d", Thinking("x")])
+    assert stop_filter.unread == 2
