@@ -80,7 +80,7 @@ BARS: Final = (
     _part(_PACED, 4, "claude-code-router core", CpuRatio("paced", OURS, ROUTER)),
     _added("proxy, paced: added inter-token latency, p50", 100e-6, "transit", "p50"),
     _added("proxy, paced: added inter-token latency, p99", 1e-3, "transit", "p99"),
-    _added("proxy, paced: added TTFT, p50, streams that begin together", 1e-3, "ttft", "p50"),
+    _added("proxy, paced: added TTFT, p50, one stream beginning among 64", 1e-3, "ttft", "p50"),
     _added("proxy, one stream after the other: added TTFT, p50", 1e-3, "ttft", "p50", FIRST),
     _times("simulated engine: CPU per token", 1.3, "a raw ASGI application", AsgiRatio()),
     Bar(
