@@ -143,10 +143,12 @@ class CallQueue:
     def going_on(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
         """What takes further arguments that come as this piece did, if they go straight to the client."""
         function = entry.get("function") or entry
-        call = self._last
+        index, identity = entry.get("index"), entry.get("id")
+        key = index if isinstance(index, int) else identity or None
+        call = self._last if key is None else self._by_key.get(key)
         if function.get("name") or call is None or list(self._queue) != [call] or not call.going_on:
             return None
-        return call.go_on if entry.get("id") in (None, "", call.said) else None
+        return call.go_on if identity in (None, "", call.said) else None
 
     def _is_another(self, call: Call, key: object, identity: str | None, name: str | None, arguments: str) -> bool:
         """Whether a piece under a known key begins a new call: a new id, or a name where a call is already whole.

@@ -29,6 +29,8 @@ _LONGEST_COUNTS: Final = 512  # bytes
 _MARK: Final = "\x00 another text \x00"
 _MARKED: Final = orjson.dumps(_MARK)
 
+_Place = tuple[dict[str, Any], dict[str, Any], str]  # the delta, the part of it that has the text, and its key there
+
 SHAPE: Final = bytes.maketrans(b"23456789", b"11111111")
 """For `bytes.translate`: makes the shape of counts."""
 _DIGITS: Final = re.compile(rb"[0-9]+")
@@ -83,7 +85,7 @@ def learn(payload: bytes, chunk: dict[str, Any]) -> Frame | None:
     for match in _PLACES[key].finditer(payload):
         begin, end = match.span(1)
         after, counts = _cut(payload[end:])
-        if _proves(payload[:begin], after, counts, chunk, key):
+        if _proves(payload[:begin], after, counts, chunk, found):
             before = b"data: " + payload[:begin]
             if not counts:
                 return Frame(before, after + b"\n\n", None, b"", delta, place, key)
@@ -94,7 +96,7 @@ def learn(payload: bytes, chunk: dict[str, Any]) -> Frame | None:
     return None
 
 
-def _place(chunk: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str] | None:
+def _place(chunk: dict[str, Any]) -> _Place | None:
     """The delta, and where in it the one text is that goes on."""
     choices = chunk.get("choices")
     if not isinstance(choices, list) or len(choices) != 1:
@@ -121,17 +123,15 @@ def _cut(rest: bytes) -> tuple[bytes, bytes]:
     return rest[:begin], rest[begin:]
 
 
-def _proves(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], key: str) -> bool:
+def _proves(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], mine: _Place) -> bool:
     """Whether another text, and nothing for the counts, make the same chunk but for these."""
     try:
         other = orjson.loads(before + _MARKED + after + (counts and b"null}"))
     except orjson.JSONDecodeError:
         return False
-    found = _place(other)
+    found, key = _place(other), mine[2]
     if found is None or found[2] != key or found[1][key] != _MARK:
         return False
-    mine = _place(chunk)
-    assert mine is not None  # noqa: S101
     found[1][key] = mine[1][key]
     if not counts:
         return bool(other == chunk)

@@ -298,6 +298,16 @@ def test_a_call_that_begins_anew_with_each_chunk_is_many_calls() -> None:
     assert sum(isinstance(delta, ToolStart) for delta in slowly([*reads, word("stop")])[0]) == 5
 
 
+def test_arguments_for_a_call_that_was_left_are_not_taken_for_the_next_one_s() -> None:
+    def start(index: int) -> Json:
+        return {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": ""}}
+
+    both = {"tool_calls": [start(1), {"index": 1, "function": {"arguments": "{"}}]}  # from which no frame is learned
+    says = [{"tool_calls": [start(0)]}, tool("{"), tool("}"), both, tool(" "), tool(" "), tool("}", index=1)]
+    said = [b"data: %b\n\n" % json.dumps(llamacpp(it, 1)).encode() for it in says] + [word("stop")]
+    assert shortly(said) == slowly(said)
+
+
 @pytest.mark.parametrize(
     "counts",
     [(int("1" * 20), int("1" * 19 + "2"), int("9" * 20)), (10**18, 10**18 + 1), (1, 1.5), (10, 20), (1e3, 2e3)],
