@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .options import positive
 from .peers.envs import cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     parser.add_argument("--html", type=Path, metavar="FILE", help="the page (default: report.html in the cache)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of every server (default 3)")
+    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="turns of every server (default 3)")
 
 
 def main(options: argparse.Namespace) -> int:

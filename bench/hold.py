@@ -32,6 +32,7 @@ from anthro_asgi.engines.openai import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 
 from . import bodies
+from .options import positive
 from .process import serving
 
 BAR: Final = 0.005  # seconds
@@ -224,18 +225,9 @@ def show(holds: Iterable[Hold]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
-    parser.add_argument(
-        "--repetitions", type=_positive, default=_REPETITIONS, metavar="N", help="best of N (default 7)"
-    )
+    parser.add_argument("--repetitions", type=positive, default=_REPETITIONS, metavar="N", help="best of N (default 7)")
     parser.add_argument("--only", metavar="SUBSTRING", default="", help="only requests that have this in their name")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write the results there too, a JSON line each")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("at least one")
-    return number
 
 
 def main(options: argparse.Namespace) -> int:

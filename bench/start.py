@@ -12,6 +12,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
+from .options import positive
+
 SECONDS: Final = 0.5
 MEBIBYTES: Final = 45.0
 
@@ -52,7 +54,7 @@ def _resident(pid: int) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
-    parser.add_argument("--runs", type=int, default=7, help="starts (default 7)")
+    parser.add_argument("--runs", type=positive, default=7, help="starts (default 7)")
 
 
 def main(options: argparse.Namespace) -> int:

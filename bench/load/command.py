@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import orjson
 import uvloop
 
+from ..options import positive
 from ..process import Meter, many_files
 from . import ceiling, report
 from .arrivals import ARRIVALS
@@ -34,19 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", default="bench", help="the model to ask for (default bench)")
     add("--key", help="API key")
     add("--extra", type=_object, default={}, metavar="JSON", help="merged into every body: '{\"ignore_eos\": true}'")
-    add("--concurrency", type=_positive, metavar="N", help="closed loop: clients (default 1)")
+    add("--concurrency", type=positive, metavar="N", help="closed loop: clients (default 1)")
     add("--ramp", type=float, default=0.0, metavar="S", help="let the clients come over so many seconds (default 0)")
     add("--rate", type=_above_zero, metavar="R", help="open loop: requests/s")
     add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="of the open loop (default poisson)")
-    add("--burst", type=_positive, default=10, metavar="N", help="requests that arrive at once, in bursts (default 10)")
-    add("--max-open", type=_positive, default=4096, metavar="N", help="requests open at once (default 4096)")
-    add("--requests", type=_positive, metavar="N", help="end after so many")
+    add("--burst", type=positive, default=10, metavar="N", help="requests that arrive at once, in bursts (default 10)")
+    add("--max-open", type=positive, default=4096, metavar="N", help="requests open at once (default 4096)")
+    add("--requests", type=positive, metavar="N", help="end after so many")
     add("--duration", type=_above_zero, metavar="S", help=f"end after so long (default {_SECONDS:g} or --requests)")
     add("--drain", type=float, default=5.0, metavar="S", help="wait so long for those open at the end (default 5)")
     add("--timeout", type=_above_zero, default=60.0, metavar="S", help="a request fails after so long (default 60)")
     add("--warmup", type=int, default=0, metavar="N", help="count from when so many have ended (default 0)")
-    add("--prompt-tokens", type=_positive, default=16, metavar="N", help="about so many in a prompt (default 16)")
-    add("--output-tokens", type=_positive, default=64, metavar="N", help="max_tokens (default 64)")
+    add("--prompt-tokens", type=positive, default=16, metavar="N", help="about so many in a prompt (default 16)")
+    add("--output-tokens", type=positive, default=64, metavar="N", help="max_tokens (default 64)")
     add("--no-stream", action="store_true", help="ask for whole answers")
     add("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals (default 0)")
     for name, what in (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end")):
@@ -140,13 +141,6 @@ def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
         return stack.enter_context(Path(options.json).open("w", encoding="utf-8"))
     except OSError as exc:
         raise BadRun(f"{options.json}: {exc.strerror}") from exc
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
 
 
 def _above_zero(text: str) -> float:

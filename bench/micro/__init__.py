@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from ..options import positive
 from . import conversion, encoder, message, reader, request, sse, stops
 from .case import Case, Result
 
@@ -77,16 +78,9 @@ def _row(result: Result) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
-    parser.add_argument("--rounds", type=_rounds, default=_ROUNDS, help=f"pairs of measurements (default {_ROUNDS})")
+    parser.add_argument("--rounds", type=positive, default=_ROUNDS, help=f"pairs of measurements (default {_ROUNDS})")
     parser.add_argument("--only", metavar="SUBSTRING", help="only what has this in its `group: name`")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there too, a JSON line each")
-
-
-def _rounds(text: str) -> int:
-    rounds = int(text)
-    if rounds < 1:
-        raise ValueError("at least one round")
-    return rounds
 
 
 def main(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from ..options import positive
 from .asgi import asgi
 from .bench import Bench, Prepared
 from .envs import cache
@@ -46,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = [peer.name for peer in peers()]
     add("--only", type=_among(names), default=names, metavar="A,B", help=f"of the servers {', '.join(names)}")
     add("--runs", type=_among(RUNS), default=list(RUNS), metavar="A,B", help=f"of the measurements {', '.join(RUNS)}")
-    add("--rounds", type=_positive, default=3, metavar="N", help="turns of every server (default 3)")
+    add("--rounds", type=positive, default=3, metavar="N", help="turns of every server (default 3)")
     add("--seconds", type=float, default=8.0, metavar="S", help="about how long a paced turn takes (default 8)")
-    add("--memory-streams", type=_positive, default=8_000, metavar="N", help="open at the most (default 8000)")
+    add("--memory-streams", type=positive, default=8_000, metavar="N", help="open at the most (default 8000)")
     add("--out", type=Path, metavar="FILE", help="of the records (default: a file in the cache, written anew)")
     add("--refresh", action="store_true", help="install the peers anew")
 
@@ -122,10 +123,3 @@ def _among(known: Iterable[str]) -> Callable[[str], list[str]]:
         return chosen
 
     return names
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError("below 1")
-    return value

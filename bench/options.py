@@ -1,0 +1,11 @@
+"""Kinds of values that commands of the bench take."""
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on. Raises argparse.ArgumentTypeError, ValueError."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
