@@ -12,8 +12,8 @@ from hmac import compare_digest
 from ipaddress import ip_address
 from typing import Final
 
-from .config import ConfigError, Refused, Settings
 from .kinds import KEY
+from .options import ConfigError, Refused, Settings
 from .wire.errors import Unauthenticated
 
 # RFC 9110 section 11.6.1: a 401 names a scheme that would do

@@ -11,8 +11,11 @@ from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from .config import OPTIONS, ConfigError, Refused, Settings, did_you_mean, load_settings
+from .config import did_you_mean, load_settings
 from .kinds import SWITCH
+from .options import OPTIONS, ConfigError, Refused, Settings
+
+_SPARE: Final = 64  # connections to the upstream beside those of answers: for lists, counts and looks at its health
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,7 +130,7 @@ def _upstream(settings: Settings) -> Any:
             first_byte=settings.first_byte_deadline,
             silence=settings.silence_deadline,
         ),
-        "limit": settings.upstream_connections,
+        "limit": settings.max_concurrency + _SPARE,
     }
     messages = AnthropicEngine(origin, **how)
     chat = OpenAIEngine(
@@ -168,15 +171,15 @@ def _check_certificate(cert: str | None, key: str | None) -> None:
 
 def _serve(settings: Settings) -> int:
     from .auth import client_keys
-    from .listen import listening
     from .logs import configure
+    from .serving.listen import listening
 
     keys = client_keys(settings)
     _check_certificate(settings.tls_cert, settings.tls_key)
     with listening(settings) as sockets:
         app = _app(_engine(settings), keys, settings)
         configure(settings.log_level, settings.log_format)
-        from .server import serve
+        from .serving.server import serve
 
         return serve(app, sockets, settings)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from anthro_asgi.auth import Keys, client_keys, is_loopback, read_key_file, upstream_key
-from anthro_asgi.config import ConfigError, Refused, Settings, load_settings
+from anthro_asgi.config import load_settings
+from anthro_asgi.options import ConfigError, Refused, Settings
 from anthro_asgi.wire.errors import Unauthenticated
 
 Headers = list[tuple[bytes, bytes]]

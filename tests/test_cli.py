@@ -19,7 +19,7 @@ import orjson
 import pytest
 import trustme
 
-from anthro_asgi import cli, config
+from anthro_asgi import cli, options
 from anthro_asgi.engines import dialects
 
 ROOT = Path(__file__).parent.parent
@@ -190,7 +190,7 @@ def test_a_wrong_option_waits_for_no_server_to_be_imported() -> None:
 
 
 def test_every_dialect_there_is_can_be_named() -> None:
-    assert set(config.DIALECTS) == {"auto", *dialects.DIALECTS}
+    assert set(options.DIALECTS) == {"auto", *dialects.DIALECTS}
 
 
 # --- listening ---

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.config import OPTIONS, ConfigError, Option, Refused, Settings, load_settings, markdown_table
+from anthro_asgi.config import load_settings
+from anthro_asgi.options import OPTIONS, ConfigError, Option, Refused, Settings, markdown_table
 
 BY_NAME = {option.name: option for option in OPTIONS}
 SECRET_VALUE = "sk-do-not-show"
@@ -24,7 +25,24 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "api-key-file": ("keys.txt", "keys.txt"),
     "upstream-key-file": ("key.txt", "key.txt"),
     "upstream-ca": ("ca.pem", "ca.pem"),
-    "upstream-connections": ("7", 7),
+    "workers": ("4", 4),
+    "drain-delay": ("5s", 5.0),
+    "max-head": ("8K", 8192),
+    "receive-deadline": ("2s", 2.0),
+    "stall-deadline": ("3s", 3.0),
+    "max-concurrency": ("7", 7),
+    "max-queue": ("0", 0),
+    "queue-timeout": ("100ms", 0.1),
+    "max-concurrency-per-key": ("2", 2),
+    "total-deadline": ("2h", 7200.0),
+    "max-event": ("1M", 1 << 20),
+    "max-tool-input": ("2M", 2 << 20),
+    "max-answer": ("3M", 3 << 20),
+    "max-decompressed": ("4M", 4 << 20),
+    "max-depth": ("9", 9),
+    "max-messages": ("10", 10),
+    "max-tools": ("11", 11),
+    "max-stop-sequences": ("12", 12),
     "connect-deadline": ("500ms", 0.5),
     "first-byte-deadline": ("1h", 3600.0),
     "silence-deadline": ("0.5s", 0.5),
@@ -74,7 +92,7 @@ def test_the_defaults_an_operator_relies_on() -> None:
     settings = load_settings({}, {})
     assert (settings.host, settings.port, settings.no_auth) == ("127.0.0.1", 8484, False)
     assert (settings.ping_interval, settings.max_body, settings.drain_timeout) == (10.0, 32 << 20, 30.0)
-    assert (settings.upstream_connections, settings.dialect, settings.log_format) == (1024, "auto", "json")
+    assert (settings.max_concurrency, settings.dialect, settings.log_format) == (1024, "auto", "json")
 
 
 def test_a_secret_has_no_place_but_the_environment() -> None:
@@ -229,7 +247,7 @@ WRONG = [
     ("port", "٣", "is not a whole number"),
     ("port", "65536", "is not between 0 and 65535"),
     ("port", "9" * 5000, "is not between 0 and 65535"),
-    ("upstream-connections", "0", "is not between 1 and 65536"),
+    ("max-concurrency", "0", "is not between 1 and 65536"),
     ("max-body", "lots", "is not a size"),
     ("max-body", "1.5MiB", "is not a size"),
     ("max-body", "32MB", "is not a size"),

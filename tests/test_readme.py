@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.config import markdown_table
+from anthro_asgi.options import markdown_table
 from tests.driver import Driver
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,10 @@
     ├── PermissionDenied    403 permission_error
     ├── NotFound            404 not_found_error
     ├── MethodNotAllowed    405 invalid_request_error
+    ├── RequestTimeout      408 invalid_request_error   (the request did not arrive in time)
     ├── RequestTooLarge     413 request_too_large
     ├── UnsupportedEncoding 415 invalid_request_error
+    ├── HeadTooLarge        431 invalid_request_error
     ├── RateLimited         429 rate_limit_error
     ├── InternalError       500 api_error
     ├── BadUpstream         502 api_error
@@ -87,6 +89,11 @@ class MethodNotAllowed(ApiError):
     type = "invalid_request_error"
 
 
+class RequestTimeout(ApiError):
+    status = 408
+    type = "invalid_request_error"
+
+
 class RequestTooLarge(ApiError):
     status = 413
     type = "request_too_large"
@@ -94,6 +101,11 @@ class RequestTooLarge(ApiError):
 
 class UnsupportedEncoding(ApiError):
     status = 415
+    type = "invalid_request_error"
+
+
+class HeadTooLarge(ApiError):
+    status = 431
     type = "invalid_request_error"
 
 

@@ -35,7 +35,7 @@ class Ours:
         return self.versions.get("anthro-asgi", "checkout")
 
     def launch(self, upstream: str, port: int, folder: Path) -> Launch:
-        return self.serve(port, "--upstream", f"{upstream}/v1", "--upstream-connections", str(_CONNECTIONS))
+        return self.serve(port, "--upstream", f"{upstream}/v1", "--max-concurrency", str(_CONNECTIONS))
 
     def serve(self, port: int, *options: str) -> Launch:
         """`anthro-asgi serve` with `options` on 127.0.0.1:`port`. `prepare` was called."""

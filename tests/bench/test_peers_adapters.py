@@ -60,7 +60,7 @@ def test_we_are_served_as_our_command_serves(tmp_path: Path) -> None:
     command = ours.launch(UPSTREAM, 99, tmp_path).command
     assert command[:4] == [sys.executable, "-m", "anthro_asgi", "serve"]
     assert command[command.index("--upstream") + 1] == f"{UPSTREAM}/v1"
-    assert int(command[command.index("--upstream-connections") + 1]) >= 8_000
+    assert int(command[command.index("--max-concurrency") + 1]) >= 8_000
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from anthro_asgi.config import PREFIX
+from anthro_asgi.options import PREFIX
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-W", "error", "-m", "anthro_asgi", "serve")

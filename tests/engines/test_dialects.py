@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.config import DIALECTS as CONFIGURABLE
 from anthro_asgi.engines.dialects import (
     DIALECTS,
     LLAMA_CPP_PYTHON,
@@ -20,6 +19,7 @@ from anthro_asgi.engines.dialects import (
     Dialect,
     recognise,
 )
+from anthro_asgi.options import DIALECTS as CONFIGURABLE
 from tests.engines.asking import chat, every_dialect, user
 from tests.replay import cases
 

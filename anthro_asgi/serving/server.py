@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from uvicorn import Config, Server
 
-from .config import Refused, Settings
+from ..options import Refused, Settings
 from .listen import address_of
 
 _BACKLOG: Final = 2048

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from .config import Refused, Settings
+from ..options import Refused, Settings
 
 # A name may have an address this machine has not: localhost is ::1 too where IPv6 is off.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

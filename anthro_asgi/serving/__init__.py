@@ -1,0 +1,1 @@
+"""THE PROCESS: its sockets, its server, its workers and its end."""
