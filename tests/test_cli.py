@@ -23,7 +23,7 @@ from anthro_asgi import cli, options
 from anthro_asgi.engines import dialects
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(config.PREFIX)} | {
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(options.PREFIX)} | {
     "PYTHONPATH": str(ROOT)
 }
 COMMAND = [sys.executable, "-W", "error", "-m", "anthro_asgi"]
@@ -166,7 +166,7 @@ def test_help_names_every_option_and_every_secret_variable(command: str, capsys:
         cli.main([command, "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for option in config.OPTIONS:
+    for option in options.OPTIONS:
         name = option.variable if option.secret else f"--{option.name} "
         assert (name in shown.replace("\n", " ")) is (command in option.commands), option.name
 
