@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ..wire.deltas import Batch
 from ..wire.request import MessagesRequest
+from .threaded import ThreadedEngine
 
 
 class Engine(Protocol):
@@ -55,17 +56,24 @@ class FunctionEngine:
 
 
 def as_engine(thing: Any) -> Engine:
-    """`thing` as an engine: it has `stream`, or is an async generator function, or is a class of one.
+    """`thing` as an engine: it has `stream`, or is a generator function, async or not, or is a class of one.
+
+    A function that is not async, as `stream` too, is run in a thread for each request (see `threaded`).
 
     Raises ValueError when it is none of these.
     """
     if inspect.isclass(thing):
         thing = thing()
-    if callable(getattr(thing, "stream", None)):
+    stream = getattr(thing, "stream", None)
+    if inspect.isgeneratorfunction(stream):
+        thing.stream = ThreadedEngine(stream).stream
+    if callable(stream):
         return thing  # type: ignore[no-any-return]
     if inspect.isasyncgenfunction(thing):
         return FunctionEngine(thing)
-    raise ValueError(f"{thing!r:.100} is no engine: it needs an async generator method `stream(request)`")
+    if inspect.isgeneratorfunction(thing):
+        return ThreadedEngine(thing)
+    raise ValueError(f"{thing!r:.100} is no engine: it needs a generator method `stream(request)`, best an async one")
 
 
 def load(spec: str) -> Engine:
