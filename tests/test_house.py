@@ -98,7 +98,7 @@ def test_pure_files_know_no_sockets_clock_or_randomness(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_only_the_cards_packages_are_imported_outright(name: str) -> None:
     outside = {module.split(".")[0] for module in imports(name)} - set(sys.stdlib_module_names) - {"anthro_asgi"}
-    optional = {"httptools", "uvloop", "prometheus_client"}
+    optional = {"httptools", "uvloop", "prometheus_client", "xllamacpp"}
     assert outside - optional <= {"uvicorn", "orjson", "h11"}
     for module in outside & optional:
         assert_guarded(name, module)
