@@ -9,26 +9,43 @@ app = MessagesApp(engine)        # uvicorn module:app
 """
 
 from .app import MessagesApp
-from .engines import Engine, ModelInfo
+from .engines import Engine, ModelInfo, as_chat
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
-from .wire.errors import ApiError
+from .wire.errors import (
+    ApiError,
+    BadUpstream,
+    ContextTooLong,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    UpstreamTimeout,
+)
 from .wire.request import MessagesRequest
 from .wire.rules import Rules
 
 __all__ = [
     "ApiError",
+    "BadUpstream",
     "Batch",
     "Block",
+    "ContextTooLong",
     "Delta",
     "Engine",
     "Finish",
+    "InvalidRequest",
     "MessagesApp",
     "MessagesRequest",
     "ModelInfo",
+    "NotFound",
+    "Overloaded",
+    "RateLimited",
     "Rules",
     "Signature",
     "Thinking",
     "ToolJson",
     "ToolStart",
+    "UpstreamTimeout",
     "Usage",
+    "as_chat",
 ]

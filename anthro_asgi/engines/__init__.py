@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from ..wire.deltas import Batch
 from ..wire.request import MessagesRequest
+from .chat import to_chat
+from .dialects import PLAIN
 from .threaded import ThreadedEngine
 
 
@@ -55,14 +57,23 @@ class FunctionEngine:
         return f"<FunctionEngine {self.stream.__module__}.{self.stream.__qualname__}>"
 
 
+def as_chat(request: MessagesRequest) -> dict[str, Any]:
+    """The request as the body of a chat-completions call, for an engine that reads those: `messages`, `tools`, ….
+
+    Raises InvalidRequest for what such a body cannot say.
+    """
+    return to_chat(request, PLAIN)
+
+
 def as_engine(thing: Any) -> Engine:
-    """`thing` as an engine: it has `stream`, or is a generator function, async or not, or is a class of one.
+    """`thing` as an engine: it has `stream`, or is a generator function, async or not, or makes one when it is called
+    without arguments, as a class does.
 
     A function that is not async, as `stream` too, is run in a thread for each request (see `threaded`).
 
     Raises ValueError when it is none of these.
     """
-    if inspect.isclass(thing):
+    if inspect.isclass(thing) or (inspect.isfunction(thing) and not _is_generator(thing) and _takes_nothing(thing)):
         thing = thing()
     stream = getattr(thing, "stream", None)
     if inspect.isgeneratorfunction(stream):
@@ -74,6 +85,14 @@ def as_engine(thing: Any) -> Engine:
     if inspect.isgeneratorfunction(thing):
         return ThreadedEngine(thing)
     raise ValueError(f"{thing!r:.100} is no engine: it needs a generator method `stream(request)`, best an async one")
+
+
+def _is_generator(thing: Any) -> bool:
+    return inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing)
+
+
+def _takes_nothing(function: Any) -> bool:
+    return not inspect.signature(function).parameters and not inspect.iscoroutinefunction(function)
 
 
 def load(spec: str) -> Engine:

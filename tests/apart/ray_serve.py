@@ -1,6 +1,6 @@
 """The example for Ray Serve on a real local cluster: two replicas, streams, and clients that leave.
 
-    pip install "ray[serve]" && python -m pytest -W ignore tests/scale_out/ray_serve.py
+pip install "ray[serve]" && python -m pytest -W ignore tests/apart/ray_serve.py
 """
 
 import http.client
@@ -52,7 +52,7 @@ def watched(folder: str) -> Any:
                     yield " more"
                 yield Finish("end_turn")
             finally:
-                Path(folder, "closed").touch()
+                Path(folder, "closed").touch()  # noqa: ASYNC240 - of a test
 
     @serve.deployment(num_replicas=2, max_ongoing_requests=64)
     @serve.ingress(lambda: MessagesApp(Engine()))
