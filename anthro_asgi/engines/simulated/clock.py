@@ -83,14 +83,16 @@ class _Dial:
     def _ring(self) -> None:
         due, now, left = self._due, monotonic(), _TURN
         self._ringing = True
-        while due and due[0][0] <= now and left:
-            left -= 1
-            when, _, nap = heappop(due)
-            nap.wake(when)
-        self._ringing = False
-        self._set_for = 0.0
-        if due:
-            self._wind()
+        try:
+            while due and due[0][0] <= now and left:
+                left -= 1
+                when, _, nap = heappop(due)
+                nap.wake(when)
+        finally:
+            self._ringing = False
+            self._set_for = 0.0
+            if due:
+                self._wind()
 
 
 class _Nap:

@@ -237,6 +237,9 @@ async def test_a_part_of_the_answers_calls_a_tool_where_it_need_not() -> None:
     assert 50 < sum(called.values()) < 105
     assert set(called) == {"search", "get_weather"}
     assert all(text(one) for one in some)
+    for seed in range(8):
+        named = await deltas(ask("Please search.", tools=[WEATHER, SEARCH]), tool_rate=1, seed=seed)
+        assert [delta.name for delta in named if isinstance(delta, ToolStart)] == ["search"]
     none = await deltas(request(0, tool_choice=ToolChoice("none")), tool_rate=1)
     assert none[-1] == Finish("end_turn")
     assert (await deltas(ask(), tool_rate=1))[-1] == Finish("end_turn")
@@ -338,6 +341,16 @@ async def test_another_seed_has_other_failures() -> None:
         simulated = engine(fail=[("429", 0.5)], seed=seed)
         outcomes.add(tuple([await outcome(simulated, ask(str(number))) for number in range(20)]))
     assert len(outcomes) == 5
+
+
+async def test_who_is_late_says_no_more_than_was_to_be_said_before_the_failure() -> None:
+    on_time: list[Delta] = []
+    with pytest.raises(InternalError):
+        await gather(engine(fail=[("error", 1)], itl=1), on_time)
+    late: list[Delta] = []
+    with pytest.raises(InternalError):
+        await gather(engine(fail=[("error", 1)], itl=1, clock=FakeClock(delays=(0.0, 1e6))), late)
+    assert tokens(late) == tokens(on_time)
 
 
 # the profile, and what an open stream holds
