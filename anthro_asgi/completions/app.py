@@ -11,6 +11,7 @@ from ..auth import Keys
 from ..call import Call, ClientLeft, Receive, Scope, Send
 from ..engines import ModelInfo, as_engine
 from ..logs import log_failure, log_request
+from ..metrics import Metrics
 from ..wire.errors import MethodNotAllowed, NotFound, Severed
 from .chunks import error_body, status_of
 from .reply import Reply
@@ -22,11 +23,14 @@ Handler = Callable[["CompletionsApp", Call], Awaitable[None]]
 class CompletionsApp:
     """Serves chat completions over `engine`: an Engine, or an async generator function.
 
-    `keys` are the API keys clients may use; none lets everybody in. `max_body` in bytes.
+    `keys` are the API keys clients may use; none lets everybody in. `max_body` in bytes. Set `draining` when the service
+    is about to stop: it is then no longer ready.
     """
 
     def __init__(self, engine: Any, *, keys: Sequence[str] = (), max_body: int = 32 * 1024 * 1024) -> None:
         self.engine = as_engine(engine)
+        self.draining = False
+        self.metrics = Metrics(_ROUTES)
         self._keys = Keys(keys)
         self._max_body = max_body
 
@@ -42,10 +46,15 @@ class CompletionsApp:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
 
+    def replace_keys(self, keys: Sequence[str]) -> None:
+        """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
+        self._keys = Keys(keys)
+
     async def _http(self, call: Call) -> None:
         """The error boundary: whatever happens to a request ends here, once, with one log line."""
         time = asyncio.get_running_loop().time
         began = time()
+        self.metrics.began()
         try:
             await _route(call)(self, call)
         except ClientLeft:
@@ -60,6 +69,7 @@ class CompletionsApp:
             await call.answer(status_of(error), error_body(error), headers=error.headers)
         finally:
             call.record.duration = time() - began
+            self.metrics.ended(call.record)
             log_request(call.record)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -109,6 +119,16 @@ class CompletionsApp:
     async def _alive(self, call: Call) -> None:
         await call.answer(200, b'{"status":"ok"}')
 
+    async def _ready(self, call: Call) -> None:
+        if self.draining:
+            await call.answer(503, b'{"status":"draining"}')
+        else:
+            await call.answer(200, b'{"status":"ready"}')
+
+    async def _measurements(self, call: Call) -> None:
+        body, content_type = self.metrics.exposition()
+        await call.answer(200, body, content_type)
+
 
 def _listed(model: ModelInfo) -> dict[str, Any]:
     return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
@@ -118,7 +138,9 @@ _GET: Final = ("GET", "HEAD")
 _ROUTES: Final[dict[str, tuple[tuple[str, ...], Handler]]] = {
     **{f"{prefix}/chat/completions": (("POST",), CompletionsApp._complete) for prefix in ("/v1", "")},
     **{f"{prefix}/models": (_GET, CompletionsApp._models) for prefix in ("/v1", "")},
-    **dict.fromkeys(("/", "/health", "/healthz", "/readyz"), (_GET, CompletionsApp._alive)),
+    **dict.fromkeys(("/", "/health", "/healthz"), (_GET, CompletionsApp._alive)),
+    "/readyz": (_GET, CompletionsApp._ready),
+    "/metrics": (_GET, CompletionsApp._measurements),
 }
 
 

@@ -249,6 +249,18 @@ async def test_the_models_of_the_engine_are_listed_and_told_one_by_one() -> None
     assert (await nameless.request("GET", "/models")).json() == {"object": "list", "data": []}
 
 
+async def test_what_it_answers_is_counted_and_it_is_ready_until_it_is_drained() -> None:
+    app = CompletionsApp(engine_of("Hi", Finish("end_turn")))
+    driver = Driver(app)
+    await driver.request("POST", PATH, body=orjson.dumps(HELLO))
+    assert b'path="/v1/chat/completions",status="200"' in (await driver.request("GET", "/metrics")).body
+    assert (await driver.request("GET", "/readyz")).status == 200
+    app.draining = True
+    assert (await driver.request("GET", "/readyz")).status == 503
+    app.replace_keys(["sk-new"])
+    assert (await driver.request("GET", "/v1/models")).status == 401
+
+
 async def test_its_engine_starts_and_stops_with_it() -> None:
     class Engine:
         life: list[str] = []  # noqa: RUF012
