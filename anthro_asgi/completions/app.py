@@ -23,8 +23,8 @@ Handler = Callable[["CompletionsApp", Call], Awaitable[None]]
 class CompletionsApp:
     """Serves chat completions over `engine`: an Engine, or an async generator function.
 
-    `keys` are the API keys clients may use; none lets everybody in. `max_body` in bytes. Set `draining` when the service
-    is about to stop: it is then no longer ready.
+    `keys` are the API keys clients may use; none lets everybody in. `max_body` in bytes. Set `draining` when the
+    service is about to stop: it is then no longer ready.
     """
 
     def __init__(self, engine: Any, *, keys: Sequence[str] = (), max_body: int = 32 * 1024 * 1024) -> None:
