@@ -20,7 +20,7 @@ from .engines import ModelInfo, as_engine
 from .logs import log_failure, log_request
 from .metrics import Metrics
 from .reply import Reply
-from .wire.errors import ApiError, MethodNotAllowed, NotFound
+from .wire.errors import ApiError, MethodNotAllowed, NotFound, Severed
 from .wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from .wire.rules import Rules
 from .wire.turns import LARGE, in_turns
@@ -83,6 +83,8 @@ class MessagesApp:
             await _route(call)(self, call)
         except ClientLeft:
             call.record.client_left = True
+        except Severed:
+            await call.sever()
         except Exception as exc:
             if call.started:  # half an answer can't be taken back: the server cuts the connection
                 log_failure(call.request_id, exc)

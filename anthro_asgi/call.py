@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from .logs import RequestRecord, log_failure
-from .wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, UnsupportedEncoding
+from .wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, Severed, UnsupportedEncoding
 from .wire.turns import Steps, in_turns
 
 Scope = MutableMapping[str, Any]
@@ -95,6 +95,12 @@ class Call:
         """Send the error envelope, with the error's own status."""
         error = self.blame(exc)
         await self.answer(error.status, error.body(self.request_id), JSON, error.headers)
+
+    async def sever(self) -> None:
+        """Leave the answer without its end, at which a server cuts the connection; one that has not begun, with it."""
+        self.record.error = Severed.__name__
+        if not self.started:
+            await self.start(200, JSON, [("content-length", "2")])
 
     def blame(self, exc: Exception) -> ApiError:
         """The error a client is told for `exc`, noted in the record; what is no ApiError is our bug, and logged."""

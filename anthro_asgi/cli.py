@@ -1,4 +1,4 @@
-"""The command: `anthro-asgi serve` and `anthro-asgi check`.
+"""The command: `anthro-asgi serve`, `anthro-asgi check` and `anthro-asgi simulate-openai`.
 
 What keeps it from running is one line on stderr: exit status 2 for what makes no sense, 1 for what the machine would
 not. Only here are engines named. What a wrong option does not need is imported where it is needed: the option table is
@@ -9,6 +9,7 @@ import os
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final, NoReturn
 
 from .config import did_you_mean, load_settings
@@ -42,7 +43,7 @@ def _read(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
     """The command, and its options as they were written."""
     parser = _Parser("anthro-asgi", description="The Anthropic Messages API in front of any inference engine.")
     parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="say which version this is")
-    commands = parser.add_subparsers(dest="command", metavar="serve|check", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="|".join(_SUMMARIES), required=True)
     for command, summary in _SUMMARIES.items():
         _add_options(commands.add_parser(command, help=summary, description=summary, allow_abbrev=False), command)
     known, unknown = parser.parse_known_args(arguments)
@@ -97,16 +98,26 @@ def _engine(settings: Settings) -> Any:
 
             sys.path.insert(0, os.getcwd())  # as `python -m` does, for the installed command
             return load(settings.engine)
-        from .engines.simulated import SimulatedEngine
-
-        return SimulatedEngine(
-            ttft=settings.simulate_ttft,
-            itl=settings.simulate_itl,
-            output_tokens=settings.simulate_output_tokens,
-            seed=settings.simulate_seed,
-        )
+        return _simulated(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
+
+
+def _simulated(settings: Settings) -> Any:
+    """Raises ValueError or Refused."""
+    from .engines.simulated import Profile, SimulatedEngine, read_trace
+
+    how = {field.name: getattr(settings, f"simulate_{field.name}") for field in fields(Profile)}
+    path = how["trace"]
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                how["trace"] = read_trace(file)
+        except OSError as exc:
+            raise Refused(f"--simulate-trace: cannot read {path}: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise Refused(f"--simulate-trace: {path}: {exc}") from exc
+    return SimulatedEngine(**how | {"trace": how["trace"] or ()})
 
 
 def _upstream(settings: Settings) -> Any:
@@ -217,6 +228,28 @@ def _app(engine: Any, keys: Sequence[str], settings: Settings) -> Any:
     )
 
 
+# --- simulate-openai ---
+
+
+def _simulate_openai(settings: Settings) -> int:
+    from .auth import client_keys
+    from .completions import CompletionsApp
+    from .logs import configure
+    from .serving.listen import listening
+
+    keys = client_keys(settings)
+    _check_certificate(settings.tls_cert, settings.tls_key)
+    with listening(settings) as sockets:
+        try:
+            app = CompletionsApp(_simulated(settings), keys=keys, max_body=settings.max_body)
+        except ValueError as exc:
+            raise ConfigError(str(exc)) from exc
+        configure(settings.log_level, settings.log_format)
+        from .serving.server import serve
+
+        return serve(app, sockets, settings)
+
+
 # --- check ---
 
 
@@ -237,5 +270,10 @@ def _check(settings: Settings) -> int:
 _SUMMARIES: Final = {
     "serve": "Serve the Messages API.",
     "check": "Try an upstream: what it is, what it has, whether it answers.",
+    "simulate-openai": "Be an OpenAI-compatible engine without a model, to try gateways on.",
 }
-_COMMANDS: Final[dict[str, Callable[[Settings], int]]] = {"serve": _serve, "check": _check}
+_COMMANDS: Final[dict[str, Callable[[Settings], int]]] = {
+    "serve": _serve,
+    "check": _check,
+    "simulate-openai": _simulate_openai,
+}

@@ -1,6 +1,6 @@
 """Settling the options: what is given more than once is taken from
 
-    command line  >  environment  >  TOML file  >  default
+    command line  >  environment  >  TOML file  >  simulation profile  >  default
 
 Options that exclude each other (`RIVALS`) follow the same order: the strongest place that names one of them sets the
 others aside, and only two in one place are a contradiction. A name nobody knows is an error: a misspelt option would
@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from .kinds import ALIAS, SWITCH
+from .kinds import SWITCH
 from .options import OPTIONS, PREFIX, RIVALS, ConfigError, Option, Refused, Settings
+from .presets import PRESETS
 
+_SIMULATE: Final = "simulate-"
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
@@ -36,6 +38,9 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     named = places[0].get("config") or places[1].get("config")
     if named is not None:
         places.append(_from_file(named.value))
+    profile = next((place["simulate-profile"] for place in places if "simulate-profile" in place), None)
+    if profile is not None:
+        places.append(_from_profile(profile))
     _settle_rivals(places)
     defaults = {option.attribute: _default(option) for option in OPTIONS}
     given = {_BY_NAME[name].attribute: it.value for place in reversed(places) for name, it in place.items()}
@@ -82,16 +87,37 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
 
 
 def _from_file(path: str) -> _Place:
+    known = {option.name: option for option in OPTIONS if "file" in option.channels}
+    return _from_table(path, _toml(path, "--config"), known)
+
+
+def _from_profile(given: _Given) -> _Place:
+    """What a profile says, where its options are without `simulate-`, and `source` tells where it is from."""
+    known = {option.name.removeprefix(_SIMULATE): option for option in OPTIONS if option.name.startswith(_SIMULATE)}
+    del known["profile"]
+    table = PRESETS.get(given.value)
+    if table is None:
+        try:
+            table = _toml(given.value, given.where)
+        except Refused as exc:
+            raise Refused(f"{exc}; presets are {', '.join(PRESETS)}") from exc
+    told = {key: value for key, value in table.items() if key != "source"}
+    return _from_table(given.value, told, known)
+
+
+def _toml(path: str, option: str) -> dict[str, Any]:
     import tomllib  # most runs have no file
 
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as exc:
-        raise Refused(f"--config: cannot read {path}: {exc.strerror}") from exc
+        raise Refused(f"{option}: cannot read {path}: {exc.strerror}") from exc
     except ValueError as exc:  # TOMLDecodeError and UnicodeDecodeError
-        raise ConfigError(f"--config: {path} is no TOML: {exc}") from exc
-    known = {option.name: option for option in OPTIONS if "file" in option.channels}
+        raise ConfigError(f"{option}: {path} is no TOML: {exc}") from exc
+
+
+def _from_table(path: str, table: Mapping[str, object], known: Mapping[str, Option]) -> _Place:
     place: _Place = {}
     for key, value in table.items():
         name, where = key.replace("_", "-"), f"{path}: {key[:80]}"
@@ -112,7 +138,7 @@ def _toml_texts(option: Option, value: object, where: str) -> list[str]:
         return [str(value)]
     if isinstance(value, list) and option.many:
         return [text for item in value for text in _toml_texts(option, item, where)]
-    if isinstance(value, dict) and option.kind is ALIAS:
+    if isinstance(value, dict) and "=" in option.kind.metavar:
         return [f"{name}={model}" for name, model in value.items()]
     raise ConfigError(f"{where}: a value of the wrong type ({type(value).__name__})")
 

@@ -44,21 +44,58 @@ def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str
             value = read(text)
             if not read(low) <= value <= read(high):
                 raise ValueError(f"is not between {low} and {high}")
-            return int(value) if pattern == _WHOLE else round(value, 6)
+            return int(value) if pattern == _WHOLE else round(value, 9)
 
         return Kind(metavar, parse)
 
     return bounded
 
 
+SHAPES: Final = ("uniform", "normal", "log-normal", "gamma")
 _WHOLE: Final = r"\d+"
 _DECIMAL: Final = r"\d+(?:\.\d*)?|\.\d+"
 _BINARY: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 integer = _number("N", _WHOLE, {"": 1}, "a whole number")
 size = _number("SIZE", _WHOLE, {"": 1} | _BINARY, "a size such as 32MiB, 32M or 33554432")
 duration = _number(
-    "DURATION", _DECIMAL, {"": 1, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}, "a duration such as 10, 10s, 500ms or 2m"
+    "DURATION",
+    _DECIMAL,
+    {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600},
+    "a duration such as 10, 10s, 500ms or 2m",
 )
+part = _number("PART", _DECIMAL, {"": 1}, "a number such as 0.05")
+
+
+def spread(of: Kind) -> Kind:
+    """A value of a kind, or a distribution of such: (shape, first, second), where a value alone is `constant`."""
+
+    def parse(text: str) -> tuple[str, float, float]:
+        match = re.fullmatch(r"\s*([a-z-]+)\((.+),(.+)\)\s*", text)
+        if match is None:
+            return "constant", of.parse(text), 0.0
+        if match[1] not in SHAPES:
+            raise ValueError(f"begins with none of {', '.join(SHAPES)}")
+        try:
+            first, second = of.parse(match[2]), of.parse(match[3])
+        except ValueError as exc:
+            raise ValueError(f"has in its brackets what {exc}") from exc
+        if match[1] == "uniform" and first > second:
+            raise ValueError("is a range that ends before it begins")
+        return match[1], first, second
+
+    return Kind("SPREAD", parse)
+
+
+def rated(*names: str) -> Kind:
+    """How often something of these names happens: NAME=RATE, with a rate from 0 to 1."""
+
+    def parse(text: str) -> tuple[str, float]:
+        name, equals, rate = (piece.strip() for piece in text.partition("="))
+        if not equals or name not in names:
+            raise ValueError(f"is not KIND=RATE, of {', '.join(names)}")
+        return name, part("0", "1").parse(rate)
+
+    return Kind("KIND=RATE", parse)
 
 
 def _parse_switch(text: str) -> bool:

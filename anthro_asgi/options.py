@@ -10,17 +10,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal
 
-from .kinds import ALIAS, FILE, KEY, SWITCH, URL, Kind, anything, choice, duration, integer, matching, size
+from .kinds import (
+    ALIAS,
+    FILE,
+    KEY,
+    SWITCH,
+    URL,
+    Kind,
+    anything,
+    choice,
+    duration,
+    integer,
+    matching,
+    part,
+    rated,
+    size,
+    spread,
+)
 
 PREFIX: Final = "ANTHRO_ASGI_"
 DIALECTS: Final = (
     *("auto", "openai", "vllm", "sglang", "llamacpp", "ollama", "sambanova", "tensorrt-llm"),
     *("transformers", "llama-cpp-python"),
 )
+FAILURES: Final = ("429", "529", "500", "error", "stall", "cut")
 RIVALS: Final = (("simulate", "upstream", "engine"), ("uds", "host"), ("uds", "port"))
 
 Channel = Literal["line", "environment", "file"]
-Command = Literal["serve", "check"]
+Command = Literal["serve", "check", "simulate-openai"]
 
 
 class ConfigError(Exception):
@@ -79,6 +96,7 @@ SECRET: Final[tuple[Channel, ...]] = ("environment",)
 SERVE: Final[tuple[Command, ...]] = ("serve",)
 CHECK: Final[tuple[Command, ...]] = ("check",)
 BOTH: Final[tuple[Command, ...]] = ("serve", "check")
+_SIMULATING: Final = ("General", "Listening", "Access", "Simulation")  # groups that `simulate-openai` has too
 
 
 # --- the table ---
@@ -94,7 +112,10 @@ def _row(
     channels: tuple[Channel, ...] = ANYWHERE,
     commands: tuple[Command, ...] = SERVE,
 ) -> Any:
-    return field(metadata={**locals()}, repr=channels != SECRET)
+    row = {**locals()}
+    if group in _SIMULATING and "serve" in commands:
+        row["commands"] = (*commands, "simulate-openai")
+    return field(metadata=row, repr=channels != SECRET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,10 +246,51 @@ class Settings:
         "Messages", "false", SWITCH, "leave Claude Code's changing billing line in the system prompt"
     )
 
-    simulate_ttft: float = _row("Simulation", "20ms", duration("0s", "1h"), "time to the first token")
-    simulate_itl: float = _row("Simulation", "5ms", duration("0s", "1h"), "time between tokens")
-    simulate_output_tokens: int | None = _row(
-        "Simulation", None, integer("1", "1000000"), "length of an answer; else 24 to 96, by the seed"
+    simulate_profile: str | None = _row(
+        "Simulation",
+        None,
+        anything("FILE|PRESET"),
+        "what the others of these options are where they are not given; see below",
+    )
+    simulate_ttft: tuple[str, float, float] = _row(
+        "Simulation", "20ms", spread(duration("0s", "1h")), "time to the first token"
+    )
+    simulate_ttft_per_token: float = _row(
+        "Simulation", "0s", duration("0s", "1h"), "and so much more for each token of the prompt that is not cached"
+    )
+    simulate_itl: tuple[str, float, float] = _row(
+        "Simulation", "5ms", spread(duration("0s", "1h")), "time between tokens"
+    )
+    simulate_load_factor: float = _row(
+        "Simulation", "0", part("0", "1000"), "part by which each further answer at the time makes both longer"
+    )
+    simulate_max_running: int | None = _row(
+        "Simulation", None, integer("1", "1000000"), "most answers at one time; others wait"
+    )
+    simulate_max_waiting: int | None = _row(
+        "Simulation", None, integer("0", "1000000"), "most that wait; others are refused"
+    )
+    simulate_cache_tokens: int = _row(
+        "Simulation", "0", integer("0", "1000000000"), "size of the prefix cache; 0 is none"
+    )
+    simulate_cache_block: int = _row("Simulation", "16", integer("1", "65536"), "tokens of a block of the prefix cache")
+    simulate_text: str = _row("Simulation", "seeded", choice("seeded", "echo"), "echo: the last user message again")
+    simulate_output_tokens: tuple[str, float, float] = _row(
+        "Simulation", "uniform(24, 96)", spread(integer("1", "1000000")), "length of a text, `max_tokens` at the most"
+    )
+    simulate_thinking_tokens: tuple[str, float, float] = _row(
+        "Simulation", "uniform(8, 24)", spread(integer("1", "1000000")), "length of thinking"
+    )
+    simulate_thinking_rate: float = _row(
+        "Simulation", "0", part("0", "1"), "answers that think though nobody asked for it"
+    )
+    simulate_tool_rate: float = _row("Simulation", "0", part("0", "1"), "answers that call a tool where they need not")
+    simulate_fail: tuple[tuple[str, float], ...] = _row(
+        "Simulation", None, rated(*FAILURES), f"part of the requests that fail so: {', '.join(FAILURES)}", many=True
+    )
+    simulate_stall: float = _row("Simulation", "1m", duration("0s", "24h"), "silence of an answer that stalls")
+    simulate_trace: str | None = _row(
+        "Simulation", None, FILE, "recorded answers, to be given in turn with their own timing"
     )
     simulate_seed: int = _row("Simulation", "0", integer("0", "4294967295"), "same seed, same answers")
 

@@ -20,7 +20,7 @@ from .engines import Engine
 from .presence import Pinger, Watch
 from .wire.deltas import Batch, Finish, Usage, each
 from .wire.encoder import State, StreamEncoder
-from .wire.errors import BadUpstream, Overloaded
+from .wire.errors import BadUpstream, Overloaded, Severed
 from .wire.lenient import dumps
 from .wire.message import MessageBuilder
 from .wire.request import MessagesRequest
@@ -115,7 +115,7 @@ class Reply:
                 await self._fail(Overloaded("the service is stopping"))
             raise
         except Exception as exc:
-            if isinstance(exc, ClientLeft) or not self._call.started:
+            if isinstance(exc, (ClientLeft, Severed)) or not self._call.started:
                 raise
             await self._fail(exc)
 

@@ -117,7 +117,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "the following arguments are required: serve|check"),
+        ([], "the following arguments are required: serve|check|simulate-openai"),
         (["sevre"], "invalid choice: 'sevre'"),
         (["serve", "--prot", "1"], "serve has no option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve has no option '--hos'; did you mean --host?"),
@@ -134,6 +134,10 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["serve", "--engine", "json:nothing"], "engine 'json:nothing': json has no nothing"),
         (["serve", "--engine", "json:dumps"], "engine 'json:dumps': "),
         (["serve", "--host", "0.0.0.0"], "others can reach 0.0.0.0 and there is no API key"),
+        (["serve", "--simulate-fail", "cut=0.6", "--simulate-fail", "429=0.6"], "are more than 1 together"),
+        (["simulate-openai", "--simulate-fail", "cut=0.6", "--simulate-fail", "cut=0.1"], "each once"),
+        (["simulate-openai", "--upstream", "http://x"], "simulate-openai has no option '--upstream'"),
+        (["simulate-openai", "--host", "0.0.0.0"], "others can reach 0.0.0.0 and there is no API key"),
         (["check"], "check asks an upstream: name it with --upstream URL"),
         (["check", "--upstream", "http://x:99999"], "the port must be 1 to 65535"),
     ],
@@ -160,7 +164,7 @@ def test_a_wrong_value_ends_the_process_with_status_2(tmp_path: Path) -> None:
     assert refusal(2, "serve", "--config", str(file)) == f"{file}: port: 'x' is not a whole number"
 
 
-@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize("command", ["serve", "check", "simulate-openai"])
 def test_help_names_every_option_and_every_secret_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "anthro_asgi"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-ROOMS = ("wire", "upstream", "engines", "serving")
+ROOMS = ("wire", "upstream", "engines", "serving", "completions")
 PURE = [
     name
     for name in FILES
@@ -34,7 +34,11 @@ PURE = [
             "usage",
         )
     }
-] + ["upstream/sse.py"]
+] + [
+    "upstream/sse.py",
+    *(f"engines/simulated/{noun}.py" for noun in ("faults", "prefix_cache", "profile", "prompt", "seeds", "spread")),
+    *("engines/simulated/trace.py", "completions/chunks.py", "completions/request.py"),
+]
 IMPURE = {"asyncio", "time", "random", "secrets", "socket", "ssl", "select", "threading", "os"}
 CONCRETE = {f"anthro_asgi.engines.{name}" for name in ("openai", "anthropic", "detected", "simulated")}
 
@@ -81,6 +85,8 @@ def test_imports_keep_to_the_law(name: str) -> None:
             assert room == here, f"{here} imports no other room, so not {module}"
         elif here == "engines":
             assert room in ("wire", "upstream", "engines"), f"engines import wire and upstream, so not {module}"
+        elif room == "completions":
+            assert here == "completions" or name == "cli.py", f"only cli opens the room of {module}"
         elif room == "serving":
             assert here == "serving" or name == "cli.py", f"only cli opens the room of {module}"
         elif room == "engines":

@@ -53,6 +53,13 @@ class ApiError(Exception):
         return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
 
 
+class Severed(Exception):
+    """No error to be told: the answer ends without a word, and its connection with it. An engine may raise it.
+
+    Only one that simulates failures has a use for it.
+    """
+
+
 class InvalidRequest(ApiError):
     status = 400
     type = "invalid_request_error"

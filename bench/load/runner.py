@@ -26,7 +26,8 @@ from math import inf
 from time import monotonic_ns
 from typing import Final
 
-from ..alarm import Alarm
+from anthro_asgi.engines.simulated.alarm import Alarm
+
 from ..counting import Api
 from .arrivals import ARRIVALS
 from .exchange import Exchange

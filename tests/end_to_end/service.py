@@ -21,7 +21,7 @@ from typing import Any, Self
 from anthro_asgi.options import PREFIX
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-W", "error", "-m", "anthro_asgi", "serve")
+COMMAND = (sys.executable, "-W", "error", "-m", "anthro_asgi")
 PATIENCE = 20.0  # seconds until what hangs fails its test
 
 Line = dict[str, Any]
@@ -34,9 +34,11 @@ class ServiceFailed(AssertionError):
 class Service:
     """`anthro-asgi serve` with `options`, on a free port unless they name a socket, and with `environ` set besides."""
 
+    command = "serve"
+
     def __init__(self, *options: str, **environ: str) -> None:
         where = () if "--uds" in options else ("--port", "0")
-        self._command = [*COMMAND, *where, *options]
+        self._command = [*COMMAND, self.command, *where, *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         self._environ = inherited | environ
         self._lines: list[str] = []

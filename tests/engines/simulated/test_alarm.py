@@ -3,7 +3,7 @@
 import asyncio
 from time import monotonic_ns
 
-from bench.alarm import Alarm
+from anthro_asgi.engines.simulated.alarm import Alarm
 
 MILLISECOND = 1_000_000
 

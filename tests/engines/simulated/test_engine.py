@@ -9,70 +9,13 @@ import orjson
 import pytest
 
 from anthro_asgi.engines import ModelInfo, as_engine
-from anthro_asgi.engines.simulated import LoopClock, SimulatedEngine
+from anthro_asgi.engines.simulated import SimulatedEngine
 from anthro_asgi.wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.request import MessagesRequest, ThinkingConfig, Tool, ToolChoice, parse_request
+from anthro_asgi.wire.request import ThinkingConfig, Tool, ToolChoice, parse_request
+from tests.engines.simulated.asking import SEARCH, WEATHER, FakeClock, arguments, ask, batches, deltas, text, tokens
 
-
-class FakeClock:
-    """Sleeping moves it to the hour that was asked for, plus the next of `delays`: how late the loop wakes up."""
-
-    def __init__(self, start: float = 0.0, delays: tuple[float, ...] = ()) -> None:
-        self.now = start
-        self.delays = list(delays)
-        self.asked: list[float] = []
-
-    def time(self) -> float:
-        return self.now
-
-    async def sleep_until(self, when: float) -> None:
-        await asyncio.sleep(0)
-        self.asked.append(when)
-        late = self.delays.pop(0) if self.delays else 0.0
-        self.now = max(self.now, when) + late
-
-
-WEATHER = Tool(
-    "get_weather",
-    "The weather somewhere",
-    {
-        "type": "object",
-        "properties": {"city": {"type": "string"}, "unit": {"enum": ["c", "f"]}, "days": {"type": "integer"}},
-        "required": ["unit", "city"],
-        "additionalProperties": False,
-    },
-)
-KNOWN_ANSWER = "The orchard, the river and the pale 漢字 changes. Every 🙂."
-SEARCH = Tool("search", None, {"type": "object", "properties": {"q": {"type": "string"}}, "required": ["q"]})
-
-
-def ask(text: str = "How is the river?", **more: Any) -> MessagesRequest:
-    return MessagesRequest(
-        **{"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": text}], **more}
-    )
-
-
-async def batches(request: MessagesRequest, **options: Any) -> list[Batch]:
-    engine = SimulatedEngine(**{"clock": FakeClock(), "ttft": 0, "itl": 0, **options})
-    return [batch async for batch in engine.stream(request)]
-
-
-async def deltas(request: MessagesRequest, **options: Any) -> list[Delta]:
-    arrived = await batches(request, **options)
-    return [delta for batch in arrived for delta in (batch if isinstance(batch, list) else [batch])]
-
-
-def text(some: list[Delta]) -> str:
-    return "".join(delta for delta in some if isinstance(delta, str))
-
-
-def arguments(some: list[Delta]) -> str:
-    return "".join(delta.fragment for delta in some if isinstance(delta, ToolJson))
-
-
-def tokens(some: list[Delta]) -> list[Delta]:
-    return [delta for delta in some if not isinstance(delta, Usage | Finish)]
+KNOWN_ANSWER = "The 漢字, the café and the crimson 東京 drifts. A."
 
 
 # the clock
@@ -145,18 +88,6 @@ async def test_without_a_pause_each_token_still_comes_alone() -> None:
     arrived = await batches(ask(), output_tokens=200)
     assert len(arrived) == 201
     assert all(isinstance(batch, str) for batch in arrived[1:-1])
-
-
-async def test_the_loops_own_clock_waits_until_the_hour_and_not_for_a_past_one() -> None:
-    clock = LoopClock()
-    loop = asyncio.get_running_loop()
-    begun = clock.time()
-    await clock.sleep_until(begun + 0.01)
-    assert loop.time() >= begun + 0.009  # the loop may wake up one tick of its own early
-    others = []
-    loop.call_soon(others.append, "turn")
-    await clock.sleep_until(begun)
-    assert others == ["turn"]
 
 
 @pytest.mark.parametrize("wrong", [{"ttft": -1}, {"itl": -0.1}, {"itl": float("nan")}, {"output_tokens": 0}])
@@ -484,7 +415,7 @@ async def test_a_stream_cancelled_in_its_sleep_ends() -> None:
     asleep = asyncio.Event()
 
     class Endless(FakeClock):
-        async def sleep_until(self, when: float) -> None:
+        async def until(self, when: float) -> None:
             asleep.set()
             await asyncio.Event().wait()
 

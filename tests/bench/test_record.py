@@ -1,0 +1,86 @@
+"""Answers of a server as a trace: what its events say, and what becomes of one that fails."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from anthro_asgi.engines.simulated import read_trace
+from bench import record
+from bench.process import serving
+from bench.record import NoAnswer, of_chat, of_messages
+
+MESSAGES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
+    ({"type": "message_start", "message": {}}, []),
+    ({"type": "ping"}, []),
+    ({"type": "content_block_start", "content_block": {"type": "text", "text": ""}}, []),
+    ({"type": "content_block_start", "content_block": {"type": "tool_use", "name": "f"}}, [("call", "f")]),
+    ({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}}, [("text", "a")]),
+    ({"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "b"}}, [("thinking", "b")]),
+    ({"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": "c"}}, [("json", "c")]),
+    ({"type": "content_block_delta", "delta": {"type": "signature_delta", "signature": "s"}}, []),
+    ({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}, [("stop", "max_tokens")]),
+    ({"type": "message_stop"}, []),
+]
+
+
+@pytest.mark.parametrize(("event", "said"), MESSAGES)
+def test_what_the_events_of_a_messages_stream_say(event: dict[str, Any], said: list[tuple[str, str]]) -> None:
+    assert list(of_messages(event)) == said
+
+
+def test_what_chunks_say() -> None:
+    call = {"index": 0, "id": "x", "function": {"name": "f", "arguments": "{}"}}
+    delta = {"reasoning": "a", "content": "b", "tool_calls": [call]}
+    chunk = {"choices": [{"delta": delta, "finish_reason": "tool_calls"}]}
+    said = [pair for pair in of_chat(chunk) if pair[1]]
+    assert said == [("thinking", "a"), ("text", "b"), ("call", "f"), ("json", "{}"), ("stop", "tool_use")]
+    assert list(of_chat({"choices": [], "usage": {}})) == []
+
+
+@pytest.mark.parametrize("event", [{"type": "error", "error": {"message": "no"}}])
+def test_an_error_within_a_stream_is_no_answer(event: dict[str, Any]) -> None:
+    for reader in (of_messages, of_chat):
+        with pytest.raises(NoAnswer, match="no"):
+            list(reader(event))
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    record.add_arguments(parser)
+    return record.main(parser.parse_args(arguments))
+
+
+@pytest.mark.parametrize(
+    ("fail", "words"), [("429=1", "status 429"), ("error=1", "an error within the stream"), ("cut=1", "")]
+)
+def test_an_answer_that_fails_ends_the_recording_and_is_told(
+    fail: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("serve", "--port", "0", "--simulate-ttft", "0", "--simulate-itl", "0", "--simulate-fail", fail)
+    with serving((record.sys.executable, "-m", "anthro_asgi", *command)) as (url, _):  # type: ignore[attr-defined]
+        assert run(url, "--out", str(tmp_path / "trace")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("bench record: ")
+    assert words in said
+
+
+def test_bodies_may_come_from_a_file_and_are_kept_with_the_answers(tmp_path: Path) -> None:
+    bodies = tmp_path / "bodies"
+    asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello?"}]}
+    bodies.write_bytes(orjson.dumps(asked) + b"\n\n" + orjson.dumps({**asked, "max_tokens": 7}))
+    out = tmp_path / "trace"
+    command = ("serve", "--port", "0", "--simulate-ttft", "0", "--simulate-itl", "0")
+    with serving((record.sys.executable, "-m", "anthro_asgi", *command)) as (url, _):  # type: ignore[attr-defined]
+        assert run(url, "--bodies", str(bodies), "--out", str(out)) == 0
+    lines = out.read_bytes().splitlines()
+    assert [len(answer.parts) for answer in read_trace(lines)] == [5, 7]
+    assert orjson.loads(lines[1])["request"] == {**asked, "max_tokens": 7, "stream": True}
+
+
+@pytest.mark.parametrize("arguments", [("http://example.com",), ("http://127.0.0.1:9", "--bodies", "/nowhere")])
+def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    assert capsys.readouterr().err.startswith("bench record: ")
