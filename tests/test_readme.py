@@ -88,6 +88,36 @@ async def test_the_embedded_example_is_an_app() -> None:
     assert content[1]["text"] == "Hello, world"
 
 
+async def test_the_example_of_a_rich_engine_does_what_it_says() -> None:
+    names: dict[str, object] = {}
+    exec(marked("engine"), names)
+    app = names["app"]
+    assert isinstance(app, MessagesApp)
+    driver = Driver(app)
+    async with driver.lifespan():
+        body = b'{"model":"parrot","max_tokens":9,"messages":[{"role":"user","content":"%s"}]%s}'
+        whole = (await driver.request("POST", "/v1/messages", body=body % (b"a b", b""))).json()
+        assert (whole["content"][0]["text"], whole["usage"]) == ("a b", {"input_tokens": 2, "output_tokens": 2})
+        tools = b',"tools":[{"name":"look","input_schema":{"type":"object"}}]'
+        whole = (await driver.request("POST", "/v1/messages", body=body % (b"a b", tools))).json()
+        assert (whole["content"][0]["name"], whole["stop_reason"]) == ("look", "tool_use")
+        refused = await driver.request("POST", "/v1/messages", body=body % (b"a " * 200, b""))
+        assert (refused.status, refused.json()["error"]["message"]) == (
+            400,
+            "prompt is too long: 200 tokens > 100 maximum",
+        )
+        assert (await driver.request("GET", "/readyz")).status == 200
+        assert (await driver.request("GET", "/v1/models")).json()["data"][0]["max_input_tokens"] == 100
+
+
+async def test_the_example_of_a_mounted_application_answers_under_its_prefix() -> None:
+    names: dict[str, object] = {}
+    exec(marked("mount"), names)
+    body = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
+    answer = await Driver(names["host"]).request("POST", "/llm/v1/messages", body=body)  # type: ignore[arg-type]
+    assert (answer.status, answer.json()["type"]) == (200, "message")
+
+
 def test_every_file_of_the_package_has_its_place_in_the_drawing() -> None:
     found = re.search(r"```text\n(anthro_asgi/.*?)```", README, re.DOTALL)
     assert found is not None
@@ -121,6 +151,9 @@ def test_the_top_level_is_the_owners_card() -> None:
         "anthro_asgi",
         "tests",
         "bench",
+        "examples",
+        "deploy",
+        "Dockerfile",
         "README.md",
         "LICENSE",
         "CHANGELOG.md",
