@@ -84,5 +84,5 @@ async def _try_message(engine: Any, model: str) -> str:
 
 
 def _why(exc: BaseException) -> str:
-    """What an operator, unlike a client, may be told: the cause, with its addresses."""
-    return f"{exc}: {exc.__cause__}" if exc.__cause__ is not None else str(exc)
+    """What an operator, unlike a client and the log, may be told: the cause with its addresses, the engine's words."""
+    return ": ".join(filter(None, (str(exc), str(exc.__cause__ or ""), *getattr(exc, "__notes__", ()))))

@@ -20,7 +20,7 @@ DIALECTS: Final = (
 RIVALS: Final = (("simulate", "upstream", "engine"), ("uds", "host"), ("uds", "port"))
 
 Channel = Literal["line", "environment", "file"]
-Command = Literal["serve", "check"]
+Command = Literal["serve", "check", "health"]
 
 
 class ConfigError(Exception):
@@ -78,7 +78,10 @@ ANYWHERE: Final[tuple[Channel, ...]] = ("line", "environment", "file")
 SECRET: Final[tuple[Channel, ...]] = ("environment",)
 SERVE: Final[tuple[Command, ...]] = ("serve",)
 CHECK: Final[tuple[Command, ...]] = ("check",)
+HEALTH: Final[tuple[Command, ...]] = ("health",)
 BOTH: Final[tuple[Command, ...]] = ("serve", "check")
+WHERE: Final[tuple[Command, ...]] = ("serve", "health")  # what says where the server is
+ALL: Final[tuple[Command, ...]] = ("serve", "check", "health")
 
 
 # --- the table ---
@@ -102,7 +105,7 @@ class Settings:
     """What was settled. Durations are in seconds, sizes in bytes; None is neither given nor defaulted."""
 
     config: str | None = _row(
-        "General", None, FILE, "TOML file of options", channels=("line", "environment"), commands=BOTH
+        "General", None, FILE, "TOML file of options", channels=("line", "environment"), commands=ALL
     )
     log_level: str = _row("General", "info", choice("debug", "info", "warning", "error"), "what is logged, on stderr")
     log_format: str = _row("General", "json", choice("json", "text"), "one JSON object or one text a line")
@@ -141,10 +144,14 @@ class Settings:
         "Engine", "off", choice("off", "tags", "open"), "`<think>` in text is thinking; open: the template begins it"
     )
 
-    host: str = _row("Listening", "127.0.0.1", anything("HOST"), "address or name to listen on")
-    port: int = _row("Listening", "8484", integer("0", "65535"), "port to listen on; 0 is any free one")
+    host: str = _row("Listening", "127.0.0.1", anything("HOST"), "address or name to listen on", commands=WHERE)
+    port: int = _row("Listening", "8484", integer("0", "65535"), "port to listen on; 0 is any free one", commands=WHERE)
     uds: str | None = _row(
-        "Listening", None, anything("PATH"), "Unix socket to listen on instead; the umask says who may connect"
+        "Listening",
+        None,
+        anything("PATH"),
+        "Unix socket to listen on instead; the umask says who may connect",
+        commands=WHERE,
     )
     reuse_port: bool = _row(
         "Listening", "false", SWITCH, "share the port with servers that do so too: a restart without a gap"
@@ -156,8 +163,17 @@ class Settings:
     stall_deadline: float = _row(
         "Listening", "2m", duration("10ms", "24h"), "longest time for which a client may take nothing of its answer"
     )
-    tls_cert: str | None = _row("Listening", None, FILE, "certificate chain (PEM): serve https")
-    tls_key: str | None = _row("Listening", None, FILE, "private key of the certificate (PEM)")
+    tls_cert: str | None = _row("Listening", None, FILE, "certificate chain (PEM): serve https", commands=WHERE)
+    tls_key: str | None = _row("Listening", None, FILE, "private key of the certificate (PEM)", commands=WHERE)
+
+    ready: bool = _row(
+        "Listening",
+        "false",
+        SWITCH,
+        "ask whether it is ready, not whether it lives",
+        channels=("line",),
+        commands=HEALTH,
+    )
 
     api_keys: tuple[str, ...] = _row(
         "Access", None, KEY, "keys clients may use, comma separated", many=True, channels=SECRET

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from . import every, guard, hold, load, micro, peers, report, start
+    from . import every, guard, hold, load, metered, micro, peers, report, soak, start
 except ModuleNotFoundError as exc:
     if exc.name not in ("httptools", "uvloop"):
         raise
@@ -25,7 +25,14 @@ COMMANDS: tuple[Command, ...] = (
     ("peers", "this service, the floor and other fronts, side by side", peers.add_arguments, peers.main),
     ("report", "a page with plots, and a table, of what was measured", report.add_arguments, report.main),
     ("hold", "how long one request holds the event loop", hold.add_arguments, hold.main),
+    ("metered", "what it adds to a token that it is counted", metered.add_arguments, metered.main),
     ("guard", "fail when a ratio is past its bar by half", _nothing, guard.main),
+    (
+        "soak",
+        "a thousand streams, faults and leavers: nothing grows or is left",
+        soak.add_arguments,
+        soak.main,
+    ),
     ("start", "seconds from process start to listening, and idle memory", start.add_arguments, start.main),
     ("all", "micro and peers, then the report of both: what no command does", every.add_arguments, every.main),
 )

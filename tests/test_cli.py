@@ -117,7 +117,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "the following arguments are required: serve|check"),
+        ([], "the following arguments are required: serve|check|health"),
         (["sevre"], "invalid choice: 'sevre'"),
         (["serve", "--prot", "1"], "serve has no option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve has no option '--hos'; did you mean --host?"),
