@@ -9,6 +9,7 @@ app = MessagesApp(engine)        # uvicorn module:app
 """
 
 from .app import MessagesApp
+from .build import create_app
 from .engines import Engine, ModelInfo, as_chat
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
 from .wire.errors import (
@@ -48,4 +49,5 @@ __all__ = [
     "UpstreamTimeout",
     "Usage",
     "as_chat",
+    "create_app",
 ]

@@ -5,6 +5,7 @@ No middleware and no wrapped `send`: a route is a look-up in a dict, and from th
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
@@ -13,14 +14,18 @@ from typing import Any, Final
 import orjson
 
 from . import listing
+from .admission import Admission
 from .auth import Keys
 from .call import Call, ClientLeft, Receive, Scope, Send
 from .counts import Counts, Tokenizer
 from .engines import ModelInfo, as_engine
-from .logs import log_failure, log_request
-from .metrics import Metrics
+from .logs import log_event, log_failure, log_request
+from .metrics import Metrics, Sample
 from .reply import Reply
-from .wire.errors import ApiError, MethodNotAllowed, NotFound, Severed
+from .spans import tracer_for
+from .tracing import Tracer
+from .wire.errors import ApiError, MethodNotAllowed, NotFound, Overloaded, Severed
+from .wire.limits import LIMITS, Limits
 from .wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from .wire.rules import Rules
 from .wire.turns import LARGE, in_turns
@@ -35,9 +40,15 @@ class MessagesApp:
     """Serves the Messages API over `engine`: an Engine, or an async generator function.
 
     `keys` are the API keys clients may use; none means open, which is for you to want. `ping_interval` in seconds,
-    `max_body` in bytes. `aliases` maps names clients use (`*` stands for anything) to models of the engine.
-    `hide_thinking` leaves reasoning out of answers to clients that disabled it. `rules` say what is let through.
-    `tokenizer` counts the tokens of a request for an engine that does not; it is called in a thread.
+    `max_body` and `max_decompressed` in bytes. `max_concurrency` answers are given at one time, `max_queue` requests
+    wait for their turn, `queue_timeout` seconds at most, and one key has at most `max_concurrency_per_key` of both.
+    `aliases` maps names clients use (`*` stands for anything) to models of the engine. `hide_thinking` leaves reasoning
+    out of answers to clients that disabled it. `rules` say what is let through, `limits` how much of an
+    answer is kept here. `tokenizer` counts the tokens of a request for an engine that does not; it is called in a
+    thread.
+
+    Set `draining` when the service is about to stop: it is then no longer ready, and ends each connection with its
+    answer.
     """
 
     def __init__(
@@ -47,52 +58,84 @@ class MessagesApp:
         keys: Sequence[str] = (),
         ping_interval: float = 10.0,
         max_body: int = 32 * 1024 * 1024,
+        max_decompressed: int = 32 * 1024 * 1024,
+        max_concurrency: int = 1024,
+        max_queue: int = 1024,
+        queue_timeout: float = 5.0,
+        max_concurrency_per_key: int | None = None,
         aliases: Mapping[str, str] | None = None,
         hide_thinking: bool = False,
         rules: Rules = Rules(),  # noqa: B008 - it is frozen
+        limits: Limits = LIMITS,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         self.engine = as_engine(engine)
+        self.draining = False
         self._keys = Keys(keys)
         self._aliases = listing.Aliases(aliases or {})
         self._ping_interval = ping_interval
         self._max_body = max_body
+        self._max_decompressed = max_decompressed
         self._hide_thinking = hide_thinking
         self._rules = rules
+        self._limits = limits
         self._counts = Counts(self.engine, tokenizer)
-        self._metrics = Metrics(_ROUTES)
+        self.metrics = Metrics(_ROUTES)
+        self._admission = Admission(
+            max_concurrency, max_queue, queue_timeout, max_concurrency_per_key, self.metrics.note
+        )
+        self.metrics.sample = self._sample
+        self._tracer = Tracer()
+        self._readiness = ""  # as it was told last
+        if hasattr(self.engine, "observe"):
+            self.engine.observe = self.metrics.note
 
     def __repr__(self) -> str:
         return f"<MessagesApp {self.engine!r} {self._keys!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}"))
+            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
 
+    def _closes(self) -> bool:
+        return self.draining
+
+    def replace_keys(self, keys: Sequence[str]) -> None:
+        """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
+        self._keys = Keys(keys)
+
     async def _http(self, call: Call) -> None:
         """The error boundary: whatever happens to a request ends here, once, with one log line."""
         time = asyncio.get_running_loop().time
         began = time()
-        self._metrics.began()
+        self.metrics.began()
+        call.trace = self._tracer.begin(call.record, call.headers)
+        call.record.trace_id = call.trace.trace_id
         try:
             await _route(call)(self, call)
         except ClientLeft:
             call.record.client_left = True
         except Severed:
             await call.sever()
+        except asyncio.CancelledError:
+            if not call.started:  # the server will wait no longer
+                await call.refuse(Overloaded("the service is stopping"))
+            raise
         except Exception as exc:
             if call.started:  # half an answer can't be taken back: the server cuts the connection
                 log_failure(call.request_id, exc)
                 raise
             await call.refuse(exc)
         finally:
+            call.note_refusal()
             call.record.duration = time() - began
-            self._metrics.ended(call.record)
+            self.metrics.ended(call.record)
+            call.trace.ended(call.record)
             log_request(call.record)
 
     # lifespan
@@ -105,9 +148,13 @@ class MessagesApp:
         except Exception as exc:
             await send({"type": "lifespan.startup.failed", "message": f"{type(exc).__name__}: {exc}"})
             return
+        self._tracer = tracer_for(os.environ, self.metrics.outcomes.route)
+        self.metrics.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self.metrics.stop()
         await self._run_if_there("stop")
+        await self._tracer.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _run_if_there(self, name: str) -> None:
@@ -115,34 +162,45 @@ class MessagesApp:
         if method is not None:
             await method()
 
+    def _sample(self) -> Sample:
+        connections = getattr(self.engine, "connections", dict[str, int])
+        return Sample(self._admission.waiting, self._admission.running, self.draining, connections())
+
     # routes
 
     async def _messages(self, call: Call) -> None:
+        key = self._keys.admit(call.headers)
+        self._admission.look(key)
         request = await self._read_request(call, counting=False)
         call.record.stream = request.stream
         reply = Reply(
             call,
             self.engine,
             request,
+            turn=self._admission.turn(key),
+            metrics=self.metrics,
             forecast=self._counts.soon(request),
             ping_interval=self._ping_interval,
             hide_thinking=self._hide_thinking,
+            limits=self._limits,
         )
         del request  # a stream is open for long, and a prompt is large
         await reply.run()
 
     async def _count_tokens(self, call: Call) -> None:
+        self._keys.admit(call.headers)
         request = await self._read_request(call, counting=True)
         tokens, headers = await self._counts.best(request)
         await call.answer(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
 
     async def _read_request(self, call: Call, *, counting: bool) -> MessagesRequest:
-        self._keys.admit(call.headers)
-        request = await self._parsed(await call.body(self._max_body), counting)
+        request = await self._parsed(await call.body(self._max_body, self._max_decompressed), counting)
         if request.dropped:
             _log.warning("%s: dropped server tools: %s", call.request_id, ", ".join(request.dropped))
         request.engine_model = self._aliases.resolve(request.model)
         call.record.model = request.model
+        call.trace.asked(request)
+        request.trace = call.trace.headers
         return request
 
     async def _parsed(self, body: list[bytes], counting: bool) -> MessagesRequest:
@@ -176,13 +234,19 @@ class MessagesApp:
 
     async def _ready(self, call: Call) -> None:
         ready = getattr(self.engine, "ready", None)
-        if ready is None or await ready():
-            await call.answer(200, b'{"status":"ready"}')
+        if self.draining:
+            readiness = "draining"
+        elif ready is None or await ready():
+            readiness = "ready"
         else:
-            await call.answer(503, b'{"status":"the engine does not answer"}')
+            readiness = "the engine does not answer"
+        if readiness != self._readiness:
+            self._readiness = readiness
+            log_event("ready") if readiness == "ready" else log_event("not_ready", reason=readiness)
+        await call.answer(200 if readiness == "ready" else 503, orjson.dumps({"status": readiness}))
 
     async def _measurements(self, call: Call) -> None:
-        body, content_type = self._metrics.exposition()
+        body, content_type = self.metrics.exposition()
         await call.answer(200, body, content_type)
 
 

@@ -36,11 +36,15 @@ class Keys:
     def __repr__(self) -> str:
         return f"<Keys {len(self._digests) or 'open'}>"
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Let a request with these headers (names in lower case, as ASGI has them) pass, or raise Unauthenticated."""
+    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+        """Let a request with these headers (names in lower case, as ASGI has them) pass, or raise Unauthenticated.
+
+        Returns the digest of the key that it came with, None where no key is asked for.
+        """
         if not self._digests:
-            return
-        offered = valid = 0
+            return None
+        offered = 0
+        admitted = None
         for name, value in headers:
             if name == b"x-api-key":
                 key = value
@@ -51,10 +55,12 @@ class Keys:
             offered += 1
             digest = sha256(key.strip()).digest()
             for known in self._digests:
-                valid += compare_digest(digest, known)
-        if not valid:
+                if compare_digest(digest, known):
+                    admitted = known
+        if admitted is None:
             message = "invalid API key" if offered else "no API key: send one as x-api-key or Authorization: Bearer"
             raise Unauthenticated(message, headers=_CHALLENGE)
+        return admitted
 
 
 def read_key_file(path: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from time import perf_counter
 from typing import Any, Final
 
-from .logs import RequestRecord, log_failure
+from .logs import REFUSED, RequestRecord, log_failure
+from .tracing import NO_TRACE, Trace
 from .wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, Severed, UnsupportedEncoding
 from .wire.turns import Steps, in_turns
 
@@ -26,12 +27,37 @@ class ClientLeft(Exception):
     """The client is gone: nothing is left to answer."""
 
 
+def _never() -> bool:
+    return False
+
+
 class Call:
-    """A request and its answer. `record` becomes its log line; `started` says that the answer's status is out."""
+    """A request and its answer. `record` becomes its log line; `started` says that the answer's status is out.
 
-    __slots__ = ("headers", "method", "path", "query", "receive", "record", "request_id", "send", "started")
+    `closes` tells whether an answer that begins now is the last one on its connection, where HTTP lets that be said.
+    """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    __slots__ = (
+        *(
+            "_closes",
+            "_scope",
+            "headers",
+            "method",
+            "path",
+            "query",
+            "receive",
+            "record",
+            "request_id",
+            "send",
+            "started",
+        ),
+        *("started", "trace"),
+    )
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, closes: Callable[[], bool] = _never
+    ) -> None:
+        self._scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         self.query: bytes = scope.get("query_string", b"")
@@ -40,16 +66,26 @@ class Call:
         self.send = send
         self.request_id = request_id
         self.record = RequestRecord(self.method, self.path, request_id)
+        self.trace: Trace = NO_TRACE
         self.started = False
+        self._closes = closes if scope.get("http_version", "1.1")[:1] == "1" else _never
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of this (lower-case) name."""
         return next((value for key, value in self.headers if key == name), None)
 
+    def note_refusal(self) -> None:
+        """Where the server has refused the rest of the request by itself, that is how it went."""
+        refused = self._scope.get(REFUSED)
+        if refused is not None:
+            record = self.record
+            record.request_id, record.status, record.client_left = refused.request_id, refused.status, False
+            record.error_type, record.error = refused.error_type, refused.error
+
     # the body
 
-    async def body(self, limit: int) -> list[bytes]:
-        """The whole body in pieces, decoded, of at most `limit` bytes on the wire and decoded.
+    async def body(self, limit: int, decompressed: int) -> list[bytes]:
+        """The whole body in pieces, decoded: at most `limit` bytes on the wire, and `decompressed` once it is that.
 
         Raises RequestTooLarge as soon as that is known, UnsupportedEncoding, InvalidRequest and ClientLeft.
         """
@@ -74,7 +110,7 @@ class Call:
             more = message.get("more_body", False)
         if encoding == b"identity":
             return pieces
-        return await in_turns(_inflate(pieces, _INFLATE_BITS[encoding], limit), perf_counter)
+        return await in_turns(_inflate(pieces, _INFLATE_BITS[encoding], decompressed), perf_counter)
 
     # the answer
 
@@ -83,6 +119,8 @@ class Call:
         self.started = True
         self.record.status = status
         fields = [("content-type", content_type), ("request-id", self.request_id), *headers]
+        if self._closes():
+            fields.append(("connection", "close"))
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})
 

@@ -20,7 +20,7 @@ async def report(engine: Any, wanted: str | None) -> int:
         _say("engine", (await engine.detect()).title)
         model = await _show_models(engine, wanted)
         if model is None:
-            _say("message", "not tried: no model is listed; name one with --model NAME")
+            _say("message", "not tried: no model is listed; name one with --try-model NAME")
             return 1
         _say("message", await _try_message(engine, model))
         _say("tokens", await _try_count(engine, model))
@@ -84,5 +84,5 @@ async def _try_message(engine: Any, model: str) -> str:
 
 
 def _why(exc: BaseException) -> str:
-    """What an operator, unlike a client, may be told: the cause, with its addresses."""
-    return f"{exc}: {exc.__cause__}" if exc.__cause__ is not None else str(exc)
+    """What an operator, unlike a client and the log, may be told: the cause with its addresses, the engine's words."""
+    return ": ".join(filter(None, (str(exc), str(exc.__cause__ or ""), *getattr(exc, "__notes__", ()))))

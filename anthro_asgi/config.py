@@ -47,8 +47,8 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     settings = Settings(**defaults | given)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key go together: give both or neither")
-    if (settings.upstream_cert is None) != (settings.upstream_cert_key is None):
-        raise ConfigError("--upstream-cert and --upstream-cert-key go together: give both or neither")
+    if settings.upstream_cert_key is not None and settings.upstream_cert is None:
+        raise ConfigError("--upstream-cert-key is of a certificate: name that with --upstream-cert")
     if settings.no_auth and (settings.api_keys or settings.api_key_file):
         raise ConfigError("--no-auth contradicts the API keys that are configured: drop one of them")
     return settings
@@ -163,3 +163,12 @@ def _settle_rivals(places: Sequence[_Place]) -> None:
             elif len(named) > 1:
                 raise ConfigError(" and ".join(place[name].where for name in named) + " exclude each other")
             decided = decided or bool(named)
+
+
+def look_at(option: str, path: str) -> None:
+    """Raises Refused for a file that cannot be read."""
+    try:
+        with open(path, "rb"):
+            return
+    except OSError as exc:
+        raise Refused(f"{option}: cannot read {path}: {exc.strerror}") from exc

@@ -60,7 +60,7 @@ class Forecast:
     def __call__(self) -> int:
         if self._counting is not None and _has_result(self._counting):
             return self._counting.result()
-        assert self._request is not None  # noqa: S101
+        assert self._request is not None  # noqa: S101 - for the type checker
         return estimate_tokens(self._request)
 
     def forget(self) -> None:

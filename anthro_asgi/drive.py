@@ -44,7 +44,7 @@ class Drive(Generic[T]):
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101
+        assert task is not None  # noqa: S101 - for the type checker
         self._task = task
         self._coroutine = coroutine
         self._send = coroutine.send

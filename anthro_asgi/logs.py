@@ -1,8 +1,9 @@
-"""One line for each request, and the service's other lines in the same shape.
+"""One line for each request, one for each turn in the service's life, and other lines in the same shape.
 
-A RequestRecord is the message of its log record (`record.msg`): a handler of an embedding application may read its
-attributes, any other gets it as `key=value` text. It has no place for content or keys. What came from outside is
-cleaned when it is written: a control character in a path or a model's name must not forge a line or drive a terminal.
+A RequestRecord is the message of its log record (`record.msg`), and so is an Event: a handler of an embedding
+application may read its attributes, any other gets it as `key=value` text. Neither has a place for content or keys.
+What came from outside is cleaned when it is written: a control character in a path or a model's name must not forge a
+line or drive a terminal.
 
 `configure` is for the command. An application that embeds the service configures logging itself.
 """
@@ -10,19 +11,25 @@ cleaned when it is written: a control character in a path or a model's name must
 import logging
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TextIO
 
 import orjson
 
 _logger: Final = logging.getLogger("anthro_asgi")
+REFUSED: Final = "anthro_asgi.refused"  # in a request's scope: the record of what the server told its client itself
 _LONGEST: Final = 300  # characters of one value
 _LONGEST_MESSAGE: Final = 4000
 
 
 @dataclass(slots=True, eq=False)
 class RequestRecord:
-    """How one request went. Durations in seconds; `ttft` is until the first output. None is unknown or not so."""
+    """How one request went; None is unknown or not so.
+
+    Durations in seconds: `queued` for its turn, `ttft` from when it was read, queued or not, to the first output.
+    `input_tokens` are without the cached ones.
+    """
 
     method: str
     path: str
@@ -31,30 +38,40 @@ class RequestRecord:
     model: str | None = None
     stream: bool | None = None
     stop_reason: str | None = None
+    queued: float | None = None
     ttft: float | None = None
     duration: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
+    trace_id: str | None = None
     client_left: bool = False
     error_type: str | None = None
     error: str | None = None
 
     def fields(self) -> dict[str, object]:
         """What is known, in a fixed order, fit to be printed."""
-        known: dict[str, object] = {}
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is None or (name == "client_left" and not value):
-                continue
-            if isinstance(value, str):
-                value = clean(value)
-            elif isinstance(value, float):
-                value = round(value, 6)
-            known[name] = value
-        return known
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "client_left" or self.client_left}
+        return _fit(values)
 
     def __str__(self) -> str:
-        return " ".join(f"{name}={_word(value)}" for name, value in self.fields().items())
+        return _words(self.fields())
+
+
+class Event:
+    """A turn in the service's life: what it is called, and what is to be known of it."""
+
+    __slots__ = ("name", "values")
+
+    def __init__(self, name: str, values: Mapping[str, object]) -> None:
+        self.name = name
+        self.values = values
+
+    def fields(self) -> dict[str, object]:
+        return {"event": self.name, **_fit(self.values)}
+
+    def __str__(self) -> str:
+        return _words(self.fields())
 
 
 def log_request(record: RequestRecord) -> None:
@@ -65,6 +82,12 @@ def log_request(record: RequestRecord) -> None:
         _logger.log(level, record)
 
 
+def log_event(name: str, level: int = logging.INFO, **values: object) -> None:
+    """Log a turn in the service's life, as `event=name` with these values; None is unknown and left out."""
+    if _logger.isEnabledFor(level):
+        _logger.log(level, Event(name, values))
+
+
 def clean(text: str, longest: int = _LONGEST) -> str:
     """`text`, bounded, with everything that does not print (line ends and lone surrogates too) written as an escape."""
     if len(text) > longest:
@@ -72,6 +95,23 @@ def clean(text: str, longest: int = _LONGEST) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
+
+
+def _fit(values: Mapping[str, object]) -> dict[str, object]:
+    """What is known of `values`, fit to be printed."""
+    fit: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, float):
+            fit[name] = round(value, 6)
+        elif isinstance(value, bool | int):
+            fit[name] = value
+        elif value is not None:
+            fit[name] = clean(str(value))
+    return fit
+
+
+def _words(values: Mapping[str, object]) -> str:
+    return " ".join(f"{name}={_word(value)}" for name, value in values.items())
 
 
 def _word(value: object) -> str:
@@ -93,10 +133,14 @@ class _Formatter(logging.Formatter):
     def values(self, record: logging.LogRecord) -> dict[str, object]:
         if isinstance(record.msg, RequestRecord):
             return {"event": "request", **record.msg.fields()}
-        message = clean(record.getMessage(), _LONGEST_MESSAGE)
-        values: dict[str, object] = {"event": "log", "logger": record.name, "message": message}
-        if record.exc_info:
-            values["exception"] = self.formatException(record.exc_info).encode("utf-8", "replace").decode()
+        if isinstance(record.msg, Event):
+            return record.msg.fields()
+        message = record.getMessage()
+        if record.name == "asyncio":  # which goes on with what a task or a callback was given
+            message = message.partition("\n")[0].partition("(")[0]
+        values: dict[str, object] = {"event": "log", "logger": record.name, "message": clean(message, _LONGEST_MESSAGE)}
+        if record.exc_info and record.exc_info[1] is not None:
+            values["exception"] = _traced(record.exc_info[1])
         return values
 
 
@@ -109,14 +153,10 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """`TIME LEVEL key=value …`, for eyes; only a traceback takes more than its line."""
+    """`TIME LEVEL key=value …`, for eyes."""
 
     def format(self, record: logging.LogRecord) -> str:
-        values = self.values(record)
-        traceback = values.pop("exception", None)
-        line = " ".join(f"{name}={_word(value)}" for name, value in values.items())
-        line = f"{_when(record)} {record.levelname:<7} {line}"
-        return line if traceback is None else f"{line}\n{traceback}"
+        return f"{_when(record)} {record.levelname:<7} {_words(self.values(record))}"
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
@@ -137,7 +177,12 @@ def _level(name: str) -> int:
 
 
 def log_failure(request_id: str, exc: BaseException) -> None:
-    """Log a bug of ours: its type and where it happened, but not its message, which may quote what a client said."""
+    """Log a bug of ours."""
     if _logger.isEnabledFor(logging.ERROR):
-        places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(exc.__traceback__)]
-        _logger.error("%s: %s at %s", request_id, type(exc).__name__, " < ".join(reversed(places)))
+        _logger.error("%s: %s", request_id, _traced(exc))
+
+
+def _traced(exc: BaseException) -> str:
+    """The type of an exception and where it happened, but not its message, which may quote what a client said."""
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(exc.__traceback__)]
+    return clean(f"{type(exc).__name__} at {' < '.join(reversed(places)) or 'an unknown place'}", _LONGEST_MESSAGE)

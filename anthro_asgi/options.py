@@ -34,10 +34,10 @@ DIALECTS: Final = (
     *("transformers", "llama-cpp-python"),
 )
 FAILURES: Final = ("429", "529", "500", "error", "stall", "cut")
-RIVALS: Final = (("simulate", "upstream", "engine"), ("uds", "host"), ("uds", "port"))
+RIVALS: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host"), ("uds", "port"))
 
 Channel = Literal["line", "environment", "file"]
-Command = Literal["serve", "check", "simulate-openai"]
+Command = Literal["serve", "check", "health", "simulate-openai"]
 
 
 class ConfigError(Exception):
@@ -95,8 +95,11 @@ ANYWHERE: Final[tuple[Channel, ...]] = ("line", "environment", "file")
 SECRET: Final[tuple[Channel, ...]] = ("environment",)
 SERVE: Final[tuple[Command, ...]] = ("serve",)
 CHECK: Final[tuple[Command, ...]] = ("check",)
+HEALTH: Final[tuple[Command, ...]] = ("health",)
 BOTH: Final[tuple[Command, ...]] = ("serve", "check")
 _SIMULATING: Final = ("General", "Listening", "Access", "Simulation")  # groups that `simulate-openai` has too
+WHERE: Final[tuple[Command, ...]] = ("serve", "health")  # what says where the server is
+ALL: Final[tuple[Command, ...]] = ("serve", "check", "health")
 
 
 # --- the table ---
@@ -123,7 +126,7 @@ class Settings:
     """What was settled. Durations are in seconds, sizes in bytes; None is neither given nor defaulted."""
 
     config: str | None = _row(
-        "General", None, FILE, "TOML file of options", channels=("line", "environment"), commands=BOTH
+        "General", None, FILE, "TOML file of options", channels=("line", "environment"), commands=ALL
     )
     log_level: str = _row("General", "info", choice("debug", "info", "warning", "error"), "what is logged, on stderr")
     log_format: str = _row("General", "json", choice("json", "text"), "one JSON object or one text a line")
@@ -152,7 +155,13 @@ class Settings:
         "Engine", "auto", choice("auto", "chat", "messages"), "what API of the upstream is used", commands=BOTH
     )
     dialect: str = _row("Engine", "auto", choice(*DIALECTS), "what the upstream is; auto asks it", commands=BOTH)
-    model: str | None = _row(
+    model: str | None = _row("Engine", None, FILE, "model file (GGUF) to serve by llama.cpp (extra llama)")
+    model_context: int = _row(
+        "Engine", "0", integer("0", "100000000"), "tokens for each request of a model file; 0 is all it was made for"
+    )
+    model_slots: int = _row("Engine", "4", integer("1", "1024"), "requests that a model file answers at one time")
+    model_threads: int = _row("Engine", "0", integer("0", "1024"), "threads for a model file; 0 is by the machine")
+    try_model: str | None = _row(
         "Engine", None, anything("NAME"), "model to try instead of the first listed", channels=("line",), commands=CHECK
     )
     late_system: str = _row(
@@ -162,10 +171,14 @@ class Settings:
         "Engine", "off", choice("off", "tags", "open"), "`<think>` in text is thinking; open: the template begins it"
     )
 
-    host: str = _row("Listening", "127.0.0.1", anything("HOST"), "address or name to listen on")
-    port: int = _row("Listening", "8484", integer("0", "65535"), "port to listen on; 0 is any free one")
+    host: str = _row("Listening", "127.0.0.1", anything("HOST"), "address or name to listen on", commands=WHERE)
+    port: int = _row("Listening", "8484", integer("0", "65535"), "port to listen on; 0 is any free one", commands=WHERE)
     uds: str | None = _row(
-        "Listening", None, anything("PATH"), "Unix socket to listen on instead; the umask says who may connect"
+        "Listening",
+        None,
+        anything("PATH"),
+        "Unix socket to listen on instead; the umask says who may connect",
+        commands=WHERE,
     )
     reuse_port: bool = _row(
         "Listening", "false", SWITCH, "share the port with servers that do so too: a restart without a gap"
@@ -177,8 +190,17 @@ class Settings:
     stall_deadline: float = _row(
         "Listening", "2m", duration("10ms", "24h"), "longest time for which a client may take nothing of its answer"
     )
-    tls_cert: str | None = _row("Listening", None, FILE, "certificate chain (PEM): serve https")
-    tls_key: str | None = _row("Listening", None, FILE, "private key of the certificate (PEM)")
+    tls_cert: str | None = _row("Listening", None, FILE, "certificate chain (PEM): serve https", commands=WHERE)
+    tls_key: str | None = _row("Listening", None, FILE, "private key of the certificate (PEM)", commands=WHERE)
+
+    ready: bool = _row(
+        "Listening",
+        "false",
+        SWITCH,
+        "ask whether it is ready, not whether it lives",
+        channels=("line",),
+        commands=HEALTH,
+    )
 
     api_keys: tuple[str, ...] = _row(
         "Access", None, KEY, "keys clients may use, comma separated", many=True, channels=SECRET

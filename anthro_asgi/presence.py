@@ -22,7 +22,7 @@ class Watch:
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101
+        assert task is not None  # noqa: S101 - for the type checker
         self._task = task
         self._cancelling = task.cancelling()
         self._watcher = asyncio.get_running_loop().create_task(self._wait())

@@ -10,18 +10,21 @@ Editors: `_pump` runs once for each thing an engine yields, for every token of e
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
+from .admission import Turn
 from .call import Call, ClientLeft
 from .counts import Forecast
 from .drive import Drive
 from .engines import Engine
+from .metrics import Metrics
 from .presence import Pinger, Watch
 from .wire.deltas import Batch, Finish, Usage, each
 from .wire.encoder import State, StreamEncoder
-from .wire.errors import BadUpstream, Overloaded, Severed
+from .wire.errors import AnswerTooLarge, BadUpstream, Overloaded, Severed
 from .wire.lenient import dumps
+from .wire.limits import Limits
 from .wire.message import MessageBuilder
 from .wire.request import MessagesRequest
 from .wire.stops import StopFilter
@@ -35,9 +38,10 @@ _TURN: Final = 32  # batches after which other tasks get a turn: neither a fast 
 class Reply:
     """Answers one `POST /v1/messages` from `engine`. `run` raises ClientLeft, and else only while nothing is out.
 
-    `forecast` is the prompt's length where the engine has not told it. `ping_interval` in seconds. `hide_thinking`
-    leaves out reasoning when the client had it disabled. A stream is open for long, and a prompt is large: it is handed
-    to the engine and not kept.
+    `turn` is its turn at the engine, for which it waits; `metrics` count. `forecast` is the prompt's length where the
+    engine has not told it. `ping_interval` in seconds. `hide_thinking` leaves out reasoning when the client had it
+    disabled; `limits` are those of a whole Message. A stream is open for long, and a prompt is large: it is handed to
+    the engine and not kept.
     """
 
     def __init__(
@@ -46,15 +50,21 @@ class Reply:
         engine: Engine,
         request: MessagesRequest,
         *,
+        turn: Turn,
+        metrics: Metrics,
         forecast: Forecast,
         ping_interval: float,
         hide_thinking: bool,
+        limits: Limits,
     ) -> None:
         self._call = call
         self._engine = engine
         self._request: MessagesRequest | None = request  # until the engine is asked
         self._model = request.model
         self._streams = request.stream
+        self._turn = turn
+        self._metrics = metrics
+        self._limits = limits
         self._forecast = forecast
         self._ping_interval = ping_interval
         self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
@@ -63,52 +73,75 @@ class Reply:
         self._watch = Watch(call.receive)
         self._opening = b""  # `message_start`, until it has been sent
         self._counted = 0  # deltas, for an engine that gives no usage
+        self._usage = Usage()
+        self._marks: list[float] = []  # when something was sent, until the time between is counted
         self._time = asyncio.get_running_loop().time
         self._began = self._time()
 
     async def run(self) -> None:
-        async with self._watch:
-            await (self._stream() if self._streams else self._whole())
+        try:
+            async with self._watch:
+                await (self._stream() if self._streams else self._whole())
+        finally:
+            self._note_end()
 
-    def _ask(self) -> AsyncIterator[Batch]:
-        request, self._request = self._request, None
-        assert request is not None  # noqa: S101
-        return self._engine.stream(request)
+    @asynccontextmanager
+    async def _asked(self) -> AsyncIterator[AsyncIterator[Batch]]:
+        """What the engine yields, once it is this request's turn. Raises Overloaded."""
+        async with self._turn:
+            self._call.record.queued = self._time() - self._began
+            request, self._request = self._request, None
+            assert request is not None  # noqa: S101 - for the type checker
+            batches = self._engine.stream(request)
+            del request
+            async with aclosing(batches):  # type: ignore[type-var]
+                yield batches
 
     # one whole Message
 
     async def _whole(self) -> None:
-        builder = MessageBuilder(*self._identity(), self._forecast)
+        builder = MessageBuilder(*self._identity(), self._forecast, limits=self._limits)
+        self._usage = builder.usage
         turn = 0
-        async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
+        async with self._asked() as batches:
             async for batch in batches:
                 self._note_first()
-                builder.feed(self._counting(batch))
+                self._keep(builder, self._counting(batch))
                 if builder.finish is not None:
                     break
                 turn += 1
                 if turn % _TURN == 0:
                     await asyncio.sleep(0)
             else:
-                builder.feed(self._ending())
+                self._keep(builder, self._ending())
         message = builder.message(self._counted)
-        self._note_end(message["stop_reason"], builder.usage)
+        for kind in builder.repairs.elements():
+            self._metrics.note("repair", kind)
+        self._call.record.stop_reason = message["stop_reason"]
         await self._call.answer(200, dumps(message))
+
+    def _keep(self, builder: MessageBuilder, batch: Batch) -> None:
+        try:
+            builder.feed(batch)
+        except AnswerTooLarge:
+            self._metrics.note("upstream_error", "too_large")
+            raise
 
     # a stream
 
     async def _stream(self) -> None:
         self._encoder = encoder = StreamEncoder(*self._identity(), self._forecast)
+        self._usage = encoder.usage
         try:
             with Pinger(self._ping_interval, self._ping) as self._pinger:
-                async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
+                async with self._asked() as batches:
                     last = await self._first(batches)
                     if encoder.finish is None:
                         last = await Drive(self._pump(batches))
                 await self._pinger.quiet()
             end = encoder.end(self._counted)
-            assert encoder.finish is not None  # noqa: S101
-            self._note_end(encoder.finish.stop_reason, encoder.usage)
+            assert encoder.finish is not None  # noqa: S101 - for the type checker
+            self._call.record.stop_reason = encoder.finish.stop_reason
             await self._send(last + end, more=False)
         except asyncio.CancelledError:
             if self._call.started and not self._watch.left:  # the server will wait no longer
@@ -160,6 +193,8 @@ class Reply:
         send = self._call.send
         text = encoder.text
         time = self._time
+        mark = self._marks.append
+        mark(pinger.last)
         filters = self._filters
         turn = _TURN
         async for batch in batches:
@@ -173,6 +208,7 @@ class Reply:
             turn -= 1
             if not turn:
                 turn = _TURN
+                self._metrics.gaps(self._marks)
                 await asyncio.sleep(0)
             if not data:
                 continue
@@ -183,8 +219,9 @@ class Reply:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             except OSError as exc:
                 raise ClientLeft from exc
-            pinger.last = time()  # as `sent` does
+            now = pinger.last = time()  # as `sent` does
             pinger.held = False
+            mark(now)
         return encoder.feed(self._ending())
 
     async def _commit(self) -> None:
@@ -197,6 +234,8 @@ class Reply:
         if not self._call.started:
             await self._commit()
         await self._send(self._encoder.ping())
+        self._metrics.note("ping", "")
+        self._metrics.gaps(self._marks)
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         data, self._opening = self._opening + data, b""
@@ -246,11 +285,17 @@ class Reply:
         if self._call.record.ttft is None:
             self._call.record.ttft = self._time() - self._began
 
-    def _note_end(self, stop_reason: str, usage: Usage) -> None:
-        record = self._call.record
-        record.stop_reason = stop_reason
+    def _note_end(self) -> None:
+        """What the answer came to, or would have: an engine that was left has worked too."""
+        self._metrics.gaps(self._marks)
+        if self._stops is not None and self._stops.matched is not None:
+            self._metrics.note("repair", "stop_sequence")
+        record, usage = self._call.record, self._usage
+        if record.ttft is None and record.stop_reason is None:
+            return
         record.input_tokens = usage.input_tokens
-        record.output_tokens = usage.output_tokens
+        record.output_tokens = self._counted if usage.output_tokens is None else usage.output_tokens
+        record.cached_tokens = usage.cache_read_input_tokens
 
 
 def _thought_filter(request: MessagesRequest, hide_thinking: bool) -> ThoughtFilter | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from . import clock, every, guard, hold, load, micro, peers, record, report, start
+    from . import clock, every, guard, hold, load, metered, micro, peers, record, report, soak, start
 except ModuleNotFoundError as exc:
     if exc.name not in ("httptools", "uvloop"):
         raise
@@ -27,7 +27,14 @@ COMMANDS: tuple[Command, ...] = (
     ("hold", "how long one request holds the event loop", hold.add_arguments, hold.main),
     ("clock", "how exactly the simulated engine keeps its moments", clock.add_arguments, clock.main),
     ("record", "what a server says, and when, for the simulated engine to replay", record.add_arguments, record.main),
+    ("metered", "what it adds to a token that it is counted", metered.add_arguments, metered.main),
     ("guard", "fail when a ratio is past its bar by half", _nothing, guard.main),
+    (
+        "soak",
+        "a thousand streams, faults and leavers: nothing grows or is left",
+        soak.add_arguments,
+        soak.main,
+    ),
     ("start", "seconds from process start to listening, and idle memory", start.add_arguments, start.main),
     ("all", "micro and peers, then the report of both: what no command does", every.add_arguments, every.main),
 )

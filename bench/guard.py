@@ -1,7 +1,7 @@
 """`python -m bench guard`: the bars with half of them on top, best of five; for CI, where the machine is anybody's.
 
-Two kinds of bars: the micro ratios, and the CPU time a token costs the whole service, with real sockets, against a byte
-relay in the same minute. A ratio that is past its guard in every repetition is a regression: exit status 1.
+Three kinds of bars: the micro ratios, what metrics add to a token, and the CPU time a token costs the whole service,
+with real sockets, against a byte relay in the same minute. A ratio that is past its guard in every repetition is a regression: exit status 1.
 """
 
 import sys
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from . import micro
+from . import metered, micro
 from .peers.bench import Bench, Prepared
 from .peers.figures import cpu, rounds_of
 from .peers.ours import fast
@@ -27,7 +27,7 @@ _SECONDS: Final = 2.0  # of a turn on sockets
 
 def main(_: Any = None) -> int:
     """Measure, print, and say with the exit status whether all is well."""
-    held = [_holds(key, ratios, bar) for key, (ratios, bar) in {**_micro(), **_proxied()}.items()]
+    held = [_holds(key, ratios, bar) for key, (ratios, bar) in {**_micro(), **_metered(), **_proxied()}.items()]
     print(f"{sum(held)} of {len(held)} guards hold")
     return 0 if all(held) else 1
 
@@ -36,6 +36,11 @@ def _micro() -> dict[str, tuple[list[float], float]]:
     """By name, the ratios of all repetitions and the bar."""
     tries = [micro.measure(_ROUNDS, barred=True) for _ in range(_TRIES)]
     return {key: ([one[key].cost.ratio for one in tries], result.case.bar or 0.0) for key, result in tries[0].items()}
+
+
+def _metered() -> dict[str, tuple[list[float], float]]:
+    """What metrics add to a token, as a part of it."""
+    return {"metrics: added to a token": ([metered.measure().ratio - 1 for _ in range(_TRIES)], metered.BAR)}
 
 
 def _proxied() -> dict[str, tuple[list[float], float]]:

@@ -246,7 +246,9 @@ async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read(
 async def test_a_small_bomb_is_a_413() -> None:
     bomb = gzip.compress(b" " * 100_000_000)
     for body in (bomb, gzip.compress(b" " * 600_000) * 2):
-        response = await post(MessagesApp(bare, max_body=1_000_000), body=body, headers=[("content-encoding", "gzip")])
+        response = await post(
+            MessagesApp(bare, max_decompressed=1_000_000), body=body, headers=[("content-encoding", "gzip")]
+        )
         assert response.status == 413
 
 
@@ -367,12 +369,13 @@ async def test_an_engine_that_cannot_start_fails_the_lifespan() -> None:
 
 async def test_metrics_count_requests_and_tokens() -> None:
     app = MessagesApp(bare)
-    await post(app)
+    await post(app, "/messages")
     await get(app, "/nowhere/that/a/client/made/up")
     text = (await get(app, "/metrics")).body.decode()
-    assert 'anthro_asgi_requests_total{path="/v1/messages",status="200",stop_reason="end_turn"} 1.0' in text
-    assert 'anthro_asgi_requests_total{path="other",status="404",stop_reason=""} 1.0' in text
-    assert 'anthro_asgi_tokens_total{direction="out"} 1.0' in text
+    done = 'anthro_asgi_requests_total{route="/v1/messages",status="200",stop_reason="end_turn",stream="false"} 1.0'
+    assert done in text
+    assert 'anthro_asgi_requests_total{route="other",status="404",stop_reason="",stream=""} 1.0' in text
+    assert 'anthro_asgi_tokens_total{kind="output"} 1.0' in text
     assert "made/up" not in text
 
 

@@ -117,13 +117,13 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "the following arguments are required: serve|check|simulate-openai"),
+        ([], "the following arguments are required: serve|check|health|simulate-openai"),
         (["sevre"], "invalid choice: 'sevre'"),
         (["serve", "--prot", "1"], "serve has no option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve has no option '--hos'; did you mean --host?"),
         (["serve", "stray"], "serve has no option 'stray'"),
         (["serve", "--api-keys=sk-secret"], "serve has no option '--api-keys'; did you mean --api-key-file?"),
-        (["serve", "--model", "m"], "serve has no option '--model'"),
+        (["serve", "--try-model", "m"], "serve has no option '--try-model'"),
         (["check", "--port", "1"], "check has no option '--port'"),
         (["serve", "--port"], "--port: expected one argument"),
         (["serve", "--port", "-1"], "--port: '-1' is not a whole number"),
@@ -549,7 +549,7 @@ async def test_check_reports_an_engine_that_works() -> None:
 
 async def test_check_tries_the_model_it_is_told_to() -> None:
     upstream = Upstream({"no": "list"}, ONE_TOKEN)
-    status, report = await checked(upstream, "--model", "mine")
+    status, report = await checked(upstream, "--try-model", "mine")
     assert status == 0
     assert "engine   an OpenAI-compatible server" in report
     assert "models   not listed" in report
@@ -561,7 +561,7 @@ async def test_check_tries_the_model_it_is_told_to() -> None:
 async def test_check_of_an_engine_without_models_says_how_to_name_one() -> None:
     status, report = await checked(Upstream())
     assert status == 1
-    assert report.endswith("message  not tried: no model is listed; name one with --model NAME\n")
+    assert report.endswith("message  not tried: no model is listed; name one with --try-model NAME\n")
 
 
 @pytest.mark.parametrize("answer", [b"", b'data: {"error":{"message":"out of memory"}}\n\n', b"data: [DONE]\n\n"])

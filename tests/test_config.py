@@ -18,6 +18,10 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "upstream": ("http://localhost:8000/v1", "http://localhost:8000/v1"),
     "engine": ("my.module:make.engine", "my.module:make.engine"),
     "dialect": ("vllm", "vllm"),
+    "model": ("model.gguf", "model.gguf"),
+    "model-context": ("4096", 4096),
+    "model-slots": ("2", 2),
+    "model-threads": ("3", 3),
     "upstream-api": ("messages", "messages"),
     "host": ("::1", "::1"),
     "port": ("0", 0),
@@ -141,7 +145,9 @@ def test_every_place_gives_the_same_value(name: str, tmp_path: Path) -> None:
     assert getattr(settings_from_file(tmp_path, f'{option.attribute} = "{text}"'), option.attribute) == value
 
 
-@pytest.mark.parametrize("option", [o for o in OPTIONS if o.kind.metavar == ""], ids=lambda option: option.name)
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.kind.metavar == "" and "file" in o.channels], ids=lambda option: option.name
+)
 def test_a_switch_is_true_in_every_place(option: Option, tmp_path: Path) -> None:
     assert getattr(load_settings({option.name: ["true"]}, {}), option.attribute) is True
     for yes, no in (("true", "false"), ("1", "0"), ("YES", "No"), ("on", "off")):
@@ -151,7 +157,16 @@ def test_a_switch_is_true_in_every_place(option: Option, tmp_path: Path) -> None
 
 
 def test_every_option_is_in_one_of_these_examples() -> None:
-    elsewhere = {"config", "model", "tls-cert", "tls-key", "api-keys", "upstream-key"}
+    elsewhere = {
+        "config",
+        "try-model",
+        "tls-cert",
+        "tls-key",
+        "upstream-cert",
+        "upstream-cert-key",
+        "api-keys",
+        "upstream-key",
+    }
     switches = {option.name for option in OPTIONS if option.kind.metavar == ""}
     assert set(EXAMPLES) | elsewhere | switches == set(BY_NAME)
 
@@ -219,6 +234,7 @@ def test_the_variables_kubernetes_adds_for_a_service_of_our_name_are_no_options(
         ({"uds": ["/a"], "port": ["1"]}, "--uds and --port exclude each other"),
         ({"uds": ["/a"], "host": ["::1"]}, "--uds and --host exclude each other"),
         ({"tls-cert": ["a.pem"]}, "--tls-cert and --tls-key go together"),
+        ({"upstream-cert-key": ["a.pem"]}, "--upstream-cert-key is of a certificate"),
         ({"tls-key": ["a.pem"]}, "--tls-cert and --tls-key go together"),
         ({"no-auth": ["true"], "api-key-file": ["k"]}, "--no-auth contradicts"),
     ],

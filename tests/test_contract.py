@@ -416,7 +416,7 @@ ERRORS: Clauses = {
     ),
     "the engine's words reach the client for 4xx, trimmed; else the log": (
         *of("engines/test_failures.py", "stacks_paths_and_length_are_trimmed"),
-        *of("engines/test_openai_who.py", "what_a_failing_engine_says_is_for_the_log"),
+        *of("engines/test_openai_who.py", "what_a_failing_engine_says_is_for_neither_client_nor_log"),
     ),
 }
 

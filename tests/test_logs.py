@@ -1,5 +1,6 @@
 """The log: one line for each request, which nothing from outside can forge."""
 
+import asyncio
 import io
 import logging
 from collections.abc import Iterator
@@ -8,7 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.logs import RequestRecord, configure, log_failure, log_request
+from anthro_asgi import MessagesApp
+from anthro_asgi.logs import RequestRecord, configure, log_event, log_failure, log_request
+from tests.driver import Driver
 
 NASTY = 'a\nlevel=error "b" \r\x1b[31m\u2028\u0085\udc80\\'
 
@@ -43,10 +46,13 @@ def test_a_json_line_has_what_is_known_and_nothing_else() -> None:
         model="m",
         stream=True,
         stop_reason="end_turn",
+        queued=0.5,
         ttft=0.1234567891,
         duration=1.5,
         input_tokens=3,
         output_tokens=0,
+        cached_tokens=7,
+        trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
     )
     line = orjson.loads(logged("json", record))
     assert line.pop("time").endswith("Z")
@@ -60,10 +66,13 @@ def test_a_json_line_has_what_is_known_and_nothing_else() -> None:
         "model": "m",
         "stream": True,
         "stop_reason": "end_turn",
+        "queued": 0.5,
         "ttft": 0.123457,
         "duration": 1.5,
         "input_tokens": 3,
         "output_tokens": 0,
+        "cached_tokens": 7,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     }
 
 
@@ -142,19 +151,33 @@ def test_other_lines_have_the_same_shape(style: Any) -> None:
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-def test_a_traceback_comes_with_its_line(style: Any) -> None:
+def test_an_exception_is_told_in_its_line_by_type_and_place_alone(style: Any) -> None:
     stream = io.StringIO()
     configure("info", style, stream)
     try:
-        raise KeyError("gone \udc80")
+        raise KeyError("a prompt \udc80")
     except KeyError:
         logging.getLogger("anthro_asgi").exception("bug")
     text = stream.getvalue()
-    if style == "json":
-        assert text.count("\n") == 1
-        assert "KeyError" in orjson.loads(text)["exception"]
-    else:
-        assert "\nKeyError: " in text
+    assert text.count("\n") == 1
+    assert "KeyError at " in text
+    assert "test_logs.py:" in text
+    assert "a prompt" not in text
+
+
+def test_the_event_loop_complains_without_what_callbacks_were_given() -> None:
+    stream = io.StringIO()
+    configure("info", "text", stream)
+    loop = asyncio.new_event_loop()
+    loop.call_soon(lambda prompt: prompt / 1, "a prompt")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert 'message="Exception in callback ' in text
+    assert "TypeError at " in text
+    assert "a prompt" not in text
 
 
 def test_the_server_below_is_heard_from_warning_on_and_at_debug_in_full() -> None:
@@ -185,3 +208,66 @@ def test_a_bug_of_ours_is_told_by_type_and_place_without_the_words_it_may_quote(
     assert line["message"].startswith("req_1: KeyError at ")
     assert "test_logs.py" in line["message"]
     assert "what a client said" not in stream.getvalue()
+
+
+# the service's life
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_turn_in_the_services_life_is_a_line_of_its_own_shape(style: Any) -> None:
+    stream = io.StringIO()
+    configure("info", style, stream)
+    log_event("started", version="1.2", worker=3, spare=None, ready=True, after=0.12345678, engine=NASTY)
+    line = stream.getvalue()
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+    if style == "json":
+        values = orjson.loads(line)
+        assert values.pop("time").endswith("Z")
+        assert values.pop("engine").startswith("a\\u000alevel=error")
+        assert values == {
+            "level": "info",
+            "event": "started",
+            "version": "1.2",
+            "worker": 3,
+            "ready": True,
+            "after": 0.123457,
+        }
+    else:
+        assert " INFO    event=started version=1.2 worker=3 ready=true after=0.123457 engine=" in line
+        assert " level=error" not in line
+
+
+def test_an_event_has_a_level() -> None:
+    stream = io.StringIO()
+    configure("error", "json", stream)
+    log_event("draining")
+    assert not stream.getvalue()
+    log_event("reload_failed", logging.ERROR, error="no such file")
+    assert orjson.loads(stream.getvalue())["error"] == "no such file"
+
+
+async def test_an_engine_that_comes_and_goes_is_told_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    class Moody:
+        up = False
+
+        async def stream(self, request: Any) -> Any:
+            yield "a"
+
+        async def ready(self) -> bool:
+            return self.up
+
+    caplog.set_level("INFO", logger="anthro_asgi")
+    engine = Moody()
+    app = MessagesApp(engine)
+    for engine.up in (False, False, True, True, False):
+        response = await Driver(app).request("GET", "/readyz")
+        assert response.status == (200 if engine.up else 503)
+    app.draining = True
+    assert (await Driver(app).request("GET", "/readyz")).json() == {"status": "draining"}
+    assert [line for line in caplog.messages if line.startswith("event=")] == [
+        'event=not_ready reason="the engine does not answer"',
+        "event=ready",
+        'event=not_ready reason="the engine does not answer"',
+        "event=not_ready reason=draining",
+    ]

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from anthro_asgi import cli
+from anthro_asgi import build
 from anthro_asgi.config import load_settings
 from anthro_asgi.options import ConfigError, Refused, Settings
 from anthro_asgi.presets import PRESETS
@@ -19,8 +19,8 @@ def settings(profile: str, **line: str) -> Settings:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str) -> None:
-    engine = cli._simulated(settings(name))
-    plain = cli._simulated(load_settings({}, {}))
+    engine = build.simulated_of(settings(name))
+    plain = build.simulated_of(load_settings({}, {}))
     assert engine.profile != plain.profile
     source = PRESETS[name]["source"]
     assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Nobody's: ")
@@ -32,7 +32,7 @@ def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str
 
 
 def test_the_preset_of_published_figures_gives_these_figures() -> None:
-    profile = cli._simulated(settings("llama-3.3-70b-2xh100")).profile
+    profile = build.simulated_of(settings("llama-3.3-70b-2xh100")).profile
     for prompt, published in ((500, 0.04777), (5000, 0.40677)):
         assert profile.ttft.first + prompt * profile.ttft_per_token == pytest.approx(published, rel=0.01)
     for running, published in ((1, 0.01858), (25, 0.03875), (50, 0.05973), (profile.max_running, 0.0929)):
@@ -98,7 +98,7 @@ def test_a_name_that_is_neither_file_nor_preset_is_told_the_presets() -> None:
 def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
     with pytest.raises(Refused, match="--simulate-trace: cannot read"):
-        cli._simulated(load_settings({"simulate-trace": [str(file)]}, {}))
+        build.simulated_of(load_settings({"simulate-trace": [str(file)]}, {}))
     file.write_text('{"deltas": []}\n')
     with pytest.raises(Refused, match=r"trace.jsonl: line 1 is no recorded answer"):
-        cli._simulated(load_settings({"simulate-trace": [str(file)]}, {}))
+        build.simulated_of(load_settings({"simulate-trace": [str(file)]}, {}))

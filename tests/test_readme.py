@@ -157,8 +157,6 @@ def test_the_top_level_is_the_owners_card() -> None:
         "README.md",
         "LICENSE",
         "CHANGELOG.md",
-        "Dockerfile",
-        "deploy",
     }
 
 

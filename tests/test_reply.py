@@ -374,7 +374,7 @@ async def test_a_whole_answer_has_no_pings_and_waits() -> None:
 
 def test_every_error_an_engine_may_raise_is_told_as_it_is() -> None:
     kinds = set(ApiError.__subclasses__())
-    assert {kind.status for kind in kinds} == {400, 401, 403, 404, 405, 413, 415, 429, 500, 502, 504, 529}
+    assert {kind.status for kind in kinds} == {400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 502, 504, 529}
 
 
 @pytest.mark.parametrize("nonsense", [42, ToolJson("{}")], ids=repr)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi import MessagesApp, Rules, Thinking, cli
+from anthro_asgi import MessagesApp, Rules, Thinking, build
 from anthro_asgi.config import load_settings
 from anthro_asgi.engines.names import short
 from anthro_asgi.engines.simulated import SimulatedEngine
@@ -82,7 +82,7 @@ async def served(*answers: Answer, dialect: str = "openai", **options: str) -> A
     async with ScriptedUpstream(*answers or (HELLO,)) as upstream:
         line = {"upstream": upstream.url, "upstream_api": "chat", "dialect": dialect, **options}
         settings = load_settings({name.replace("_", "-"): [value] for name, value in line.items()}, {})
-        app = cli._app(cli._engine(settings), (), settings)
+        app = build.app_of(build.engine_of(settings), (), settings)
         yield Served(app, upstream)
         await app.engine.stop()
 

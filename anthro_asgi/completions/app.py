@@ -27,19 +27,27 @@ class CompletionsApp:
     service is about to stop: it is then no longer ready.
     """
 
-    def __init__(self, engine: Any, *, keys: Sequence[str] = (), max_body: int = 32 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        *,
+        keys: Sequence[str] = (),
+        max_body: int = 32 * 1024 * 1024,
+        max_decompressed: int = 32 * 1024 * 1024,
+    ) -> None:
         self.engine = as_engine(engine)
         self.draining = False
         self.metrics = Metrics(_ROUTES)
         self._keys = Keys(keys)
         self._max_body = max_body
+        self._max_decompressed = max_decompressed
 
     def __repr__(self) -> str:
         return f"<CompletionsApp {self.engine!r} {self._keys!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}"))
+            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", lambda: self.draining))
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -93,7 +101,7 @@ class CompletionsApp:
 
     async def _complete(self, call: Call) -> None:
         self._keys.admit(call.headers)
-        asked = parse(b"".join(await call.body(self._max_body)))
+        asked = parse(b"".join(await call.body(self._max_body, self._max_decompressed)))
         call.record.model, call.record.stream = asked.request.model, asked.request.stream
         reply = Reply(call, self.engine, asked)
         del asked  # a stream is open for long, and a prompt is large

@@ -10,13 +10,17 @@ import importlib
 import inspect
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from ..wire import mends
 from ..wire.deltas import Batch
 from ..wire.request import MessagesRequest
 from .chat import to_chat
 from .dialects import PLAIN
 from .threaded import ThreadedEngine
+
+REPAIRS: Final[tuple[str, ...]] = mends.REPAIRS
+"""The kinds of `repair` that are observed."""
 
 
 class Engine(Protocol):
@@ -25,8 +29,10 @@ class Engine(Protocol):
     `stream` is an async generator; it is closed with `aclose` when the client leaves or a stop sequence matched.
     An engine may also have: `async start()` and `async stop()`, run with the service; `async count_tokens(request)
     -> int`, the prompt's exact length, which raises NotImplementedError when it cannot tell that of this request;
-    `async models() -> list[ModelInfo]`; `async ready() -> bool`. What it lacks is done without. It raises ApiError for
-    what a client should know; see `wire.errors`. Ending without a Finish is an error, unless it has
+    `async models() -> list[ModelInfo]`; `async ready() -> bool`; `observe`, which is set to a function that it tells,
+    as `observe("upstream_error", kind)` and `observe("repair", kind)`, what went wrong and what it mended;
+    `connections() -> dict[str, int]`, by their states. What it lacks is done without. It raises ApiError for what a
+    client should know; see `wire.errors`. Ending without a Finish is an error, unless it has
     `returning_ends_turn = True`.
     """
 

@@ -6,17 +6,20 @@ is this service's to answer, and an engine's own switch for thinking where it is
 deltas, so its breaches of the contract end in `events` and in this service's encoder.
 """
 
+import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 from ..upstream.errors import UpstreamError
 from ..upstream.origin import Origin
-from ..upstream.pool import Body, Deadlines, Pool
-from ..upstream.sse import EventTooLarge, SSEParser
+from ..upstream.pool import Deadlines, Exchange
+from ..upstream.request import Fields
+from ..upstream.sse import SSEParser
 from ..wire.deltas import Delta
 from ..wire.errors import ApiError
+from ..wire.limits import LIMITS, Limits
 from ..wire.request import MessagesRequest
 from . import ModelInfo
 from .asked import Asked
@@ -25,32 +28,37 @@ from .chat import add_thinking
 from .dialects import LLAMACPP, PLAIN, Dialect, recognise
 from .events import EventReader
 from .failures import failure
-from .inquiry import Answer, ask, discreet, is_whole, lost, refuse
+from .inquiry import is_whole, kind_of, read_whole, refuse
+from .remote import TAIL, Remote, new_call_id
 
-_LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
 _KEPT_HERE: Final = ("stop_sequences", "thread")
-_HEADERS: Final = ((b"content-type", b"application/json"), (b"anthropic-version", b"2023-06-01"))
+_VERSION: Final = (b"anthropic-version", b"2023-06-01")
+_JSON: Final = (b"content-type", b"application/json")
 _log = logging.getLogger(__name__)
 
 
-class AnthropicEngine:
+class AnthropicEngine(Remote):
     """The Messages server at `origin`. `key` is sent as `x-api-key` and as a bearer token, since servers differ."""
 
     def __init__(
-        self, origin: Origin, *, key: str | None = None, deadlines: Deadlines | None = None, limit: int = 1024
+        self,
+        origin: Origin,
+        *,
+        key: str | None = None,
+        deadlines: Deadlines | None = None,
+        limit: int = 1024,
+        limits: Limits = LIMITS,
     ) -> None:
-        self._origin = origin
-        self._key = key
-        self._pool = Pool(origin, limit=limit, deadlines=deadlines or Deadlines())
-        self._headers = list(_HEADERS)
-        if key is not None:
-            self._headers += [(b"x-api-key", key.encode()), (b"authorization", b"Bearer " + key.encode())]
+        super().__init__(origin, key=key, deadlines=deadlines, limit=limit, limits=limits)
         self._target = origin.target("/messages")
         self._catalogue = Catalogue(self._list)
         self._dialect: Dialect | None = None
 
     def __repr__(self) -> str:
         return f"<AnthropicEngine {self._pool!r}>"
+
+    def _signed(self, key: bytes | None) -> Fields:
+        return (_VERSION,) if key is None else (_VERSION, (b"x-api-key", key), (b"authorization", b"Bearer " + key))
 
     async def start(self) -> None:
         """Asks the server who it is. One that is not up yet is asked again by the first request."""
@@ -61,47 +69,32 @@ class AnthropicEngine:
 
     async def stop(self) -> None:
         await self._catalogue.close()
-        await self._pool.aclose()
+        await super().stop()
 
     async def detect(self) -> Dialect:
         """Which engine it is, by its model list. Raises ApiError when it is not reachable."""
-        answer = await self._get_models()
+        answer = await self._list_models()
         told = recognise(answer.json() if answer.status == 200 else None, answer.server)
         dialect = self._dialect = told or PLAIN
         return dialect
 
     async def is_messages_server(self) -> bool:
         """Whether the model list has the shape of this API. Raises ApiError when the server is not reachable."""
-        answer = (await self._get_models()).json()
+        answer = (await self._list_models()).json()
         entries = answer.get("data") if isinstance(answer, dict) else None
         return isinstance(entries, list) and any(
             isinstance(entry, dict) and entry.get("type") == "model" for entry in entries
         )
-
-    async def ready(self) -> bool:
-        try:
-            return (await self._get_models()).status < 500
-        except ApiError:
-            return False
 
     async def models(self) -> list[ModelInfo]:
         """The server's own list, kept for a while. Raises ApiError when none was ever had."""
         return await self._catalogue.models()
 
     async def _list(self) -> list[ModelInfo]:
-        answer = await self._get_models()
+        answer = await self._list_models()
         if answer.status != 200:
-            raise discreet(failure(answer.status, None, answer.body), self._key)
+            raise self._discreet(failure(answer.status, None, answer.body))
         return listed(answer.json())
-
-    async def _get_models(self) -> Answer:
-        return await self._ask(self._origin.target("/models"))
-
-    async def _ask(self, target: str, body: Body | None = None) -> Answer:
-        try:
-            return await ask(self._pool, target, self._headers[1:], body)
-        except (TimeoutError, UpstreamError) as exc:
-            raise self._lost(exc) from exc
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError where it has none."""
@@ -112,7 +105,7 @@ class AnthropicEngine:
             raise NotImplementedError
         counted = answer.json()
         if answer.status != 200 or not isinstance(counted, dict) or type(counted.get("input_tokens")) is not int:
-            raise discreet(failure(answer.status, None, answer.body), self._key)
+            raise self._discreet(failure(answer.status, None, answer.body))
         tokens: int = counted["input_tokens"]
         return tokens
 
@@ -123,33 +116,51 @@ class AnthropicEngine:
         dialect = self._dialect or await self.detect()
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
         asked = Asked(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        exchange = self._pool.exchange(
+            "POST", self._target, (_JSON, *self._headers, *request.trace), await asked.encoded()
+        )
         del request  # it is let go of with `asked`
-        reader = EventReader(_new_call_id, calls=may_call)
-        parser = SSEParser()
+        reader = EventReader(new_call_id, calls=may_call, limits=self._limits)
+        parser = SSEParser(self._limits.max_event)
         try:
-            async with self._pool.exchange("POST", self._target, self._headers, await asked.encoded()) as response:
+            async with exchange as response:
                 await asked.let_go()
                 await refuse(response)
                 if is_whole(response):
-                    yield reader.whole(await response.read_all(_LONGEST_ANSWER))
+                    yield reader.whole(await read_whole(response, self._limits))
                 else:
-                    while not reader.done and (data := await response.read()):
+                    while not reader.finished and (data := await response.read()):
                         deltas = reader.feed(parser.feed(data))
                         if deltas:
                             yield deltas
                             reader.feed(())  # raises what came behind them
-                    yield reader.feed(parser.end())
+                    yield await _tail(response, reader, parser)
                 response.done()
+            last = reader.end()
         except ApiError as exc:
-            raise discreet(exc, self._key) from exc.__cause__
-        except (EventTooLarge, UpstreamError) as exc:
+            self.observe("upstream_error", kind_of(exc, exchange.status))
+            raise self._discreet(exc) from exc.__cause__
+        except UpstreamError as exc:
             if not reader.finished:
                 raise self._lost(exc) from exc
-        yield reader.end()
+            last = reader.end()
+        finally:
+            self._report(reader.repairs)
+        yield last
 
-    def _lost(self, exc: UpstreamError | EventTooLarge | TimeoutError) -> ApiError:
+    def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
         self._dialect = None
-        return lost(exc)
+        return super()._lost(exc)
+
+
+async def _tail(response: Exchange, reader: EventReader, parser: SSEParser) -> list[Delta]:
+    """What follows the finish, or the last event of a body that ended: counts, at most."""
+    out: list[Delta] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TAIL):
+            while not reader.done and (data := await response.read()):
+                out += reader.feed(parser.feed(data))
+    return out + reader.feed(parser.end())
 
 
 def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> dict[str, Any]:
@@ -159,7 +170,3 @@ def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> d
         body = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
     add_thinking(body, request, dialect)
     return {**body, "model": request.engine_model, "stream": True}
-
-
-def _new_call_id() -> str:
-    return f"toolu_{secrets.token_urlsafe(18)}"

@@ -33,12 +33,12 @@ class Asked:
 
     @property
     def request(self) -> MessagesRequest:
-        assert self._request is not None  # noqa: S101
+        assert self._request is not None  # noqa: S101 - for the type checker
         return self._request
 
     @property
     def body(self) -> Json:
-        assert self._body is not None  # noqa: S101
+        assert self._body is not None  # noqa: S101 - for the type checker
         return self._body
 
     async def encoded(self) -> list[bytes]:

@@ -6,7 +6,8 @@ The rest waits, and moves up the moment the head can grow no more: a text when a
 arguments are one whole JSON value. At the end everything left goes out in order, whole or not. A call without arguments
 is `{}` and can't be told from one whose arguments are still to come, so it holds back what follows it to the end.
 
-Nothing is reordered, merged or lost; what waits is only what could not be sent without breaking the grammar.
+Nothing is reordered, merged or lost; what waits is only what could not be sent without breaking the grammar. It is
+weighed, so that an engine that never ends a call does not fill the memory.
 """
 
 import re
@@ -15,8 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..wire.deltas import Delta, ToolJson, ToolStart
+from ..wire.errors import BadUpstream
+from ..wire.limits import LIMITS, PIECE, Limits, size, weight
+from ..wire.mends import Repairs
 
 _LOOK = 64  # pieces that may wait to be looked at, so that a long call does not keep them all
+_LONG = 64 * 1024  # characters of a piece that does not
+_WAITING = 64  # bytes that a text costs beside what it says, and an id
 _STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
 
@@ -26,12 +32,16 @@ class Call:
     `said` is the id the engine uses for it, `id` the one the client sees.
     """
 
-    __slots__ = ("_announced", "_depth", "_in_string", "_stopped", "_unread", "_unsent", "_whole", "id", "name", "said")
+    __slots__ = (
+        *("_announced", "_depth", "_in_string", "_stopped", "_unread", "_unsent", "_whole"),
+        *("id", "kept", "name", "said"),
+    )
 
     def __init__(self, identity: str, said: str | None) -> None:
         self.id = identity
         self.said = said
         self.name = ""
+        self.kept = 0  # bytes of arguments that wait
         self._unsent: list[str] = []
         self._announced = False
         self._unread: list[str] = []  # not yet looked at for where the JSON ends: it is asked only when something waits
@@ -44,19 +54,26 @@ class Call:
         if name and (not self.name or (name != self.name and not self._announced and not self._unsent)):
             self.name += name  # the first part of a name, or the next where it is split over chunks
         if arguments:
+            self.kept += size(arguments)
             self._unsent.append(arguments)
             self._unread.append(arguments)
+            if len(self._unread) > _LOOK or len(arguments) > _LONG:
+                self._look()
 
-    def release(self, names: Mapping[str, str], *, all_of_it: bool = False) -> list[Delta]:
+    def release(self, name_of: Callable[[str], str], *, all_of_it: bool = False) -> list[Delta]:
+        """What may go out now. `name_of` tells the tool that the engine calls so."""
         out: list[Delta] = []
         if not self._announced:
             if not (self._unsent and self.name) and not all_of_it:
                 return out
+            if not self.name:
+                raise BadUpstream("the engine called a tool without its name")
             self._announced = True
-            out.append(ToolStart(self.id, names.get(self.name, self.name)))
+            out.append(ToolStart(self.id, name_of(self.name)))
         if self._unsent:
             out.append(ToolJson("".join(self._unsent)))
             self._unsent.clear()
+            self.kept = 0
         return out
 
     def go_on(self, arguments: str) -> ToolJson:
@@ -100,16 +117,29 @@ class Call:
 class CallQueue:
     """The queue. `new_id` makes an id for a call that comes without one, or with one of those `taken`.
 
-    `names` are those that a tool has for the engine, where they are not its own.
+    `names` are those that a tool has for the engine, where they are not its own. `repairs` counts what is mended.
+    What takes in raises AnswerTooLarge when too much waits.
     """
 
-    __slots__ = ("_by_key", "_ids", "_last", "_names", "_new_id", "_queue", "used")
+    __slots__ = (
+        *("_by_key", "_ids", "_kept", "_last", "_limits", "_names", "_new_id", "_queue", "_untangled"),
+        *("repairs", "used"),
+    )
 
     def __init__(
-        self, new_id: Callable[[], str], taken: Iterable[str] = (), names: Mapping[str, str] | None = None
+        self,
+        new_id: Callable[[], str],
+        taken: Iterable[str] = (),
+        names: Mapping[str, str] | None = None,
+        *,
+        limits: Limits = LIMITS,
     ) -> None:
         self._new_id = new_id
         self._names = names or {}
+        self._limits = limits
+        self._kept = 0  # bytes of all that waits, and of what every call leaves behind
+        self._untangled = False
+        self.repairs = Repairs()
         self._queue: deque[Call | Delta] = deque()
         self._by_key: dict[object, Call] = {}
         self._ids = set(taken)
@@ -119,6 +149,7 @@ class CallQueue:
     def text(self, delta: Delta) -> None:
         """Anything that is no call, for its turn."""
         self._queue.append(delta)
+        self._keep(_WAITING + weight(delta))
 
     def stop(self, index: int | None) -> None:
         """The call with this index is whole, whatever its arguments look like."""
@@ -130,20 +161,38 @@ class CallQueue:
         """A piece of a call, as a chat delta has it: any part of it may be missing or said again."""
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
+        cost = size(arguments)
         if call is None or self._is_another(call, key, identity, name, arguments):
             call = Call(self._unique(identity), identity)
             self._queue.append(call)
             self.used = True
+            cost += PIECE
+        elif not self._untangled and self._queue and self._queue[-1] is not call:
+            self._untangled = True
+            self.repairs["call_order"] += 1
         call.said = call.said or identity
+        cost -= len(call.name)
         call.grow(name, arguments)
+        cost += len(call.name)
+        keys = len(self._by_key)
         self._by_key[key] = self._last = call
         if index is not None and identity is not None:
             self._by_key[identity] = call  # the next piece may leave out the index
+        if len(self._by_key) > keys:
+            cost += _WAITING + size(identity or "")
+        self._limits.check_tool_input(call.kept)
+        self._keep(cost)
+
+    def _keep(self, cost: int) -> None:
+        self._kept += cost
+        self._limits.check_answer(self._kept)
 
     def going_on(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
         """What takes further arguments that come as this piece did, if they go straight to the client."""
         function = entry.get("function") or entry
         index, identity = entry.get("index"), entry.get("id")
+        if not isinstance(identity, str | None):
+            return None
         key = index if isinstance(index, int) else identity or None
         call = self._last if key is None else self._by_key.get(key)
         if function.get("name") or call is None or list(self._queue) != [call] or not call.going_on:
@@ -168,7 +217,16 @@ class CallQueue:
         while own in self._ids:
             own = self._new_id()
         self._ids.add(own)
+        if own != identity:
+            self.repairs["call_id"] += 1
         return own
+
+    def _name(self, called: str) -> str:
+        """The tool that the engine calls so."""
+        name = self._names.get(called, called)
+        if name != called:
+            self.repairs["call_name"] += 1
+        return name
 
     def release(self, *, all_of_it: bool = False) -> list[Delta]:
         """What may go out now, in order."""
@@ -179,9 +237,12 @@ class CallQueue:
             if not isinstance(head, Call):
                 out.append(head)
                 queue.popleft()
+                self._kept -= _WAITING + weight(head)
                 continue
             leaves = all_of_it or (len(queue) > 1 and head.whole)
-            out += head.release(self._names, all_of_it=leaves)
+            self._kept -= head.kept
+            out += head.release(self._name, all_of_it=leaves)
+            self._kept += head.kept
             if not leaves:
                 break
             queue.popleft()

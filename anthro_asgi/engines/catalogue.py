@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from ..wire.errors import BadUpstream
 from . import ModelInfo
+from .shared import Shared
 
 FRESH: Final = 30.0  # seconds for which a list is as good as new
 _MOMENT: Final = 1.0  # seconds that one with an old list at hand waits for a new one
+_LATEST: Final = 253402300800  # the end of the year 9999, beyond which there are no dates
 
 Ask = Callable[[], Awaitable[Sequence[ModelInfo]]]
 
@@ -23,15 +25,15 @@ class Catalogue:
     """The list that `ask` gives. `ask` raises ApiError; `time` is a clock in seconds, the loop's by default."""
 
     def __init__(self, ask: Ask, time: Callable[[], float] | None = None) -> None:
+        self._asking = Shared(self._refresh)
         self._ask = ask
         self._time = time or (lambda: asyncio.get_running_loop().time())
         self._models: list[ModelInfo] | None = None
         self._noted = float("-inf")
-        self._asking: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         models = "nothing" if self._models is None else f"{len(self._models)} models"
-        return f"<Catalogue {models}{' asking' if self._asking else ''}>"
+        return f"<Catalogue {models}{' asking' if self._asking.asking else ''}>"
 
     async def models(self) -> list[ModelInfo]:
         """The list. Raises what `ask` raises, when there is none yet."""
@@ -44,18 +46,10 @@ class Catalogue:
 
     def refresh(self) -> "asyncio.Task[None]":
         """Ask, unless it is being asked already."""
-        if self._asking is None:
-            self._asking = asyncio.get_running_loop().create_task(self._refresh())
-            self._asking.add_done_callback(self._settle)
-        return self._asking
+        return self._asking.begin()
 
     async def _refresh(self) -> None:
         self.note(await self._ask())
-
-    def _settle(self, task: "asyncio.Task[None]") -> None:
-        self._asking = None
-        if not task.cancelled():
-            task.exception()  # told to those who had no list; nobody else misses it
 
     def note(self, models: Sequence[ModelInfo]) -> None:
         """A list that was come by in another way. A model that was there before keeps its time of creation: some
@@ -75,10 +69,7 @@ class Catalogue:
 
     async def close(self) -> None:
         """Ask no more."""
-        task = self._asking
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        await self._asking.close()
 
 
 def listed(answer: Any) -> list[ModelInfo]:
@@ -102,7 +93,7 @@ def _model(entry: dict[str, Any]) -> ModelInfo:
     return ModelInfo(
         id=entry["id"],
         display_name=entry["id"],
-        created=created if type(created) is int else 0,
+        created=created if type(created) is int and 0 <= created < _LATEST else 0,
         max_input_tokens=window,
         max_tokens=longest if type(longest) is int and longest > 0 else window,
         owned_by=entry["owned_by"] if isinstance(entry.get("owned_by"), str) else "",

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from ..wire.errors import InvalidRequest
 from ..wire.lenient import dumps
-from ..wire.pieces import Joined, dumps_in_pieces
 from ..wire.request import MessagesRequest, Tool
 from ..wire.turns import LARGE, Steps, finished
+from ..wire.writing import Joined, dumps_in_pieces
 from .dialects import Dialect
 from .history import joined, server_side
 from .names import shortened

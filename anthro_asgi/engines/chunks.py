@@ -17,6 +17,8 @@ import orjson
 from ..wire.deltas import Delta, Finish, StopReason, Thinking, Usage
 from ..wire.errors import BadUpstream
 from ..wire.lenient import loads
+from ..wire.limits import LIMITS, Limits
+from ..wire.message import concluded
 from .calls import CallQueue
 from .failures import failure_in_stream
 from .reader import Reader
@@ -37,7 +39,7 @@ _REASONS: Final[dict[str, StopReason]] = {
 class ChatReader(Reader):
     """Reads one answer. `stops` are the client's stop sequences; `new_id` makes ids for calls that have none, or one of
     those that are `taken` by the calls of the history. `names` are those that a tool has for the engine, where they are
-    not its own. `tags` finds thinking in the text.
+    not its own. `tags` finds thinking in the text. `limits` are those of what waits for its turn.
 
     Raises ApiError for what the engine reports in the stream, and BadUpstream for what makes no sense.
     """
@@ -66,10 +68,11 @@ class ChatReader(Reader):
         *,
         names: Mapping[str, str] | None = None,
         tags: ThinkTags | None = None,
+        limits: Limits = LIMITS,
     ) -> None:
-        super().__init__()
+        self._calls = CallQueue(new_id, taken, names, limits=limits)
+        super().__init__(self._calls.repairs)
         self._stops = frozenset(stops)
-        self._calls = CallQueue(new_id, taken, names)
         self._tags = tags
         self._payload = b""  # the chunk that was read last
         self._chunk: Any = None  # the same, parsed
@@ -88,8 +91,8 @@ class ChatReader(Reader):
 
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
-            if payload == DONE:
-                self.done = True
+            if self.done or payload == DONE:
+                self.done = True  # nothing that follows is of the answer
                 break
             try:
                 chunk = loads(payload)
@@ -100,16 +103,20 @@ class ChatReader(Reader):
             self._payload, self._chunk = payload, chunk
             try:
                 self._take(chunk, out)
-            except (AttributeError, LookupError, TypeError):
+            except (AttributeError, LookupError, RecursionError, TypeError):
                 if self._finish is None:
                     raise BadUpstream("the engine sent a chunk of an unknown shape") from None
 
     def _rest(self) -> list[Delta]:
-        assert self._finish is not None  # noqa: S101
+        assert self._finish is not None  # noqa: S101 - for the type checker
         out: list[Delta] = []
         self._end_text(out)
         out += self._calls.release(all_of_it=True)
         out += (self._usage(self._counted if self._output is None else self._output), self._finish)
+        if self._output is None or self._prompt is None:
+            self.repairs["usage"] += 1
+        if concluded(self._finish, self._calls.used) != self._finish:
+            self.repairs["finish_reason"] += 1
         return out
 
     # for who reads what goes on and on by itself
@@ -258,6 +265,7 @@ class ChatReader(Reader):
         arguments = function.get("arguments")
         if arguments is not None and not isinstance(arguments, str):
             arguments = self._exactly(where)
+            self.repairs["call_input"] += 1
         self._calls.call(
             index if isinstance(index, int) else None,
             identity if isinstance(identity, str) and identity else None,

@@ -4,7 +4,7 @@ Engines that serve both are asked for chat completions, whose every peculiarity 
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from ..wire.deltas import Batch
@@ -25,6 +25,14 @@ class DetectedEngine:
         self._chat = chat
         self._messages = messages
         self._chosen: OpenAIEngine | AnthropicEngine | None = None
+
+    @property
+    def observe(self) -> Callable[[str, str], None]:
+        return self._chat.observe
+
+    @observe.setter
+    def observe(self, told: Callable[[str, str], None]) -> None:
+        self._chat.observe = self._messages.observe = told
 
     def __repr__(self) -> str:
         return f"<DetectedEngine {self._chosen!r}>"
@@ -48,6 +56,16 @@ class DetectedEngine:
     async def stop(self) -> None:
         await self._chat.stop()
         await self._messages.stop()
+
+    def replace_key(self, key: str | None) -> None:
+        """Ask with this key from now on. Raises ValueError, and changes nothing then."""
+        self._chat.replace_key(key)
+        self._messages.replace_key(key)
+
+    def connections(self) -> dict[str, int]:
+        """How many there are in each state, and how many requests wait for one."""
+        others = self._messages.connections()
+        return {state: count + others[state] for state, count in self._chat.connections().items()}
 
     async def detect(self) -> Dialect:
         return await (await self._engine()).detect()

@@ -11,13 +11,16 @@ numbers and closes them; ids of messages, pings, missing keys and shapes of erro
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 
 from ..wire.deltas import Block, BlockStop, Citation, Delta, Finish, Signature, StopReason, Thinking, Usage
 from ..wire.errors import BadUpstream
-from ..wire.lenient import loads
+from ..wire.lenient import dumps, is_shallow, loads
+from ..wire.limits import LIMITS, PIECE, Limits, size
+from ..wire.message import concluded
 from ..wire.repair import tool_input
 from .calls import CallQueue
 from .failures import failure
@@ -32,6 +35,7 @@ _REASONS: Final[dict[str, StopReason]] = {
     "refusal": "refusal",
     "pause_turn": "pause_turn",
 }
+_AFTER_FINISH: Final = ("content_block_stop", "message_delta", "message_stop")
 _STATUS: Final = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -47,16 +51,20 @@ _STATUS: Final = {
 class EventReader(Reader):
     """Reads one answer. `calls` is False where the client allowed none: those that are made anyway are passed over.
 
-    Raises ApiError for what the server reports in the stream, BadUpstream for nonsense.
+    Raises ApiError for what the server reports in the stream, BadUpstream for nonsense, and AnswerTooLarge where more
+    than the `limits` allow would have to be kept.
     """
 
-    def __init__(self, new_id: Callable[[], str], *, calls: bool = True) -> None:
-        super().__init__()
-        self._calls = CallQueue(new_id)
+    def __init__(self, new_id: Callable[[], str], *, calls: bool = True, limits: Limits = LIMITS) -> None:
+        self._calls = CallQueue(new_id, limits=limits)
+        super().__init__(self._calls.repairs)
         self._may_call = calls
+        self._limits = limits
         self._open: object = None  # the index of the block whose delta came last
-        self._whole: dict[object, dict[str, Any]] = {}  # blocks being gathered, by index
-        self._pieces: dict[object, str] = {}  # of their input, by index
+        self._overlap = False  # one went on, or began, before another had stopped
+        self._whole: dict[object, _Whole] = {}  # blocks being gathered, by index
+        self._kept = 0  # bytes of these
+        self._told = [False, False]  # the tokens of the prompt, of the answer
         self._finish: Finish | None = None
         self.done = False  # `message_stop` was read
 
@@ -66,7 +74,19 @@ class EventReader(Reader):
 
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
-            self._events([_parsed(payload)], out)
+            if self.done:  # nothing that follows is of the answer
+                break
+            if self._finish is None:
+                self._events([_parsed(payload)], out)
+            else:
+                self._after_finish(payload, out)
+
+    def _after_finish(self, payload: bytes, out: list[Delta]) -> None:
+        """Counts and the end of a block may still come; whatever else does is not of the answer and cannot break it."""
+        with suppress(BadUpstream):
+            event = _parsed(payload)
+            if isinstance(event, dict) and event.get("type") in _AFTER_FINISH:
+                self._events([event], out)
 
     def _events(self, events: Iterable[Any], out: list[Delta]) -> None:
         try:
@@ -80,7 +100,11 @@ class EventReader(Reader):
             out += self._calls.release()
 
     def _rest(self) -> list[Delta]:
-        assert self._finish is not None  # noqa: S101
+        assert self._finish is not None  # noqa: S101 - for the type checker
+        if not all(self._told):
+            self.repairs["usage"] += 1
+        if concluded(self._finish, self._calls.used) != self._finish:
+            self.repairs["finish_reason"] += 1
         return [*self._calls.release(all_of_it=True), self._finish]
 
     def whole(self, body: bytes) -> list[Delta]:
@@ -98,85 +122,130 @@ class EventReader(Reader):
         index, block = event.get("index"), event["content_block"]
         kind = block["type"]
         if kind == "text" or kind == "thinking":
-            self._open = index
+            self._enter(index)
             if block.get(kind):
                 words = _words(block[kind])
                 self._say(words if kind == "text" else Thinking(words), out)
             if kind == "thinking" and block.get("signature"):
                 self._say(Signature(_words(block["signature"])), out)
             for citation in block.get("citations") or ():
-                self._say(Citation(citation), out)
+                self._say(Citation(_shallow(citation)), out)
         elif kind == "tool_use":
             if not self._may_call:
+                self.repairs["call_dropped"] += 1
                 return
             given = orjson.dumps(block["input"]).decode() if block.get("input") else ""
             self._calls.call(_number(index), _words(block["id"]), _words(block["name"]), given)
+        elif not _words(kind):
+            raise LookupError("a block of no type")
         else:
-            self._whole[index] = {**block}
+            self._gather(index, block)
+
+    def _enter(self, index: object) -> None:
+        """Another block goes on, or begins."""
+        if self._open is not None and self._open != index and not self._overlap:
+            self._overlap = True
+            self.repairs["block_order"] += 1
+        self._open = index
 
     def _block_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
         index, delta = event.get("index"), event["delta"]
         kind = delta["type"]
         if index in self._whole:
-            self._gather(index, delta)
+            if kind == "input_json_delta":
+                self._gather_input(self._whole[index], _words(delta["partial_json"]))
         elif kind == "text_delta":
-            self._open = index
+            if self._open != index:
+                self._enter(index)
             self._say(_words(delta["text"]), out)
         elif kind == "thinking_delta":
-            self._open = index
+            if self._open != index:
+                self._enter(index)
             self._say(Thinking(_words(delta["thinking"])), out)
         elif kind == "signature_delta":
             if delta["signature"] and self._open == index:
                 self._say(Signature(_words(delta["signature"])), out)
+            else:
+                self.repairs["signature"] += 1
         elif kind == "input_json_delta":
             if self._may_call:
                 self._calls.call(_number(index), None, None, _words(delta["partial_json"]))
         elif kind == "citations_delta":
-            self._say(Citation(delta["citation"]), out)
+            self._say(Citation(_shallow(delta["citation"])), out)
 
     def _block_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
         index = event.get("index")
-        block = self._whole.pop(index, None)
-        if block is not None:
-            given = tool_input(self._pieces.pop(index, ""))
-            self._say(Block({**block, "input": given} if given else block), out)
+        whole = self._whole.pop(index, None)
+        if whole is not None:
+            self._kept -= whole.size
+            given = tool_input("".join(whole.input), self.repairs)
+            self._say(Block({**whole.block, "input": given} if given else whole.block), out)
         elif self._open is not None and self._open == index:
             self._open = None
             self._say(BlockStop(), out)
         else:
             self._calls.stop(_number(index))
 
-    def _gather(self, index: object, delta: dict[str, Any]) -> None:
+    def _gather(self, index: object, block: dict[str, Any]) -> None:
+        replaced = self._whole.get(index)
+        self._kept -= replaced.size if replaced is not None else 0
+        whole = self._whole[index] = _Whole({**_shallow(block)})
+        self._kept += whole.size
+        self._limits.check_answer(self._kept)
+
+    def _gather_input(self, whole: "_Whole", piece: str) -> None:
         """Input is the one thing of such a block that comes in pieces."""
-        if delta["type"] == "input_json_delta":
-            self._pieces[index] = self._pieces.get(index, "") + delta["partial_json"]
+        whole.input.append(piece)
+        whole.input_size += size(piece)
+        whole.size += size(piece)
+        self._kept += size(piece)
+        self._limits.check_tool_input(whole.input_size)
+        self._limits.check_answer(self._kept)
 
     def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
         self._usage(event.get("usage"), out)
         delta = event["delta"]
         reason = delta.get("stop_reason")
         if reason is not None:
-            details = {key: delta[key] for key in ("stop_details", "container") if delta.get(key) is not None}
-            self._finish = Finish(_REASONS.get(reason, "end_turn"), delta.get("stop_sequence"), details or None)
+            details = {key: _shallow(delta[key]) for key in ("stop_details", "container") if delta.get(key) is not None}
+            matched = delta.get("stop_sequence")
+            told = matched if isinstance(matched, str) else None
+            if reason not in _REASONS:
+                self.repairs["finish_reason"] += 1
+            self._finish = Finish(_REASONS.get(reason, "end_turn"), told, details or None)
 
     def _message_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
         self.done = True
 
     def _error(self, event: dict[str, Any], out: list[Delta]) -> None:
-        if self._finish is None:
-            raise failure(_STATUS.get(event["error"].get("type"), 500), None, orjson.dumps(event))
+        raise failure(_STATUS.get(event["error"].get("type"), 500), None, orjson.dumps(event))
 
     def _usage(self, usage: dict[str, Any] | None, out: list[Delta]) -> None:
         if usage:
             names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-            counts = [usage.get(name) for name in names]
-            out.append(Usage(*[count if type(count) is int else None for count in counts]))
+            told = [usage.get(name) for name in names]
+            counts = Usage(*[count if type(count) is int and count >= 0 else None for count in told])
+            self._told[0] |= counts.input_tokens is not None
+            self._told[1] |= counts.output_tokens is not None
+            out.append(counts)
 
     def _say(self, delta: Delta, out: list[Delta]) -> None:
         if self._calls.busy:
             self._calls.text(delta)
         else:
             out.append(delta)
+
+
+class _Whole:
+    """A block that is given whole, on its way. Sizes in bytes."""
+
+    __slots__ = ("block", "input", "input_size", "size")
+
+    def __init__(self, block: dict[str, Any]) -> None:
+        self.block = block
+        self.input: list[str] = []  # its pieces
+        self.input_size = 0
+        self.size = PIECE + len(dumps(block))
 
 
 def _parsed(payload: bytes) -> Any:
@@ -195,6 +264,13 @@ def _told_as_events(message: Any) -> Iterator[dict[str, Any]]:
         yield {"type": "content_block_start", "index": index, "content_block": block}
         yield {"type": "content_block_stop", "index": index}
     yield {"type": "message_delta", "delta": message, "usage": message.get("usage")}
+
+
+def _shallow(value: Any) -> Any:
+    """What goes to the client as it is, if it can be written."""
+    if not is_shallow(value):
+        raise BadUpstream("the engine sent a block that is nested too deeply")
+    return value
 
 
 def _words(value: Any) -> str:

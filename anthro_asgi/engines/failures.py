@@ -2,7 +2,7 @@
 
 Engines agree on no shape: `{"error": {…}}`, `{"error": "…"}`, flat `{"object": "error", …}`, `{"detail": …}`, bare
 text. What they say about the client's request (4xx) reaches the client, without their stack and the paths of their
-files; the rest is for the log, and hangs on the error as a note (PEP 678) for whoever has one.
+files; the rest may quote a prompt or an address: it hangs on the error as a note (PEP 678), which only `check` shows.
 """
 
 import re
@@ -16,7 +16,8 @@ from ..wire.lenient import loads
 from .overflow import overflow
 
 _LONGEST: Final = 600  # characters of an engine's own words that a client gets to see
-_STACK: Final = re.compile(r'(?:^|\n)\s*(?:File "|Traceback |at )')
+_READ: Final = 8192  # characters of them that are looked at
+_STACK: Final = re.compile(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
 _PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
 _MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 # llama.cpp answers 500 to an image, audio or video that its model cannot read, which is the client's mistake.
@@ -30,6 +31,7 @@ _NO_SUCH_MODEL: Final = re.compile(
 def failure(status: int, retry_after: str | None, body: bytes) -> errors.ApiError:
     """The error for an answer with this status; the engine's own words where they are about the client's request."""
     message, code = _read(body)
+    message = message[:_READ]
     if status in (400, 413, 422, 500):
         too_long = overflow(message, code)
         if too_long is not None:
@@ -41,7 +43,7 @@ def failure(status: int, retry_after: str | None, body: bytes) -> errors.ApiErro
         status = 404
     make = _BY_STATUS.get(status)
     if make is None:
-        make = _rejected if 400 <= status < 500 else _failed if status >= 500 else _nonsense
+        make = next(make for lowest, make in _BY_RANGE if status >= lowest)
     words = _trimmed(message)
     error = make(words or f"the engine answered with status {status}", retry_after)
     if words and error.message != words:
@@ -78,7 +80,10 @@ def _read(body: bytes) -> tuple[str, str]:
 def _words(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None else orjson.dumps(value).decode()
+    try:
+        return "" if value is None else orjson.dumps(value).decode()
+    except TypeError:  # more levels than it writes
+        return ""
 
 
 def _trimmed(message: str) -> str:
@@ -99,6 +104,10 @@ def _failed(_: str, __: str | None) -> errors.ApiError:
 
 def _nonsense(message: str, _: str | None) -> errors.ApiError:
     return errors.BadUpstream("the engine gave an answer that is none")
+
+
+def _redirected(message: str, _: str | None) -> errors.ApiError:
+    return errors.BadUpstream("the engine redirects, which is not followed here")
 
 
 def _too_large(message: str, _: str | None) -> errors.ApiError:
@@ -129,7 +138,12 @@ def _too_slow(_: str, __: str | None) -> errors.ApiError:
     return errors.UpstreamTimeout("the engine took too long")
 
 
-_BY_STATUS: Final[dict[int, Callable[[str, str | None], errors.ApiError]]] = {
+_Make = Callable[[str, str | None], errors.ApiError]
+_BY_RANGE: Final[tuple[tuple[int, _Make], ...]] = (
+    *((600, _nonsense), (500, _failed), (400, _rejected), (300, _redirected)),
+    (0, _nonsense),
+)
+_BY_STATUS: Final[dict[int, _Make]] = {
     401: _our_credential,
     403: _our_credential,
     404: _unknown_model,

@@ -17,6 +17,7 @@ and have the same keys. A new shape is parsed once and remembered, for all strea
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -26,6 +27,7 @@ _STRING: Final = rb'[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")'
 _PLACES: Final = {key: re.compile(b'"%b"' % key.encode() + _STRING, re.DOTALL) for key in (*_KEYS, "arguments")}
 _COUNTS: Final = re.compile(rb'"usage"[ \t]*:[ \t]*(?=\{)')
 _LONGEST_COUNTS: Final = 512  # bytes
+_MOST_PLACES: Final = 8  # that a text may be in; each costs parsing the chunk
 _MARK: Final = "\x00 another text \x00"
 _MARKED: Final = orjson.dumps(_MARK)
 
@@ -82,7 +84,7 @@ def learn(payload: bytes, chunk: dict[str, Any]) -> Frame | None:
     if found is None or b"\n" in payload:
         return None
     delta, place, key = found
-    for match in _PLACES[key].finditer(payload):
+    for match in islice(_PLACES[key].finditer(payload), _MOST_PLACES):
         begin, end = match.span(1)
         after, counts = _cut(payload[end:])
         if _proves(payload[:begin], after, counts, chunk, found):
@@ -134,14 +136,21 @@ def _proves(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], m
         return False
     found[1][key] = mine[1][key]
     if not counts:
-        return bool(other == chunk)
+        return _same(other, chunk)
     if other.get("usage", 0) is not None:
         return False
     try:
         other["usage"] = counted(counts)["usage"]
     except (orjson.JSONDecodeError, LookupError):
         return False
-    return bool(other == chunk) and list(counted(counts)) == ["usage"]
+    return _same(other, chunk) and list(counted(counts)) == ["usage"]
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except RecursionError:  # they have more levels than Python walks
+        return False
 
 
 def _shapes_of(numberless: bytes) -> set[bytes]:

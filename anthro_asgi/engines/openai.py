@@ -9,20 +9,19 @@ fits, without a field it does not like (see `amends`), or in another dialect, if
 
 import asyncio
 import logging
-import re
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final
 
-from ..upstream.errors import PoolExhausted, UpstreamError
+from ..upstream.errors import PoolExhausted, TooLarge, UpstreamError
 from ..upstream.origin import Origin
 from ..upstream.pool import Deadlines, Exchange, Pool
-from ..upstream.sse import EventTooLarge
+from ..upstream.request import Fields
 from ..wire.deltas import Batch, Delta, each
 from ..wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
+from ..wire.limits import LIMITS, Limits
 from ..wire.request import MessagesRequest
 from ..wire.turns import in_turns
 from . import ModelInfo
@@ -35,22 +34,20 @@ from .counting import Counter
 from .dialects import DIALECTS, Dialect
 from .failures import failure
 from .gather import PAUSE, Gather
-from .inquiry import Answer, ask, discreet, is_whole, lost, refuse
+from .inquiry import Answer, is_whole, kind_of, read_whole, refuse
 from .names import restored
+from .remote import TAIL, Remote, new_call_id
 from .splice import Splice
 from .think import Tags, tags_of
-from .who import AWAY, Who
+from .who import Who
 
-_LONGEST_ANSWER: Final = 16 * 1024 * 1024  # bytes of an answer that should have been a stream
-_TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
 _SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
 _TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field unwelcome
-_KEY: Final = re.compile("[!-~]+")
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
 _log = logging.getLogger(__name__)
 
 
-class OpenAIEngine:
+class OpenAIEngine(Remote):
     """The engine at `origin`. `key` is sent as a bearer token. `dialect` names one of DIALECTS; None is to detect it.
 
     `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
@@ -66,19 +63,14 @@ class OpenAIEngine:
         key: str | None = None,
         deadlines: Deadlines | None = None,
         limit: int = 1024,
+        limits: Limits = LIMITS,
         dialect: str | None = None,
         late_system: bool | None = None,
         think_tags: Tags = "off",
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect {dialect!r}: known are {', '.join(DIALECTS)}")
-        if key is not None and not _KEY.fullmatch(key):
-            raise ValueError("the upstream key is empty or has characters that a header cannot carry")
-        self._origin = origin
-        self._key = key
-        self._pool = Pool(origin, limit=limit, deadlines=deadlines or Deadlines())
-        self._headers = [(b"authorization", b"Bearer " + key.encode())] if key is not None else []
-        self._stream_headers = [*_STREAM_HEADERS, *self._headers]
+        super().__init__(origin, key=key, deadlines=deadlines, limit=limit, limits=limits)
         self._target = origin.target("/chat/completions")
         self._late_system = late_system
         self._think_tags = think_tags
@@ -92,6 +84,9 @@ class OpenAIEngine:
         dialect = self._who.dialect
         return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
 
+    def _signed(self, key: bytes | None) -> Fields:
+        return () if key is None else ((b"authorization", b"Bearer " + key),)
+
     # life
 
     async def start(self) -> None:
@@ -104,18 +99,11 @@ class OpenAIEngine:
     async def stop(self) -> None:
         await self._who.close()
         await self._catalogue.close()
-        await self._pool.aclose()
+        await super().stop()
 
     async def detect(self) -> Dialect:
         """The dialect: as chosen, or by what the engine says. Raises ApiError when the engine is not reachable."""
         return await self._who.detect()
-
-    async def ready(self) -> bool:
-        """Whether the engine answers, and not that it is away, as while it loads its model."""
-        try:
-            return (await self._list_models()).status not in AWAY
-        except ApiError:
-            return False
 
     # what it has
 
@@ -129,18 +117,18 @@ class OpenAIEngine:
         try:
             return await self._counter.count(await self._body(request, dialect), dialect)
         except ApiError as exc:
-            raise discreet(exc, self._key) from exc.__cause__
+            raise self._discreet(exc) from exc.__cause__
 
     async def _listed(self) -> list[ModelInfo]:
         answer = await self._list_models()
         if answer.status != 200:
-            raise discreet(failure(answer.status, None, answer.body), self._key)
+            raise self._discreet(failure(answer.status, None, answer.body))
         return listed(answer.json())
 
-    async def _list_models(self) -> Answer:
+    async def _list_models(self, pool: Pool | None = None) -> Answer:
         """Ask for the list, and learn from it."""
         self._asked_at = asyncio.get_running_loop().time()
-        answer = await self._ask(self._origin.target("/models"))
+        answer = await super()._list_models(pool)
         before = self._who.dialect
         self._who.note(answer)
         if self._who.dialect is not before:
@@ -150,15 +138,9 @@ class OpenAIEngine:
                 self._catalogue.note(listed(answer.json()))
         return answer
 
-    async def _ask(self, target: str, body: dict[str, Any] | None = None) -> Answer:
-        try:
-            encoded = None if body is None else await in_turns(encode_in_steps(body), perf_counter)
-            return await ask(self._pool, target, self._headers, encoded)
-        except (UpstreamError, TimeoutError) as exc:
-            raise self._lost(exc) from exc
-
     async def _beside(self, path: str, body: dict[str, Any] | None = None) -> Answer:
-        return await self._ask(self._origin.target(path, api=False), body)
+        encoded = None if body is None else await in_turns(encode_in_steps(body), perf_counter)
+        return await self._ask(self._origin.target(path, api=False), encoded)
 
     # one answer
 
@@ -169,13 +151,14 @@ class OpenAIEngine:
         del request  # it is let go of with `asked`
         for left in reversed(range(_TRIES)):
             reader = self._reader(asked.request, self._who.dialect or dialect)
+            exchange = await self._exchange(asked)
             begun = False
             gather = Gather(asyncio.get_running_loop().time)
             try:
-                async with await self._exchange(asked) as response:
+                async with exchange as response:
                     await refuse(response)
                     if is_whole(response):
-                        yield reader.whole(await response.read_all(_LONGEST_ANSWER))
+                        yield reader.whole(await read_whole(response, self._limits))
                     else:
                         while data := await response.read():
                             said = reader.read(data)
@@ -192,15 +175,15 @@ class OpenAIEngine:
                         yield await _tail(response, reader)
                     response.done()
             except ApiError as exc:
-                asked = await self._again(asked, exc, may=bool(left) and not begun)
+                asked = await self._again(asked, exc, exchange.status, may=bool(left) and not begun)
                 continue
-            except (EventTooLarge, UpstreamError) as exc:
+            except UpstreamError as exc:
                 if not reader.finished:
                     raise self._lost(exc) from exc
+            finally:
+                self._report(reader.repairs)
             break
-        if not reader.finished:
-            self._forget()
-        yield reader.end()
+        yield self._ended(reader)
 
     async def _known(self) -> Dialect:
         """The engine's dialect; what else is known of it is learned anew if it is old. Raises ApiError."""
@@ -226,19 +209,26 @@ class OpenAIEngine:
 
     async def _exchange(self, asked: Asked) -> Exchange:
         """To be made by entering it. Raises InvalidRequest."""
-        return self._pool.exchange("POST", self._target, self._stream_headers, await asked.encoded())
+        headers = (*_STREAM_HEADERS, *self._headers, *asked.request.trace)
+        return self._pool.exchange("POST", self._target, headers, await asked.encoded())
 
     def _reader(self, request: MessagesRequest, dialect: Dialect) -> Splice:
         """Who reads the answer to that body."""
         names = restored(tool_names(request, dialect))
         tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
-        return Splice(ChatReader(request.stop_sequences, _new_call_id, called(request), names=names, tags=tags))
+        reader = ChatReader(
+            request.stop_sequences, new_call_id, called(request), names=names, tags=tags, limits=self._limits
+        )
+        return Splice(reader, self._limits.max_event)
 
-    async def _again(self, asked: Asked, error: ApiError, *, may: bool) -> Asked:
-        """What to ask instead of what failed with `error`. Raises that where there is nothing, or it `may` not be."""
+    async def _again(self, asked: Asked, error: ApiError, status: int, *, may: bool) -> Asked:
+        """What to ask instead of what failed with `error`, behind an answer's `status`. Raises that where there is
+        nothing, or it `may` not be.
+        """
+        self.observe("upstream_error", kind_of(error, status))
         instead = await self._instead(asked.request, asked.body, error) if may else None
         if instead is None:
-            raise discreet(error, self._key) from error.__cause__
+            raise self._discreet(error) from error.__cause__
         return Asked(asked.request, instead)
 
     async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
@@ -276,22 +266,30 @@ class OpenAIEngine:
         """Seconds since the engine was last asked who it is."""
         return asyncio.get_running_loop().time() - self._asked_at
 
-    def _lost(self, exc: UpstreamError | EventTooLarge | TimeoutError) -> ApiError:
-        if not isinstance(exc, PoolExhausted):
+    def _ended(self, reader: Splice) -> list[Delta]:
+        """What is left at last. Raises ApiError."""
+        if not reader.finished:
             self._forget()
-        return lost(exc)
+        try:
+            return reader.end()
+        except ApiError as exc:
+            self.observe("upstream_error", kind_of(exc))
+            raise self._discreet(exc) from exc.__cause__
+        finally:
+            self._report(reader.repairs)
+
+    def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
+        if not isinstance(exc, (PoolExhausted, TooLarge)):
+            self._forget()
+        return super()._lost(exc)
 
 
 async def _tail(response: Exchange, reader: Splice) -> list[Delta]:
     """What follows the finish, or the last event of a body that ended: a usage, as a rule, and `[DONE]`."""
     out: list[Delta] = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(_TAIL):
+        async with asyncio.timeout(TAIL):
             while not reader.done and (data := await response.read()):
                 said = reader.read(data)
                 out += each(said)
     return out + reader.rest()
-
-
-def _new_call_id() -> str:
-    return f"toolu_{secrets.token_urlsafe(18)}"

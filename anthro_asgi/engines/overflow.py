@@ -9,9 +9,17 @@ from typing import Final
 
 from ..wire.errors import ContextTooLong
 
+
+def _worded(pattern: str) -> re.Pattern[str]:
+    """`pattern` compiled so that looking for it takes no longer than the text is long, whatever a client had repeated
+    in it: a number is of so many digits that it is one, and one that belongs to another is not far from it.
+    """
+    return re.compile(pattern.replace(r"\d+", r"\d{1,18}").replace(".*?", ".{0,400}?"), re.DOTALL)
+
+
 # Engines agree on nothing but that there are two numbers; `more` are further tokens of the prompt.
 _NUMBERS: Final = tuple(
-    re.compile(pattern, re.DOTALL)
+    _worded(pattern)
     for pattern in (
         # llama.cpp
         r"request \((?P<tokens>\d+) tokens\) exceeds the available context size \((?P<maximum>\d+) tokens\)",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from ..wire.deltas import Delta
 from ..wire.errors import ApiError, BadUpstream
+from ..wire.mends import Repairs
 
 
 class Reader:
@@ -11,12 +12,14 @@ class Reader:
 
     An error behind words waits for the next call, so that the words are given first whether they came in one read or
     two. A subclass has `_read`, which appends what payloads say and raises ApiError, and `_rest`, what is then left.
+    `repairs` counts what was mended.
     """
 
-    __slots__ = ("_failed",)
+    __slots__ = ("_failed", "repairs")
 
-    def __init__(self) -> None:
+    def __init__(self, repairs: Repairs) -> None:
         self._failed: ApiError | None = None  # and not yet raised
+        self.repairs = repairs
 
     @property
     def failed(self) -> ApiError | None:

@@ -19,6 +19,8 @@ import orjson
 
 from ..upstream.sse import SSEParser
 from ..wire.deltas import Batch, Delta, Texts
+from ..wire.limits import LIMITS
+from ..wire.mends import Repairs
 from .chunks import ChatReader
 from .frames import SHAPE, Frame, counted, learn
 
@@ -31,7 +33,10 @@ loads = orjson.loads
 
 
 class Splice:
-    """Reads one body, chunk by chunk, for `reader`. Raises what that raises, and EventTooLarge."""
+    """Reads one body, chunk by chunk, for `reader`. Raises what that raises, and EventTooLarge.
+
+    `max_event` in bytes, as the parser of events has it: where it might be passed, that is asked.
+    """
 
     __slots__ = (
         "_after",
@@ -41,6 +46,7 @@ class Splice:
         "_frame",
         "_longest",
         "_make",
+        "_max_event",
         "_plain",
         "_reader",
         "_shapes",
@@ -48,9 +54,10 @@ class Splice:
         "_sse",
     )
 
-    def __init__(self, reader: ChatReader) -> None:
+    def __init__(self, reader: ChatReader, max_event: int = LIMITS.max_event) -> None:
         self._reader = reader
-        self._sse = SSEParser()
+        self._max_event = max_event
+        self._sse = SSEParser(max_event)
         self._credit = _CREDIT
         self._spliced = 0  # chunks since the reader was last told of them
         self._counts = b""  # the newest of these
@@ -65,7 +72,7 @@ class Splice:
             return
         self._before, self._after, self._shapes = frame.before, frame.after, frame.shapes
         # where there is a second event there is this much more at the least; a text may be as long, which is no harm
-        self._longest = 2 * len(frame.after) + len(frame.before)
+        self._longest = min(2 * len(frame.after) + len(frame.before), self._max_event - len(frame.before))
         self._make = self._reader.going_on(frame.delta, frame.key)
         self._plain = self._make is str
 
@@ -113,6 +120,10 @@ class Splice:
     def done(self) -> bool:
         return self._reader.done
 
+    @property
+    def repairs(self) -> Repairs:
+        return self._reader.repairs
+
     def rest(self) -> list[Delta]:
         """What a last event that was not ended says, when the body is over. Raises as `read`."""
         self._settle()
@@ -130,19 +141,23 @@ class Splice:
     # the same, when it is not one event of the frame
 
     def _read_on(self, data: bytes) -> list[Delta]:
+        if len(data) > self._max_event:
+            out: list[Delta] = []
+            self._parse(data, out)
+            return out
         if self._plain and data.endswith(_BLANK):
             events = data.split(self._before)
             texts = None if events.pop(0) else self._texts(events)
             if texts is not None:
                 self._spliced += len(texts)
                 return texts  # type: ignore[return-value]  # a list of texts is one of deltas, as long as it is not added to
-        out: list[Delta] = []
+        out = []
         if self._frame is not None and not self._sse.between:
             head, blank, data = data.partition(_BLANK)
             self._parse(head + blank, out)
         if self._before is not _NEVER and self._reader.failed is None:
             data = self._splice(data, out)
-        if data:
+        if data and not (out and self._reader.failed):  # which comes behind what was said before it
             self._parse(data, out)
         return out
 
@@ -209,7 +224,7 @@ class Splice:
     def _say(self, text: str) -> list[Delta]:
         """What a chunk says that has this text in the frame's place."""
         frame = self._frame
-        assert frame is not None  # noqa: S101
+        assert frame is not None  # noqa: S101 - for the type checker
         self._credit = _CREDIT
         frame.place[frame.key] = text
         return self._reader.say(frame.delta)
@@ -220,7 +235,8 @@ class Splice:
         payloads = self._sse.feed(data)
         self._reader.feed(payloads, out)
         frame = self._learn(payloads[-1]) if payloads and self._credit else None
-        self._adopt(None if self._reader.failed is not None else frame or self._frame)
+        ended = self._reader.failed is not None or self._reader.finished or self._reader.done
+        self._adopt(None if ended else frame or self._frame)
 
     def _learn(self, payload: bytes) -> Frame | None:
         read, chunk = self._reader.last

@@ -5,8 +5,9 @@ opened it themselves at the end of the prompt (`opened`): then all is thinking u
 once more is passed over. White space around the tags belongs to them and is left out.
 
 A tag may come in any number of pieces. What may still become one is held back, so that no part of a tag ever shows;
-what does not become one is given back. The states are: LEADING (white space, or the beginning of a tag), THINKING,
-TRAILING (white space behind the block) and TEXT, in which everything passes.
+what does not become one is given back, and so is more white space than anybody puts around a tag. The states are:
+LEADING (white space, or the beginning of a tag), THINKING, TRAILING (white space behind the block) and TEXT, in which
+everything passes.
 """
 
 from enum import Enum, auto
@@ -19,6 +20,7 @@ Tags = Literal["off", "tags", "open"]
 
 _OPEN: Final = "<think>"
 _CLOSE: Final = "</think>"
+_LONGEST: Final = 4096  # characters of white space that may belong to a tag
 
 
 class _State(Enum):
@@ -93,7 +95,7 @@ class ThinkTags:
         if word.startswith(_OPEN):
             self._state = _State.THINKING
             return word[len(_OPEN) :]
-        if _OPEN.startswith(word):  # also when there is no word yet
+        if _OPEN.startswith(word) and len(text) <= _LONGEST:  # also when there is no word yet
             self._held = text
             return None
         self._state = _State.THINKING if self._opened else _State.TEXT
@@ -111,7 +113,9 @@ def _before(text: str, tag: str) -> str:
     start = text.find("<", max(0, len(text) - len(tag) + 1))
     while start >= 0 and not tag.startswith(text[start:]):
         start = text.find("<", start + 1)
-    return (text if start < 0 else text[:start]).rstrip()
+    whole = text if start < 0 else text[:start]
+    before = whole.rstrip()
+    return before if len(whole) - len(before) <= _LONGEST else whole
 
 
 def tags_of(kind: Tags, *, switched_off: bool) -> ThinkTags | None:

@@ -11,6 +11,7 @@ from typing import Final
 from ..wire.errors import ApiError
 from .dialects import PLAIN, PROBES, Dialect, recognise
 from .inquiry import Answer
+from .shared import Shared
 
 AWAY: Final = frozenset({429, 502, 503, 504, 529})  # says nothing of who it is, nor that it will be so in a second
 _PROBING: Final = 5.0  # seconds for all the addresses that only one of the engines has
@@ -31,7 +32,7 @@ class Who:
         self._list_models = list_models
         self._probe = probe
         self._by_list = False
-        self._detecting: asyncio.Task[Dialect] | None = None
+        self._detecting = Shared(self._detect)
 
     async def detect(self) -> Dialect:
         """Ask. Those who do so at one time share the answer. Raises ApiError when the engine is not reachable.
@@ -40,12 +41,7 @@ class Who:
         """
         if self.chosen is not None:
             return self.chosen
-        if self._detecting is None:
-            self._detecting = asyncio.get_running_loop().create_task(self._detect())
-            self._detecting.add_done_callback(self._settle)
-        task = self._detecting
-        await asyncio.wait({task})
-        return await task
+        return await self._detecting.answer()
 
     async def _detect(self) -> Dialect:
         answer = await self._list_models()
@@ -54,11 +50,6 @@ class Who:
         if self.dialect is None:  # and the list, which was noted when it came, did not tell
             self.dialect = await self._by_probes() or PLAIN
         return self.dialect
-
-    def _settle(self, task: "asyncio.Task[Dialect]") -> None:
-        self._detecting = None
-        if not task.cancelled():
-            task.exception()  # told to those who wait; nobody else misses it
 
     async def _by_probes(self) -> Dialect | None:
         try:
@@ -89,7 +80,4 @@ class Who:
 
     async def close(self) -> None:
         """Ask no more."""
-        task = self._detecting
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        await self._detecting.close()

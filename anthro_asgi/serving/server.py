@@ -1,75 +1,196 @@
-"""The process that serves: uvicorn, told what this service needs of it, and made to start and stop in good order."""
+"""One process that serves: uvicorn, told what this service needs of it, and made to start and stop in good order.
+
+start ─► listening ─► a signal ─► not ready, but serving ─► nobody new ─► what is open comes to its end ─► stop
+                         │         (for the drain delay)                  (for the drain timeout, then it is told)
+                         └─ a second SIGINT: all that at once
+"""
 
 import asyncio
 import gc
 import logging
 import signal
-import socket
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from importlib.util import find_spec
-from types import FrameType
 from typing import Any, Final
 
 from uvicorn import Config, Server
 
-from ..options import Refused, Settings
-from .listen import address_of
+from ..options import ConfigError, Refused, Settings
+from .listen import Listener
+from .protocols import protocol_of
+from .reception import Reception
+from .tls import Certificate
 
-_BACKLOG: Final = 2048
 _KEEP_ALIVE: Final = 75  # seconds: longer than load balancers keep an idle connection (60), so that they hang up first
+_TICK: Final = 1.0  # seconds between renewals of the date that answers bear
+_LOOK: Final = 0.02  # seconds between looks at what is still open
+_HURRY: Final = 2.0  # seconds for the errors that end answers to reach their clients
+_log = logging.getLogger(__name__)
 
 
-def serve(app: Any, sockets: list[socket.socket], settings: Settings) -> int:
-    """Serve `app` on `sockets` until a signal; the exit status. Raises Refused when it cannot start."""
-    scheme = "http" if settings.tls_cert is None else "https"
-    server = AnnouncedServer(_uvicorn_config(app, settings), [address_of(sock, scheme) for sock in sockets])
-    _run(server.serve(sockets))
-    return 130 if server.force_exit else 0
+class Process(Server):
+    """Serves `app`. `reload` renews what else the app has from files, on SIGHUP, and raises ConfigError."""
 
+    def __init__(
+        self, app: Any, settings: Settings, certificate: Certificate | None, reload: Callable[[], object]
+    ) -> None:
+        super().__init__(_uvicorn_config(app, protocol_of(settings)))
+        self._app = app
+        self._settings = settings
+        self._certificate = certificate
+        self._reload = reload
+        self._stop = asyncio.Event()
+        self._loop_factory = _loop_factory()  # imported here, before a fork, it is in memory once
 
-class AnnouncedServer(Server):
-    """A uvicorn server that says when it listens and, unlike uvicorn, does not die of the signal that stopped it."""
+    def serve_at(
+        self, listeners: Sequence[Listener], announce: Callable[[], object], lifeline: int | None = None
+    ) -> int:
+        """Serve until a signal; the exit status. Raises Refused when it cannot start.
 
-    def __init__(self, config: Config, addresses: Sequence[str]) -> None:
-        super().__init__(config)
-        self._addresses = addresses
+        `announce` is called once it listens. The end of the file `lifeline` is as good as a SIGTERM.
+        """
+        self._announce = announce
+        logging.getLogger("uvicorn.error").addFilter(_is_news)
+        with asyncio.Runner(loop_factory=self._loop_factory) as runner, suppress(asyncio.CancelledError):
+            runner.run(self._live(listeners, lifeline))
+        return 130 if self.force_exit else 0
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+    async def _live(self, listeners: Sequence[Listener], lifeline: int | None) -> None:
+        how: dict[str, Any] = {}
+        if self._certificate is not None:
+            how = {"ssl": self._certificate.context, "ssl_handshake_timeout": self._settings.receive_deadline}
+        self._reception = Reception(listeners, self._connection, how)
+        if lifeline is not None:
+            asyncio.get_running_loop().add_reader(lifeline, self._orphaned, lifeline)
         try:
-            await super().startup(sockets)
-        except SystemExit as exc:
-            raise Refused("the engine did not start; the log says why") from exc
-        except OSError as exc:  # two may bind one port, and only one may then listen
-            raise Refused(f"cannot listen on {self._addresses[0]}: {exc.strerror}") from exc
+            await self.serve()
+        except asyncio.CancelledError:
+            self._reception.close_now()
+            await self._cut_off()
+            raise
+        finally:
+            self._reception.close_now()
+
+    def _connection(self) -> asyncio.Protocol:
+        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    # it starts
+
+    async def startup(self, sockets: Any = None) -> None:
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise Refused("the engine did not start; the log says why")
+        self._reception.open()
+        self.started = True
+        self._announce()
         gc.collect()
         gc.freeze()  # what is there now stays: no collection, each of which holds the loop, need ever walk it again
-        for address in self._addresses:
-            print("listening on", address, flush=True)
+
+    # it is told something
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
         cancel = asyncio.current_task().cancel  # type: ignore[union-attr]  # a coroutine runs in a task
-        hurry = partial(asyncio.get_running_loop().call_soon_threadsafe, cancel)
         # Never restored: a signal that comes while the process is ending must not end it differently.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, partial(self.stop, hurry))
+            signal.signal(number, lambda number, _: self._told_to_end(loop, cancel, number))
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self.renew))
         yield
 
-    def stop(self, hurry: Callable[[], object], number: int, _: FrameType | None) -> None:
+    def _told_to_end(self, loop: asyncio.AbstractEventLoop, cancel: Callable[[], object], number: int) -> None:
         """The first signal lets open answers end; a second SIGINT does not. Nothing is open before the start."""
         self.force_exit = self.force_exit or (self.should_exit and number == signal.SIGINT)
         self.should_exit = True
-        if self.force_exit or not self.started:
-            with suppress(RuntimeError):  # the loop is closed already
-                hurry()
+        self._app.draining = True
+        with suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(cancel if self.force_exit or not self.started else self._stop.set)
+
+    def _orphaned(self, lifeline: int) -> None:
+        asyncio.get_running_loop().remove_reader(lifeline)
+        signal.raise_signal(signal.SIGTERM)
+
+    def renew(self) -> bool:
+        """Take what the files hold now: keys, certificate. Where that cannot be, the log says why."""
+        try:
+            self._reload()
+            if self._certificate is not None:
+                self._certificate.reload()
+        except ConfigError as exc:
+            _log.error("not reloaded: %s", " ".join(str(exc).split()))
+            return False
+        _log.info("reloaded")
+        return True
+
+    # it serves
+
+    async def main_loop(self) -> None:
+        await self._tick(self._stop, None)
+
+    async def _tick(self, until: asyncio.Event, longest: float | None) -> None:
+        """Do what is due every second until the event, and for at most so many seconds."""
+        loop = asyncio.get_running_loop()
+        end = None if longest is None else loop.time() + longest
+        while end is None or loop.time() < end:
+            await self.on_tick(0)
+            self._reception.look_after()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK if end is None else min(_TICK, end - loop.time())):
+                    await until.wait()
+                    return
+
+    # it stops
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        await self._tick(asyncio.Event(), self._settings.drain_delay)
+        await self._reception.close()
+        for connection in self._connections():
+            connection.shutdown()
+        if self.server_state.connections:
+            _log.info("stopping once %s connections have ended", len(self.server_state.connections))
+        if not await self._until(self._is_idle, self._settings.drain_timeout):
+            if self.server_state.tasks:
+                text = "timeout graceful shutdown exceeded: %s open answers end with an error"
+                _log.warning(text, len(self.server_state.tasks))
+            await self._cut_off()
+        await self.lifespan.shutdown()
+
+    async def _cut_off(self) -> None:
+        """End what is open: each answer with an error. Who does not take it is hung up on."""
+        tasks = list(self.server_state.tasks)
+        for connection in self._connections():
+            connection.shutdown()
+            connection.hurry()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_HURRY)
+        await self._until(self._is_idle, _HURRY)
+        for connection in self._connections():
+            connection.transport.abort()
+
+    def _connections(self) -> list[Any]:
+        """Those of our own class, whatever uvicorn thinks."""
+        return list(self.server_state.connections)
+
+    def _is_idle(self) -> bool:
+        return not (self.server_state.connections or self.server_state.tasks)
+
+    async def _until(self, condition: Callable[[], bool], longest: float) -> bool:
+        """Whether it came true in so many seconds."""
+        end = asyncio.get_running_loop().time() + longest
+        while not condition():
+            if asyncio.get_running_loop().time() >= end:
+                return False
+            await asyncio.sleep(_LOOK)
+        return True
 
 
-def _uvicorn_config(app: Any, settings: Settings) -> Config:
+def _uvicorn_config(app: Any, protocol: type[asyncio.Protocol]) -> Config:
     return Config(
         app,
-        http="httptools" if find_spec("httptools") else "h11",
+        http=protocol,
         ws="none",
         interface="asgi3",
         lifespan="on",
@@ -78,22 +199,13 @@ def _uvicorn_config(app: Any, settings: Settings) -> Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=settings.drain_timeout,  # type: ignore[arg-type]  # asyncio takes parts of a second
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
     )
 
 
-def _run(serving: Coroutine[Any, Any, None]) -> None:
-    def is_news(record: logging.LogRecord) -> bool:
-        # A task that the end of the service cancels is reported by uvicorn as if the application had failed.
-        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-    logging.getLogger("uvicorn.error").addFilter(is_news)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner, suppress(asyncio.CancelledError):
-        runner.run(serving)
+def _is_news(record: logging.LogRecord) -> bool:
+    """A task that the end of the service cancels is reported by uvicorn as if the application had failed."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _loop_factory() -> Callable[[], Any] | None:

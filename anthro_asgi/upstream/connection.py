@@ -25,9 +25,9 @@ without an owner (IDLE, DRAINING) tells `on_settled` when something becomes of i
 The body is gathered: a reader that was busy for ten chunks gets them as one, and a reader that waits, waits on one
 future which only ever says "look again". No exception travels in a future, so none can be left unretrieved.
 
-Deadlines are one number that the phases move, and one timer that looks at it when it goes off: for each read off the
-wire that is an addition, where a timer or a timeout context would cost as much as the read. There is no deadline in
-PAUSED: the silence is ours.
+Deadlines are one number that the phases move, one that stands from `begin` on, and one timer that looks at both when it
+goes off: for each read off the wire that is an addition, where a timer or a timeout context would cost as much as the
+read. In PAUSED only the one that stands counts: the silence is ours.
 
 A request body is written as the transport takes it. A server that refuses a body (413) and closes makes our next write
 fail, perhaps before its answer was read; so a connection that is lost before its answer is heard out.
@@ -37,12 +37,12 @@ To editors: the connection never half-closes, for engines take an EOF for a clie
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import cast
 
-from .errors import Broken, Phase, Stale, Timeout, UpstreamError
+from .deadlines import Deadlines
+from .errors import Broken, Phase, Stale, Timeout, TooLarge, UpstreamError
 from .keepalive import KeepAlive
 from .parsers import Headers, Parser, ParserFactory
 from .unread import unread
@@ -50,16 +50,6 @@ from .unsent import BURST, Unsent
 from .waiter import Waiter
 
 HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Seconds: to get a connection, until the first byte of an answer, and between its bytes."""
-
-    connect: float = 5.0
-    first_byte: float = 600.0
-    silence: float = 120.0
-
 
 State = Enum("State", "NEW IDLE ASKED HEAD STREAMING PAUSED DRAINING ENDED SPENT CLOSED")
 NEW, IDLE, ASKED, HEAD, STREAMING, PAUSED, DRAINING, ENDED, SPENT, CLOSED = State  # a global is the cheapest look-up
@@ -91,7 +81,8 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._waiter = Waiter(loop=self._loop)
         self._error: UpstreamError | None = None
-        self._deadline = inf
+        self._deadline = inf  # for what is waited for now
+        self._until = inf  # for the whole answer
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -110,6 +101,7 @@ class Connection(asyncio.Protocol):
         self.state = ASKED
         self.status = 0
         self._parser = self._parser_factory(self._take_head, self._chunks.append, self._take_end)
+        self._until = self._time() + self._deadlines.total
         self._expect(self._deadlines.first_byte)
         self._unsent = Unsent(body)
         self._transport.write(head + self._unsent.take())
@@ -223,7 +215,7 @@ class Connection(asyncio.Protocol):
             return self._took(before)
         self._deadline = self._time() + self._deadlines.silence  # as `_took`, once a token
         if self._buffered > HIGH_WATER:
-            self._pause()
+            self._fill()
         return self._waiter.wake()
 
     def eof_received(self) -> None:
@@ -244,7 +236,7 @@ class Connection(asyncio.Protocol):
         if state is STREAMING:
             self._deadline = self._time() + self._deadlines.silence
             if self._buffered > HIGH_WATER:
-                self._pause()
+                self._fill()
         elif before is DRAINING:
             self._forget()
             if state is not DRAINING:
@@ -263,7 +255,7 @@ class Connection(asyncio.Protocol):
         sent = not self._unsent and not self._transport.get_write_buffer_size()
         self.state = ENDED if reusable and sent else SPENT
         self._unsent.clear()
-        self._deadline = inf
+        self._deadline = self._until = inf
 
     def _take_surplus(self) -> None:
         # Whatever comes while nobody asked, bytes or EOF: this connection has no future.
@@ -271,6 +263,12 @@ class Connection(asyncio.Protocol):
             self.state = SPENT
         elif self.state is IDLE:
             self._fail(Broken(f"{self._peer}: bytes out of turn"))
+
+    def _fill(self) -> None:
+        if self._chunks:
+            self._pause()
+        else:  # chunk extensions or trailers, which nobody reads
+            self._fail(TooLarge(f"the framing of the response body passed {HIGH_WATER} bytes"))
 
     def _pause(self) -> None:
         self.state = PAUSED
@@ -291,7 +289,7 @@ class Connection(asyncio.Protocol):
         if self.state is ENDED or self.state is SPENT:
             self.state = SPENT
         else:
-            error = self._hung_up("connection lost")
+            error = self._hung_up("connection lost" if exc is None else f"connection lost: {exc}")
             error.__cause__ = exc
             self._fail(error)
 
@@ -320,7 +318,7 @@ class Connection(asyncio.Protocol):
         self._error = error
         self._parser = None
         self._unsent.clear()
-        self._deadline = inf
+        self._deadline = self._until = inf
         if self._timer is not None:
             self._timer.cancel()
         if before is not NEW:
@@ -330,20 +328,21 @@ class Connection(asyncio.Protocol):
     # ---- deadlines
 
     def _expect(self, seconds: float) -> None:
-        self._deadline = deadline = self._time() + seconds
-        if self._timer is not None and self._timer.when() > deadline:
+        self._deadline = self._time() + seconds
+        due = min(self._deadline, self._until)
+        if self._timer is not None and self._timer.when() > due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._tick)
+            self._timer = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        if self._deadline == inf:
+        due = min(self._deadline, self._until)
+        if due == inf:
             return
-        if self._time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._tick)
+        if self._time() < due:
+            self._timer = self._loop.call_at(due, self._tick)
             return
-        phase: Phase = "first byte" if self.state is ASKED else "silence"
-        limit = self._deadlines.first_byte if self.state is ASKED else self._deadlines.silence
-        self._fail(Timeout(phase, self._peer, limit))
+        phase: Phase = "total" if due == self._until else "first byte" if self.state is ASKED else "silence"
+        self._fail(Timeout(phase, self._peer, getattr(self._deadlines, phase.replace(" ", "_"))))

@@ -18,7 +18,7 @@ async def dial(origin: Origin, connection: Connection) -> None:
         else:
             await _dial_tcp(origin, connection)
     except (OSError, UnicodeError) as exc:  # ssl.SSLError is an OSError; a label too long for DNS is a UnicodeError
-        raise ConnectFailed(f"{origin}: {exc}") from exc
+        raise ConnectFailed(f"{origin}: {str(exc) or type(exc).__name__}") from exc
 
 
 async def _dial_tcp(origin: Origin, connection: Connection) -> None:

@@ -3,8 +3,9 @@
     UpstreamError
     ├── ConnectFailed    nobody to talk to: refused, unknown host, no such socket, TLS handshake or certificate
     ├── Timeout          too slow; `phase` says in what
-    ├── Broken           the peer broke HTTP or the connection: reset, cut short, not HTTP, a head or body too large
-    │   └── Stale        a kept-alive connection was gone before the first byte: the pool asks again, once
+    ├── Broken           the peer broke HTTP or the connection: reset, cut short, not HTTP
+    │   ├── Stale        a kept-alive connection was gone before the first byte: the pool asks again, once
+    │   └── TooLarge     a head, a body or an event passed its bound
     └── PoolExhausted    every slot was busy for as long as one waits for a connection
 
 A caller's own mistake (CR or LF in a header, a method we do not speak) is a `ValueError` instead.
@@ -13,7 +14,7 @@ Messages are for the log: they may name the engine's address, never a header, so
 
 from typing import Literal
 
-Phase = Literal["connect", "first byte", "silence"]
+Phase = Literal["connect", "first byte", "silence", "total"]
 
 
 class UpstreamError(Exception):
@@ -25,10 +26,11 @@ class ConnectFailed(UpstreamError):
 
 
 class Timeout(UpstreamError):
-    """The peer let a deadline pass: to accept us, to begin its answer, or to go on with it."""
+    """The peer let a deadline pass: to accept us, to begin its answer, to go on with it, or to end it."""
 
     def __init__(self, phase: Phase, peer: str, seconds: float) -> None:
-        super().__init__(f"{peer}: {phase}: nothing for {seconds:g} s")
+        what = "not over after" if phase == "total" else "nothing for"
+        super().__init__(f"{peer}: {phase}: {what} {seconds:g} s")
         self.phase = phase
 
 
@@ -38,6 +40,10 @@ class Broken(UpstreamError):
 
 class Stale(Broken):
     """Closed by the peer on a connection that had served before, without a byte of this answer."""
+
+
+class TooLarge(Broken):
+    """The peer said more than one listens to."""
 
 
 class PoolExhausted(UpstreamError):

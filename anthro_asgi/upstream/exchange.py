@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from .connection import Connection
-from .errors import Broken, Stale
+from .errors import Stale, TooLarge
 from .parsers import Headers
 
 _FORGOTTEN: Final = 8  # pieces in a turn
@@ -92,13 +92,13 @@ class Exchange:
         return next((value for key, value in self.headers if key == name), None)
 
     async def read_all(self, limit: int) -> bytes:
-        """The rest of the body. Raises Broken when it passes `limit` bytes, and what `read` raises."""
+        """The rest of the body. Raises TooLarge when it passes `limit` bytes, and what `read` raises."""
         chunks: list[bytes] = []
         size = 0
         while chunk := await self.read():
             size += len(chunk)
             if size > limit:
-                raise Broken(f"the response body passed {limit} bytes")
+                raise TooLarge(f"the response body passed {limit} bytes")
             chunks.append(chunk)
         return b"".join(chunks)
 

@@ -26,13 +26,21 @@ class Origin:
     tls: Any = None  # not typed, for that would import ssl where nobody needs it
 
     @classmethod
-    def parse(cls, url: str, *, ca_file: str | None = None) -> "Origin":
+    def parse(
+        cls, url: str, *, ca_file: str | None = None, cert_file: str | None = None, cert_key_file: str | None = None
+    ) -> "Origin":
         """Read `http://host[:port][/path][/v1]`, the same with https, or `unix:/path.sock[/v1]`.
 
-        `ca_file` names a PEM file of authorities to trust beside the system's; only https reads it.
+        `ca_file` names a PEM file of authorities to trust beside the system's; only https reads it. `cert_file` is the
+        certificate (PEM, with its chain) that is shown to the engine, and `cert_key_file` its key, if that is not in
+        the same file; who gives them counts on them, so anything but https is then a mistake.
         Raises ValueError, one line that never repeats the URL: an operator may have put a key into it.
         """
         parts = _split(url)
+        if cert_key_file is not None and cert_file is None:
+            raise ValueError("client key: its certificate is missing")
+        if cert_file is not None and parts.scheme != "https":
+            raise ValueError("client certificate: only an https upstream is shown one")
         if parts.scheme == "unix":
             return cls._unix(parts)
         if parts.scheme not in _PORTS:
@@ -45,7 +53,7 @@ class Origin:
         base = _base(parts.path)
         if not _PATH.fullmatch(base):
             raise _refused("the path has characters that must be percent-encoded")
-        tls = _tls(ca_file) if parts.scheme == "https" else None
+        tls = _tls(ca_file, cert_file, cert_key_file) if parts.scheme == "https" else None
         return cls(parts.scheme, host=host, port=_port(parts), base=base, tls=tls)
 
     @classmethod
@@ -98,7 +106,7 @@ def _base(path: str) -> str:
     return path.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def _tls(ca_file: str | None) -> Any:
+def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> Any:
     import ssl
 
     context = ssl.create_default_context()
@@ -109,7 +117,32 @@ def _tls(ca_file: str | None) -> Any:
             context.load_verify_locations(cafile=ca_file)
         except OSError as exc:  # ssl.SSLError is one too
             raise ValueError(f"CA file {ca_file}: {exc.strerror or 'no certificate in it'}") from exc
+    if cert_file is not None:
+        _identify(context, cert_file, key_file)
     return context
+
+
+def _identify(context: Any, cert_file: str, key_file: str | None) -> None:
+    """Have it show a certificate. Raises ValueError, which says which of the two files is at fault, and never asks."""
+
+    def refuse() -> str:
+        raise ValueError(f"client key {key}: it is encrypted, and there is nobody to ask for its password")
+
+    key = key_file or cert_file
+    for kind, path, mark in (("certificate", cert_file, b"CERTIFICATE-----"), ("key", key, b"PRIVATE KEY-----")):
+        try:
+            with open(path, "rb") as file:
+                found = mark in file.read()
+        except OSError as exc:
+            raise ValueError(f"client {kind} {path}: {exc.strerror}") from exc
+        if not found:
+            raise ValueError(f"client {kind} {path}: there is none in it, as PEM")
+    try:
+        context.load_cert_chain(cert_file, key, password=refuse)
+    except OSError as exc:
+        if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"client key {key}: it is not that of {cert_file}") from exc
+        raise ValueError(f"client certificate {cert_file}: it or its key cannot be read") from exc
 
 
 def _refused(why: str) -> ValueError:

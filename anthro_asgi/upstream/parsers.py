@@ -6,8 +6,9 @@ A parser lives for one response. It is fed what comes off the wire and calls bac
     on_body(data)               any number of times, never with b""
     on_end(reusable)            once; whether another request may follow on this connection
 
-and raises Broken when the peer breaks HTTP; then, and after `on_end`, it is of no further use. Informational
-responses are skipped. Trailers are dropped. A head, with the informational ones before it, is at most 64 KiB.
+and raises Broken when the peer breaks HTTP, TooLarge where its head does not end; then, and after `on_end`, it is of no
+further use. Informational responses are skipped. Trailers are dropped. A head, with the informational ones before it,
+is at most 64 KiB.
 
 Both agree on every valid response and on where it ends; that is what tests compare. On broken ones they agree that
 they are broken wherever that matters: what frames a body is judged here and not by either library, because they
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 
 import h11
 
-from .errors import Broken
+from .errors import Broken, TooLarge
 
 httptools: Any
 try:
@@ -77,7 +78,7 @@ class H11Parser:
         self._connection.receive_data(data)
         self._run()
         if self._fed > MAX_HEAD:
-            raise Broken(f"the response head passed {MAX_HEAD} bytes")
+            raise TooLarge(f"the response head passed {MAX_HEAD} bytes")
 
     def eof(self) -> None:
         self._connection.receive_data(b"")
@@ -141,7 +142,7 @@ class HttptoolsParser:
         if self._phase == self._HEAD:
             self._fed += len(data)
             if self._fed > MAX_HEAD:
-                raise Broken(f"the response head passed {MAX_HEAD} bytes")
+                raise TooLarge(f"the response head passed {MAX_HEAD} bytes")
         elif self._phase == self._END:
             self._finish(self._keep and not surplus)
 
@@ -180,7 +181,7 @@ def _judged(status: int, version: bytes, headers: Headers) -> tuple[bool, bool]:
     if version not in (b"1.1", b"1.0") or status < 100 or status == 101:
         raise Broken("the answer is not HTTP/1, or switches to what was not asked for")
     if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
-        raise Broken(f"the response head passed {MAX_HEAD} bytes")
+        raise TooLarge(f"the response head passed {MAX_HEAD} bytes")
     fields = dict(headers)
     coding = fields.get(b"transfer-encoding")
     if coding is not None and (coding.lower() != b"chunked" or b"content-length" in fields):

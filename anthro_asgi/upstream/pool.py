@@ -21,7 +21,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from .connection import ENDED, IDLE, PAUSED, STREAMING, Connection, Deadlines
+from .connection import ENDED, IDLE, PAUSED, STREAMING, Connection
+from .deadlines import Deadlines
 from .dial import dial
 from .errors import ConnectFailed, PoolExhausted, Timeout
 from .exchange import Exchange
@@ -69,10 +70,18 @@ class Pool:
         self._closed = False
 
     def __repr__(self) -> str:
-        return (
-            f"<Pool {self.origin} idle={len(self._idle)} leased={len(self._leased)} connecting={self._connecting}"
-            f" draining={len(self._draining)} waiting={len(self._waiters)} limit={self.limit}>"
-        )
+        counts = " ".join(f"{place}={count}" for place, count in self.counts().items())
+        return f"<Pool {self.origin} {counts} limit={self.limit}>"
+
+    def counts(self) -> dict[str, int]:
+        """How many connections are in each of the four places, and how many exchanges wait in line."""
+        return {
+            "idle": len(self._idle),
+            "leased": len(self._leased),
+            "connecting": self._connecting,
+            "draining": len(self._draining),
+            "waiting": len(self._waiters),
+        }
 
     def exchange(self, method: str, target: str, headers: Fields = (), body: Body = b"") -> Exchange:
         """A request to be made by entering it. `target` is a path (`origin.target`).

@@ -18,12 +18,14 @@ that trickles in is only looked at when its LF is there. Whoever edits one way e
 against a slow, obvious parser.
 """
 
+from .errors import TooLarge
+
 _BOM = b"\xef\xbb\xbf"
 _SPACE = 32  # a line that ends in this or less may end in CR or hold no data
 _SLACK = len(_BOM) + 1  # bytes of an unfinished line that may turn out to be no part of the event: a BOM, a CR
 
 
-class EventTooLarge(ValueError):
+class EventTooLarge(TooLarge):
     """One event passed the bound. The parser is of no further use."""
 
 

@@ -7,10 +7,11 @@ as the parsed dict, for an engine to convert; unknown keys in it (`cache_control
 import re
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from .faults import Fault, may, need, one_of, shallow
+from .rules import RULES, Rules
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})
@@ -155,13 +156,13 @@ def check_mcp_result(block: dict[str, Any]) -> None:
         check_server_result(block)
 
 
-def _shallow_too(check: Check, key: str) -> Check:
+def _shallow_too(check: Check, key: str, most: int) -> Check:
     """`check`, where something in the request is deep: that may be the value at `key`, which is the client's own."""
 
     def checked(block: dict[str, Any]) -> None:
         check(block)
         if key in block:
-            shallow(block, key)
+            shallow(block, key, most)
 
     return checked
 
@@ -184,11 +185,11 @@ _CALLS: dict[str, Check] = dict.fromkeys(("tool_use", "server_tool_use", "mcp_to
 _RESULTS: dict[str, Check] = {**dict.fromkeys(SERVER_RESULTS, check_server_result), "mcp_tool_result": check_mcp_result}
 
 
-def _assistant(*, deep: bool) -> dict[str, Check]:
+def _assistant(most: int | None) -> dict[str, Check]:
     calls, results = _CALLS, _RESULTS
-    if deep:
-        calls = {kind: _shallow_too(check, "input") for kind, check in calls.items()}
-        results = {kind: _shallow_too(check, "content") for kind, check in results.items()}
+    if most is not None:
+        calls = {kind: _shallow_too(check, "input", most) for kind, check in calls.items()}
+        results = {kind: _shallow_too(check, "content", most) for kind, check in results.items()}
     return {
         "text": check_text,
         "tool_use": calls["tool_use"],
@@ -200,7 +201,7 @@ def _assistant(*, deep: bool) -> dict[str, Check]:
     }
 
 
-def _by_role(decode: Decode, *, urls: bool, deep: bool) -> Checks:
+def _by_role(decode: Decode, urls: bool, most: int | None) -> Checks:
     image: Check = partial(check_base64, IMAGE_TYPES, decode)
     if urls:
         image = partial(check_image_or_url, image)
@@ -219,19 +220,19 @@ def _by_role(decode: Decode, *, urls: bool, deep: bool) -> Checks:
         "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
         "container_upload": accept,
     }
-    return {"user": user, "assistant": _assistant(deep=deep), "system": _TEXT_ONLY}
+    return {"user": user, "assistant": _assistant(most), "system": _TEXT_ONLY}
 
 
-_BY_ROLE: Final = {
-    (urls, deep): _by_role(decode_base64, urls=urls, deep=deep) for urls in (False, True) for deep in (False, True)
-}
-BY_ROLE: Final = _BY_ROLE[False, False]
+_by_role_kept = lru_cache(maxsize=4)(partial(_by_role, decode_base64))  # a service has one set of rules
+BY_ROLE: Final = _by_role_kept(False, None)
 
 
-def by_role(*, urls: bool, deep: bool, decode: Decode = decode_base64) -> Checks:
+def by_role(rules: Rules = RULES, *, deep: bool, decode: Decode = decode_base64) -> Checks:
     """The checks of the blocks that a message of each role may hold.
 
-    `urls` says whether an image may be an address, `deep` whether anything in the request may be too deep. `decode` is
-    how base64 is checked.
+    `deep` says whether anything in the request may be too deep. `decode` is how base64 is checked.
     """
-    return _BY_ROLE[urls, deep] if decode is decode_base64 else _by_role(decode, urls=urls, deep=deep)
+    most = rules.max_depth if deep else None
+    if decode is decode_base64:
+        return _by_role_kept(rules.pass_image_urls, most)
+    return _by_role(decode, rules.pass_image_urls, most)

@@ -10,10 +10,10 @@ from binascii import a2b_base64
 from typing import Any, Final
 
 from .blocks import BY_ROLE, Checks, by_role, check_content, decode_base64
-from .faults import Fault, need, one_of
+from .faults import Fault, few, need, one_of
+from .rules import RULES, Rules
 from .turns import Steps
 
-MAX_MESSAGES: Final = 100_000
 _AT_ONCE: Final = 8  # messages
 _DECODED: Final = 512 * 1024  # characters of base64 that are decoded in a step; a multiple of 4
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
@@ -22,9 +22,9 @@ _BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]
 _PLACES: Final = {role: f"a message of role {role}" for role in BY_ROLE}
 
 
-def check_messages(raw: dict[str, Any], checks: Checks) -> list[dict[str, Any]]:
+def check_messages(raw: dict[str, Any], checks: Checks, rules: Rules = RULES) -> list[dict[str, Any]]:
     """The messages in the request `raw`. Raises Fault."""
-    messages = _listed(raw)
+    messages = _listed(raw, rules)
     called: set[str] = set()
     index = 0
     try:
@@ -35,11 +35,11 @@ def check_messages(raw: dict[str, Any], checks: Checks) -> list[dict[str, Any]]:
     return messages
 
 
-def check_messages_in_steps(raw: dict[str, Any], *, urls: bool, deep: bool) -> Steps[list[dict[str, Any]]]:
+def check_messages_in_steps(raw: dict[str, Any], rules: Rules = RULES, *, deep: bool) -> Steps[list[dict[str, Any]]]:
     """The same with the checks of `by_role`. Raises Fault."""
-    messages = _listed(raw)
+    messages = _listed(raw, rules)
     patience = _Patience()
-    checks = by_role(urls=urls, deep=deep, decode=patience.decode)
+    checks = by_role(rules, deep=deep, decode=patience.decode)
     called: set[str] = set()
     index = 0
     while index < len(messages):
@@ -57,13 +57,11 @@ def check_messages_in_steps(raw: dict[str, Any], *, urls: bool, deep: bool) -> S
     return messages
 
 
-def _listed(raw: dict[str, Any]) -> list[dict[str, Any]]:
+def _listed(raw: dict[str, Any], rules: Rules) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = need(raw, "messages", list)
     if not messages:
         raise Fault("messages", "must hold at least one message")
-    if len(messages) > MAX_MESSAGES:
-        raise Fault("messages", f"must hold at most {MAX_MESSAGES} messages")
-    return messages
+    return few(raw, "messages", rules.max_messages)
 
 
 def _check(message: Any, checks: Checks, called: set[str]) -> None:

@@ -14,6 +14,7 @@
     ├── RateLimited         429 rate_limit_error
     ├── InternalError       500 api_error
     ├── BadUpstream         502 api_error
+    │   └── AnswerTooLarge  502                         (more than is kept of an answer at one time)
     ├── UpstreamTimeout     504 timeout_error
     └── Overloaded          529 overloaded_error
 
@@ -129,6 +130,13 @@ class InternalError(ApiError):
 class BadUpstream(ApiError):
     status = 502
     type = "api_error"
+
+
+class AnswerTooLarge(BadUpstream):
+    """`what` passed its limit. It names the limit, as operators know it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the engine's answer is too large: {what}")
 
 
 class UpstreamTimeout(ApiError):

@@ -7,7 +7,7 @@ So a path costs nothing unless something is wrong.
 from collections.abc import Collection
 from typing import Any
 
-from .lenient import MAX_DEPTH, is_shallow
+from .lenient import is_shallow
 
 _TOO_LARGE = 2**64  # beyond what JSON libraries take for an integer
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
@@ -42,10 +42,18 @@ def may(container: dict[str, Any], key: str, kind: type) -> Any:
     return value
 
 
-def shallow(container: dict[str, Any], key: str) -> None:
+def shallow(container: dict[str, Any], key: str, most: int) -> None:
     """Refuses at `key` a value of the client's own making that would be too deep to write or walk later."""
-    if not is_shallow(container[key]):
-        raise Fault(key, f"must not be nested deeper than {MAX_DEPTH} levels")
+    if not is_shallow(container[key], most):
+        raise Fault(key, f"must not be nested deeper than {most} levels")
+
+
+def few(container: dict[str, Any], key: str, most: int) -> list[Any]:
+    """The array at `key`, which may be absent or null, with no more than `most` elements."""
+    elements = may(container, key, list) or []
+    if len(elements) > most:
+        raise Fault(key, f"must hold at most {most}")
+    return elements
 
 
 def number(container: dict[str, Any], key: str, low: float, high: float) -> float | None:

@@ -35,17 +35,17 @@ def loads(data: bytes) -> Any:
         return orjson.loads(whole)
 
 
-def loads_exactly(data: bytes) -> tuple[Any, bool]:
+def loads_exactly(data: bytes) -> tuple[Any, int]:
     """As `loads`, but an integer beyond 64 bit stays what it is, where orjson makes a float of it.
 
-    Beside the value, whether all of it is shallow.
+    Beside the value, how many of its arrays and objects lie in one another.
     """
     value = loads(data)
     levels, rounded = survey(value)
     if rounded:
         with suppress(RecursionError, ValueError):  # more levels or digits than Python reads
             value = json.loads(_HALF.sub(_mend, data))
-    return value, levels <= MAX_DEPTH
+    return value, levels
 
 
 def survey(value: Any) -> tuple[int, bool]:
@@ -90,10 +90,10 @@ def mended(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def is_shallow(value: Any) -> bool:
-    """Whether no more than MAX_DEPTH arrays and objects of `value` lie in one another."""
+def is_shallow(value: Any, most: int = MAX_DEPTH) -> bool:
+    """Whether no more than `most` arrays and objects of `value` lie in one another."""
     level: list[Any] = [value] if type(value) is dict or type(value) is list else []
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(most + 1):
         if not level:
             return True
         level = [

@@ -22,10 +22,13 @@ from .deltas import (
     each,
 )
 from .lenient import mended
+from .limits import LIMITS, PIECE, Limits, size, weight
+from .mends import Repairs
 from .repair import tool_input
 
 # What signs a thinking block when the engine does not. Clients hand it back untouched and reject an empty one.
 SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
+_STEP: Final = 64 * 1024  # bytes
 
 
 def head(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
@@ -82,24 +85,36 @@ def is_tool_use(block: dict[str, Any]) -> bool:
 
 
 class MessageBuilder:
-    """Collects one answer. `estimate` as in StreamEncoder."""
+    """Collects one answer. `estimate` as in StreamEncoder. `repairs` counts what was mended, also in `message`."""
 
-    __slots__ = ("_blocks", "_empty_text", "_estimate", "_id", "_model", "_open", "_parts", "finish", "usage")
+    __slots__ = (
+        *("_blocks", "_empty_text", "_estimate", "_id", "_limits", "_model", "_open", "_parts", "_runs"),
+        *("_before_input", "_due", "_size", "finish", "repairs", "usage"),
+    )
 
-    def __init__(self, message_id: str, model: str, estimate: Callable[[], int]) -> None:
+    def __init__(self, message_id: str, model: str, estimate: Callable[[], int], *, limits: Limits = LIMITS) -> None:
         self._id = message_id
         self._model = model
         self._estimate = estimate
+        self._limits = limits
+        self._size = 0  # bytes of all that was collected, but characters of the newest pieces
+        self._due = _STEP  # at which size to look at them
+        self._before_input = 0  # of what came before the newest call's input
         self._blocks: list[dict[str, Any]] = []
         self._open = ""  # the type of the newest block while it may still grow
-        self._parts: list[str] = []  # its pieces
+        self._parts: list[str] = []  # its newest pieces
+        self._runs: list[str] = []  # those before them, many in one
         self._empty_text = False
+        self.repairs = Repairs()
         self.usage = Usage()
         self.finish: Finish | None = None
 
     def feed(self, batch: Batch) -> None:
+        """Raises AnswerTooLarge."""
         for delta in each(batch):
             _TAKE[type(delta)](self, delta)
+        if self._size >= self._due:
+            self._fold()
 
     def _text(self, text: str) -> None:
         self._piece("text", text)
@@ -113,25 +128,32 @@ class MessageBuilder:
         if self._open != "thinking":
             self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         self._blocks[-1]["signature"] = delta.value
+        self._size += size(delta.value)
         self._close()
 
     def _tool_start(self, delta: ToolStart) -> None:
         self._begin("tool_use", {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}})
+        self._size += weight(delta)
+        self._before_input = self._size
 
     def _tool_json(self, delta: ToolJson) -> None:
         if self._open != "tool_use":
             raise Misplaced("tool_json outside a tool_use block")
-        self._parts.append(delta.fragment)
+        if delta.fragment:
+            self._size += len(delta.fragment)
+            self._parts.append(delta.fragment)
 
     def _citation(self, delta: Citation) -> None:
         if self._open != "text":
             self._begin("text", {"type": "text", "text": ""})
         self._blocks[-1].setdefault("citations", []).append(delta.content)
+        self._size += PIECE + weight(delta)
 
     def _block_stop(self, _: BlockStop) -> None:
         self._close()
 
     def _block(self, delta: Block) -> None:
+        self._size += weight(delta)
         self._begin("", delta.content)
 
     def _note_usage(self, usage: Usage) -> None:
@@ -149,31 +171,49 @@ class MessageBuilder:
             if kind == "thinking":
                 block["signature"] = SIGNATURE
             self._begin(kind, block)
+        self._size += len(text)
         self._parts.append(text)
+
+    def _fold(self) -> None:
+        """Makes one of many pieces, as a short one takes up many times its length, and weighs what there is by now."""
+        if self._parts:
+            run = _joined(self._parts)
+            self._parts.clear()
+            self._runs.append(run)
+            self._size += size(run) - len(run)
+        self._due = self._size + _STEP
+        self._limits.check_answer(self._size)
+        if self._open == "tool_use":
+            self._limits.check_tool_input(self._size - self._before_input)
 
     def _begin(self, kind: str, block: dict[str, Any]) -> None:
         self._close()
         self._blocks.append(block)
         self._open = kind
+        self._size += PIECE
 
     def _close(self) -> None:
-        joined = _joined(self._parts)
+        self._fold()
+        joined = "".join(self._runs)
         if self._open == "tool_use":
             self._close_tool(joined)
         elif self._open:
             self._blocks[-1][self._open] = joined
         self._open = ""
-        self._parts = []
+        self._runs.clear()
 
     def _close_tool(self, arguments: str) -> None:
-        value = tool_input(arguments)
+        value = tool_input(arguments, self.repairs)
         if value is None:
             self._blocks.pop()
         else:
             self._blocks[-1]["input"] = value
 
     def message(self, counted: int) -> dict[str, Any]:
-        """The Message, once a Finish was fed; raises Misplaced before. `counted` stands in for tokens nobody told."""
+        """The Message, once a Finish was fed; raises Misplaced before. `counted` stands in for tokens nobody told.
+
+        Raises AnswerTooLarge.
+        """
         finish = self.finish
         if finish is None:
             raise Misplaced("message before Finish")

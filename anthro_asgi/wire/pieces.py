@@ -1,4 +1,4 @@
-"""JSON too large for one turn of an event loop, read and written in pieces. Pure.
+"""JSON too large for one turn of an event loop, read in pieces. Pure. (`writing` writes it.)
 
 orjson reads a megabyte in a millisecond or more, and nothing else runs meanwhile. So a large document is cut as it is
 gone through, from its beginning, and what is cut out is parsed by itself:
@@ -27,13 +27,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from .errors import RequestTooLarge
 from .lenient import MAX_DEPTH, dumps, loads, loads_exactly, survey
 from .turns import Steps, drop
 
 _WHOLE: Final = 1024 * 1024  # bytes up to which a document is read at once
-_WINDOW: Final = 256 * 1024  # bytes that are looked at in a step, and of a text that are written in one
+_WINDOW: Final = 256 * 1024  # bytes that are looked at in a step
 _SHORTEST: Final = 16 * 1024  # bytes of a stretch
 _RUN: Final = 512 * 1024  # bytes of a run, at the least
+_MOST_VALUES: Final = 2_000_000  # of a document: a value may take 100 times the memory of the two bytes that it is
 _CANDIDATES: Final = 3  # for the end of a run, before more of the document is waited for
 # Ends between two characters, also if the backslash that it may begin with is not what begins the escape, and not
 # before the second half of a pair.
@@ -57,14 +59,27 @@ class _Misfit(Exception):
     """What was cut out cannot be put back."""
 
 
-def loads_in_pieces(pieces: Sequence[bytes]) -> Steps[tuple[Any, bool]]:
-    """What `loads_exactly` says of the pieces together, in steps. Raises orjson.JSONDecodeError."""
+def loads_in_pieces(pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
+    """What `loads_exactly` says of the pieces together, in steps, or rather too many levels than too few.
+
+    Raises orjson.JSONDecodeError, and RequestTooLarge for more values than anybody has use for.
+    """
     if sum(map(len, pieces)) > _WHOLE:
         try:
-            return (yield from _Reader().read(pieces)), True
+            return (yield from _Reader().read(pieces))
         except (_Misfit, ValueError, LookupError):
             yield
-    return loads_exactly(b"".join(pieces))
+    whole = b"".join(pieces)
+    _count(whole)
+    return loads_exactly(whole)
+
+
+def _count(text: bytes, before: int = 0) -> int:
+    """`before` and how many values `text` has; those in its strings, if they are JSON too, are not told from others."""
+    values = before + text.count(b",") + text.count(b"[") + text.count(b"{")
+    if values > _MOST_VALUES:
+        raise RequestTooLarge(f"body: more than {_MOST_VALUES} JSON values")
+    return values
 
 
 class _Reader:
@@ -79,10 +94,14 @@ class _Reader:
         self._looked = 0  # bytes of it that are known not to hold what is looked for next
         self._elements: list[Any] = []
         self._levels = 0
+        self._values = 0
         self._due = _RUN  # bytes of the rest to look for a run in
 
-    def read(self, pieces: Sequence[bytes]) -> Steps[Any]:
-        """The value. Raises _Misfit, or whatever the parser or a look-up raises, if it cannot be read like this."""
+    def read(self, pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
+        """The value, and how many levels it has at the most.
+
+        Raises _Misfit, or whatever the parser or a look-up raises, if it cannot be read like this.
+        """
         for window in _windows(pieces):
             self._take(window)
             yield
@@ -90,9 +109,10 @@ class _Reader:
         run = [b'"', _SIGNED, b'run;",'] if self._elements else []
         skeleton = b"".join([self._head, *run, self._rest])
         value, levels = yield from self._parse(skeleton, has_run=bool(run))
-        if sorted(self._found) != list(range(len(self._texts))) or levels + self._levels > MAX_DEPTH:
+        levels += self._levels
+        if sorted(self._found) != list(range(len(self._texts))) or levels > MAX_DEPTH:
             raise _Misfit
-        return value
+        return value, levels
 
     def _take(self, window: bytes) -> None:
         """A stretch, or more of it, leaves no more than a mark in the skeleton; all else stays."""
@@ -151,7 +171,9 @@ class _Reader:
 
     def _parse(self, text: bytes, *, has_run: bool = False) -> Steps[tuple[Any, int]]:
         """The value of a piece with everything in its place, and how many levels it has at the most."""
+        values = _count(text, self._values)
         value = loads(text)
+        self._values = values
         yield
         levels, rounded = survey(value)
         if rounded or levels > MAX_DEPTH:
@@ -254,82 +276,3 @@ def _ends(rest: bytearray, begin: int) -> Iterator[tuple[int, int]]:
         before = _BEFORE_ROLE.search(rest[start:at])
         if before is not None:
             yield start + before.start(), start + before.end()
-
-
-# writing
-
-
-class Joined:
-    """A text in parts, so long that it is not worth while to put them together; `dumps_in_pieces` writes it as one."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, *parts: str) -> None:
-        self.parts = parts
-
-
-def dumps_in_pieces(value: Any) -> Steps[list[bytes]]:
-    """`value` as JSON, as `lenient.dumps` writes it, in steps and in pieces. Raises as that does."""
-    written: list[bytes] = []
-    yield from _write(value, written)
-    return written
-
-
-def _write(value: Any, written: list[bytes]) -> Steps[None]:
-    kind = type(value)
-    if kind is Joined or (kind is str and len(value) > _WINDOW):
-        written.append(b'"')
-        for part in value.parts if kind is Joined else (value,):
-            for start in range(0, len(part), _WINDOW):
-                written.append(dumps(part[start : start + _WINDOW])[1:-1])
-                yield
-        written.append(b'"')
-    elif _is_light(value) or (kind is not dict and kind is not list):
-        written.append(dumps(value))
-        yield
-    elif kind is list:
-        written.append(b"[")
-        yield from _write_elements(value, written)
-        written.append(b"]")
-    else:
-        opening = b"{"
-        for key, inner in value.items():
-            written.append(opening + dumps(key) + b":")
-            yield from _write(inner, written)
-            opening = b","
-        written.append(b"}")
-
-
-def _write_elements(elements: list[Any], written: list[bytes]) -> Steps[None]:
-    """What stands between the brackets of an array, of which there is something."""
-    if len(elements) == 1:
-        yield from _write(elements[0], written)
-    elif _is_light(elements):
-        written.append(dumps(elements)[1:-1])
-        yield
-    else:
-        middle = len(elements) // 2
-        yield from _write_elements(elements[:middle], written)
-        written.append(b",")
-        yield from _write_elements(elements[middle:], written)
-
-
-def _is_light(value: Any) -> bool:
-    """Whether it is written in a step, judged by its texts and the number of its values; so are all that are empty."""
-    weight = 0
-    level = [value]
-    while level:
-        outer = [inner for inner in level if type(inner) is dict or type(inner) is list]
-        weight += sum(map(_length, level)) + 64 * sum(map(len, outer))
-        if weight > _WINDOW:
-            return False
-        level = [inner for held in outer for inner in (held.values() if type(held) is dict else held)]
-    return True
-
-
-def _length(value: Any) -> int:
-    """Of a text, more for one in parts."""
-    kind = type(value)
-    if kind is str:
-        return len(value)
-    return _WINDOW if kind is Joined else 0

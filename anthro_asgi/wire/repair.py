@@ -3,18 +3,20 @@
 import re
 from typing import Any
 
-from .lenient import is_shallow, loads, mended
+from .lenient import is_shallow, loads_exactly, mended
+from .mends import Repairs
 
 _CLOSERS = {"{": "}", "[": "]"}
 # What gives JSON its shape. A string goes up to its quote, or up to an escape that is not whole.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
 
 
-def tool_input(text: str) -> dict[str, Any] | None:
+def tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
     """The object in `text`; "" is {}. What broke off is closed at the last place where that gives JSON.
 
     A JSON string that holds an object is unpacked (some engines encode twice); another value becomes
     `{"value": it}`, so that nothing is lost. None when there is no sense in it, or no end to its depth.
+    What had to be mended is counted in `repairs`.
     """
     if not text.strip():
         return {}
@@ -22,17 +24,24 @@ def tool_input(text: str) -> dict[str, Any] | None:
     value = _loads(text)
     if value is None:
         value = next((value for value in map(_loads, _closings(text)) if value is not None), None)
-    return value if value is not None and is_shallow(value) else None
+        is_mended = True
+    else:
+        is_mended = not text.lstrip().startswith("{")
+    if value is not None and not is_shallow(value):
+        value = None
+    if repairs is not None and (is_mended or value is None):
+        repairs["call_input" if value is not None else "call_dropped"] += 1
+    return value
 
 
 def _loads(text: str) -> dict[str, Any] | None:
     try:
-        value = loads(text.encode())
+        value, _ = loads_exactly(text.encode())
     except ValueError:
         return None
     if isinstance(value, str):
         try:
-            inner = loads(value.encode())
+            inner, _ = loads_exactly(value.encode())
         except ValueError:
             inner = None
         if isinstance(inner, dict):

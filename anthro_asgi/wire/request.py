@@ -17,10 +17,10 @@ from .blocks import Checks, by_role
 from .client_tools import CLIENT_TOOLS
 from .conversation import check_messages, check_messages_in_steps, check_system
 from .errors import InvalidRequest, NotFound
-from .faults import Fault, integer, may, need, number, one_of, shallow
+from .faults import Fault, few, integer, may, need, number, one_of, shallow
 from .lenient import loads_exactly
 from .pieces import loads_in_pieces
-from .rules import Rules
+from .rules import RULES, Rules
 from .turns import Steps, drop
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -84,15 +84,14 @@ class MessagesRequest:
     """The body as it came, for an engine that speaks Messages itself."""
     size: int = field(default=0, repr=False, compare=False)
     """Bytes of that body: what is large is worked on in steps."""
+    trace: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
+    """Headers that tell an engine of whose trace this is part (W3C Trace Context): `traceparent`, `tracestate`."""
 
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 
 
-_RULES = Rules()
-
-
-def parse_request(body: bytes, *, counting: bool = False, rules: Rules = _RULES) -> MessagesRequest:
+def parse_request(body: bytes, *, counting: bool = False, rules: Rules = RULES) -> MessagesRequest:
     """The request in `body`, read by the operator's `rules`.
 
     `counting` is for `count_tokens`, where what is about generation is ignored (section 10).
@@ -100,32 +99,32 @@ def parse_request(body: bytes, *, counting: bool = False, rules: Rules = _RULES)
     Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
     """
     try:
-        parsed, is_shallow = loads_exactly(body)
+        parsed, levels = loads_exactly(body)
     except orjson.JSONDecodeError as exc:
         raise _no_json(exc) from None
     raw = parsed if type(parsed) is dict and not counting else _fields(parsed, counting)
     try:
         _refuse_thread(raw)
-        checks = by_role(urls=rules.pass_image_urls, deep=not is_shallow)
+        checks = by_role(rules, deep=levels > rules.max_depth)
         return _request(raw, counting, rules, len(body), checks)
     except Fault as fault:
         raise _invalid(fault) from None
 
 
 def parse_request_in_steps(
-    pieces: list[bytes], *, counting: bool = False, rules: Rules = _RULES
+    pieces: list[bytes], *, counting: bool = False, rules: Rules = RULES
 ) -> Steps[MessagesRequest]:
     """The same for a body in pieces, which may be large; the list is emptied. Raises as `parse_request`."""
     size = sum(map(len, pieces))
     try:
-        parsed, is_shallow = yield from loads_in_pieces(pieces)
+        parsed, levels = yield from loads_in_pieces(pieces)
     except orjson.JSONDecodeError as exc:
         raise _no_json(exc) from None
     raw = _fields(parsed, counting)
     yield from drop(pieces)
     try:
         _refuse_thread(raw)
-        checked = yield from _checked(raw, rules, deep=not is_shallow)
+        checked = yield from _checked(raw, rules, deep=levels > rules.max_depth)
         return _request(raw, counting, rules, size, checked)
     except Fault as fault:
         raise _invalid(fault) from None
@@ -149,7 +148,7 @@ def _fields(parsed: Any, counting: bool) -> dict[str, Any]:
 def _checked(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[list[dict[str, Any]] | Fault]:
     """The messages, or what is wrong with them, to be said when it is their turn."""
     try:
-        return (yield from check_messages_in_steps(raw, urls=rules.pass_image_urls, deep=deep))
+        return (yield from check_messages_in_steps(raw, rules, deep=deep))
     except Fault as fault:
         return fault
 
@@ -171,16 +170,16 @@ def _request(
     if max_tokens is None:
         raise Fault("max_tokens", "required")
     tools, dropped = _tools(raw, rules)
-    effort, output_schema = _output_config(raw)
+    effort, output_schema = _output_config(raw, rules)
     return MessagesRequest(
         model=model,
         max_tokens=max_tokens,
-        messages=check_messages(raw, checks) if isinstance(checks, dict) else _told(checks),
+        messages=check_messages(raw, checks, rules) if isinstance(checks, dict) else _told(checks),
         system=check_system(raw, keep_billing_header=rules.keep_billing_header),
         temperature=number(raw, "temperature", 0, 2),
         top_p=number(raw, "top_p", 0, 1),
         top_k=integer(raw, "top_k", 0) or None,
-        stop_sequences=_stop_sequences(raw),
+        stop_sequences=_stop_sequences(raw, rules),
         stream=bool(may(raw, "stream", bool)),
         user_id=_user_id(raw),
         thinking=_thinking(raw),
@@ -208,7 +207,7 @@ def _tools(raw: dict[str, Any], rules: Rules) -> tuple[list[Tool], tuple[str, ..
     tools: dict[str, Tool] = {}
     dropped: list[str] = []
     kept = []
-    for index, entry in enumerate(may(raw, "tools", list) or ()):
+    for index, entry in enumerate(few(raw, "tools", rules.max_tools)):
         try:
             tool = _tool(entry, rules)
             if tool is None:
@@ -241,7 +240,7 @@ def _tool(entry: Any, rules: Rules) -> Tool | None:
         raise Fault("name", "must be 1 to 128 letters, digits, _ or -")
     schema = may(entry, "input_schema", dict)
     if schema is not None:
-        shallow(entry, "input_schema")
+        shallow(entry, "input_schema", rules.max_depth)
     return Tool(name, may(entry, "description", str), schema)
 
 
@@ -274,8 +273,8 @@ def _tool_choice(raw: dict[str, Any], tools: list[Tool]) -> ToolChoice | None:
 # options
 
 
-def _stop_sequences(raw: dict[str, Any]) -> tuple[str, ...]:
-    stops = may(raw, "stop_sequences", list) or ()
+def _stop_sequences(raw: dict[str, Any], rules: Rules) -> tuple[str, ...]:
+    stops = few(raw, "stop_sequences", rules.max_stop_sequences)
     for index, stop in enumerate(stops):
         if type(stop) is not str or not stop:
             raise Fault(f"stop_sequences.{index}", "must be a non-empty string")
@@ -307,7 +306,7 @@ def _thinking(raw: dict[str, Any]) -> ThinkingConfig | None:
         raise fault.within("thinking") from None
 
 
-def _output_config(raw: dict[str, Any]) -> tuple[str | None, dict[str, Any] | None]:
+def _output_config(raw: dict[str, Any], rules: Rules) -> tuple[str | None, dict[str, Any] | None]:
     """The effort, and the schema of `format: {type: json_schema, schema}`."""
     entry = may(raw, "output_config", dict)
     if entry is None:
@@ -320,7 +319,7 @@ def _output_config(raw: dict[str, Any]) -> tuple[str | None, dict[str, Any] | No
         try:
             one_of(shape, "type", {"json_schema"})
             schema = need(shape, "schema", dict)
-            shallow(shape, "schema")
+            shallow(shape, "schema", rules.max_depth)
             return effort, schema
         except Fault as fault:
             raise fault.within("format") from None

@@ -119,6 +119,11 @@ class StopFilter:
         self._matcher = StopMatcher(stops)
         self.unread = 0  # deltas of the last batch that came behind the match
 
+    @property
+    def matched(self) -> str | None:
+        """The stop sequence at which the answer was cut off here."""
+        return self._matcher.matched
+
     def feed(self, batch: Batch) -> Batch:
         """The batch, filtered; after a Finish in it nothing more may be fed."""
         out: list[Delta] = []

@@ -81,7 +81,7 @@ class Flow:
         self._tally = tally
         self._each = each
         self._loop = asyncio.get_running_loop()
-        self._numbers = itertools.count(random.Random(plan.seed).randrange(10**6) * 10**6)  # noqa: S311
+        self._numbers = itertools.count(random.Random(plan.seed).randrange(10**6) * 10**6)  # noqa: S311 (nothing secret)
         self._left: float = inf
         self._counted = 0  # of those open
         self._until: float = inf

@@ -15,7 +15,14 @@ from .pace import Pace, Paced, Saturated
 _COMPLETIONS: Final = (b"/v1/chat/completions", b"/chat/completions")
 _MODELS: Final = (b"/v1/models", b"/models")
 _STREAM_TYPE: Final = b"text/event-stream; charset=utf-8"
-_REASONS: Final = {200: b"OK", 400: b"Bad Request", 404: b"Not Found"}
+_REASONS: Final = {
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    429: b"Too Many Requests",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
 _NOT_FOUND: Final = orjson.dumps({"error": {"message": "Not Found", "type": "not_found_error", "code": 404}})
 
 
@@ -177,9 +184,12 @@ class Wire(asyncio.Protocol):
             self._keep = False  # the end of the connection is the end of the body
         framing = b"" if self._bare else b"transfer-encoding: chunked\r\n"
         self.transport.write(self._head(200, _STREAM_TYPE) + framing + b"\r\n" + script.opening())
-        self._stream = Stream(self, script, tokens, usage)
+        self._stream = self._streaming(script, tokens, usage)
         self._stream.held = self._congested
         self._engine.pace.begin(self._stream)
+
+    def _streaming(self, script: styles.Script, tokens: int, usage: bool) -> Stream:
+        return Stream(self, script, tokens, usage)
 
     def _send(self, status: int, body: bytes) -> None:
         head = self._head(status, b"application/json") + b"content-length: %d\r\n\r\n" % len(body)

@@ -253,7 +253,7 @@ async def test_what_it_answers_is_counted_and_it_is_ready_until_it_is_drained() 
     app = CompletionsApp(engine_of("Hi", Finish("end_turn")))
     driver = Driver(app)
     await driver.request("POST", PATH, body=orjson.dumps(HELLO))
-    assert b'path="/v1/chat/completions",status="200"' in (await driver.request("GET", "/metrics")).body
+    assert b'route="/v1/chat/completions",status="200"' in (await driver.request("GET", "/metrics")).body
     assert (await driver.request("GET", "/readyz")).status == 200
     app.draining = True
     assert (await driver.request("GET", "/readyz")).status == 503

@@ -10,6 +10,7 @@ test that fails inside the block kills it. Everything the child says is read as 
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -37,13 +38,14 @@ class Service:
     command = "serve"
 
     def __init__(self, *options: str, **environ: str) -> None:
-        where = () if "--uds" in options else ("--port", "0")
+        where = () if {"--uds", "--port"} & set(options) else ("--port", "0")
         self._command = [*COMMAND, self.command, *where, *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
         self._environ = inherited | environ
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._excused: str | None = None
+        self._expected = 0
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -80,23 +82,28 @@ class Service:
             self._process.terminate()
         return self.ended()
 
-    def interrupt(self) -> None:
-        """Only tell it to stop."""
-        self._process.terminate()
+    def interrupt(self, number: int = signal.SIGTERM) -> None:
+        """Only tell it to stop, or whatever that signal tells it."""
+        self._process.send_signal(number)
 
-    def ended(self, excused: str | None = None) -> int:
-        """Wait until it has ended by itself; returns its exit status. Raises ServiceFailed if it ended badly.
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ended(self, excused: str | None = None, expected: int = 0) -> int:
+        """Wait until it has ended by itself; returns its exit status. Raises ServiceFailed if it ended otherwise.
 
         An error in the log whose message has the words `excused` is none.
         """
         self._excused = excused or self._excused
+        self._expected = expected or self._expected
         try:
             status = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             status = None
         self._end()
         faults = [line for line in self.log if line["level"] in ("error", "critical") and not self._is_excused(line)]
-        if status != 0 or faults:
+        if status != self._expected or faults:
             raise ServiceFailed(f"it ended with status {status} and said\n{self._told()}")
         return status
 

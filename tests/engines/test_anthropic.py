@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.engines import anthropic as module
 from anthro_asgi.engines.anthropic import AnthropicEngine
 from anthro_asgi.engines.detected import DetectedEngine
 from anthro_asgi.engines.openai import OpenAIEngine
@@ -296,6 +297,29 @@ async def test_a_stream_that_breaks_off_is_an_error(cut: int) -> None:
         response = await post(driver, stream=True)
     assert b'"type":"error"' in response.body
     assert b"end_turn" not in response.body
+
+
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        b"data: {\n\n",
+        b"data: [42]\n\n",
+        events(delta(0, "text_delta", text=" and more")),
+        events(block(1, type="text", text="more"), stop(1)),
+        events({"type": "error", "error": {"type": "api_error", "message": "late"}}),
+    ],
+)
+async def test_what_follows_the_stop_reason_is_not_of_the_answer(surplus: bytes) -> None:
+    said = events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0])
+    async with relaying(sse(said + surplus + events(end()[1]))) as (driver, _):
+        assert (await both(driver))["content"] == [{"type": "text", "text": "Hello"}]
+
+
+async def test_a_stall_behind_the_stop_reason_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TAIL", 0.05)
+    said = sse(events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0]) + b" " * 9)[:-9]
+    async with relaying(said) as (driver, _):
+        assert (await both(driver))["stop_reason"] == "end_turn"
 
 
 async def test_a_recorded_failure_in_mid_stream_shows_nothing_of_the_engines_insides() -> None:

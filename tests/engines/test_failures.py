@@ -47,12 +47,12 @@ def notes(error: ApiError) -> list[str]:
         (503, Overloaded, "the engine cannot take a request now"),
         (504, UpstreamTimeout, "the engine took too long"),
         (529, Overloaded, "the engine cannot take a request now"),
-        (302, BadUpstream, "the engine gave an answer that is none"),
+        (302, BadUpstream, "the engine redirects, which is not followed here"),
         (204, BadUpstream, "the engine gave an answer that is none"),
     ],
 )
 def test_a_status_becomes_its_error(status: int, kind: type[ApiError], told: str) -> None:
-    """What is about the client's request is told to the client; the rest is a note for the log."""
+    """What is about the client's request is told to the client; the rest is a note for the operator."""
     error = failure(status, None, body("engine words"))
     assert (type(error), error.message) == (kind, told)
     assert notes(error) == ([] if told == "engine words" else ["engine words"])

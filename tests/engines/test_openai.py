@@ -216,7 +216,7 @@ async def test_a_stall_in_mid_stream_is_an_error() -> None:
 
 
 async def test_a_stall_behind_the_finish_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_TAIL", 0.05)
+    monkeypatch.setattr(module, "TAIL", 0.05)
     async with served(then(WITH_FINISH, lambda _: None)) as (_, engine):
         assert (await answer(engine))[-1] == Finish("end_turn")
 

@@ -223,12 +223,13 @@ async def test_the_key_appears_in_no_error_log_or_repr(reply: bytes, caplog: pyt
     assert KEY not in caplog.text + "".join(seen)
 
 
-async def test_what_a_failing_engine_says_is_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_a_failing_engine_says_is_for_neither_client_nor_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It may quote the prompt. It stays on the error, for the command that shows an operator what an engine says."""
     for reply in (json_answer(500, {"error": "out of paper"}), sse({"error": "out of paper"})):
-        caplog.clear()
         async with served(reply) as (_, engine):
-            assert (await failed(engine, InternalError)).message == "the engine failed"
-        assert "out of paper" in caplog.text
+            error = await failed(engine, InternalError)
+        assert (error.message, error.__notes__) == ("the engine failed", ["out of paper"])
+    assert "out of paper" not in caplog.text
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "é", "a\x7f"])

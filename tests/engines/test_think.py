@@ -123,6 +123,24 @@ def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
     assert tags.feed("</think>") == ["</think>"]
 
 
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("begin", ["", "<think>", "<think>a"])
+def test_white_space_without_an_end_is_not_held_without_an_end(begin: str, opened: bool) -> None:
+    """Nor looked at again and again: a hundred thousand pieces are read in no time."""
+    tags = ThinkTags(opened=opened)
+    tags.feed(begin)
+    for _ in range(100_000):
+        tags.feed(" ")
+        assert len(tags._held) <= 4096
+    last = tags.feed("b")[-1]
+    assert (last if isinstance(last, str) else last.text).endswith("b")
+
+
+def test_a_tag_is_still_found_behind_more_white_space_than_is_held() -> None:
+    thought, said = found("<think>a", *[" " * 1000] * 10, "</thi", "nk>", " " * 10_000, "b")
+    assert (thought.strip(), said) == ("a", "b")
+
+
 def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
     tags = ThinkTags(opened=False)
     for piece in ("<think>", "a", "</think>", "b"):

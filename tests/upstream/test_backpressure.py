@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from anthro_asgi.upstream.connection import HIGH_WATER, Connection, Deadlines, State
+from anthro_asgi.upstream.connection import HIGH_WATER, Connection, State
+from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.parsers import PARSERS, ParserFactory
 from anthro_asgi.upstream.pool import Pool

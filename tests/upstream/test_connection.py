@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.upstream.connection import Connection, Deadlines, State
-from anthro_asgi.upstream.errors import Broken, Timeout
+from anthro_asgi.upstream.connection import HIGH_WATER, Connection, State
+from anthro_asgi.upstream.deadlines import Deadlines
+from anthro_asgi.upstream.errors import Broken, Timeout, TooLarge
 from anthro_asgi.upstream.parsers import PARSERS, ParserFactory, default_parser
 from tests.scripted import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
 from tests.upstream.test_exchange import body_of, endless, served, silent
@@ -110,6 +111,104 @@ async def test_a_connection_has_one_timer_however_much_it_reads(parser: ParserFa
         for _ in range(5):
             await body_of(pool)
         assert timers <= 1
+
+
+async def trickle(wire: Wire) -> None:
+    """An answer without an end and without a pause that a deadline for silence could see."""
+    await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
+    while True:
+        await wire.send(b"1\r\na\r\n")
+        await asyncio.sleep(SHORT / 10)
+
+
+@both
+async def test_an_answer_that_never_pauses_still_has_to_end_in_time(parser: ParserFactory) -> None:
+    async with served(trickle, parser=parser, deadlines=Deadlines(silence=60, total=SHORT * 3)) as (upstream, pool):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(Timeout, match=r"total: not over after 0\.15 s") as caught:
+            await body_of(pool)
+        assert caught.value.phase == "total"
+        assert SHORT * 3 <= loop.time() - began < 5
+        assert pool.slots_used == 0
+        await upstream.until(lambda: upstream.open == 0)
+
+
+@both
+async def test_the_time_for_a_whole_answer_runs_on_while_our_reader_is_behind(parser: ParserFactory) -> None:
+    answer = framed(200, [], [b"x" * 10_000] * 200, "chunked")
+    deadlines = Deadlines(silence=SHORT, total=SHORT * 4)
+    async with served(answer, parser=parser, deadlines=deadlines) as (upstream, pool):
+        async with pool.exchange("GET", "/") as response:
+            await upstream.until(lambda: " paused " in repr(response._connection))
+            await upstream.until(lambda: upstream.open == 0)
+            assert await response.read(), "what had come is given"
+            with pytest.raises(Timeout) as caught:
+                await response.read()
+        assert caught.value.phase == "total"
+
+
+@both
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200"], ids=["nothing", "part of a head"])
+async def test_the_time_for_a_whole_answer_counts_from_the_request_on(parser: ParserFactory, sent: bytes) -> None:
+    async def stall(wire: Wire) -> None:
+        if sent:
+            await wire.send(sent)
+        await wire.gone()
+
+    async with served(stall, parser=parser, deadlines=Deadlines(total=SHORT)) as (_, pool):
+        with pytest.raises(Timeout) as caught:
+            await body_of(pool)
+        assert caught.value.phase == "total"
+
+
+@both
+async def test_each_answer_has_its_own_time_and_rest_has_none(parser: ParserFactory) -> None:
+    async def slow(wire: Wire) -> None:
+        await asyncio.sleep(SHORT * 2)
+        await wire.send(json_answer(200, {}))
+
+    async with served(slow, parser=parser, deadlines=Deadlines(total=SHORT * 3)) as (upstream, pool):
+        for _ in range(3):
+            assert await body_of(pool) == b"{}"
+            await asyncio.sleep(SHORT * 2)
+        assert upstream.accepted == 1
+
+
+# Answers without an end that nobody could read
+
+
+@both
+@pytest.mark.parametrize(
+    "piece", [b"x" * 1000, b"1;" + b"x" * 1000 + b"\r\n", b"0\r\n" + b"a: b\r\n" * 100, b"0\r\na: " + b"x" * 1000]
+)
+async def test_framing_without_an_end_does_not_pile_up(parser: ParserFactory, piece: bytes) -> None:
+    """Chunk sizes, extensions and trailers."""
+    again = b"a: b\r\n" * 100 if b": b" in piece else b"x" * 1000
+
+    async def endless_framing(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("transfer-encoding", "chunked")], b"1\r\na\r\n" + piece))
+        while True:
+            await wire.send(again)
+
+    async with served(endless_framing, parser=parser) as (upstream, pool):
+        with pytest.raises(Broken):
+            await body_of(pool)
+        assert pool.slots_used == 0
+        await upstream.until(lambda: upstream.open == 0)
+        assert upstream.requests[0].wire.sent < 100 * HIGH_WATER  # what the kernel's buffers hold, and not more
+
+
+@both
+async def test_informational_responses_without_an_end_are_too_large_a_head(parser: ParserFactory) -> None:
+    async def flood(wire: Wire) -> None:
+        while True:
+            await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+    async with served(flood, parser=parser) as (upstream, pool):
+        with pytest.raises(TooLarge, match="head passed"):
+            await body_of(pool)
+        await upstream.until(lambda: upstream.open == 0)
 
 
 # Nobody asked

@@ -2,6 +2,13 @@ import ssl
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from anthro_asgi.upstream.origin import Origin
 
@@ -102,6 +109,61 @@ def test_a_ca_file_that_is_missing_or_holds_no_certificate_is_refused(tmp_path: 
 
 def test_a_ca_file_is_not_read_for_plain_http() -> None:
     assert Origin.parse("http://h", ca_file="/nowhere.pem").tls is None
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of certificates and keys, good and bad."""
+    folder = tmp_path_factory.mktemp("papers")
+    authority = trustme.CA()
+    mine, other = authority.issue_cert("me.example"), authority.issue_cert("other.example")
+    mine.private_key_and_cert_chain_pem.write_to_path(str(folder / "both.pem"))
+    mine.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    mine.private_key_pem.write_to_path(str(folder / "key.pem"))
+    other.private_key_pem.write_to_path(str(folder / "other.pem"))
+    key = load_pem_private_key(mine.private_key_pem.bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"password"))
+    (folder / "locked.pem").write_bytes(locked)
+    (folder / "text.pem").write_text("no PEM")
+    (folder / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
+    return folder
+
+
+@pytest.mark.parametrize(("cert", "key"), [("both.pem", None), ("cert.pem", "key.pem")], ids=["one file", "two files"])
+def test_a_client_certificate_may_have_its_key_in_its_own_file_or_another(
+    papers: Path, cert: str, key: str | None
+) -> None:
+    key_file = None if key is None else str(papers / key)
+    assert Origin.parse("https://h", cert_file=str(papers / cert), cert_key_file=key_file).tls is not None
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "why"),
+    [
+        ("absent.pem", "key.pem", r"client certificate \S+absent\.pem: No such file or directory"),
+        ("cert.pem", "absent.pem", r"client key \S+absent\.pem: No such file or directory"),
+        (".", None, r"client certificate \S+: Is a directory"),
+        ("text.pem", "key.pem", r"client certificate \S+text\.pem: there is none in it, as PEM"),
+        ("cert.pem", "text.pem", r"client key \S+text\.pem: there is none in it, as PEM"),
+        ("cert.pem", None, r"client key \S+cert\.pem: there is none in it, as PEM"),
+        ("broken.pem", None, r"client certificate \S+broken\.pem: it or its key cannot be read"),
+        ("cert.pem", "other.pem", r"client key \S+other\.pem: it is not that of \S+cert\.pem"),
+        ("cert.pem", "locked.pem", r"client key \S+locked\.pem: it is encrypted, .*"),
+        (None, "key.pem", "client key: its certificate is missing"),
+    ],
+)
+def test_a_client_certificate_that_cannot_be_shown_is_refused_in_one_line(
+    papers: Path, cert: str | None, key: str | None, why: str
+) -> None:
+    files = [None if name is None else str(papers / name) for name in (cert, key)]
+    with pytest.raises(ValueError, match=rf"\A{why}\Z"):
+        Origin.parse("https://h", cert_file=files[0], cert_key_file=files[1])
+
+
+@pytest.mark.parametrize("url", ["http://h", "unix:/s.sock"])
+def test_a_client_certificate_that_would_be_shown_to_nobody_is_a_mistake(papers: Path, url: str) -> None:
+    with pytest.raises(ValueError, match="client certificate: only an https upstream"):
+        Origin.parse(url, cert_file=str(papers / "both.pem"))
 
 
 def test_an_origin_cannot_be_changed() -> None:

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from anthro_asgi.upstream.connection import Deadlines
+from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, ConnectFailed, PoolExhausted, UpstreamError
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.parsers import PARSERS, ParserFactory

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from anthro_asgi.upstream.connection import Deadlines
+from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, ConnectFailed, UpstreamError
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.parsers import PARSERS, ParserFactory

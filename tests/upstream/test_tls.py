@@ -1,14 +1,19 @@
 """TLS with certificates made on the spot, and Unix sockets."""
 
 import asyncio
+import re
 import socket
 import ssl
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
-from anthro_asgi.upstream.connection import Deadlines
+from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, ConnectFailed, Timeout
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.parsers import PARSERS, ParserFactory
@@ -20,17 +25,32 @@ both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 
 
 class Authority:
-    """A CA, the file to trust it by, and servers' contexts."""
+    """A CA, the file to trust it by, servers' contexts, and certificates for us."""
 
     def __init__(self, folder: Path) -> None:
         self._ca = trustme.CA()
+        self._folder = folder
         self.file = str(folder / "ca.pem")
         self._ca.cert_pem.write_to_path(self.file)
 
-    def server(self, name: str = "127.0.0.1") -> ssl.SSLContext:
+    def server(self, name: str = "127.0.0.1", **validity: Any) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert(name).configure_cert(context)
+        self._ca.issue_cert(name, **validity).configure_cert(context)
         return context
+
+    def wary_server(self, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+        """One that wants to be shown a certificate of this authority."""
+        context = self.server()
+        context.maximum_version = newest
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._ca.configure_trust(context)
+        return context
+
+    def ours(self) -> str:
+        """A file with a certificate, and its key, to show to a wary server."""
+        file = str(self._folder / "ours.pem")
+        self._ca.issue_cert("sidecar.example").private_key_and_cert_chain_pem.write_to_path(file)
+        return file
 
 
 @pytest.fixture
@@ -96,6 +116,87 @@ async def test_a_certificate_for_another_host_is_a_failed_connect(authority: Aut
         with pytest.raises(ConnectFailed, match="certificate is not valid for '127"):
             await body_of(pool)
         assert (pool.slots_used, upstream.requests) == (0, [])
+
+
+async def test_a_certificate_that_has_expired_is_a_failed_connect(authority: Authority) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    server = authority.server(not_before=yesterday - timedelta(days=1), not_after=yesterday)
+    async with ScriptedUpstream(json_answer(200, {}), ssl=server) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file))
+        with pytest.raises(ConnectFailed, match="certificate has expired"):
+            await body_of(pool)
+        assert (pool.slots_used, upstream.requests) == (0, [])
+
+
+async def test_tls_older_than_1_2_is_a_failed_connect(authority: Authority) -> None:
+    server = authority.server()
+    server.set_ciphers("ALL:@SECLEVEL=0")  # without which OpenSSL itself would not speak it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server.minimum_version = server.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with ScriptedUpstream(json_answer(200, {}), ssl=server) as upstream:
+        origin = Origin.parse(upstream.url, ca_file=authority.file)
+        pool = Pool(origin)
+        with pytest.raises(ConnectFailed):
+            await body_of(pool)
+        assert (pool.slots_used, upstream.requests) == (0, [])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            origin.tls.minimum_version = ssl.TLSVersion.TLSv1_1
+        origin.tls.set_ciphers("ALL:@SECLEVEL=0")
+        assert await body_of(pool) == b"{}", "it was the version that was refused"
+        await pool.aclose()
+
+
+both_versions = pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+@both_versions
+async def test_a_server_that_wants_to_know_who_asks_is_shown_our_certificate(
+    authority: Authority, newest: ssl.TLSVersion
+) -> None:
+    async def answer(wire: Wire) -> None:
+        shown.append(wire._transport.get_extra_info("peercert")["subjectAltName"])
+        await wire.send(json_answer(200, {}))
+
+    shown: list[Any] = []
+    async with ScriptedUpstream(answer, ssl=authority.wary_server(newest)) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file, cert_file=authority.ours()))
+        assert await body_of(pool) == b"{}"
+        assert shown == [(("DNS", "sidecar.example"),)]
+        await pool.aclose()
+
+
+@both_versions
+@pytest.mark.parametrize("stranger", [True, False], ids=["none", "of another authority"])
+async def test_a_server_that_wants_to_know_who_asks_tells_the_stranger_nothing(
+    authority: Authority, newest: ssl.TLSVersion, stranger: bool, tmp_path: Path
+) -> None:
+    """asyncio's server would hang up on us; most say what they want."""
+    (tmp_path / "other").mkdir()
+    ours = None if stranger else Authority(tmp_path / "other").ours()
+    context, said = authority.wary_server(newest), b""
+
+    def accept() -> None:
+        nonlocal said
+        raw, _ = listener.accept()
+        with raw.dup() as lingering, suppress(ssl.SSLError, OSError):
+            with suppress(ssl.SSLError), context.wrap_socket(raw, server_side=True) as wrapped:
+                said = wrapped.recv(1)
+            lingering.shutdown(socket.SHUT_WR)
+            while lingering.recv(65536):  # so that no RST overtakes what was said
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = asyncio.create_task(asyncio.to_thread(accept))
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        pool = Pool(Origin.parse(url, ca_file=authority.file, cert_file=ours))
+        # from 1.3 on we hear of it only after we have asked
+        with pytest.raises(ConnectFailed if newest is ssl.TLSVersion.TLSv1_2 else Broken) as caught:
+            await body_of(pool)
+        await accepting
+    assert re.search("(?i)alert|certificate.required", str(caught.value)), "the log should say why"
+    assert (pool.slots_used, said) == (0, b"")
 
 
 async def test_tls_to_a_server_that_speaks_none_is_a_failed_connect(authority: Authority) -> None:

@@ -40,8 +40,8 @@ def fault(messages: list[Any], *, in_steps: bool, deep: bool = False) -> tuple[A
     raw = {"messages": messages}
     try:
         if in_steps:
-            return (finished(check_messages_in_steps(raw, urls=False, deep=deep)) is messages,)
-        return (check_messages(raw, by_role(urls=False, deep=deep)) is messages,)
+            return (finished(check_messages_in_steps(raw, deep=deep)) is messages,)
+        return (check_messages(raw, by_role(deep=deep)) is messages,)
     except Fault as fault:
         return fault.path, fault.reason, fault.error_code
 
@@ -98,7 +98,7 @@ def test_no_step_decodes_more_than_it_should(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(conversation, "decode_base64", watched)
     monkeypatch.setattr(conversation, "a2b_base64", watched)
     messages = [user(*[image(GOOD[:32])] * 7, image(GOOD * 9)) for _ in range(40)]
-    decoded.extend(0 for _ in check_messages_in_steps({"messages": messages}, urls=False, deep=False))
+    decoded.extend(0 for _ in check_messages_in_steps({"messages": messages}, deep=False))
     assert len(decoded) > 40
     assert max(decoded) <= 2 * conversation._DECODED
     assert sum(decoded) >= len(GOOD) * 9

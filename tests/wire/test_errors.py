@@ -4,9 +4,11 @@ import orjson
 import pytest
 
 from anthro_asgi.wire.errors import (
+    AnswerTooLarge,
     ApiError,
     BadUpstream,
     ContextTooLong,
+    HeadTooLarge,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -14,6 +16,7 @@ from anthro_asgi.wire.errors import (
     Overloaded,
     PermissionDenied,
     RateLimited,
+    RequestTimeout,
     RequestTooLarge,
     Unauthenticated,
     UnsupportedEncoding,
@@ -30,8 +33,11 @@ TABLE = [
     (RequestTooLarge("m"), 413, "request_too_large"),
     (UnsupportedEncoding("m"), 415, "invalid_request_error"),
     (RateLimited("m"), 429, "rate_limit_error"),
+    (RequestTimeout("m"), 408, "invalid_request_error"),
+    (HeadTooLarge("m"), 431, "invalid_request_error"),
     (InternalError("m"), 500, "api_error"),
     (BadUpstream("m"), 502, "api_error"),
+    (AnswerTooLarge("m"), 502, "api_error"),
     (UpstreamTimeout("m"), 504, "timeout_error"),
     (Overloaded("m"), 529, "overloaded_error"),
 ]

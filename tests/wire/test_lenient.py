@@ -109,10 +109,13 @@ def test_what_is_exact_at_once_is_read_once(monkeypatch: pytest.MonkeyPatch, dat
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[0.5,"a",', "]")])
-def test_of_what_was_read_it_is_known_whether_it_is_shallow(opening: str, closing: str) -> None:
+def test_of_what_was_read_it_is_known_how_deep_it_is(opening: str, closing: str) -> None:
     for levels in (1, MAX_DEPTH, MAX_DEPTH + 1, 300):
-        value, shallow = loads_exactly(f"{opening * levels}1e30{closing * levels}".encode())
-        assert shallow == is_shallow(value) == (levels <= MAX_DEPTH)
+        value, told = loads_exactly(f"{opening * levels}1e30{closing * levels}".encode())
+        assert told == levels
+        assert is_shallow(value) == (levels <= MAX_DEPTH)
+        assert is_shallow(value, levels)
+        assert not is_shallow(value, levels - 1)
 
 
 def test_half_a_pair_is_written_as_a_replacement_at_any_depth() -> None:

@@ -1,5 +1,7 @@
 """The Message that deltas make, and that it is the one their stream means."""
 
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
+    BlockStop,
+    Citation,
     Delta,
     Finish,
     Misplaced,
@@ -20,8 +24,10 @@ from anthro_asgi.wire.deltas import (
     Usage,
 )
 from anthro_asgi.wire.encoder import StreamEncoder
+from anthro_asgi.wire.errors import AnswerTooLarge
 from anthro_asgi.wire.grammar import message_of, parse_events
 from anthro_asgi.wire.lenient import dumps
+from anthro_asgi.wire.limits import PIECE, Limits
 from anthro_asgi.wire.message import SIGNATURE, MessageBuilder
 from anthro_asgi.wire.repair import tool_input
 from tests.wire.strategies import Json, batches, examples, pieces, scripts
@@ -183,6 +189,110 @@ def test_brackets_without_end_never_break_the_answer() -> None:
     """What a model caught in a loop says until its tokens run out."""
     message = built("a", CALL, ToolJson('{"a":' + "[" * 600), Finish("max_tokens"))
     assert as_sent(message)["content"] == [{"type": "text", "text": "a"}]
+
+
+# what had to be mended
+
+
+@pytest.mark.parametrize(
+    ("arguments", "repairs"),
+    [
+        ("", {}),
+        (" {}", {}),
+        ('{"a": 1}', {}),
+        ('{"a": "\ud83d"}', {}),
+        ('{"a": 1', {"call_input": 1}),
+        ('{"a": 1}}', {"call_input": 1}),
+        ('"{}"', {"call_input": 1}),
+        ("[1]", {"call_input": 1}),
+        ("<tool>", {"call_dropped": 1}),
+        ("[" * 200 + "]" * 200, {"call_dropped": 1}),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_was_mended_of_an_input_is_counted(arguments: str, repairs: Json) -> None:
+    builder = MessageBuilder(ID, "m", lambda: 1)
+    builder.feed([CALL, ToolJson(arguments), Finish("tool_use")])
+    builder.message(0)
+    assert builder.repairs == repairs
+
+
+# how much is collected
+
+
+def collected(limits: Limits, *deltas: Delta) -> Json:
+    builder = MessageBuilder(ID, "m", lambda: 1, limits=limits)
+    for delta in deltas:
+        builder.feed(delta)
+    builder.feed(Finish("end_turn"))
+    return builder.message(0)
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "漢", "🙂", "\ud83d"], ids=ascii)
+@pytest.mark.parametrize("kind", [str, Thinking, ToolJson])
+def test_an_answer_may_have_so_many_bytes_and_no_more(kind: Any, letter: str) -> None:
+    size = len(letter.encode("utf-8", "surrogatepass"))
+    before: list[Delta] = [CALL, ToolJson('{"a":"')] if kind is ToolJson else []
+    weight = PIECE + (len("toolu_1" + "w" + '{"a":"') if before else 0) + 300 * size
+    assert collected(Limits(max_answer=weight), *before, *[kind(letter * 100)] * 3)
+    with pytest.raises(AnswerTooLarge, match=rf"passed {weight - 1} bytes \(max-answer\)"):
+        collected(Limits(max_answer=weight - 1), *before, *[kind(letter * 100)] * 3)
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "🙂"])
+def test_the_input_of_a_call_may_have_so_many_bytes_and_no_more(letter: str) -> None:
+    deltas: list[Delta] = ["text", CALL, ToolJson('{"a":"'), *[ToolJson(letter)] * 100, ToolJson('"}'), "more"]
+    weight = 8 + 100 * len(letter.encode())
+    assert collected(Limits(max_tool_input=weight), *deltas, *deltas)["content"][3]["input"] == {"a": letter * 100}
+    with pytest.raises(AnswerTooLarge, match=rf"input of a tool call passed {weight - 1} bytes \(max-tool-input\)"):
+        collected(Limits(max_tool_input=weight - 1), *deltas)
+
+
+def copy(delta: Delta) -> Delta:
+    """As an engine makes them anew, each with memory of its own."""
+    return orjson.loads(orjson.dumps(delta)) if isinstance(delta, str) else replace(delta, **_copied(delta))
+
+
+def _copied(delta: Any) -> Json:
+    fields: Json = orjson.loads(orjson.dumps(delta))
+    return fields
+
+
+FLOODS: dict[str, list[Delta]] = {
+    "text": ["ab"],
+    "thinking": [Thinking("ab")],
+    "input": [ToolJson('{"')],
+    "calls": [ToolStart("toolu_2", "w")],
+    "blocks": [Block({"type": "x"})],
+    "empty blocks": [Block({})],
+    "citations": [Citation({})],
+    "short texts": [BlockStop(), "a"],
+    "signatures": [Signature("abc")],
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_no_more_is_collected_than_may_be_and_a_little(flood: list[Delta]) -> None:
+    """Memory, not only bytes, as many small things take up much."""
+    builder = MessageBuilder(ID, "m", lambda: 1, limits=Limits(max_answer=300_000))
+    builder.feed(CALL)
+
+    def fill() -> None:
+        for _ in range(1_000_000):
+            builder.feed([copy(delta) for delta in flood])
+
+    tracemalloc.start()
+    with pytest.raises(AnswerTooLarge):
+        fill()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 2_500_000
+
+
+def test_many_small_pieces_are_the_text_they_make() -> None:
+    halves = ["\ud83d", "\ude00"] * 20_000
+    (block,) = content(*halves, *"abc" * 50_000)
+    assert block["text"] == "\ufffd" * 40_000 + "abc" * 50_000
 
 
 # a message and its stream

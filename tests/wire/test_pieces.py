@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire import pieces
+from anthro_asgi.wire import pieces, writing
 from anthro_asgi.wire.errors import ApiError
-from anthro_asgi.wire.lenient import dumps, loads_exactly
-from anthro_asgi.wire.pieces import Joined, dumps_in_pieces, loads_in_pieces
+from anthro_asgi.wire.lenient import dumps, loads_exactly, survey
+from anthro_asgi.wire.pieces import loads_in_pieces
 from anthro_asgi.wire.request import parse_request, parse_request_in_steps
+from anthro_asgi.wire.rules import Rules
 from anthro_asgi.wire.turns import finished
+from anthro_asgi.wire.writing import Joined, dumps_in_pieces
 from tests.wire.strategies import VALUES, Json, examples
 
 Outcome = tuple[Any, ...]
@@ -57,10 +59,17 @@ def outcome(read: Callable[[], Any]) -> Outcome:
         return type(exc), str(exc), getattr(exc, "pos", None), getattr(exc, "error_code", None)
 
 
+def read_in_pieces(document: bytes, size: int = 50) -> Any:
+    """The value. It has no more levels than were told."""
+    value, levels = finished(loads_in_pieces(cut(document, size)))
+    assert survey(value)[0] <= levels
+    return value
+
+
 def same(document: bytes) -> Outcome:
-    """What is said of the document, in pieces as of the whole."""
-    whole = outcome(lambda: loads_exactly(document))
-    assert outcome(lambda: finished(loads_in_pieces(cut(document)))) == whole
+    """What the document says, in pieces as on the whole."""
+    whole = outcome(lambda: loads_exactly(document)[0])
+    assert outcome(lambda: read_in_pieces(document)) == whole
 
     request = outcome(lambda: _with_raw(parse_request(document)))
     assert outcome(lambda: _with_raw(finished(parse_request_in_steps(cut(document))))) == request
@@ -120,7 +129,7 @@ WRITERS: dict[str, Callable[[Json], bytes]] = {
 def test_a_conversation_is_read_in_pieces_as_it_is_in_one(write: Callable[[Json], bytes], wholes: list[bytes]) -> None:
     for seed in range(40):
         body = conversation(random.Random(seed))
-        assert same(write(body)) == ("read", repr((body if "last" not in _name(write) else role_last(body), True)))
+        assert same(write(body)) == ("read", repr(body if "last" not in _name(write) else role_last(body)))
     assert wholes == [], "it was never parsed as a whole"
 
 
@@ -146,7 +155,7 @@ def test_a_body_of_real_size_is_read_in_steps_and_never_as_a_whole(size: int, wh
             except StopIteration as stop:
                 return stop.value
 
-    assert counted() == (body, True)
+    assert counted()[0] == body
     assert count > len(document) // pieces._WINDOW
     assert wholes == []
 
@@ -164,7 +173,7 @@ def test_nothing_large_is_parsed_at_once(
         "model": text * 900,
     }
     document = write(body)
-    assert finished(loads_in_pieces(cut(document))) == (body, True)
+    assert read_in_pieces(document) == body
     assert max(parsed) < 3 * (pieces._RUN + 2 * pieces._WINDOW) < len(document) / 10
 
 
@@ -190,7 +199,7 @@ def test_images_are_cut_out_though_none_fills_a_window(
     parsed = lengths(monkeypatch)
     body = {"messages": [user([{"data": DATA[:length]} for _ in range(50)])]}
     document = write(body)
-    assert finished(loads_in_pieces(cut(document))) == (body, True)
+    assert read_in_pieces(document) == body
     assert max(parsed) < len(document) - 50 * length * 3 / 4
 
 
@@ -206,7 +215,7 @@ def test_numbers_are_not_taken_for_a_text(wholes: list[bytes]) -> None:
 def test_what_looks_like_messages_within_a_message_does_not_mislead(wholes: list[bytes]) -> None:
     call = {"type": "tool_use", "id": "t", "name": "w", "input": {"messages": [user("a" * 20)] * 30}}
     body = {"messages": [user("Hi"), {"role": "assistant", "content": [call]}, *[user("b" * 30)] * 20]}
-    assert same(orjson.dumps(body)) == ("read", repr((body, True)))
+    assert same(orjson.dumps(body)) == ("read", repr(body))
     assert wholes == []
 
 
@@ -320,14 +329,32 @@ def test_any_value_means_the_same_in_pieces(values: list[Any], size: int) -> Non
         patched.setattr(pieces, "_WINDOW", 64)
         patched.setattr(pieces, "_SHORTEST", 9)
         patched.setattr(pieces, "_RUN", 100)
-        read = outcome(lambda: finished(loads_in_pieces(cut(document, size))))
-    assert read == outcome(lambda: loads_exactly(document))
+        read = outcome(lambda: read_in_pieces(document, size))
+    assert read == outcome(lambda: loads_exactly(document)[0])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("most", [1, 4, 9, 60, 150])
+def test_what_is_too_deep_by_the_operators_rules_is_so_in_pieces_too(most: int) -> None:
+    """A run is parsed by itself, so only the whole knows how deep it is."""
+    rules = Rules(max_depth=most)
+    for levels in (most, most + 1):
+        deep: Any = "x" * 300
+        for _ in range(levels - 1):
+            deep = [deep]
+        called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"a": deep}}]}
+        document = orjson.dumps(
+            {"model": "m", "max_tokens": 1, "messages": [user("Hi" * 99)] * 5 + [called] + [user("Ho" * 99)] * 9}
+        )
+        whole = outcome(lambda: parse_request(document, rules=rules))  # noqa: B023
+        assert outcome(lambda: finished(parse_request_in_steps(cut(document), rules=rules))) == whole  # noqa: B023
+        assert (whole[0] == "read") is (levels == most)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_mark_that_the_document_swallows_is_missed(wholes: list[bytes]) -> None:
     swallowed = b'{"a":"' + b"x" * 500 + b'","a":"short"}'
-    assert same(swallowed) == ("read", repr(({"a": "short"}, True)))
+    assert same(swallowed) == ("read", repr({"a": "short"}))
     assert wholes[0] == swallowed
 
 
@@ -336,7 +363,7 @@ def test_a_document_that_guesses_the_mark_is_believed_no_more_than_another() -> 
     """It could not be known, but if it were: the same mark twice is one too many."""
     guess = pieces._SIGNED + b"0;"
     document = b'{"b":"' + guess + b'","a":"' + b"x" * 500 + b'"}'
-    assert same(document) == ("read", repr(({"b": json.loads(b'"' + guess + b'"'), "a": "x" * 500}, True)))
+    assert same(document) == ("read", repr({"b": json.loads(b'"' + guess + b'"'), "a": "x" * 500}))
     run = pieces._SIGNED + b"run;"
     for where in (b'{"b":["%b"],"a":"' % run, b'{"b":"%b","a":"' % run, b'{"b":[1,"%b"],"a":"' % run):
         document = where + b"x" * 500 + b'","messages":[' + b",".join([b'{"role":"user"}'] * 40) + b"]}"
@@ -372,7 +399,7 @@ def test_a_large_value_is_written_in_small_pieces() -> None:
     body = conversation(random.Random(1), turns=30)
     written = finished(dumps_in_pieces(body))
     assert b"".join(written) == orjson.dumps(body)
-    assert max(map(len, written)) < 6 * pieces._WINDOW
+    assert max(map(len, written)) < 6 * writing._WINDOW
 
 
 @pytest.mark.usefixtures("small")

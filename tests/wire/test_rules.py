@@ -8,8 +8,10 @@ import pytest
 
 from anthro_asgi.wire.client_tools import CLIENT_TOOLS
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.request import MessagesRequest, Tool, ToolChoice, parse_request
+from anthro_asgi.wire.lenient import MAX_DEPTH
+from anthro_asgi.wire.request import MessagesRequest, Tool, ToolChoice, parse_request, parse_request_in_steps
 from anthro_asgi.wire.rules import Rules
+from anthro_asgi.wire.turns import finished
 from tests.wire.strategies import Json
 
 HI: Json = {"role": "user", "content": "Hi"}
@@ -24,6 +26,11 @@ URLS = Rules(pass_image_urls=True)
 
 def parse(rules: Rules = DROPPING, messages: Any = (HI,), **fields: Any) -> MessagesRequest:
     return parse_request(orjson.dumps({"model": "m", "max_tokens": 9, "messages": messages, **fields}), rules=rules)
+
+
+def parse_in_steps(rules: Rules, **fields: Any) -> MessagesRequest:
+    document = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [HI], **fields})
+    return finished(parse_request_in_steps([document[:40], document[40:]], rules=rules))
 
 
 def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
@@ -282,3 +289,91 @@ def test_text_full_of_digits_is_read_as_ever() -> None:
     assert parse_request(body).messages == [{"role": "user", "content": digits}]
     broken = body.replace(digits.encode(), said.encode())
     assert parse_request(broken).messages == [{"role": "user", "content": f"\ufffd {digits}"}]
+
+
+# how much of it
+
+both_ways = pytest.mark.parametrize("parse", [parse, parse_in_steps], ids=["at once", "in steps"])
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = {"a": value} if level % 2 else [value]
+    return value
+
+
+def deep(levels: int) -> Json:
+    return {"properties": nested(levels - 1)}
+
+
+def conversation(levels: int) -> list[Json]:
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": deep(levels)}
+    return [HI, {"role": "assistant", "content": [call]}]
+
+
+def stops(count: int) -> list[str]:
+    return [f"stop {number}" for number in range(count)]
+
+
+def tools(count: int) -> list[Json]:
+    return [{**LOOK, "name": f"look_{number}"} for number in range(count)]
+
+
+AMOUNTS: list[tuple[str, Any, str, str]] = [
+    ("max_messages", lambda count: {"messages": [HI] * count}, "messages", "must hold at most {}"),
+    ("max_tools", lambda count: {"tools": tools(count)}, "tools", "must hold at most {}"),
+    ("max_tools", lambda count: {"tools": [SEARCH] * count}, "tools", "must hold at most {}"),
+    ("max_stop_sequences", lambda count: {"stop_sequences": stops(count)}, "stop_sequences", "must hold at most {}"),
+    *(
+        ("max_depth", made, path, "must not be nested deeper than {} levels")
+        for made, path in (
+            (lambda levels: {"messages": conversation(levels)}, "messages.1.content.0.input"),
+            (lambda levels: {"tools": [{"name": "look", "input_schema": deep(levels)}]}, "tools.0.input_schema"),
+            (
+                lambda levels: {"output_config": {"format": {"type": "json_schema", "schema": deep(levels)}}},
+                "output_config.format.schema",
+            ),
+        )
+    ),
+]
+amounts = pytest.mark.parametrize(("rule", "made", "path", "reason"), AMOUNTS, ids=lambda value: str(value)[:30])
+
+
+@both_ways
+@amounts
+@pytest.mark.parametrize("most", [1, 7, 200])
+def test_there_may_be_as_much_of_it_as_the_operator_says_and_no_more(
+    parse: Any, rule: str, made: Any, path: str, reason: str, most: int
+) -> None:
+    rules = Rules(drop_server_tools=True, **{rule: most})
+    assert parse(rules, **made(most))
+    with pytest.raises(InvalidRequest) as caught:
+        parse(rules, **made(most + 1))
+    assert caught.value.message == f"{path}: {reason.format(most)}"
+
+
+@both_ways
+@amounts
+def test_by_default_there_may_be_more_than_anybody_asks_for(
+    parse: Any, rule: str, made: Any, path: str, reason: str
+) -> None:
+    most = {"max_messages": 100_000, "max_tools": 1024, "max_stop_sequences": 256, "max_depth": MAX_DEPTH}[rule]
+    assert parse(DROPPING, **made(most))
+    with pytest.raises(InvalidRequest, match=f"{path}: {reason.format(most)}"):
+        parse(DROPPING, **made(most + 1))
+
+
+@both_ways
+def test_what_nobody_asked_for_costs_nobody_anything(parse: Any) -> None:
+    """None is absent, and empty is not too many."""
+    rules = Rules(max_messages=1, max_tools=1, max_stop_sequences=1, max_depth=1)
+    for nothing in (None, []):
+        assert parse(rules, tools=nothing, stop_sequences=nothing).tools == []
+
+
+@both_ways
+@pytest.mark.parametrize("field", ["tools", "stop_sequences"])
+def test_what_is_no_array_is_not_counted(parse: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{field}: must be an array"):
+        parse(Rules(), **{field: {"a": 1}})

@@ -270,3 +270,13 @@ def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
     assert stop_filter.unread == 0
     stop_filter.feed(["c END", "d", Thinking("x")])
     assert stop_filter.unread == 2
+
+
+def test_what_was_cut_off_here_is_told() -> None:
+    stop_filter = StopFilter(["END", "FIN"])
+    stop_filter.feed(["a", Finish("stop_sequence", "END")])
+    assert stop_filter.matched is None, "the engine did it itself"
+    stop_filter.feed("a F")
+    assert stop_filter.matched is None
+    stop_filter.feed("IN")
+    assert stop_filter.matched == "FIN"

@@ -1,0 +1,14 @@
+"""Which version this is."""
+
+from functools import cache
+
+
+@cache
+def version() -> str:
+    """The installed version; "unknown" in a copy that is not installed."""
+    from importlib import metadata  # slow to import, and seldom needed
+
+    try:
+        return metadata.version("anthro-asgi")
+    except metadata.PackageNotFoundError:
+        return "unknown"

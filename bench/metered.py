@@ -1,0 +1,193 @@
+"""`python -m bench metered`: what it costs a token that the service counts it (`/metrics`).
+
+Measured is all of a token's way but the kernel's part: from the bytes of the engine's connection through chunk, delta,
+event and uvicorn to the bytes for the client. Two streams in one process take turns, in a random order; for one of them
+the times between tokens are thrown away instead of counted. What is left in both is that a clock reading, which is
+taken anyway, is put into a list: some 20 ns.
+
+The sockets are not there, and the pause of a stream that races (`engines.gather`) is off: here time is made by the
+bench.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import statistics
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import perf_counter_ns
+from typing import Any, Final
+from unittest.mock import patch
+
+import uvloop
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.engines.gather import Gather
+from anthro_asgi.engines.openai import OpenAIEngine
+from anthro_asgi.metrics import Metrics
+from anthro_asgi.upstream import pool
+from anthro_asgi.upstream.origin import Origin
+
+from .micro.streams import STYLES, framed, stream
+from .micro.texts import varied
+from .options import positive
+from .timing import Comparison
+
+BAR: Final = 0.05
+_ROUNDS: Final = 101
+_TOKENS: Final = 320  # a round, of each stream
+_SEED: Final = 1
+_BODY: Final = b'{"model":"m","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+_REQUEST: Final = (
+    b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
+_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+_END: Final = b"0\r\n\r\n"
+
+
+class Unmetered(Metrics):
+    """Throws the times between tokens away."""
+
+    def gaps(self, marks: list[float]) -> None:
+        marks.clear()
+
+
+class Sink(asyncio.Transport):
+    """A transport without a socket: counts the writes."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.writes = 0
+
+    def write(self, data: Any) -> None:
+        self.writes += 1
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def _nothing(self, *_: Any, **__: Any) -> None: ...
+
+    close = abort = pause_reading = resume_reading = set_write_buffer_limits = set_protocol = _nothing
+
+
+class Way:
+    """One open stream, from the engine's connection to the client's."""
+
+    def __init__(self, metrics: type[Metrics]) -> None:
+        self.engine = OpenAIEngine(Origin.parse("http://127.0.0.1:9/v1"), dialect="vllm")
+        self.app = MessagesApp(self.engine)
+        self.app.metrics.__class__ = metrics
+        self.client = Sink()
+        self._connection: Any = None
+        self._dialled = asyncio.Event()
+
+    async def open(self, head: Sequence[bytes]) -> None:
+        """Ask, and have the engine begin its answer."""
+        how = Config(self.app, lifespan="off", interface="asgi3", log_config=None, ws="none", proxy_headers=False)
+        how.load()
+        server = HttpToolsProtocol(how, ServerState(), {}, asyncio.get_running_loop())
+        server.connection_made(self.client)
+        with patch.object(pool, "dial", self._dial):
+            server.data_received(_REQUEST % len(_BODY) + _BODY)
+            await self._dialled.wait()
+        await asyncio.sleep(0)
+        await self.feed([_HEAD, *map(chunked, head)])
+
+    async def _dial(self, _: Any, connection: Any) -> None:
+        connection.connection_made(Sink())
+        self._connection = connection
+        self._dialled.set()
+
+    async def close(self, tail: Sequence[bytes]) -> None:
+        """Have the engine end its answer."""
+        await self.feed([*map(chunked, tail), _END])
+        await self.engine.stop()
+
+    async def feed(self, reads: Sequence[bytes]) -> int:
+        """Have the reads come in, each in a turn of the loop; the nanoseconds that they took."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        left = iter(reads)
+        spent = 0
+
+        def read() -> None:
+            nonlocal spent
+            data = next(left, None)
+            if data is None:
+                done.set_result(None)
+                return
+            began = perf_counter_ns()
+            self._connection.data_received(data)
+            spent += perf_counter_ns() - began
+            loop.call_soon(read)
+
+        loop.call_soon(read)
+        await done
+        return spent
+
+
+def chunked(payload: bytes) -> bytes:
+    """An event of the engine's, as HTTP frames it."""
+    event = framed([payload])
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+@asynccontextmanager
+async def ways() -> AsyncIterator[tuple[Way, Way]]:
+    """Both streams, open: the one whose times are thrown away, and the one whose are counted."""
+    answer = stream(STYLES[0], "text", ["Hello"])
+    opened = Way(Unmetered), Way(Metrics)
+    with patch.object(Gather, "pauses", lambda _: False):
+        for way in opened:
+            await way.open([*answer.head, *answer.chunks])
+        yield opened
+        for way in opened:
+            await way.close(answer.tail)
+
+
+async def _measured(rounds: int) -> Comparison:
+    reads = [chunked(chunk) for chunk in stream(STYLES[0], "text", varied(_TOKENS)).chunks]
+    chance = random.Random(_SEED)  # noqa: S311 (an order, no secret)
+    pairs: list[tuple[float, float]] = []
+    async with ways() as both:
+        for _ in range(rounds + 1):
+            took = {way: await way.feed(reads) / _TOKENS for way in chance.sample(both, 2)}
+            pairs.append((took[both[0]], took[both[1]]))
+    del pairs[0]  # to warm up
+    return Comparison(
+        statistics.median(first for first, _ in pairs),
+        statistics.median(second for _, second in pairs),
+        statistics.median(second / first for first, second in pairs),
+    )
+
+
+def measure(rounds: int = _ROUNDS) -> Comparison:
+    """Medians: nanoseconds a token without and with, and the ratio."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        return uvloop.run(_measured(rounds))
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=positive, default=_ROUNDS, help=f"pairs of measurements (default {_ROUNDS})")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measure and print."""
+    cost = measure(options.rounds)
+    print(
+        f"a token's way in the process: {cost.floor_ns:.0f} ns without metrics, {cost.subject_ns:.0f} ns with: "
+        f"{cost.ratio - 1:+.1%} (bar {BAR:.0%})"
+    )
+    return 0

@@ -1,0 +1,146 @@
+"""The service as a process: started, listened to, looked at from outside, and ended."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ..process import PATIENCE, NotListening, end, family, resident
+
+_KEPT: Final = 20  # lines of the log that are told
+_SAMPLE: Final = re.compile(r"^anthro_asgi_(requests_in_flight|upstream_connections)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+_STATE: Final = re.compile(r'state="(\w+)"')
+_CONTENT: Final = "soak "  # a prompt begins so, and no log may
+
+
+def command(upstream: str, *, streams: int, workers: int) -> list[str]:
+    """The real command, in front of an engine that stalls: with deadlines that a short run can wait for."""
+    options = {
+        "--port": "0",
+        "--upstream": f"{upstream}/v1",
+        "--workers": str(workers),
+        "--first-byte-deadline": "5s",
+        "--silence-deadline": "5s",
+        "--ping-interval": "2s",
+        "--max-concurrency": str(2 * streams + 100),
+    }
+    return [sys.executable, "-m", "anthro_asgi", "serve", *(word for option in options.items() for word in option)]
+
+
+@dataclass(slots=True)
+class Log:
+    """What the service says on standard error: how much, and the lines that it should not say."""
+
+    lines: int = 0
+    faults: int = 0
+    samples: list[str] = field(default_factory=list)
+
+    def take(self, line: str) -> None:
+        self.lines += 1
+        if _is_fault(line):
+            self.faults += 1
+            if len(self.samples) < _KEPT:
+                self.samples.append(line.rstrip("\n"))
+
+
+def _is_fault(line: str) -> bool:
+    """A traceback or any other error, what no logger wrote, and anything that a client said."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return True
+    return told.get("level") in ("error", "critical") or "exception" in told or _CONTENT in line
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What the service says of itself: requests in flight, and connections to the engine by their state."""
+
+    in_flight: int
+    connections: dict[str, int]
+
+
+class Service:
+    """Running between `__enter__` and `stop`, or the end of a `with` block. Raises NotListening."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.log = Log()
+        self.status: int | None = None
+        self._arguments = arguments
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line.startswith("listening on http://"):
+            self.stop()
+            raise NotListening(f"{' '.join(self._arguments)}: {line!r} {self.log.samples}")
+        self.host, _, port = line.removeprefix("listening on http://").rpartition(":")
+        self.port = int(port)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it as an operator does; `status` is its exit status, or that of being killed if it did not heed that."""
+        if self.status is None:
+            end(self._process)
+            self.status = self._process.returncode
+            self._reader.join(PATIENCE)
+            assert self._process.stderr is not None
+            self._process.stderr.close()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.log.take(line)
+
+    # ---- from outside, its workers together
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        return sum(map(resident, family(self._process.pid)))
+
+    def files(self) -> int:
+        """Open file descriptors."""
+        return sum(_entries(pid, "fd") for pid in family(self._process.pid))
+
+    def threads(self) -> int:
+        return sum(_entries(pid, "task") for pid in family(self._process.pid))
+
+    def gauges(self) -> Gauges | None:
+        """What `/metrics` says; None when it does not, as without the extra that it needs."""
+        connection = HTTPConnection(self.host, self.port, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/metrics", headers={"connection": "close"})
+            answer = connection.getresponse()
+            told = answer.read().decode()
+        except (OSError, HTTPException):
+            return None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            return None
+        found = [(name, labels or "", float(value)) for name, labels, value in _SAMPLE.findall(told)]
+        in_flight = sum(int(value) for name, _, value in found if name == "requests_in_flight")
+        states = {state[1]: int(value) for _, labels, value in found if (state := _STATE.search(labels))}
+        return Gauges(in_flight - 1, states)  # less the one that asks
+
+
+def _entries(pid: int, kind: str) -> int:
+    try:
+        return len(list(Path(f"/proc/{pid}/{kind}").iterdir()))
+    except OSError:
+        return 0

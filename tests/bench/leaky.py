@@ -1,0 +1,45 @@
+"""An engine that leaks and lies, for `bench soak` to find out. The service under it is the real command."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from anthro_asgi.engines import ModelInfo
+from anthro_asgi.engines.openai import OpenAIEngine
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.wire.deltas import Batch
+from anthro_asgi.wire.request import MessagesRequest
+
+UPSTREAM = "LEAKY_UPSTREAM"  # in the environment: the address of the engine that it hands on
+
+
+class Leaky:
+    """With each answer it keeps a quarter of a megabyte and a socket, forgets a failure, and says one text twice."""
+
+    def __init__(self) -> None:
+        self._engine = OpenAIEngine(Origin.parse(os.environ[UPSTREAM]))
+        self._kept: list[Any] = []
+
+    async def start(self) -> None:
+        await self._engine.start()
+
+    async def stop(self) -> None:
+        await self._engine.stop()
+
+    async def models(self) -> list[ModelInfo]:
+        return await self._engine.models()
+
+    def connections(self) -> dict[str, int]:
+        return {"idle": 0, "leased": len(self._kept), "connecting": 0, "draining": 0, "waiting": 0}
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        self._kept += [b"kept" * 65536, socket.socket()]
+        asyncio.get_running_loop().create_future().set_exception(RuntimeError("forgotten"))
+        async with aclosing(self._engine.stream(request)) as batches:
+            async for batch in batches:
+                yield batch
+                if isinstance(batch, str) and batch.endswith("7"):
+                    yield batch

@@ -1,0 +1,216 @@
+"""What is killed (-9) and comes again: the engine under a service that goes on, and the service itself.
+
+Nothing here waits for a time to pass. What is waited for is told by the engine, by the log, or by the clients.
+"""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthro_asgi.wire.grammar import check_stream, message_of
+from tests.end_to_end.client import TIMEOUT, Answer, ask, connect, get, post
+from tests.end_to_end.conftest import Endless
+from tests.end_to_end.service import PATIENCE, Service, ServiceFailed
+from tests.end_to_end.test_leaving import ENDLESS
+from tests.llama.model import ANSWER
+from tests.llama.server import LlamaServer
+from tests.serving.process import until
+
+EACH = 3  # clients that stream, and as many that wait for a whole answer
+LONG: dict[str, Any] = {**ENDLESS, "max_tokens": 7000}
+SPOKEN = [{"type": "text", "text": ANSWER}]
+
+
+def kill(llama: LlamaServer) -> None:
+    os.kill(llama.pid, signal.SIGKILL)
+
+
+class Open:
+    """An answer on its way."""
+
+    def __init__(self, url: str, *, stream: bool) -> None:
+        self.connection = connect(url)
+        self._begun = b""
+        post(self.connection, **LONG, stream=stream)
+
+    def begins(self) -> None:
+        """Wait for its first words."""
+        self._response = self.connection.getresponse()
+        while b"content_block_delta" not in self._begun:
+            line = self._response.readline()
+            assert line, self._begun
+            self._begun += line
+
+    def rest(self) -> Answer:
+        """All of it, to its end."""
+        response = self._response if self._begun else self.connection.getresponse()
+        return _answer(response, self._begun)
+
+
+def _answer(response: HTTPResponse, begun: bytes = b"") -> Answer:
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, headers, begun + response.read())
+
+
+@contextmanager
+def answering(service: Service, llama: LlamaServer) -> Iterator[tuple[list[Open], list[Open]]]:
+    """Clients to whom the engine speaks, and will for long: EACH that stream, and EACH that do not."""
+    with ExitStack() as stack:
+        streams, wholes = ([Open(service.url, stream=stream) for _ in range(EACH)] for stream in (True, False))
+        for client in [*streams, *wholes]:
+            stack.enter_context(closing(client.connection))
+        until(lambda: llama.metrics()["requests_processing"] == 2 * EACH)
+        spoken = llama.metrics()["n_decode_total"] + 5
+        until(lambda: llama.metrics()["n_decode_total"] > spoken)
+        for client in streams:
+            client.begins()
+        yield streams, wholes
+
+
+def ask_over(connection: HTTPConnection, **body: Any) -> Answer:
+    """The answer to a client that keeps its connection."""
+    post(connection, **body)
+    return _answer(connection.getresponse())
+
+
+def lines(service: Service, **fields: Any) -> int:
+    """How many lines of its log have these."""
+    return sum(fields.items() <= line.items() for line in service.log)
+
+
+# the engine
+
+
+def test_an_engine_that_is_killed_fails_what_it_was_doing_and_nothing_else(tmp_path: Path) -> None:
+    engine = tmp_path / "engine.sock"
+    with Service("--upstream", f"unix:{engine}") as service, closing(connect(service.url)) as resting:
+        with LlamaServer(uds=engine, parallel=2 * EACH) as llama:
+            assert ask_over(resting).json["content"] == SPOKEN
+            with answering(service, llama) as (streams, wholes):
+                kill(llama)
+                broken = [client.rest() for client in streams], [client.rest() for client in wholes]
+        assert_each_failed(service, *broken)
+        assert_it_is_away(service, resting)
+        with LlamaServer(uds=engine):
+            assert ask_over(resting).json["content"] == SPOKEN  # it is the same connection, and the same service
+            assert message_of(ask(service.url, stream=True).events)["content"] == SPOKEN
+            assert get(service.url, "/readyz").status == 200
+        assert lines(service, event="request", status=200, error_type="api_error") == EACH
+        assert lines(service, event="request", status=502, error_type="api_error") == EACH
+        assert all("exception" not in line for line in service.log)
+
+
+def assert_each_failed(service: Service, streamed: list[Answer], whole: list[Answer]) -> None:
+    """Each stream with an `error` event, each whole answer with a status, and each in the log as a warning."""
+    for answer in streamed:
+        check_stream(answer.events)
+        assert any(event.type == "content_block_delta" for event in answer.events)
+        assert (answer.events[-1].type, answer.events[-1].data["error"]["type"]) == ("error", "api_error")
+    for answer in whole:
+        assert (answer.status, answer.json["error"]["type"]) == (502, "api_error")
+    for answer in [*streamed, *whole]:
+        line = service.logged(event="request", request_id=answer.headers["request-id"])
+        assert (line["level"], line["error_type"]) == ("warning", "api_error")
+
+
+def assert_it_is_away(service: Service, resting: HTTPConnection) -> None:
+    """Whoever asks is sent away at once, and told when to come again."""
+    for stream in (True, False):
+        answer = ask_over(resting, stream=stream)
+        assert (answer.status, answer.json["error"]["type"]) == (529, "overloaded_error")
+        assert int(answer.headers["retry-after"]) >= 1
+        line = service.logged(event="request", request_id=answer.headers["request-id"])
+        assert line["duration"] < 1
+    assert [get(service.url, path).status for path in ("/healthz", "/readyz")] == [200, 503]
+
+
+class Asker(threading.Thread):
+    """Asks again and again, streaming and not in turns, until `done`; while the engine is away it waits for `back`."""
+
+    def __init__(self, url: str, back: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.outcomes: list[str] = []
+        self.done = False
+        self._url = url
+        self._back = back
+
+    def run(self) -> None:
+        while not self.done:
+            self.outcomes.append(outcome(ask(self._url, stream=len(self.outcomes) % 2 == 0)))
+            if self.outcomes[-1] == "away":
+                self._back.wait(TIMEOUT)
+
+
+def outcome(answer: Answer) -> str:
+    """Answered, broken or away; whatever is none of them is told as it is."""
+    if answer.status == 200 and answer.headers["content-type"].startswith("text/event-stream"):
+        events = answer.events
+        check_stream(events)
+        if events[-1].type == "error":
+            return "broken" if events[-1].data["error"]["type"] == "api_error" else f"{events[-1].data}"
+        return "answered" if message_of(events)["content"] == SPOKEN else f"{events}"
+    if answer.status == 200:
+        return "answered" if answer.json["content"] == SPOKEN else f"{answer.json}"
+    failure = (answer.status, answer.json["error"]["type"])
+    return {(502, "api_error"): "broken", (529, "overloaded_error"): "away"}.get(failure, f"{answer.body!r}")
+
+
+def test_under_load_answers_break_while_the_engine_dies_and_then_all_wait_for_it_and_get_theirs(tmp_path: Path) -> None:
+    engine, back = tmp_path / "engine.sock", threading.Event()
+    with Service("--upstream", f"unix:{engine}") as service:
+        askers = [Asker(service.url, back) for _ in range(2 * EACH)]
+        with LlamaServer(uds=engine, parallel=2 * EACH) as llama:
+            for asker in askers:
+                asker.start()
+            until(lambda: all(asker.outcomes.count("answered") >= 3 for asker in askers))
+            kill(llama)
+            until(lambda: all("away" in asker.outcomes for asker in askers))
+        with LlamaServer(uds=engine):
+            back.set()
+            until(lambda: all(asker.outcomes[-2:] == ["answered"] * 2 for asker in askers))
+            for asker in askers:
+                asker.done = True
+            for asker in askers:
+                asker.join(PATIENCE)
+        for asker in askers:
+            # more than one may break: the kernel still takes connections for a process that it is clearing away
+            assert re.fullmatch("(answered ){3,}(broken )*(away )+(answered ){2,}", " ".join([*asker.outcomes, ""]))
+        assert service.logged(event="request", status=529)
+
+
+# the service
+
+
+@pytest.mark.parametrize("socket", ["port", "uds"])
+def test_a_service_that_is_killed_frees_its_engine_and_can_be_started_again_where_it_was(
+    socket: str, endless: Endless, tmp_path: Path
+) -> None:
+    where = ("--uds", str(tmp_path / "service.sock")) if socket == "uds" else ("--port", "0")
+    with dying("--upstream", endless.llama.url, *where) as service, closing(connect(service.url)) as connection:
+        post(connection, **LONG, stream=True)
+        response = connection.getresponse()
+        begun = response.readline()
+        service.interrupt(signal.SIGKILL)
+        with suppress(HTTPException, OSError):
+            begun += response.read()
+        assert b"message_stop" not in begun
+    endless.llama.until_idle()
+    where = where if socket == "uds" else ("--port", service.url.rpartition(":")[2])
+    with Service("--upstream", endless.llama.url, *where) as again:
+        assert again.url == service.url
+        assert ask(again.url).json["content"] == SPOKEN
+
+
+@contextmanager
+def dying(*options: str) -> Iterator[Service]:
+    """A service that is killed in the block."""
+    with pytest.raises(ServiceFailed, match="status -9"), Service(*options) as service:
+        yield service

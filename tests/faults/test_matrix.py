@@ -1,0 +1,29 @@
+"""Each cell of the fault matrix is a test; those of a session are played together, since most of them wait."""
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from tests.faults.cells import CELLS, Cell
+from tests.faults.matrix import Result, play
+from tests.faults.table import BEGIN, END, due, tables
+from tests.test_readme import README
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Mapping[Cell, Result]:
+    """Of the cells that were chosen."""
+    params = (getattr(item, "callspec", None) for item in request.session.items)
+    return play(chosen.params["cell"] for chosen in params if chosen is not None and "cell" in chosen.params)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_a_fault_ends_as_it_is_due_and_leaves_nothing_behind(cell: Cell, results: Mapping[Cell, Result]) -> None:
+    assert not results[cell].problems
+
+
+def test_the_readme_shows_the_matrix() -> None:
+    shown = re.search(f"{BEGIN}\n(.*?)\n{END}", README, re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() == tables(due())
