@@ -36,6 +36,7 @@ PURE = [
     }
 ] + [
     "upstream/sse.py",
+    "serving/framing.py",
     *(f"engines/simulated/{noun}.py" for noun in ("faults", "prefix_cache", "profile", "prompt", "seeds", "spread")),
     *("engines/simulated/trace.py", "completions/chunks.py", "completions/request.py"),
 ]

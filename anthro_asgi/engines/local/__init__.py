@@ -42,7 +42,11 @@ class LocalEngine:
 
     async def start(self) -> None:
         """Starts llama.cpp. Raises RuntimeError when it cannot load the file; a large one is not waited for."""
-        await self._keeper.start()
+        try:
+            await self._keeper.start()
+        except BaseException:
+            self._folder.cleanup()
+            raise
         await self._chat.start()
 
     async def stop(self) -> None:
