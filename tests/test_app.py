@@ -246,7 +246,9 @@ async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read(
 async def test_a_small_bomb_is_a_413() -> None:
     bomb = gzip.compress(b" " * 100_000_000)
     for body in (bomb, gzip.compress(b" " * 600_000) * 2):
-        response = await post(MessagesApp(bare, max_decompressed=1_000_000), body=body, headers=[("content-encoding", "gzip")])
+        response = await post(
+            MessagesApp(bare, max_decompressed=1_000_000), body=body, headers=[("content-encoding", "gzip")]
+        )
         assert response.status == 413
 
 
