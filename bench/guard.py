@@ -1,7 +1,8 @@
 """`python -m bench guard`: the bars with half of them on top, best of five; for CI, where the machine is anybody's.
 
 Three kinds of bars: the micro ratios, what metrics add to a token, and the CPU time a token costs the whole service,
-with real sockets, against a byte relay in the same minute. A ratio that is past its guard in every repetition is a regression: exit status 1.
+with real sockets, against a byte relay in the same minute. What is past its guard in every repetition is a regression:
+exit status 1.
 """
 
 import sys

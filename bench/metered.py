@@ -57,24 +57,33 @@ class Unmetered(Metrics):
 
 
 class Sink(asyncio.Transport):
-    """A transport without a socket: counts the writes."""
+    """A transport without a socket, which counts the writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: Any) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.writes = 0
+        self._protocol = protocol
+        protocol.connection_made(self)
 
     def write(self, data: Any) -> None:
         self.writes += 1
 
+    def abort(self) -> None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
+
+    close = abort
+
     def is_closing(self) -> bool:
-        return False
+        return self._protocol is None
 
     def get_write_buffer_size(self) -> int:
         return 0
 
     def _nothing(self, *_: Any, **__: Any) -> None: ...
 
-    close = abort = pause_reading = resume_reading = set_write_buffer_limits = set_protocol = _nothing
+    pause_reading = resume_reading = set_write_buffer_limits = set_protocol = _nothing
 
 
 class Way:
@@ -84,16 +93,15 @@ class Way:
         self.engine = OpenAIEngine(Origin.parse("http://127.0.0.1:9/v1"), dialect="vllm")
         self.app = MessagesApp(self.engine)
         self.app.metrics.__class__ = metrics
-        self.client = Sink()
         self._connection: Any = None
         self._dialled = asyncio.Event()
 
     async def open(self, head: Sequence[bytes]) -> None:
         """Ask, and have the engine begin its answer."""
-        how = Config(self.app, lifespan="off", interface="asgi3", log_config=None, ws="none", proxy_headers=False)
+        how = Config(self.app, lifespan="off", ws="none", access_log=False, log_config=None, proxy_headers=False)
         how.load()
         server = HttpToolsProtocol(how, ServerState(), {}, asyncio.get_running_loop())
-        server.connection_made(self.client)
+        self.client = Sink(server)
         with patch.object(pool, "dial", self._dial):
             server.data_received(_REQUEST % len(_BODY) + _BODY)
             await self._dialled.wait()
@@ -101,7 +109,7 @@ class Way:
         await self.feed([_HEAD, *map(chunked, head)])
 
     async def _dial(self, _: Any, connection: Any) -> None:
-        connection.connection_made(Sink())
+        Sink(connection)
         self._connection = connection
         self._dialled.set()
 
@@ -109,6 +117,7 @@ class Way:
         """Have the engine end its answer."""
         await self.feed([*map(chunked, tail), _END])
         await self.engine.stop()
+        self.client.close()
 
     async def feed(self, reads: Sequence[bytes]) -> int:
         """Have the reads come in, each in a turn of the loop; the nanoseconds that they took."""

@@ -117,8 +117,10 @@ class Process(Server):
             self._reload()
             if self._certificate is not None:
                 self._certificate.reload()
-        except ConfigError as exc:
-            _log.error("not reloaded: %s", " ".join(str(exc).split()))
+        except Exception as exc:  # whatever it is, the service goes on
+            # what was not written for operators may tell a key
+            reason = str(exc) if isinstance(exc, ConfigError) else type(exc).__name__
+            _log.error("not reloaded: %s", " ".join(reason.split()))
             return False
         _log.info("reloaded")
         return True

@@ -23,7 +23,7 @@ DEADLINES: Final = {  # seconds
     "connect-deadline": 1.0,
     "first-byte-deadline": 1.0,
     "silence-deadline": 1.0,
-    "total-deadline": 3.5,
+    "total-deadline": 8.0,
     "receive-deadline": 1.0,
     "stall-deadline": 1.0,
     "queue-timeout": 0.5,
@@ -43,12 +43,14 @@ USUAL: Final = {name: f"{seconds}s" for name, seconds in DEADLINES.items()} | {
 # How the service is set up → the options that differ from the usual. A name of `places.PLACES` is an engine elsewhere.
 HOUSES: Final[dict[str, Mapping[str, str]]] = {
     "usual": {},
+    "hurried": {"total-deadline": "2s"},
     "pinging": {"ping-interval": "50ms", "first-byte-deadline": "2s"},
     "narrow": {"max-concurrency": "1", "max-queue": "1", "queue-timeout": "3s"},
     "impatient": {"max-concurrency": "1", "max-queue": "1"},
     "per key": {"max-concurrency-per-key": "1"},
     "patient": {"total-deadline": "60s", "max-answer": "1G"},
 }
+IN_A_PROCESS: Final = ("usual", "hurried")  # those that the command opens, too
 
 
 Due = str | tuple[str, str]  # for whole answers and streams, where they differ
@@ -66,7 +68,7 @@ class Cell:
     manner: Manner = how.asks
     house: str = "usual"
     lines: int = 1
-    within: float = 6.0  # seconds
+    within: float = 8.0  # seconds
     model: str = ""
 
     def __str__(self) -> str:
@@ -127,7 +129,7 @@ PHASED: Final[dict[str, Mapping[str, Due]]] = {
 def _phased() -> Iterator[Cell]:
     for fault, phases in PHASED.items():
         for phase, due in phases.items():
-            yield from both("phases", fault, phase, due)
+            yield from both("phases", fault, phase, due, house="hurried" if fault.startswith("endless") else "usual")
 
 
 # --- engines: whole answers ---
@@ -162,7 +164,8 @@ _PINGED: Final = ("reset", "stall", "status 400", "status 429", "status 503", "H
 
 def _answered() -> Iterator[Cell]:
     for fault in answers.ANSWERS:
-        yield from both("answers", fault, "", _OTHERWISE.get(fault, BROKEN))
+        house = "hurried" if fault == "slow 1xx without an end" else "usual"
+        yield from both("answers", fault, "", _OTHERWISE.get(fault, BROKEN), house=house)
     for fault in _PINGED:
         due = {"reset": BROKEN, "stall": SLOW, "HTML": BROKEN}.get(fault) or _OTHERWISE[fault]
         late = (due, f"event {due.partition(' ')[2]}")

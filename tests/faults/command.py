@@ -63,7 +63,7 @@ class Command:
         files = self._open() - self._files - self.idle
         return [f"{files} files more than when it began"] * (files > 0)
 
-    async def complained(self) -> list[str]:
+    def complained(self) -> list[str]:
         return []  # its log would tell, as an error
 
     def _open(self) -> int:

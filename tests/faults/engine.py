@@ -14,7 +14,7 @@ from tests.scripted import Wire, raw_answer
 MAX_EVENT: Final = 64 * 1024  # bytes; how the service is set up
 TORRENT: Final = 200  # tokens of 60 KB
 _PACE: Final = 0.01  # seconds between the pieces of what has no end
-_DRIPS: Final = 60  # pieces of a slow answer
+_DRIPS: Final = 45  # pieces of a slow answer
 _DRIP: Final = 0.03  # seconds between them
 _SSE: Final = ("content-type", "text/event-stream")
 HEAD: Final = raw_answer(200, [_SSE, ("transfer-encoding", "chunked")])
@@ -177,7 +177,7 @@ def _error(api: Api, code: int, kind: str) -> bytes:
 async def endless(play: Play) -> None:
     """More of what is being said: text, input of a tool, or words behind the end."""
     await play.begin()
-    words = "more " * 800
+    words = "more " * 3000
     if play.api == "messages":
         calls = b"input_json_delta" in b"".join(play.before)
         delta = {"type": "input_json_delta", "partial_json": words} if calls else {"type": "text_delta", "text": words}

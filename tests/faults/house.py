@@ -6,7 +6,6 @@ the other kind of engine.
 """
 
 import asyncio
-import gc
 import io
 import json
 import logging
@@ -134,9 +133,8 @@ class House:
         held: list[str] = await self._inside(self._unrest)
         return held
 
-    async def complained(self) -> list[str]:
-        """What the event loop complained of since it was asked. Garbage is collected first: it may yet complain."""
-        await self._inside(gc.collect)
+    def complained(self) -> list[str]:
+        """What the event loop complained of since this was asked."""
         said = self.complaints[:]
         self.complaints.clear()
         return said
@@ -161,6 +159,8 @@ class House:
         held += [f"connection {connection}" for connection in self._process.server_state.connections]
         counts = self._app.engine.connections()
         held += [f"{count} {state} to the engine" for state, count in counts.items() if count and state != "idle"]
+        slots = sum(pool.slots_used for pool in (self._app.engine._pool, self._app.engine._aside))
+        held += [f"{slots} slots, and {counts['idle']} connections that rest"] * (slots != counts["idle"])
         if not _ADMISSION.search(self.admission):
             held.append(self.admission)
         return held

@@ -191,7 +191,7 @@ def _must_have_own_ids(message: Json) -> None:
 
 
 def _mended(value: Any) -> Any:
-    """With U+FFFD for half a surrogate pair, as this service reads it. A stream has the escape that the engine wrote."""
+    """With U+FFFD for half a surrogate pair, as this service reads it. A stream has the escape as it was written."""
     if isinstance(value, str):
         return mended(value)
     if isinstance(value, dict):

@@ -25,7 +25,7 @@ from anthro_asgi.engines.think import ThinkTags
 from anthro_asgi.upstream.sse import EventTooLarge, SSEParser
 from anthro_asgi.wire.deltas import Batch, each
 from anthro_asgi.wire.errors import AnswerTooLarge
-from anthro_asgi.wire.limits import Limits
+from anthro_asgi.wire.limits import LIMITS, Limits
 from anthro_asgi.wire.request import MessagesRequest
 from tests.fuzz import answers, beside, served
 from tests.fuzz.answers import Answer, Wish, judge, new_ids
@@ -140,7 +140,8 @@ class Streams:
                 answers.streamed(said(trial, ways[0]), trial.wish),
                 answers.whole(said(trial, ways[1]), trial.wish, trial.limits),
             )
-        outcome = judge(*pair, counts=not trial.wish.stops)
+        # what comes behind the end of the words may not be read, and the counts may be there
+        outcome = judge(*pair, counts=not trial.wish.stops and trial.limits == LIMITS)
         return f"{trial.api}, {outcome}{', served' if trial.served else ''}"
 
 
@@ -150,7 +151,7 @@ class Streams:
 def _limits(rng: Random) -> Limits:
     """The defaults, or some that are soon reached."""
     if rng.random() < 0.9:
-        return Limits()
+        return LIMITS
     return Limits(rng.choice((300, 600, 5000)), rng.choice((1, 20, 500)), rng.choice((1, 600, 5000)))
 
 
@@ -297,7 +298,7 @@ def _shortly(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
 
 def _must_be_the_same(trial: Trial, reads: list[bytes]) -> None:
     short, slow = answers.deltas(_shortly(trial, reads)), answers.deltas(_slowly(trial, reads))
-    if short != slow:
+    if short != slow and trial.limits == LIMITS:  # a piece that is passed on at once is weighed by the slow way only
         raise Breach(f"the short way says what the slow one says\n{short}\n{slow}")
 
 

@@ -26,3 +26,13 @@ class Doomed:
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
         yield request.model
+
+
+class Stubborn:
+    """Takes no other key."""
+
+    def replace_key(self, key: str | None) -> None:
+        raise ZeroDivisionError(key)
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
+        yield request.model

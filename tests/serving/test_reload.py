@@ -108,6 +108,17 @@ def test_keys_of_clients_are_taken_anew(kind: str, tmp_path: Path) -> None:
         assert service.ended(excused="not reloaded: ") == 0
 
 
+def test_whatever_keeps_it_from_new_keys_does_not_end_it(tmp_path: Path) -> None:
+    """The engine is its operator's own, and fails as it likes."""
+    engine = ("--engine", "tests.serving.engines:Stubborn", "--workers", "2")
+    with Process("fast", *engine) as service:
+        service.interrupt(signal.SIGHUP)
+        assert service.logged(level="error")["message"] == "not reloaded: ZeroDivisionError"
+        assert get(service.url, "/healthz").status == 200
+        service.interrupt()
+        assert service.ended(excused="not reloaded: ") == 0
+
+
 def test_without_files_there_is_nothing_to_take_and_nothing_breaks(kind: str) -> None:
     with Process(kind, *AT_ONCE) as service:
         service.interrupt(signal.SIGHUP)

@@ -1,0 +1,52 @@
+"""What a counted token costs is measured on two ways that do the same but for the counting."""
+
+import argparse
+import re
+
+import pytest
+
+from bench import guard, metered
+from bench.micro.streams import STYLES, stream
+from bench.timing import Comparison
+
+TEXTS = [f"word {number}" for number in range(70)]
+COUNT = "anthro_asgi_inter_token_latency_seconds_count"
+
+
+def counted(way: metered.Way) -> float:
+    found = re.search(rf"^{COUNT} (\S+)$", way.app.metrics.exposition()[0].decode(), re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+async def test_each_read_goes_all_the_way_on_both_and_is_counted_on_one() -> None:
+    reads = [metered.chunked(chunk) for chunk in stream(STYLES[0], "text", TEXTS).chunks]
+    async with metered.ways() as both:
+        for way in both:
+            before = way.client.writes
+            assert await way.feed(reads) > 0
+            assert way.client.writes - before == len(TEXTS)
+    assert [counted(way) for way in both] == [0, len(TEXTS)]
+
+
+def test_it_is_told_against_its_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(metered, "measure", lambda _: Comparison(2000.0, 2060.0, 1.03))
+    assert metered.main(argparse.Namespace(rounds=1)) == 0
+    said = capsys.readouterr().out
+    assert said == "a token's way in the process: 2000 ns without metrics, 2060 ns with: +3.0% (bar 5%)\n"
+
+
+def test_a_measurement_compares_what_it_took() -> None:
+    cost = metered.measure(2)
+    assert cost.floor_ns > 0
+    assert cost.subject_ns > 0
+    assert 0.5 < cost.ratio < 2
+
+
+@pytest.mark.parametrize(("ratio", "holds"), [(1.02, True), (1.074, True), (1.09, False)])
+def test_the_guard_holds_what_is_added_against_its_bar(
+    ratio: float, holds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metered, "measure", lambda: Comparison(100.0, 100.0 * ratio, ratio))
+    ((name, (ratios, bar)),) = guard._metered().items()
+    assert guard._holds(name, ratios, bar) is holds
