@@ -6,10 +6,12 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.engines.simulated import SimulatedEngine
 from anthro_asgi.options import markdown_table
 from tests.driver import Driver
 
@@ -116,6 +118,21 @@ async def test_the_example_of_a_mounted_application_answers_under_its_prefix() -
     body = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
     answer = await Driver(names["host"]).request("POST", "/llm/v1/messages", body=body)  # type: ignore[arg-type]
     assert (answer.status, answer.json()["type"]) == (200, "message")
+
+
+async def test_the_example_without_http_gives_the_message_that_the_service_gives() -> None:
+    names: dict[str, Any] = {}
+    exec(marked("no http"), names)
+    engine = SimulatedEngine(ttft=0, itl=0)
+    body = b'{"model":"m","max_tokens":40,"stop_sequences":["e"],"messages":[{"role":"user","content":"Hi"}]}'
+    told = await names["answer"](engine, body)
+    served = (await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=body)).json()
+    assert (told["content"], told["stop_reason"], told["stop_sequence"]) == (
+        served["content"],
+        served["stop_reason"],
+        served["stop_sequence"],
+    )
+    assert told["stop_sequence"] == "e"
 
 
 def test_every_file_of_the_package_has_its_place_in_the_drawing() -> None:

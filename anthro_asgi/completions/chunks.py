@@ -131,7 +131,7 @@ class ChunkEncoder:
     def end(self) -> bytes:
         """All that comes after the last token, once `counted.finish` is there."""
         finish = self.counted.finish
-        assert finish is not None  # noqa: S101
+        assert finish is not None  # noqa: S101 - for the type checker
         last = self._chunk({}, _reason(finish, self._calls > 0))
         if self._usage:
             last += _event({**self._head, "choices": [], "usage": self.counted.json()})
@@ -196,7 +196,7 @@ class Completion:
     def body(self) -> bytes:
         """The completion, once `counted.finish` is there."""
         finish = self.counted.finish
-        assert finish is not None  # noqa: S101
+        assert finish is not None  # noqa: S101 - for the type checker
         message: dict[str, Any] = {"role": "assistant", "content": "".join(self._texts) or None}
         if self._thoughts:
             message["reasoning_content"] = "".join(self._thoughts)

@@ -47,7 +47,7 @@ class Reply:
 
     def _ask(self) -> AsyncIterator[Batch]:
         asked, self._asked = self._asked, None
-        assert asked is not None  # noqa: S101
+        assert asked is not None  # noqa: S101 - for the type checker
         return self._engine.stream(asked.request)
 
     def _identity(self) -> tuple[str, str, int]:

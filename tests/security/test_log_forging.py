@@ -39,6 +39,7 @@ def logged(request: pytest.FixtureRequest) -> Iterator[tuple[ProvokedService, Ta
     parser, style = request.param
     options = ("--log-format", style, "--log-level", "debug", "--upstream-api", "chat", "--model-alias", "b=a")
     with Tape() as tape, ProvokedService(parser, "--upstream", tape.url, *options) as service:
+        lines_of(service, get(b"/healthz"))  # and with it what is told of the start
         yield service, tape
 
 

@@ -137,7 +137,7 @@ class Engine:
 )
 def test_workers_that_cannot_start_end_it_with_one_line(tmp_path: Path, does: str, words: str) -> None:
     (tmp_path / "broken.py").write_text(BROKEN.format(does=does))
-    command = [*COMMAND, "--port", "0", *TWO, "--engine", "broken:Engine"]
+    command = [*COMMAND, "serve", "--port", "0", *TWO, "--engine", "broken:Engine"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=20)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -148,7 +148,7 @@ def test_workers_that_cannot_start_end_it_with_one_line(tmp_path: Path, does: st
 def test_workers_that_cannot_start_leave_no_file_behind(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN.format(does="raise RuntimeError('no GPU here')"))
     (tmp_path / "sockets").mkdir()
-    command = [*COMMAND, "--uds", str(tmp_path / "sockets" / "a"), *TWO, "--engine", "broken:Engine"]
+    command = [*COMMAND, "serve", "--uds", str(tmp_path / "sockets" / "a"), *TWO, "--engine", "broken:Engine"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, timeout=20).returncode == 1
     assert not list((tmp_path / "sockets").iterdir())

@@ -102,14 +102,14 @@ class Keeper:
         return self._first_error or how
 
     async def _await_load(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101 - for the type checker
         if await process.stdout.readline():
             self._ever = True
             self._loaded.set()
             _log.info("llama.cpp has loaded %s", self._model)
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101 - for the type checker
         while True:
             try:
                 line = await process.stderr.readline()

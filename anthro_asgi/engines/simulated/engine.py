@@ -131,7 +131,7 @@ class SimulatedEngine:
         kind = profile.fail.draw(chance)
         if kind is not None and refuses(kind):
             Fault(kind).strike()
-        rng = Random(known)  # noqa: S311
+        rng = Random(known)  # noqa: S311 - repeatable, not secret
         recorded = profile.trace[next(self._turns) % len(profile.trace)] if profile.trace else None
         answer = replayed(recorded, request.max_tokens, rng) if recorded else planned(request, profile, rng)
         fault = None if kind is None else placed(kind, len(answer[0]), chance)
