@@ -1,7 +1,7 @@
 """What is looked at while the clients are there and when they have gone, and what must hold of it.
 
 Memory is compared between two windows in which the same number of streams is open: one that begins when what is needed
-once is there, after a minute or in a shorter run after 2/5 of it, and the last tenth. The medians of both windows are
+once is there, after a minute or in a shorter run after 2/5 of it, and the last fifth. The medians of both windows are
 compared, as single looks differ by what a large request happened to need in that moment. It settles in the first three
 generations of streams, in which the heap comes to hold its holes; a run has six at the least, so streams are short in a
 short one.
@@ -100,13 +100,13 @@ def _answers(tally: Tally) -> Verdict:
 def _memory(samples: list[Sample]) -> Verdict:
     total = samples[-1].at
     begin = min(_SETTLED, total * 0.4)
-    early = [sample.memory for sample in samples if begin <= sample.at < begin + total / 10]
-    late = [sample.memory for sample in samples if sample.at >= total * 0.9]
+    early = [sample.memory for sample in samples if begin <= sample.at < begin + total / 5]
+    late = [sample.memory for sample in samples if sample.at >= total * 0.8]
     if not early or not late:
         return Verdict("memory", None, "too short a run to tell")
     before, after = median(early), median(late)
     growth = after / before - 1
-    seen = f"{before / _MIB:.1f} MiB after {begin:.0f} s, {after / _MIB:.1f} MiB at {total:.0f} s: {growth:+.1%}"
+    seen = f"{before / _MIB:.1f} MiB from {begin:.0f} s on, {after / _MIB:.1f} MiB to {total:.0f} s: {growth:+.1%}"
     return Verdict("memory", growth <= GROWTH, seen)
 
 

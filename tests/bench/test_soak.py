@@ -236,7 +236,7 @@ def verdict(name: str, looks: list[Sample], rest: Sample | None = None) -> Verdi
         (lambda at: 40, True),
         (lambda at: 40 + min(at, 55), True),  # what is needed once
         (lambda at: 100 + at / 600 * 2.5, True),
-        (lambda at: 100 + at / 600 * 4.0, False),
+        (lambda at: 100 + at / 600 * 5.0, False),
         (lambda at: 100 + at / 10, False),
         (lambda at: 100 + 90 * (at % 7 == 0), True),  # a large request now and then
         (lambda at: 100 - at / 10, True),
