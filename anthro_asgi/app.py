@@ -19,6 +19,7 @@ from .auth import Keys
 from .call import Call, ClientLeft, Receive, Scope, Send
 from .counts import Counts, Tokenizer
 from .engines import ModelInfo, as_engine
+from .lifespan import have, live
 from .logs import log_event, log_failure, log_request
 from .metrics import Metrics, Sample
 from .reply import Reply
@@ -97,7 +98,7 @@ class MessagesApp:
         if scope["type"] == "http":
             await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes))
         elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await live(receive, send, self._start, self._stop)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -140,27 +141,15 @@ class MessagesApp:
 
     # lifespan
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Starts and stops the engine with the server. A server without lifespan does without."""
-        await receive()
-        try:
-            await self._run_if_there("start")
-        except Exception as exc:
-            await send({"type": "lifespan.startup.failed", "message": f"{type(exc).__name__}: {exc}"})
-            return
+    async def _start(self) -> None:
+        await have(self.engine, "start")
         self._tracer = tracer_for(os.environ, self.metrics.outcomes.route)
         self.metrics.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        self.metrics.stop()
-        await self._run_if_there("stop")
-        await self._tracer.stop()
-        await send({"type": "lifespan.shutdown.complete"})
 
-    async def _run_if_there(self, name: str) -> None:
-        method = getattr(self.engine, name, None)
-        if method is not None:
-            await method()
+    async def _stop(self) -> None:
+        self.metrics.stop()
+        await have(self.engine, "stop")
+        await self._tracer.stop()
 
     def _sample(self) -> Sample:
         connections = getattr(self.engine, "connections", dict[str, int])

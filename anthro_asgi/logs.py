@@ -19,6 +19,7 @@ import orjson
 
 _logger: Final = logging.getLogger("anthro_asgi")
 REFUSED: Final = "anthro_asgi.refused"  # in a request's scope: the record of what the server told its client itself
+_PROBES: Final = ("/healthz", "/readyz", "/metrics")  # asked some twenty times a minute, by machines
 _LONGEST: Final = 300  # characters of one value
 _LONGEST_MESSAGE: Final = 4000
 
@@ -75,9 +76,11 @@ class Event:
 
 
 def log_request(record: RequestRecord) -> None:
-    """Log `record`: as a warning when the service or its engine failed, else as info."""
+    """Log `record`: a warning when the service or its engine failed, debug for a probe that went well, else info."""
     failed = record.error_type is not None and (record.status is None or not 400 <= record.status < 500)
     level = logging.WARNING if failed else logging.INFO
+    if record.status == 200 and record.path in _PROBES:
+        level = logging.DEBUG
     if _logger.isEnabledFor(level):
         _logger.log(level, record)
 

@@ -271,3 +271,12 @@ async def test_an_engine_that_comes_and_goes_is_told_once_each_time(caplog: pyte
         'event=not_ready reason="the engine does not answer"',
         "event=not_ready reason=draining",
     ]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_probe_that_went_well_is_heard_at_debug_only(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="anthro_asgi"):
+        for status in (200, 503):
+            log_request(RequestRecord("GET", path, "req_1", status=status))
+        log_request(RequestRecord("GET", "/v1/models", "req_1", status=200))
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "INFO", "INFO"]

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from ..auth import Keys
 from ..call import Call, ClientLeft, Receive, Scope, Send
 from ..engines import ModelInfo, as_engine
+from ..lifespan import have, live
 from ..logs import log_failure, log_request
 from ..metrics import Metrics
 from ..wire.errors import MethodNotAllowed, NotFound, Severed
@@ -49,7 +51,7 @@ class CompletionsApp:
         if scope["type"] == "http":
             await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", lambda: self.draining))
         elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
+            await live(receive, send, partial(have, self.engine, "start"), partial(have, self.engine, "stop"))
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -76,26 +78,10 @@ class CompletionsApp:
             error = call.blame(exc)
             await call.answer(status_of(error), error_body(error), headers=error.headers)
         finally:
+            call.note_refusal()
             call.record.duration = time() - began
             self.metrics.ended(call.record)
             log_request(call.record)
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self._run_if_there("start")
-        except Exception as exc:
-            await send({"type": "lifespan.startup.failed", "message": f"{type(exc).__name__}: {exc}"})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._run_if_there("stop")
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _run_if_there(self, name: str) -> None:
-        method = getattr(self.engine, name, None)
-        if method is not None:
-            await method()
 
     # routes
 

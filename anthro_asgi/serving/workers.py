@@ -12,12 +12,14 @@ starts.
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -47,6 +49,7 @@ def serve(
 
     `reload` is called on SIGHUP to take what files hold now, or to raise ConfigError and leave everything as it is.
     """
+    _have_files()
     process = Process(app, settings, certificate, reload)
     scheme = "http" if certificate is None else "https"
 
@@ -60,6 +63,13 @@ def serve(
         return process.serve_at(shares[0], announce)
     app.metrics.share(len(shares))
     return Master(process, shares, announce, started=app.metrics.take, lost=app.metrics.lost).run()
+
+
+def _have_files() -> None:
+    """As many open files as this process may have: an answer takes two, and the usual soft limit is 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # an endless limit may be more than the system has
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @dataclass(slots=True)

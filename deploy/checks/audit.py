@@ -6,13 +6,16 @@ python3 deploy/checks/audit.py REQUIREMENTS      # with pip-audit installed besi
 import json
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 
 NOBODY_TO_ASK = 3
 
 
 def main(requirements: str) -> int:
     command = [sys.executable, "-m", "pip_audit", "--requirement", requirements, "--require-hashes", "--disable-pip"]
-    done = subprocess.run([*command, "--format=json"], capture_output=True, text=True, check=False)  # noqa: S603
+    with TemporaryDirectory() as cache:
+        command += ["--format=json", "--cache-dir", cache]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     try:
         audited = json.loads(done.stdout)["dependencies"]
     except ValueError:

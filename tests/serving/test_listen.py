@@ -1,6 +1,7 @@
 """Sockets: whose they are, when clients find them, and how one server takes them over from another."""
 
 import os
+import resource
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -218,3 +219,13 @@ def test_a_server_is_taken_over_only_where_that_is_wanted(kind: str, tmp_path: P
             assert old.ended() == 0
             assert get(new.url, "/healthz").status == 200
     assert not list(tmp_path.iterdir())
+
+
+def test_as_many_files_may_be_open_as_the_machine_lets_a_process_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
+    try:
+        with Process("fast", *AT_ONCE) as service:
+            assert resource.prlimit(service.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
