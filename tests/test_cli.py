@@ -214,9 +214,11 @@ def test_a_signal_stops_it_cleanly(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_anybody_asked_stops_it_without_a_word(number: int) -> None:
+def test_a_signal_before_anybody_asked_stops_it_and_its_log_tells_its_life(number: int) -> None:
     with service() as running:
-        assert running.end(number) == (0, "", "")
+        status, more, log = running.end(number)
+    assert (status, more) == (0, "")
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["started", "draining", "stopped"]
 
 
 def test_localhost_is_every_address_of_that_name() -> None:

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from uvicorn import Config, Server
 
+from ..logs import log_event
 from ..options import ConfigError, Refused, Settings
+from ..version import version
 from .listen import Listener
 from .protocols import protocol_of
 from .reception import Reception
@@ -83,6 +85,7 @@ class Process(Server):
             raise Refused("the engine did not start; the log says why")
         self._reception.open()
         self.started = True
+        log_event("started", version=version())
         self._announce()
         gc.collect()
         gc.freeze()  # what is there now stays: no collection, each of which holds the loop, need ever walk it again
@@ -122,7 +125,7 @@ class Process(Server):
             reason = str(exc) if isinstance(exc, ConfigError) else type(exc).__name__
             _log.error("not reloaded: %s", " ".join(reason.split()))
             return False
-        _log.info("reloaded")
+        log_event("reloaded")
         return True
 
     # it serves
@@ -145,18 +148,18 @@ class Process(Server):
     # it stops
 
     async def shutdown(self, sockets: Any = None) -> None:
+        log_event("draining", connections=len(self.server_state.connections), answers=len(self.server_state.tasks))
         await self._tick(asyncio.Event(), self._settings.drain_delay)
         await self._reception.close()
         for connection in self._connections():
             connection.shutdown()
-        if self.server_state.connections:
-            _log.info("stopping once %s connections have ended", len(self.server_state.connections))
         if not await self._until(self._is_idle, self._settings.drain_timeout):
             if self.server_state.tasks:
                 text = "timeout graceful shutdown exceeded: %s open answers end with an error"
                 _log.warning(text, len(self.server_state.tasks))
             await self._cut_off()
         await self.lifespan.shutdown()
+        log_event("stopped")
 
     async def _cut_off(self) -> None:
         """End what is open: each answer with an error. Who does not take it is hung up on."""

@@ -200,7 +200,7 @@ def test_a_file_that_holds_no_key_leaves_the_old_ones_and_is_one_line_in_the_log
         service.noticed(hang_up(service))
         assert ask(service, b"x-api-key: sk-old").status == 200
         assert ask(service, b"x-api-key: sk-new").status == 401
-    (told,) = [line for line in service.lines if '"event":"request"' not in line]
+    (told,) = [line for line in service.lines if '"event":"log"' in line]
     assert json.loads(told)["level"] in ("warning", "error")
     assert "key" in told
     assert "sk-" not in told

@@ -130,6 +130,7 @@ def test_a_dropped_tool_is_named_without_driving_a_terminal() -> None:
     tools = [{"type": "web_search_20250305", "name": f"a\x1b[31m\n{FORGED}"}]
     body = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}], "tools": tools}
     with ProvokedService("httptools", "--simulate", *AT_ONCE, "--server-tools", "drop") as service:
+        lines_of(service, get(b"/v1/models"))  # and with it what is told of the start
         lines = lines_of(service, post(body))
     assert all(line.isprintable() for line in lines)
     assert len(lines) == 2

@@ -48,7 +48,7 @@ def test_a_renewed_certificate_is_shown_to_who_connects_and_open_streams_go_on(k
         begun = response.readline()
         new = files.renew()
         service.interrupt(signal.SIGHUP)
-        service.logged(message="reloaded", level="info")
+        service.logged(event="reloaded", level="info")
         assert get(service.url, "/healthz", new).status == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             get(service.url, "/healthz", old)
@@ -96,7 +96,7 @@ def test_keys_of_clients_are_taken_anew(kind: str, tmp_path: Path) -> None:
         keys.write_text("sk-new\n")
         assert (status("sk-old"), status("sk-new")) == (200, 401)
         service.interrupt(signal.SIGHUP)
-        service.logged(message="reloaded")
+        service.logged(event="reloaded")
         assert (status("sk-old"), status("sk-new")) == (401, 200)
         keys.write_text("sk-\x07\n")
         service.interrupt(signal.SIGHUP)
@@ -122,7 +122,7 @@ def test_whatever_keeps_it_from_new_keys_does_not_end_it(tmp_path: Path) -> None
 def test_without_files_there_is_nothing_to_take_and_nothing_breaks(kind: str) -> None:
     with Process(kind, *AT_ONCE) as service:
         service.interrupt(signal.SIGHUP)
-        service.logged(message="reloaded")
+        service.logged(event="reloaded")
         assert get(service.url, "/healthz").status == 200
 
 

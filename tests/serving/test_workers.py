@@ -310,7 +310,7 @@ def test_every_worker_takes_new_keys_and_so_do_those_that_start_later(tmp_path: 
         assert admitted("sk-old") == {200}
         keys.write_text("sk-new\n")
         service.interrupt(signal.SIGHUP)
-        until(lambda: sum(line.get("message") == "reloaded" for line in service.log) == 3)
+        until(lambda: sum(line.get("event") == "reloaded" for line in service.log) == 3)
         for _ in range(2):
             assert (admitted("sk-new"), admitted("sk-old")) == ({200}, {401})
             for pid in service.children:
