@@ -18,10 +18,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from anthro_asgi import cli
+from anthro_asgi import MessagesApp, cli
 from anthro_asgi.app import _ROUTES
 from anthro_asgi.config import load_settings
+from anthro_asgi.engines.simulated import SimulatedEngine
 from anthro_asgi.options import Settings
+from tests.driver import Driver
 from tests.llama.model import write_model
 
 ROOT = Path(__file__).parents[1]
@@ -320,3 +322,34 @@ def test_verify_is_a_script_that_bash_can_read_and_names_what_is_there() -> None
     assert len(named) > 4
     assert [name for name in named if not (ROOT / name).exists()] == []
     assert re.search(r'"(xllamacpp==[\w.]+)"', (ROOT / "pyproject.toml").read_text()), "which the engine is made of"
+
+
+# --- a shared front
+
+FRONT = {part["kind"]: part for part in yaml.safe_load_all((DEPLOY / "front.yaml").read_text())}
+
+
+def test_the_shared_front_is_set_by_variables_that_there_are_and_read_as_they_stand() -> None:
+    (container,) = FRONT["Deployment"]["spec"]["template"]["spec"]["containers"]
+    environ = {entry["name"]: entry["value"] for entry in container["env"]}
+    settings = load_settings({}, environ)
+    assert settings.upstream == environ["ANTHRO_ASGI_UPSTREAM"]
+    assert container["args"] == ["serve"]
+
+
+def test_the_shared_front_is_given_the_time_to_drain() -> None:
+    pod = FRONT["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    settings = load_settings({}, {entry["name"]: entry["value"] for entry in container["env"]})
+    assert pod["terminationGracePeriodSeconds"] > settings.drain_delay + settings.drain_timeout
+    probe = container["readinessProbe"]
+    assert settings.drain_delay >= probe["periodSeconds"]
+    assert (probe["httpGet"]["path"], container["livenessProbe"]["httpGet"]["path"]) == ("/readyz", "/healthz")
+
+
+async def test_the_shared_front_scales_by_a_metric_that_there_is() -> None:
+    (metric,) = FRONT["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    exposed = (await Driver(MessagesApp(SimulatedEngine())).request("GET", "/metrics")).body.decode()
+    assert f"\n{name} " in exposed
+    assert name in FRONT["ConfigMap"]["data"]["rule.yaml"]
