@@ -30,7 +30,7 @@ def engine_of(settings: Settings) -> Any:
             sys.path.insert(0, os.getcwd())  # as `python -m` does, for the installed command
             return load(settings.engine)
         if settings.model is not None:
-            return _local(settings)
+            return _local(settings.model, settings)
         return simulated_of(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
@@ -64,14 +64,14 @@ def completions_of(keys: Sequence[str], settings: Settings) -> Any:
     return CompletionsApp(engine, keys=keys, max_body=settings.max_body, max_decompressed=settings.max_decompressed)
 
 
-def _local(settings: Settings) -> Any:
+def _local(model: str, settings: Settings) -> Any:
     """llama.cpp on a model file. Raises ValueError."""
     from .engines.local import LocalEngine
 
-    if settings.model is None or settings.workers > 1:
+    if settings.workers > 1:
         raise ConfigError("--model is served by one worker: each would load the model anew")
     return LocalEngine(
-        settings.model,
+        model,
         context=settings.model_context,
         slots=settings.model_slots,
         threads=settings.model_threads,

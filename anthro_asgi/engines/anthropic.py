@@ -6,52 +6,35 @@ is this service's to answer, and an engine's own switch for thinking where it is
 deltas, so its breaches of the contract end in `events` and in this service's encoder.
 """
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from ..upstream.errors import UpstreamError
 from ..upstream.origin import Origin
-from ..upstream.pool import Deadlines, Exchange
 from ..upstream.request import Fields
 from ..upstream.sse import SSEParser
 from ..wire.deltas import Delta
 from ..wire.errors import ApiError
-from ..wire.limits import LIMITS, Limits
 from ..wire.request import MessagesRequest
-from . import ModelInfo
 from .asked import Asked
-from .catalogue import Catalogue, listed
 from .chat import add_thinking
 from .dialects import LLAMACPP, PLAIN, Dialect, recognise
 from .events import EventReader
 from .failures import failure
 from .inquiry import is_whole, kind_of, read_whole, refuse
-from .remote import TAIL, Remote, new_call_id
+from .remote import How, Remote, new_call_id, tail
 
 _KEPT_HERE: Final = ("stop_sequences", "thread")
 _VERSION: Final = (b"anthropic-version", b"2023-06-01")
 _JSON: Final = (b"content-type", b"application/json")
-_log = logging.getLogger(__name__)
 
 
 class AnthropicEngine(Remote):
     """The Messages server at `origin`. `key` is sent as `x-api-key` and as a bearer token, since servers differ."""
 
-    def __init__(
-        self,
-        origin: Origin,
-        *,
-        key: str | None = None,
-        deadlines: Deadlines | None = None,
-        limit: int = 1024,
-        limits: Limits = LIMITS,
-    ) -> None:
-        super().__init__(origin, key=key, deadlines=deadlines, limit=limit, limits=limits)
+    def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
+        super().__init__(origin, **how)
         self._target = origin.target("/messages")
-        self._catalogue = Catalogue(self._list)
         self._dialect: Dialect | None = None
 
     def __repr__(self) -> str:
@@ -59,17 +42,6 @@ class AnthropicEngine(Remote):
 
     def _signed(self, key: bytes | None) -> Fields:
         return (_VERSION,) if key is None else (_VERSION, (b"x-api-key", key), (b"authorization", b"Bearer " + key))
-
-    async def start(self) -> None:
-        """Asks the server who it is. One that is not up yet is asked again by the first request."""
-        try:
-            await self.detect()
-        except ApiError:
-            _log.warning("the engine does not answer yet")
-
-    async def stop(self) -> None:
-        await self._catalogue.close()
-        await super().stop()
 
     async def detect(self) -> Dialect:
         """Which engine it is, by its model list. Raises ApiError when it is not reachable."""
@@ -85,16 +57,6 @@ class AnthropicEngine(Remote):
         return isinstance(entries, list) and any(
             isinstance(entry, dict) and entry.get("type") == "model" for entry in entries
         )
-
-    async def models(self) -> list[ModelInfo]:
-        """The server's own list, kept for a while. Raises ApiError when none was ever had."""
-        return await self._catalogue.models()
-
-    async def _list(self) -> list[ModelInfo]:
-        answer = await self._list_models()
-        if answer.status != 200:
-            raise self._discreet(failure(answer.status, None, answer.body))
-        return listed(answer.json())
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError where it has none."""
@@ -134,7 +96,8 @@ class AnthropicEngine(Remote):
                         if deltas:
                             yield deltas
                             reader.feed(())  # raises what came behind them
-                    yield await _tail(response, reader, parser)
+                    said = await tail(response, lambda data: reader.feed(parser.feed(data)), reader)
+                    yield said + reader.feed(parser.end())
                 response.done()
             last = reader.end()
         except ApiError as exc:
@@ -151,16 +114,6 @@ class AnthropicEngine(Remote):
     def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
         self._dialect = None
         return super()._lost(exc)
-
-
-async def _tail(response: Exchange, reader: EventReader, parser: SSEParser) -> list[Delta]:
-    """What follows the finish, or the last event of a body that ended: counts, at most."""
-    out: list[Delta] = []
-    with suppress(TimeoutError):
-        async with asyncio.timeout(TAIL):
-            while not reader.done and (data := await response.read()):
-                out += reader.feed(parser.feed(data))
-    return out + reader.feed(parser.end())
 
 
 def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> dict[str, Any]:

@@ -8,35 +8,31 @@ fits, without a field it does not like (see `amends`), or in another dialect, if
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from ..upstream.errors import PoolExhausted, TooLarge, UpstreamError
 from ..upstream.origin import Origin
-from ..upstream.pool import Deadlines, Exchange, Pool
+from ..upstream.pool import Exchange, Pool
 from ..upstream.request import Fields
-from ..wire.deltas import Batch, Delta, each
+from ..wire.deltas import Batch, Delta
 from ..wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
-from ..wire.limits import LIMITS, Limits
 from ..wire.request import MessagesRequest
 from ..wire.turns import in_turns
-from . import ModelInfo
 from .amends import fitting, unwelcome
 from .asked import Asked, chat_body
-from .catalogue import FRESH, Catalogue, listed
+from .catalogue import FRESH, listed
 from .chat import called, encode_in_steps, switched_off, tool_names
 from .chunks import ChatReader
 from .counting import Counter
 from .dialects import DIALECTS, Dialect
-from .failures import failure
 from .gather import PAUSE, Gather
 from .inquiry import Answer, is_whole, kind_of, read_whole, refuse
 from .names import restored
-from .remote import TAIL, Remote, new_call_id
+from .remote import How, Remote, new_call_id, tail
 from .splice import Splice
 from .think import Tags, tags_of
 from .who import Who
@@ -44,7 +40,6 @@ from .who import Who
 _SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
 _TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field unwelcome
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
-_log = logging.getLogger(__name__)
 
 
 class OpenAIEngine(Remote):
@@ -60,22 +55,18 @@ class OpenAIEngine(Remote):
         self,
         origin: Origin,
         *,
-        key: str | None = None,
-        deadlines: Deadlines | None = None,
-        limit: int = 1024,
-        limits: Limits = LIMITS,
         dialect: str | None = None,
         late_system: bool | None = None,
         think_tags: Tags = "off",
+        **how: Unpack[How],
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect {dialect!r}: known are {', '.join(DIALECTS)}")
-        super().__init__(origin, key=key, deadlines=deadlines, limit=limit, limits=limits)
+        super().__init__(origin, **how)
         self._target = origin.target("/chat/completions")
         self._late_system = late_system
         self._think_tags = think_tags
         self._who = Who(DIALECTS[dialect] if dialect is not None else None, self._list_models, self._beside)
-        self._catalogue = Catalogue(self._listed)
         self._counter = Counter(self._beside)
         self._asked_at = float("-inf")  # on the loop's clock
         self._unwelcome: set[tuple[str, str]] = set()  # fields that were refused, each with the model that it was for
@@ -89,16 +80,8 @@ class OpenAIEngine(Remote):
 
     # life
 
-    async def start(self) -> None:
-        """Asks the engine who it is. One that is not up yet is asked again by the first request."""
-        try:
-            await self.detect()
-        except ApiError:
-            _log.warning("the engine does not answer yet")
-
     async def stop(self) -> None:
         await self._who.close()
-        await self._catalogue.close()
         await super().stop()
 
     async def detect(self) -> Dialect:
@@ -107,10 +90,6 @@ class OpenAIEngine(Remote):
 
     # what it has
 
-    async def models(self) -> list[ModelInfo]:
-        """The engine's own list, at most half a minute old if it is there. Raises ApiError when none was ever had."""
-        return await self._catalogue.models()
-
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The prompt's length, as its answer's usage will have it. Raises NotImplementedError where nobody counts."""
         dialect = self._who.dialect or await self.detect()
@@ -118,12 +97,6 @@ class OpenAIEngine(Remote):
             return await self._counter.count(await self._body(request, dialect), dialect)
         except ApiError as exc:
             raise self._discreet(exc) from exc.__cause__
-
-    async def _listed(self) -> list[ModelInfo]:
-        answer = await self._list_models()
-        if answer.status != 200:
-            raise self._discreet(failure(answer.status, None, answer.body))
-        return listed(answer.json())
 
     async def _list_models(self, pool: Pool | None = None) -> Answer:
         """Ask for the list, and learn from it."""
@@ -172,7 +145,7 @@ class OpenAIEngine(Remote):
                                     continue
                             if reader.over():
                                 break
-                        yield await _tail(response, reader)
+                        yield await tail(response, reader.read, reader) + reader.rest()
                     response.done()
             except ApiError as exc:
                 asked = await self._again(asked, exc, exchange.status, may=bool(left) and not begun)
@@ -282,14 +255,3 @@ class OpenAIEngine(Remote):
         if not isinstance(exc, (PoolExhausted, TooLarge)):
             self._forget()
         return super()._lost(exc)
-
-
-async def _tail(response: Exchange, reader: Splice) -> list[Delta]:
-    """What follows the finish, or the last event of a body that ended: a usage, as a rule, and `[DONE]`."""
-    out: list[Delta] = []
-    with suppress(TimeoutError):
-        async with asyncio.timeout(TAIL):
-            while not reader.done and (data := await response.read()):
-                said = reader.read(data)
-                out += each(said)
-    return out + reader.rest()

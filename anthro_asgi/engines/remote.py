@@ -1,19 +1,25 @@
 """What every engine behind a URL has: connections, a key, limits, and somebody who is told what goes wrong."""
 
 import asyncio
+import logging
 import re
 import secrets
 from collections.abc import Callable
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final, TypedDict, Unpack
 
 from ..upstream.errors import UpstreamError
 from ..upstream.origin import Origin
-from ..upstream.pool import Body, Deadlines, Pool
+from ..upstream.pool import Body, Deadlines, Exchange, Pool
 from ..upstream.request import Fields
+from ..wire.deltas import Batch, Delta, each
 from ..wire.errors import ApiError
 from ..wire.limits import LIMITS, Limits
 from ..wire.mends import Repairs
-from .dialects import LLAMACPP, recognise
+from . import ModelInfo
+from .catalogue import Catalogue, listed
+from .dialects import LLAMACPP, Dialect, recognise
+from .failures import failure
 from .inquiry import Answer, ask, discreet, kind_of, lost
 from .shared import Shared
 from .who import AWAY
@@ -21,37 +27,48 @@ from .who import AWAY
 TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
 _KEY: Final = re.compile("[!-~]+")
 _QUICK: Final = 2.0  # seconds for a look at whether the engine is ready
+_log = logging.getLogger(__name__)
+
+
+class How(TypedDict, total=False):
+    """How an engine is reached: its `key`, the most connections for answers, lists and counts, and their deadlines;
+    the most that is kept of an answer.
+    """
+
+    key: str | None
+    limit: int
+    deadlines: Deadlines
+    limits: Limits
 
 
 class Remote:
-    """The engine at `origin`. `limit` is the most connections for answers, lists and counts; `deadlines` are theirs.
-
-    Raises ValueError for a key that cannot stand in a header.
-    """
+    """The engine at `origin`. Raises ValueError for a key that cannot stand in a header."""
 
     observe: Callable[[str, str], None]
     """Told of each `upstream_error` and each `repair`, by kind; see `inquiry.kind_of` and `REPAIRS`."""
 
-    def __init__(
-        self,
-        origin: Origin,
-        *,
-        key: str | None = None,
-        deadlines: Deadlines | None = None,
-        limit: int = 1024,
-        limits: Limits = LIMITS,
-    ) -> None:
+    def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
+        deadlines = how.get("deadlines")
         self.observe = _nobody_looks
         self._origin = origin
-        self._limits = limits
-        self._pool = Pool(origin, limit=limit, deadlines=deadlines)
+        self._limits = how.get("limits", LIMITS)
+        self._pool = Pool(origin, limit=how.get("limit", 1024), deadlines=deadlines)
         self._aside = Pool(origin, limit=1, deadlines=deadlines)  # is it ready, though it has all the answers to give?
         self._readiness = Shared(self._is_ready)
         self._keys: tuple[str, ...] = ()  # all there ever were: a request that is on its way has the one before
         self._headers: Fields = ()
-        self.replace_key(key)
+        self.replace_key(how.get("key"))
+        self._catalogue = Catalogue(self._listed)
+
+    async def start(self) -> None:
+        """Asks the engine who it is. One that is not up yet is asked again by the first request."""
+        try:
+            await self.detect()
+        except ApiError:
+            _log.warning("the engine does not answer yet")
 
     async def stop(self) -> None:
+        await self._catalogue.close()
         await self._readiness.close()
         await self._pool.aclose()
         await self._aside.aclose()
@@ -67,6 +84,20 @@ class Remote:
     def _signed(self, key: bytes | None) -> Fields:
         """The headers of every request."""
         raise NotImplementedError
+
+    async def detect(self) -> Dialect:
+        """Which engine it is. Raises ApiError when it is not reachable."""
+        raise NotImplementedError
+
+    async def models(self) -> list[ModelInfo]:
+        """The engine's own list, at most half a minute old if it is there. Raises ApiError when none was ever had."""
+        return await self._catalogue.models()
+
+    async def _listed(self) -> list[ModelInfo]:
+        answer = await self._list_models()
+        if answer.status != 200:
+            raise self._discreet(failure(answer.status, None, answer.body))
+        return listed(answer.json())
 
     def connections(self) -> dict[str, int]:
         """How many there are in each state, and how many requests wait for one."""
@@ -122,6 +153,16 @@ class Remote:
         for kind in repairs.elements():
             self.observe("repair", kind)
         repairs.clear()
+
+
+async def tail(response: Exchange, read: Callable[[bytes], Batch], reader: Any) -> list[Delta]:
+    """What follows the finish, or nothing where the body has ended: counts, as a rule, until `reader` is done."""
+    out: list[Delta] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TAIL):
+            while not reader.done and (data := await response.read()):
+                out += each(read(data))
+    return out
 
 
 def _nobody_looks(what: str, kind: str) -> None:

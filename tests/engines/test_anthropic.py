@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines import anthropic as module
+from anthro_asgi.engines import remote as module
 from anthro_asgi.engines.anthropic import AnthropicEngine
 from anthro_asgi.engines.detected import DetectedEngine
 from anthro_asgi.engines.openai import OpenAIEngine

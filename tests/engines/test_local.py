@@ -69,6 +69,23 @@ async def test_a_model_file_is_answered_from_counted_and_listed(engine: LocalEng
     assert not has_files(engine)
 
 
+async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(engine: LocalEngine) -> None:
+    seen: list[tuple[str, str]] = []
+    engine.observe = lambda what, kind: seen.append((what, kind))
+    await engine.start()
+    try:
+        stream: Any = engine.stream(MessagesRequest("any", 20, HELLO))
+        await anext(stream)
+        assert engine.connections()["leased"] == 1
+        await stream.aclose()
+        await engine._keeper.stop()
+        with pytest.raises(ApiError):
+            await said(engine)
+        assert ("upstream_error", "connect") in seen
+    finally:
+        await engine.stop()
+
+
 async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_answered(
     engine: LocalEngine, caplog: pytest.LogCaptureFixture
 ) -> None:

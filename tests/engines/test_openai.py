@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines import openai as module
+from anthro_asgi.engines import remote as module
 from anthro_asgi.engines.openai import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines

@@ -7,22 +7,18 @@ It is a process of its own because llama.cpp answers a bad file, and any error w
 """
 
 import tempfile
-from collections.abc import AsyncIterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from ...upstream.origin import Origin
-from ...wire.deltas import Batch
-from ...wire.request import MessagesRequest
-from .. import ModelInfo
 from ..openai import OpenAIEngine
 from .keeper import Keeper
 
 _MAGIC: Final = b"GGUF"
 
 
-class LocalEngine:
+class LocalEngine(OpenAIEngine):
     """The model in the GGUF file at `path`, for `slots` requests at a time with `context` tokens each.
 
     `context` 0 is what the model was trained with; `threads` 0 is left to llama.cpp. `how` goes to `OpenAIEngine`.
@@ -33,12 +29,11 @@ class LocalEngine:
         _check(path)
         self._folder = tempfile.TemporaryDirectory(prefix="anthro-asgi-")
         socket = Path(self._folder.name, "llama.sock")  # llama.cpp knows a Unix socket by this ending
-        options = {"context": context, "slots": slots, "threads": threads}
-        self._keeper = Keeper(path, socket, options)
-        self._chat = OpenAIEngine(Origin.parse(f"unix:{socket}"), dialect="llamacpp", **how)
+        self._keeper = Keeper(path, socket, {"context": context, "slots": slots, "threads": threads})
+        super().__init__(Origin.parse(f"unix:{socket}"), dialect="llamacpp", **how)
 
     def __repr__(self) -> str:
-        return f"<LocalEngine {self._keeper!r} {self._chat!r}>"
+        return f"<LocalEngine {self._keeper!r} {super().__repr__()}>"
 
     async def start(self) -> None:
         """Starts llama.cpp. Raises RuntimeError when it cannot load the file; a large one is not waited for."""
@@ -47,26 +42,12 @@ class LocalEngine:
         except BaseException:
             self._folder.cleanup()
             raise
-        await self._chat.start()
+        await super().start()
 
     async def stop(self) -> None:
-        await self._chat.stop()
+        await super().stop()
         await self._keeper.stop()
         self._folder.cleanup()
-
-    async def ready(self) -> bool:
-        return await self._chat.ready()
-
-    async def models(self) -> list[ModelInfo]:
-        """The one model. Raises ApiError while it was never loaded."""
-        return await self._chat.models()
-
-    async def count_tokens(self, request: MessagesRequest) -> int:
-        """The prompt's length by the model's own tokenizer. Raises ApiError."""
-        return await self._chat.count_tokens(request)
-
-    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
-        return self._chat.stream(request)
 
 
 def _check(path: str) -> None:
