@@ -1,12 +1,7 @@
-"""The ASGI callable: routes, lifespan, and the one place where every error becomes an answer.
+"""The Messages API as an ASGI callable: a route is a look-up in a dict, and from there a request goes to `reply`."""
 
-No middleware and no wrapped `send`: a route is a look-up in a dict, and from there a request goes straight to `reply`.
-"""
-
-import asyncio
 import logging
 import os
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, Final
@@ -15,17 +10,15 @@ import orjson
 
 from . import listing
 from .admission import Admission
-from .auth import Keys
-from .call import Call, ClientLeft, Receive, Scope, Send
+from .call import Call
 from .counts import Counts, Tokenizer
-from .engines import ModelInfo, as_engine
-from .lifespan import have, live
-from .logs import log_event, log_failure, log_request
-from .metrics import Metrics, Sample
+from .engines import ModelInfo
+from .logs import log_event
+from .metrics import Sample
 from .reply import Reply
+from .service import Service
 from .spans import tracer_for
-from .tracing import Tracer
-from .wire.errors import ApiError, MethodNotAllowed, NotFound, Overloaded, Severed
+from .wire.errors import ApiError, MethodNotAllowed, NotFound
 from .wire.limits import LIMITS, Limits
 from .wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from .wire.rules import Rules
@@ -37,19 +30,15 @@ _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
 _log = logging.getLogger(__name__)
 
 
-class MessagesApp:
-    """Serves the Messages API over `engine`: an Engine, or an async generator function.
+class MessagesApp(Service):
+    """Serves the Messages API over `engine`, for clients with one of `keys`; see `Service`.
 
-    `keys` are the API keys clients may use; none means open, which is for you to want. `ping_interval` in seconds,
-    `max_body` and `max_decompressed` in bytes. `max_concurrency` answers are given at one time, `max_queue` requests
-    wait for their turn, `queue_timeout` seconds at most, and one key has at most `max_concurrency_per_key` of both.
-    `aliases` maps names clients use (`*` stands for anything) to models of the engine. `hide_thinking` leaves reasoning
-    out of answers to clients that disabled it. `rules` say what is let through, `limits` how much of an
-    answer is kept here. `tokenizer` counts the tokens of a request for an engine that does not; it is called in a
-    thread.
-
-    Set `draining` when the service is about to stop: it is then no longer ready, and ends each connection with its
-    answer.
+    `ping_interval` in seconds, `max_body` and `max_decompressed` in bytes. `max_concurrency` answers are given at one
+    time, `max_queue` requests wait for their turn, `queue_timeout` seconds at most, and one key has at most
+    `max_concurrency_per_key` of both. `aliases` maps names clients use (`*` stands for anything) to models of the
+    engine. `hide_thinking` leaves reasoning out of answers to clients that disabled it. `rules` say what is let
+    through, `limits` how much of an answer is kept here. `tokenizer` counts the tokens of a request for an engine that
+    does not; it is called in a thread.
     """
 
     def __init__(
@@ -70,9 +59,7 @@ class MessagesApp:
         limits: Limits = LIMITS,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        self.engine = as_engine(engine)
-        self.draining = False
-        self._keys = Keys(keys)
+        super().__init__(engine, keys, _ROUTES)
         self._aliases = listing.Aliases(aliases or {})
         self._ping_interval = ping_interval
         self._max_body = max_body
@@ -81,81 +68,26 @@ class MessagesApp:
         self._rules = rules
         self._limits = limits
         self._counts = Counts(self.engine, tokenizer)
-        self.metrics = Metrics(_ROUTES)
         self._admission = Admission(
             max_concurrency, max_queue, queue_timeout, max_concurrency_per_key, self.metrics.note
         )
         self.metrics.sample = self._sample
-        self._tracer = Tracer()
         self._readiness = ""  # as it was told last
         if hasattr(self.engine, "observe"):
             self.engine.observe = self.metrics.note
 
-    def __repr__(self) -> str:
-        return f"<MessagesApp {self.engine!r} {self._keys!r}>"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes))
-        elif scope["type"] == "lifespan":
-            await live(receive, send, self._start, self._stop)
-        else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
-
-    def _closes(self) -> bool:
-        return self.draining
-
-    def replace_keys(self, keys: Sequence[str]) -> None:
-        """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
-        self._keys = Keys(keys)
-
-    async def _http(self, call: Call) -> None:
-        """The error boundary: whatever happens to a request ends here, once, with one log line."""
-        time = asyncio.get_running_loop().time
-        began = time()
-        self.metrics.began()
-        call.trace = self._tracer.begin(call.record, call.headers)
-        call.record.trace_id = call.trace.trace_id
-        try:
-            await _route(call)(self, call)
-        except ClientLeft:
-            call.record.client_left = True
-        except Severed:
-            await call.sever()
-        except asyncio.CancelledError:
-            if not call.started:  # the server will wait no longer
-                await call.refuse(Overloaded("the service is stopping"))
-            raise
-        except Exception as exc:
-            if call.started:  # half an answer can't be taken back: the server cuts the connection
-                log_failure(call.request_id, exc)
-                raise
-            await call.refuse(exc)
-        finally:
-            call.note_refusal()
-            call.record.duration = time() - began
-            self.metrics.ended(call.record)
-            call.trace.ended(call.record)
-            log_request(call.record)
-
-    # lifespan
-
     async def _start(self) -> None:
-        await have(self.engine, "start")
+        await super()._start()
         self._tracer = tracer_for(os.environ, self.metrics.outcomes.route)
-        self.metrics.start()
-
-    async def _stop(self) -> None:
-        self.metrics.stop()
-        await have(self.engine, "stop")
-        await self._tracer.stop()
 
     def _sample(self) -> Sample:
         connections = getattr(self.engine, "connections", dict[str, int])
         return Sample(self._admission.waiting, self._admission.running, self.draining, connections())
 
     # routes
+
+    async def _answer(self, call: Call) -> None:
+        await _route(call)(self, call)
 
     async def _messages(self, call: Call) -> None:
         key = self._keys.admit(call.headers)
@@ -218,9 +150,6 @@ class MessagesApp:
             known = self._aliases.targets()
         return self._aliases.listed(known)
 
-    async def _alive(self, call: Call) -> None:
-        await call.answer(200, b'{"status":"ok"}')
-
     async def _ready(self, call: Call) -> None:
         ready = getattr(self.engine, "ready", None)
         if self.draining:
@@ -233,10 +162,6 @@ class MessagesApp:
             self._readiness = readiness
             log_event("ready") if readiness == "ready" else log_event("not_ready", reason=readiness)
         await call.answer(200 if readiness == "ready" else 503, orjson.dumps({"status": readiness}))
-
-    async def _measurements(self, call: Call) -> None:
-        body, content_type = self.metrics.exposition()
-        await call.answer(200, body, content_type)
 
 
 def _get(handler: Handler) -> dict[str, Handler]:

@@ -1,20 +1,14 @@
-"""The ASGI callable that speaks chat completions: routes, keys, lifespan, and errors in OpenAI's shape."""
+"""The ASGI callable that speaks chat completions: its routes, and errors in OpenAI's shape."""
 
-import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from ..auth import Keys
-from ..call import Call, ClientLeft, Receive, Scope, Send
-from ..engines import ModelInfo, as_engine
-from ..lifespan import have, live
-from ..logs import log_failure, log_request
-from ..metrics import Metrics
-from ..wire.errors import MethodNotAllowed, NotFound, Severed
+from ..call import Call
+from ..engines import ModelInfo
+from ..service import Service
+from ..wire.errors import MethodNotAllowed, NotFound
 from .chunks import error_body, status_of
 from .reply import Reply
 from .request import parse
@@ -22,11 +16,10 @@ from .request import parse
 Handler = Callable[["CompletionsApp", Call], Awaitable[None]]
 
 
-class CompletionsApp:
-    """Serves chat completions over `engine`: an Engine, or an async generator function.
+class CompletionsApp(Service):
+    """Serves chat completions over `engine`, for clients with one of `keys`; see `Service`.
 
-    `keys` are the API keys clients may use; none lets everybody in. `max_body` in bytes. Set `draining` when the
-    service is about to stop: it is then no longer ready.
+    `max_body` and `max_decompressed` in bytes.
     """
 
     def __init__(
@@ -37,53 +30,18 @@ class CompletionsApp:
         max_body: int = 32 * 1024 * 1024,
         max_decompressed: int = 32 * 1024 * 1024,
     ) -> None:
-        self.engine = as_engine(engine)
-        self.draining = False
-        self.metrics = Metrics(_ROUTES)
-        self._keys = Keys(keys)
+        super().__init__(engine, keys, _ROUTES)
         self._max_body = max_body
         self._max_decompressed = max_decompressed
 
-    def __repr__(self) -> str:
-        return f"<CompletionsApp {self.engine!r} {self._keys!r}>"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", lambda: self.draining))
-        elif scope["type"] == "lifespan":
-            await live(receive, send, partial(have, self.engine, "start"), partial(have, self.engine, "stop"))
-        else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
-
-    def replace_keys(self, keys: Sequence[str]) -> None:
-        """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
-        self._keys = Keys(keys)
-
-    async def _http(self, call: Call) -> None:
-        """The error boundary: whatever happens to a request ends here, once, with one log line."""
-        time = asyncio.get_running_loop().time
-        began = time()
-        self.metrics.began()
-        try:
-            await _route(call)(self, call)
-        except ClientLeft:
-            call.record.client_left = True
-        except Severed:
-            await call.sever()
-        except Exception as exc:
-            if call.started:
-                log_failure(call.request_id, exc)
-                raise
-            error = call.blame(exc)
-            await call.answer(status_of(error), error_body(error), headers=error.headers)
-        finally:
-            call.note_refusal()
-            call.record.duration = time() - began
-            self.metrics.ended(call.record)
-            log_request(call.record)
-
     # routes
+
+    async def _answer(self, call: Call) -> None:
+        await _route(call)(self, call)
+
+    async def _refuse(self, call: Call, exc: Exception) -> None:
+        error = call.blame(exc)
+        await call.answer(status_of(error), error_body(error), headers=error.headers)
 
     async def _complete(self, call: Call) -> None:
         self._keys.admit(call.headers)
@@ -110,18 +68,11 @@ class CompletionsApp:
         models = getattr(self.engine, "models", None)
         return await models() if models is not None else []
 
-    async def _alive(self, call: Call) -> None:
-        await call.answer(200, b'{"status":"ok"}')
-
     async def _ready(self, call: Call) -> None:
         if self.draining:
             await call.answer(503, b'{"status":"draining"}')
         else:
             await call.answer(200, b'{"status":"ready"}')
-
-    async def _measurements(self, call: Call) -> None:
-        body, content_type = self.metrics.exposition()
-        await call.answer(200, body, content_type)
 
 
 def _listed(model: ModelInfo) -> dict[str, Any]:
