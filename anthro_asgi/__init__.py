@@ -8,9 +8,9 @@ async def engine(request):
 app = MessagesApp(engine)        # uvicorn module:app
 """
 
-from .app import MessagesApp
-from .build import create_app
-from .engines import Engine, ModelInfo, as_chat
+from .engines.base import Engine, ModelInfo, as_chat
+from .factory import create_app
+from .http.messages_app import MessagesApp
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
 from .wire.errors import (
     ApiError,
@@ -23,7 +23,7 @@ from .wire.errors import (
     UpstreamTimeout,
 )
 from .wire.request import MessagesRequest
-from .wire.rules import Rules
+from .wire.request_policy import Rules
 
 __all__ = [
     "ApiError",

@@ -32,8 +32,8 @@ from typing import Final
 
 import uvloop
 
-from anthro_asgi.drive import Drive
-from anthro_asgi.engines.simulated import LoopClock, Nap, SimulatedEngine
+from anthro_asgi.http.inline_driver import Drive
+from anthro_asgi.simulator import LoopClock, Nap, SimulatedEngine
 from anthro_asgi.wire.request import MessagesRequest
 
 from .client import Connection, Ending

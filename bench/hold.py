@@ -28,7 +28,7 @@ import orjson
 import uvloop
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines.openai import OpenAIEngine
+from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 
 from . import bodies

@@ -26,9 +26,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines.gather import Gather
-from anthro_asgi.engines.openai import OpenAIEngine
-from anthro_asgi.metrics import Metrics
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.openai.read_coalescer import Gather
+from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.upstream import pool
 from anthro_asgi.upstream.origin import Origin
 

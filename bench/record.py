@@ -3,7 +3,7 @@
     python -m bench record http://127.0.0.1:8484 --requests 20 --out trace.jsonl
     anthro-asgi serve --simulate --simulate-trace trace.jsonl
 
-The format is said in `anthro_asgi.engines.simulated.trace`. What is asked is made up as in `bench load`, or read from
+The format is said in `anthro_asgi.simulator.recordings`. What is asked is made up as in `bench load`, or read from
 a file of bodies, one JSON object a line. A server of the Messages API, or of chat completions (`--api chat`).
 """
 
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
-from anthro_asgi.engines.simulated.trace import line
+from anthro_asgi.simulator.recordings import line
 from anthro_asgi.upstream.sse import SSEParser
 
 from .counting import Api

@@ -11,7 +11,7 @@ is what load is; so a replica refuses nothing itself, and Ray's queue is the lin
 from ray import serve
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines.simulated import SimulatedEngine
+from anthro_asgi.simulator import SimulatedEngine
 
 OPEN = 256  # answers that a replica gives at one time
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.clock import FakeClockLoop
-from tests.fixtures_llama import llama as llama
+from tests.support.clock import FakeClockLoop
+from tests.support.llama_fixture import llama as llama
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -30,3 +30,10 @@ async def _run(test: Any) -> None:
     left = asyncio.all_tasks() - {asyncio.current_task()}
     assert not left, f"tasks left running: {left}"
     assert not complaints, f"the event loop complained: {complaints}"
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Functions by their names: an address in a test's id would differ between parallel workers."""
+    if inspect.isfunction(val):
+        return val.__name__
+    return None

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines.simulated import SimulatedEngine
-from anthro_asgi.options import markdown_table
-from tests.driver import Driver
+from anthro_asgi.settings.options import markdown_table
+from anthro_asgi.simulator import SimulatedEngine
+from tests.support.driver import Driver
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

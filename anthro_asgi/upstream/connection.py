@@ -43,8 +43,8 @@ from typing import cast
 
 from .deadlines import Deadlines
 from .errors import Broken, Phase, Stale, Timeout, TooLarge, UpstreamError
+from .http_parsers import Headers, Parser, ParserFactory
 from .keepalive import KeepAlive
-from .parsers import Headers, Parser, ParserFactory
 from .unread import unread
 from .unsent import BURST, Unsent
 from .waiter import Waiter

@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol, Self
 
 from .connection import Connection
 from .errors import Stale, TooLarge
-from .parsers import Headers
+from .http_parsers import Headers
 
 _FORGOTTEN: Final = 8  # pieces in a turn
 

@@ -21,13 +21,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from .connect import dial
 from .connection import ENDED, IDLE, PAUSED, STREAMING, Connection
 from .deadlines import Deadlines
-from .dial import dial
 from .errors import ConnectFailed, PoolExhausted, Timeout
 from .exchange import Exchange
+from .http_parsers import ParserFactory, default_parser
 from .origin import Origin
-from .parsers import ParserFactory, default_parser
 from .request import Body, Fields, request_head
 
 __all__ = ["Body", "Deadlines", "Exchange", "Pool"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from .faults import Fault, may, need, one_of, shallow
-from .rules import RULES, Rules
+from .field_checks import Fault, may, need, one_of, shallow
+from .request_policy import RULES, Rules
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})

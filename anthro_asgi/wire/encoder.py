@@ -36,7 +36,7 @@ from .deltas import (
     Usage,
 )
 from .errors import ApiError
-from .lenient import dumps as json
+from .json_codec import dumps as json
 from .message import SIGNATURE, concluded, head, is_tool_use, merge_usage, usage_json
 
 dumps = orjson.dumps

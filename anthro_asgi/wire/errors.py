@@ -25,7 +25,7 @@ The message is for the client: it holds no stack, no address of an upstream, no 
 
 from typing import ClassVar
 
-from .lenient import dumps
+from .json_codec import dumps
 
 
 class ApiError(Exception):

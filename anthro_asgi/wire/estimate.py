@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .blocks import SERVER_RESULTS
-from .lenient import dumps
+from .json_codec import dumps
 from .request import MessagesRequest
 
 _CHARACTERS: Final = 4

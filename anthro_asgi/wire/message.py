@@ -7,6 +7,7 @@ content; the tests hold them against each other.
 from collections.abc import Callable
 from typing import Any, Final
 
+from .answer_limits import LIMITS, PIECE, Limits, size, weight
 from .deltas import (
     Batch,
     Block,
@@ -21,10 +22,9 @@ from .deltas import (
     Usage,
     each,
 )
-from .lenient import mended
-from .limits import LIMITS, PIECE, Limits, size, weight
-from .mends import Repairs
-from .repair import tool_input
+from .json_codec import mended
+from .repairs import Repairs
+from .tool_input import tool_input
 
 # What signs a thinking block when the engine does not. Clients hand it back untouched and reject an empty one.
 SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="

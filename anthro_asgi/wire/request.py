@@ -15,13 +15,13 @@ import orjson
 
 from .blocks import Checks, by_role
 from .client_tools import CLIENT_TOOLS
-from .conversation import check_messages, check_messages_in_steps, check_system
 from .errors import InvalidRequest, NotFound
-from .faults import Fault, few, integer, may, need, number, one_of, shallow
-from .lenient import loads_exactly
-from .pieces import loads_in_pieces
-from .rules import RULES, Rules
-from .turns import Steps, drop
+from .field_checks import Fault, few, integer, may, need, number, one_of, shallow
+from .json_codec import loads_exactly
+from .large.cooperative import Steps, drop
+from .large.json_reader import loads_in_pieces
+from .messages_checks import check_messages, check_messages_in_steps, check_system
+from .request_policy import RULES, Rules
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _GENERATION = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "stream"})

@@ -26,7 +26,7 @@ from math import inf
 from time import monotonic_ns
 from typing import Final
 
-from anthro_asgi.engines.simulated.alarm import Alarm
+from anthro_asgi.simulator.timerfd import Alarm
 
 from ..counting import Api
 from .arrivals import ARRIVALS

@@ -9,12 +9,12 @@ from typing import Final
 
 import orjson
 
-from anthro_asgi.engines.chunks import ChatReader
-from anthro_asgi.engines.splice import Splice
+from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.engines.openai.fast_path import Splice
 from anthro_asgi.wire.deltas import Batch
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.message import SIGNATURE
-from anthro_asgi.wire.stops import StopFilter
+from anthro_asgi.wire.stop_sequences import StopFilter
 
 from .. import oracles
 from ..timing import Side, always

@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from anthro_asgi.wire.deltas import Delta, Finish, ToolJson, ToolStart, Usage
-from anthro_asgi.wire.lenient import dumps
+from anthro_asgi.wire.json_codec import dumps
 from anthro_asgi.wire.message import MessageBuilder
 
 from ..timing import always

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from anthro_asgi.engines.chunks import ChatReader
+from anthro_asgi.engines.openai.chunk_reader import ChatReader
 from anthro_asgi.wire.deltas import Delta, Thinking, ToolJson, ToolStart
 
 from .. import oracles

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import orjson
 
-from anthro_asgi.engines.chat import encode, to_chat
-from anthro_asgi.engines.dialects import VLLM
+from anthro_asgi.engines.openai.chat_request import encode, to_chat
+from anthro_asgi.engines.openai.dialects import VLLM
 from anthro_asgi.wire.request import parse_request
 
 from .. import bodies, oracles

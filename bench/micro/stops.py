@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from anthro_asgi.wire.stops import StopMatcher
+from anthro_asgi.wire.stop_sequences import StopMatcher
 
 from .. import oracles
 from ..timing import Side, always

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from anthro_asgi.wire.grammar import FOLLOWS, Event, Grammar, GrammarError, parse_events
+from anthro_asgi.conformance.grammar import FOLLOWS, Event, Grammar, GrammarError, parse_events
 
 from .driving import Server
 from .peer import Api, Missing

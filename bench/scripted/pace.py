@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from time import monotonic_ns
 from typing import Final, Protocol
 
-from anthro_asgi.engines.simulated.alarm import Alarm
+from anthro_asgi.simulator.timerfd import Alarm
 
 _GOLDEN: Final = 0.6180339887498949
 _BILLION: Final = 1_000_000_000

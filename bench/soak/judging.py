@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from anthro_asgi.wire.grammar import Grammar, GrammarError, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Grammar, GrammarError, check_stream, message_of, parse_events
 
 from ..client import Ending
 from .turns import Turn

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from anthro_asgi.engines import ModelInfo
-from anthro_asgi.engines.openai import OpenAIEngine
+from anthro_asgi.engines.base import ModelInfo
+from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Batch
 from anthro_asgi.wire.request import MessagesRequest

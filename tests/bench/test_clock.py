@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from anthro_asgi.engines.simulated.clock import _Nap
+from anthro_asgi.simulator.clock import _Nap
 from bench import clock
 from bench.clock import Round, Timing, anchored, drift
 

@@ -15,7 +15,7 @@ from bench.load.lines import Lines
 from bench.load.report import summary, table
 from bench.load.runner import Flow, Plan, Run
 from bench.load.tally import Slo, Tally
-from tests.scripted import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
+from tests.support.upstream import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
 
 PLAN: dict[str, Any] = {
     "api": "messages",

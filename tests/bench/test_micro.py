@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.chat import to_chat
+from anthro_asgi.engines.openai.chat_request import to_chat
 from anthro_asgi.upstream.sse import SSEParser
 from anthro_asgi.wire.deltas import ToolJson
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.message import MessageBuilder
 from anthro_asgi.wire.request import parse_request
-from anthro_asgi.wire.stops import StopFilter, StopMatcher
+from anthro_asgi.wire.stop_sequences import StopFilter, StopMatcher
 from bench import bodies, micro, oracles, timing
 from bench.micro import conversion, encoder, message, reader, request, sse, stops, streams, texts
 from bench.micro.case import Case, same

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.engines.simulated import read_trace
+from anthro_asgi.simulator import read_trace
 from bench import record
 from bench.process import serving
 from bench.record import NoAnswer, of_chat, of_messages

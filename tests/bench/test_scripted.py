@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.dialects import recognise
+from anthro_asgi.engines.openai.dialects import recognise
 from bench.scripted import serving, styles
 from bench.scripted.serving import Engine, Settings
 from bench.scripted.styles import LLAMACPP, OPENAI, STYLES, VLLM, Script, Style

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tests.embedding.servers import SERVERS, Running, running
 from tests.embedding.test_servers import ask, connect, read_until
-from tests.end_to_end.client import HELLO
+from tests.support.client import HELLO
 
 _TIMES: Final = 5
 _STILL: Final = 1.0  # seconds without growth

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.end_to_end.client import get
+from tests.support.client import get
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds

@@ -11,9 +11,9 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthro_asgi.wire.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
 from tests.embedding.servers import SERVERS, Running, running
-from tests.end_to_end.client import HELLO, TIMEOUT
+from tests.support.client import HELLO, TIMEOUT
 
 NOTICED = 1.0  # seconds in which a client that left is noticed
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import trustme
 
-from anthro_asgi.wire.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
 from tests.embedding.servers import SERVERS, Command, Running, Server, running
-from tests.end_to_end.client import HELLO
+from tests.support.client import HELLO
 
 BY_NAME = {server.name: server for server in SERVERS}
 UVICORN = ("--ssl-certfile", "{chain}", "--ssl-keyfile", "{key}")

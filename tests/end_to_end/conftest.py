@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.end_to_end.service import Service
-from tests.llama.server import LlamaServer
+from tests.support.llama.server import LlamaServer
 
 KEY = "sk-end-to-end"
 AT_ONCE = ("--simulate-ttft", "0", "--simulate-itl", "0")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from anthro_asgi.options import PREFIX
+from anthro_asgi.settings.options import PREFIX
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-W", "error", "-m", "anthro_asgi")

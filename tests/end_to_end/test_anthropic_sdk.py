@@ -15,7 +15,7 @@ from anthropic.types import Message, ThreadNotFoundError
 from tests.end_to_end.conftest import KEY, Endless
 from tests.end_to_end.service import Service
 from tests.end_to_end.test_leaving import BOUND, ENDLESS
-from tests.llama.model import ANSWER, THINKING
+from tests.support.llama.model import ANSWER, THINKING
 
 HELLO: Any = {
     "model": "one-sentence",

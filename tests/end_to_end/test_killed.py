@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.wire.grammar import check_stream, message_of
-from tests.end_to_end.client import TIMEOUT, Answer, ask, connect, get, post
+from anthro_asgi.conformance.grammar import check_stream, message_of
 from tests.end_to_end.conftest import Endless
 from tests.end_to_end.service import PATIENCE, Service, ServiceFailed
 from tests.end_to_end.test_leaving import ENDLESS
-from tests.llama.model import ANSWER
-from tests.llama.server import LlamaServer
-from tests.serving.process import until
+from tests.server.process import until
+from tests.support.client import TIMEOUT, Answer, ask, connect, get, post
+from tests.support.llama.model import ANSWER
+from tests.support.llama.server import LlamaServer
 
 EACH = 3  # clients that stream, and as many that wait for a whole answer
 LONG: dict[str, Any] = {**ENDLESS, "max_tokens": 7000}

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.client import ask, connect, post
 from tests.end_to_end.conftest import Endless
-from tests.llama.model import ANSWER
+from tests.support.client import ask, connect, post
+from tests.support.llama.model import ANSWER
 
 BOUND = 1.0  # seconds; as measured, 1 to 5 ms
 

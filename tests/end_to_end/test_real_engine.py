@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.wire.grammar import check_stream, message_of
-from tests.end_to_end.client import Answer, ask, ask_both_ways, comparable, get, prompt_tokens
+from anthro_asgi.conformance.grammar import check_stream, message_of
 from tests.end_to_end.service import Service
-from tests.llama.model import ANSWER, ARGUMENT, THINKING
-from tests.llama.server import LlamaServer
+from tests.support.client import Answer, ask, ask_both_ways, comparable, get, prompt_tokens
+from tests.support.llama.model import ANSWER, ARGUMENT, THINKING
+from tests.support.llama.server import LlamaServer
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ import sambanova
 
 from tests.end_to_end.conftest import KEY
 from tests.end_to_end.service import Service
-from tests.llama.model import ANSWER, ARGUMENT, THINKING
+from tests.support.llama.model import ANSWER, ARGUMENT, THINKING
 
 HELLO: Any = {
     "model": "one-sentence",

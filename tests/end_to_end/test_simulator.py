@@ -13,11 +13,11 @@ import orjson
 import pytest
 import sambanova
 
-from anthro_asgi.engines.simulated import read_trace
-from anthro_asgi.wire.grammar import message_of
-from tests.end_to_end.client import ask, ask_both_ways, comparable, connect, get, post
+from anthro_asgi.conformance.grammar import message_of
+from anthro_asgi.simulator import read_trace
 from tests.end_to_end.conftest import AT_ONCE, KEY
 from tests.end_to_end.service import ROOT, Service
+from tests.support.client import ask, ask_both_ways, comparable, connect, get, post
 
 CHAT = "/v1/chat/completions"
 INCOMPLETE = "without completing response"  # how uvicorn tells of a connection that was cut on purpose

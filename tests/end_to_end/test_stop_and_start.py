@@ -5,14 +5,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from anthro_asgi.wire.grammar import check_stream, message_of, parse_events
-from tests.end_to_end.client import ask, ask_both_ways, connect, get, post
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
 from tests.end_to_end.conftest import Endless
 from tests.end_to_end.service import Service
 from tests.end_to_end.test_leaving import BOUND, ENDLESS, busy
 from tests.end_to_end.test_real_engine import THINK, TOOLS
-from tests.llama.model import ANSWER, ARGUMENT
-from tests.llama.server import LlamaServer
+from tests.support.client import ask, ask_both_ways, connect, get, post
+from tests.support.llama.model import ANSWER, ARGUMENT
+from tests.support.llama.server import LlamaServer
 
 SPOKEN = [{"type": "text", "text": ANSWER}]
 NAMES = {"type": "array", "minItems": 400, "maxItems": 400, "items": {"type": "string"}}

@@ -10,13 +10,13 @@ import anthropic
 import pytest
 import trustme
 
-from anthro_asgi.wire.grammar import message_of
-from tests.end_to_end.client import HELLO, Answer, ask, ask_both_ways, get
+from anthro_asgi.conformance.grammar import message_of
 from tests.end_to_end.conftest import AT_ONCE, KEY
 from tests.end_to_end.service import Service
-from tests.llama.model import ANSWER
-from tests.llama.server import LlamaServer
-from tests.scripted import ScriptedUpstream, Wire, json_answer, sse
+from tests.support.client import HELLO, Answer, ask, ask_both_ways, get
+from tests.support.llama.model import ANSWER
+from tests.support.llama.server import LlamaServer
+from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
 MODELS = {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
 CHUNKS: tuple[dict[str, Any], ...] = (

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from anthro_asgi import ContextTooLong, MessagesApp
-from anthro_asgi.engines import as_engine
-from anthro_asgi.wire.grammar import Event, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
+from anthro_asgi.engines.base import as_engine
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
 from examples.vllm_engine import VllmEngine
-from tests.driver import Driver
+from tests.support.driver import Driver
 
 TOOL = '{"name":"look","input_schema":{"type":"object"}}'
 

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines.openai import OpenAIEngine
+from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
-from tests.driver import Driver, Response
 from tests.replay import Case, cases
 from tests.replay.asking import messages_request
-from tests.scripted import ScriptedUpstream, Wire, fragmented, framed, json_answer
+from tests.support.driver import Driver, Response
+from tests.support.upstream import ScriptedUpstream, Wire, fragmented, framed, json_answer
 
 Json = dict[str, Any]
 CHAT = "POST /v1/chat/completions"

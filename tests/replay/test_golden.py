@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthro_asgi.wire.grammar import check_stream, parse_events
+from anthro_asgi.conformance.grammar import check_stream, parse_events
 from tests.replay import Case
 from tests.replay.golden import GOLDEN, chosen, path, transcript
 

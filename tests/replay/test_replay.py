@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.wire.grammar import Event, check_stream, message_of, parse_events
-from tests.driver import Response
-from tests.end_to_end.client import ask_both_ways
+from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
 from tests.end_to_end.service import Service
 from tests.replay import Case, cases
 from tests.replay.asking import messages_request
 from tests.replay.reading import Reading, read
 from tests.replay.serving import CHAT, Replay, event_ends, replaying
-from tests.scripted import ScriptedUpstream
+from tests.support.client import ask_both_ways
+from tests.support.driver import Response
+from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
 

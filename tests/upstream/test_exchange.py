@@ -10,10 +10,10 @@ import pytest
 
 from anthro_asgi.upstream import pool as pool_module
 from anthro_asgi.upstream.errors import Broken
+from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory
 from anthro_asgi.upstream.origin import Origin
-from anthro_asgi.upstream.parsers import PARSERS, ParserFactory
 from anthro_asgi.upstream.pool import Pool
-from tests.scripted import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
+from tests.support.upstream import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
 
 both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 

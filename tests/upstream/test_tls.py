@@ -15,10 +15,10 @@ import trustme
 
 from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, ConnectFailed, Timeout
+from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory
 from anthro_asgi.upstream.origin import Origin
-from anthro_asgi.upstream.parsers import PARSERS, ParserFactory
 from anthro_asgi.upstream.pool import Pool
-from tests.scripted import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
+from tests.support.upstream import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
 from tests.upstream.test_exchange import body_of, endless
 
 both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)

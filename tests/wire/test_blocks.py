@@ -7,7 +7,7 @@ import pytest
 
 from anthro_asgi.wire.blocks import BY_ROLE, SERVER_RESULTS
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.lenient import MAX_DEPTH
+from anthro_asgi.wire.json_codec import MAX_DEPTH
 from anthro_asgi.wire.request import MessagesRequest, parse_request
 from tests.wire.strategies import Json
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthro_asgi.conformance.grammar import FOLLOWS, check_stream, message_of, parse_events
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
@@ -25,7 +26,6 @@ from anthro_asgi.wire.deltas import (
 )
 from anthro_asgi.wire.encoder import TRANSITIONS, State, StreamEncoder
 from anthro_asgi.wire.errors import Overloaded
-from anthro_asgi.wire.grammar import FOLLOWS, check_stream, message_of, parse_events
 from anthro_asgi.wire.message import SIGNATURE
 from tests.wire.strategies import batches, examples, scripts
 

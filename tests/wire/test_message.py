@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.wire.answer_limits import PIECE, Limits
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
@@ -25,11 +27,9 @@ from anthro_asgi.wire.deltas import (
 )
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import AnswerTooLarge
-from anthro_asgi.wire.grammar import message_of, parse_events
-from anthro_asgi.wire.lenient import dumps
-from anthro_asgi.wire.limits import PIECE, Limits
+from anthro_asgi.wire.json_codec import dumps
 from anthro_asgi.wire.message import SIGNATURE, MessageBuilder
-from anthro_asgi.wire.repair import tool_input
+from anthro_asgi.wire.tool_input import tool_input
 from tests.wire.strategies import Json, batches, examples, pieces, scripts
 
 ID = "msg_0123456789abcdefghij"

@@ -1,0 +1,1 @@
+"""Checks of the Messages wire format that hold for any server."""

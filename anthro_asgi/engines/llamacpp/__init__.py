@@ -1,0 +1,1 @@
+"""A GGUF model file, served by llama.cpp in a child process (extra `llama`)."""

@@ -1,0 +1,59 @@
+"""`python -m anthro_asgi.engines.llamacpp.child`: llama.cpp's own HTTP server, until its standard input ends.
+
+That end comes when the parent closes the pipe and when it dies of anything at all, so that no server outlives it. One
+line on standard output says that the model is loaded. What llama.cpp prints goes to standard error.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("socket")
+    parser.add_argument("--context", type=int, required=True)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    return parser.parse_args()
+
+
+def _serve(options: argparse.Namespace) -> Any:
+    """Start the server's threads, which live as long as what is returned."""
+    try:
+        import xllamacpp  # type: ignore[import-untyped]  # it ships no types
+    except ImportError:
+        sys.exit("a model file needs an extra: pip install 'anthro-asgi[llama]'")
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    params.model_alias = {Path(options.model).stem}
+    params.hostnames = [options.socket]
+    params.n_ctx = options.context * options.slots
+    params.n_parallel = options.slots
+    if options.threads:
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
+    params.n_threads_http = 64 + options.slots  # a request that waits for a slot holds one of them
+    params.endpoint_metrics = params.endpoint_props = True
+    params.ui = False
+    params.verbosity = 1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as exc:  # why, it has printed already
+        sys.exit(str(exc))
+
+
+def main() -> None:
+    options = _options()
+    with os.fdopen(os.dup(1), "w") as answer:
+        os.dup2(2, 1)
+        server = _serve(options)
+        print("loaded", server.listening_address, file=answer)
+    sys.stdin.buffer.read()
+    os._exit(0)  # a server with a request in hand would finish it first
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""An upstream that speaks the Messages API: its answers are relayed and repaired."""

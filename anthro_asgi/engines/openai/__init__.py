@@ -1,0 +1,1 @@
+"""An upstream that speaks chat completions."""

@@ -1,0 +1,345 @@
+"""A MessagesRequest → the body of a chat-completions request (contract section 3). Pure.
+
+The order of what was said is kept. Where a chat request has no place for something, it becomes text that says what it
+was; nothing is left out but what the contract names (redacted thinking, container uploads, cache marks) and thinking,
+where the engine has no key for it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from ...wire.errors import InvalidRequest
+from ...wire.json_codec import dumps
+from ...wire.large.cooperative import LARGE, Steps, finished
+from ...wire.large.json_writer import Joined, dumps_in_pieces
+from ...wire.request import MessagesRequest, Tool
+from .dialects import Dialect
+from .history import joined, server_side
+from .tool_names import shortened
+
+Json = dict[str, Any]
+Part = str | Json
+"""Of a chat message: a bare string is text."""
+
+_AT_ONCE: Final = 16  # messages
+_NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
+_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+# An engine that knows efforts refuses a word of another's scale.
+_EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
+    """The body to post, streaming: also for a client that does not stream, since only a stream can be cancelled."""
+    return _around(chat_messages(request, dialect), request, dialect)
+
+
+def to_chat_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[Json]:
+    """The same for a large request."""
+    messages, names = _beginning(request), tool_names(request, dialect)
+    for number, message in enumerate(request.messages, 1):
+        _add_turn(messages, message, dialect, names)
+        if number % _AT_ONCE == 0:
+            yield
+    return _around(messages, request, dialect)
+
+
+def _around(messages: list[Json], request: MessagesRequest, dialect: Dialect) -> Json:
+    body: Json = {
+        "model": request.engine_model,
+        "messages": messages,
+        "max_tokens": request.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True, **dialect.early_usage},
+        **dialect.always,
+    }
+    _add_sampling(body, request, dialect)
+    add_thinking(body, request, dialect)
+    if request.tools:
+        _add_tools(body, request, dialect)
+    if request.output_schema is not None:
+        shape = {"name": "output", "schema": request.output_schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+    if messages and _is_prefill(messages[-1]):
+        body.update(dialect.prefill)
+    for field in dialect.never:
+        body.pop(field, None)
+    return body
+
+
+def _is_prefill(last: Json) -> bool:
+    """Whether the conversation ends in words of the assistant, for the reply to go on from."""
+    return last["role"] == "assistant" and "tool_calls" not in last and bool(last["content"].strip())
+
+
+def encode(value: Any) -> bytes:
+    """`value` as JSON. Raises InvalidRequest for what is nested deeper than Python goes."""
+    try:
+        return dumps(value)
+    except (RecursionError, TypeError):  # it may hold a text in parts
+        return b"".join(finished(encode_in_steps(value)))
+
+
+def encode_in_steps(value: Any) -> Steps[list[bytes]]:
+    """The same in pieces, for a large value. Raises as `encode`."""
+    try:
+        return (yield from dumps_in_pieces(value))
+    except RecursionError:
+        raise InvalidRequest("body: nested too deeply") from None
+
+
+def called(request: MessagesRequest) -> set[str]:
+    """The ids of the tool calls in the history, which an engine that numbers its calls would use again."""
+    return {block["id"] for block in _calls(request)}
+
+
+def tool_names(request: MessagesRequest, dialect: Dialect) -> dict[str, str]:
+    """What the tools are called whose own names are too long for the engine, those of the history too."""
+    if dialect.longest_tool_name is None:
+        return {}
+    names = (block["name"] for block in _calls(request))
+    return shortened([*(tool.name for tool in request.tools), *names], dialect.longest_tool_name)
+
+
+def _calls(request: MessagesRequest) -> Iterator[Json]:
+    for message in request.messages:
+        if type(message["content"]) is list:
+            yield from (block for block in message["content"] if block["type"] == "tool_use")
+
+
+def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.top_p is not None:
+        body["top_p"] = request.top_p
+    if request.top_k is not None and dialect.top_k:
+        body["top_k"] = request.top_k
+    if request.stop_sequences and dialect.stops:
+        body["stop"] = _decisive(request.stop_sequences)
+        body.update(dialect.stop_extras)
+    if request.user_id is not None:
+        body["user"] = request.user_id
+
+
+def _decisive(stops: Sequence[str]) -> list[str]:
+    """Those that can match. One that has another inside, before its end, never completes first; but an engine that
+    gets both in one token may name it, because it begins first."""
+    return [stop for stop in stops if not any(other in stop[:-1] for other in stops)]
+
+
+def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    if request.effort in _EFFORTS and dialect.effort:
+        body["reasoning_effort"] = _EFFORTS[request.effort]
+    thinking = request.thinking
+    if thinking is None:
+        return
+    body.update(dialect.thinking_off if thinking.type == "disabled" else dialect.thinking_on)
+    if thinking.budget_tokens is not None and dialect.thinking_budget is not None:
+        body[dialect.thinking_budget] = thinking.budget_tokens
+
+
+def switched_off(request: MessagesRequest, dialect: Dialect) -> bool:
+    """Whether the engine is told not to think."""
+    return request.thinking is not None and request.thinking.type == "disabled" and bool(dialect.thinking_off)
+
+
+def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    names = tool_names(request, dialect)
+    tools, choice = request.tools, request.tool_choice
+    if choice is not None:
+        if choice.type == "none" and not dialect.none_choice:
+            return
+        if choice.type != "tool":
+            body["tool_choice"] = _CHOICES[choice.type]
+        elif dialect.named_choice:
+            body["tool_choice"] = {"type": "function", "function": {"name": names.get(choice.name or "", choice.name)}}
+        else:
+            tools = [tool for tool in tools if tool.name == choice.name]
+            body["tool_choice"] = "required"
+        if not choice.parallel:
+            body["parallel_tool_calls"] = False
+    body["tools"] = [_function(names.get(tool.name, tool.name), tool) for tool in tools]
+
+
+def _function(name: str, tool: Tool) -> Json:
+    function: Json = {"name": name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    function["parameters"] = _NO_PARAMETERS if tool.input_schema is None else tool.input_schema
+    return {"type": "function", "function": function}
+
+
+# messages
+
+
+def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
+    """The conversation as a chat request tells it, the system prompt first."""
+    out, names = _beginning(request), tool_names(request, dialect)
+    for message in request.messages:
+        _add_turn(out, message, dialect, names)
+    return out
+
+
+def _beginning(request: MessagesRequest) -> list[Json]:
+    return [{"role": "system", "content": "\n".join(request.system)}] if request.system else []
+
+
+def _add_turn(out: list[Json], message: Json, dialect: Dialect, names: dict[str, str]) -> None:
+    role, content = message["role"], message["content"]
+    if role == "user":
+        if type(content) is str:
+            out.append({"role": "user", "content": content})
+        else:
+            _add_user(out, content)
+        return
+    blocks = content if type(content) is list else [{"type": "text", "text": content}]
+    if role == "assistant":
+        out.append(_assistant(blocks, dialect, names))
+    else:
+        _add_system(out, joined(block["text"] for block in blocks), dialect)
+
+
+def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
+    """A system message among the turns; before the first of them it is, or goes on, the system prompt."""
+    if not text:
+        return
+    if len(out) == 1 and out[0]["role"] == "system":
+        out[0]["content"] += f"\n{text}"
+    elif not out or dialect.late_system:
+        out.append({"role": "system", "content": text})
+    else:
+        out.append({"role": "user", "content": f"<system>\n{text}\n</system>"})
+
+
+def _add_user(out: list[Json], blocks: list[Json]) -> None:
+    """One user turn: the results of tools first, next to the calls they answer, then everything else in order."""
+    parts: list[Part] = []
+    images: list[Part] = []
+    results: list[Json] = []
+    for block in blocks:
+        if block["type"] == "tool_result":
+            text = _tool_result(block, images)
+            results.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": text})
+        else:
+            parts += _parts(block)
+    if results:
+        behind = _behind_calls(out)
+        out[behind:behind] = results
+    if parts or images or not results:
+        out.append({"role": "user", "content": _content(images + parts)})
+
+
+def _behind_calls(out: list[Json]) -> int:
+    """Where results go: behind the newest assistant turn and its earlier results, for engines refuse a gap there.
+
+    A client may have put a system message, or a user message of its own, between a call and its result.
+    """
+    for index in range(len(out), 0, -1):
+        if out[index - 1]["role"] in ("assistant", "tool"):
+            return index
+    return len(out)
+
+
+def _content(parts: list[Part]) -> str | list[Json]:
+    """A plain string where there is only text: many templates know nothing else."""
+    texts = [part for part in parts if type(part) is str]
+    if len(texts) == len(parts):
+        return "\n".join(texts)
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+
+
+def _parts(block: Json) -> list[Part]:
+    """A block of a user turn, a tool result or a document, as parts of a chat message; an empty text is none."""
+    kind = block["type"]
+    if kind == "text":
+        text = block["text"]
+        return [text] if text else []
+    if kind == "image":
+        return [{"type": "image_url", "image_url": {"url": _address(block)}}]
+    if kind == "video":
+        return [{"type": "video_url", "video_url": {"url": _address(block)}}]
+    if kind == "document":
+        return _document(block)
+    read = _READ_AS_TEXT.get(kind)
+    text = read(block) if read is not None else ""
+    return [text] if text else []
+
+
+def _address(block: Json) -> str | Joined:
+    source = block["source"]
+    if source["type"] == "url":
+        return str(source["url"])
+    scheme, data = f"data:{source['media_type']};base64,", source["data"]
+    return Joined(scheme, data) if len(data) > LARGE else scheme + data
+
+
+def _document(block: Json) -> list[Part]:
+    """A document's title and context, then its text (and the images between, when its content is blocks)."""
+    source = block["source"]
+    heads = [block.get("title"), block.get("context")]
+    content = source["data"] if source["type"] == "text" else source["content"]
+    if isinstance(content, str):
+        text = joined([*heads, content])
+        return [text] if text else []
+    head = joined(heads)
+    parts: list[Part] = [head] if head else []
+    for inner in content:
+        parts += _parts(inner)
+    return parts
+
+
+def _search_result(block: Json) -> str:
+    content = block.get("content") or ()
+    texts = [content] if isinstance(content, str) else [inner["text"] for inner in content]
+    return joined([block.get("title"), block.get("source"), *texts])
+
+
+_READ_AS_TEXT: Final[dict[str, Callable[[Json], str]]] = {
+    "search_result": _search_result,
+    "tool_reference": lambda block: block["tool_name"],
+}
+
+
+def _tool_result(block: Json, images: list[Part]) -> str:
+    """The text for the tool message. Images, which it can't carry, are added to `images`: each leaves its mark here."""
+    content = block.get("content") or ""
+    if isinstance(content, str):
+        text = content
+    else:
+        texts: list[str] = []
+        for inner in content:
+            for part in _parts(inner):
+                if isinstance(part, str):
+                    texts.append(part)
+                else:
+                    texts.append("[image: see the next message]")
+                    images.append(part)
+        text = "\n".join(texts)
+    if block.get("is_error"):
+        text = f"[tool error] {text}" if text else "[tool error]"
+    return text
+
+
+def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> Json:
+    """One assistant turn. Its texts are joined as they came out of the model, with nothing between."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[Json] = []
+    for block in blocks:
+        kind = block["type"]
+        if kind == "text":
+            texts.append(block["text"])
+        elif kind == "thinking":
+            thoughts.append(block["thinking"])
+        elif kind == "tool_use":
+            name = block["name"]
+            function = {"name": names.get(name, name), "arguments": encode(block["input"]).decode()}
+            calls.append({"id": block["id"], "type": "function", "function": function})
+        else:
+            texts += server_side(block)
+    message: Json = {"role": "assistant", "content": "".join(texts)}
+    if dialect.reasoning_key is not None and any(thoughts):
+        message[dialect.reasoning_key] = "\n".join(thoughts)
+    if calls:
+        message["tool_calls"] = calls
+        message["content"] = message["content"] or None
+    return message

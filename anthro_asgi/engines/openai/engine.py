@@ -1,0 +1,257 @@
+"""An OpenAI-compatible engine behind a URL: the conversion of `chat` and `chunks`, over a pool of `upstream`.
+
+It always streams from the engine, also for a client that does not: a stream is the only call that every engine stops
+when the connection is closed, so that a client that left frees its slot.
+
+A request that the engine refuses before its first word is asked again where its words say how: for an answer that
+fits, without a field it does not like (see `amends`), or in another dialect, if another engine has taken its place.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from time import perf_counter
+from typing import Any, Final, Unpack
+
+from ...upstream.errors import PoolExhausted, TooLarge, UpstreamError
+from ...upstream.origin import Origin
+from ...upstream.pool import Exchange, Pool
+from ...upstream.request import Fields
+from ...wire.deltas import Batch, Delta
+from ...wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
+from ...wire.large.cooperative import in_turns
+from ...wire.request import MessagesRequest
+from ..shared.fetch import Answer, is_whole, kind_of, read_whole, refuse
+from ..shared.model_list import FRESH, listed
+from ..shared.remote import How, Remote, new_call_id, tail
+from .chat_request import called, encode_in_steps, switched_off, tool_names
+from .chunk_reader import ChatReader
+from .count_tokens import Counter
+from .detection import Who
+from .dialects import DIALECTS, Dialect
+from .encoded_request import Asked, chat_body
+from .fast_path import Splice
+from .read_coalescer import PAUSE, Gather
+from .retry import fitting, unwelcome
+from .think_tags import Tags, tags_of
+from .tool_names import restored
+
+_SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
+_TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field unwelcome
+_STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
+
+
+class OpenAIEngine(Remote):
+    """The engine at `origin`. `key` is sent as a bearer token. `dialect` names one of DIALECTS; None is to detect it.
+
+    `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
+    finds `<think>` in the answer's text: not at all, as a block, or as one that the template opens (see `think`).
+
+    Raises ValueError for a dialect that does not exist or a key that cannot stand in a header.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        dialect: str | None = None,
+        late_system: bool | None = None,
+        think_tags: Tags = "off",
+        **how: Unpack[How],
+    ) -> None:
+        if dialect is not None and dialect not in DIALECTS:
+            raise ValueError(f"dialect {dialect!r}: known are {', '.join(DIALECTS)}")
+        super().__init__(origin, **how)
+        self._target = origin.target("/chat/completions")
+        self._late_system = late_system
+        self._think_tags = think_tags
+        self._who = Who(DIALECTS[dialect] if dialect is not None else None, self._list_models, self._beside)
+        self._counter = Counter(self._beside)
+        self._asked_at = float("-inf")  # on the loop's clock
+        self._unwelcome: set[tuple[str, str]] = set()  # fields that were refused, each with the model that it was for
+
+    def __repr__(self) -> str:
+        dialect = self._who.dialect
+        return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
+
+    def _signed(self, key: bytes | None) -> Fields:
+        return () if key is None else ((b"authorization", b"Bearer " + key),)
+
+    # life
+
+    async def stop(self) -> None:
+        await self._who.close()
+        await super().stop()
+
+    async def detect(self) -> Dialect:
+        """The dialect: as chosen, or by what the engine says. Raises ApiError when the engine is not reachable."""
+        return await self._who.detect()
+
+    # what it has
+
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        """The prompt's length, as its answer's usage will have it. Raises NotImplementedError where nobody counts."""
+        dialect = self._who.dialect or await self.detect()
+        try:
+            return await self._counter.count(await self._body(request, dialect), dialect)
+        except ApiError as exc:
+            raise self._discreet(exc) from exc.__cause__
+
+    async def _list_models(self, pool: Pool | None = None) -> Answer:
+        """Ask for the list, and learn from it."""
+        self._asked_at = asyncio.get_running_loop().time()
+        answer = await super()._list_models(pool)
+        before = self._who.dialect
+        self._who.note(answer)
+        if self._who.dialect is not before:
+            self._forget_habits()
+        if answer.status == 200:
+            with suppress(BadUpstream):
+                self._catalogue.note(listed(answer.json()))
+        return answer
+
+    async def _beside(self, path: str, body: dict[str, Any] | None = None) -> Answer:
+        encoded = None if body is None else await in_turns(encode_in_steps(body), perf_counter)
+        return await self._ask(self._origin.target(path, api=False), encoded)
+
+    # one answer
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        """The answer, read by read. Raises ApiError."""
+        dialect = await self._known()
+        asked = Asked(request, await self._body(request, dialect))
+        del request  # it is let go of with `asked`
+        for left in reversed(range(_TRIES)):
+            reader = self._reader(asked.request, self._who.dialect or dialect)
+            exchange = await self._exchange(asked)
+            begun = False
+            gather = Gather(asyncio.get_running_loop().time)
+            try:
+                async with exchange as response:
+                    await refuse(response)
+                    if is_whole(response):
+                        yield reader.whole(await read_whole(response, self._limits))
+                    else:
+                        while data := await response.read():
+                            said = reader.read(data)
+                            if said:
+                                yield said
+                                begun = begun or await asked.let_go()
+                                if gather.pauses():
+                                    response.hold()
+                                    await asyncio.sleep(PAUSE)
+                                if type(said) is str:  # text alone, behind which nothing ended or failed
+                                    continue
+                            if reader.over():
+                                break
+                        yield await tail(response, reader.read, reader) + reader.rest()
+                    response.done()
+            except ApiError as exc:
+                asked = await self._again(asked, exc, exchange.status, may=bool(left) and not begun)
+                continue
+            except UpstreamError as exc:
+                if not reader.finished:
+                    raise self._lost(exc) from exc
+            finally:
+                self._report(reader.repairs)
+            break
+        yield self._ended(reader)
+
+    async def _known(self) -> Dialect:
+        """The engine's dialect; what else is known of it is learned anew if it is old. Raises ApiError."""
+        dialect = self._who.dialect or await self.detect()
+        if not self._who.chosen and self._asked_ago() >= FRESH:
+            self._catalogue.refresh()
+        return dialect
+
+    async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
+        """What to ask, as far as it is known what this engine takes."""
+        model = request.engine_model
+        if self._late_system is not None:
+            dialect = replace(dialect, late_system=self._late_system)
+        body = await chat_body(request, dialect)
+        for field in [field for field in body if (model, field) in self._unwelcome]:
+            value = body.pop(field)
+            if field == "max_tokens":
+                body["max_completion_tokens"] = value
+        window = self._catalogue.window(model) if dialect.bounds_answers else None
+        if window is not None and window < body.get("max_tokens", 0):
+            body["max_tokens"] = window
+        return body
+
+    async def _exchange(self, asked: Asked) -> Exchange:
+        """To be made by entering it. Raises InvalidRequest."""
+        headers = (*_STREAM_HEADERS, *self._headers, *asked.request.trace)
+        return self._pool.exchange("POST", self._target, headers, await asked.encoded())
+
+    def _reader(self, request: MessagesRequest, dialect: Dialect) -> Splice:
+        """Who reads the answer to that body."""
+        names = restored(tool_names(request, dialect))
+        tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
+        reader = ChatReader(
+            request.stop_sequences, new_call_id, called(request), names=names, tags=tags, limits=self._limits
+        )
+        return Splice(reader, self._limits.max_event)
+
+    async def _again(self, asked: Asked, error: ApiError, status: int, *, may: bool) -> Asked:
+        """What to ask instead of what failed with `error`, behind an answer's `status`. Raises that where there is
+        nothing, or it `may` not be.
+        """
+        self.observe("upstream_error", kind_of(error, status))
+        instead = await self._instead(asked.request, asked.body, error) if may else None
+        if instead is None:
+            raise self._discreet(error) from error.__cause__
+        return Asked(asked.request, instead)
+
+    async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
+        """What to ask instead of what was refused with `error`, if anything. Raises ApiError."""
+        if isinstance(error, ContextTooLong) or not isinstance(error, (InvalidRequest, NotFound)):
+            return None
+        fits = fitting(body, error.message)
+        if fits is not None:
+            if "max_tokens" not in fits:
+                self._unwelcome.add((request.engine_model, "max_tokens"))
+            return fits
+        field = unwelcome(body, error.message)
+        if field is not None:
+            self._unwelcome.add((request.engine_model, field))
+            return {key: value for key, value in body.items() if key != field}
+        before = self._who.dialect
+        if self._who.chosen or self._asked_ago() < _SURE:
+            return None
+        self._who.forget()
+        dialect = await self.detect()
+        return await self._body(request, dialect) if dialect is not before else None
+
+    # who is not there
+
+    def _forget(self) -> None:
+        """Whoever is there next time may be another."""
+        self._who.forget()
+        self._forget_habits()
+
+    def _forget_habits(self) -> None:
+        self._unwelcome.clear()
+        self._counter.forget()
+
+    def _asked_ago(self) -> float:
+        """Seconds since the engine was last asked who it is."""
+        return asyncio.get_running_loop().time() - self._asked_at
+
+    def _ended(self, reader: Splice) -> list[Delta]:
+        """What is left at last. Raises ApiError."""
+        if not reader.finished:
+            self._forget()
+        try:
+            return reader.end()
+        except ApiError as exc:
+            self.observe("upstream_error", kind_of(exc))
+            raise self._discreet(exc) from exc.__cause__
+        finally:
+            self._report(reader.repairs)
+
+    def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
+        if not isinstance(exc, (PoolExhausted, TooLarge)):
+            self._forget()
+        return super()._lost(exc)

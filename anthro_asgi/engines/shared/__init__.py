@@ -1,0 +1,1 @@
+"""What the engines behind a URL have in common."""

@@ -1,0 +1,173 @@
+"""What every engine behind a URL has: connections, a key, limits, and somebody who is told what goes wrong."""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypedDict, Unpack
+
+from ...upstream.errors import UpstreamError
+from ...upstream.origin import Origin
+from ...upstream.pool import Body, Deadlines, Exchange, Pool
+from ...upstream.request import Fields
+from ...wire.answer_limits import LIMITS, Limits
+from ...wire.deltas import Batch, Delta, each
+from ...wire.errors import ApiError
+from ...wire.repairs import Repairs
+from ..base import ModelInfo
+from ..openai.detection import AWAY
+from ..openai.dialects import LLAMACPP, Dialect, recognise
+from .fetch import Answer, ask, discreet, kind_of, lost
+from .model_list import Catalogue, listed
+from .single_flight import Shared
+from .upstream_errors import failure
+
+TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
+_KEY: Final = re.compile("[!-~]+")
+_QUICK: Final = 2.0  # seconds for a look at whether the engine is ready
+_log = logging.getLogger(__name__)
+
+
+class How(TypedDict, total=False):
+    """How an engine is reached: its `key`, the most connections for answers, lists and counts, and their deadlines;
+    the most that is kept of an answer.
+    """
+
+    key: str | None
+    limit: int
+    deadlines: Deadlines
+    limits: Limits
+
+
+class Remote:
+    """The engine at `origin`. Raises ValueError for a key that cannot stand in a header."""
+
+    observe: Callable[[str, str], None]
+    """Told of each `upstream_error` and each `repair`, by kind; see `inquiry.kind_of` and `REPAIRS`."""
+
+    def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
+        deadlines = how.get("deadlines")
+        self.observe = _nobody_looks
+        self._origin = origin
+        self._limits = how.get("limits", LIMITS)
+        self._pool = Pool(origin, limit=how.get("limit", 1024), deadlines=deadlines)
+        self._aside = Pool(origin, limit=1, deadlines=deadlines)  # is it ready, though it has all the answers to give?
+        self._readiness = Shared(self._is_ready)
+        self._keys: tuple[str, ...] = ()  # all there ever were: a request that is on its way has the one before
+        self._headers: Fields = ()
+        self.replace_key(how.get("key"))
+        self._catalogue = Catalogue(self._listed)
+
+    async def start(self) -> None:
+        """Asks the engine who it is. One that is not up yet is asked again by the first request."""
+        try:
+            await self.detect()
+        except ApiError:
+            _log.warning("the engine does not answer yet")
+
+    async def stop(self) -> None:
+        await self._catalogue.close()
+        await self._readiness.close()
+        await self._pool.aclose()
+        await self._aside.aclose()
+
+    def replace_key(self, key: str | None) -> None:
+        """Ask with this key from now on. Raises ValueError, and changes nothing then."""
+        if key is not None and not _KEY.fullmatch(key):
+            raise ValueError("the upstream key is empty or has characters that a header cannot carry")
+        self._headers = self._signed(None if key is None else key.encode())
+        if key is not None and key not in self._keys:
+            self._keys += (key,)
+
+    def _signed(self, key: bytes | None) -> Fields:
+        """The headers of every request."""
+        raise NotImplementedError
+
+    async def detect(self) -> Dialect:
+        """Which engine it is. Raises ApiError when it is not reachable."""
+        raise NotImplementedError
+
+    async def models(self) -> list[ModelInfo]:
+        """The engine's own list, at most half a minute old if it is there. Raises ApiError when none was ever had."""
+        return await self._catalogue.models()
+
+    async def _listed(self) -> list[ModelInfo]:
+        answer = await self._list_models()
+        if answer.status != 200:
+            raise self._discreet(failure(answer.status, None, answer.body))
+        return listed(answer.json())
+
+    def connections(self) -> dict[str, int]:
+        """How many there are in each state, and how many requests wait for one."""
+        aside = self._aside.counts()
+        return {state: count + aside[state] for state, count in self._pool.counts().items()}
+
+    # asking
+
+    async def _ask(self, target: str, body: Body | None = None, *, pool: Pool | None = None) -> Answer:
+        """Raises ApiError."""
+        try:
+            return await ask(pool or self._pool, target, self._headers, body)
+        except (TimeoutError, UpstreamError) as exc:
+            raise self._lost(exc) from exc
+
+    async def _list_models(self, pool: Pool | None = None) -> Answer:
+        """Raises ApiError."""
+        return await self._ask(self._origin.target("/models"), pool=pool)
+
+    async def ready(self) -> bool:
+        """Whether the engine answers, and not that it is away, as while it loads its model.
+
+        It is known within two seconds, and asked once for all who want to know at one time.
+        """
+        return await self._readiness.answer()
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with asyncio.timeout(_QUICK):
+                answer = await self._list_models(self._aside)
+                if answer.status == 200 and recognise(answer.json(), answer.server) is LLAMACPP:
+                    # it lists the model that it still loads
+                    answer = await self._ask(self._origin.target("/health", api=False), pool=self._aside)
+        except ApiError:
+            return False
+        except TimeoutError as exc:
+            self._lost(exc)
+            return False
+        return answer.status not in AWAY
+
+    # what goes wrong
+
+    def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
+        """What a client is told, once those have been told who count."""
+        self.observe("upstream_error", kind_of(exc))
+        return lost(exc)
+
+    def _discreet(self, exc: ApiError) -> ApiError:
+        return discreet(exc, self._keys, self._origin)
+
+    def _report(self, repairs: Repairs) -> None:
+        """Tells of the mends that have not been told yet."""
+        for kind in repairs.elements():
+            self.observe("repair", kind)
+        repairs.clear()
+
+
+async def tail(response: Exchange, read: Callable[[bytes], Batch], reader: Any) -> list[Delta]:
+    """What follows the finish, or nothing where the body has ended: counts, as a rule, until `reader` is done."""
+    out: list[Delta] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TAIL):
+            while not reader.done and (data := await response.read()):
+                out += each(read(data))
+    return out
+
+
+def _nobody_looks(what: str, kind: str) -> None:
+    pass
+
+
+def new_call_id() -> str:
+    return f"toolu_{secrets.token_urlsafe(18)}"

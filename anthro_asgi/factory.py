@@ -1,0 +1,195 @@
+"""What is served, made of settings: the engine they name and the application over it.
+
+Only here are engines named. Each is imported where it is made, for most runs need one of them.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from .http.auth import client_keys, upstream_key
+from .http.messages_app import MessagesApp
+from .settings.loader import load_settings, look_at
+from .settings.options import ConfigError, Refused, Settings
+from .wire.answer_limits import Limits
+from .wire.request_policy import Rules
+
+_SPARE: Final = 64  # connections to the upstream beside those of answers: for lists, counts and looks at its health
+
+
+def engine_of(settings: Settings) -> Any:
+    """The engine that is named, or the simulated one. Raises ConfigError or Refused."""
+    try:
+        if settings.upstream is not None:
+            return upstream_of(settings)
+        if settings.engine is not None:
+            from .engines.base import load
+
+            sys.path.insert(0, os.getcwd())  # as `python -m` does, for the installed command
+            return load(settings.engine)
+        if settings.model is not None:
+            return _local(settings.model, settings)
+        return simulated_of(settings)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def simulated_of(settings: Settings) -> Any:
+    """The simulated engine. Raises ValueError or Refused."""
+    from .simulator import Profile, SimulatedEngine, read_trace
+
+    how = {field.name: getattr(settings, f"simulate_{field.name}") for field in fields(Profile)}
+    path = how["trace"]
+    if path is not None:
+        try:
+            with open(path, "rb") as file:
+                how["trace"] = read_trace(file)
+        except OSError as exc:
+            raise Refused(f"--simulate-trace: cannot read {path}: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise Refused(f"--simulate-trace: {path}: {exc}") from exc
+    return SimulatedEngine(**how | {"trace": how["trace"] or ()})
+
+
+def completions_of(keys: Sequence[str], settings: Settings) -> Any:
+    """The simulated engine as chat completions. Raises ConfigError or Refused."""
+    from .simulator.chat_app import CompletionsApp
+
+    try:
+        engine = simulated_of(settings)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+    return CompletionsApp(engine, keys=keys, max_body=settings.max_body, max_decompressed=settings.max_decompressed)
+
+
+def _local(model: str, settings: Settings) -> Any:
+    """llama.cpp on a model file. Raises ValueError."""
+    from .engines.llamacpp.engine import LocalEngine
+
+    if settings.workers > 1:
+        raise ConfigError("--model is served by one worker: each would load the model anew")
+    return LocalEngine(
+        model,
+        context=settings.model_context,
+        slots=settings.model_slots,
+        threads=settings.model_threads,
+        **_how(settings),
+    )
+
+
+def upstream_of(settings: Settings) -> Any:
+    """The engine behind `--upstream`. Raises ValueError, ConfigError or Refused."""
+    from .engines.auto import DetectedEngine
+    from .engines.messages.engine import AnthropicEngine
+    from .engines.openai.engine import OpenAIEngine
+    from .upstream.origin import Origin
+
+    if settings.upstream is None:
+        raise ConfigError("check asks an upstream: name it with --upstream URL")
+    for option in ("upstream-ca", "upstream-cert", "upstream-cert-key"):
+        path = getattr(settings, option.replace("-", "_"))
+        if path is not None:
+            look_at(f"--{option}", path)
+    origin = Origin.parse(
+        settings.upstream,
+        ca_file=settings.upstream_ca,
+        cert_file=settings.upstream_cert,
+        cert_key_file=settings.upstream_cert_key,
+    )
+    how = {"key": upstream_key(settings), **_how(settings)}
+    messages = AnthropicEngine(origin, **how)
+    chat = OpenAIEngine(
+        origin,
+        **how,
+        dialect=None if settings.dialect == "auto" else settings.dialect,
+        late_system={"keep": True, "fold": False}.get(settings.late_system),
+        think_tags=settings.think_tags,  # type: ignore[arg-type]  # the table has the same three
+    )
+    return {"messages": messages, "chat": chat}.get(settings.upstream_api) or DetectedEngine(chat, messages)
+
+
+def _how(settings: Settings) -> dict[str, Any]:
+    """What every engine behind a connection is told."""
+    from .upstream.pool import Deadlines
+
+    return {
+        "deadlines": Deadlines(
+            connect=settings.connect_deadline,
+            first_byte=settings.first_byte_deadline,
+            silence=settings.silence_deadline,
+            total=settings.total_deadline,
+        ),
+        "limit": settings.max_concurrency + _SPARE,
+        "limits": _limits(settings),
+    }
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.max_event, settings.max_tool_input, settings.max_answer)
+
+
+def _tokenizer(settings: Settings) -> Any:
+    if settings.tokenizer is None:
+        return None
+    from .engines.openai.tokenizer_file import TokenizerFile
+
+    look_at("--tokenizer", settings.tokenizer)
+    try:
+        return TokenizerFile(settings.tokenizer)
+    except ValueError as exc:
+        raise Refused(f"--tokenizer: {exc}") from exc
+
+
+def app_of(engine: Any, keys: Sequence[str], settings: Settings) -> MessagesApp:
+    """The application over `engine`. Raises ConfigError or Refused."""
+    return MessagesApp(
+        engine,
+        keys=keys,
+        ping_interval=settings.ping_interval,
+        max_body=settings.max_body,
+        max_decompressed=settings.max_decompressed,
+        max_concurrency=settings.max_concurrency,
+        max_queue=settings.max_queue,
+        queue_timeout=settings.queue_timeout,
+        max_concurrency_per_key=settings.max_concurrency_per_key,
+        aliases=dict(settings.model_alias),
+        hide_thinking=settings.hide_thinking,
+        tokenizer=_tokenizer(settings),
+        limits=_limits(settings),
+        rules=Rules(
+            drop_server_tools=settings.server_tools == "drop",
+            client_tools_as_functions=settings.client_tools == "function",
+            pass_image_urls=settings.image_urls == "pass",
+            keep_billing_header=settings.keep_billing_header,
+            max_depth=settings.max_depth,
+            max_messages=settings.max_messages,
+            max_tools=settings.max_tools,
+            max_stop_sequences=settings.max_stop_sequences,
+        ),
+    )
+
+
+def create_app() -> MessagesApp:
+    """The application that the environment describes (`ANTHRO_ASGI_…`), for servers that take a factory.
+
+    Raises ConfigError or Refused: also without API keys, unless `ANTHRO_ASGI_NO_AUTH` says that it is open, since who
+    can reach it is not seen from here.
+    """
+    settings = load_settings({}, os.environ)
+    keys = client_keys(settings)
+    if not keys and not settings.no_auth:
+        raise ConfigError(
+            "there is no API key: set ANTHRO_ASGI_API_KEYS or ANTHRO_ASGI_API_KEY_FILE, "
+            "or let everybody in with ANTHRO_ASGI_NO_AUTH=true"
+        )
+    return app_of(engine_of(settings), keys, settings)
+
+
+def read_keys_again(app: Any, settings: Settings) -> None:
+    """Take what the key files hold now. Raises ConfigError, and then everything stays as it is."""
+    keys, key = client_keys(settings), upstream_key(settings)
+    app.replace_keys(keys)
+    if hasattr(app.engine, "replace_key"):
+        app.engine.replace_key(key)

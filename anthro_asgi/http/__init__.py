@@ -1,0 +1,1 @@
+"""One HTTP request: routes, admission, the body in, the answer out."""

@@ -1,0 +1,126 @@
+"""What an application of ours is around its routes: its life, who may come in, and the one error boundary.
+
+No middleware and no wrapped `send`: from here a request goes straight to its route.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ..engines.base import as_engine
+from ..observability.logs import log_failure, log_request
+from ..observability.metrics import Metrics
+from ..observability.trace_context import Tracer
+from ..wire.errors import Overloaded, Severed
+from .auth import Keys
+from .http_request import Call, ClientLeft, Receive, Scope, Send
+
+
+class Service:
+    """An ASGI application over `engine`: an Engine, or an async generator function. `paths` are its own.
+
+    `keys` are the API keys clients may use; none means open, which is for you to want. Set `draining` when the service
+    is about to stop: it is then no longer ready, and ends each connection with its answer.
+    """
+
+    def __init__(self, engine: Any, keys: Sequence[str], paths: Collection[str]) -> None:
+        self.engine = as_engine(engine)
+        self.draining = False
+        self.metrics = Metrics(paths)
+        self._keys = Keys(keys)
+        self._tracer = Tracer()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.engine!r} {self._keys!r}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes))
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    def _closes(self) -> bool:
+        return self.draining
+
+    def replace_keys(self, keys: Sequence[str]) -> None:
+        """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
+        self._keys = Keys(keys)
+
+    # a request
+
+    async def _http(self, call: Call) -> None:
+        """The error boundary: whatever happens to a request ends here, once, with one log line."""
+        time = asyncio.get_running_loop().time
+        began = time()
+        self.metrics.began()
+        call.trace = self._tracer.begin(call.record, call.headers)
+        call.record.trace_id = call.trace.trace_id
+        try:
+            await self._answer(call)
+        except ClientLeft:
+            call.record.client_left = True
+        except Severed:
+            await call.sever()
+        except asyncio.CancelledError:
+            if not call.started:  # the server will wait no longer
+                await self._refuse(call, Overloaded("the service is stopping"))
+            raise
+        except Exception as exc:
+            if call.started:  # half an answer can't be taken back: the server cuts the connection
+                log_failure(call.request_id, exc)
+                raise
+            await self._refuse(call, exc)
+        finally:
+            call.note_refusal()
+            call.record.duration = time() - began
+            self.metrics.ended(call.record)
+            call.trace.ended(call.record)
+            log_request(call.record)
+
+    async def _answer(self, call: Call) -> None:
+        """By its route. Raises ApiError, ClientLeft and Severed."""
+        raise NotImplementedError
+
+    async def _refuse(self, call: Call, exc: Exception) -> None:
+        """Tell of an error, where no answer has begun."""
+        await call.refuse(exc)
+
+    async def _alive(self, call: Call) -> None:
+        await call.answer(200, b'{"status":"ok"}')
+
+    async def _measurements(self, call: Call) -> None:
+        body, content_type = self.metrics.exposition()
+        await call.answer(200, body, content_type)
+
+    # its life
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """With the server, from its start to its end. A server without lifespan does without."""
+        await receive()
+        try:
+            await self._start()
+        except Exception as exc:
+            await send({"type": "lifespan.startup.failed", "message": f"{type(exc).__name__}: {exc}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        await self._run_if_there("start")
+        self.metrics.start()
+
+    async def _stop(self) -> None:
+        self.metrics.stop()
+        await self._run_if_there("stop")
+        await self._tracer.stop()
+
+    async def _run_if_there(self, name: str) -> None:
+        method = getattr(self.engine, name, None)
+        if method is not None:
+            await method()

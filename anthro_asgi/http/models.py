@@ -1,0 +1,119 @@
+"""`GET /v1/models` and `/v1/models/{id}` (contract section 9), and the aliases by which clients name a model.
+
+An alias is `NAME=MODEL`; a `*` in NAME stands for any characters. The first that fits wins, an exact name before any
+wildcard, so that `*=MODEL` is a default for every name the engine does not serve under another alias.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from ..engines.base import ModelInfo
+from ..wire.errors import InvalidRequest, NotFound
+
+_LIMIT: Final = 20
+_MOST: Final = 1000
+
+
+class Aliases:
+    """The names clients use for models, and what the engine calls them."""
+
+    __slots__ = ("_exact", "_patterns")
+
+    def __init__(self, aliases: Mapping[str, str]) -> None:
+        self._exact = {name: model for name, model in aliases.items() if "*" not in name}
+        self._patterns = [(name, model) for name, model in aliases.items() if "*" in name]
+
+    def __len__(self) -> int:
+        return len(self._exact) + len(self._patterns)
+
+    def targets(self) -> list[ModelInfo]:
+        """What aliases stand for, each once, with nothing known of it."""
+        names = [*self._exact.values(), *(model for _, model in self._patterns)]
+        return [ModelInfo(name, name) for name in dict.fromkeys(names)]
+
+    def resolve(self, name: str) -> str:
+        """What the engine is asked for, for a client that says `name`."""
+        exact = self._exact.get(name)
+        if exact is not None:
+            return exact
+        for pattern, model in self._patterns:
+            if fnmatchcase(name, pattern.replace("[", "[[]").replace("?", "[?]")):
+                return model
+        return name
+
+    def listed(self, models: Sequence[ModelInfo]) -> list[ModelInfo]:
+        """The engine's models and, behind them, the exact aliases, each with the limits of what it stands for."""
+        known = {model.id for model in models}
+        return [*models, *(self.stand_in(models, name) for name in self._exact if name not in known)]
+
+    def stand_in(self, models: Sequence[ModelInfo], name: str) -> ModelInfo:
+        """The entry for an alias, with the limits of what it stands for."""
+        target = self.resolve(name)
+        known = next((model for model in models if model.id == target), ModelInfo(target))
+        return replace(known, id=name, display_name=name)
+
+
+def page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
+    """One page of the list, by `limit`, `after_id` and `before_id`. Raises InvalidRequest."""
+    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    limit = _limit(asked)
+    ids = [model.id for model in models]
+    first, last = 0, len(models)
+    if "after_id" in asked:
+        first = _position(ids, "after_id", asked["after_id"][-1]) + 1
+    if "before_id" in asked:
+        last = _position(ids, "before_id", asked["before_id"][-1])
+    window = models[first:last]
+    from_the_end = "before_id" in asked and "after_id" not in asked
+    shown = window[-limit:] if from_the_end else window[:limit]
+    return {
+        "object": "list",
+        "data": [describe(model) for model in shown],
+        "first_id": shown[0].id if shown else None,
+        "last_id": shown[-1].id if shown else None,
+        "has_more": len(window) > len(shown),
+    }
+
+
+def one(models: Sequence[ModelInfo], identity: str, aliases: Aliases) -> dict[str, Any]:
+    """The entry for `identity`, also for one of the many names that a wildcard serves. Raises NotFound."""
+    for model in models:
+        if model.id == identity:
+            return describe(model)
+    if identity and aliases.resolve(identity) != identity:
+        return describe(aliases.stand_in(models, identity))
+    raise NotFound(f"model: {identity!r:.200} is not served here")
+
+
+def describe(model: ModelInfo) -> dict[str, Any]:
+    """A model as the Messages API lists it, with the keys OpenAI's clients look for beside."""
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.display_name or model.id,
+        "created_at": datetime.fromtimestamp(max(0, model.created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "max_input_tokens": model.max_input_tokens,
+        "max_tokens": model.max_tokens,
+        "lifecycle": "active",
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+    }
+
+
+def _limit(asked: dict[str, list[str]]) -> int:
+    text = asked.get("limit", [str(_LIMIT)])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= _MOST):
+        raise InvalidRequest(f"limit: must be an integer from 1 to {_MOST}")
+    return int(text)
+
+
+def _position(ids: list[str], name: str, cursor: str) -> int:
+    try:
+        return ids.index(cursor)
+    except ValueError:
+        raise InvalidRequest(f"{name}: no model has this id") from None

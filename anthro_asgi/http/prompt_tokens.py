@@ -1,0 +1,77 @@
+"""How long a prompt is, by the best who can tell: the engine, a tokenizer file, an estimate (contract section 10).
+
+`count_tokens` waits for the best. An answer does not wait: its `message_start` has the tokenizer's count if that is
+there by then, else the estimate, and the engine's own count follows in `message_delta`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..wire.estimate import estimate_tokens
+from ..wire.request import MessagesRequest
+
+Fields = tuple[tuple[str, str], ...]
+Tokenizer = Callable[[MessagesRequest], int]
+
+_HEADER: Final = "anthro-asgi-token-count"
+_BY_TOKENIZER: Final[Fields] = ((_HEADER, "tokenizer"),)
+_ESTIMATED: Final[Fields] = ((_HEADER, "estimate"),)
+
+
+class Counts:
+    """Counts for `engine`, with a `tokenizer` for what it cannot. A tokenizer runs in threads of its own."""
+
+    __slots__ = ("_engine_counts", "_tokenizer")
+
+    def __init__(self, engine: Any, tokenizer: Tokenizer | None = None) -> None:
+        self._engine_counts = getattr(engine, "count_tokens", None)
+        self._tokenizer = tokenizer
+
+    async def best(self, request: MessagesRequest) -> tuple[int, Fields]:
+        """The count, and the headers that say if it is not the engine's own. Raises ApiError."""
+        if self._engine_counts is not None:
+            try:
+                return await self._engine_counts(request), ()
+            except NotImplementedError:
+                pass
+        if self._tokenizer is not None:
+            return await asyncio.to_thread(self._tokenizer, request), _BY_TOKENIZER
+        return estimate_tokens(request), _ESTIMATED
+
+    def soon(self, request: MessagesRequest) -> "Forecast":
+        """What to call once a count is needed, should the engine not have told its own."""
+        if self._tokenizer is None:
+            return Forecast(request)
+        counting = asyncio.get_running_loop().run_in_executor(None, self._tokenizer, request)
+        counting.add_done_callback(_settle)
+        return Forecast(request, counting)
+
+
+class Forecast:
+    """Call it for a prompt's length: the result of `counting` if that is there, else an estimate."""
+
+    __slots__ = ("_counting", "_request")
+
+    def __init__(self, request: MessagesRequest, counting: "asyncio.Future[int] | None" = None) -> None:
+        self._request: MessagesRequest | None = request
+        self._counting = counting
+
+    def __call__(self) -> int:
+        if self._counting is not None and _has_result(self._counting):
+            return self._counting.result()
+        assert self._request is not None  # noqa: S101 - for the type checker
+        return estimate_tokens(self._request)
+
+    def forget(self) -> None:
+        """It will not be called any more: let go of the request."""
+        self._request = None
+
+
+def _has_result(counting: "asyncio.Future[int]") -> bool:
+    return counting.done() and not counting.cancelled() and counting.exception() is None
+
+
+def _settle(counting: "asyncio.Future[int]") -> None:
+    if not counting.cancelled():
+        counting.exception()  # an estimate takes its place

@@ -1,0 +1,90 @@
+"""The numbers of a board as Prometheus text, by prometheus-client (extra `metrics`)."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from ..wire.errors import NotFound
+from .shared_counters import Board, Family
+
+prometheus: Any
+try:
+    prometheus = importlib.import_module("prometheus_client")
+    core: Any = importlib.import_module("prometheus_client.core")
+except ImportError:
+    prometheus = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A gauge that never changes, and so is on no board."""
+
+    name: str
+    help: str
+    value: float
+    labels: dict[str, str]
+
+
+def exposition(constants: Sequence[Constant], families: Sequence[Family], board: Board) -> tuple[bytes, str]:
+    """The text and its content type. Raises NotFound without the extra."""
+    if prometheus is None:
+        raise NotFound("metrics need an extra: pip install 'anthro-asgi[metrics]'")
+    registry = prometheus.CollectorRegistry()
+    registry.register(_Collector(constants, families, board))
+    return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
+
+
+class _Collector:
+    """What prometheus-client asks for the metrics."""
+
+    def __init__(self, constants: Sequence[Constant], families: Sequence[Family], board: Board) -> None:
+        self._constants = constants
+        self._families = families
+        self._board = board
+
+    def collect(self) -> Iterator[Any]:
+        for one in self._constants:
+            metric = core.GaugeMetricFamily(one.name, one.help, labels=tuple(one.labels))
+            metric.add_metric(tuple(one.labels.values()), one.value)
+            yield metric
+        totals = self._board.totals()
+        for family in self._families:
+            if family.by_worker:
+                yield _by_worker(family, self._board)
+            elif family.kind == "histogram":
+                yield _histogram(family, totals)
+            else:
+                yield _plain(family, totals)
+
+
+def _plain(family: Family, totals: list[float]) -> Any:
+    metric = _new(family, family.labels)
+    for labels, place in family.places.items():
+        if totals[place] or not family.sparse:
+            metric.add_metric(labels, totals[place])
+    return metric
+
+
+def _by_worker(family: Family, board: Board) -> Any:
+    metric = _new(family, ("worker",))
+    for worker, slot in enumerate(board.slots):
+        metric.add_metric((str(worker),), slot[family.place])
+    return metric
+
+
+def _histogram(family: Family, totals: list[float]) -> Any:
+    metric = core.HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    bounds = [*map(str, family.edges), "+Inf"]
+    for labels, place in family.places.items():
+        end = place + len(bounds)
+        counts = list(accumulate(totals[place:end]))
+        if counts[-1] or not family.sparse:
+            metric.add_metric(labels, list(zip(bounds, counts, strict=True)), totals[end])
+    return metric
+
+
+def _new(family: Family, labels: tuple[str, ...]) -> Any:
+    kind = core.CounterMetricFamily if family.kind == "counter" else core.GaugeMetricFamily
+    return kind(family.name, family.help, labels=labels)

@@ -1,0 +1,33 @@
+"""The certificate that clients see, which may be renewed while we serve."""
+
+import ssl
+
+from ..settings.loader import look_at
+from ..settings.options import Refused
+
+
+class Certificate:
+    """`context` presents the certificate in the file `cert` with the key in the file `key`. TLS 1.2 is the least.
+
+    Raises Refused, in one line, for files that hold no such thing.
+    """
+
+    def __init__(self, cert: str, key: str) -> None:
+        self._cert = cert
+        self._key = key
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.reload()
+
+    def reload(self) -> None:
+        """Present what the files hold now to who connects from now on. Raises Refused, and then nothing changes."""
+        look_at("--tls-cert", self._cert)
+        look_at("--tls-key", self._key)
+        try:
+            # a context that fails half-way has the new certificate and the old key: so it is tried on another one
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
+                context.load_cert_chain(self._cert, self._key, password="")
+        except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError; ValueError for a key with a passphrase
+            reason = getattr(exc, "reason", None) or exc
+            files = f"{self._cert} and {self._key}"
+            raise Refused(f"{files} are no PEM certificate and its unencrypted key: {reason}") from exc

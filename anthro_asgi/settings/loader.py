@@ -1,0 +1,174 @@
+"""Settling the options: what is given more than once is taken from
+
+    command line  >  environment  >  TOML file  >  simulation profile  >  default
+
+Options that exclude each other (`RIVALS`) follow the same order: the strongest place that names one of them sets the
+others aside, and only two in one place are a contradiction. A name nobody knows is an error: a misspelt option would
+otherwise be a default in disguise.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from .options import OPTIONS, PREFIX, RIVALS, ConfigError, Option, Refused, Settings
+from .presets import PRESETS
+from .values import SWITCH
+
+_SIMULATE: Final = "simulate-"
+_BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+
+class _Given(NamedTuple):
+    """What one place says of one option. `where` is the option as that place spells it, for complaints."""
+
+    where: str
+    value: Any
+
+
+_Place = dict[str, _Given]
+
+
+def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
+    """Settle the options of a command line (name → its values, as written), an environment and the file they name.
+
+    Raises ConfigError for a wrong name or value and Refused for a file that cannot be read.
+    """
+    places = [_from_line(line), _from_environment(environ)]
+    named = places[0].get("config") or places[1].get("config")
+    if named is not None:
+        places.append(_from_file(named.value))
+    profile = next((place["simulate-profile"] for place in places if "simulate-profile" in place), None)
+    if profile is not None:
+        places.append(_from_profile(profile))
+    _settle_rivals(places)
+    defaults = {option.attribute: _default(option) for option in OPTIONS}
+    given = {_BY_NAME[name].attribute: it.value for place in reversed(places) for name, it in place.items()}
+    settings = Settings(**defaults | given)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key go together: give both or neither")
+    if settings.upstream_cert_key is not None and settings.upstream_cert is None:
+        raise ConfigError("--upstream-cert-key is of a certificate: name that with --upstream-cert")
+    if settings.no_auth and (settings.api_keys or settings.api_key_file):
+        raise ConfigError("--no-auth contradicts the API keys that are configured: drop one of them")
+    return settings
+
+
+def _default(option: Option) -> Any:
+    if option.default is not None:
+        return option.value([option.default], option.name)
+    return () if option.many else None
+
+
+def _from_line(line: Mapping[str, Sequence[str]]) -> _Place:
+    return {name: _Given(f"--{name}", _BY_NAME[name].value(texts, f"--{name}")) for name, texts in line.items()}
+
+
+# In a pod, Kubernetes describes every service named `anthro-asgi…` by variables of our prefix ("docker links").
+_FROM_KUBERNETES: Final = r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)=.*|(\w+_)?PORT=\w+://.*"
+
+
+def _from_environment(environ: Mapping[str, str]) -> _Place:
+    """An empty variable counts as unset: that is how a compose file or a shell leaves one out."""
+    known = {option.variable: option for option in OPTIONS if "environment" in option.channels}
+    place: _Place = {}
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX)
+        if name == variable or not text or re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL):
+            continue
+        if variable not in known:
+            raise ConfigError(f"{variable[:80]!r}: no such variable{did_you_mean(variable, known)}")
+        option = known[variable]
+        texts = [part.strip() for part in text.split(",") if part.strip()] if option.many else [text]
+        if not texts:
+            raise ConfigError(f"{variable}: holds only commas")
+        place[option.name] = _Given(variable, option.value(texts, variable))
+    return place
+
+
+def _from_file(path: str) -> _Place:
+    known = {option.name: option for option in OPTIONS if "file" in option.channels}
+    return _from_table(path, _toml(path, "--config"), known)
+
+
+def _from_profile(given: _Given) -> _Place:
+    """What a profile says, where its options are without `simulate-`, and `source` tells where it is from."""
+    known = {option.name.removeprefix(_SIMULATE): option for option in OPTIONS if option.name.startswith(_SIMULATE)}
+    del known["profile"]
+    table = PRESETS.get(given.value)
+    if table is None:
+        try:
+            table = _toml(given.value, given.where)
+        except Refused as exc:
+            raise Refused(f"{exc}; presets are {', '.join(PRESETS)}") from exc
+    told = {key: value for key, value in table.items() if key != "source"}
+    return _from_table(given.value, told, known)
+
+
+def _toml(path: str, option: str) -> dict[str, Any]:
+    import tomllib  # most runs have no file
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as exc:
+        raise Refused(f"{option}: cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:  # TOMLDecodeError and UnicodeDecodeError
+        raise ConfigError(f"{option}: {path} is no TOML: {exc}") from exc
+
+
+def _from_table(path: str, table: Mapping[str, object], known: Mapping[str, Option]) -> _Place:
+    place: _Place = {}
+    for key, value in table.items():
+        name, where = key.replace("_", "-"), f"{path}: {key[:80]}"
+        if name not in known:
+            raise ConfigError(f"{path}: no option {key[:80]!r}{did_you_mean(name, known)}")
+        option = known[name]
+        if option.name in place:
+            raise ConfigError(f"{where}: given twice")
+        place[option.name] = _Given(where, option.value(_toml_texts(option, value, where), where))
+    return place
+
+
+def _toml_texts(option: Option, value: object, where: str) -> list[str]:
+    """A TOML value as it would stand on the command line."""
+    if isinstance(value, bool) and option.kind is SWITCH:
+        return [str(value).lower()]
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and option.kind is not SWITCH:
+        return [str(value)]
+    if isinstance(value, list) and option.many:
+        return [text for item in value for text in _toml_texts(option, item, where)]
+    if isinstance(value, dict) and "=" in option.kind.metavar:
+        return [f"{name}={model}" for name, model in value.items()]
+    raise ConfigError(f"{where}: a value of the wrong type ({type(value).__name__})")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?`, or nothing when nothing is like it. The prefix all have in common is no likeness."""
+    import difflib  # only a mistake needs it
+
+    stems = {one.removeprefix(PREFIX).lower(): one for one in known}
+    close = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), list(stems), 1)
+    return f"; did you mean {stems[close[0]]}?" if close else ""
+
+
+def _settle_rivals(places: Sequence[_Place]) -> None:
+    for rivals in RIVALS:
+        decided = False
+        for place in places:
+            named = [name for name in rivals if name in place and place[name].value is not False]
+            if decided:
+                for name in named:
+                    del place[name]
+            elif len(named) > 1:
+                raise ConfigError(" and ".join(place[name].where for name in named) + " exclude each other")
+            decided = decided or bool(named)
+
+
+def look_at(option: str, path: str) -> None:
+    """Raises Refused for a file that cannot be read."""
+    try:
+        with open(path, "rb"):
+            return
+    except OSError as exc:
+        raise Refused(f"{option}: cannot read {path}: {exc.strerror}") from exc

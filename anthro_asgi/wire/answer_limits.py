@@ -1,0 +1,59 @@
+"""How much of an engine's answer is kept here at one time. Pure.
+
+What streams is passed on and not kept. Kept is what has to be whole before it can be said: an event, what waits for its
+turn behind a tool call, and the answer to a client that wants one Message.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from .deltas import Block, Citation, Delta, Signature, Thinking, ToolJson, ToolStart
+from .errors import AnswerTooLarge
+from .json_codec import dumps
+
+PIECE: Final = 256
+"""Bytes that a block costs beside what it says, so that a flood of empty ones has an end too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes, as UTF-8."""
+
+    max_event: int = 16 * 1024 * 1024
+    """One event of a stream, with all of its lines."""
+    max_tool_input: int = 16 * 1024 * 1024
+    """The input of one tool call, where it is kept."""
+    max_answer: int = 64 * 1024 * 1024
+    """An answer that comes whole, or is to be given whole; and all that waits for its turn in one that streams."""
+
+    def check_tool_input(self, kept: int) -> None:
+        """Raises AnswerTooLarge."""
+        if kept > self.max_tool_input:
+            raise AnswerTooLarge(f"the input of a tool call passed {self.max_tool_input} bytes (max-tool-input)")
+
+    def check_answer(self, kept: int) -> None:
+        """Raises AnswerTooLarge."""
+        if kept > self.max_answer:
+            raise AnswerTooLarge(f"what has to be kept of it passed {self.max_answer} bytes (max-answer)")
+
+
+LIMITS: Final = Limits()
+
+
+def size(text: str) -> int:
+    """Bytes of `text` as UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def weight(delta: Delta) -> int:
+    """Bytes of what a delta says."""
+    match delta:
+        case str():
+            return size(delta)
+        case Thinking(said) | Signature(said) | ToolJson(said):
+            return size(said)
+        case ToolStart(identity, name):
+            return size(identity) + size(name)
+        case Citation(content) | Block(content):
+            return len(dumps(content))
+    return 0

@@ -1,0 +1,1 @@
+"""Bodies of megabytes, read and written in steps so that the event loop stays free."""

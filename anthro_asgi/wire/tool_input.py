@@ -1,0 +1,85 @@
+"""Tool arguments as engines leave them → the object a tool_use block must hold (contract sections 4 and 6)."""
+
+import re
+from typing import Any
+
+from .json_codec import is_shallow, loads_exactly, mended
+from .repairs import Repairs
+
+_CLOSERS = {"{": "}", "[": "]"}
+# What gives JSON its shape. A string goes up to its quote, or up to an escape that is not whole.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
+
+
+def tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
+    """The object in `text`; "" is {}. What broke off is closed at the last place where that gives JSON.
+
+    A JSON string that holds an object is unpacked (some engines encode twice); another value becomes
+    `{"value": it}`, so that nothing is lost. None when there is no sense in it, or no end to its depth.
+    What had to be mended is counted in `repairs`.
+    """
+    if not text.strip():
+        return {}
+    text = mended(text)
+    value = _loads(text)
+    if value is None:
+        value = next((value for value in map(_loads, _closings(text)) if value is not None), None)
+        is_mended = True
+    else:
+        is_mended = not text.lstrip().startswith("{")
+    if value is not None and not is_shallow(value):
+        value = None
+    if repairs is not None and (is_mended or value is None):
+        repairs["call_input" if value is not None else "call_dropped"] += 1
+    return value
+
+
+def _loads(text: str) -> dict[str, Any] | None:
+    try:
+        value, _ = loads_exactly(text.encode())
+    except ValueError:
+        return None
+    if isinstance(value, str):
+        try:
+            inner, _ = loads_exactly(value.encode())
+        except ValueError:
+            inner = None
+        if isinstance(inner, dict):
+            return inner
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _closings(text: str) -> list[str]:
+    """What `text` may have been meant to become, best first: all of it closed, else cut after its last whole value.
+
+    What follows a whole value at the top is noise, such as a bracket too many.
+    """
+    cut = depth = 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in "{[":
+            depth += 1
+            cut = token.end()
+        elif mark in "}]":
+            depth -= 1
+            cut = token.end()
+            if depth <= 0:
+                break
+        elif mark == ",":
+            cut = token.start()
+        elif not token["quote"]:
+            text = text[: token.end()] + '"'
+            break
+    return [text + _closers(text), text[:cut] + _closers(text[:cut])]
+
+
+def _closers(text: str) -> str:
+    """What closes the brackets that are open at the end of `text`."""
+    opened: list[str] = []
+    for token in _TOKEN.finditer(text):
+        mark = token[0]
+        if mark in "{[":
+            opened.append(_CLOSERS[mark])
+        elif mark in "}]" and opened:
+            opened.pop()
+    return "".join(reversed(opened))

@@ -1,0 +1,24 @@
+"""`python -m tests.checks.faults`: play the matrix and print its tables. Words choose the cells that have them all."""
+
+import sys
+from collections.abc import Sequence
+
+from tests.checks.faults.cells import CELLS
+from tests.checks.faults.matrix import play
+from tests.checks.faults.table import tables
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit status: 1 when a cell is wrong; what is wrong with it is said on standard error."""
+    results = play(cell for cell in CELLS if all(word in str(cell) for word in words))
+    for cell, result in results.items():
+        for problem in result.problems:
+            print(f"{cell}: {problem}", file=sys.stderr)
+    print(tables({cell: results[cell].said for cell in CELLS if cell in results}))
+    wrong = sum(bool(result.problems) for result in results.values())
+    print(f"{len(results)} cells, {wrong} of them wrong", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

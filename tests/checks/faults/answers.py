@@ -1,0 +1,205 @@
+"""The bad engine: whole answers that are wrong from their first byte, and statuses that say no."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterable
+from functools import partial
+from typing import Final
+
+from tests.checks.faults.engine import HEAD, LAST, Fault, Play
+from tests.checks.faults.speech import CANARY, Json, content
+from tests.support.upstream import raw_answer
+
+UPSTREAM_KEY: Final = f"sk-{CANARY}-upstream"
+REJECTED: Final = (
+    *(400, 402, 405, 406, 407, 409, 410, 411, 412, 414, 415, 416, 417, 418),
+    *(421, 422, 423, 424, 425, 426, 428, 431, 451, 499),
+)
+FAILED: Final = (500, 501, 505, 506, 507, 508, 510, 511, 520, 521, 522, 523, 524, 525, 599)
+REDIRECTED: Final = (300, 301, 302, 303, 307, 308)
+BODILESS: Final = (204, 205, 304)
+OTHERS: Final = (201, 206, 401, 403, 404, 408, 413, 429, 502, 503, 504, 529)
+RETRY_AFTER: Final = 7  # seconds
+_WORDS: Final = f"engine words, and {UPSTREAM_KEY}"  # some engines say the key back
+_ERROR: Final = json.dumps({"type": "error", "error": {"type": "engine_error", "message": _WORDS}}).encode()
+_JSON: Final = ("content-type", "application/json")
+
+
+def _head(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return (
+        b"\r\n".join([start, *lines, b"content-type: text/event-stream", b"transfer-encoding: chunked"]) + b"\r\n\r\n"
+    )
+
+
+# Heads that a healthy body follows, and then the end of the connection.
+HEADS: Final[dict[str, bytes]] = {
+    "status line: bytes": bytes(range(256)),
+    "status line: a TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
+    "status line: SSH": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "status line: HTTP/2": b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00",
+    "status line: none": b"",
+    "status line: no status": _head(start=b"HTTP/1.1 "),
+    "status line: letters": _head(start=b"HTTP/1.1 abc OK"),
+    "status line: version 9.9": _head(start=b"HTTP/9.9 200 OK"),
+    "status line: status 99": _head(start=b"HTTP/1.1 99 OK"),
+    "headers: no colon": _head(b"gibberish"),
+    "headers: no name": _head(b": nameless"),
+    "headers: NUL": _head(b"x-nul: a\x00b"),
+    "headers: two lengths": _head(b"content-length: 9", b"content-length: 10"),
+    "headers: length and chunks": _head(b"content-length: 9"),
+    "headers: negative length": b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+    "headers: length in words": b"HTTP/1.1 200 OK\r\ncontent-length: nine\r\n\r\n",
+    "headers: length beyond 64 bit": b"HTTP/1.1 200 OK\r\ncontent-length: 1" + b"0" * 30 + b"\r\n\r\n",
+    "headers: unknown coding": b"HTTP/1.1 200 OK\r\ntransfer-encoding: rot13\r\n\r\n",
+    "oversized: one header": _head(b"x-large: " + b"x" * 100_000),
+    "oversized: many headers": _head(*(b"x-many-%d: x" % number for number in range(10_000))),
+    "101 switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\n\r\n",
+}
+# The same, and it is no fault.
+FORGIVEN: Final[dict[str, bytes]] = {
+    "100, 102, 103 before it": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
+    b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + HEAD,
+    "an event stream called text/plain": HEAD.replace(b"text/event-stream", b"text/plain"),
+    "an event stream without a type": HEAD.replace(b"content-type: text/event-stream\r\n", b""),
+}
+
+
+async def _after_head(head: bytes, play: Play) -> None:
+    await play.send(head + play.answer.removeprefix(HEAD))
+    play.wire.close()
+
+
+def _whole(status: int, kind: str, body: bytes, *fields: tuple[str, str]) -> Fault:
+    body = b"" if status in BODILESS else body
+    length = [] if status in (204, 304) else [("content-length", str(len(body)))]
+    data = raw_answer(status, [("content-type", kind), *length, *fields], body)
+
+    async def say(play: Play) -> None:
+        await play.send(data)
+
+    return say
+
+
+def _status(status: int) -> Fault:
+    told = [("location", f"http://{CANARY}.invalid/")] if status // 100 == 3 else [("retry-after", str(RETRY_AFTER))]
+    return _whole(status, "application/json", _ERROR, *told)
+
+
+# bodies
+
+
+async def json_message(play: Play) -> None:
+    """One JSON value in answer to a stream."""
+    text = content("")[0]["text"]
+    if play.api == "messages":
+        value: Json = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
+        value |= {"content": content(""), "stop_reason": "end_turn", "usage": {"input_tokens": 7, "output_tokens": 5}}
+    else:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        value = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    await _whole(200, "application/json", json.dumps(value).encode())(play)
+
+
+async def compressed(play: Play) -> None:
+    body = gzip.compress(b"".join(play.before + play.after))
+    await _whole(200, "text/event-stream", body, ("content-encoding", "gzip"))(play)
+
+
+async def two_answers(play: Play) -> None:
+    """The second must not become the next client's."""
+    await play.send(play.answer + raw_answer(200, [_JSON, ("content-length", "2")], b"{}"))
+
+
+async def in_close_delimited(play: Play) -> None:
+    head = raw_answer(200, [("content-type", "text/event-stream")]).replace(b"HTTP/1.1", b"HTTP/1.0")
+    await play.send(head + b"".join(play.before + play.after))
+    play.wire.close()
+
+
+async def trailers(play: Play) -> None:
+    await play.send(play.answer.removesuffix(LAST) + b"0\r\nx-trailer: a\r\nx-other: b\r\n\r\n")
+
+
+async def endless_trailers(play: Play) -> None:
+    await play.send(play.answer.removesuffix(LAST) + b"0\r\n")
+    await play.forever(b"x-trailer: " + b"x" * 1000 + b"\r\n")
+
+
+async def endless_extension(play: Play) -> None:
+    await play.send(HEAD + b"5;x=")
+    await play.forever(b"x" * 1000)
+
+
+async def endless_head(play: Play) -> None:
+    await play.send(b"HTTP/1.1 200 OK\r\n")
+    await play.forever(b"x-more: " + b"x" * 8000 + b"\r\n")
+
+
+async def endless_interim(play: Play) -> None:
+    await play.forever(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 400)
+
+
+async def slow_interim(play: Play) -> None:
+    """Heartbeats by status, too few to be too many."""
+    await play.forever(b"HTTP/1.1 102 Processing\r\n\r\n")
+
+
+async def stale(play: Play) -> None:
+    """Closes a connection that has served as the next request comes on it."""
+    if play.wire.sent:
+        play.wire.close()
+    else:
+        await play.send(play.answer)
+
+
+# bodies of errors
+
+
+async def _error_then(end: str, play: Play) -> None:
+    await play.send(raw_answer(503, [_JSON, ("content-length", "9999999")], _ERROR[:20]))
+    if end == "closed":
+        play.wire.close()
+    elif end == "stalled":
+        await play.wire.gone()
+    else:
+        await play.forever(b" " * 4000)
+
+
+async def delayed(fault: Fault, play: Play) -> None:
+    """After the service has told its client to be patient."""
+    await asyncio.sleep(0.2)
+    await fault(play)
+
+
+def _each(faults: Iterable[tuple[str, Fault]]) -> dict[str, Fault]:
+    return dict(faults)
+
+
+ANSWERS: Final[dict[str, Fault]] = {
+    **{name: partial(_after_head, head) for name, head in (HEADS | FORGIVEN).items()},
+    **{f"status {code}": _status(code) for code in (*REJECTED, *FAILED, *REDIRECTED, *BODILESS, *OTHERS)},
+    "error body: closed": partial(_error_then, "closed"),
+    "error body: stalled": partial(_error_then, "stalled"),
+    "error body: endless": partial(_error_then, "endless"),
+    "HTML": _whole(200, "text/html", b"<!doctype html><html><body>" + CANARY.encode() + b"</body></html>"),
+    "HTML called an event stream": _whole(200, "text/event-stream", b"<!doctype html><html></html>\n\n"),
+    "plain text": _whole(200, "text/plain", b"OK\n"),
+    "a picture": _whole(200, "image/png", bytes(range(256)) * 40),
+    "nothing": _whole(200, "text/event-stream", b""),
+    "JSON cut short": _whole(200, "application/json", b'{"choices": [{'),
+    "JSON of another kind": _whole(200, "application/json", b'{"status": "ok"}'),
+    "JSON that is too large": _whole(200, "application/json", b'{"x": "' + b"x" * 300_000 + b'"}'),
+    "an error as JSON, with 200": _whole(200, "application/json", _ERROR),
+    "compressed": compressed,
+    "a whole JSON answer": json_message,
+    "HTTP/1.0, ended by its close": in_close_delimited,
+    "trailers": trailers,
+    "closed while it rested": stale,
+    "two answers to one request": two_answers,
+    "endless trailers": endless_trailers,
+    "endless chunk extension": endless_extension,
+    "endless head": endless_head,
+    "endless 1xx": endless_interim,
+    "slow 1xx without an end": slow_interim,
+}

@@ -1,0 +1,80 @@
+"""Requests whose framing is wrong, or odd: heads and bodies as no client should write them."""
+
+from collections.abc import Callable
+from typing import Final
+
+from tests.checks.faults.bodies import MAX_BODY
+from tests.checks.faults.engine import framed
+from tests.checks.faults.guest import head_of, request_of
+from tests.checks.faults.visit import Visit
+
+Make = Callable[[Visit], bytes]
+_LAST: Final = b"0\r\n\r\n"
+_CHUNKED: Final = "transfer-encoding: chunked"
+
+
+def _bytes(data: bytes) -> Make:
+    return lambda _: data
+
+
+def _lines(*lines: str) -> Make:
+    """A healthy request with these header lines too."""
+    return lambda visit: request_of(visit.body(), *lines)
+
+
+def _unframed(*lines: str) -> Make:
+    """Without a content-length of its own."""
+    return lambda visit: head_of(None, *lines) + visit.body()
+
+
+def _turned(old: bytes, new: bytes) -> Make:
+    return lambda visit: visit.request().replace(old, new, 1)
+
+
+def _chunks(*lines: str, pieces: int = 3) -> Make:
+    def make(visit: Visit) -> bytes:
+        body = visit.body()
+        size = len(body) // pieces + 1
+        chunks = (framed(body[at : at + size]) for at in range(0, len(body), size))
+        return head_of(None, _CHUNKED, *lines) + b"".join(chunks) + _LAST
+
+    return make
+
+
+def bad_chunk(visit: Visit) -> bytes:
+    return head_of(None, _CHUNKED) + framed(visit.body()[:20]) + b"zz\r\nrest\r\n"
+
+
+REFUSED: Final[dict[str, Make]] = {
+    "bytes that are no HTTP": _bytes(bytes(range(256))),
+    "TLS to a port without": _bytes(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + bytes(155)),
+    "HTTP/2": _bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)),
+    "HTTP/0.9": _bytes(b"GET /healthz\r\n\r\n"),
+    "no host": _turned(b"host: house\r\n", b""),
+    "no colon": _lines("gibberish"),
+    "a NUL in a header": _lines("x-nul: a\x00b"),
+    "a space before the colon": _lines("x-space : a"),
+    "content-length: negative": _unframed("content-length: -1"),
+    "content-length: words": _unframed("content-length: nine"),
+    "content-length: two": _unframed("content-length: 9", "content-length: 10"),
+    "content-length: and chunks": _lines(_CHUNKED),
+    "transfer-encoding: unknown": _unframed("transfer-encoding: rot13"),
+}
+TOO_LARGE: Final[dict[str, Make]] = {
+    "content-length: over the limit": lambda _: head_of(MAX_BODY + 1),
+    "chunks over the limit": lambda _: head_of(None, _CHUNKED) + framed(b" " * (MAX_BODY + 1)),
+    "chunks over the limit, without an end": lambda _: head_of(None, _CHUNKED) + framed(b" " * 60_000) * 9,
+}
+HEADS_TOO_LARGE: Final[dict[str, Make]] = {
+    "a header of 100 KB": _lines("x-large: " + "x" * 100_000),
+    "5 000 headers": _lines(*(f"x-many-{number}: x" for number in range(5_000))),
+    "a path of 100 KB": lambda visit: head_of(0, target="/" + "x" * 100_000),
+    "a head without an end": lambda _: head_of(0)[:-2] + b"x-more: x\r\n" * 10_000,
+}
+TAKEN: Final[dict[str, Make]] = {
+    "chunks": _chunks(),
+    "chunks of a byte": _chunks(pieces=10_000),
+    "an upgrade to HTTP/2": _lines("connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAAA"),
+    "an upgrade to a WebSocket": _lines("connection: upgrade", "upgrade: websocket"),
+    "a path with a query": _turned(b"/v1/messages", b"/v1/messages?beta=true"),
+}

@@ -1,0 +1,80 @@
+"""The tables of the README, off what cells were told."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tests.checks.faults.cells import CELLS, Cell
+from tests.checks.faults.speech import PHASES
+
+BEGIN: Final = "<!-- faults: begin -->"
+END: Final = "<!-- faults: end -->"
+Told = Mapping[Cell, str]  # in few words, as `cells` has them
+
+
+def tables(told: Told) -> str:
+    """What goes between the marks."""
+    pairs = _pairs(told)
+    phases = [(fault, phase, said) for (group, fault, phase), said in pairs.items() if group == "phases"]
+    engines = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group in ("answers", "places")]
+    clients = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group == "clients"]
+    return "\n".join(
+        [
+            f"{len(told)} cells: a fault, in a phase, of a whole answer or a stream.",
+            "",
+            *_by_phase(phases),
+            "",
+            *_by_outcome("the engine", engines),
+            "",
+            *_by_outcome("the client", clients),
+        ]
+    )
+
+
+def due() -> Told:
+    """What all cells are told when nothing is wrong."""
+    return {cell: cell.due for cell in CELLS}
+
+
+def _pairs(told: Told) -> dict[tuple[str, str, str], str]:
+    """Both cells of each fault and phase as one text."""
+    halves: dict[tuple[str, str, str], dict[bool, str]] = {}
+    for cell, said in told.items():
+        halves.setdefault((cell.group, cell.fault, cell.phase), {})[cell.streams] = said
+    return {key: _joined(*(half[streams] for streams in sorted(half))) for key, half in halves.items()}
+
+
+def _joined(whole: str, streamed: str | None = None) -> str:
+    """`502 · event`: 502 for a whole answer; for a stream an error event, of the same type unless another is named."""
+    first, _, kind = whole.partition(" ")
+    short = first if first.isdigit() and "," not in whole else whole.replace(" invalid_request_error", "")
+    if streamed is None or streamed == whole:
+        return short
+    return f"{short} · {streamed.removesuffix(f' {kind}')}"
+
+
+def _by_phase(rows: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A line for all faults that are told the same in every phase."""
+    by_fault: dict[str, dict[str, str]] = {}
+    for fault, phase, said in rows:
+        by_fault.setdefault(fault, {})[phase] = said
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for fault, phases in by_fault.items():
+        alike.setdefault(tuple(phases.get(phase, "") for phase in PHASES), []).append(fault)
+    lines = [f"| the engine | {' | '.join(PHASES)} |", "|---" * (len(PHASES) + 1) + "|"]
+    return lines + [f"| {', '.join(faults)} | {' | '.join(cells)} |" for cells, faults in alike.items()]
+
+
+def _by_outcome(who: str, rows: Iterable[tuple[str, str, str]]) -> list[str]:
+    """A line for all faults that are told the same; faults that begin alike (`headers: …`) stand together."""
+    alike: dict[str, dict[str, list[str]]] = {}
+    for said, fault, phase in rows:
+        head, sign, rest = fault.partition(": ")
+        if not sign and fault.startswith("status "):
+            head, rest = "status", fault.removeprefix("status ")
+        kind = alike.setdefault(said, {}).setdefault(head, [])
+        kind += [" ".join(filter(None, (rest, phase)))] if rest or phase else []
+    lines = [f"| {who} | what a client gets |", "|---|---|"]
+    for said, heads in alike.items():
+        faults = (f"{head}: {', '.join(rests)}" if rests else head for head, rests in heads.items())
+        lines.append(f"| {'; '.join(faults)} | {said} |")
+    return lines

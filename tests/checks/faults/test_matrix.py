@@ -1,0 +1,30 @@
+"""Each cell of the fault matrix is a test; those of a session are played together, since most of them wait."""
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from tests.checks.faults.cells import CELLS, Cell
+from tests.checks.faults.matrix import Result, play
+from tests.checks.faults.table import BEGIN, END, due, tables
+from tests.test_readme import README
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Mapping[Cell, Result]:
+    """Of the cells that were chosen."""
+    params = (getattr(item, "callspec", None) for item in request.session.items)
+    cells = (chosen.params.get("cell") for chosen in params if chosen is not None)
+    return play(cell for cell in cells if isinstance(cell, Cell))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_a_fault_ends_as_it_is_due_and_leaves_nothing_behind(cell: Cell, results: Mapping[Cell, Result]) -> None:
+    assert not results[cell].problems
+
+
+def test_the_readme_shows_the_matrix() -> None:
+    shown = re.search(f"{BEGIN}\n(.*?)\n{END}", README, re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() == tables(due())

@@ -1,0 +1,66 @@
+"""The command: see the package."""
+
+import argparse
+import os
+import sys
+from time import monotonic
+
+from tests.checks.fuzz.bodies import Bodies
+from tests.checks.fuzz.running import Tally, Target, draw, made, report, run, run_chunk, tell
+from tests.checks.fuzz.streams import Streams
+
+_EVERY = 10.0  # seconds between lines of progress
+TARGETS: dict[str, type[Target]] = {"bodies": Bodies, "streams": Streams}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.checks.fuzz", description="Inputs nobody would send.")
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("--count", type=int, default=100_000, metavar="N", help="trials (default 100000)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same trials (default 0)")
+    parser.add_argument("--start", type=int, default=0, metavar="INDEX", help="of the first trial (default 0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: cores)")
+    parser.add_argument("--only", type=int, metavar="INDEX", help="this trial alone")
+    return parser.parse_args()
+
+
+class _Progress:
+    """On standard error: how far it is, and each failure when it is found."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._told = 0
+        self._due = monotonic() + _EVERY
+
+    def __call__(self, tally: Tally) -> None:
+        for failure in tally.failures[self._told :]:
+            print(f"{failure.index}: {failure.kind}", file=sys.stderr, flush=True)
+        self._told = len(tally.failures)
+        if monotonic() >= self._due:
+            self._due = monotonic() + _EVERY
+            print(f"{tally.trials:,} of {self._count:,}, {len(tally.failures)} failures", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    options = _options()
+    kind = TARGETS[options.target]
+    if options.only is not None:
+        return _repeat(kind, options.seed, options.only)
+    began = monotonic()
+    progress = _Progress(options.count)
+    tally = run(kind, options.seed, options.count, start=options.start, jobs=options.jobs, told=progress)
+    report(made(kind), options.seed, tally, monotonic() - began)
+    return 1 if tally.failures else 0
+
+
+def _repeat(kind: type[Target], seed: int, index: int) -> int:
+    print(draw(made(kind), seed, index))
+    tally = run_chunk(kind, seed, [index])
+    for failure in tally.failures:
+        tell(made(kind), seed, failure)
+    print(*tally.outcomes)
+    return 1 if tally.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What engines say that is no answer: refusals and lists of models. Mutated, they must still be told to a client."""
+
+import orjson
+
+from anthro_asgi.engines.openai.retry import fitting, unwelcome
+from anthro_asgi.engines.shared.model_list import listed
+from anthro_asgi.engines.shared.upstream_errors import failure
+from anthro_asgi.wire.errors import ApiError, ContextTooLong
+from tests.checks.fuzz.running import Breach
+from tests.replay import cases
+
+STATUSES = (400, 401, 404, 413, 422, 429, 500, 503, 418, 302)
+LONGEST_MESSAGE = 1000  # characters
+ASKED = {
+    **dict.fromkeys(("model", "user", "reasoning_effort"), "m"),
+    "max_tokens": 4096,
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "messages": [],
+    "parallel_tool_calls": False,
+    "chat_template_kwargs": {},
+    "verbose": True,
+    "return_progress": True,
+}
+
+
+def recorded() -> list[bytes]:
+    """Bodies to begin with."""
+    refusals = [case.content for case in cases(request="POST /v1/chat/completions") if case.status >= 400]
+    lists = [case.content for case in cases(request="GET /v1/models")]
+    return [*refusals, *lists * 8]
+
+
+def check(data: bytes, status: int) -> str:
+    """What came of it, read as a refusal and as a list."""
+    error = failure(status, None, data)
+    if not 0 < len(error.message) <= LONGEST_MESSAGE:
+        raise Breach(f"a client is told something, and not too much\n{len(error.message)} characters")
+    orjson.loads(error.body("req_1"))
+    try:
+        fitting(ASKED, error.message)
+    except ContextTooLong as exc:
+        error = exc
+    unwelcome(ASKED, error.message)
+    return f"{type(error).__name__}, {_list(data)}"
+
+
+def _list(data: bytes) -> str:
+    try:
+        answer = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return "no list"
+    try:
+        models = listed(answer)
+    except ApiError:
+        return "no list"
+    told = orjson.loads(orjson.dumps(models.page(models, b"limit=1000")))
+    if [one["id"] for one in told["data"]] != [model.id for model in models][:1000]:
+        raise Breach(f"a list has all models\n{told}")
+    return "a list"

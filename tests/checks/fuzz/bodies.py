@@ -1,0 +1,218 @@
+"""Request bodies: mutated ones, and what must hold for each.
+
+- It is read, or refused by name with a status from 400 to 499, in an envelope; nothing else is raised.
+- Read at once and read in steps, from any json_reader, it says the same, and the same is wrong with it.
+- What was read can be asked of every engine: there is a body for it, the same at once and in steps.
+- Of a share, the service itself answers over the simulated engine: no 500, a stream by the grammar, and counts that
+  agree.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+import orjson
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.engines.messages import engine
+from anthro_asgi.engines.openai import chat_request
+from anthro_asgi.engines.openai.dialects import DIALECTS
+from anthro_asgi.http import messages_app
+from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.wire import messages_checks
+from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.estimate import estimate_tokens
+from anthro_asgi.wire.large import json_reader
+from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.request import MessagesRequest, parse_request, parse_request_in_steps
+from anthro_asgi.wire.request_policy import Rules
+from tests.checks.fuzz import served
+from tests.checks.fuzz.mutation import Stock, cut, mangle, mutate, written
+from tests.checks.fuzz.requests import valid
+from tests.checks.fuzz.running import Breach
+from tests.checks.fuzz.served import post, serving
+from tests.support.driver import Response
+
+Json = dict[str, Any]
+Outcome = MessagesRequest | ApiError
+
+SERVED = 1 / 12  # of the trials; the service takes ten times as long as the reading
+SMALL = {json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_SHORTEST": 16, "_RUN": 200}, messages_checks: {"_DECODED": 8}}
+ROLES = {"system", "user", "assistant", "tool"}
+LONGEST_MESSAGE = 1000  # characters of an error
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A body, and how it is tried. `at_random` seeds the places where it is cut."""
+
+    data: bytes
+    counting: bool
+    rules: Rules
+    dialects: tuple[str, ...]
+    served: bool
+    at_random: int
+
+
+@contextmanager
+def lowered(bounds: dict[Any, dict[str, int]]) -> Iterator[None]:
+    """What counts as large is small, so that small bodies go the way of the large."""
+    with ExitStack() as stack:
+        for module, names in bounds.items():
+            for name, value in names.items():
+                stack.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, value)
+        yield
+
+
+class Bodies:
+    """See the module."""
+
+    name = "bodies"
+
+    def __init__(self) -> None:
+        self._valid = valid()
+        self._stock = Stock(map(json.loads, self._valid))
+        self._dialects = sorted(DIALECTS)
+
+    def draw(self, rng: Random) -> Trial:
+        body = rng.choice(self._valid)
+        if rng.random() < 0.9:
+            value = json.loads(body)
+            mutate(value, self._stock, rng)
+            body = written(value, rng)
+        if rng.random() < 0.12:
+            body = mangle(body, rng)
+        return Trial(
+            body,
+            counting=rng.random() < 0.1,
+            rules=_rules(rng),
+            dialects=tuple(rng.sample(self._dialects, 2)),
+            served=rng.random() < SERVED,
+            at_random=rng.getrandbits(32),
+        )
+
+    def check(self, trial: Trial) -> str:
+        rng = Random(trial.at_random)
+        outcome = _read(lambda: parse_request(trial.data, counting=trial.counting, rules=trial.rules))
+        _must_agree_in_steps(trial, outcome, rng)
+        if isinstance(outcome, ApiError):
+            _must_be_said(outcome)
+            said = f"refused with {outcome.status}"
+        else:
+            for name in trial.dialects:
+                _must_be_askable(outcome, name)
+            said = "read"
+        if trial.served:
+            said = f"served: {served.finished(_served(trial, outcome, rng))}"
+        return said
+
+
+def _rules(rng: Random) -> Rules:
+    """The defaults, or any others; what is a number is low then."""
+    if rng.random() < 0.7:
+        return Rules()
+    chosen: dict[str, Any] = {}
+    for field in fields(Rules):
+        low = rng.choice((1, 2, 9))
+        chosen[field.name] = rng.random() < 0.5 if type(field.default) is bool else rng.choice((low, field.default))
+    return Rules(**chosen)
+
+
+def _read(read: Callable[[], MessagesRequest]) -> Outcome:
+    try:
+        return read()
+    except ApiError as exc:
+        return exc
+
+
+# what must hold
+
+
+def _must_agree_in_steps(trial: Trial, at_once: Outcome, rng: Random) -> None:
+    body = cut(trial.data, rng)
+    with lowered(SMALL):
+        in_steps = _read(lambda: finished(parse_request_in_steps(body, counting=trial.counting, rules=trial.rules)))
+    if _shown(at_once) != _shown(in_steps):
+        raise Breach(f"read in steps it says something else\n{_shown(at_once)}\n{_shown(in_steps)}")
+
+
+def _shown(outcome: Outcome) -> object:
+    """All that can be told of it, the kinds of numbers and the order of keys too."""
+    if isinstance(outcome, ApiError):
+        return type(outcome), str(outcome), outcome.error_code
+    return repr(outcome.raw), outcome.size, outcome
+
+
+def _must_be_said(error: ApiError) -> None:
+    if not 400 <= error.status < 500:
+        raise Breach(f"a request is refused with a status from 400 to 499\n{error!r}")
+    if not 0 < len(error.message) <= LONGEST_MESSAGE:
+        raise Breach(f"a message says something, and not too much\n{len(error.message)} characters")
+    body = orjson.loads(error.body("req_1"))
+    if body.keys() != {"type", "error", "request_id"}:
+        raise Breach(f"an error has its envelope\n{body}")
+
+
+def _must_be_askable(request: MessagesRequest, name: str) -> None:
+    dialect = DIALECTS[name]
+    try:
+        body = chat_request.to_chat(request, dialect)
+        at_once = chat_request.encode(body)
+    except ApiError as exc:
+        raise Breach(f"what was read can be asked of an engine\n{name}: {exc}") from exc
+    if finished(chat_request.to_chat_in_steps(request, dialect)) != body:
+        raise Breach(f"converted in steps it is something else\n{name}")
+    if b"".join(finished(chat_request.encode_in_steps(body))) != at_once:
+        raise Breach(f"encoded in steps it is something else\n{name}")
+    for message in body["messages"]:
+        if message["role"] not in ROLES or type(message.get("content")) not in (str, list, type(None)):
+            raise Breach(f"a chat message has a role and a content\n{message}")
+    if dialect.never & body.keys():
+        raise Breach(f"an engine is not sent what it refuses\n{name}: {dialect.never & body.keys()}")
+    relayed = engine._body(request, dialect, keeps_tools=True)
+    chat_request.encode(relayed)
+    estimate_tokens(request)
+
+
+# the service itself
+
+
+@lru_cache
+def _service(rules: Rules) -> MessagesApp:
+    """One for many trials, as it takes a while to make."""
+    return MessagesApp(SimulatedEngine(ttft=0, itl=0), rules=rules)
+
+
+async def _served(trial: Trial, read: Outcome, rng: Random) -> str:
+    service = _service(trial.rules)
+    large = {messages_app: {"LARGE": rng.choice((0, messages_app.LARGE))}}
+    with lowered({**SMALL, **large}):
+        async with serving(service) as driver:
+            answer = await post(driver, "/v1/messages", cut(trial.data, rng))
+            counted = await post(driver, "/v1/messages/count_tokens", [trial.data])
+    for response in (answer, counted):
+        if response.status >= 500:
+            raise Breach(f"a request is never answered with a 500\n{response.status} {response.body!r:.300}")
+    if not trial.counting and (answer.status < 400) is isinstance(read, ApiError):
+        raise Breach(f"the service answers what is read, and nothing else\n{answer.status} {answer.body!r:.300}")
+    if answer.status != 200:
+        return f"{answer.status}"
+    message = _message(answer)
+    if message is not None and counted.json() != {"input_tokens": message["usage"]["input_tokens"]}:
+        raise Breach(f"a count is the usage\n{counted.json()} {message['usage']}")
+    return "200" if message is not None else "an error in a stream"
+
+
+def _message(answer: Response) -> Json | None:
+    if answer.header("content-type") == "application/json":
+        message: Json = answer.json()
+        return message
+    events = parse_events(answer.body)
+    check_stream(events)
+    return None if events[-1].type == "error" else message_of(events)

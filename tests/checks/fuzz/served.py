@@ -1,0 +1,67 @@
+"""The service, called in this process, with its log kept to its rules too."""
+
+import asyncio
+import atexit
+import io
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+import orjson
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.observability.logs import JsonFormatter
+from tests.checks.fuzz.running import Breach
+from tests.support.driver import Driver, Response
+
+T = TypeVar("T")
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    atexit.register(loop.close)
+    return loop
+
+
+def finished(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What it returns, on one loop for all the trials of this process: to make one takes longer than a trial."""
+    return _loop().run_until_complete(coroutine)
+
+
+class _Log(logging.StreamHandler[io.StringIO]):
+    """Formats every line, as the command does. What fails there raises here."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+        self.setFormatter(JsonFormatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        raise
+
+    def lines(self) -> list[dict[str, object]]:
+        return [orjson.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+@asynccontextmanager
+async def serving(service: MessagesApp) -> AsyncIterator[Driver]:
+    """Someone to ask it. At the end nothing in the log may be an error, which would be a bug of the service."""
+    logger = logging.getLogger("anthro_asgi")
+    before = logger.handlers[:], logger.level, logger.propagate
+    log = _Log()
+    logger.handlers[:], logger.propagate = [log], False
+    logger.setLevel(logging.INFO)
+    try:
+        yield Driver(service)
+    finally:
+        logger.handlers[:], logger.propagate = before[0], before[2]
+        logger.setLevel(before[1])
+    for line in log.lines():
+        if line["level"] == "error":
+            raise Breach(f"the log has no error\n{line}")
+
+
+async def post(driver: Driver, path: str, body: list[bytes]) -> Response:
+    return await driver.request("POST", path, body=body)

@@ -1,0 +1,181 @@
+"""What clients say stays within the body of what the engine is asked; what the engine says stays out of our heads."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.checks.security.raw import RawClient
+from tests.checks.security.service import PARSERS, ServiceOn
+from tests.checks.security.tape import Tape
+from tests.support.upstream import raw_answer
+
+APIS = ("chat", "messages")
+EVIL = "x-evil"
+WORDS = {
+    "CRLF": f"a\r\n{EVIL}: 1",
+    "LF": f"a\n{EVIL}: 1",
+    "CR": f"a\r{EVIL}: 1",
+    "a whole request": f"a\r\n\r\nGET /{EVIL} HTTP/1.1\r\nHost: a\r\n\r\n",
+    "the end of a head and of a chunk": f"a\r\n\r\n0\r\n\r\nGET /{EVIL} HTTP/1.1\r\n\r\n",
+    "percent-encoded": f"a%0d%0a{EVIL}:%201%0D%0A%0D%0A",
+    "NUL": f"a\x00{EVIL}",
+    "line ends of Unicode": f"a\u2028{EVIL}: 1\u0085{EVIL}: 1",
+    "what ends in the bytes of CR and LF": f"a嘍嘊{EVIL}: 1",
+    "half a surrogate pair": f"\ud83d{EVIL}",
+    "the way up": f"../../{EVIL}",
+    "another host": f"@elsewhere.invalid/{EVIL}",
+    "a query": f"m?{EVIL}=1&a=b#{EVIL}",
+}
+
+
+class Relay:
+    """A service over a tape, and the head of a request in which nothing is wrong."""
+
+    def __init__(self, service: ServiceOn, tape: Tape) -> None:
+        self.service = service
+        self.tape = tape
+        self.sound = self.heads_of(post({}))[0]
+
+    def heads_of(self, data: bytes) -> list[bytes]:
+        """The heads of what the engine was asked because of a request, without the length of its body."""
+        before = len(self.tape.posts)
+        self.ask(data)
+        return [re.sub(rb"(?i)content-length: \d+\r\n", b"", head) for head, _ in self.tape.posts[before:]]
+
+    def ask(self, data: bytes) -> Any:
+        with RawClient(self.service.url) as client:
+            client.send(data)
+            (answer,) = client.rest()
+        return answer
+
+
+@pytest.fixture(scope="module", params=APIS)
+def relay(request: pytest.FixtureRequest) -> Iterator[Relay]:
+    options = ("--upstream-api", request.param, "--model-alias", "evil-*=m")
+    with Tape() as tape, ServiceOn("httptools", "--upstream", tape.url, *options) as service:
+        yield Relay(service, tape)
+
+
+def post(fields: dict[str, Any], path: str = "/v1/messages", *lines: bytes) -> bytes:
+    hello = {"model": "m", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+    body = json.dumps({**hello, **fields}).encode()
+    head = [f"POST {path} HTTP/1.1".encode(), b"host: a", b"connection: close", b"content-length: %d" % len(body)]
+    return b"\r\n".join([*head, *lines, b"", body])
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode()
+
+
+def fields(words: str) -> dict[str, dict[str, Any]]:
+    """Requests that have the words in one place each."""
+    use = {"type": "tool_use", "id": words, "name": "look", "input": {words: words}}
+    result = {"type": "tool_result", "tool_use_id": words, "content": words}
+    tool = {"name": words, "description": words, "input_schema": {"type": "object", "properties": {words: {}}}}
+    turns = [{"role": "user", "content": words}, {"role": "assistant", "content": [use]}]
+    return {
+        "the model": {"model": words},
+        "an alias": {"model": f"evil-{words}"},
+        "the user": {"metadata": {"user_id": words}},
+        "a call": {"messages": [*turns, {"role": "user", "content": [result]}]},
+        "a tool": {"tools": [tool]},
+        "the choice of a tool": {"tools": [{**tool, "name": "look"}], "tool_choice": {"type": "tool", "name": words}},
+        "a stop sequence": {"stop_sequences": [words]},
+        "the system prompt": {"system": words},
+        "a tier": {"service_tier": words},
+        "a container": {"container": words, "thread": {"type": "create", "id": words}},
+        "an option nobody knows": {words: words},
+    }
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_no_word_of_a_clients_body_gets_into_the_head_of_a_request(relay: Relay, words: str) -> None:
+    """To the byte: what the engine is asked differs in its body alone, whatever the client says and wherever."""
+    for place, said in fields(words).items():
+        for stream in (False, True):
+            assert relay.heads_of(post({**said, "stream": stream})) in ([relay.sound], []), place
+        counted = relay.heads_of(post(said, "/v1/messages/count_tokens"))
+        assert EVIL.encode() not in b"".join(counted), place
+    assert relay.heads_of(post({})) == [relay.sound]
+
+
+HEADERS = [
+    *(b"anthropic-beta: x-evil", b"anthropic-version: x-evil", b"user-agent: x-evil", b"cookie: x-evil=1"),
+    *(b"authorization: Bearer x-evil", b"x-api-key: x-evil", b"x-evil: 1", b"x-forwarded-for: x-evil"),
+    *(b"x-forwarded-host: x-evil", b"forwarded: for=x-evil", b"x-request-id: x-evil", b"request-id: x-evil"),
+    *(b"accept: x-evil", b"accept-encoding: x-evil", b"te: x-evil", b"trailer: x-evil", b"connection: x-evil"),
+    *(b"content-type: x-evil", b"range: x-evil", b"if-none-match: x-evil", b"expect: x-evil", b"upgrade: x-evil"),
+    *(b"keep-alive: x-evil", b"proxy-connection: x-evil", b"proxy-authorization: x-evil", b"origin: x-evil"),
+    *(b"traceparent: x-evil", b"traceparent: 00-x-evil-00", b"tracestate: x-evil=1", b"baggage: x-evil=1"),
+    b"traceparent: 00-" + b"f" * 32 + b"-" + b"f" * 16 + b"-01\tx-evil: 1",
+    b"traceparent: 00-" + b"f" * 32 + b"-" + b"f" * 16 + b"-\xff\xfex-evil",
+    b"traceparent: 00-" + b"f" * 32 + b"-" + b"f" * 16 + b"-01\r\ntracestate: a=\xe5\x98\x8a\xe5\x98\x8dx-evil",
+    b"traceparent: 00-" + b"f" * 32 + b"-" + b"f" * 16 + b"-01\r\ntracestate: a=" + b"x-evil" * 5000,
+]
+
+
+@pytest.mark.parametrize("line", HEADERS, ids=lambda line: line[:60].decode("latin-1"))
+def test_no_header_of_a_client_is_passed_on(relay: Relay, line: bytes) -> None:
+    """But for the two of a trace, which are passed on as what they have to be."""
+    for head in relay.heads_of(post({}, "/v1/messages", line)):
+        assert EVIL.encode() not in head
+        trace = rb"(?i)traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\r\n"
+        assert re.sub(trace, b"", head) == re.sub(trace, b"", relay.sound)
+
+
+@pytest.mark.parametrize(
+    "words", ["x-evil", "%0d%0ax-evil:%201", "..%2f..%2fx-evil", "%00x-evil", "%ff%fex-evil", "x?x-evil"]
+)
+def test_no_path_and_no_query_of_a_client_is_passed_on(relay: Relay, words: str) -> None:
+    before = len(relay.tape.requests)
+    for path in (f"/v1/models/{words}", f"/v1/models?after_id={words}&{words}", f"/v1/messages/{words}", f"/{words}"):
+        assert relay.ask(get(path)).status in (200, 400, 404, 405)
+    for head in relay.heads_of(post({}, f"/v1/messages?{words}")):
+        assert head == relay.sound
+    asked = [head.partition(b"\r\n")[0] for head, _ in relay.tape.requests[before:]]
+    assert not [line for line in asked if b"evil" in line.lower()]
+
+
+# --- and back ---
+
+ODD = {
+    "control": b"1\x01",
+    "DEL": b"1\x7f",
+    "not ASCII": b"1\xff\xfe",
+    "UTF-8 of CR and LF": "嘊嘍x-evil: 1".encode(),
+    "tab": b"1\tx-evil: 1",
+    "long": b"1" * 5000,
+    "empty": b"",
+}
+
+
+@pytest.fixture(scope="module", params=PARSERS)
+def answering(request: pytest.FixtureRequest) -> Iterator[Relay]:
+    with Tape() as tape, ServiceOn(request.param, "--upstream", tape.url, "--upstream-api", "chat") as service:
+        yield Relay(service, tape)
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("status", [429, 503, 400])
+def test_an_odd_header_of_the_engine_neither_breaks_nor_enters_an_answer(
+    answering: Relay, status: int, value: bytes
+) -> None:
+    names = ("retry-after", "retry-after-ms", "x-should-retry", "request-id", "server", "set-cookie", "x-evil")
+    odd = [(name, value.decode("latin-1")) for name in names]
+    answering.tape.answer = raw_answer(status, [("content-length", "2"), *odd], b"{}")
+    answer = answering.ask(post({}))
+    assert answer.status in ({503: 529}.get(status, status), 502)  # no HTTP at all, where it is read strictly
+    assert answer.headers["request-id"] == answer.json["request_id"]
+    assert re.fullmatch(rb"[\r\n -~]+", answer.head), answer.head
+    assert b"evil" not in answer.head
+    assert len(answer.head) < 1000
+
+
+def test_good_advice_of_the_engine_is_passed_on(answering: Relay) -> None:
+    advice = [("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT"), ("retry-after-ms", "1500"), ("x-should-retry", "false")]
+    answering.tape.answer = raw_answer(429, [("content-length", "2"), *advice], b"{}")
+    answer = answering.ask(post({}))
+    assert dict(advice).items() <= answer.headers.items()

@@ -1,0 +1,136 @@
+"""One line for each thing that happened, whoever writes in it: nobody can forge a line or drive a terminal."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.checks.security.raw import RawClient
+from tests.checks.security.service import PARSERS, ProvokedService
+from tests.checks.security.tape import Tape
+from tests.end_to_end.conftest import AT_ONCE
+from tests.support.upstream import json_answer
+
+FORGED = '{"time":"2026-01-01T00:00:00.000Z","level":"info","event":"request","path":"/forged"}'
+WORDS = {
+    "LF": f"a\n{FORGED}",
+    "CR": f"a\r{FORGED}",
+    "CRLF": f"a\r\n{FORGED}\r\n",
+    "vertical tab and form feed": f"a\x0b{FORGED}\x0c{FORGED}",
+    "line ends of Unicode": f"a\u0085{FORGED}\u2028{FORGED}\u2029{FORGED}\x1c\x1d\x1e",
+    "a terminal's": "a\x1b[2J\x1b[31m\x1b]0;title\x07\x1b]8;;http://a\x1b\\\x9b31m",
+    "from right to left": "a\u202eb\u2066c\u200b\ufeff\U000e0041",
+    "NUL and DEL": "a\x00b\x7f",
+    "backspaces": "a" + "\x08" * 100 + "forged",
+    "a quote": 'a" status=200 path="/forged',
+    "a backslash": 'a\\" status=200 path=/forged \\',
+    "an equals sign": "a status=200",
+    "half a surrogate pair": "a\ud800b",
+    "long": "a" * 100_000,
+}
+LONGEST_LINE = 6000  # characters
+
+
+@pytest.fixture(
+    scope="module", params=[(parser, style) for parser in PARSERS for style in ("json", "text")], ids="-".join
+)
+def logged(request: pytest.FixtureRequest) -> Iterator[tuple[ProvokedService, Tape]]:
+    parser, style = request.param
+    options = ("--log-format", style, "--log-level", "debug", "--upstream-api", "chat", "--model-alias", "b=a")
+    with Tape() as tape, ProvokedService(parser, "--upstream", tape.url, *options) as service:
+        lines_of(service, get(b"/healthz"))  # and with it what is told of the start
+        yield service, tape
+
+
+def lines_of(service: ProvokedService, data: bytes) -> list[str]:
+    """The lines that a request makes, up to that of its own."""
+    before = len(service.lines)
+    with RawClient(service.url) as client:
+        client.send(data)
+        client.everything()
+    service.heard(lambda lines: any("event=request" in line or '"event":"request"' in line for line in lines[before:]))
+    return service.lines[before:]
+
+
+def post(body: object, *lines: bytes) -> bytes:
+    data = json.dumps(body).encode()
+    head = [b"POST /v1/messages HTTP/1.1", b"host: a", b"connection: close", b"content-length: %d" % len(data), *lines]
+    return b"\r\n".join([*head, b"", data])
+
+
+def get(target: bytes) -> bytes:
+    return b"\r\n".join([b"GET " + target + b" HTTP/1.1", b"host: a", b"connection: close", b"", b""])
+
+
+PAIR = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "=\\]+)')
+
+
+def values_of(line: str) -> dict[str, str]:
+    """What a line says, read as strictly as it can be; no name may be in it twice."""
+    if line.startswith("{"):
+        value: dict[str, str] = json.loads(line)
+        return value
+    head = re.match(r"\S+ [A-Z]+ *(?= )", line)
+    assert head, line
+    pairs = PAIR.findall(line, head.end())
+    assert "".join(f" {name}={value}" for name, value in pairs) == line[head.end() :], "it is more than its pairs"
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def check(lines: list[str], expected: int) -> None:
+    assert len(lines) == expected, lines
+    for line in lines:
+        assert line.isprintable(), ascii(line)
+        assert len(line) < LONGEST_LINE
+        values = values_of(line)
+        assert values.get("path") in (None, "/v1/messages") or str(values["status"]) != "200"
+        assert values.get("path") != "/forged"
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_a_line_is_one_line_whatever_a_client_calls_its_model_or_path(
+    logged: tuple[ProvokedService, Tape], words: str
+) -> None:
+    service, tape = logged
+    hello = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+    tape.answer = json_answer(404, {"error": {"message": "no such model"}})
+    check(lines_of(service, post({**hello, "model": words})), 2)  # of the engine's refusal, and of the request
+    check(lines_of(service, post({**hello, "model": "a", "messages": [{"role": words, "content": words}]})), 1)
+    encoded = "".join(f"%{byte:02x}" for byte in words[:3000].encode("utf-8", "surrogatepass"))
+    for path in (f"/{encoded}", f"/v1/models/{encoded}", f"/v1/models?after_id={encoded}"):
+        check(lines_of(service, get(path.encode())), 1)
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+def test_a_line_is_one_line_whatever_an_engine_says(logged: tuple[ProvokedService, Tape], words: str) -> None:
+    service, tape = logged
+    hello = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
+    for status in (400, 401, 500):
+        tape.answer = json_answer(status, {"error": {"message": words, "code": words, "type": words}})
+        check(lines_of(service, post(hello)), 2)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /\x1b[31m HTTP/1.1\r\n\r\n",
+        b"\x1b]0;title\x07\r\n\r\n",
+        b"G\x1b[2JT / HTTP/1.1\r\n\r\n",
+        get(b"/\xe2\x80\xae"),
+        b"GET / HTTP/1.1\r\nhost: a\x1b[31m\r\n\r\n",
+    ],
+)
+def test_bytes_that_are_no_request_make_no_more_than_a_line(logged: tuple[ProvokedService, Tape], data: bytes) -> None:
+    check(lines_of(logged[0], data), 1)
+
+
+def test_a_dropped_tool_is_named_without_driving_a_terminal() -> None:
+    tools = [{"type": "web_search_20250305", "name": f"a\x1b[31m\n{FORGED}"}]
+    body = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}], "tools": tools}
+    with ProvokedService("httptools", "--simulate", *AT_ONCE, "--server-tools", "drop") as service:
+        lines_of(service, get(b"/v1/models"))  # and with it what is told of the start
+        lines = lines_of(service, post(body))
+    assert all(line.isprintable() for line in lines)
+    assert len(lines) == 2

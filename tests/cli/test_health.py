@@ -1,0 +1,184 @@
+"""`anthro-asgi health`, as a container runs it: a process that asks a real server how it is."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from anthro_asgi.cli import health, main
+from anthro_asgi.settings.options import PREFIX
+from tests.end_to_end.service import PATIENCE, ROOT, Service
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def ask(*options: str, **environ: str) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    command = [sys.executable, "-W", "error", "-m", "anthro_asgi", "health", *options]
+    done = subprocess.run(
+        command, cwd=ROOT, env=CLEAN | environ, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def port_of(service: Service) -> str:
+    return service.url.rpartition(":")[2]
+
+
+def free_port() -> int:
+    """Of the loopback, where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
+def test_a_server_that_lives_is_found_by_the_options_it_was_started_with(host: str) -> None:
+    with Service("--host", host, "--no-auth") as service:
+        found = ask("--host", host, "--port", port_of(service))
+    assert found == (0, '{"status":"ok"}\n', "")
+
+
+def test_the_environment_says_where_the_server_is_just_as_well() -> None:
+    with Service() as service:
+        assert ask(ANTHRO_ASGI_PORT=port_of(service))[0] == 0
+
+
+def test_a_unix_socket_is_asked(tmp_path: Path) -> None:
+    where = ("--uds", str(tmp_path / "socket"))
+    with Service(*where):
+        assert ask(*where) == (0, '{"status":"ok"}\n', "")
+
+
+def test_tls_is_spoken_and_a_renewed_certificate_is_no_illness(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    options = ("--tls-cert", str(cert), "--tls-key", str(key))
+
+    def issue(name: str) -> None:
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(cert)
+
+    issue("first.example")
+    with Service(*options) as service:
+        issue("second.example")
+        assert ask("--port", port_of(service), *options) == (0, '{"status":"ok"}\n', "")
+        assert ask("--port", port_of(service))[0] == 1
+
+
+def test_a_server_whose_engine_is_away_lives_and_is_not_ready() -> None:
+    with Service("--upstream", f"http://127.0.0.1:{free_port()}/v1") as service:
+        assert ask("--port", port_of(service))[0] == 0
+        status, out, _ = ask("--port", port_of(service), "--ready")
+    assert status == 1
+    assert "the engine does not answer" in out
+
+
+def test_a_server_that_is_ready_says_so() -> None:
+    with Service() as service:
+        assert ask("--port", port_of(service), "--ready") == (0, '{"status":"ready"}\n', "")
+
+
+def test_nobody_there_is_one_line_and_status_1(tmp_path: Path) -> None:
+    assert ask("--port", str(free_port())) == (1, "", "no answer: Connection refused\n")
+    assert ask("--uds", str(tmp_path / "none")) == (1, "", "no answer: No such file or directory\n")
+
+
+def test_what_makes_no_sense_is_status_2() -> None:
+    status, _, error = ask("--upstream", "http://127.0.0.1:1")
+    assert status == 2
+    assert "health has no option '--upstream'" in error
+
+
+def test_no_server_is_imported_to_ask_one() -> None:
+    code = (
+        "import sys; from anthro_asgi import cli\n"
+        f"status = main.main(['health', '--port', '{free_port()}'])\n"
+        "assert status == 1, status\n"
+        "print({'uvicorn', 'uvloop', 'ssl', 'http.client', 'anthro_asgi.server'} & set(sys.modules) - before)"
+    )
+    code = "import sys, anthro_asgi; before = set(sys.modules)\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=CLEAN, capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert done.stdout == "set()\n"
+
+
+# --- servers that are none ---
+
+
+@contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a server that does so to each who comes, until its end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    answer(client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # which wakes `accept`, as closing does not
+            thread.join()
+
+
+def silent(client: socket.socket) -> None:
+    while client.recv(4096):
+        pass
+
+
+def dripping(client: socket.socket) -> None:
+    try:
+        while True:
+            client.sendall(b"H")
+            time.sleep(0.01)
+    except OSError:
+        return
+
+
+def babbling(client: socket.socket) -> None:
+    client.sendall(b"220 mail.example ESMTP\r\n")
+    client.shutdown(socket.SHUT_WR)
+    silent(client)
+
+
+def hanging_up(client: socket.socket) -> None:
+    client.recv(4096)
+
+
+@pytest.mark.parametrize("answer", [silent, dripping])
+def test_a_server_that_comes_to_no_end_is_given_up(
+    answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(health, "_PATIENCE", 0.2)
+    began = time.monotonic()
+    with answering(answer) as port:
+        assert main.main(["health", "--port", str(port)]) == 1
+    assert time.monotonic() - began < PATIENCE / 4
+    assert capsys.readouterr().err == "no answer: timed out\n"
+
+
+@pytest.mark.parametrize("answer", [babbling, hanging_up])
+def test_what_is_no_http_server_is_not_healthy(
+    answer: Callable[[socket.socket], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(answer) as port:
+        assert main.main(["health", "--port", str(port)]) == 1
+    assert capsys.readouterr().err.startswith("no answer: ")

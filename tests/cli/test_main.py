@@ -1,0 +1,593 @@
+"""The command as an operator runs it: a process of its own, its lines, its exit status, real sockets."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import trustme
+
+from anthro_asgi.cli import main
+from anthro_asgi.engines.openai import dialects
+from anthro_asgi.settings import options
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(options.PREFIX)} | {
+    "PYTHONPATH": str(ROOT)
+}
+COMMAND = [sys.executable, "-W", "error", "-m", "anthro_asgi"]
+PATIENCE = 20  # seconds until a process that hangs fails its test
+ASKED = {"model": "m", "max_tokens": 10_000, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+class Service:
+    """A running `serve`. `address` is what it printed."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self.process = process
+        self.address = address
+
+    def connection(self, context: ssl.SSLContext | None = None) -> http.client.HTTPConnection:
+        if self.address.startswith("unix:"):
+            connection = http.client.HTTPConnection("localhost")
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(PATIENCE)
+            connection.sock.connect(self.address.removeprefix("unix:"))
+            return connection
+        host, _, port = self.address.rpartition("://")[2].rpartition(":")
+        host = host.strip("[]")
+        if context is not None:
+            return http.client.HTTPSConnection(host, int(port), timeout=PATIENCE, context=context)
+        return http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
+
+    def get(self, path: str, headers: dict[str, str] | None = None, context: ssl.SSLContext | None = None) -> int:
+        with contextlib.closing(self.connection(context)) as connection:
+            connection.request("GET", path, headers=headers or {})
+            return connection.getresponse().status
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[http.client.HTTPResponse]:
+        """A streamed answer of which the first line has come."""
+        with contextlib.closing(self.connection()) as connection:
+            connection.request("POST", "/v1/messages", json.dumps(ASKED), {"content-type": "application/json"})
+            response = connection.getresponse()
+            assert response.status == 200
+            assert response.readline() == b"event: message_start\n"
+            yield response
+
+    def end(self, number: int | None = signal.SIGTERM) -> tuple[int, str, str]:
+        """Exit status, the rest of stdout, stderr."""
+        if number is not None:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out, err
+
+
+@contextlib.contextmanager
+def process(*arguments: str, cwd: Path = ROOT, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env=ENVIRONMENT | environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@contextlib.contextmanager
+def service(*arguments: str, cwd: Path = ROOT, **environ: str) -> Iterator[Service]:
+    where = () if "--uds" in arguments else ("--port", "0")
+    with process("serve", *where, *arguments, cwd=cwd, **environ) as running:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        assert line.startswith("listening on "), running.communicate(timeout=PATIENCE)
+        yield Service(running, line.removeprefix("listening on ").rstrip("\n"))
+
+
+def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> str:
+    """The one line a command ends with that does not run."""
+    with process(*arguments, cwd=cwd, **environ) as running:
+        out, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, out) == (status, "")
+    assert err.startswith("anthro-asgi: error: ")
+    assert err.count("\n") == 1, err
+    return err.removeprefix("anthro-asgi: error: ").rstrip("\n")
+
+
+# --- the command line ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "the following arguments are required: serve|check|health|simulate-openai"),
+        (["sevre"], "invalid choice: 'sevre'"),
+        (["serve", "--prot", "1"], "serve has no option '--prot'; did you mean --port?"),
+        (["serve", "--hos", "x"], "serve has no option '--hos'; did you mean --host?"),
+        (["serve", "stray"], "serve has no option 'stray'"),
+        (["serve", "--api-keys=sk-secret"], "serve has no option '--api-keys'; did you mean --api-key-file?"),
+        (["serve", "--try-model", "m"], "serve has no option '--try-model'"),
+        (["check", "--port", "1"], "check has no option '--port'"),
+        (["serve", "--port"], "--port: expected one argument"),
+        (["serve", "--port", "-1"], "--port: '-1' is not a whole number"),
+        (["serve", "--simulate", "--upstream", "http://x"], "--simulate and --upstream exclude each other"),
+        (["serve", "--upstream", "http://u:sk-secret@x"], "user and password do not belong here"),
+        (["serve", "--upstream", "ftp://u:sk-secret@x"], "--upstream: must be http://…"),
+        (["serve", "--engine", "no.such:thing"], "engine 'no.such:thing': No module named 'no'"),
+        (["serve", "--engine", "json:nothing"], "engine 'json:nothing': json has no nothing"),
+        (["serve", "--engine", "json:dumps"], "engine 'json:dumps': "),
+        (["serve", "--host", "0.0.0.0"], "others can reach 0.0.0.0 and there is no API key"),
+        (["serve", "--simulate-fail", "cut=0.6", "--simulate-fail", "429=0.6"], "are more than 1 together"),
+        (["simulate-openai", "--simulate-fail", "cut=0.6", "--simulate-fail", "cut=0.1"], "each once"),
+        (["simulate-openai", "--upstream", "http://x"], "simulate-openai has no option '--upstream'"),
+        (["simulate-openai", "--host", "0.0.0.0"], "others can reach 0.0.0.0 and there is no API key"),
+        (["check"], "check asks an upstream: name it with --upstream URL"),
+        (["check", "--upstream", "http://x:99999"], "the port must be 1 to 65535"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_and_status_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", ENVIRONMENT)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    assert main.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("anthro-asgi: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert "sk-secret" not in err
+
+
+def test_a_wrong_value_ends_the_process_with_status_2(tmp_path: Path) -> None:
+    assert refusal(2, "serve", "--port", "x") == "--port: 'x' is not a whole number"
+    assert refusal(2, "serve", ANTHRO_ASGI_PORT="x") == "ANTHRO_ASGI_PORT: 'x' is not a whole number"
+    file = tmp_path / "a.toml"
+    file.write_text("port = 'x'")
+    assert refusal(2, "serve", "--config", str(file)) == f"{file}: port: 'x' is not a whole number"
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "simulate-openai"])
+def test_help_names_every_option_and_every_secret_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main([command, "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for option in options.OPTIONS:
+        name = option.variable if option.secret else f"--{option.name} "
+        assert (name in shown.replace("\n", " ")) is (command in option.commands), option.name
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("anthro-asgi")
+
+
+def test_a_wrong_option_waits_for_no_server_to_be_imported() -> None:
+    program = (
+        "import sys; from anthro_asgi import cli; main.main(['serve', '--port', 'x']); print(*sys.modules, sep=chr(10))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    assert "anthro_asgi.cli.main" in done.stdout.split()
+    assert not {"uvicorn", "uvloop", "anthro_asgi.simulator", "anthro_asgi.upstream"} & set(done.stdout.split())
+
+
+def test_every_dialect_there_is_can_be_named() -> None:
+    assert set(options.DIALECTS) == {"auto", *dialects.DIALECTS}
+
+
+# --- listening ---
+
+
+def test_the_address_is_printed_once_it_answers() -> None:
+    with service() as running:
+        assert running.address.startswith("http://127.0.0.1:")
+        assert running.get("/healthz") == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_cleanly(number: int) -> None:
+    with service() as running:
+        running.get("/healthz")
+        assert running.end(number)[:2] == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_anybody_asked_stops_it_and_its_log_tells_its_life(number: int) -> None:
+    with service() as running:
+        status, more, log = running.end(number)
+    assert (status, more) == (0, "")
+    assert [json.loads(line)["event"] for line in log.splitlines()] == ["started", "draining", "stopped"]
+
+
+def test_localhost_is_every_address_of_that_name() -> None:
+    addresses = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    with service("--host", "localhost") as running:
+        port = int(running.address.rpartition(":")[2])
+        reached = 0
+        for address in addresses:
+            with contextlib.suppress(OSError), socket.create_connection((address, port), PATIENCE):
+                reached += 1
+    assert reached >= 1
+    assert reached == len(addresses) or not _has_ipv6()
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_is_printed_in_brackets() -> None:
+    with service("--host", "::1") as running:
+        assert running.address.startswith("http://[::1]:")
+        assert running.get("/healthz") == 200
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        words = refusal(1, "serve", "--port", str(port))
+    assert words == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+
+
+def test_a_name_that_is_none_is_one_line() -> None:
+    assert "cannot listen on a..b port 8484: " in refusal(1, "serve", "--host", "a..b", "--no-auth")
+
+
+def test_tls_is_served_and_named(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    both = str(tmp_path / "both.pem")
+    with service("--tls-cert", both, "--tls-key", both) as running:
+        assert running.address.startswith("https://127.0.0.1:")
+        assert running.get("/healthz", context=context) == 200
+        assert running.end()[0] == 0
+
+
+def test_files_the_machine_will_not_give_are_one_line_each(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    words = f"cannot read {gone}: No such file or directory"
+    assert refusal(1, "serve", "--tls-cert", gone, "--tls-key", gone) == f"--tls-cert: {words}"
+    assert refusal(1, "serve", "--config", gone) == f"--config: {words}"
+    key_words = f"cannot read the key file {gone}: No such file or directory"
+    assert refusal(1, "serve", "--api-key-file", gone) == key_words
+    upstream = ("--upstream", "https://127.0.0.1:1")
+    assert refusal(1, "serve", "--port", "0", *upstream, "--upstream-key-file", gone) == key_words
+    assert refusal(1, "serve", "--port", "0", *upstream, "--upstream-ca", gone) == f"--upstream-ca: {words}"
+    assert refusal(1, "serve", "--port", "0", "--tokenizer", gone) == f"--tokenizer: {words}"
+
+
+def test_a_tokenizer_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    junk = tmp_path / "tokenizer.json"
+    junk.write_text("{}")
+    words = refusal(1, "serve", "--port", "0", "--tokenizer", str(junk))
+    assert words.startswith(f"--tokenizer: {junk} is no tokenizer.json: ")
+
+
+def test_a_certificate_without_its_key_is_one_line(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    ours, theirs = (authority.issue_cert("127.0.0.1") for _ in range(2))
+    cert, key, junk, locked = (tmp_path / name for name in ("cert", "key", "junk", "locked"))
+    ours.cert_chain_pems[0].write_to_path(cert)
+    theirs.private_key_pem.write_to_path(key)
+    junk.write_text("no PEM")
+    locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
+    for other in (key, junk, locked):
+        words = refusal(1, "serve", "--tls-cert", str(cert), "--tls-key", str(other))
+        assert words.startswith(f"{cert} and {other} are no PEM certificate and its unencrypted key: ")
+
+
+def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with service("--uds", str(path)) as running:
+        assert running.address == f"unix:{path}"
+        assert running.get("/healthz") == 200
+        assert running.end()[0] == 0
+    assert not path.exists()
+
+
+def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with service("--uds", str(path)) as running:
+        assert running.get("/healthz") == 200
+
+
+def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with service("--uds", str(path)) as running:
+        assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: another server answers there"
+        assert running.get("/healthz") == 200
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: it exists and is no socket"
+    assert path.read_text() == "data"
+
+
+def test_a_socket_another_server_took_over_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with service("--uds", str(path)) as running, socket.socket(socket.AF_UNIX) as successor:
+        successor.bind(str(tmp_path / "b.sock"))
+        os.rename(tmp_path / "b.sock", path)
+        assert running.end()[0] == 0
+        assert path.exists()
+
+
+def test_a_path_no_socket_can_have_is_one_line(tmp_path: Path) -> None:
+    assert "No such file" in refusal(1, "serve", "--uds", str(tmp_path / "no" / "a.sock"))
+    assert "path too long" in refusal(1, "serve", "--uds", str(tmp_path / ("x" * 200)))
+
+
+# --- serving ---
+
+
+def test_the_keys_of_the_environment_are_asked_for_and_never_shown() -> None:
+    with service("--log-level", "debug", ANTHRO_ASGI_API_KEYS="sk-right,sk-other") as running:
+        assert running.get("/v1/models") == 401
+        assert running.get("/v1/models", {"x-api-key": "sk-wrong"}) == 401
+        assert running.get("/v1/models", {"x-api-key": "sk-right"}) == 200
+        assert running.get("/v1/models", {"authorization": "Bearer sk-other"}) == 200
+        status, out, err = running.end()
+    assert (status, out) == (0, "")
+    assert "sk-" not in err
+
+
+def test_the_keys_of_a_file_are_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\nsk-filed\n")
+    with service("--api-key-file", str(file)) as running:
+        assert running.get("/v1/models") == 401
+        assert running.get("/v1/models", {"x-api-key": "sk-filed"}) == 200
+
+
+def test_each_request_is_one_json_line_on_stderr() -> None:
+    with service() as running:
+        assert running.get("/v1/models") == 200
+        _, out, err = running.end()
+    assert not out
+    lines = [orjson.loads(line) for line in err.splitlines()]
+    assert [line["path"] for line in lines if line["event"] == "request"] == ["/v1/models"]
+
+
+def test_an_engine_of_ones_own_is_imported_from_where_one_stands(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("async def engine(request):\n    yield 'From mine'\n")
+    with service("--engine", "mine:engine", cwd=tmp_path) as running, running.stream() as response:
+        assert b"From mine" in response.read()
+
+
+def test_an_engine_that_cannot_start_is_told_and_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "class Engine:\n"
+        "    async def start(self):\n"
+        "        raise RuntimeError('no GPU here')\n"
+        "    async def stream(self, request):\n"
+        "        yield 'x'\n"
+    )
+    with process("serve", "--port", "0", "--engine", "broken:Engine", cwd=tmp_path) as running:
+        out, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, out) == (1, "")
+    assert "no GPU here" in err
+    assert err.splitlines()[-1] == "anthro-asgi: error: the engine did not start; the log says why"
+
+
+SLOW_START = """
+import asyncio
+class Engine:
+    async def start(self):
+        print("starting", flush=True)
+        await asyncio.Event().wait()
+    async def stream(self, request):
+        yield "x"
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: int) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_START)
+    with process("serve", "--port", "0", "--engine", "slow:Engine", cwd=tmp_path) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "starting\n"
+        running.send_signal(number)
+        out, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, out) == (0, "")
+    assert "Traceback" not in err
+
+
+# --- the end of open answers ---
+
+ENDLESS = ("--simulate-output-tokens", "10000", "--simulate-itl", "20ms")
+
+
+def test_an_open_answer_is_given_to_its_end_after_a_signal() -> None:
+    with service("--simulate-output-tokens", "30", "--simulate-itl", "20ms") as running:
+        with running.stream() as response:
+            running.process.send_signal(signal.SIGTERM)
+            assert b"event: message_stop" in response.read()
+        assert running.end(None)[0] == 0
+
+
+def test_nobody_new_is_let_in_after_a_signal() -> None:
+    with service(*ENDLESS) as running, running.stream() as response:
+        running.process.send_signal(signal.SIGTERM)
+        refused = False
+        while not refused:
+            assert response.readline(), "the open answer goes on"
+            try:
+                running.get("/healthz")
+            except ConnectionError:
+                refused = True
+
+
+def test_an_endless_answer_gets_an_error_event_when_the_drain_timeout_is_over() -> None:
+    with service(*ENDLESS, "--drain-timeout", "200ms") as running, running.stream() as response:
+        begun = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        *_, last = response.read().rstrip().split(b"\n\n")
+        assert last.startswith(b"event: error\n")
+        assert b"overloaded_error" in last
+        status, _, err = running.end(None)
+        assert time.monotonic() - begun < PATIENCE / 2
+    assert status == 0
+    assert "timeout graceful shutdown exceeded" in err
+    assert "Traceback" not in err
+
+
+def test_a_second_interrupt_waits_for_nobody() -> None:
+    with service(*ENDLESS, "--drain-timeout", "1h") as running, running.stream() as response:
+        running.process.send_signal(signal.SIGINT)
+        for _ in range(100):  # two seconds of tokens: it had time to end, and goes on
+            assert response.readline()
+        status, out, err = running.end(signal.SIGINT)
+    assert (status, out) == (130, "")
+    assert "Traceback" not in err
+
+
+# --- check ---
+
+
+class Upstream:
+    """An OpenAI-compatible engine of a few answers, on a port of this machine. It is at nobody's own addresses."""
+
+    def __init__(self, models: object = None, answer: bytes | None = None, status: int = 200) -> None:
+        self.models = {"data": []} if models is None else models
+        self.answer = answer
+        self.status = status
+        self.asked: list[dict[str, Any]] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            status, body, kind = self.status, b'{"count":7}', "application/json"
+            if head.startswith("get /v1/models"):
+                body = orjson.dumps(self.models)
+            elif head.startswith("get "):
+                status = 404
+            else:
+                length = int(head.split("content-length: ")[1].split("\r\n")[0])
+                asked = orjson.loads(await reader.readexactly(length))
+                if head.startswith("post /v1/chat/completions "):
+                    self.asked.append(asked)
+                    body, kind = self.answer or b"", "text/event-stream"
+            writer.write(
+                f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+                "connection: close\r\n\r\n".encode()
+                + body
+            )
+            await writer.drain()
+
+
+async def checked(upstream: Upstream, *arguments: str) -> tuple[int, str]:
+    """Exit status and report of `check`."""
+    server = await asyncio.start_server(upstream, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        running = await asyncio.create_subprocess_exec(
+            *COMMAND, "check", "--upstream", url, *arguments, cwd=ROOT, env=ENVIRONMENT, stdout=-1, stderr=-1
+        )
+        out, err = await running.communicate()
+    assert not err
+    assert running.returncode is not None
+    return running.returncode, out.decode()
+
+
+ONE_TOKEN = (
+    b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"Hi"}}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+TWO_MODELS = {
+    "data": [
+        {"id": "qwen", "object": "model", "owned_by": "vllm", "max_model_len": 4096},
+        {"id": "lla\u001bma\n", "object": "model", "owned_by": "vllm"},
+    ]
+}
+
+
+async def test_check_reports_an_engine_that_works() -> None:
+    upstream = Upstream(TWO_MODELS, ONE_TOKEN)
+    status, report = await checked(upstream)
+    assert status == 0
+    lines = report.splitlines()
+    assert lines[0] == "engine   vLLM"
+    assert lines[1] == "models   2"
+    assert lines[2].startswith("         qwen (context 4096 tokens")
+    assert lines[3].startswith("         lla\\u001bma\\u000a")
+    assert lines[4].startswith("message  ok, max_tokens: first byte after ")
+    assert lines[4].endswith(" ms")
+    assert lines[5] == "tokens   counted by the engine"
+    assert lines[6].endswith("--model-alias '*=qwen'")
+    assert [(body["model"], body["max_tokens"]) for body in upstream.asked] == [("qwen", 1)]
+
+
+async def test_check_tries_the_model_it_is_told_to() -> None:
+    upstream = Upstream({"no": "list"}, ONE_TOKEN)
+    status, report = await checked(upstream, "--try-model", "mine")
+    assert status == 0
+    assert "engine   an OpenAI-compatible server" in report
+    assert "models   not listed" in report
+    assert "tokens   estimated: the engine does not count them" in report
+    assert "--model-alias '*=mine'" in report
+    assert upstream.asked[0]["model"] == "mine"
+
+
+async def test_check_of_an_engine_without_models_says_how_to_name_one() -> None:
+    status, report = await checked(Upstream())
+    assert status == 1
+    assert report.endswith("message  not tried: no model is listed; name one with --try-model NAME\n")
+
+
+@pytest.mark.parametrize("answer", [b"", b'data: {"error":{"message":"out of memory"}}\n\n', b"data: [DONE]\n\n"])
+async def test_check_fails_when_the_message_does(answer: bytes) -> None:
+    status, report = await checked(Upstream(TWO_MODELS, answer))
+    assert status == 1
+    assert report.splitlines()[-1].startswith("failed   ")
+
+
+async def test_check_fails_when_its_key_is_refused() -> None:
+    status, report = await checked(Upstream({"error": "who are you"}, status=401))
+    assert status == 1
+    assert "failed   " in report
+    assert "credential" in report
+
+
+def test_check_names_the_address_nobody_answers_at() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with process("check", "--upstream", url) as running:
+            out, err = running.communicate(timeout=PATIENCE)
+    assert (running.returncode, err) == (1, "")
+    assert out.startswith("failed   ")
+    assert url in out
+    assert out.count("\n") == 1

@@ -1,0 +1,157 @@
+"""A model file served by a llama.cpp that this service keeps: the real one, with a tiny model."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.llamacpp.engine import LocalEngine
+from anthro_asgi.wire.deltas import Finish
+from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.request import MessagesRequest
+from tests.support.llama.model import write_model
+
+PATIENCE = 20.0  # seconds
+HELLO = [{"role": "user", "content": "Hello?"}]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path)
+    return path
+
+
+@pytest.fixture
+def engine(model: Path) -> LocalEngine:
+    return LocalEngine(str(model), context=1024, slots=2, threads=1)
+
+
+async def said(engine: LocalEngine, **changes: Any) -> list[Any]:
+    request = MessagesRequest("any", 20, HELLO, **changes)
+    return [
+        delta async for batch in engine.stream(request) for delta in (batch if isinstance(batch, list) else [batch])
+    ]
+
+
+def has_files(engine: LocalEngine) -> bool:
+    return Path(engine._folder.name).exists()
+
+
+def is_alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+async def test_a_model_file_is_answered_from_counted_and_listed(engine: LocalEngine) -> None:
+    await engine.start()
+    try:
+        assert await engine.ready()
+        assert isinstance((await said(engine))[-1], Finish)
+        listed = await engine.models()
+        assert [(entry.id, entry.max_input_tokens) for entry in listed] == [("tiny", 1024)]
+        assert await engine.count_tokens(MessagesRequest("any", 20, HELLO)) > 0
+        pid = engine._keeper.pid
+        assert pid is not None
+        assert is_alive(pid)
+    finally:
+        await engine.stop()
+    assert not is_alive(pid)
+    assert not has_files(engine)
+
+
+async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(engine: LocalEngine) -> None:
+    seen: list[tuple[str, str]] = []
+    engine.observe = lambda what, kind: seen.append((what, kind))
+    await engine.start()
+    try:
+        stream: Any = engine.stream(MessagesRequest("any", 20, HELLO))
+        await anext(stream)
+        assert engine.connections()["leased"] == 1
+        await stream.aclose()
+        await engine._keeper.stop()
+        with pytest.raises(ApiError):
+            await said(engine)
+        assert ("upstream_error", "connect") in seen
+    finally:
+        await engine.stop()
+
+
+async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_answered(
+    engine: LocalEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await engine.start()
+    try:
+        first = engine._keeper.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    answer = await said(engine)
+                except ApiError:
+                    await asyncio.sleep(0.05)
+                else:
+                    if engine._keeper.pid != first:
+                        break
+        assert isinstance(answer[-1], Finish)
+    finally:
+        await engine.stop()
+    told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert told == ["llama.cpp ended (SIGKILL); it is started again in 0.5 s"]
+
+
+async def test_what_llama_cpp_cannot_load_is_one_line_that_says_why(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + bytes(1000))
+    engine = LocalEngine(str(bad))
+    with pytest.raises(RuntimeError, match=r"^llama.cpp could not load .*bad.gguf: .*bad GGUF version: 0$"):
+        await engine.start()
+    await engine.stop()
+    assert not has_files(engine)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "cannot read the model .*: No such file"), (b"<html>", "is no GGUF file")]
+)
+def test_a_file_that_is_no_model_is_refused_before_anything_starts(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        LocalEngine(str(path))
+
+
+def test_the_child_ends_with_its_parent_even_if_that_is_killed(model: Path) -> None:
+    code = f"""
+import asyncio, time
+from anthro_asgi.engines.llamacpp.engine import LocalEngine
+
+async def main():
+    engine = LocalEngine({str(model)!r}, context=512, slots=1, threads=1)
+    await engine.start()
+    print(engine._keeper.pid, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_alive(child)
+        parent.kill()
+    deadline = time.monotonic() + PATIENCE
+    while is_alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

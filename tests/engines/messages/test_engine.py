@@ -1,0 +1,443 @@
+"""An upstream that speaks Messages itself: relayed, and mended where it breaks the contract."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.engines.auto import DetectedEngine
+from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.shared import remote as module
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.wire.request import parse_request
+from tests.replay import cases
+from tests.support.driver import Driver, Response
+from tests.support.llama.model import ANSWER, THINKING
+from tests.support.llama.server import LlamaServer
+from tests.support.upstream import ScriptedUpstream, Wire, json_answer
+
+HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+MODELS = json_answer(200, {"data": [{"id": "m", "type": "model"}]}, {})
+
+
+def events(*datas: dict[str, Any]) -> bytes:
+    return b"".join(b"event: %b\ndata: %b\n\n" % (data["type"].encode(), orjson.dumps(data)) for data in datas)
+
+
+def start(**usage: int) -> dict[str, Any]:
+    return {"type": "message_start", "message": {"id": "chatcmpl-x", "content": [], "usage": usage}}
+
+
+def block(index: int, **content: Any) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": content}
+
+
+def delta(index: int, kind: str, **content: Any) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": kind, **content}}
+
+
+def stop(index: int) -> dict[str, Any]:
+    return {"type": "content_block_stop", "index": index}
+
+
+def end(reason: str = "end_turn", **more: Any) -> list[dict[str, Any]]:
+    ending = {"type": "message_delta", "delta": {"stop_reason": reason, **more}, "usage": {"output_tokens": 7}}
+    return [ending, {"type": "message_stop"}]
+
+
+def sse(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
+    return head % len(body) + body
+
+
+@asynccontextmanager
+async def relaying(answer: Any, **options: Any) -> AsyncIterator[tuple[Driver, ScriptedUpstream]]:
+    async def by_path(wire: Wire) -> None:
+        if wire.target.endswith("/models"):
+            await wire.send(MODELS)
+        else:
+            await wire.send(answer)
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = AnthropicEngine(Origin.parse(upstream.url), **options)
+        try:
+            yield Driver(MessagesApp(engine)), upstream
+        finally:
+            await engine.stop()
+
+
+async def both(driver: Driver, **changes: Any) -> dict[str, Any]:
+    """The answer, streamed and whole, which must be the same."""
+    streamed = await post(driver, stream=True, **changes)
+    whole = await post(driver, **changes)
+    parsed = parse_events(streamed.body)
+    check_stream(parsed)
+    told, folded = whole.json(), message_of(parsed)
+    for key in ("stop_reason", "stop_sequence"):
+        assert told[key] == folded[key]
+    assert without_ids(told) == without_ids(folded)
+    assert counts(told) == counts(folded)
+    return dict(told)
+
+
+def without_ids(message: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in one.items() if key != "id"} for one in message["content"]]
+
+
+def counts(message: dict[str, Any]) -> tuple[int, int]:
+    """Tokens in and out; which of the prompt's were cached is the second asker's luck."""
+    usage = message["usage"]
+    return usage["input_tokens"] + usage.get("cache_read_input_tokens", 0), usage["output_tokens"]
+
+
+async def post(driver: Driver, **changes: Any) -> Response:
+    return await driver.request("POST", "/v1/messages", body=orjson.dumps({**HELLO, **changes}))
+
+
+async def relayed(*datas: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    async with relaying(sse(events(*datas))) as (driver, _):
+        return await both(driver, **changes)
+
+
+# what is mended
+
+
+async def test_blocks_that_overlap_come_out_one_after_the_other() -> None:
+    message = await relayed(
+        start(input_tokens=3),
+        block(0, type="thinking", thinking=""),
+        delta(0, "thinking_delta", thinking="hm"),
+        block(1, type="text", text=""),
+        delta(1, "text_delta", text="yes"),
+        delta(0, "signature_delta", signature=""),
+        stop(0),
+        stop(1),
+        *end(),
+    )
+    assert [one["type"] for one in message["content"]] == ["thinking", "text"]
+    assert message["content"][0]["signature"]
+    assert message["usage"] == {"input_tokens": 3, "output_tokens": 7}
+
+
+async def test_calls_that_interleave_queue() -> None:
+    message = await relayed(
+        start(),
+        block(0, type="tool_use", id="a", name="f", input={}),
+        block(1, type="tool_use", id="b", name="g", input={}),
+        delta(0, "input_json_delta", partial_json='{"x"'),
+        delta(1, "input_json_delta", partial_json='{"y":2}'),
+        delta(0, "input_json_delta", partial_json=":1}"),
+        stop(0),
+        stop(1),
+        *end("tool_use"),
+    )
+    assert [(one["id"], one["input"]) for one in message["content"]] == [("a", {"x": 1}), ("b", {"y": 2})]
+
+
+async def test_a_call_without_input_does_not_hold_back_the_next() -> None:
+    datas = [start(), block(0, type="tool_use", id="a", name="f", input={}), stop(0)]
+    datas += [block(1, type="tool_use", id="b", name="g", input={}), delta(1, "input_json_delta", partial_json="{}")]
+    message = await relayed(*datas, stop(1), *end("tool_use"))
+    assert [one["id"] for one in message["content"]] == ["a", "b"]
+
+
+async def test_a_stop_sequence_is_matched_here_and_not_sent() -> None:
+    body = sse(
+        events(start(), block(0, type="text", text=""), delta(0, "text_delta", text="one two three"), stop(0), *end())
+    )
+    async with relaying(body) as (driver, upstream):
+        message = await both(driver, stop_sequences=["two"])
+        sent = [orjson.loads(request.body) for request in upstream.requests if request.body]
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "two")
+    assert message["content"] == [{"type": "text", "text": "one "}]
+    assert all("stop_sequences" not in body and body["stream"] is True for body in sent)
+
+
+async def test_a_call_that_was_not_allowed_is_passed_over() -> None:
+    datas = [
+        start(),
+        block(0, type="text", text="hello"),
+        stop(0),
+        block(1, type="tool_use", id="a", name="f", input={}),
+    ]
+    datas += [delta(1, "input_json_delta", partial_json="{}"), stop(1)]
+    tools = [{"name": "f", "input_schema": {"type": "object"}}]
+    message = await relayed(*datas, *end("tool_use"), tools=tools, tool_choice={"type": "none"})
+    assert message["content"] == [{"type": "text", "text": "hello"}]
+    assert message["stop_reason"] == "end_turn"
+
+
+async def test_blocks_and_fields_this_service_cannot_make_pass_unchanged() -> None:
+    result = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"title": "t", "url": "u"}]}
+    citation = {"type": "web_search_result_location", "url": "u", "cited_text": "c"}
+    message = await relayed(
+        start(),
+        block(0, type="redacted_thinking", data="xyz"),
+        stop(0),
+        block(1, type="server_tool_use", id="s", name="web_search", input={}),
+        delta(1, "input_json_delta", partial_json='{"query":'),
+        delta(1, "input_json_delta", partial_json='"q"}'),
+        stop(1),
+        block(2, **result),
+        stop(2),
+        block(3, type="text", text="", citations=[]),
+        delta(3, "text_delta", text="it"),
+        delta(3, "citations_delta", citation=citation),
+        stop(3),
+        block(4, type="text", text=""),
+        delta(4, "text_delta", text=" is"),
+        stop(4),
+        *end("pause_turn", container={"id": "c"}),
+    )
+    assert message["content"] == [
+        {"type": "redacted_thinking", "data": "xyz"},
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+        result,
+        {"type": "text", "text": "it", "citations": [citation]},
+        {"type": "text", "text": " is"},
+    ]
+    assert (message["stop_reason"], message["container"]) == ("pause_turn", {"id": "c"})
+
+
+async def test_a_whole_message_in_answer_to_a_stream_is_read() -> None:
+    content = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "yes"}]
+    content += [{"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}}]
+    answer = {
+        "id": "x",
+        "content": content,
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+    }
+    async with relaying(json_answer(200, answer, {})) as (driver, _):
+        message = await both(driver)
+    assert message["content"] == content
+    assert message["usage"] == {"input_tokens": 1, "output_tokens": 2}
+
+
+async def test_no_choice_among_no_tools_is_no_mishap() -> None:
+    """llama.cpp is given no tools when none may be called; there may have been none."""
+    listed = json_answer(200, {"data": [{"id": "m", "type": "model", "owned_by": "llamacpp"}]})
+    answer = sse(events(start(), block(0, type="text", text="hello"), stop(0), *end()))
+
+    async def by_path(wire: Wire) -> None:
+        await wire.send(listed if wire.target.endswith("/models") else answer)
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = AnthropicEngine(Origin.parse(upstream.url))
+        message = await both(Driver(MessagesApp(engine)), tool_choice={"type": "none"})
+        await engine.stop()
+    assert message["content"] == [{"type": "text", "text": "hello"}]
+
+
+# errors
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_with_status_200_is_still_that_error(stream: bool) -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
+    async with relaying(json_answer(200, error)) as (driver, _):
+        assert (await post(driver, stream=stream)).status == 529
+
+
+@pytest.mark.parametrize("nonsense", [[], {}, "no", {"type": "message"}, {"type": "message", "content": [1]}], ids=str)
+async def test_json_that_is_no_message_is_a_bad_upstream(nonsense: Any) -> None:
+    async with relaying(json_answer(200, nonsense)) as (driver, _):
+        assert (await post(driver)).status == 502
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [("invalid_request_error", 400), ("rate_limit_error", 429), ("overloaded_error", 529), ("internal_error", 500)],
+)
+async def test_an_error_event_before_any_output_has_its_own_status(kind: str, status: int) -> None:
+    error = {"type": "error", "error": {"type": kind, "message": "no"}}
+    async with relaying(sse(events(start(), error, {"type": "message_stop"}))) as (driver, _):
+        assert (await post(driver, stream=True)).status == status
+        assert (await post(driver)).status == status
+
+
+async def test_an_overflow_is_said_in_the_words_clients_act_on() -> None:
+    text = "The input (2314 tokens) is longer than the model's context length (1024 tokens)."
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+    async with relaying(sse(events(error))) as (driver, _):
+        response = await post(driver, stream=True)
+    assert response.json()["error"]["message"] == "prompt is too long: 2314 tokens > 1024 maximum"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        delta(0, "text_delta", text=None),
+        delta(0, "thinking_delta", thinking=7),
+        delta(0, "signature_delta", signature=[1]),
+        delta(0, "input_json_delta", partial_json={}),
+        block(0, type="tool_use", id=1, name="f"),
+        block(0, type="text", text=["no"]),
+        {"type": "content_block_delta"},
+        {"type": []},
+    ],
+    ids=str,
+)
+async def test_an_event_of_the_wrong_shape_is_a_bad_upstream(nonsense: dict[str, Any]) -> None:
+    body = b"data: " + orjson.dumps(nonsense) + b"\n\n"
+    async with relaying(sse(events(start(), block(0, type="text", text="")) + body + events(*end()))) as (driver, _):
+        assert (await post(driver)).status == 502
+
+
+@pytest.mark.parametrize("cut", [1, 3])
+async def test_a_stream_that_breaks_off_is_an_error(cut: int) -> None:
+    datas = [start(), block(0, type="text", text=""), delta(0, "text_delta", text="one"), stop(0), *end()][:cut]
+    async with relaying(sse(events(*datas))) as (driver, _):
+        assert (await post(driver)).status == 502
+        response = await post(driver, stream=True)
+    assert b'"type":"error"' in response.body
+    assert b"end_turn" not in response.body
+
+
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        b"data: {\n\n",
+        b"data: [42]\n\n",
+        events(delta(0, "text_delta", text=" and more")),
+        events(block(1, type="text", text="more"), stop(1)),
+        events({"type": "error", "error": {"type": "api_error", "message": "late"}}),
+    ],
+)
+async def test_what_follows_the_stop_reason_is_not_of_the_answer(surplus: bytes) -> None:
+    said = events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0])
+    async with relaying(sse(said + surplus + events(end()[1]))) as (driver, _):
+        assert (await both(driver))["content"] == [{"type": "text", "text": "Hello"}]
+
+
+async def test_a_stall_behind_the_stop_reason_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TAIL", 0.05)
+    said = sse(events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0]) + b" " * 9)[:-9]
+    async with relaying(said) as (driver, _):
+        assert (await both(driver))["stop_reason"] == "end_turn"
+
+
+async def test_a_recorded_failure_in_mid_stream_shows_nothing_of_the_engines_insides() -> None:
+    (case,) = cases("vllm", name="12_midstream_kill_v1_messages")
+    async with relaying(sse(case.content)) as (driver, _):
+        response = await post(driver, stream=True)
+    parsed = parse_events(response.body)
+    check_stream(parsed)
+    assert parsed[-1].type == "error"
+    assert b"pydantic" not in response.body
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "kind"),
+    [
+        ("llamacpp", "13b_ctx_full_midstream_messages", "text"),
+        ("sglang", "12_midstream_abort_v1_messages", "thinking"),
+    ],
+)
+async def test_recorded_streams_come_out_by_the_grammar(engine: str, name: str, kind: str) -> None:
+    (case,) = cases(engine, name=name)
+    async with relaying(sse(case.content)) as (driver, _):
+        message = await both(driver)
+    assert [one["type"] for one in message["content"]] == [kind]
+
+
+async def test_the_key_goes_up_both_ways_and_is_shown_to_nobody() -> None:
+    async with relaying(json_answer(401, {"error": {"message": "bad key s3cret"}}, {}), key="s3cret") as (
+        driver,
+        upstream,
+    ):
+        response = await post(driver)
+        headers = upstream.requests[-1].headers
+    assert (headers["x-api-key"], headers["authorization"]) == ("s3cret", "Bearer s3cret")
+    assert response.status == 500
+    assert b"s3cret" not in response.body
+
+
+# llama.cpp's own /v1/messages
+
+
+@asynccontextmanager
+async def over(llama: LlamaServer) -> AsyncIterator[Driver]:
+    engine = AnthropicEngine(Origin.parse(llama.url))
+    try:
+        yield Driver(MessagesApp(engine))
+    finally:
+        await engine.stop()
+
+
+async def test_llamacpps_text_and_thinking_come_out_by_the_grammar(llama: LlamaServer) -> None:
+    async with over(llama) as driver:
+        message = await both(driver, thinking={"type": "enabled", "budget_tokens": 50}, max_tokens=200)
+        plain = await both(driver, max_tokens=200)
+    assert [one["type"] for one in message["content"]] == ["thinking", "text"]
+    assert message["content"][0]["thinking"].strip() == THINKING
+    assert message["content"][0]["signature"]
+    assert message["content"][1]["text"].strip() == ANSWER
+    assert plain["content"] == [{"type": "text", "text": ANSWER}]
+
+
+async def test_llamacpps_stop_sequences_are_told(llama: LlamaServer) -> None:
+    async with over(llama) as driver:
+        message = await both(driver, stop_sequences=["hand"], max_tokens=200)
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "hand")
+    assert message["content"][0]["text"] == ANSWER.partition("hand")[0]
+
+
+async def test_llamacpp_calls_a_tool_when_it_must_and_not_when_it_may_not(llama: LlamaServer) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tools = [{"name": "weather", "input_schema": schema}]
+    async with over(llama) as driver:
+        called = await both(driver, tools=tools, tool_choice={"type": "any"}, max_tokens=500)
+        silent = await both(driver, tools=tools, tool_choice={"type": "none"}, max_tokens=500)
+    assert called["stop_reason"] == "tool_use"
+    assert called["content"][-1]["name"] == "weather"
+    assert isinstance(called["content"][-1]["input"]["city"], str)
+    assert [one["type"] for one in silent["content"]] == ["text"]
+
+
+async def test_llamacpp_counts_what_it_then_uses(llama: LlamaServer) -> None:
+    async with over(llama) as driver:
+        used, _ = counts(await both(driver, max_tokens=5))
+        body = orjson.dumps({key: HELLO[key] for key in ("model", "messages")})
+        counted = (await driver.request("POST", "/v1/messages/count_tokens", body=body)).json()
+    assert counted["input_tokens"] == used
+
+
+async def test_a_client_that_leaves_frees_llamacpps_slot(llama: LlamaServer) -> None:
+    engine = AnthropicEngine(Origin.parse(llama.url))
+    request = parse_request(orjson.dumps({**HELLO, "max_tokens": 4000}))
+    async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]
+        await anext(batches)
+    await engine.stop()
+    llama.until_idle()
+
+
+# which API it is
+
+
+@pytest.mark.parametrize(("listed", "asked"), [({"type": "model"}, "/v1/messages"), ({}, "/v1/chat/completions")])
+async def test_an_upstream_that_lists_models_as_this_api_does_is_asked_for_messages(listed: Any, asked: str) -> None:
+    async def by_path(wire: Wire) -> None:
+        known = wire.target.endswith("/models")
+        await wire.send(json_answer(200, {"data": [{"id": "m", **listed}]}) if known else json_answer(418, {}))
+
+    async with ScriptedUpstream(by_path) as upstream:
+        origin = Origin.parse(upstream.url)
+        driver = Driver(MessagesApp(DetectedEngine(OpenAIEngine(origin), AnthropicEngine(origin))))
+        async with driver.lifespan():
+            assert (await post(driver)).status == 400
+        assert upstream.requests[-1].target == asked
+
+
+async def test_an_upstream_that_comes_later_is_recognised_then() -> None:
+    async with ScriptedUpstream(b"") as upstream:
+        origin = Origin.parse(upstream.url)
+    driver = Driver(MessagesApp(DetectedEngine(OpenAIEngine(origin), AnthropicEngine(origin))))
+    async with driver.lifespan():
+        assert (await post(driver)).status == 529
+        assert (await driver.request("GET", "/readyz")).status == 503

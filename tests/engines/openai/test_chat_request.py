@@ -1,0 +1,234 @@
+"""The frame of a chat request: options, the system prompt, tools, and how an engine is asked in its own dialect."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.openai.chat_request import encode, to_chat
+from anthro_asgi.engines.openai.dialects import (
+    LLAMA_CPP_PYTHON,
+    LLAMACPP,
+    OLLAMA,
+    PLAIN,
+    SGLANG,
+    TRANSFORMERS,
+    VLLM,
+    Dialect,
+)
+from anthro_asgi.wire.errors import InvalidRequest
+from tests.support.chat_requests import assistant, chat, every_dialect, request, result, text, told, use, user
+
+TOOLS = [{"name": "look", "input_schema": {"type": "object"}}, {"name": "leap", "description": "Jumps."}]
+BILLING = "x-anthropic-billing-header: cc_version=2.1.37.3a3; cc_entrypoint=cli; cch=fa690;"
+
+
+# the frame
+
+
+def test_the_plain_body_holds_what_was_asked_and_nothing_else() -> None:
+    assert chat() == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 16,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+def test_an_alias_goes_upstream_as_the_engines_own_name() -> None:
+    asked = request()
+    asked.engine_model = "served"
+    assert to_chat(asked, PLAIN)["model"] == "served"
+
+
+def test_sampling_and_user_are_passed_on() -> None:
+    body = chat(temperature=0, top_p=0.5, metadata={"user_id": "u", "other": 1})
+    assert (body["temperature"], body["top_p"], body["user"]) == (0, 0.5, "u")
+
+
+@every_dialect
+def test_top_k_goes_only_where_it_is_known_and_zero_goes_nowhere(dialect: Dialect) -> None:
+    assert chat(dialect=dialect, top_k=5).get("top_k") == (5 if dialect.top_k else None)
+    assert "top_k" not in chat(dialect=dialect, top_k=0)
+
+
+@every_dialect
+def test_stop_strings_go_only_to_an_engine_that_says_which_one_matched(dialect: Dialect) -> None:
+    body = chat(dialect=dialect, stop_sequences=["END", "\n\n"])
+    assert body.get("stop") == (["END", "\n\n"] if dialect.stops else None)
+    assert body.get("verbose") == (True if dialect is LLAMACPP else None)
+    assert "verbose" not in chat(dialect=dialect)
+
+
+def test_a_stop_string_that_another_always_beats_stays_here() -> None:
+    assert chat(dialect=VLLM, stop_sequences=["b", "abc", "ab"])["stop"] == ["b", "ab"]
+
+
+def test_an_output_schema_arrives_as_it_was_sent() -> None:
+    schema = {"$schema": "x", "type": "object", "properties": {"b": {"cache_control": 1}, "a": {}}, "junk": [None]}
+    body = chat(output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert body["response_format"]["type"] == "json_schema"
+    assert json.dumps(body["response_format"]["json_schema"]["schema"]) == json.dumps(schema)
+
+
+def test_early_usage_is_asked_for_where_it_is_known() -> None:
+    assert chat(dialect=VLLM)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    assert chat(dialect=LLAMACPP)["return_progress"] is True
+    assert "return_progress" not in chat(dialect=VLLM)
+
+
+def test_cache_marks_stay_here() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    calls = assistant({**use("a"), **mark})
+    answers = user({**result("a", [{**text("r"), **mark}]), **mark}, {**text("t"), **mark})
+    body = chat(calls, answers, system=[{**text("s"), **mark}], tools=[{**TOOLS[0], **mark}], **mark)
+    assert b"cache_control" not in encode(body)
+
+
+def test_what_orjson_cannot_write_is_written_all_the_same() -> None:
+    deep: Any = 2**80
+    for _ in range(300):
+        deep = [deep]
+    assert json.loads(encode({"a": deep, "b": "é\ud83d"}))["b"] == "é\ufffd"
+    assert str(2**80).encode() in encode(deep)
+
+
+def test_what_is_nested_beyond_all_measure_is_refused() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        encode(deep)
+    while isinstance(deep, list):  # taken apart here, level by level
+        deep = deep.pop()
+
+
+# system
+
+
+def test_system_blocks_are_joined_into_one_message_at_the_head() -> None:
+    assert told(system=[text("One."), text(""), text("Two.")])[0] == {"role": "system", "content": "One.\nTwo."}
+    assert told(system="Be.")[0] == {"role": "system", "content": "Be."}
+    assert told(system="") == told()
+
+
+def test_the_billing_header_is_taken_out() -> None:
+    assert told(system=[text(BILLING), text("Be.")])[0]["content"] == "Be."
+    assert told(system=[text(BILLING)]) == told()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        BILLING + "\nBe kind.",
+        BILLING + "\n",
+        "Explain " + BILLING,
+        BILLING.removesuffix(";"),
+        BILLING + " Be kind.",
+        "x-anthropic-billing-header: is a header; tell me what it does;",
+        "x-anthropic-billing-header:",
+        BILLING.upper(),
+    ],
+)
+def test_what_only_resembles_the_billing_header_stays(words: str) -> None:
+    assert told(system=[text(words)])[0]["content"] == words
+
+
+def test_the_billing_header_stays_in_any_other_block() -> None:
+    assert told(system=[text("Be."), text(BILLING)])[0]["content"] == f"Be.\n{BILLING}"
+
+
+LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s"), text("t")]}]
+
+
+def test_a_late_system_message_stays_in_its_place_as_marked_user_text() -> None:
+    assert told(*LATE, system="p") == [
+        {"role": "system", "content": "p"},
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": "<system>\ns\nt\n</system>"},
+    ]
+
+
+def test_a_late_system_message_keeps_its_role_where_the_template_takes_it() -> None:
+    assert told(*LATE, dialect=Dialect("x", "X", late_system=True))[1] == {"role": "system", "content": "s\nt"}
+
+
+def test_a_system_message_before_the_first_turn_is_the_system_prompt() -> None:
+    first = {"role": "system", "content": "q"}
+    assert told(first, user("a"))[0] == first
+    assert told(first, user("a"), system="p")[0] == {"role": "system", "content": "p\nq"}
+
+
+def test_an_empty_system_message_is_none() -> None:
+    assert told(user("a"), {"role": "system", "content": ""}, user("b")) == told(user("a"), user("b"))
+
+
+# prefill, thinking, effort
+
+
+@every_dialect
+def test_a_trailing_assistant_turn_is_continued_where_there_is_a_switch(dialect: Dialect) -> None:
+    switches = ("add_generation_prompt", "continue_final_message")
+    said = chat(user("a"), assistant("It is"), dialect=dialect)
+    expected = {"vllm": {switches[0]: False, switches[1]: True}, "sglang": {switches[1]: True}}
+    assert {key: said[key] for key in switches if key in said} == expected.get(dialect.name, {})
+    blank = chat(user("a"), assistant(" \n"), dialect=dialect)
+    for finished in (blank, chat(dialect=dialect), chat(user("a"), assistant(use("x")), dialect=dialect)):
+        assert not set(switches) & set(finished)
+
+
+@every_dialect
+def test_thinking_is_switched_only_where_there_is_a_switch_and_the_client_spoke(dialect: Dialect) -> None:
+    for kind, on in (({"type": "adaptive"}, True), ({"type": "disabled"}, False)):
+        # templates differ in the name of the switch, and ignore the other one
+        both = {"thinking": on} if dialect in (VLLM, SGLANG) else {}
+        switch = None if dialect in (PLAIN, OLLAMA, LLAMA_CPP_PYTHON) else {"enable_thinking": on, **both}
+        assert chat(dialect=dialect, thinking=kind).get("chat_template_kwargs") == switch
+    assert "chat_template_kwargs" not in chat(dialect=dialect)
+
+
+@every_dialect
+def test_effort_goes_in_words_that_the_engine_knows(dialect: Dialect) -> None:
+    for effort, word in {"low": "low", "medium": "medium", "max": "high", "xhigh": "high", "odd": None}.items():
+        sent = chat(dialect=dialect, output_config={"effort": effort}).get("reasoning_effort")
+        assert sent == (None if dialect in (PLAIN, TRANSFORMERS, LLAMA_CPP_PYTHON) else word)
+
+
+# tools
+
+
+def test_tools_are_functions_and_their_schema_is_untouched() -> None:
+    schema = {"type": "nonsense", "$schema": "s", "properties": {"z": {}, "a": {"cache_control": True}}}
+    spare = {"strict": True, "defer_loading": True, "input_examples": [{}]}
+    body = chat(tools=[{"name": "look", "description": "", "input_schema": schema, **spare}, {"name": "leap"}])
+    assert body["tools"] == [
+        {"type": "function", "function": {"name": "look", "description": "", "parameters": schema}},
+        {"type": "function", "function": {"name": "leap", "parameters": {"type": "object", "properties": {}}}},
+    ]
+    assert "tools" not in chat(tools=[])
+    assert not {"tool_choice", "parallel_tool_calls"} & set(body)
+
+
+@pytest.mark.parametrize(("kind", "word"), [("auto", "auto"), ("any", "required"), ("none", "none")])
+def test_a_tool_choice_is_told_in_the_engines_word(kind: str, word: str) -> None:
+    body = chat(tools=TOOLS, tool_choice={"type": kind})
+    assert (body["tool_choice"], len(body["tools"])) == (word, 2)
+
+
+@every_dialect
+def test_a_named_tool_choice_is_sent_by_name_or_narrowed_to_that_tool(dialect: Dialect) -> None:
+    body = chat(dialect=dialect, tools=TOOLS, tool_choice={"type": "tool", "name": "leap"})
+    names = [entry["function"]["name"] for entry in body["tools"]]
+    by_name = {"type": "function", "function": {"name": "leap"}}
+    narrowed = {"llamacpp": "required", "ollama": None, "transformers": None}
+    if dialect.name in narrowed:
+        assert (body.get("tool_choice"), names) == (narrowed[dialect.name], ["leap"])
+    else:
+        assert (body["tool_choice"], names) == (by_name, ["look", "leap"])
+
+
+@pytest.mark.parametrize("kind", ["auto", "any", "tool"])
+def test_parallel_calls_can_be_ruled_out(kind: str) -> None:
+    choice = {"type": kind, "disable_parallel_tool_use": True, **({"name": "look"} if kind == "tool" else {})}
+    assert chat(tools=TOOLS, tool_choice=choice)["parallel_tool_calls"] is False

@@ -1,0 +1,266 @@
+"""The turns of a chat request: what each block becomes, in which order, and that no text of a client is lost."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anthro_asgi.engines.openai.chat_request import called, chat_messages
+from anthro_asgi.engines.openai.dialects import LLAMACPP, SGLANG, VLLM, Dialect
+from tests.support.chat_requests import (
+    Json,
+    assistant,
+    chat,
+    every_dialect,
+    request,
+    result,
+    text,
+    told,
+    tool,
+    use,
+    user,
+)
+
+PNG = {"type": "base64", "media_type": "image/png", "data": "aGk="}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+
+
+# tool results
+
+
+def test_results_come_first_in_the_clients_order_then_the_text() -> None:
+    turn = user("before", result("b", "2"), "between", result("a", "1"))
+    assert told(assistant(use("a"), use("b")), turn)[1:] == [
+        tool("b", "2"),
+        tool("a", "1"),
+        {"role": "user", "content": "before\nbetween"},
+    ]
+
+
+@pytest.mark.parametrize("between", [user("Wait."), {"role": "system", "content": "Mind."}])
+def test_nothing_stands_between_a_call_and_its_results(between: Json) -> None:
+    messages = told(assistant(use("a"), use("b")), user(result("a", "1")), between, user(result("b", "2"), "c"))
+    assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user", "user"]
+    assert messages[1:3] == [tool("a", "1"), tool("b", "2")]
+
+
+@pytest.mark.parametrize("content", [None, "", [], [text("")]])
+def test_an_empty_result_is_an_empty_text(content: Any) -> None:
+    assert told(assistant(use("a")), user(result("a", content)))[1:] == [tool("a", "")]
+
+
+def test_a_failed_result_carries_a_mark() -> None:
+    turn = user(
+        result("a", "no such file", is_error=True), result("b", is_error=True), result("c", "ok", is_error=False)
+    )
+    assert [message["content"] for message in told(assistant(use("a"), use("b"), use("c")), turn)[1:]] == [
+        "[tool error] no such file",
+        "[tool error]",
+        "ok",
+    ]
+
+
+def test_images_of_results_follow_as_a_user_message() -> None:
+    turn = user(result("a", [text("see"), {"type": "image", "source": PNG}, text("end")]), result("b", "2"), "then")
+    first, second, last = told(assistant(use("a"), use("b")), turn)[1:]
+    assert (first, second) == (tool("a", "see\n[image: see the next message]\nend"), tool("b", "2"))
+    assert last == {"role": "user", "content": [PICTURE, text("then")]}
+
+
+def test_a_result_may_hold_documents_search_results_and_tool_references() -> None:
+    content = [
+        {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "body"}},
+        {"type": "search_result", "title": "S", "source": "http://s", "content": [text("one"), text("two")]},
+        {"type": "tool_reference", "tool_name": "leap"},
+    ]
+    messages = told(assistant(use("a")), user(result("a", content)))
+    assert messages[1] == tool("a", "T\nbody\nS\nhttp://s\none\ntwo\nleap")
+
+
+# user turns
+
+
+def test_texts_of_a_turn_are_one_string_and_empty_ones_are_skipped() -> None:
+    assert told(user("a", "", "b")) == [{"role": "user", "content": "a\nb"}]
+    assert told(user("")) == told({"role": "user", "content": ""}) == [{"role": "user", "content": ""}]
+
+
+def test_images_and_videos_keep_their_place_among_the_text() -> None:
+    video = {"type": "video", "source": {"type": "base64", "media_type": "video/mp4", "data": "aGk="}}
+    moving = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,aGk="}}
+    content = told(user("a", {"type": "image", "source": PNG}, "b", video))[0]["content"]
+    assert content == [text("a"), PICTURE, text("b"), moving]
+
+
+def test_documents_are_told_with_title_and_context() -> None:
+    plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}
+    inner = [text("x"), {"type": "image", "source": PNG}]
+    mixed = {"type": "document", "title": "U", "source": {"type": "content", "content": inner}}
+    assert told(user(plain))[0]["content"] == "T\nC\nbody"
+    assert told(user(mixed))[0]["content"] == [text("U"), text("x"), PICTURE]
+    assert told(user({"type": "document", "source": {"type": "content", "content": "y"}}))[0]["content"] == "y"
+
+
+def test_container_uploads_are_dropped() -> None:
+    assert told(user({"type": "container_upload", "file_id": "f"}, "a"))[0]["content"] == "a"
+
+
+# assistant turns
+
+
+def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
+    assert told(assistant("Let me ", "look.", use("a", q="é", n=1)), user(result("a", "1")))[0] == {
+        "role": "assistant",
+        "content": "Let me look.",
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"q":"é","n":1}'}}],
+    }
+    assert told(assistant(use("a")), user(result("a")))[0]["content"] is None
+
+
+@every_dialect
+def test_thinking_of_the_history_goes_where_the_engine_reads_it(dialect: Dialect) -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+    turn = told(assistant(thought, {"type": "redacted_thinking", "data": "x"}, "Yes."), user("b"), dialect=dialect)[0]
+    keys = dict.fromkeys(("llamacpp", "sglang"), "reasoning_content")
+    keys |= dict.fromkeys(("vllm", "ollama", "sambanova"), "reasoning")
+    key = keys.get(dialect.name)
+    assert turn == {"role": "assistant", "content": "Yes.", **({key: "Hm."} if key else {})}
+
+
+def server(kind: str, content: Any) -> str:
+    block = {"type": kind, "tool_use_id": "s", "content": content}
+    return str(told(assistant(block), user("b"))[0]["content"]).strip("\n")
+
+
+def test_server_tools_of_the_history_become_text() -> None:
+    found = [{"type": "web_search_result", "title": "T", "url": "http://t", "encrypted_content": "zzz"}, {"url": "u"}]
+    assert server("web_search_tool_result", found) == "T (http://t)\n (u)"
+    ran = {"type": "code_execution_result", "stdout": "out", "stderr": "err", "return_code": 1, "content": []}
+    assert server("code_execution_tool_result", ran) == "out\nerr\nreturn code 1"
+    assert server("bash_code_execution_tool_result", ran) == "out\nerr\nreturn code 1"
+    page = {"type": "document", "title": "P", "source": {"type": "text", "media_type": "text/plain", "data": "body"}}
+    assert server("web_fetch_tool_result", {"type": "web_fetch_result", "url": "u", "content": page}) == "P\nbody"
+    view = {"type": "text_editor_code_execution_view_result", "content": "file", "file_type": "text", "num_lines": 1}
+    assert server("text_editor_code_execution_tool_result", view) == "file"
+    assert server("text_editor_code_execution_tool_result", {"lines": ["-a", "+b"], "old_start": 1}) == "-a\n+b"
+    assert server("mcp_tool_result", [text("m"), text("n")]) == "m\nn"
+    assert server("tool_search_tool_result", {"tool_references": [{"tool_name": "leap"}]}) == ""
+
+
+def test_a_server_tools_error_is_told_and_a_pdfs_bytes_are_not() -> None:
+    failed = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
+    assert server("web_search_tool_result", failed) == "error: max_uses_exceeded"
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
+    assert server("web_fetch_tool_result", {"content": pdf}) == ""
+
+
+def test_a_server_tool_call_of_the_history_is_told() -> None:
+    call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
+    assert told(assistant("a", call, "b"), user("c"))[0]["content"] == 'a\n[web_search {"query":"q"}]\nb'
+
+
+def test_a_call_over_mcp_of_the_history_is_told_with_its_result() -> None:
+    call = {"type": "mcp_tool_use", "id": "m", "name": "find", "server_name": "s", "input": {"q": 1}}
+    answers = [{"type": "mcp_tool_result", "tool_use_id": "m", "content": "found"}, {"type": "mcp_tool_result"}]
+    answers[1]["tool_use_id"] = "n"
+    assert told(assistant(call, *answers), user("c"))[0]["content"] == '\n[find {"q":1}]\n\nfound\n'
+
+
+def test_an_image_by_address_is_passed_on_as_it_is() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    asked = request(user("a"))
+    asked.messages = [user(image), assistant(use("x")), user(result("x", [image]))]
+    part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    messages = chat_messages(asked, LLAMACPP)
+    assert messages[0]["content"] == messages[3]["content"] == [part]
+
+
+def test_the_ids_of_the_history_are_known() -> None:
+    assert called(request(assistant("a", use("x"), use("y")), user(result("x")), user("b"))) == {"x", "y"}
+
+
+# nothing is lost
+
+
+class Words:
+    """Hands out words that occur nowhere else, and remembers them."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __call__(self) -> str:
+        self.said.append(f"w{len(self.said)}w")
+        return self.said[-1]
+
+
+def content_block(kind: str, say: Words) -> Json:
+    match kind:
+        case "document":
+            return {"type": kind, "title": say(), "context": say(), "source": {"type": "text", "data": say()}}
+        case "pages":
+            inner = [text(say()), {"type": "image", "source": PNG}, text(say())]
+            return {"type": "document", "title": say(), "source": {"type": "content", "content": inner}}
+        case "search_result":
+            return {"type": kind, "title": say(), "source": say(), "content": [text(say()), text(say())]}
+        case "image":
+            return {"type": kind, "source": PNG}
+    return text(say())
+
+
+KINDS = st.sampled_from(["text", "document", "pages", "search_result", "image"])
+TURNS = st.lists(
+    st.tuples(
+        st.sampled_from(["user", "assistant", "system"]),
+        st.lists(KINDS, max_size=4),
+        st.integers(0, 3),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def conversation(turns: list[Any], say: Words) -> list[Json]:
+    """Messages of these shapes; calls are answered in the next user turn, backwards."""
+    messages: list[Json] = []
+    open_calls: list[str] = []
+    for role, kinds, calls, flag in turns:
+        blocks: list[Json] = [] if role == "user" else [text(say()) for _ in kinds]
+        if role == "user":
+            blocks += [content_block(kind, say) for kind in kinds]
+            while open_calls:
+                answer = [content_block(kind, say) for kind in kinds]
+                blocks.insert(flag and len(blocks), result(open_calls.pop(), answer, is_error=flag))
+        elif role == "assistant":
+            ids = [f"id{len(messages)}_{number}" for number in range(calls)]
+            blocks += [use(identity, q=say(), deep=[{"k": say()}]) for identity in ids]
+            blocks.insert(0, {"type": "thinking", "thinking": say(), "signature": "s"})
+            open_calls += ids
+        messages.append({"role": role, "content": blocks})
+    return messages
+
+
+def strings(value: Any) -> str:
+    """Every string in a body, in the order they stand in it."""
+    if isinstance(value, str):
+        return value + "\n"
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return "".join(map(strings, items))
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(turns=TURNS, dialect=st.sampled_from([LLAMACPP, VLLM, SGLANG]))
+def test_no_text_of_a_client_is_lost(turns: list[Any], dialect: Dialect) -> None:
+    say = Words()
+    body = chat(*conversation(turns, say), system=[text(say()), text(say())], dialect=dialect)
+    sent = strings(body)
+    assert [word for word in say.said if word not in sent] == []
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(turns=TURNS)
+def test_results_always_stand_behind_their_call(turns: list[Any]) -> None:
+    messages = told(*conversation(turns, Words()))
+    for before, message in zip([{"role": "none"}, *messages], messages, strict=False):
+        assert message["role"] != "tool" or before["role"] in ("assistant", "tool")

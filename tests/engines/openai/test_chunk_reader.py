@@ -1,0 +1,386 @@
+"""Each engine's way of saying things, chunk by chunk, as deltas."""
+
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
+from anthro_asgi.wire.errors import ApiError, BadUpstream, ContextTooLong, InternalError, InvalidRequest, Overloaded
+
+Json = dict[str, Any]
+DONE = b"[DONE]"
+STOP = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def chunk(delta: Json | None = None, finish: Any = None, **more: Any) -> Json:
+    return {"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish, **more}]}
+
+
+def payload(said: Json | bytes) -> bytes:
+    return said if isinstance(said, bytes) else json.dumps(said).encode()
+
+
+def reader(stops: tuple[str, ...] = ()) -> ChatReader:
+    numbers = count(1)
+    return ChatReader(stops, lambda: f"toolu_{next(numbers)}")
+
+
+def read(*chunks: Json | bytes, stops: tuple[str, ...] = ()) -> list[Delta]:
+    """Everything an answer of these chunks gives, the same at once and one by one."""
+    one_by_one, at_once = reader(stops), reader(stops)
+    out = [delta for said in chunks for delta in one_by_one.feed([payload(said)])] + one_by_one.end()
+    together = at_once.feed([payload(said) for said in chunks]) + at_once.end()
+    assert joined(together) == joined(out)
+    return out
+
+
+def joined(deltas: list[Delta]) -> list[Any]:
+    """The content: texts, thoughts and the JSON of a call each as one; no empty text, no usage."""
+    out: list[Any] = []
+    for delta in deltas:
+        match delta:
+            case str() if out and isinstance(out[-1], str):
+                out[-1] += delta
+            case Thinking(text) if out and isinstance(out[-1], Thinking):
+                out[-1] = Thinking(out[-1].text + text)
+            case ToolJson(fragment) if isinstance(out[-1], ToolJson):
+                out[-1] = ToolJson(out[-1].fragment + fragment)
+            case Usage() | "":
+                pass
+            case _:
+                out.append(delta)
+    return out
+
+
+def content(*chunks: Json | bytes) -> list[Any]:
+    """The content of these and a finish."""
+    return joined(read(*chunks, STOP))[:-1]
+
+
+def finish(*chunks: Json | bytes, stops: tuple[str, ...] = ()) -> Delta:
+    return read(*chunks, stops=stops)[-1]
+
+
+def usage(*chunks: Json | bytes) -> Usage:
+    return [delta for delta in read(*chunks) if isinstance(delta, Usage)][-1]
+
+
+def call(arguments: Any = None, **more: Any) -> Json:
+    """A delta with one tool call; `name` goes inside."""
+    function = {key: value for key, value in (("name", more.pop("name", None)), ("arguments", arguments)) if value}
+    return {"tool_calls": [{"index": 0, "type": "function", "function": function, **more}]}
+
+
+# text and thinking
+
+
+def test_text_comes_piece_by_piece() -> None:
+    assert read(chunk({"content": "a"}), chunk({"content": "b"}), STOP)[:2] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"role": "assistant"},
+        {"role": "assistant", "content": None, "reasoning_content": None, "tool_calls": None},
+        {"content": "", "tool_calls": [], "function_call": None, "refusal": None},
+        {},
+    ],
+)
+def test_a_delta_that_says_nothing_is_nothing(nothing: Json) -> None:
+    assert content(chunk(nothing), chunk({"content": "a"}), chunk(nothing)) == ["a"]
+    assert usage(chunk(nothing), chunk({"content": "a"}), STOP).output_tokens == 1
+
+
+def test_an_empty_text_is_told_so_that_an_empty_answer_has_its_block() -> None:
+    assert read(chunk({"role": "assistant", "content": ""}), STOP)[0] == ""
+
+
+@pytest.mark.parametrize("nothing", [{"choices": []}, {"choices": None}, {}, chunk() | {"choices": [{"delta": None}]}])
+def test_a_chunk_without_a_choice_is_nothing(nothing: Json) -> None:
+    assert content(nothing, chunk({"content": "a"}), nothing) == ["a"]
+
+
+def test_a_hundred_equal_chunks_are_a_hundred_texts() -> None:
+    assert read(*[chunk({"content": "ha"})] * 100, STOP)[:100] == ["ha"] * 100
+
+
+def test_a_second_choice_is_not_ours() -> None:
+    other = {"choices": [{"index": 1, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+    assert content(chunk({"content": "a"}), other, chunk({"content": "b"})) == ["ab"]
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"reasoning_content": "Hm."},
+        {"reasoning": "Hm."},
+        {"reasoning": "Hm.", "reasoning_content": "Hm."},
+        {"reasoning_content": None, "reasoning": {"content": "Hm."}},
+        {"reasoning": {"text": "Hm.", "effort": "low"}},
+        {"reasoning": [{"type": "summary", "summary": [{"text": "Hm."}]}]},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]},
+    ],
+)
+def test_reasoning_is_found_under_any_key_and_in_any_shape(thought: Json) -> None:
+    assert content(chunk(thought), chunk({"content": "a"})) == [Thinking("Hm."), "a"]
+
+
+def test_reasoning_goes_before_the_text_of_the_same_delta() -> None:
+    assert content(chunk({"content": "a", "reasoning_content": "Hm."})) == [Thinking("Hm."), "a"]
+
+
+@pytest.mark.parametrize("parts", [[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], ["a", "b"]])
+def test_text_may_come_as_a_list_of_parts(parts: list[Any]) -> None:
+    assert content(chunk({"content": parts})) == ["ab"]
+
+
+def test_line_separators_and_lone_surrogates_are_text() -> None:
+    assert content(b'{"choices":[{"delta":{"content":"a\xe2\x80\xa8b\\ud83d"}}]}') == ["a\u2028b\ufffd"]
+
+
+# calls
+
+
+def test_text_goes_before_the_call_of_the_same_delta() -> None:
+    assert content(chunk({"content": "a", **call("{}", id="c", name="look")})) == [
+        "a",
+        ToolStart("c", "look"),
+        ToolJson("{}"),
+    ]
+
+
+def test_text_behind_a_call_stays_there() -> None:
+    assert content(chunk(call("{}", id="c", name="look")), chunk({"content": "a"}))[1:] == [ToolJson("{}"), "a"]
+
+
+@pytest.mark.parametrize("arguments", [{"n": 2**80 + 1, "q": "é"}, {}, [1]])
+def test_arguments_may_be_json_that_is_no_string(arguments: Any) -> None:
+    first = call(id="c", name="look")
+    first["tool_calls"][0]["function"]["arguments"] = arguments
+    found = content(chunk(first))[1]
+    assert json.loads(found.fragment) == arguments
+    legacy = content(chunk({"function_call": {"name": "look", "arguments": arguments}}))[1]
+    assert json.loads(legacy.fragment) == arguments
+
+
+def test_integers_beyond_64_bit_in_argument_strings_stay_as_they_are() -> None:
+    assert content(chunk(call('{"n":123456789012345678901234567890}', name="look")))[1] == ToolJson(
+        '{"n":123456789012345678901234567890}'
+    )
+
+
+def test_calls_of_one_delta_without_index_and_id_are_told_apart() -> None:
+    calls = [{"function": {"name": name, "arguments": ""}} for name in ("look", "leap")]
+    assert content(chunk({"tool_calls": calls})) == [ToolStart("toolu_1", "look"), ToolStart("toolu_2", "leap")]
+
+
+def test_a_call_may_have_its_name_beside_it() -> None:
+    flat = {"tool_calls": [{"id": "c", "name": "look", "arguments": "{}", "function": None}]}
+    assert content(chunk(flat)) == [ToolStart("c", "look"), ToolJson("{}")]
+
+
+def test_the_function_call_of_old_is_a_call() -> None:
+    pieces = [{"name": "look", "arguments": ""}, {"arguments": '{"q"'}, {"name": None, "arguments": ":1}"}]
+    answer = [chunk({"function_call": piece}) for piece in pieces]
+    assert content(*answer) == [ToolStart("toolu_1", "look"), ToolJson('{"q":1}')]
+    assert finish(*answer, chunk(finish="function_call")) == Finish("tool_use")
+
+
+def test_a_function_call_beside_tool_calls_is_their_twin() -> None:
+    twin = {"function_call": {"name": "look", "arguments": '{"q"'}, **call('{"q"', id="c", name="look")}
+    late = {"function_call": {"name": "look", "arguments": ":1}"}, **call(":1}", id="c", name="look")}
+    alone = {"function_call": {"name": "look", "arguments": ""}, "tool_calls": None}
+    assert content(chunk(twin), chunk(late), chunk(alone)) == [ToolStart("c", "look"), ToolJson('{"q":1}')]
+
+
+def test_a_call_cut_off_by_the_limit_is_given_as_far_as_it_came() -> None:
+    deltas = read(chunk(call('{"q":"Bo', id="c", name="look")), chunk(finish="length"))
+    assert joined(deltas) == [ToolStart("c", "look"), ToolJson('{"q":"Bo'), Finish("max_tokens")]
+
+
+# the finish
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        ("stop", "end_turn"),
+        ("eos_token", "end_turn"),
+        ("eos", "end_turn"),
+        ("length", "max_tokens"),
+        ("max_tokens", "max_tokens"),
+        ("tool_calls", "tool_use"),
+        ("function_call", "tool_use"),
+        ("content_filter", "refusal"),
+        ({"type": "length", "length": 5}, "max_tokens"),
+    ],
+)
+def test_a_finish_reason_has_its_meaning(reason: Any, meaning: Any) -> None:
+    assert finish(chunk({"content": "a"}), chunk(finish=reason)) == Finish(meaning)
+
+
+def test_text_beside_the_finish_is_not_lost() -> None:
+    assert joined(read(chunk({"content": "a"}, "length"))) == ["a", Finish("max_tokens")]
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", {"type": "abort", "message": "x"}])
+def test_an_engine_that_gave_up_is_an_error(reason: Any) -> None:
+    with pytest.raises(BadUpstream, match="gave up"):
+        read(chunk({"content": "a"}), chunk(finish=reason))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        chunk(finish="stop", stop_reason="END"),
+        chunk(finish="stop", matched_stop="END"),
+        chunk(finish="stop") | {"__verbose": {"stopping_word": "END", "stop_type": "word"}},
+    ],
+    ids=["vllm", "sglang", "llamacpp"],
+)
+def test_a_matched_stop_sequence_is_told_in_three_ways(last: Json) -> None:
+    assert finish(last, stops=("x", "END")) == Finish("stop_sequence", "END")
+    assert finish(last, stops=("x",)) == Finish("end_turn"), "not one of the client's"
+
+
+@pytest.mark.parametrize("more", [{"stop_reason": 151645}, {"matched_stop": 2}, {"matched_stop": None}, {}])
+def test_the_id_of_an_end_token_is_no_stop_sequence(more: Json) -> None:
+    assert finish(chunk(finish="stop", **more), stops=("END", "2", "151645")) == Finish("end_turn")
+
+
+def test_a_match_is_nothing_where_the_engine_ran_out_or_called() -> None:
+    assert finish(chunk(finish="length", stop_reason="END"), stops=("END",)) == Finish("max_tokens")
+    assert finish(chunk(finish="tool_calls", stop_reason="END"), stops=("END",)) == Finish("tool_use")
+
+
+def test_a_refusal_is_text_and_the_reason() -> None:
+    assert joined(read(chunk({"refusal": "I "}), chunk({"refusal": "won't."}), STOP)) == ["I won't.", Finish("refusal")]
+    parts = chunk({"content": [{"type": "refusal", "refusal": "No."}]})
+    assert joined(read(parts, STOP)) == ["No.", Finish("refusal")]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        chunk({"content": "x"}),
+        chunk(finish="length"),
+        {"error": {"message": "x"}},
+        b"{oops",
+        b"null",
+        chunk(call("{}")),
+    ],
+)
+def test_what_comes_behind_the_finish_is_ignored(late: Json | bytes) -> None:
+    assert joined(read(chunk({"content": "a"}), STOP, late)) == ["a", Finish("end_turn")]
+
+
+def test_done_alone_is_no_finish() -> None:
+    broken = reader()
+    assert broken.feed([payload(chunk({"content": "a"})), DONE, payload(STOP)]) == ["a"]
+    assert broken.done
+    assert not broken.finished
+    with pytest.raises(BadUpstream, match="broke off"):
+        broken.end()
+
+
+def test_no_answer_at_all_is_an_error() -> None:
+    with pytest.raises(BadUpstream):
+        reader().end()
+
+
+# usage
+
+LATE_USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 4}}
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [STOP, {"choices": [], "usage": LATE_USAGE}],
+        [STOP | {"usage": LATE_USAGE}],
+        [chunk({"content": "a"}) | {"usage": LATE_USAGE | {"completion_tokens": 1}}, STOP | {"usage": LATE_USAGE}],
+        [chunk({"content": "a"}) | {"usage": None}, STOP, {"usage": LATE_USAGE}],
+        [STOP | {"timings": {"prompt_n": 5, "cache_n": 4, "predicted_n": 3}}],
+        [{"choices": [], "prompt_progress": {"total": 9, "cache": 4}}, STOP, {"usage": {"completion_tokens": 3}}],
+    ],
+    ids=["apart", "with the finish", "in every chunk", "null first", "timings", "progress"],
+)
+def test_usage_is_found_wherever_it_is(chunks: list[Json]) -> None:
+    assert usage(*chunks) == Usage(5, 3, 4)
+
+
+def test_the_prompts_length_is_told_as_soon_as_it_is_known() -> None:
+    early = chunk({"role": "assistant"}) | {"usage": {"prompt_tokens": 9, "completion_tokens": 0}}
+    assert reader().feed([payload(early)]) == [Usage(9, None, None)]
+
+
+def test_chunks_are_counted_where_no_usage_comes() -> None:
+    answer = [chunk({"role": "assistant"}), chunk({"content": "a"}), chunk({"content": "b"}), chunk({"content": ""})]
+    assert usage(*answer, STOP) == Usage(None, 2, None)
+
+
+def test_counts_that_are_null_take_nothing_back() -> None:
+    nulls = {"prompt_tokens": None, "completion_tokens": None, "prompt_tokens_details": None}
+    assert usage(STOP | {"usage": LATE_USAGE}, {"choices": [], "usage": nulls}) == Usage(5, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "odd", [[], "9", 9, {"prompt_tokens": "9"}, {"prompt_tokens_details": []}, {"prompt_tokens": -1}]
+)
+def test_a_usage_of_another_shape_is_none(odd: Any) -> None:
+    assert usage(chunk({"content": "a"}), STOP, {"choices": [], "usage": odd}) == Usage(None, 1, None)
+
+
+# what is wrong
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["first", "mid-stream"])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"error": {"message": "CUDA", "code": 500}}, InternalError),
+        ({"error": "out of memory"}, InternalError),
+        ({"object": "error", "message": "bad", "code": 400}, InvalidRequest),
+        ({"error": {"message": "busy", "code": "503"}}, Overloaded),
+        ({"detail": "x"}, InternalError),
+        ({"error": {"message": "m", "code": "context_length_exceeded"}}, ContextTooLong),
+        ({"error": {"message": "x"}, **chunk()}, InternalError),
+    ],
+)
+def test_an_error_as_a_chunk_is_an_error(position: int, error: Json, kind: type[ApiError]) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(*[chunk({"content": "a"})] * position, error, STOP)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("nonsense", [b"{", b"oops", b"<html>", b"[]", b"null", b"1", b'"x"'])
+def test_a_chunk_that_is_none_is_an_error_and_not_silence(nonsense: bytes) -> None:
+    with pytest.raises(BadUpstream, match="a chunk"):
+        read(nonsense, STOP)
+
+
+@pytest.mark.parametrize("odd", [{"choices": [1]}, {"choices": {"a": 1}}, chunk() | {"choices": [{"delta": "x"}]}])
+def test_a_chunk_of_an_unknown_shape_is_an_error(odd: Json) -> None:
+    with pytest.raises(BadUpstream, match="unknown shape"):
+        read(odd, STOP)
+
+
+def test_a_payload_of_blanks_is_a_heartbeat() -> None:
+    assert content(b" ", chunk({"content": "a"}), b"\t") == ["a"]
+
+
+def test_a_whole_completion_is_read_as_one_chunk() -> None:
+    calls = [{"id": name, "function": {"name": name, "arguments": "{}"}} for name in ("look", "leap")]
+    message = {"role": "assistant", "content": "a", "reasoning_content": "Hm.", "tool_calls": calls}
+    whole = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": LATE_USAGE}
+    assert joined(read(whole)) == [
+        Thinking("Hm."),
+        "a",
+        *(delta for name in ("look", "leap") for delta in (ToolStart(name, name), ToolJson("{}"))),
+        Finish("tool_use"),
+    ]
+    assert usage(whole) == Usage(5, 3, 4)

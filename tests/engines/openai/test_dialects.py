@@ -1,0 +1,218 @@
+"""Which engine it is, told by its own answers, and that its dialect asks for nothing it would refuse."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.openai.dialects import (
+    DIALECTS,
+    LLAMA_CPP_PYTHON,
+    LLAMACPP,
+    OLLAMA,
+    PROBES,
+    SAMBANOVA,
+    SGLANG,
+    TENSORRT,
+    TRANSFORMERS,
+    VLLM,
+    Dialect,
+    recognise,
+)
+from anthro_asgi.settings.options import DIALECTS as CONFIGURABLE
+from tests.replay import cases
+from tests.support.chat_requests import chat, every_dialect, user
+
+Json = dict[str, Any]
+
+
+def owned(*owners: Any) -> Json:
+    return {"object": "list", "data": [{"id": "m", "owned_by": owner} for owner in owners]}
+
+
+@pytest.mark.parametrize(
+    ("engine", "dialect"),
+    [("llamacpp", LLAMACPP), ("vllm", VLLM), ("sglang", SGLANG), ("llama-cpp-python", LLAMA_CPP_PYTHON)],
+)
+def test_a_recorded_model_list_tells_its_engine(engine: str, dialect: Dialect) -> None:
+    (case,) = cases(engine, request="GET /v1/models")
+    assert recognise(json.loads(case.content), "") is dialect
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        ("library", "ollama"),
+        ("no-reply@sambanova.ai", "sambanova"),
+        ("SambaNova", "sambanova"),
+        ("tensorrt_llm", "tensorrt-llm"),
+        ("vLLM", "vllm"),
+        ("me", "llama-cpp-python"),
+        ("openai", None),
+        ("system", None),
+        ("", None),
+        (None, None),
+        (7, None),
+    ],
+)
+def test_an_owner_tells_the_dialect(owner: Any, name: str | None) -> None:
+    assert recognise(owned(owner), "uvicorn") is (None if name is None else DIALECTS[name])
+
+
+def test_one_known_owner_among_others_is_enough() -> None:
+    assert recognise(owned("somebody", None, "vllm"), "") is VLLM
+
+
+@pytest.mark.parametrize("server", ["llama.cpp", "Llama.cpp/b1"])
+def test_llamacpp_is_known_by_its_server_header_whatever_its_list_says(server: str) -> None:
+    assert recognise(None, server) is recognise(owned("me"), server) is LLAMACPP
+
+
+@pytest.mark.parametrize("models", [None, [], "x", 1, {}, {"data": None}, {"data": {"a": 1}}, {"data": [1, None]}])
+def test_a_list_that_is_none_tells_nobody(models: Any) -> None:
+    assert recognise(models, "") is None
+
+
+# where the list does not tell
+
+
+def fastapi(*paths: str, title: str = "FastAPI") -> Json:
+    return {"openapi": "3.1.0", "info": {"title": title, "version": "0.1.0"}, "paths": {path: {} for path in paths}}
+
+
+CHAT = ("/v1/chat/completions", "/v1/models", "/health")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "dialect"),
+    [
+        ("/api/version", {"version": "0.12.6"}, OLLAMA),
+        ("/api/version", {"version": "1", "deployment_id": ""}, None),
+        ("/props", {"default_generation_settings": {}, "total_slots": 1}, LLAMACPP),
+        ("/props", {}, None),
+        ("/openapi.json", fastapi(*CHAT, "/v1/responses"), TRANSFORMERS),
+        ("/openapi.json", fastapi(*CHAT, "/v1/responses", "/load_model", "/reset"), TRANSFORMERS),
+        ("/openapi.json", fastapi(*CHAT, title="🦙 llama.cpp Python API"), LLAMA_CPP_PYTHON),
+        ("/openapi.json", fastapi(*CHAT, "/tokenize", "/detokenize", "/version"), VLLM),
+        ("/openapi.json", fastapi(*CHAT, "/flush_cache", "/tokenize", "/version"), SGLANG),
+        ("/openapi.json", fastapi(*CHAT, "/v1/responses", title="My gateway"), None),
+        ("/openapi.json", fastapi(*CHAT, "/v1/responses", "/admin"), None),
+        ("/openapi.json", fastapi(), None),
+        ("/openapi.json", {"info": [], "paths": {}}, None),
+    ],
+)
+def test_an_address_of_its_own_tells_an_engine(path: str, answer: Json, dialect: Dialect | None) -> None:
+    assert dict(PROBES)[path](answer) is dialect
+
+
+@pytest.mark.parametrize("answer", [None, [], "x", 1, {}, {"info": None, "paths": None}])
+def test_an_answer_that_is_none_tells_nobody(answer: Any) -> None:
+    assert [read(answer) for _, read in PROBES] == [None] * len(PROBES)
+
+
+# what is asked of each
+
+
+def test_the_dialects_are_those_an_operator_can_name() -> None:
+    assert {*DIALECTS, "auto"} == set(CONFIGURABLE)
+    assert all(name == dialect.name for name, dialect in DIALECTS.items())
+
+
+# What `POST /v1/chat/completions` of OpenAI has taken from the beginning, and every imitation with it.
+COMMON = frozenset(
+    {"model", "messages", "max_tokens", "stream", "stream_options", "temperature", "top_p", "stop", "user"}
+    | {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
+)
+# And what an engine takes beside it, by its own documentation or because it takes anything.
+BESIDE = {
+    "openai": set[str](),
+    "llamacpp": {
+        *("top_k", "return_progress", "verbose", "chat_template_kwargs", "thinking_budget_tokens", "reasoning_effort"),
+    },
+    "vllm": {
+        *("top_k", "chat_template_kwargs", "thinking_token_budget", "reasoning_effort"),
+        *("add_generation_prompt", "continue_final_message"),
+    },
+    "sglang": {"top_k", "chat_template_kwargs", "reasoning_effort", "continue_final_message"},
+    "transformers": {"chat_template_kwargs"},
+    "llama-cpp-python": {"top_k"},
+    "ollama": {"reasoning_effort"},
+    "sambanova": {"top_k", "chat_template_kwargs", "reasoning_effort"},
+    "tensorrt-llm": {"top_k", "chat_template_kwargs", "reasoning_effort"},
+}
+# And what it has no use for, or refuses.
+WITHOUT = {
+    "transformers": {"stream_options", "tool_choice", "parallel_tool_calls", "user"},
+    "ollama": {"tool_choice"},
+    "sambanova": {"user"},
+    "tensorrt-llm": {"parallel_tool_calls"},
+}
+EVERYTHING: Json = {
+    "temperature": 1,
+    "top_p": 0.5,
+    "top_k": 5,
+    "stop_sequences": ["x"],
+    "metadata": {"user_id": "u"},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {}}},
+    "tools": [{"name": "look"}],
+    "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+}
+
+
+@every_dialect
+def test_no_engine_is_sent_a_field_it_would_refuse(dialect: Dialect) -> None:
+    prefilled = (user("a"), {"role": "assistant", "content": "It"})
+    for thinking in ({"type": "disabled"}, {"type": "adaptive"}, EVERYTHING["thinking"]):
+        sent = chat(*prefilled, dialect=dialect, **EVERYTHING | {"thinking": thinking})
+        assert set(sent) <= (COMMON | BESIDE[dialect.name]) - WITHOUT.get(dialect.name, set())
+
+
+@every_dialect
+def test_top_k_zero_is_never_sent(dialect: Dialect) -> None:
+    assert "top_k" not in chat(dialect=dialect, top_k=0)
+    assert ("top_k" in chat(dialect=dialect, top_k=5)) is ("top_k" in BESIDE[dialect.name])
+
+
+@every_dialect
+def test_only_an_engine_that_is_given_stop_strings_is_asked_to_tell_the_match(dialect: Dialect) -> None:
+    assert dialect.stops or not dialect.stop_extras
+    sent = chat(dialect=dialect, stop_sequences=["x"])
+    assert ("stop" in sent) is (dialect in (LLAMACPP, VLLM, SGLANG, TENSORRT))
+    assert ("verbose" in sent) is (dialect is LLAMACPP)
+
+
+@every_dialect
+def test_a_forbidden_call_is_forbidden_in_a_way_the_engine_heeds(dialect: Dialect) -> None:
+    sent = chat(dialect=dialect, tools=[{"name": "look"}], tool_choice={"type": "none"})
+    if dialect in (TRANSFORMERS, OLLAMA):
+        assert not {"tools", "tool_choice"} & set(sent)
+    else:
+        assert (sent["tool_choice"], len(sent["tools"])) == ("none", 1)
+
+
+BUDGETS = {LLAMACPP.name: "thinking_budget_tokens", VLLM.name: "thinking_token_budget"}
+
+
+@every_dialect
+def test_a_thinking_budget_is_told_where_there_is_a_field_for_it(dialect: Dialect) -> None:
+    sent = chat(dialect=dialect, thinking={"type": "enabled", "budget_tokens": 1024})
+    assert [key for key, value in sent.items() if value == 1024] == [
+        BUDGETS[name] for name in [dialect.name] if name in BUDGETS
+    ]
+    assert dialect.thinking_budget not in chat(dialect=dialect, thinking={"type": "adaptive"})
+
+
+def test_ollama_is_told_to_think_by_nobody_and_to_stop_thinking_by_an_effort() -> None:
+    off = {"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}
+    assert chat(dialect=OLLAMA, **off)["reasoning_effort"] == "none"
+    assert "reasoning_effort" not in chat(dialect=OLLAMA, thinking={"type": "adaptive"})
+
+
+def test_the_counts_come_early_where_an_engine_can_tell_them() -> None:
+    early = {name for name, dialect in DIALECTS.items() if dialect.early_usage or dialect.always}
+    assert early == {LLAMACPP.name, VLLM.name, SGLANG.name, TENSORRT.name}
+
+
+def test_sambanova_reads_the_reasoning_it_wrote() -> None:
+    assert SAMBANOVA.reasoning_key == OLLAMA.reasoning_key == "reasoning"

@@ -1,0 +1,79 @@
+"""What becomes of a request on its way to an engine: the same at once and in turns, and nothing of it is kept."""
+
+import gc
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.openai import encoded_request as module
+from anthro_asgi.engines.openai.chat_request import encode, to_chat
+from anthro_asgi.engines.openai.dialects import PLAIN, Dialect
+from anthro_asgi.engines.openai.encoded_request import Asked, chat_body
+from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.request import MessagesRequest
+from tests.support.chat_requests import assistant, every_dialect, request, result, use, user
+
+Json = dict[str, Any]
+
+LATE: Json = {"role": "system", "content": "Be brief."}
+TURNS: list[Json] = [
+    *(user("Hi", "there"), LATE, assistant("Look:", use("a", file="x", lines=[1, 2])), user(result("a", "y"), "and?")),
+    {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "So."}]},
+]
+
+
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", 0)
+
+
+@every_dialect
+async def test_a_large_request_becomes_the_same_in_turns(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = request(*TURNS * 9, system="Be good.", tools=[{"name": "look", "input_schema": {"type": "object"}}])
+    long(monkeypatch)
+    body = await chat_body(whole, dialect)
+    assert repr(body) == repr(to_chat(whole, dialect))
+    assert b"".join(await Asked(whole, body).encoded()) == encode(body)
+
+
+async def test_a_small_request_is_sent_in_one_piece() -> None:
+    whole = request(*TURNS)
+    body = {"messages": [], "model": "m"}
+    assert await Asked(whole, body).encoded() == [encode(body)]
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_what_is_nested_too_deeply_is_the_clients_fault(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep: Any = "x" * 300_000
+    for _ in range(100_000):
+        deep = [deep]
+    if large:
+        long(monkeypatch)
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        await Asked(request(), {"messages": deep}).encoded()
+    while type(deep) is list:  # its own end would go as deep
+        deep = deep.pop()
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_what_was_let_go_of_is_not_there_and_was_not_harmed(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:
+        long(monkeypatch)
+    others = requests()
+    whole = request(*TURNS)
+    body = await chat_body(whole, PLAIN)
+    before = repr((whole, whole.raw, body))
+    asked = Asked(whole, body)
+    await asked.let_go()
+    with pytest.raises(AssertionError):
+        _ = asked.request
+    with pytest.raises(AssertionError):
+        _ = asked.body
+    assert repr((whole, whole.raw, body)) == before  # somebody else may still need it
+    del whole, body
+    assert requests() == others
+
+
+def requests() -> set[int]:
+    """Those that anybody in this process has, by their identity."""
+    gc.collect()
+    return {id(thing) for thing in gc.get_objects() if isinstance(thing, MessagesRequest)}

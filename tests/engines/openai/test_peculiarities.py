@@ -1,0 +1,370 @@
+"""Every peculiarity that an engine may have (contract section 6): what it sends, and what the client gets for it.
+
+`CLAUSES` is the table. Each row runs four ways through the whole service over a real socket: streaming and not, the
+engine's answer in one write and byte by byte. A row ends in a Message, the same in all four, or in an error: as a
+status, or as an `error` event where output had gone out before (which is only sure when the bytes come one by one).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.pool import Deadlines
+from tests.support.driver import Driver, Response
+from tests.support.upstream import ScriptedUpstream, Wire, fragmented, framed, json_answer, sse
+
+Json = dict[str, Any]
+MADE_UP = "toolu_…"  # an id that the service makes
+
+
+@dataclass
+class Row:
+    """`answer` is the engine's whole response, behind which it does `then`. What is expected: `content` and its end,
+    or `error`, as status and type; `begun` says that output goes out before it. `whole` is the content without
+    `stream`, where it differs.
+    """
+
+    answer: bytes
+    content: list[Json] = field(default_factory=list)
+    reason: str = "end_turn"
+    matched: str | None = None
+    usage: Json | None = None
+    whole: list[Json] | None = None
+    error: tuple[int, str] | None = None
+    begun: bool = False
+    then: Callable[[Wire], None] | None = None
+    request: Json = field(default_factory=dict)
+    engine: Json = field(default_factory=dict)
+
+
+# what engines send
+
+
+def chunk(finish: str | None = None, *, more: Json | None = None, **delta: Any) -> Json:
+    """A chunk of a chat stream; `more` stands beside the delta in the choice."""
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish, **(more or {})}]}
+
+
+def calls(*calls: Json) -> Json:
+    return chunk(tool_calls=list(calls))
+
+
+def call(index: int | None, identity: str | None, name: str | None, arguments: Any = None) -> Json:
+    """A piece of a call, without what is None."""
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    beside = {key: value for key, value in (("index", index), ("id", identity)) if value is not None}
+    return {**beside, "function": function}
+
+
+def usage(prompt: int, output: int, **more: Any) -> Json:
+    return {"usage": {"prompt_tokens": prompt, "completion_tokens": output, **more}}
+
+
+A, B, STOP, CALLED = chunk(content="a"), chunk(content="b"), chunk("stop"), chunk("tool_calls")
+LOOK, LEAP = call(0, "c0", "look", '{"q":1}'), call(1, "c1", "leap", '{"r":2}')
+EVENT_STREAM = [("content-type", "text/event-stream")]
+
+
+def written(*events: bytes) -> bytes:
+    return framed(200, EVENT_STREAM, events, "chunked")
+
+
+def lines(*chunks: Json, start: bytes = b"data: ", end: bytes = b"\n\n") -> list[bytes]:
+    return [start + json.dumps(said).encode() + end for said in chunks]
+
+
+def unfinished(answer: bytes) -> bytes:
+    """The same response without the end of its body."""
+    return answer.removesuffix(b"0\r\n\r\n")
+
+
+# what clients get
+
+
+def text(words: str) -> Json:
+    return {"type": "text", "text": words}
+
+
+def thinking(words: str) -> Json:
+    return {"type": "thinking", "thinking": words}
+
+
+def use(identity: str, name: str, value: Any) -> Json:
+    return {"type": "tool_use", "id": identity, "name": name, "input": value}
+
+
+AB = [text("ab")]
+LOOKED = use("c0", "look", {"q": 1})
+LEAPT = use("c1", "leap", {"r": 2})
+API, OVERLOADED = "api_error", "overloaded_error"
+STOPS = {"stop_sequences": ["END", "2"]}
+
+TEXTS = {
+    "a delta of nothing but a role": Row(sse(chunk(role="assistant"), A, B, STOP), AB),
+    "empty and null content": Row(sse(chunk(content=None), chunk(content=""), A, chunk(content=None), B, STOP), AB),
+    "an empty content and no more": Row(sse(chunk(content=""), STOP), [text("")]),
+    "no content at all": Row(sse(chunk(role="assistant"), STOP), []),
+    "reasoning": Row(sse(chunk(reasoning="Hm"), chunk(reasoning="m."), A, B, STOP), [thinking("Hmm."), *AB]),
+    "reasoning_content": Row(sse(chunk(reasoning_content="Hm.", content=None), A, B, STOP), [thinking("Hm."), *AB]),
+    "reasoning that is only blank": Row(sse(chunk(reasoning="\n\n"), A, B, STOP), [thinking("\n\n"), *AB]),
+    "think tags when the operator says so": Row(
+        sse(chunk(content="<th"), chunk(content="ink>Hm.</thi"), chunk(content="nk>a"), B, STOP),
+        [thinking("Hm."), *AB],
+        engine={"think_tags": "tags"},
+    ),
+    "think tags when nobody says so": Row(sse(chunk(content="<think>Hm.</think>"), STOP), [text("<think>Hm.</think>")]),
+    "a hundred identical chunks": Row(sse(*[chunk(content="ha")] * 100, STOP), [text("ha" * 100)]),
+    "a refusal": Row(sse(chunk(refusal="I "), chunk(refusal="won't."), STOP), [text("I won't.")], "refusal"),
+    "deltas behind the finish": Row(sse(A, B, STOP, chunk(content="x"), chunk("length")), AB),
+}
+
+CALLS = {
+    "content and a call in one delta": Row(
+        sse(chunk(content="ab", tool_calls=[LOOK]), CALLED), [*AB, LOOKED], "tool_use"
+    ),
+    "text behind a call": Row(sse(calls(LOOK), A, B, CALLED), [LOOKED, *AB], "tool_use"),
+    "tool_calls that are empty": Row(sse(chunk(content="a", tool_calls=[]), B, STOP), AB),
+    "a call without an id": Row(
+        sse(calls(call(0, None, "look", "{")), calls(call(0, None, None, '"q":1}')), CALLED),
+        [use(MADE_UP, "look", {"q": 1})],
+        "tool_use",
+    ),
+    "calls without an index": Row(
+        sse(calls(call(None, "c0", "look", '{"q":1}')), calls(call(None, "c1", "leap", '{"r":2}')), CALLED),
+        [LOOKED, LEAPT],
+        "tool_use",
+    ),
+    "calls without an index or an id": Row(
+        sse(calls(call(None, None, "look", '{"q":1}'), call(None, None, "leap", '{"r":2}')), CALLED),
+        [use(MADE_UP, "look", {"q": 1}), use(MADE_UP, "leap", {"r": 2})],
+        "tool_use",
+    ),
+    "the same index with a new id": Row(
+        sse(calls(LOOK), calls({**LEAP, "index": 0}), CALLED), [LOOKED, LEAPT], "tool_use"
+    ),
+    "id and name repeated in every chunk": Row(
+        sse(*(calls(call(0, "c0", "look", piece)) for piece in ('{"q"', ":", "1}")), CALLED), [LOOKED], "tool_use"
+    ),
+    "a name split over chunks": Row(
+        sse(calls(call(0, "c0", "lo")), calls(call(0, None, "ok")), calls(call(0, None, None, '{"q":1}')), CALLED),
+        [LOOKED],
+        "tool_use",
+    ),
+    "arguments as an object": Row(sse(calls(call(0, "c0", "look", {"q": 1})), CALLED), [LOOKED], "tool_use"),
+    "a call without arguments": Row(sse(calls(call(0, "c0", "look")), CALLED), [use("c0", "look", {})], "tool_use"),
+    "calls that interleave": Row(
+        sse(
+            calls(call(0, "c0", "look", '{"q"')),
+            calls(call(1, "c1", "leap", '{"r')),
+            calls(call(0, None, None, ":1")),
+            calls(call(1, None, None, '":2}'), call(0, None, None, "}")),
+            CALLED,
+        ),
+        [LOOKED, LEAPT],
+        "tool_use",
+    ),
+    "the function_call of old": Row(
+        sse(
+            chunk(function_call={"name": "look", "arguments": '{"q'}),
+            chunk(function_call={"arguments": '":1}'}),
+            chunk("function_call"),
+        ),
+        [use(MADE_UP, "look", {"q": 1})],
+        "tool_use",
+    ),
+    "max_tokens inside a call's arguments": Row(
+        sse(A, B, calls(call(0, "c0", "look", '{"city":"Par')), chunk("length")),
+        [*AB, use("c0", "look", '{"city":"Par')],
+        "max_tokens",
+        whole=[*AB, use("c0", "look", {"city": "Par"})],
+    ),
+    "max_tokens before a call's arguments make any sense": Row(
+        sse(A, B, calls(call(0, "c0", "look", "<|nonsense")), chunk("length")),
+        [*AB, use("c0", "look", "<|nonsense")],
+        "max_tokens",
+        whole=AB,
+    ),
+    "arguments that are a string of JSON": Row(
+        sse(calls(call(0, "c0", "look", '{"q":"\\u2028 \\" } é 🙂"}')), CALLED),
+        [use("c0", "look", {"q": '\u2028 " } é 🙂'})],
+        "tool_use",
+    ),
+}
+
+FINISHES = {
+    "finish stop though tools were called": Row(sse(calls(LOOK), STOP), [LOOKED], "tool_use"),
+    "finish tool_calls": Row(sse(A, calls(LOOK), CALLED), [text("a"), LOOKED], "tool_use"),
+    "finish tool_calls though none was called": Row(sse(A, B, CALLED), AB),
+    "finish function_call": Row(sse(calls(LOOK), chunk("function_call")), [LOOKED], "tool_use"),
+    "finish length": Row(sse(A, B, chunk("length")), AB, "max_tokens"),
+    "finish length with the last text": Row(sse(A, chunk("length", content="b")), AB, "max_tokens"),
+    "finish length behind a whole call": Row(sse(calls(LOOK), chunk("length")), [LOOKED], "max_tokens"),
+    "finish content_filter": Row(sse(A, B, chunk("content_filter")), AB, "refusal"),
+    "finish eos_token": Row(sse(A, B, chunk("eos_token")), AB),
+    "finish abort": Row(sse(A, chunk("abort")), error=(502, API), begun=True),
+    "finish error": Row(sse(A, chunk("error")), error=(502, API), begun=True),
+    "vLLM's stop_reason holds the stop sequence": Row(
+        sse(A, B, chunk("stop", more={"stop_reason": "END"})), AB, "stop_sequence", "END", request=STOPS
+    ),
+    "vLLM's stop_reason holds a token id": Row(sse(A, B, chunk("stop", more={"stop_reason": 2})), AB, request=STOPS),
+    "SGLang's matched_stop holds the stop sequence": Row(
+        sse(A, B, chunk("stop", more={"matched_stop": "END"})), AB, "stop_sequence", "END", request=STOPS
+    ),
+    "SGLang's matched_stop holds a token id": Row(
+        sse(A, B, chunk("stop", more={"matched_stop": 2})), AB, request=STOPS
+    ),
+    "a stop sequence that the engine leaves in the text": Row(
+        sse(A, chunk(content="bE"), chunk(content="ND"), chunk(content="x"), STOP),
+        AB,
+        "stop_sequence",
+        "END",
+        request=STOPS,
+    ),
+    "no [DONE]": Row(sse(A, B, STOP, done=False), AB),
+}
+
+CACHED = usage(9, 2, prompt_tokens_details={"cached_tokens": 4})
+COUNTED = {"input_tokens": 9, "output_tokens": 2}
+USAGES = {
+    "usage in every chunk": Row(
+        sse({**A, **usage(9, 1)}, {**B, **usage(9, 2)}, {**STOP, **usage(9, 2)}), AB, usage=COUNTED
+    ),
+    "usage in the finish chunk": Row(sse(A, B, {**STOP, **usage(9, 2)}), AB, usage=COUNTED),
+    "usage in a chunk with empty choices": Row(sse(A, B, STOP, {"choices": [], **usage(9, 2)}), AB, usage=COUNTED),
+    "no usage": Row(sse(chunk(role="assistant"), A, B, STOP), AB, usage={"output_tokens": 2}),
+    "cached prompt tokens": Row(
+        sse(A, B, STOP, {"choices": [], **CACHED}),
+        AB,
+        usage={"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 4},
+    ),
+}
+
+WHOLE = {"choices": [{"index": 0, "message": {"content": "ab", "tool_calls": [LOOK]}, "finish_reason": "tool_calls"}]}
+ONE = json.dumps(chunk(content="b\u2028é🙂"), ensure_ascii=False).encode()
+WRITINGS = {
+    "lines that end in CRLF": Row(written(*lines(A, B, STOP, end=b"\r\n\r\n"), b"data: [DONE]\r\n\r\n"), AB),
+    "comments": Row(written(b": hello\n\n", *lines(A, B, STOP, start=b": ping\ndata: ")), AB),
+    "U+2028 and UTF-8 split across reads": Row(
+        written(*lines(A), b"data: " + ONE + b"\n\n", *lines(STOP)), [text("ab\u2028é🙂")]
+    ),
+    "event, id and retry lines": Row(written(*lines(A, B, STOP, start=b"event: x\nid: 7\nretry: 9\ndata: ")), AB),
+    "no space behind data": Row(written(*lines(A, B, STOP, start=b"data:"), b"data:[DONE]\n\n"), AB),
+    "several data lines": Row(
+        written(
+            *(
+                b"data: " + json.dumps(said, indent=1).encode().replace(b"\n", b"\ndata: ") + b"\n\n"
+                for said in (A, B, STOP)
+            )
+        ),
+        AB,
+    ),
+    "a byte order mark": Row(written(b"\xef\xbb\xbf", *lines(A, B, STOP)), AB),
+    "a body in chunks": Row(sse(A, B, STOP, framing="chunked"), AB),
+    "a body of a known length": Row(sse(A, B, STOP, framing="length"), AB),
+    "a body that the connection's end closes": Row(sse(A, B, STOP, framing="close"), AB),
+    "a JSON answer to a streaming request": Row(
+        json_answer(200, {**WHOLE, **usage(9, 2)}), [*AB, LOOKED], "tool_use", usage=COUNTED
+    ),
+}
+
+FAILED = {"error": {"message": "CUDA error at /opt/engine/x.cu", "code": 500}}
+HTML = framed(200, [("content-type", "text/html")], [b"<!doctype html><title>Sign in</title>"], "length")
+FAILURES = {
+    "an error object first": Row(sse(FAILED), error=(500, API)),
+    "an error object that says busy first": Row(
+        sse({"error": {"message": "busy", "code": 503}}), error=(529, OVERLOADED)
+    ),
+    "an error object in mid-stream": Row(sse(A, FAILED), error=(500, API), begun=True),
+    "an invalid JSON chunk": Row(sse(A, b"data: {oops\n\n", B, STOP), error=(502, API), begun=True),
+    "an invalid JSON chunk first": Row(sse(b"data: {oops\n\n", A, STOP), error=(502, API)),
+    "HTML with status 200": Row(HTML, error=(502, API)),
+    "a connection reset": Row(unfinished(sse(A, B, done=False)), error=(502, API), begun=True, then=Wire.reset),
+    "a clean EOF in a chunked body": Row(
+        unfinished(sse(A, B, done=False)), error=(502, API), begun=True, then=Wire.close
+    ),
+    "a clean EOF of a close-delimited body": Row(
+        sse(A, B, done=False, framing="close"), error=(502, API), begun=True, then=Wire.close
+    ),
+    "an end without a finish reason": Row(sse(A, B), error=(502, API), begun=True),
+    "nothing but [DONE]": Row(sse(), error=(502, API)),
+    "an empty body": Row(framed(200, EVENT_STREAM, [], "length"), error=(502, API)),
+    "a stall": Row(
+        unfinished(sse(A, B, done=False)),
+        error=(504, "timeout_error"),
+        begun=True,
+        then=lambda _: None,
+        engine={"deadlines": Deadlines(silence=0.05)},
+    ),
+}
+
+CLAUSES: dict[str, Row] = TEXTS | CALLS | FINISHES | USAGES | WRITINGS | FAILURES
+
+
+# the four ways
+
+
+async def asked(row: Row, *, stream: bool, by_bytes: bool) -> Response:
+    async def answer(wire: Wire) -> None:
+        await fragmented(row.answer, range(len(row.answer)) if by_bytes else ())(wire)
+        if row.then is not None:
+            row.then(wire)
+            await wire.gone()
+
+    async with ScriptedUpstream(answer) as upstream:
+        engine = OpenAIEngine(Origin.parse(upstream.url), dialect="openai", **row.engine)
+        try:
+            body = {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+            sent = json.dumps({**body, **row.request}).encode()
+            return await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=sent)
+        finally:
+            assert " leased=0 connecting=0 " in repr(engine), "a slot is still taken"
+            await engine.stop()
+
+
+def shown(block: Json) -> Json:
+    """A block without its signature, and the id only where the engine gave it."""
+    shown = {key: value for key, value in block.items() if key != "signature"}
+    if shown.get("id", "").startswith("toolu_"):
+        shown["id"] = MADE_UP
+    return shown
+
+
+@pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("clause", [name for name, row in CLAUSES.items() if row.error is None])
+async def test_a_peculiarity_gives_its_message(clause: str, stream: bool, by_bytes: bool) -> None:
+    row = CLAUSES[clause]
+    response = await asked(row, stream=stream, by_bytes=by_bytes)
+    assert response.status == 200, response.body
+    message = message_of(parse_events(response.body)) if stream else response.json()
+    content = row.content if stream or row.whole is None else row.whole
+    assert [shown(block) for block in message["content"]] == content
+    assert (message["stop_reason"], message["stop_sequence"]) == (row.reason, row.matched)
+    assert (row.usage or {}).items() <= message["usage"].items()
+    assert all(block["signature"] for block in message["content"] if block["type"] == "thinking")
+
+
+@pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("clause", [name for name, row in CLAUSES.items() if row.error is not None])
+async def test_a_failure_is_an_error_and_never_the_end_of_a_turn(clause: str, stream: bool, by_bytes: bool) -> None:
+    row = CLAUSES[clause]
+    response = await asked(row, stream=stream, by_bytes=by_bytes)
+    if stream and row.begun and (by_bytes or response.status == 200):
+        *before, last = parse_events(response.body)
+        assert (response.status, last.type) == (200, "error")
+        assert "message_delta" not in [event.type for event in before]
+        envelope, expected = last.data, row.error[1] if row.error else None
+        assert envelope["error"]["type"] == expected
+    else:
+        envelope = response.json()
+        assert (response.status, envelope["error"]["type"]) == row.error
+    assert envelope["request_id"] == response.header("request-id")
+    assert b"/opt/" not in response.body

@@ -1,0 +1,220 @@
+"""`<think>` tags in text: found in any fragmentation, never half shown, held against a slow oracle."""
+
+from collections.abc import Iterator
+from itertools import combinations, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.engines.openai.think_tags import ThinkTags, tags_of
+from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart
+from tests.engines.openai.test_chunk_reader import DONE, STOP, chunk, joined, payload
+
+
+def found(*pieces: str, opened: bool = False) -> tuple[str, str]:
+    """What was thought and what was said; the thinking always comes first."""
+    tags = ThinkTags(opened=opened)
+    out = [delta for piece in pieces for delta in tags.feed(piece)] + tags.flush()
+    kinds = [type(delta) for delta in out if delta != ""]
+    assert kinds == sorted(kinds, key=lambda kind: kind is str)
+    thought = "".join(delta.text for delta in out if isinstance(delta, Thinking))
+    return thought, "".join(delta for delta in out if isinstance(delta, str))
+
+
+def oracle(text: str, opened: bool) -> tuple[str, str]:
+    """The whole text at once."""
+    begun = text.lstrip()
+    if begun.startswith("<think>"):
+        begun = begun[7:]
+    elif not opened:
+        return "", text
+    if "</think>" not in begun:
+        return begun.lstrip(), ""
+    thought, said = begun.split("</think>", 1)
+    return thought.strip(), said.lstrip()
+
+
+CASES = [
+    ("<think>a</think>b", ("a", "b")),
+    ("\n <think>\na b\n</think>\n\nc d\n", ("a b", "c d\n")),
+    ("<think>\n\n</think>\n\nb", ("", "b")),
+    ("<think></think>", ("", "")),
+    ("<think>a", ("a", "")),
+    ("<think>a</thin", ("a</thin", "")),
+    ("<think>a < b </ c <think> d</think>e", ("a < b </ c <think> d", "e")),
+    ("<think>a</think>b</think>c<think>d</think>", ("a", "b</think>c<think>d</think>")),
+    ("a<think>b</think>", ("", "a<think>b</think>")),
+    (" \na", ("", " \na")),
+    ("<thinking>a</thinking>", ("", "<thinking>a</thinking>")),
+    ("<thin", ("", "<thin")),
+    ("< think>a", ("", "< think>a")),
+    ("</think>a", ("", "</think>a")),
+    ("  ", ("", "  ")),
+    ("", ("", "")),
+]
+OPENED = [
+    ("a</think>b", ("a", "b")),
+    ("\na\n</think>\n\nb", ("a", "b")),
+    ("</think>b", ("", "b")),
+    ("<think>a</think>b", ("a", "b")),
+    ("a<think>b</think>c", ("a<think>b", "c")),
+    ("a", ("a", "")),
+    ("<thi", ("<thi", "")),
+    ("a</think", ("a</think", "")),
+    (" ", ("", "")),
+]
+EVERY = [(text, False, expected) for text, expected in CASES] + [(text, True, expected) for text, expected in OPENED]
+
+
+def fragmentations(text: str) -> Iterator[list[str]]:
+    """All with up to three cuts, and character by character."""
+    for number in range(4):
+        for cuts in combinations(range(1, len(text)), number):
+            edges = [0, *cuts, len(text)]
+            yield [text[start:end] for start, end in pairwise(edges)]
+    yield list(text)
+
+
+@pytest.mark.parametrize(("text", "opened", "expected"), EVERY, ids=repr)
+def test_the_block_is_found_in_every_fragmentation(text: str, opened: bool, expected: tuple[str, str]) -> None:
+    assert oracle(text, opened) == expected
+    for pieces in fragmentations(text):
+        assert found(*pieces, opened=opened) == expected, pieces
+
+
+def test_all_fragmentations_of_a_short_answer_agree() -> None:
+    text = "<think>a</think>b"
+    for cuts in range(1 << (len(text) - 1)):
+        pieces = [text[0]]
+        for index, char in enumerate(text[1:]):
+            if cuts >> index & 1:
+                pieces.append(char)
+            else:
+                pieces[-1] += char
+        assert found(*pieces) == ("a", "b")
+
+
+WORDS = st.sampled_from(["<think>", "</think>", "<", ">", "/", "think", " ", "\n", "a", "é", "<thi", "</th"])
+
+
+@settings(derandomize=True, deadline=None, max_examples=400)
+@given(words=st.lists(WORDS, max_size=12), cuts=st.lists(st.integers(0, 60), max_size=12), opened=st.booleans())
+def test_any_text_in_any_pieces_is_as_the_oracle_has_it(words: list[str], cuts: list[int], opened: bool) -> None:
+    text = "".join(words)
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = [text[start:end] for start, end in pairwise(edges)]
+    assert found(*pieces, opened=opened) == oracle(text, opened)
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
+    tags = ThinkTags(opened=opened)
+    start = [] if opened else tags.feed("<think>")
+    assert start == []
+    assert tags.feed("a") == [Thinking("a")]
+    assert tags.feed(" <b") == [Thinking(" <b")]
+    assert tags.feed(" <") == []
+    assert tags.feed("i") == [Thinking(" <i")]
+    assert tags.feed("</think>") == []
+    assert tags.feed("<") == ["<"]
+    assert tags.feed("</think>") == ["</think>"]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("begin", ["", "<think>", "<think>a"])
+def test_white_space_without_an_end_is_not_held_without_an_end(begin: str, opened: bool) -> None:
+    """Nor looked at again and again: a hundred thousand pieces are read in no time."""
+    tags = ThinkTags(opened=opened)
+    tags.feed(begin)
+    for _ in range(100_000):
+        tags.feed(" ")
+        assert len(tags._held) <= 4096
+    last = tags.feed("b")[-1]
+    assert (last if isinstance(last, str) else last.text).endswith("b")
+
+
+def test_a_tag_is_still_found_behind_more_white_space_than_is_held() -> None:
+    thought, said = found("<think>a", *[" " * 1000] * 10, "</thi", "nk>", " " * 10_000, "b")
+    assert (thought.strip(), said) == ("a", "b")
+
+
+def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
+    tags = ThinkTags(opened=False)
+    for piece in ("<think>", "a", "</think>", "b"):
+        assert tags.feed("") == [""]
+        tags.feed(piece)
+    assert tags.feed("") == [""]
+
+
+def test_what_an_operator_says_of_an_engine_becomes_a_filter() -> None:
+    assert tags_of("off", switched_off=False) is None
+    for switched_off in (False, True):
+        tags = tags_of("tags", switched_off=switched_off)
+        assert tags is not None
+        assert tags.feed("a") == ["a"]
+    opening, closed = tags_of("open", switched_off=False), tags_of("open", switched_off=True)
+    assert opening is not None
+    assert closed is not None
+    assert opening.feed("a") == [Thinking("a")]
+    assert closed.feed("a") == ["a"], "a template that was told not to think opens no block"
+
+
+# in a chat stream, before the queue of calls
+
+
+def content(*chunks: Any, opened: bool = False) -> list[Delta]:
+    reader = ChatReader((), lambda: "toolu_1", tags=ThinkTags(opened=opened))
+    out = [delta for said in chunks for delta in reader.feed([payload(said)])]
+    out += reader.feed([payload(STOP), DONE]) + reader.end()
+    assert isinstance(out[-1], Finish)
+    content: list[Delta] = joined(out)[:-1]
+    return content
+
+
+CALL = {"index": 0, "id": "a", "function": {"name": "look", "arguments": "{}"}}
+LOOKED = [ToolStart("a", "look"), ToolJson("{}")]
+
+
+def test_tags_in_content_become_thinking() -> None:
+    assert content(*(chunk({"content": piece}) for piece in ("<th", "ink>Hm", ".</", "think>", "\n", "Yes"))) == [
+        Thinking("Hm."),
+        "Yes",
+    ]
+
+
+def test_half_a_tag_at_the_end_is_text_again() -> None:
+    assert content(chunk({"content": "<thi"})) == ["<thi"]
+    assert content(chunk({"content": "<think>a</th"})) == [Thinking("a</th")]
+
+
+def test_a_call_behind_the_block_comes_behind_it() -> None:
+    assert content(chunk({"content": "<think>Hm</think>\n"}), chunk({"tool_calls": [CALL]})) == [
+        Thinking("Hm"),
+        *LOOKED,
+    ]
+    assert content(chunk({"content": "<think>Hm</thin", "tool_calls": [CALL]})) == [Thinking("Hm</thin"), *LOOKED]
+    assert content(chunk({"content": "<thin"}), chunk({"function_call": CALL["function"]}))[0] == "<thin"
+
+
+def test_text_behind_a_call_is_no_head_of_the_answer() -> None:
+    late = chunk({"content": "<think>a</think>"})
+    assert content(chunk({"tool_calls": [CALL]}), late) == [*LOOKED, "<think>a</think>"]
+
+
+def test_thinking_that_goes_on_behind_a_call_is_thinking() -> None:
+    said = content(chunk({"content": "<think>a"}), chunk({"tool_calls": [CALL]}), chunk({"content": "b</think>c"}))
+    assert said == [Thinking("a"), *LOOKED, Thinking("b"), "c"]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_an_engine_that_tells_its_reasoning_apart_is_believed(opened: bool) -> None:
+    said = content(chunk({"reasoning": "Hm"}), chunk({"content": "<think>a</think>"}), opened=opened)
+    assert said == [Thinking("Hm"), "<think>a</think>"]
+
+
+def test_a_refusal_is_text() -> None:
+    assert content(chunk({"content": "<think>a"}), chunk({"refusal": "No."})) == [Thinking("a"), "No."]
+    assert content(chunk({"content": "<think>a</th"}), chunk({"refusal": "No."})) == [Thinking("a</th"), "No."]

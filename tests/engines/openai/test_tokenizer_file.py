@@ -1,0 +1,83 @@
+"""A tokenizer file counts all that a prompt holds, for engines that do not."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.openai.tokenizer_file import TokenizerFile
+from tests.support.chat_requests import assistant, request, result, text, use, user
+
+PIXEL = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+A_TURN = 4
+AN_IMAGE = 1500
+
+
+def write_tokenizer(path: Path) -> Path:
+    """A file in which a token is what stands between two spaces."""
+    model = {"type": "WordLevel", "vocab": {"?": 0, "a": 1}, "unk_token": "?"}
+    parts = {"truncation": None, "padding": None, "normalizer": None, "post_processor": None, "decoder": None}
+    splits = {"type": "WhitespaceSplit"}
+    file = {"version": "1.0", "added_tokens": [], **parts, "pre_tokenizer": splits, "model": model}
+    path.write_text(json.dumps(file))
+    return path
+
+
+@pytest.fixture
+def count(tmp_path: Path) -> TokenizerFile:
+    return TokenizerFile(str(write_tokenizer(tmp_path / "tokenizer.json")))
+
+
+HI = 2 * A_TURN + 1  # one turn, and the head of the answer
+
+
+def test_texts_and_turns_are_counted(count: TokenizerFile) -> None:
+    assert count(request(user("a"))) == HI
+    assert count(request(user("a b  c\nd"))) == HI + 3
+    assert count(request(user("a"), system="b c")) == HI + A_TURN + 2
+    assert count(request(user("a"), assistant("b"), user("c"))) == HI + 2 * (A_TURN + 1)
+
+
+def test_an_empty_text_costs_its_turn(count: TokenizerFile) -> None:
+    assert count(request(user(""))) == HI - 1
+
+
+def test_tools_calls_and_results_are_counted(count: TokenizerFile) -> None:
+    called = (user("a"), assistant(use("i", "look", q="x y")), user(result("i", "r s")))
+    bare = count(request(*called))
+    assert bare == HI + 2 * A_TURN + 1 + 2 + 2  # a name, `{"q":"x` and `y"}`, and the result's two words
+    assert count(request(*called, tools=[{"name": "look", "description": "one two three"}])) == bare + 3
+
+
+def test_images_have_a_fixed_price(count: TokenizerFile) -> None:
+    assert count(request(user("a", PIXEL, PIXEL))) == HI + 2 * AN_IMAGE
+
+
+def test_multi_byte_texts_are_counted_by_the_file_not_by_bytes(count: TokenizerFile) -> None:
+    assert count(request(user(text("漢字 🙂")))) == HI + 1
+
+
+def test_what_only_an_answer_is_about_costs_nothing(count: TokenizerFile) -> None:
+    options: dict[str, Any] = {"temperature": 1, "stop_sequences": ["a b c"], "metadata": {"user_id": "u v"}}
+    assert count(request(user("a"), **options)) == HI
+
+
+def test_the_file_is_named_in_a_status_line(count: TokenizerFile) -> None:
+    assert repr(count).startswith("<TokenizerFile ")
+
+
+def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ValueError, match=r"pip install 'anthro-asgi\[tokenizer\]'$"):
+        TokenizerFile(str(write_tokenizer(tmp_path / "t.json")))
+
+
+@pytest.mark.parametrize("content", ["", "{}", "no json", '{"model": {"type": "Nobody"}}'])
+def test_a_file_that_is_none_is_refused_by_name_in_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"t\.json is no tokenizer\.json: ") as caught:
+        TokenizerFile(str(path))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,100 @@
+"""Names of tools, as long as an engine takes them and back."""
+
+import re
+from itertools import combinations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anthro_asgi.engines.openai import tool_names as module
+from anthro_asgi.engines.openai.chat_request import tool_names
+from anthro_asgi.engines.openai.dialects import PLAIN, VLLM
+from anthro_asgi.engines.openai.tool_names import restored, short, shortened
+from anthro_asgi.engines.shared.tool_calls import CallQueue
+from anthro_asgi.wire.deltas import ToolJson, ToolStart
+from tests.support.chat_requests import assistant, chat, request, result, use, user
+
+LONG = "mcp__" + "server" * 15
+LONGER = LONG + "_tool"
+
+
+def test_a_name_that_fits_stays() -> None:
+    assert shortened(["a", "b" * 64], 64) == {}
+    assert shortened([LONG], None) == {}
+
+
+def test_a_long_name_keeps_its_beginning_and_gets_a_digest() -> None:
+    name = short(LONG, 64)
+    assert len(name) == 64
+    assert LONG.startswith(name[:55])
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", name)
+    assert short(LONGER, 64) != name
+
+
+def test_a_short_name_depends_on_nothing_else_in_the_request() -> None:
+    assert shortened([LONG], 64)[LONG] == shortened(["a", LONGER, LONG, LONG], 64)[LONG] == short(LONG, 64)
+
+
+def test_a_short_name_that_another_tool_already_has_is_another() -> None:
+    other = short(LONG, 64)
+    for names in ([other, LONG], [LONG, other]):
+        called = shortened(names, 64)
+        assert set(called) == {LONG}
+        assert called[LONG] not in (other, LONG)
+        assert len(called[LONG]) == 64
+
+
+def test_two_long_names_of_one_digest_get_two_short_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DIGEST", 1)
+    names = [f"the_same_beginning_{number}" for number in range(300)]
+    assert len({short(name, 12) for name in names}) < 257
+    pair = next(two for two in combinations(names, 2) if short(two[0], 12) == short(two[1], 12))
+    first, second = shortened(pair, 12).values()
+    assert first != second
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.text("ab", min_size=8, max_size=16)))
+def test_no_two_tools_ever_share_a_name(names: list[str]) -> None:
+    """With digests of two characters, of which there are few."""
+    before, module._DIGEST = module._DIGEST, 1
+    try:
+        called = shortened(names, 10)
+    finally:
+        module._DIGEST = before
+    sent = {called.get(name, name) for name in names}
+    assert len(sent) == len(set(names))
+    assert all(len(name) <= 10 for name in sent)
+    assert {restored(called).get(called.get(name, name), called.get(name, name)) for name in names} == set(names)
+
+
+def test_tools_choice_and_history_carry_the_short_name_where_there_is_a_limit() -> None:
+    turns = (assistant(use("a", LONG), use("b", LONGER)), user(result("a"), result("b")))
+    asked = {"tools": [{"name": LONG}, {"name": "look"}], "tool_choice": {"type": "tool", "name": LONG}}
+    body = chat(*turns, **asked)
+    name = short(LONG, 64)
+    assert [tool["function"]["name"] for tool in body["tools"]] == [name, "look"]
+    assert body["tool_choice"]["function"]["name"] == name
+    said = [call["function"]["name"] for call in body["messages"][0]["tool_calls"]]
+    assert said == [name, short(LONGER, 64)]
+    assert tool_names(request(*turns, **asked), PLAIN) == {LONG: name, LONGER: short(LONGER, 64)}
+
+
+def test_a_local_engine_gets_every_name_as_it_is() -> None:
+    body = chat(dialect=VLLM, tools=[{"name": LONG}])
+    assert body["tools"][0]["function"]["name"] == LONG
+    assert tool_names(request(tools=[{"name": LONG}]), VLLM) == {}
+
+
+def test_calls_come_back_under_the_tools_own_name_however_they_are_split() -> None:
+    name = short(LONG, 64)
+    calls = CallQueue(lambda: "toolu_1", (), {name: LONG})
+    calls.call(0, "a", name[:20], "")
+    calls.call(0, None, name[20:], "")
+    calls.call(0, None, None, "{}")
+    calls.call(1, "b", "look", "{}")
+    assert calls.release(all_of_it=True) == [
+        *(ToolStart("a", LONG), ToolJson("{}")),
+        *(ToolStart("b", "look"), ToolJson("{}")),
+    ]

@@ -1,0 +1,111 @@
+"""Answers that are none: pages, redirects, refusals without an end. Each is known for what it is, and soon."""
+
+import asyncio
+
+import pytest
+
+from anthro_asgi.engines.shared import fetch
+from anthro_asgi.wire.errors import BadUpstream, InvalidRequest, RateLimited, UpstreamTimeout
+from tests.support.upstream import ScriptedUpstream, Wire, raw_answer
+from tests.support.upstream_engines import Speech, both_engines, over, said, stream
+
+# pages
+
+
+@both_engines
+@pytest.mark.parametrize(
+    "kind", ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "application/xml", "image/png", "text/x", "?"]
+)
+async def test_a_page_is_known_by_its_type_before_it_ends(speech: Speech, kind: str) -> None:
+    async def page(wire: Wire) -> None:
+        await wire.send(raw_answer(200, [("content-type", kind)], b"<html>\n\n"))
+        await wire.gone()
+
+    async with over(speech, page) as (upstream, engine):
+        async with asyncio.timeout(5):
+            with pytest.raises(BadUpstream, match="neither a stream nor JSON"):
+                await said(engine)
+        await upstream.until(lambda: upstream.open <= 1)
+
+
+@both_engines
+@pytest.mark.parametrize("kind", [None, "", "text/plain", "application/octet-stream", "TEXT/Event-Stream; charset=x"])
+async def test_a_stream_of_no_particular_type_is_still_read(speech: Speech, kind: str | None) -> None:
+    answer = stream(speech.begin(), speech.text("a"), speech.end())
+    named = b"" if kind is None else b"content-type: %b\r\n" % kind.encode()
+    async with over(speech, answer.replace(b"content-type: text/event-stream\r\n", named)) as (_, engine):
+        assert "a" in await said(engine)
+
+
+@both_engines
+async def test_a_compressed_answer_was_not_asked_for(speech: Speech) -> None:
+    answer = stream(speech.begin(), speech.text("a"), speech.end())
+    for coding, fine in (("gzip", False), ("identity", True)):
+        coded = answer.replace(b"content-type:", f"content-encoding: {coding}\r\ncontent-type:".encode(), 1)
+        async with over(speech, coded) as (_, engine):
+            if fine:
+                assert "a" in await said(engine)
+            else:
+                with pytest.raises(BadUpstream, match="compressed"):
+                    await said(engine)
+
+
+# redirects
+
+
+@both_engines
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(speech: Speech, status: int) -> None:
+    async with ScriptedUpstream(stream(speech.begin(), speech.text("a"), speech.end())) as elsewhere:
+        where = [("location", f"{elsewhere.url}{speech.path}"), ("content-length", "0")]
+        async with over(speech, raw_answer(status, where)) as (upstream, engine):
+            with pytest.raises(BadUpstream, match="redirects") as caught:
+                await said(engine)
+            assert [asked.method for asked in upstream.requests].count("POST") == 1
+    assert (caught.value.status, elsewhere.requests) == (502, [])
+    assert elsewhere.url not in caught.value.message
+
+
+# refusals
+
+
+@both_engines
+async def test_a_refusal_without_an_end_is_still_one(speech: Speech) -> None:
+    async def talk(wire: Wire) -> None:
+        await wire.send(raw_answer(429, [("retry-after", "7")]))
+        while True:
+            await wire.send(b"x" * 10_000)
+
+    async with over(speech, talk) as (upstream, engine):
+        with pytest.raises(RateLimited) as caught:
+            await said(engine)
+        assert caught.value.headers == (("retry-after", "7"),)
+        await upstream.until(lambda: upstream.open <= 1)
+        assert upstream.requests[-1].wire.sent < 20_000_000  # as much as the kernel takes
+
+
+@both_engines
+async def test_the_words_of_a_refusal_are_not_waited_for_long(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_FAREWELL", 0.05)
+
+    async def drip(wire: Wire) -> None:
+        await wire.send(raw_answer(400, [("content-length", "1000")]))
+        while True:
+            await wire.send(b"x")
+            await asyncio.sleep(0.01)
+
+    async with over(speech, drip) as (upstream, engine):
+        async with asyncio.timeout(5):
+            with pytest.raises(InvalidRequest, match="the engine answered with status 400"):
+                await said(engine)
+        await upstream.until(lambda: upstream.open <= 1)
+
+
+@both_engines
+@pytest.mark.parametrize("length", ["5", "999"], ids=["too short", "too long"])
+async def test_a_refusal_that_lies_about_its_length_is_still_one(speech: Speech, length: str) -> None:
+    body = b'{"error":{"message":"no"}}'
+    refusal = raw_answer(504, [("content-length", length), ("connection", "close")], body)
+    async with over(speech, refusal) as (_, engine):
+        with pytest.raises(UpstreamTimeout):
+            await said(engine)

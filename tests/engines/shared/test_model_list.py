@@ -1,0 +1,132 @@
+"""The model list: kept for a while, asked for once by many, and there while the engine is not."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.base import ModelInfo
+from anthro_asgi.engines.shared import model_list
+from anthro_asgi.engines.shared.model_list import FRESH, Catalogue, listed
+from anthro_asgi.wire.errors import ApiError, BadUpstream, Overloaded
+
+
+class Engine:
+    """Lists what it has when `answers` is set; `clock` is its time and the catalogue's."""
+
+    def __init__(self, *models: ModelInfo) -> None:
+        self.models = models
+        self.asked = 0
+        self.error: ApiError | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.clock = 100.0
+        self.catalogue = Catalogue(self, lambda: self.clock)
+
+    async def __call__(self) -> Sequence[ModelInfo]:
+        self.asked += 1
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        return self.models
+
+    async def ids(self) -> list[str]:
+        return [model.id for model in await self.catalogue.models()]
+
+
+async def test_a_list_is_as_good_as_new_for_half_a_minute() -> None:
+    engine = Engine(ModelInfo("a"))
+    assert await engine.ids() == ["a"]
+    engine.models = (ModelInfo("b"),)
+    engine.clock += FRESH - 1
+    assert await engine.ids() == ["a"]
+    engine.clock += 1
+    assert await engine.ids() == ["b"]
+    assert engine.asked == 2
+
+
+async def test_many_who_ask_at_one_time_share_one_question() -> None:
+    engine = Engine(ModelInfo("a"))
+    engine.answers.clear()
+    many = [asyncio.create_task(engine.ids()) for _ in range(50)]
+    await asyncio.sleep(0)  # each has its first turn
+    assert repr(engine.catalogue) == "<Catalogue nothing asking>"
+    many[0].cancel()
+    engine.answers.set()
+    told = await asyncio.gather(*many, return_exceptions=True)
+    assert [isinstance(told[0], asyncio.CancelledError), *told[1:]] == [True, *[["a"]] * 49]
+    assert engine.asked == 1
+
+
+async def test_the_last_list_is_told_while_the_engine_is_away() -> None:
+    engine = Engine(ModelInfo("a"))
+    await engine.ids()
+    engine.clock += FRESH
+    engine.error = Overloaded("the engine is not reachable")
+    assert await engine.ids() == ["a"]
+    assert engine.asked == 2
+
+
+async def test_without_any_list_the_engines_absence_is_told() -> None:
+    engine = Engine(ModelInfo("a"))
+    engine.error = Overloaded("the engine is not reachable")
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            await engine.ids()
+    engine.error = None
+    assert await engine.ids() == ["a"]
+
+
+async def test_an_old_list_is_told_when_the_new_one_is_long_in_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_list, "_MOMENT", 0.01)
+    engine = Engine(ModelInfo("a"))
+    await engine.ids()
+    engine.clock += FRESH
+    engine.models = (ModelInfo("b"),)
+    engine.answers.clear()
+    assert await engine.ids() == ["a"]
+    engine.answers.set()
+    await engine.catalogue.refresh()
+    assert await engine.ids() == ["b"]
+    assert engine.asked == 2, "the question went on without its asker"
+
+
+async def test_a_model_keeps_the_time_of_creation_it_first_had() -> None:
+    engine = Engine(ModelInfo("a", created=1), ModelInfo("b", created=2))
+    await engine.ids()
+    engine.clock += FRESH
+    engine.models = (ModelInfo("b", created=9), ModelInfo("c", created=9))
+    assert [(model.id, model.created) for model in await engine.catalogue.models()] == [("b", 2), ("c", 9)]
+
+
+async def test_a_window_is_known_by_name_or_because_there_is_only_one_model() -> None:
+    engine = Engine(ModelInfo("a", max_input_tokens=9))
+    assert engine.catalogue.window("a") is None
+    await engine.ids()
+    assert (engine.catalogue.window("a"), engine.catalogue.window("x")) == (9, 9)
+    engine.catalogue.note([ModelInfo("a", max_input_tokens=9), ModelInfo("b")])
+    assert [engine.catalogue.window(name) for name in ("a", "b", "x")] == [9, None, None]
+
+
+async def test_closing_ends_the_question() -> None:
+    engine = Engine()
+    engine.answers.clear()
+    task = engine.catalogue.refresh()
+    assert engine.catalogue.refresh() is task
+    await asyncio.sleep(0)
+    await engine.catalogue.close()
+    assert task.cancelled()
+    await engine.catalogue.close()
+
+
+@pytest.mark.parametrize("answer", [None, [], "x", {}, {"data": None}, {"data": {}}])
+def test_an_answer_without_a_list_is_an_error(answer: Any) -> None:
+    with pytest.raises(BadUpstream):
+        listed(answer)
+
+
+@pytest.mark.parametrize("length", [0, -1, "9", None, True, 1.5])
+def test_a_length_that_is_none_is_not_told(length: Any) -> None:
+    entry = {"id": "a", "max_model_len": length, "max_completion_tokens": length}
+    assert listed({"data": [entry]}) == [ModelInfo("a", "a")]

@@ -1,0 +1,173 @@
+"""Whether an engine is ready: told quickly, by what it says itself, and never at the cost of answers."""
+
+import asyncio
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.auto import DetectedEngine
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.shared import remote
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.pool import Deadlines
+from tests.support.chat_requests import request
+from tests.support.llama.server import LlamaServer
+from tests.support.routed_upstream import routed
+from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer
+from tests.support.upstream_engines import Chat, Speech, both_engines, endless, said, stream
+
+MODELS, HEALTH = "/v1/models", "/health"
+LOADING = json_answer(503, {"error": {"message": "Loading model", "code": 503, "type": "unavailable_error"}})
+LLAMACPP = json_answer(200, {"data": [{"id": "m", "owned_by": "llamacpp", "meta": None}]})
+
+
+async def hang(wire: Wire) -> None:
+    await wire.gone()
+
+
+async def is_ready(speech: Speech, routes: dict[str, Answer | list[Answer]]) -> bool:
+    async with ScriptedUpstream(routed(routes)) as upstream:
+        engine = speech.engine(Origin.parse(upstream.url))
+        try:
+            return await engine.ready()
+        finally:
+            await engine.stop()
+
+
+@both_engines
+@pytest.mark.parametrize("status", [429, 502, 503, 504, 529])
+async def test_an_engine_that_says_it_is_away_is_not_ready(speech: Speech, status: int) -> None:
+    assert not await is_ready(speech, {MODELS: json_answer(status, {})})
+
+
+@both_engines
+@pytest.mark.parametrize("status", [200, 401, 404, 500])
+async def test_an_engine_that_answers_is_ready_though_it_has_no_list(speech: Speech, status: int) -> None:
+    assert await is_ready(speech, {MODELS: json_answer(status, {})})
+
+
+@both_engines
+async def test_an_engine_that_is_not_there_is_not_ready_until_it_is(speech: Speech, tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    engine = speech.engine(Origin.parse(f"unix:{path}"))
+    assert not await engine.ready()
+    async with ScriptedUpstream(speech.models, uds=path):
+        assert await engine.ready()
+    assert not await engine.ready()
+    await engine.stop()
+
+
+@both_engines
+@pytest.mark.parametrize(
+    ("health", "ready"),
+    [(LOADING, False), (json_answer(200, {"status": "ok"}), True), (json_answer(404, {}), True)],
+    ids=["loading", "loaded", "no such path"],
+)
+async def test_llamacpp_lists_the_model_that_it_still_loads_and_is_not_ready(
+    speech: Speech, health: bytes, ready: bool
+) -> None:
+    assert await is_ready(speech, {MODELS: LLAMACPP, HEALTH: health}) is ready
+
+
+async def test_nobody_else_is_asked_for_his_health() -> None:
+    async with ScriptedUpstream(Chat.models) as upstream:
+        engine = OpenAIEngine(Origin.parse(upstream.url))
+        assert await engine.ready()
+        assert [asked.target for asked in upstream.requests] == [MODELS]
+        await engine.stop()
+
+
+@both_engines
+async def test_a_real_llamacpp_is_ready(speech: Speech, llama: LlamaServer) -> None:
+    engine = speech.engine(Origin.parse(llama.url))
+    assert await engine.ready()
+    await engine.stop()
+
+
+@both_engines
+@pytest.mark.parametrize("routes", [{MODELS: hang}, {MODELS: LLAMACPP, HEALTH: hang}], ids=["list", "health"])
+async def test_an_engine_that_does_not_answer_quickly_is_not_ready(
+    speech: Speech, routes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert remote._QUICK <= 2
+    monkeypatch.setattr(remote, "_QUICK", 0.05)
+    async with ScriptedUpstream(routed(routes)) as upstream:
+        engine = speech.engine(Origin.parse(upstream.url))
+        kinds: list[str] = []
+        engine.observe = lambda _, kind: kinds.append(kind)
+        async with asyncio.timeout(2):
+            assert not await engine.ready()
+        assert kinds == ["timeout_total"]
+        await upstream.until(lambda: upstream.open == 0)
+        await engine.stop()
+
+
+@both_engines
+async def test_a_look_takes_no_connection_from_answers_and_none_keeps_it_waiting(speech: Speech) -> None:
+    async def by_path(wire: Wire) -> None:
+        await (wire.send(speech.models) if wire.method == "GET" else flood(wire))
+
+    flood: Any = endless([speech.begin()], speech.text("a"))
+    async with ScriptedUpstream(by_path) as upstream, AsyncExitStack() as stack:
+        engine = speech.engine(Origin.parse(upstream.url), limit=3, deadlines=Deadlines(connect=60))
+        stack.push_async_callback(engine.stop)
+        for _ in range(3):
+            batches = await stack.enter_async_context(aclosing(engine.stream(request())))  # type: ignore[type-var]
+            await anext(batches)
+        assert engine.connections()["leased"] == 3
+        async with asyncio.timeout(2):
+            assert await engine.ready()
+
+
+@both_engines
+async def test_all_who_want_to_know_at_one_time_are_told_by_one_answer(speech: Speech) -> None:
+    looked = asyncio.Event()
+
+    async def slow(wire: Wire) -> None:
+        await looked.wait()
+        await wire.send(speech.models)
+
+    async with ScriptedUpstream(slow) as upstream:
+        engine = speech.engine(Origin.parse(upstream.url))
+        asking = [asyncio.create_task(engine.ready()) for _ in range(50)]
+        await upstream.until(lambda: upstream.requests)
+        asking[0].cancel()
+        looked.set()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(answers[0], asyncio.CancelledError)
+        assert answers[1:] == [True] * 49
+        assert (len(upstream.requests), upstream.accepted) == (1, 1)
+        await engine.stop()
+
+
+async def test_a_service_that_stops_asks_no_more() -> None:
+    async with ScriptedUpstream(hang) as upstream:
+        engine = OpenAIEngine(Origin.parse(upstream.url))
+        asking = asyncio.create_task(engine.ready())
+        await upstream.until(lambda: upstream.requests)
+        await engine.stop()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+async def test_an_engine_not_yet_known_is_ready_when_either_would_be() -> None:
+    async with ScriptedUpstream(routed({MODELS: [LOADING, Chat.models]})) as upstream:
+        origin = Origin.parse(upstream.url)
+        engine = DetectedEngine(OpenAIEngine(origin), Chat().engine(origin))  # type: ignore[arg-type]
+        assert not await engine.ready()
+        assert await engine.ready()
+        await engine.stop()
+
+
+@both_engines
+async def test_an_engine_that_turns_ready_answers(speech: Speech) -> None:
+    answer = stream(speech.begin(), speech.text("a"), speech.end())
+    async with ScriptedUpstream(routed({MODELS: [LOADING, LOADING, speech.models], speech.path: answer})) as upstream:
+        engine = speech.engine(Origin.parse(upstream.url))
+        await engine.start()
+        while not await engine.ready():
+            pass
+        assert "a" in await said(engine)
+        await engine.stop()

@@ -1,0 +1,249 @@
+"""What an engine says went wrong, and what a client is told of it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_stream
+from anthro_asgi.wire.errors import (
+    ApiError,
+    BadUpstream,
+    ContextTooLong,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    RequestTooLarge,
+    UpstreamTimeout,
+)
+from tests.replay import Case, cases
+
+
+def body(message: str, **more: Any) -> bytes:
+    return json.dumps({"error": {"message": message, **more}}).encode()
+
+
+def notes(error: ApiError) -> list[str]:
+    return getattr(error, "__notes__", [])
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (400, InvalidRequest, "engine words"),
+        (401, InternalError, "the engine did not accept this service's credential"),
+        (403, InternalError, "the engine did not accept this service's credential"),
+        (404, NotFound, "engine words"),
+        (405, InvalidRequest, "engine words"),
+        (408, UpstreamTimeout, "the engine took too long"),
+        (413, RequestTooLarge, "engine words"),
+        (422, InvalidRequest, "engine words"),
+        (429, RateLimited, "engine words"),
+        (500, InternalError, "the engine failed"),
+        (501, InternalError, "the engine failed"),
+        (502, Overloaded, "the engine cannot take a request now"),
+        (503, Overloaded, "the engine cannot take a request now"),
+        (504, UpstreamTimeout, "the engine took too long"),
+        (529, Overloaded, "the engine cannot take a request now"),
+        (302, BadUpstream, "the engine redirects, which is not followed here"),
+        (204, BadUpstream, "the engine gave an answer that is none"),
+    ],
+)
+def test_a_status_becomes_its_error(status: int, kind: type[ApiError], told: str) -> None:
+    """What is about the client's request is told to the client; the rest is a note for the operator."""
+    error = failure(status, None, body("engine words"))
+    assert (type(error), error.message) == (kind, told)
+    assert notes(error) == ([] if told == "engine words" else ["engine words"])
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 529])
+def test_retry_after_is_forwarded(status: int) -> None:
+    assert failure(status, "17", b"").headers == (("retry-after", "17"),)
+    assert failure(status, None, b"").headers == (() if status == 429 else (("retry-after", "1"),))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"error":{"message":"words","type":"x","code":400}}',
+        b'{"error":"words"}',
+        b'{"object":"error","message":"words","code":400}',
+        b'{"detail":"words"}',
+        b'{"message":"words"}',
+        b'{"error":{"message":null,"detail":"words"}}',
+        b'"words"',
+        b"words\n",
+    ],
+)
+def test_the_words_are_found_in_every_shape(said: bytes) -> None:
+    assert failure(400, None, said).message == "words"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"  ",
+        b"{}",
+        b"null",
+        b"<html><body>nginx 10.0.0.3</body></html>",
+        b"\n <!DOCTYPE html>",
+        b"\xef\xbb\xbf<html>",
+        b"<center>nginx</center>",
+        body("<html>nginx"),
+        b"Traceback (most recent call last):\n  x",
+        body('  File "/a/b.py", line 1'),
+    ],
+)
+def test_nothing_worth_telling_leaves_the_status(said: bytes) -> None:
+    assert failure(400, None, said).message == "the engine answered with status 400"
+
+
+def test_a_list_of_details_is_told_as_it_is() -> None:
+    assert failure(422, None, b'{"detail":[{"loc":["body","x"],"msg":"bad"}]}').message == (
+        '[{"loc":["body","x"],"msg":"bad"}]'
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ('bad\n\n  File "/opt/e/http_server.py", line 3\n  more', "bad"),
+        ("bad\nTraceback (most recent call last):\n  x", "bad"),
+        ("bad\n    at Object.<anonymous> (/srv/x.js:1)", "bad"),
+        ("cannot open '/opt/engine/models/m.gguf': no", "cannot open '…': no"),
+        ("no /home/me/x and /usr/lib/y", "no … and …"),
+        ("bad request <html>inside", "bad request"),
+        ("use /v1/completions or https://host/home/x", "use /v1/completions or https://host/home/x"),
+        ("the model org/name is unknown", "the model org/name is unknown"),
+        ("é" * 5000, "é" * 600),
+    ],
+)
+def test_stacks_paths_and_length_are_trimmed(said: str, told: str) -> None:
+    assert failure(400, None, body(said)).message == told
+
+
+def test_half_a_surrogate_in_an_error_is_no_reason_to_show_its_json() -> None:
+    assert failure(400, None, b'{"error":{"message":"bad \\ud83d"}}').message == "bad \ufffd"
+
+
+# too long
+
+RECORDED = cases(name="07_ctx", request="POST /v1/chat/completions", status=400) + cases(
+    name="07b_ctx", request="POST /v1/chat/completions", status=400
+)
+LENGTHS = {"llamacpp": (2318, 1024), "vllm": (1025, 1024), "sglang": (2314, 1024), "llama-cpp-python": (2314, 1024)}
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=str)
+def test_every_recorded_overflow_is_told_in_the_words_that_clients_compact_on(case: Case) -> None:
+    error = failure(case.status, None, case.content)
+    tokens, maximum = LENGTHS[case.engine]
+    assert type(error) is ContextTooLong
+    assert error.message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
+
+
+def test_the_recordings_hold_an_overflow_of_each_engine_that_refuses_one() -> None:
+    assert {case.engine for case in RECORDED} == set(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens", "maximum"),
+    [
+        (
+            "This model's maximum context length is 8 tokens. However, you requested 12 tokens (9 in the messages, "
+            "3 in the completion).",
+            9,
+            8,
+        ),
+        ("This model's maximum context length is 8 tokens. However, your messages resulted in 9 tokens.", 9, 8),
+        (
+            "Requested token count exceeds the model's maximum context length of 8 tokens. You requested a total of "
+            "12 tokens: 9 tokens from the input messages and 3 tokens for the completion.",
+            9,
+            8,
+        ),
+        ("request (8 tokens) exceeds the available context size (8 tokens), try increasing it", 8, 8),
+        ("prompt is too long: 9 tokens > 8 maximum", 9, 8),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
+def test_other_wordings_of_an_overflow_are_known(said: str, tokens: int, maximum: int, status: int) -> None:
+    assert failure(status, None, body(said)).message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
+
+
+@pytest.mark.parametrize("more", [{"code": "context_length_exceeded"}, {"type": "exceed_context_size_error"}])
+def test_an_overflow_known_only_by_its_code_has_no_numbers(more: Any) -> None:
+    assert failure(400, None, body("too much", **more)).message == "prompt is too long"
+
+
+@pytest.mark.parametrize("case", cases(name="07c", request="POST /v1/chat/completions", status=400), ids=str)
+def test_a_recorded_complaint_about_max_tokens_is_no_overflow(case: Case) -> None:
+    error = failure(case.status, None, case.content)
+    assert type(error) is InvalidRequest
+    assert error.message.startswith("max_")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 8 tokens. However, you requested 12 tokens (5 in the messages, "
+        "7 in the completion).",
+        "'max_tokens' is too large: 12. This model's maximum context length is 8 tokens and your request has 5 input "
+        "tokens (12 > 8 - 5).",
+        "Requested token count exceeds the model's maximum context length of 8 tokens. You requested a total of "
+        "12 tokens: 5 tokens from the input messages and 7 tokens for the completion.",
+    ],
+)
+def test_a_prompt_that_fits_is_not_called_too_long(said: str) -> None:
+    error = failure(400, None, body(said, code="context_length_exceeded"))
+    assert (type(error), error.message) == (InvalidRequest, said)
+
+
+def test_an_input_that_the_model_cannot_read_is_the_clients_mistake() -> None:
+    (case,) = cases("llamacpp", name="08i_image", status=500)
+    error = failure(case.status, None, case.content)
+    assert (type(error), error.message) == (InvalidRequest, "messages: image input is not supported by this model")
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.status >= 400], ids=str)
+def test_no_recorded_error_shows_what_is_inside_an_engine(case: Case) -> None:
+    error = failure(case.status, None, case.content)
+    assert error.message
+    assert len(error.message) <= 600
+    for inner in ("/opt/engine", "Traceback", 'File "', "<html"):
+        assert inner not in "".join([error.message, *notes(error)])
+    if case.status >= 500 and not isinstance(error, InvalidRequest):
+        assert error.message == "the engine failed"
+
+
+# in a stream
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [{}, {"choices": []}, {"choices": [{}], "error": None}, {"choices": [], "detail": "x"}, {"object": "chat.chunk"}],
+)
+def test_a_chunk_without_an_error_is_none(chunk: Any) -> None:
+    assert failure_in_stream(chunk) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (400, InvalidRequest),
+        ("404", NotFound),
+        (429, RateLimited),
+        (503, Overloaded),
+        (200, InternalError),
+        (None, InternalError),
+        ("rate_limit", InternalError),
+        (True, InternalError),
+        ("99999", InternalError),
+    ],
+)
+def test_a_chunk_with_an_error_is_it_by_its_code(code: Any, kind: type[ApiError]) -> None:
+    assert type(failure_in_stream({"error": {"message": "x", "code": code}})) is kind
+    assert type(failure_in_stream({"object": "error", "message": "x", "code": code})) is kind

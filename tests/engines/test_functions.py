@@ -1,0 +1,139 @@
+"""Engines that block: a generator function in a thread of its own."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from anthro_asgi import Finish, MessagesApp, Thinking
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.engines.base import as_engine
+from anthro_asgi.engines.functions import AHEAD
+from anthro_asgi.wire.errors import RateLimited
+from anthro_asgi.wire.request import MessagesRequest
+from tests.support.driver import Driver
+
+HELLO = MessagesRequest("m", 100, [{"role": "user", "content": "Hi"}])
+BODY = b'{"model":"m","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+
+
+async def told(engine: Any) -> list[Any]:
+    return [delta async for batch in engine.stream(HELLO) for delta in batch]
+
+
+async def test_what_a_generator_yields_is_streamed_in_order_and_to_return_ends_the_turn() -> None:
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        yield Thinking("hm")
+        for number in range(1000):
+            yield str(number)
+        yield ["a", "b"]
+
+    response = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=BODY)
+    events = parse_events(response.body)
+    check_stream(events)
+    message = message_of(events)
+    assert message["content"][1]["text"] == "".join(map(str, range(1000))) + "ab"
+    assert message["stop_reason"] == "end_turn"
+
+
+async def test_a_stream_method_that_blocks_runs_in_a_thread_too() -> None:
+    class Engine:
+        def stream(self, request: MessagesRequest) -> Iterator[Any]:
+            yield threading.current_thread().name
+            yield Finish("max_tokens")
+
+    engine = as_engine(Engine())
+    assert await told(engine) == ["anthro-asgi engine", Finish("max_tokens")]
+
+
+async def test_the_loop_goes_on_while_the_generator_blocks() -> None:
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        blocked.set()
+        assert go_on.wait(10)
+        yield "done"
+
+    task = asyncio.create_task(told(as_engine(engine)))
+    await asyncio.to_thread(blocked.wait, 10)
+    assert not task.done()  # and we are here, so the loop is not held
+    go_on.set()
+    assert await task == ["done"]
+
+
+async def test_an_error_of_the_generator_comes_behind_what_it_had_yielded() -> None:
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        yield "half"
+        raise RateLimited("slower")
+
+    stream: Any = as_engine(engine).stream(HELLO)
+    assert await anext(stream) == ["half"]
+    with pytest.raises(RateLimited):
+        await anext(stream)
+
+
+async def test_an_exit_in_the_thread_is_an_error_and_not_the_end_of_the_service() -> None:
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        yield "half"
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        await told(as_engine(engine))
+
+
+async def test_when_the_client_leaves_the_generator_is_closed_at_its_next_yield() -> None:
+    closed = threading.Event()
+
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        try:
+            while True:
+                yield "more"
+        finally:
+            closed.set()
+
+    stream: Any = as_engine(engine).stream(HELLO)
+    assert (await anext(stream))[0] == "more"
+    await stream.aclose()
+    assert await asyncio.to_thread(closed.wait, 10)
+
+
+async def test_who_leaves_does_not_wait_for_a_generator_that_blocks() -> None:
+    go_on, closed = threading.Event(), threading.Event()
+
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        try:
+            yield "first"
+            assert go_on.wait(10)
+            yield "second"
+        finally:
+            closed.set()
+
+    stream: Any = as_engine(engine).stream(HELLO)
+    await anext(stream)
+    began = time.monotonic()
+    await stream.aclose()
+    assert time.monotonic() - began < 1
+    assert not closed.is_set()
+    go_on.set()
+    assert await asyncio.to_thread(closed.wait, 10)
+
+
+async def test_a_generator_is_not_far_ahead_of_its_reader() -> None:
+    made = 0
+
+    def engine(request: MessagesRequest) -> Iterator[Any]:
+        nonlocal made
+        while made < 100_000:
+            made += 1
+            yield "x"
+
+    stream: Any = as_engine(engine).stream(HELLO)
+    read = 0
+    for _ in range(20):
+        read += len(await anext(stream))
+        assert made <= read + 2 * AHEAD
+    await stream.aclose()
+    assert made < 100_000

@@ -1,0 +1,159 @@
+"""Admission and draining as a client meets them: over the whole application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import Any
+
+import orjson
+
+from anthro_asgi import Finish, MessagesApp
+from anthro_asgi.conformance.grammar import check_stream, parse_events
+from tests.support.clock import fake_clock
+from tests.support.driver import Driver
+
+HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
+KEYS = ("key-one", "key-two")
+
+
+class Gated:
+    """An engine that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.asked = 0
+        self._asks: asyncio.Queue[None] = asyncio.Queue()
+
+    async def stream(self, request: Any) -> AsyncIterator[Any]:
+        self.asked += 1
+        self._asks.put_nowait(None)
+        yield "first"
+        await self.gate.wait()
+        yield Finish("end_turn")
+
+    async def busy(self, count: int = 1) -> None:
+        """Wait until it has been asked so often, since the last time."""
+        for _ in range(count):
+            await self._asks.get()
+
+
+def body(**changes: Any) -> bytes:
+    return orjson.dumps({**HELLO, **changes})
+
+
+def with_key(key: str) -> list[tuple[bytes, bytes]]:
+    return [(b"x-api-key", key.encode())]
+
+
+async def test_beyond_the_limits_a_request_is_refused_at_once_and_open_streams_go_on() -> None:
+    engine = Gated()
+    app = MessagesApp(engine, max_concurrency=2, max_queue=1)
+    driver = Driver(app)
+    open_ones = [asyncio.create_task(driver.request("POST", "/v1/messages", body=body(stream=True))) for _ in "ab"]
+    await engine.busy(2)
+    waiting = asyncio.create_task(driver.request("POST", "/v1/messages", body=body(stream=True)))
+    await asyncio.sleep(0.01)
+    began = perf_counter()
+    refused = await driver.request("POST", "/v1/messages", body=b"not even read")
+    assert perf_counter() - began < 0.1
+    assert (refused.status, refused.json()["error"]["type"]) == (529, "overloaded_error")
+    assert int(refused.header("retry-after") or 0) >= 1
+    assert engine.asked == 2
+    engine.gate.set()
+    for task in [*open_ones, waiting]:
+        events = parse_events((await task).body)
+        check_stream(events)
+        assert events[-1].type == "message_stop"
+    assert engine.asked == 3
+
+
+@fake_clock
+async def test_a_wait_that_is_too_long_is_refused_with_its_status_while_nothing_is_out() -> None:
+    engine = Gated()
+    driver = Driver(MessagesApp(engine, max_concurrency=1, queue_timeout=4.0), 1000.0)
+    first = asyncio.create_task(driver.request("POST", "/v1/messages", body=body()))
+    await engine.busy()
+    for stream in (True, False):
+        response = await driver.request("POST", "/v1/messages", body=body(stream=stream))
+        assert (response.status, response.json()["error"]["type"]) == (529, "overloaded_error")
+    engine.gate.set()
+    assert (await first).status == 200
+
+
+@fake_clock
+async def test_a_stream_in_line_is_pinged_and_then_refused_by_an_event() -> None:
+    engine = Gated()
+    driver = Driver(MessagesApp(engine, max_concurrency=1, queue_timeout=25.0, ping_interval=10.0), 1000.0)
+    first = asyncio.create_task(driver.request("POST", "/v1/messages", body=body()))
+    await engine.busy()
+    response = await driver.request("POST", "/v1/messages", body=body(stream=True))
+    events = parse_events(response.body)
+    check_stream(events)
+    assert [event.type for event in events] == ["message_start", "ping", "ping", "error"]
+    assert events[-1].data["error"]["type"] == "overloaded_error"
+    engine.gate.set()
+    await first
+
+
+async def test_lists_counts_and_probes_need_no_turn() -> None:
+    engine = Gated()
+    driver = Driver(MessagesApp(engine, max_concurrency=1, max_queue=0))
+    first = asyncio.create_task(driver.request("POST", "/v1/messages", body=body()))
+    await engine.busy()
+    assert (await driver.request("POST", "/v1/messages/count_tokens", body=body())).status == 200
+    for path in ("/v1/models", "/healthz", "/readyz"):
+        assert (await driver.request("GET", path)).status == 200
+    engine.gate.set()
+    await first
+
+
+async def test_one_key_at_its_limit_does_not_keep_out_the_other() -> None:
+    engine = Gated()
+    app = MessagesApp(engine, keys=KEYS, max_concurrency_per_key=1)
+    driver = Driver(app)
+    first = asyncio.create_task(driver.request("POST", "/v1/messages", headers=with_key(KEYS[0]), body=body()))
+    await engine.busy()
+    again = await driver.request("POST", "/v1/messages", headers=with_key(KEYS[0]), body=body())
+    assert (again.status, again.json()["error"]["type"]) == (529, "overloaded_error")
+    engine.gate.set()
+    assert (await driver.request("POST", "/v1/messages", headers=with_key(KEYS[1]), body=body())).status == 200
+    assert (await first).status == 200
+    assert (await driver.request("POST", "/v1/messages", headers=with_key(KEYS[0]), body=body())).status == 200
+
+
+async def test_who_leaves_gives_the_turn_back() -> None:
+    engine = Gated()
+    app = MessagesApp(engine, max_concurrency=1, max_queue=1)
+    driver = Driver(app)
+    for _ in range(3):
+        task = asyncio.create_task(driver.request("POST", "/v1/messages", body=body(stream=True)))
+        await engine.busy()
+        task.cancel()
+        await asyncio.wait({task})
+    engine.gate.set()
+    assert (await driver.request("POST", "/v1/messages", body=body())).status == 200
+
+
+async def test_while_it_drains_the_service_is_not_ready_and_ends_connections_with_their_answers() -> None:
+    engine = Gated()
+    app = MessagesApp(engine)
+    driver = Driver(app)
+    engine.gate.set()
+    assert "connection" not in (await driver.request("POST", "/v1/messages", body=body())).headers
+    app.draining = True
+    ready = await driver.request("GET", "/readyz")
+    assert (ready.status, ready.json()) == (503, {"status": "draining"})
+    assert (await driver.request("GET", "/healthz")).status == 200
+    for stream in (True, False):
+        response = await driver.request("POST", "/v1/messages", body=body(stream=stream))
+        assert (response.status, response.header("connection")) == (200, "close")
+
+
+async def test_other_keys_may_take_the_place_of_those_that_were() -> None:
+    engine = Gated()
+    engine.gate.set()
+    app = MessagesApp(engine, keys=KEYS)
+    driver = Driver(app)
+    app.replace_keys(("key-three",))
+    for key, status in ((KEYS[0], 401), ("key-three", 200)):
+        assert (await driver.request("POST", "/v1/messages", headers=with_key(key), body=body())).status == status

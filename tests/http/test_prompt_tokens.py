@@ -1,0 +1,123 @@
+"""Who counts a prompt: the engine, a tokenizer, an estimate; and what a client is told of it (contract section 10)."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+import pytest
+
+from anthro_asgi import Finish, MessagesApp
+from anthro_asgi.http.prompt_tokens import Counts
+from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.estimate import estimate_tokens
+from anthro_asgi.wire.request import MessagesRequest
+from tests.support.driver import Driver, Response
+
+BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi there, you."}]}
+REQUEST = MessagesRequest(model="m", max_tokens=1, messages=BODY["messages"])
+
+
+class Silent:
+    """Tells no usage, and counts only if it is given a count: an error, or a number."""
+
+    def __init__(self, count: Any = NotImplementedError()) -> None:  # noqa: B008 - it is only raised
+        self.count = count
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Any]:
+        yield "Hello"
+        yield Finish("end_turn")
+
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        if isinstance(self.count, Exception):
+            raise self.count
+        return int(self.count)
+
+
+async def bare(request: MessagesRequest) -> AsyncIterator[str]:
+    yield "Hello"
+
+
+def forty_two(request: MessagesRequest) -> int:
+    return 42
+
+
+def broken(request: MessagesRequest) -> int:
+    raise ValueError("out of ink")
+
+
+async def counted(app: MessagesApp) -> Response:
+    return await Driver(app).request("POST", "/v1/messages/count_tokens", body=orjson.dumps(BODY))
+
+
+@pytest.mark.parametrize(
+    ("engine", "tokenizer", "tokens", "mark"),
+    [
+        (Silent(7), None, 7, None),
+        (Silent(7), forty_two, 7, None),
+        (Silent(), forty_two, 42, "tokenizer"),
+        (bare, forty_two, 42, "tokenizer"),
+        (Silent(), None, estimate_tokens(REQUEST), "estimate"),
+        (bare, None, estimate_tokens(REQUEST), "estimate"),
+    ],
+)
+async def test_the_best_count_is_given_and_marked_if_it_is_not_the_engines(
+    engine: Any, tokenizer: Any, tokens: int, mark: str | None
+) -> None:
+    response = await counted(MessagesApp(engine, tokenizer=tokenizer))
+    assert response.json() == {"input_tokens": tokens}
+    assert response.header("anthro-asgi-token-count") == mark
+
+
+async def test_what_the_engine_has_against_a_request_is_not_covered_up_by_an_estimate() -> None:
+    response = await counted(MessagesApp(Silent(InvalidRequest("messages: too odd")), tokenizer=forty_two))
+    assert (response.status, response.json()["error"]["message"]) == (400, "messages: too odd")
+
+
+async def usage(app: MessagesApp, *, stream: bool) -> dict[str, Any]:
+    """The usage of a whole answer; of a stream, that of its `message_start`."""
+    response = await Driver(app).request("POST", "/v1/messages", body=orjson.dumps(BODY | {"stream": stream}))
+    if not stream:
+        return dict(response.json()["usage"])
+    first = response.body.split(b"\n\n")[0].split(b"data: ")[1]
+    return dict(orjson.loads(first)["message"]["usage"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_whose_engine_tells_nothing_has_the_estimate(stream: bool) -> None:
+    assert (await usage(MessagesApp(Silent()), stream=stream))["input_tokens"] == estimate_tokens(REQUEST)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_has_the_tokenizers_count_if_it_is_there_in_time(stream: bool) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # one thread: first come, first served
+
+    async def engine(request: MessagesRequest) -> AsyncIterator[str]:
+        await asyncio.to_thread(lambda: None)
+        yield "Hello"
+
+    assert (await usage(MessagesApp(engine, tokenizer=forty_two), stream=stream))["input_tokens"] == 42
+
+
+async def test_an_answer_does_not_wait_for_a_slow_tokenizer() -> None:
+    may_end = threading.Event()
+
+    def slow(request: MessagesRequest) -> int:
+        may_end.wait()
+        return 42
+
+    try:
+        told = await usage(MessagesApp(Silent(), tokenizer=slow), stream=True)
+        assert told["input_tokens"] == estimate_tokens(REQUEST)
+    finally:
+        may_end.set()
+
+
+async def test_a_tokenizer_that_fails_costs_no_answer() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    soon = Counts(bare, broken).soon(REQUEST)
+    await asyncio.to_thread(lambda: None)
+    assert soon() == estimate_tokens(REQUEST)
+    assert (await usage(MessagesApp(Silent(), tokenizer=broken), stream=True))["input_tokens"]

@@ -1,0 +1,59 @@
+"""The door: who comes to nothing there leaves nothing, and when the house is full it is not slammed."""
+
+import resource
+import socket
+import ssl
+from contextlib import ExitStack
+from pathlib import Path
+
+import trustme
+
+from tests.server.process import AT_ONCE, Process, until
+from tests.support.client import get
+
+
+def reach(service: Process) -> socket.socket:
+    host, _, port = service.url.rpartition("//")[2].partition(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+def test_who_cannot_agree_on_tls_leaves_nothing_behind(kind: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    both = str(tmp_path / "both")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with Process(kind, *AT_ONCE, "--tls-cert", both, "--tls-key", both) as service:
+        before = service.sockets
+        for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05\x01\x00"):
+            for _ in range(5):
+                with reach(service) as client:
+                    client.sendall(said)
+        until(lambda: service.sockets == before)
+        assert get(service.url, "/healthz", trusting).status == 200
+
+
+def test_who_says_nothing_of_tls_has_but_the_time_of_a_request(kind: str, tmp_path: Path) -> None:
+    both = str(tmp_path / "both")
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
+    options = ("--tls-cert", both, "--tls-key", both, "--receive-deadline", "200ms")
+    with Process(kind, *AT_ONCE, *options) as service, reach(service) as client:
+        assert client.recv(1) == b""
+
+
+def test_where_there_are_no_files_left_clients_wait_until_there_are(kind: str) -> None:
+    with Process(kind, *AT_ONCE) as service, ExitStack() as owned:
+        assert get(service.url, "/healthz").status == 200
+        used = max(int(file.name) for file in Path(f"/proc/{service.pid}/fd").iterdir())
+        _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (used + 4, hard))
+        clients = [owned.enter_context(reach(service)) for _ in range(8)]
+        assert service.logged(level="error")["message"] == "cannot accept a connection: Too many open files"
+        clients[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert clients[0].recv(12) == b"HTTP/1.1 200", "who is in is served"
+        clients[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in clients[:-1]:
+            client.close()
+        assert clients[-1].recv(12) == b"HTTP/1.1 200", "and so is who waits"
+        service.interrupt()
+        assert service.ended(excused="cannot accept a connection") == 0

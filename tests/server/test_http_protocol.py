@@ -1,0 +1,74 @@
+"""A connection at the moment at which the service would close it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.server.http_protocol import GuardedH11, protocol_of
+from anthro_asgi.settings.loader import load_settings
+from tests.server.engines import large
+
+ALIVE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+SETTINGS = load_settings({}, {})
+CLASSES = (protocol_of(SETTINGS), type("H11", (GuardedH11,), {"settings": SETTINGS}))
+
+
+@asynccontextmanager
+async def connected(kind: type[asyncio.Protocol]) -> AsyncIterator[tuple[Any, socket.socket]]:
+    """A protocol on a real socket, and the client's end of it."""
+    config = Config(MessagesApp(large), http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None)
+    config.load()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_accepted_socket(
+        lambda: kind(config=config, server_state=ServerState(), app_state={}),  # type: ignore[call-arg]
+        ours,
+    )
+    with theirs:
+        yield protocol, theirs
+        transport.abort()
+        await asyncio.sleep(0)
+
+
+async def heard(client: socket.socket) -> bytes:
+    """All that comes until the service hangs up."""
+    loop = asyncio.get_running_loop()
+    said = b""
+    while data := await loop.sock_recv(client, 10_000):
+        said += data
+    return said
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_request_that_the_kernel_has_and_nobody_has_read_is_answered(kind: type[asyncio.Protocol]) -> None:
+    async with connected(kind) as (protocol, client):
+        protocol._idle_since -= 3600
+        client.send(ALIVE)
+        protocol.shutdown()
+        assert (await heard(client)).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_who_was_idle_for_long_is_hung_up_on_without_a_word(kind: type[asyncio.Protocol]) -> None:
+    async with connected(kind) as (protocol, client):
+        protocol._idle_since -= 3600
+        protocol.shutdown()
+        assert await heard(client) == b""
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_empty_lines_do_not_keep_a_connection_open(kind: type[asyncio.Protocol]) -> None:
+    async with connected(kind) as (protocol, client):
+        protocol._idle_since -= 3600
+        client.send(b"\r\n")
+        protocol.shutdown()
+        assert await heard(client) == b""

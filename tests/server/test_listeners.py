@@ -1,0 +1,231 @@
+"""Sockets: whose they are, when clients find them, and how one server takes them over from another."""
+
+import os
+import resource
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from anthro_asgi.server.listeners import Listener, PathListener, listening
+from anthro_asgi.server.steering import steer, unsteer
+from anthro_asgi.settings.loader import load_settings
+from anthro_asgi.settings.options import Refused, Settings
+from tests.cli.test_main import refusal
+from tests.server.process import AT_ONCE, Process
+from tests.support.client import get
+
+
+def settings(**options: object) -> Settings:
+    return load_settings({name.replace("_", "-"): [str(value)] for name, value in options.items()}, {})
+
+
+@pytest.fixture
+def owned() -> ExitStack:
+    with ExitStack() as stack:
+        yield stack
+
+
+def bound(owned: ExitStack, path: Path, *, takes_over: bool = True) -> PathListener:
+    listener = PathListener(owned.enter_context(socket.socket(socket.AF_UNIX)), str(path), takes_over=takes_over)
+    listener.sock.listen()
+    return listener
+
+
+# --- ports ---
+
+
+def listeners(owned: ExitStack, count: int) -> list[Listener]:
+    """So many on one port."""
+    out: list[Listener] = []
+    for _ in range(count):
+        sock = owned.enter_context(socket.socket())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("127.0.0.1", out[0].sock.getsockname()[1] if out else 0))
+        sock.listen(200)
+        sock.setblocking(False)
+        out.append(Listener(sock, 1))
+    return out
+
+
+def shares(owned: ExitStack, group: list[Listener], clients: int = 60) -> list[int]:
+    """How many of so many new clients come to each."""
+    address = group[-1].sock.getsockname()
+    for _ in range(clients):
+        owned.enter_context(socket.create_connection(address))
+    counts = []
+    for listener in group:
+        counts.append(0)
+        while listener.awaited():
+            listener.sock.accept()[0].close()
+            counts[-1] += 1
+    return counts
+
+
+def test_clients_are_steered_to_those_behind_until_it_is_undone(owned: ExitStack) -> None:
+    group = listeners(owned, 3)
+    assert all(shares(owned, group)), "drawn"
+    group[0].withdraw()
+    assert shares(owned, group) == [0, 60, 0]
+    group[2].look_after()
+    assert all(shares(owned, group))
+
+
+def test_a_server_that_is_gone_steers_nobody_to_where_there_is_nobody(owned: ExitStack) -> None:
+    old, new = group = listeners(owned, 2)
+    old.withdraw()
+    old.close()
+    assert shares(owned, [new]) == [60]
+    group[0] = listeners_beside(owned, new)
+    new.publish()
+    assert all(shares(owned, group))
+
+
+def listeners_beside(owned: ExitStack, other: Listener) -> Listener:
+    sock = owned.enter_context(socket.socket())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(other.sock.getsockname())
+    sock.listen(200)
+    sock.setblocking(False)
+    return Listener(sock, 1)
+
+
+def test_where_nobody_can_be_steered_nothing_is_done(owned: ExitStack) -> None:
+    alone = owned.enter_context(socket.socket(socket.AF_UNIX))
+    steer(alone, 1)
+    unsteer(alone)
+
+
+def test_each_worker_has_a_socket_of_its_own_on_a_port_that_nobody_else_may_have() -> None:
+    with listening(settings(port=0, workers=3)) as workers:
+        ports = {listener.sock.getsockname()[1] for (listener,) in workers}
+        assert (len(workers), len(ports)) == (3, 1)
+        (port,) = ports
+        for options in ({"port": port}, {"port": port, "workers": 2}):
+            for (listener,) in workers:
+                listener.sock.listen()
+            with pytest.raises(Refused, match="Address already in use"), listening(settings(**options)):
+                pass
+    with listening(settings(port=port)):
+        pass
+
+
+def test_a_port_is_shared_only_by_those_that_say_so() -> None:
+    with listening(settings(port=0)) as ((alone,),):
+        alone.sock.listen()
+        port = alone.sock.getsockname()[1]
+        with pytest.raises(Refused), listening(settings(port=port, reuse_port="true")):
+            pass
+    with listening(settings(port=port, reuse_port="true")) as ((one,),):
+        one.sock.listen()
+        with listening(settings(port=port, reuse_port="true", workers=2)) as others:
+            assert [other.peers for (other,) in others] == [2, 2]
+
+
+def test_a_client_that_vanished_without_a_word_is_noticed_by_the_kernel() -> None:
+    with listening(settings(port=0)) as ((listener,),):
+        listener.sock.listen()
+        with socket.create_connection(listener.sock.getsockname()), listener.sock.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+# --- paths ---
+
+
+def test_a_path_leads_nowhere_until_somebody_listens_there(tmp_path: Path, owned: ExitStack) -> None:
+    path = tmp_path / "a"
+    listener = bound(owned, path)
+    assert not path.exists()
+    listener.publish()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    listener.withdraw()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_bound_and_never_published_leaves_nothing(tmp_path: Path) -> None:
+    with listening(settings(uds=tmp_path / "a")):
+        assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_takes_over_is_there_at_once_and_not_removed_by_who_was_there(tmp_path: Path, owned: ExitStack) -> None:
+    path = tmp_path / "a"
+    old, new = bound(owned, path), bound(owned, path)
+    old.publish()
+    with socket.socket(socket.AF_UNIX) as early:
+        early.connect(str(path))
+        new.publish()
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(str(path))
+            assert (old.awaited(), new.awaited()) == (True, True)
+    old.withdraw()
+    assert path.exists()
+    new.withdraw()
+    assert not path.exists()
+
+
+def test_a_file_that_has_the_number_of_one_that_is_gone_is_not_taken_for_it(tmp_path: Path, owned: ExitStack) -> None:
+    """A server that closed its socket long ago ends at last; numbers of files are given out again."""
+    path = tmp_path / "a"
+    old = bound(owned, path)
+    old.publish()
+    os.unlink(path)
+    old.close()
+    new = bound(owned, path)
+    new.publish()
+    old._inode = new._inode
+    old.withdraw()
+    assert path.exists()
+
+
+def test_a_server_that_came_in_the_meantime_is_left_alone(tmp_path: Path, owned: ExitStack) -> None:
+    path = tmp_path / "a"
+    late, first = bound(owned, path, takes_over=False), bound(owned, path)
+    first.publish()
+    with pytest.raises(Refused, match="another server answers there"):
+        late.publish()
+    with pytest.raises(Refused, match="another server answers there"):
+        bound(owned, path, takes_over=False)
+    first.withdraw()
+    late.publish()
+    assert path.exists()
+
+
+def test_what_is_no_socket_is_not_taken_over(tmp_path: Path, owned: ExitStack) -> None:
+    path = tmp_path / "a"
+    path.write_text("precious")
+    with pytest.raises(Refused, match="it exists and is no socket"):
+        bound(owned, path)
+    assert path.read_text() == "precious"
+
+
+def test_a_directory_that_is_gone_is_refused_in_one_line(tmp_path: Path, owned: ExitStack) -> None:
+    (tmp_path / "b").mkdir()
+    listener = bound(owned, tmp_path / "b" / "a")
+    os.unlink(listener._beside)
+    with pytest.raises(Refused, match="No such file"):
+        listener.publish()
+
+
+def test_a_server_is_taken_over_only_where_that_is_wanted(kind: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    with Process(kind, *AT_ONCE, "--uds", path, "--reuse-port") as old:
+        assert refusal(1, "serve", "--uds", path) == f"cannot listen on {path}: another server answers there"
+        with Process(kind, *AT_ONCE, "--uds", path, "--reuse-port") as new:
+            assert new.url == f"unix:{path}"
+            old.interrupt()
+            assert old.ended() == 0
+            assert get(new.url, "/healthz").status == 200
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_many_files_may_be_open_as_the_machine_lets_a_process_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
+    try:
+        with Process("fast", *AT_ONCE) as service:
+            assert resource.prlimit(service.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

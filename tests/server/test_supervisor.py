@@ -1,0 +1,336 @@
+"""Several processes that serve as one: they come and go together, and one that dies takes only its own along."""
+
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from tests.cli.test_main import refusal
+from tests.end_to_end.service import COMMAND, ROOT
+from tests.server.process import AT_ONCE, ENDLESS, Process, runs, until
+from tests.support.client import ask, connect, get, post
+
+TWO = ("--workers", "2")
+SHORT = ("--simulate-ttft", "0", "--simulate-itl", "10ms", "--simulate-output-tokens", "60")
+DIED = "ended with status -9"
+
+
+class Stream:
+    """A streamed answer that has begun. `worker` is the process that gives it."""
+
+    def __init__(self, service: Process) -> None:
+        self._connection = connect(service.url)
+        self._connection.connect() if self._connection.sock is None else None
+        port = None if service.url.startswith("unix:") else self._connection.sock.getsockname()[1]
+        post(self._connection, stream=True, max_tokens=100_000)
+        self._response = self._connection.getresponse()
+        self.begun = self._response.readline()
+        self.worker = next(pid for pid in service.children if port is None or port in peers(pid))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def rest(self) -> bytes:
+        return self.begun + self._response.read()
+
+    def goes_on(self) -> None:
+        line = self._response.readline()
+        assert line
+        self.begun += line
+
+
+def peers(pid: int) -> set[int]:
+    """The ports of those that the process is connected to, on IPv4."""
+    mine = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[2].split(":")[1], 16) for row in rows if f"socket:[{row[9]}]" in mine}
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def on_each(service: Process, owned: ExitStack, of: int) -> list[Stream]:
+    """Streams, until each of so many workers gives at least one; those of one worker stand together."""
+    streams: list[Stream] = []
+    while len({stream.worker for stream in streams}) < of:
+        streams.append(owned.enter_context(closing(Stream(service))))
+    return sorted(streams, key=lambda stream: stream.worker)
+
+
+@pytest.fixture
+def owned() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+# --- they start ---
+
+
+def test_all_of_them_serve_at_one_address_which_is_printed_once(kind: str, owned: ExitStack) -> None:
+    with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "0s") as service:
+        assert len(service.children) == 2
+        assert len({stream.worker for stream in on_each(service, owned, 2)}) == 2
+        service.interrupt()
+        assert service._process.stdout is not None
+        assert service._process.stdout.read() == ""
+        assert service.ended() == 0
+
+
+def test_they_share_a_unix_socket(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    with Process(kind, *AT_ONCE, *TWO, "--uds", str(path)) as service:
+        for _ in range(20):
+            assert ask(service.url, stream=True).status == 200
+        service.interrupt()
+        assert service.ended() == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_they_share_tls(kind: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    both = str(tmp_path / "both")
+    with Process(kind, *AT_ONCE, *TWO, "--tls-cert", both, "--tls-key", both) as service:
+        for _ in range(10):
+            assert get(service.url, "/healthz", context).status == 200
+
+
+def test_a_port_that_others_have_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = refusal(1, "serve", *TWO, "--port", str(port))
+    assert words == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+
+
+BROKEN = """
+class Engine:
+    async def start(self):
+        {does}
+    async def stream(self, request):
+        yield "x"
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "words"),
+    [
+        ("raise RuntimeError('no GPU here')", "the engine did not start; the log says why"),
+        ("import os; os._exit(3)", "worker 0 ended before it was ready; the log may say why"),
+    ],
+)
+def test_workers_that_cannot_start_end_it_with_one_line(tmp_path: Path, does: str, words: str) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN.format(does=does))
+    command = [*COMMAND, "serve", "--port", "0", *TWO, "--engine", "broken:Engine"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.sub("worker [01]", "worker 0", ended.stderr.splitlines()[-1]) == f"anthro-asgi: error: {words}"
+    assert ended.stderr.count("anthro-asgi: error: ") == 1
+
+
+def test_workers_that_cannot_start_leave_no_file_behind(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN.format(does="raise RuntimeError('no GPU here')"))
+    (tmp_path / "sockets").mkdir()
+    command = [*COMMAND, "serve", "--uds", str(tmp_path / "sockets" / "a"), *TWO, "--engine", "broken:Engine"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, timeout=20).returncode == 1
+    assert not list((tmp_path / "sockets").iterdir())
+
+
+# --- they end ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_open_streams_of_every_worker_come_to_their_end(kind: str, owned: ExitStack, number: int) -> None:
+    with Process(kind, *SHORT, *TWO) as service:
+        streams = on_each(service, owned, 2)
+        service.interrupt(number)
+        for stream in streams:
+            assert message_of(parse_events(stream.rest()))["content"]
+        assert service.ended() == 0
+
+
+def test_streams_that_take_too_long_get_their_error_from_every_worker(kind: str, owned: ExitStack) -> None:
+    with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "200ms") as service:
+        streams = on_each(service, owned, 2)
+        service.interrupt()
+        for stream in streams:
+            events = parse_events(stream.rest())
+            check_stream(events)
+            assert (events[-1].type, events[-1].data["error"]["type"]) == ("error", "overloaded_error")
+        assert service.ended() == 0
+
+
+def test_a_second_interrupt_waits_for_nobody(kind: str, owned: ExitStack) -> None:
+    with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "1h") as service:
+        streams = on_each(service, owned, 2)
+        service.interrupt(signal.SIGINT)
+        until(lambda: service.refuses)
+        for stream in streams:
+            stream.goes_on()
+        service.interrupt(signal.SIGINT)
+        assert service.ended(expected=130) == 130
+
+
+def test_an_interrupt_in_a_terminal_is_for_the_master_to_pass_on(owned: ExitStack) -> None:
+    """A terminal tells the whole group; who is told twice ends what is open at once."""
+    with Process("leading", *SHORT, *TWO) as service:
+        streams = on_each(service, owned, 2)
+        service.interrupt(signal.SIGSTOP)
+        os.killpg(service.pid, signal.SIGINT)
+        for _ in range(10):
+            assert get(service.url, "/readyz").status == 200
+        service.interrupt(signal.SIGCONT)
+        for stream in streams:
+            assert message_of(parse_events(stream.rest()))["content"]
+        assert service.ended() == 0
+
+
+def test_workers_whose_master_was_killed_end_as_well_and_in_good_order(kind: str, owned: ExitStack) -> None:
+    with Process(kind, *SHORT, *TWO) as service, owned:
+        workers = service.children
+        streams = on_each(service, owned, 2)
+        service.interrupt(signal.SIGKILL)
+        for pid in workers:
+            owned.callback(kill, pid)
+        for stream in streams:
+            assert message_of(parse_events(stream.rest()))["content"]
+        until(lambda: not any(map(runs, workers)))
+        assert service.ended(expected=-signal.SIGKILL) == -signal.SIGKILL
+
+
+# --- one dies ---
+
+
+def test_a_worker_that_is_killed_takes_its_own_streams_along_and_is_replaced(kind: str, owned: ExitStack) -> None:
+    with Process(kind, *SHORT, "--workers", "3") as service:
+        streams = on_each(service, owned, 3)
+        victim = streams[0].worker
+        others = set(service.children) - {victim}
+        os.kill(victim, signal.SIGKILL)
+        for stream in streams:
+            if stream.worker != victim:
+                assert message_of(parse_events(stream.rest()))["content"]
+        line = service.logged(level="error")
+        assert re.fullmatch(rf"worker \d \(process {victim}\) {DIED}; another starts in 0\.1 s", line["message"])
+        until(lambda: len(service.children) == 3)
+        assert others < set(service.children)
+        for _ in range(30):
+            assert get(service.url, "/healthz").status == 200
+        service.interrupt()
+        assert service.ended(excused=DIED) == 0
+
+
+def test_who_waits_at_a_worker_that_dies_is_served_by_the_next(kind: str) -> None:
+    with Process(kind, *AT_ONCE, *TWO) as service, ExitStack() as owned:
+        (victim, other) = service.children
+        for pid in (victim, other):
+            os.kill(pid, signal.SIGSTOP)
+        host, _, port = service.url.removeprefix("http://").partition(":")
+        clients = [owned.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(40)]
+        for client in clients:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        os.kill(victim, signal.SIGKILL)
+        os.kill(other, signal.SIGCONT)
+        assert {client.recv(12) for client in clients} == {b"HTTP/1.1 200"}
+        service.interrupt()
+        assert service.ended(excused=DIED) == 0
+
+
+def test_a_worker_that_dies_again_and_again_rests_longer_each_time_and_comes_back(tmp_path: Path) -> None:
+    doom = tmp_path / "doom"
+    with Process("fast", *TWO, "--engine", "tests.server.engines:Doomed", DOOM=str(doom)) as service:
+        service.unwell = True
+        doom.touch()
+        os.kill(service.children[0], signal.SIGKILL)
+        for words in (
+            r"ended with status -9; another starts in 0\.1 s",
+            r"ended with status 1 \(the engine did not start; the log says why\); another starts in 0\.2 s",
+            r"ended with status 1 \(the engine did not start; the log says why\); another starts in 0\.4 s",
+        ):
+            until(lambda words=words: any(re.search(words, line.get("message", "")) for line in service.log))
+        assert len(service.children) <= 2
+        doom.unlink()
+        until(lambda: len(service.children) == 2)
+        for _ in range(20):
+            assert get(service.url, "/healthz").status == 200
+        assert sum("another starts" in line.get("message", "") for line in service.log) == 3
+
+
+def test_what_one_worker_counted_is_told_by_every_other_and_outlives_it() -> None:
+    with Process("fast", *AT_ONCE, *TWO) as service:
+        for _ in range(20):
+            assert ask(service.url).status == 200
+        told = 'requests_total{route="/v1/messages",status="200",stop_reason="end_turn",stream="false"} 20.0\n'
+        until(lambda: told.encode() in get(service.url, "/metrics").body)
+        os.kill(service.children[0], signal.SIGKILL)
+        until(lambda: b"worker_starts_total" in get(service.url, "/metrics").body)
+        service.logged(level="error")
+        until(lambda: len(service.children) == 2)
+        body = get(service.url, "/metrics").body.decode()
+        assert told in body
+        assert sorted(re.findall(r'worker_starts_total\{worker="\d"\} (\d)', body)) == ["1", "2"]
+        service.interrupt()
+        assert service.ended(excused=DIED) == 0
+
+
+# --- they take what files hold now ---
+
+
+def test_every_worker_takes_new_keys_and_so_do_those_that_start_later(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-old\n")
+
+    def admitted(key: str) -> set[int]:
+        out = set()
+        for _ in range(20):
+            with closing(connect(service.url)) as connection:
+                connection.request("GET", "/v1/models", headers={"x-api-key": key})
+                out.add(connection.getresponse().status)
+        return out
+
+    with Process("fast", *AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
+        assert admitted("sk-old") == {200}
+        keys.write_text("sk-new\n")
+        service.interrupt(signal.SIGHUP)
+        until(lambda: sum(line.get("event") == "reloaded" for line in service.log) == 3)
+        for _ in range(2):
+            assert (admitted("sk-new"), admitted("sk-old")) == ({200}, {401})
+            for pid in service.children:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+            until(lambda: len(service.children) == 2)
+        service.interrupt()
+        assert service.ended(excused=DIED) == 0
+
+
+def test_keys_that_are_none_are_one_line_and_every_worker_keeps_the_old_ones(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-old\n")
+    with Process("fast", *AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
+        keys.unlink()
+        service.interrupt(signal.SIGHUP)
+        line = service.logged(level="error")
+        assert line["message"] == f"not reloaded: cannot read the key file {keys}: No such file or directory"
+        for _ in range(10):
+            assert get(service.url, "/v1/models").status == 401
+        assert sum(line.get("level") == "error" for line in service.log) == 1
+        service.interrupt()
+        assert service.ended(excused="not reloaded") == 0

@@ -1,0 +1,427 @@
+"""The option table: where values come from, which are refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from anthro_asgi.settings.loader import load_settings
+from anthro_asgi.settings.options import OPTIONS, ConfigError, Option, Refused, Settings, markdown_table
+
+BY_NAME = {option.name: option for option in OPTIONS}
+SECRET_VALUE = "sk-do-not-show"
+
+# a right value of each kind of option, unlike its default
+EXAMPLES: dict[str, tuple[str, object]] = {
+    "log-level": ("debug", "debug"),
+    "log-format": ("text", "text"),
+    "drain-timeout": ("2m", 120.0),
+    "upstream": ("http://localhost:8000/v1", "http://localhost:8000/v1"),
+    "engine": ("my.module:make.engine", "my.module:make.engine"),
+    "dialect": ("vllm", "vllm"),
+    "model": ("model.gguf", "model.gguf"),
+    "model-context": ("4096", 4096),
+    "model-slots": ("2", 2),
+    "model-threads": ("3", 3),
+    "upstream-api": ("messages", "messages"),
+    "host": ("::1", "::1"),
+    "port": ("0", 0),
+    "uds": ("/run/a.sock", "/run/a.sock"),
+    "api-key-file": ("keys.txt", "keys.txt"),
+    "upstream-key-file": ("key.txt", "key.txt"),
+    "upstream-ca": ("ca.pem", "ca.pem"),
+    "workers": ("4", 4),
+    "drain-delay": ("5s", 5.0),
+    "max-head": ("8K", 8192),
+    "receive-deadline": ("2s", 2.0),
+    "stall-deadline": ("3s", 3.0),
+    "max-concurrency": ("7", 7),
+    "max-queue": ("0", 0),
+    "queue-timeout": ("100ms", 0.1),
+    "max-concurrency-per-key": ("2", 2),
+    "total-deadline": ("2h", 7200.0),
+    "max-event": ("1M", 1 << 20),
+    "max-tool-input": ("2M", 2 << 20),
+    "max-answer": ("3M", 3 << 20),
+    "max-decompressed": ("4M", 4 << 20),
+    "max-depth": ("9", 9),
+    "max-messages": ("10", 10),
+    "max-tools": ("11", 11),
+    "max-stop-sequences": ("12", 12),
+    "connect-deadline": ("500ms", 0.5),
+    "first-byte-deadline": ("1h", 3600.0),
+    "silence-deadline": ("0.5s", 0.5),
+    "ping-interval": ("3", 3.0),
+    "max-body": ("2MiB", 2 << 20),
+    "model-alias": ("claude-*=qwen", (("claude-*", "qwen"),)),
+    "server-tools": ("drop", "drop"),
+    "client-tools": ("function", "function"),
+    "image-urls": ("pass", "pass"),
+    "late-system": ("keep", "keep"),
+    "tokenizer": ("tokenizer.json", "tokenizer.json"),
+    "think-tags": ("open", "open"),
+    "simulate-profile": ("flaky", "flaky"),
+    "simulate-ttft": ("0", ("constant", 0.0, 0.0)),
+    "simulate-ttft-per-token": ("79.8us", 0.0000798),
+    "simulate-itl": ("gamma(1.5ms, 250us)", ("gamma", 0.0015, 0.00025)),
+    "simulate-load-factor": ("0.05", 0.05),
+    "simulate-max-running": ("8", 8),
+    "simulate-max-waiting": ("0", 0),
+    "simulate-cache-tokens": ("100000", 100_000),
+    "simulate-cache-block": ("32", 32),
+    "simulate-text": ("echo", "echo"),
+    "simulate-output-tokens": ("9", ("constant", 9, 0.0)),
+    "simulate-thinking-tokens": ("log-normal(600,500)", ("log-normal", 600, 500)),
+    "simulate-thinking-rate": ("1", 1.0),
+    "simulate-tool-rate": (".25", 0.25),
+    "simulate-fail": ("cut=0.01", (("cut", 0.01),)),
+    "simulate-stall": ("5s", 5.0),
+    "simulate-trace": ("trace.jsonl", "trace.jsonl"),
+    "simulate-seed": ("42", 42),
+}
+
+
+def settings_from_file(tmp_path: Path, toml: str, line: dict[str, list[str]] | None = None) -> Settings:
+    file = tmp_path / "anthro.toml"
+    file.write_text(toml, encoding="utf-8")
+    return load_settings({"config": [str(file)], **(line or {})}, {})
+
+
+def complaint(line: dict[str, list[str]], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(line, environ or {})
+    assert caught.value.status == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- the table itself ---
+
+
+def test_every_default_is_a_value_of_its_own_option() -> None:
+    settings = load_settings({}, {})
+    for option in OPTIONS:
+        if option.default is not None:
+            assert getattr(settings, option.attribute) == option.value([option.default], "default")
+        else:
+            assert getattr(settings, option.attribute) == (() if option.many else None)
+
+
+def test_the_defaults_an_operator_relies_on() -> None:
+    settings = load_settings({}, {})
+    assert (settings.host, settings.port, settings.no_auth) == ("127.0.0.1", 8484, False)
+    assert (settings.ping_interval, settings.max_body, settings.drain_timeout) == (10.0, 32 << 20, 30.0)
+    assert (settings.max_concurrency, settings.dialect, settings.log_format) == (1024, "auto", "json")
+
+
+def test_a_secret_has_no_place_but_the_environment() -> None:
+    secrets = [option.name for option in OPTIONS if option.secret]
+    assert secrets == ["api-keys", "upstream-key"]
+
+
+def test_the_readme_table_has_a_row_for_every_option() -> None:
+    rows = markdown_table().splitlines()[2:]
+    assert len(rows) == len(OPTIONS)
+    for option, row in zip(OPTIONS, rows, strict=True):
+        assert (f"`--{option.name}" in row) is not option.secret
+        assert (f"`{option.variable}`" in row) is ("environment" in option.channels)
+        assert row.replace(r"\|", "").count("|") == 5
+
+
+def test_settings_do_not_print_secrets() -> None:
+    environ = {"ANTHRO_ASGI_API_KEYS": SECRET_VALUE, "ANTHRO_ASGI_UPSTREAM_KEY": SECRET_VALUE}
+    assert SECRET_VALUE not in repr(load_settings({}, environ))
+
+
+# --- where values come from ---
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_place_gives_the_same_value(name: str, tmp_path: Path) -> None:
+    option, (text, value) = BY_NAME[name], EXAMPLES[name]
+    assert value != getattr(load_settings({}, {}), option.attribute), "an example equal to the default shows nothing"
+    assert getattr(load_settings({name: [text]}, {}), option.attribute) == value
+    assert getattr(load_settings({}, {option.variable: text}), option.attribute) == value
+    assert getattr(settings_from_file(tmp_path, f'{name} = "{text}"'), option.attribute) == value
+    assert getattr(settings_from_file(tmp_path, f'{option.attribute} = "{text}"'), option.attribute) == value
+
+
+@pytest.mark.parametrize(
+    "option", [o for o in OPTIONS if o.kind.metavar == "" and "file" in o.channels], ids=lambda option: option.name
+)
+def test_a_switch_is_true_in_every_place(option: Option, tmp_path: Path) -> None:
+    assert getattr(load_settings({option.name: ["true"]}, {}), option.attribute) is True
+    for yes, no in (("true", "false"), ("1", "0"), ("YES", "No"), ("on", "off")):
+        assert getattr(load_settings({}, {option.variable: yes}), option.attribute) is True
+        assert getattr(load_settings({}, {option.variable: no}), option.attribute) is False
+    assert getattr(settings_from_file(tmp_path, f"{option.name} = true"), option.attribute) is True
+
+
+def test_every_option_is_in_one_of_these_examples() -> None:
+    elsewhere = {
+        "config",
+        "try-model",
+        "tls-cert",
+        "tls-key",
+        "upstream-cert",
+        "upstream-cert-key",
+        "api-keys",
+        "upstream-key",
+    }
+    switches = {option.name for option in OPTIONS if option.kind.metavar == ""}
+    assert set(EXAMPLES) | elsewhere | switches == set(BY_NAME)
+
+
+def test_the_line_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("port = 1\nmax-body = 2048\nhost = 'file'\n")
+    environ = {"ANTHRO_ASGI_CONFIG": str(file), "ANTHRO_ASGI_PORT": "2", "ANTHRO_ASGI_HOST": "environment"}
+    settings = load_settings({"port": ["3"]}, environ)
+    assert (settings.port, settings.host, settings.max_body, settings.ping_interval) == (3, "environment", 2048, 10.0)
+
+
+def test_the_file_named_on_the_line_is_read_instead_of_the_one_in_the_environment(tmp_path: Path) -> None:
+    settings = settings_from_file(tmp_path, "port = 5")
+    assert load_settings({"config": [settings.config or ""]}, {"ANTHRO_ASGI_CONFIG": "/nowhere"}).port == 5
+
+
+def test_native_toml_values_are_taken(tmp_path: Path) -> None:
+    settings = settings_from_file(tmp_path, "port = 99\nping-interval = 2.5\nsimulate = true\nmodel-alias = ['a=b']")
+    assert (settings.port, settings.ping_interval, settings.simulate) == (99, 2.5, True)
+    assert settings.model_alias == (("a", "b"),)
+
+
+def test_aliases_may_be_a_toml_table(tmp_path: Path) -> None:
+    settings = settings_from_file(tmp_path, "[model-alias]\n'claude-*' = 'qwen'\nbig = 'llama=70'")
+    assert settings.model_alias == (("claude-*", "qwen"), ("big", "llama=70"))
+
+
+def test_aliases_are_repeated_on_the_line_and_comma_separated_in_the_environment() -> None:
+    both = (("a", "x"), ("b", "y"))
+    assert load_settings({"model-alias": ["a=x", "b=y"]}, {}).model_alias == both
+    assert load_settings({}, {"ANTHRO_ASGI_MODEL_ALIAS": " a = x, b=y,"}).model_alias == both
+
+
+def test_several_keys_are_comma_separated() -> None:
+    assert load_settings({}, {"ANTHRO_ASGI_API_KEYS": "one, two"}).api_keys == ("one", "two")
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert load_settings({}, {"ANTHRO_ASGI_PORT": "", "ANTHRO_ASGI_API_KEYS": ""}) == load_settings({}, {})
+
+
+def test_the_variables_kubernetes_adds_for_a_service_of_our_name_are_no_options() -> None:
+    environ = {
+        "ANTHRO_ASGI_PORT": "tcp://10.0.0.1:8484",
+        "ANTHRO_ASGI_PORT_8484_TCP": "tcp://10.0.0.1:8484",
+        "ANTHRO_ASGI_PORT_8484_TCP_ADDR": "10.0.0.1",
+        "ANTHRO_ASGI_SERVICE_HOST": "10.0.0.1",
+        "ANTHRO_ASGI_SERVICE_PORT": "8484",
+        "ANTHRO_ASGI_SERVICE_PORT_HTTP": "8484",
+        "ANTHRO_ASGI_CANARY_SERVICE_HOST": "10.0.0.2",
+        "ANTHRO_ASGI_CANARY_PORT": "tcp://10.0.0.2:8484",
+    }
+    assert load_settings({}, environ) == load_settings({}, {})
+
+
+# --- what excludes what ---
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"simulate": ["true"], "upstream": ["http://x"]}, "--simulate and --upstream exclude each other"),
+        ({"upstream": ["http://x"], "engine": ["a:b"]}, "--upstream and --engine exclude each other"),
+        ({"uds": ["/a"], "port": ["1"]}, "--uds and --port exclude each other"),
+        ({"uds": ["/a"], "host": ["::1"]}, "--uds and --host exclude each other"),
+        ({"tls-cert": ["a.pem"]}, "--tls-cert and --tls-key go together"),
+        ({"upstream-cert-key": ["a.pem"]}, "--upstream-cert-key is of a certificate"),
+        ({"tls-key": ["a.pem"]}, "--tls-cert and --tls-key go together"),
+        ({"no-auth": ["true"], "api-key-file": ["k"]}, "--no-auth contradicts"),
+    ],
+)
+def test_a_contradiction_is_named(line: dict[str, list[str]], words: str) -> None:
+    assert words in complaint(line)
+
+
+def test_two_engines_in_one_environment_contradict_each_other() -> None:
+    words = complaint({}, {"ANTHRO_ASGI_UPSTREAM": "http://x", "ANTHRO_ASGI_ENGINE": "a:b"})
+    assert words == "ANTHRO_ASGI_UPSTREAM and ANTHRO_ASGI_ENGINE exclude each other"
+
+
+def test_no_auth_contradicts_keys_wherever_they_are() -> None:
+    assert "--no-auth contradicts" in complaint({"no-auth": ["true"]}, {"ANTHRO_ASGI_API_KEYS": "k"})
+
+
+def test_an_engine_on_the_line_sets_aside_the_ones_of_weaker_places(tmp_path: Path) -> None:
+    settings = settings_from_file(tmp_path, "upstream = 'http://x'", {"simulate": ["true"]})
+    assert (settings.simulate, settings.upstream) == (True, None)
+
+
+def test_a_switch_that_is_off_names_no_engine() -> None:
+    settings = load_settings({"upstream": ["http://x"]}, {"ANTHRO_ASGI_SIMULATE": "false"})
+    assert (settings.simulate, settings.upstream) == (False, "http://x")
+
+
+def test_a_socket_on_the_line_sets_aside_the_port_of_the_environment() -> None:
+    settings = load_settings({"uds": ["/a"]}, {"ANTHRO_ASGI_PORT": "0"})
+    assert (settings.uds, settings.port) == ("/a", 8484)
+
+
+# --- wrong values ---
+
+WRONG = [
+    ("port", "http", "is not a whole number"),
+    ("port", "-1", "is not a whole number"),
+    ("port", "1.5", "is not a whole number"),
+    ("port", "1_000", "is not a whole number"),
+    ("port", "٣", "is not a whole number"),
+    ("port", "65536", "is not between 0 and 65535"),
+    ("port", "9" * 5000, "is not between 0 and 65535"),
+    ("max-concurrency", "0", "is not between 1 and 65536"),
+    ("max-body", "lots", "is not a size"),
+    ("max-body", "1.5MiB", "is not a size"),
+    ("max-body", "32MB", "is not a size"),
+    ("max-body", "0", "is not between 1K and 1G"),
+    ("max-body", "2G", "is not between 1K and 1G"),
+    ("ping-interval", "soon", "is not a duration"),
+    ("ping-interval", "0", "is not between 10ms and 1h"),
+    ("ping-interval", "nan", "is not a duration"),
+    ("ping-interval", "inf", "is not a duration"),
+    ("ping-interval", "1e3", "is not a duration"),
+    ("silence-deadline", "25h", "is not between 10ms and 24h"),
+    ("log-level", "loud", "is none of debug, info, warning, error"),
+    ("log-format", "xml", "is none of json, text"),
+    ("upstream-api", "soap", "is none of auto, chat, messages"),
+    ("dialect", "klingon", "is none of auto, openai"),
+    ("upstream", "localhost:8000", "must be http://"),
+    ("upstream", "ftp://host", "must be http://"),
+    ("upstream", "http://a b", "must be http://"),
+    ("upstream", "unix:relative.sock", "must be http://"),
+    ("engine", "module", "is not module:attr"),
+    ("engine", "module:", "is not module:attr"),
+    ("model-alias", "name", "is not NAME=MODEL"),
+    ("model-alias", "=model", "is not NAME=MODEL"),
+    ("model-alias", "a=b*", "only NAME may have one"),
+    ("host", "", "is empty"),
+    ("uds", "a\0b", "holds a NUL"),
+    ("simulate-seed", "x", "is not a whole number"),
+    ("simulate-itl", "soon", "is not a duration"),
+    ("simulate-itl", "poisson(5ms, 1ms)", "begins with none of uniform, normal, log-normal, gamma"),
+    ("simulate-itl", "gamma(5ms, soon)", "has in its brackets what is not a duration"),
+    ("simulate-itl", "gamma(5ms)", "is not a duration"),
+    ("simulate-itl", "uniform(5ms, 1ms)", "is a range that ends before it begins"),
+    ("simulate-output-tokens", "normal(0, 5)", "has in its brackets what is not between 1 and 1000000"),
+    ("simulate-tool-rate", "2", "is not between 0 and 1"),
+    ("simulate-tool-rate", "often", "is not a number"),
+    ("simulate-fail", "cut", "is not KIND=RATE"),
+    ("simulate-fail", "bored=1", "is not KIND=RATE, of 429, 529, 500, error, stall, cut"),
+    ("simulate-fail", "cut=2", "is not between 0 and 1"),
+    ("simulate-text", "poetry", "is none of seeded, echo"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "words"), WRONG)
+def test_a_wrong_value_is_named_with_its_option(name: str, text: str, words: str) -> None:
+    said = complaint({name: [text]})
+    assert said.startswith(f"--{name}: ")
+    assert words in said
+    assert len(said) < 250
+
+
+@pytest.mark.parametrize(("name", "text", "words"), [row for row in WRONG if row[1] and "\0" not in row[1]])
+def test_a_wrong_value_in_the_environment_is_named_with_its_variable(name: str, text: str, words: str) -> None:
+    said = complaint({}, {BY_NAME[name].variable: text})
+    assert said.startswith(f"{BY_NAME[name].variable}: ")
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("prot = 1", "no option 'prot'; did you mean port?"),
+        ("max_bodi = 1", "did you mean max-body?"),
+        ("api-keys = ['a']", "no option 'api-keys'; did you mean api-key-file?"),
+        ("config = 'b.toml'", "no option 'config'"),
+        ("qqqqqq = 1", "no option 'qqqqqq'"),
+        ("[server]\nport = 1", "no option 'server'"),
+        ("port = true", "port: a value of the wrong type (bool)"),
+        ("simulate = 1", "simulate: a value of the wrong type (int)"),
+        ("simulate = 'yes'", "simulate: a value of the wrong type (str)"),
+        ("port = [1, 2]", "port: a value of the wrong type (list)"),
+        ("host = {a = 'b'}", "host: a value of the wrong type (dict)"),
+        ("port = 1979-05-27", "port: a value of the wrong type (date)"),
+        ("model-alias = {a = 1}", ""),
+        ("ping-interval = nan", "ping-interval: 'nan' is not a duration"),
+        ("max_body = 2048\nmax-body = 2048", "given twice"),
+        ("port = ", "is no TOML"),
+        ("port = 1\nport = 2", "is no TOML"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_place_of_the_fault(tmp_path: Path, toml: str, words: str) -> None:
+    if not words:
+        assert settings_from_file(tmp_path, toml).model_alias == (("a", "1"),)
+        return
+    with pytest.raises(ConfigError) as caught:
+        settings_from_file(tmp_path, toml)
+    said = str(caught.value)
+    assert words in said
+    assert "anthro.toml" in said
+    assert "\n" not in said
+    assert caught.value.status == 2
+
+
+def test_a_file_that_is_not_utf8_is_no_toml(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"host = '\xff'")
+    assert "is no TOML" in complaint({"config": [str(file)]})
+
+
+@pytest.mark.parametrize("path", ["missing.toml", "."])
+def test_a_file_that_cannot_be_read_is_refused_by_the_machine(tmp_path: Path, path: str) -> None:
+    with pytest.raises(Refused, match="--config: cannot read") as caught:
+        load_settings({"config": [str(tmp_path / path)]}, {})
+    assert caught.value.status == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("ANTHRO_ASGI_PROT", "'ANTHRO_ASGI_PROT': no such variable; did you mean ANTHRO_ASGI_PORT?"),
+        ("ANTHRO_ASGI_API_KEY", "did you mean ANTHRO_ASGI_API_KEYS?"),
+        ("ANTHRO_ASGI_port", "did you mean ANTHRO_ASGI_PORT?"),
+        ("ANTHRO_ASGI_", "'ANTHRO_ASGI_': no such variable"),
+        ("ANTHRO_ASGI_QQQQQQ", "'ANTHRO_ASGI_QQQQQQ': no such variable"),
+    ],
+)
+def test_an_unknown_variable_is_an_error_and_its_value_stays_unsaid(variable: str, words: str) -> None:
+    said = complaint({}, {variable: SECRET_VALUE})
+    assert said.endswith(words)
+    assert SECRET_VALUE not in said
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    assert load_settings({}, {"ANTHRO_ASGIX": "1", "PORT": "x", "anthro_asgi_port": "x"}).port == 8484
+
+
+@pytest.mark.parametrize("text", ["two words", "sch\u00f6n", "tab\tbed", "line\nfeed"])
+@pytest.mark.parametrize("variable", ["ANTHRO_ASGI_API_KEYS", "ANTHRO_ASGI_UPSTREAM_KEY"])
+def test_a_key_no_header_can_carry_is_refused_without_showing_it(variable: str, text: str) -> None:
+    assert complaint({}, {variable: text}) == f"{variable}: a key must be one word of printable ASCII"
+
+
+def test_keys_that_are_only_commas_do_not_open_the_service() -> None:
+    assert complaint({}, {"ANTHRO_ASGI_API_KEYS": " , "}) == "ANTHRO_ASGI_API_KEYS: holds only commas"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1024", 1024), ("1K", 1024), ("1KiB", 1024), ("3 MiB", 3 << 20), ("1G", 1 << 30)]
+)
+def test_a_size_may_have_a_binary_unit(text: str, size: int) -> None:
+    assert load_settings({"max-body": [text]}, {}).max_body == size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("700ms", 0.7), (".5", 0.5), ("2 m", 120.0), ("1.h", 3600.0)]
+)
+def test_a_duration_may_have_a_unit(text: str, seconds: float) -> None:
+    assert load_settings({"ping-interval": [text]}, {}).ping_interval == seconds

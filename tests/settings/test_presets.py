@@ -1,0 +1,104 @@
+"""Profiles of the simulator: by name, in a file, and under the options that override them."""
+
+from pathlib import Path
+from random import Random
+from statistics import fmean
+
+import pytest
+
+from anthro_asgi import factory
+from anthro_asgi.settings.loader import load_settings
+from anthro_asgi.settings.options import ConfigError, Refused, Settings
+from anthro_asgi.settings.presets import PRESETS
+
+
+def settings(profile: str, **line: str) -> Settings:
+    given = {name.replace("_", "-"): [text] for name, text in line.items()}
+    return load_settings({"simulate-profile": [profile], **given}, {})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str) -> None:
+    engine = factory.simulated_of(settings(name))
+    plain = factory.simulated_of(load_settings({}, {}))
+    assert engine.profile != plain.profile
+    source = PRESETS[name]["source"]
+    assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Nobody's: ")
+    assert set(PRESETS[name]) <= {"source"} | {
+        option.removeprefix("simulate_").replace("_", "-")
+        for option in Settings.__dataclass_fields__
+        if option.startswith("simulate_")
+    }
+
+
+def test_the_preset_of_published_figures_gives_these_figures() -> None:
+    profile = factory.simulated_of(settings("llama-3.3-70b-2xh100")).profile
+    for prompt, published in ((500, 0.04777), (5000, 0.40677)):
+        assert profile.ttft.first + prompt * profile.ttft_per_token == pytest.approx(published, rel=0.01)
+    for running, published in ((1, 0.01858), (25, 0.03875), (50, 0.05973), (profile.max_running, 0.0929)):
+        slowed = profile.itl.first * (1 + profile.load_factor * (running - 1))
+        assert slowed == pytest.approx(published, rel=0.02)
+    draw = profile.itl.drawn_by(Random(1))
+    assert fmean(draw() for _ in range(5000)) == pytest.approx(0.01858, rel=0.01)
+
+
+def test_options_override_the_profile_wherever_they_are_given(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("simulate-profile = 'laptop'\nsimulate-itl = '1ms'\n")
+    found = load_settings(
+        {"config": [str(file)], "simulate-max-running": ["7"]}, {"ANTHRO_ASGI_SIMULATE_CACHE_TOKENS": "9"}
+    )
+    assert (found.simulate_max_running, found.simulate_cache_tokens) == (7, 9)
+    assert found.simulate_itl == ("constant", 0.001, 0.0)
+    assert found.simulate_ttft == ("constant", 0.15, 0.0), "what nobody overrides is the profile's"
+    assert found.simulate_text == "seeded", "and what the profile does not say is the default"
+
+
+def test_the_strongest_place_names_the_profile(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text("simulate-profile = 'laptop'\n")
+    found = load_settings({"config": [str(file)]}, {"ANTHRO_ASGI_SIMULATE_PROFILE": "flaky"})
+    assert found.simulate_ttft == ("constant", 0.02, 0.0)
+    assert dict(found.simulate_fail)["cut"] == 0.02
+
+
+def test_a_profile_may_be_a_file_with_native_values(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("source = 'me'\nmax_running = 3\ntool-rate = 0.5\noutput-tokens = 40\nfail = ['cut=0.5']\n")
+    found = settings(str(file))
+    assert (found.simulate_max_running, found.simulate_tool_rate) == (3, 0.5)
+    assert (found.simulate_output_tokens, found.simulate_fail) == (("constant", 40, 0.0), (("cut", 0.5),))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("speed = 1", "mine.toml: no option 'speed'"),
+        ("itk = '5ms'", "did you mean itl?"),
+        ("simulate-itl = '5ms'", "no option 'simulate-itl'"),
+        ("profile = 'laptop'", "no option 'profile'"),
+        ("itl = 'soon'", "mine.toml: itl: 'soon' is not a duration"),
+        ("itl = ", "--simulate-profile: "),
+        ("port = 1", "no option 'port'"),
+    ],
+)
+def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        settings(str(file))
+    assert words in str(caught.value)
+
+
+def test_a_name_that_is_neither_file_nor_preset_is_told_the_presets() -> None:
+    with pytest.raises(Refused, match=r"--simulate-profile: cannot read lapdog: .*; presets are .*laptop"):
+        settings("lapdog")
+
+
+def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    with pytest.raises(Refused, match="--simulate-trace: cannot read"):
+        factory.simulated_of(load_settings({"simulate-trace": [str(file)]}, {}))
+    file.write_text('{"deltas": []}\n')
+    with pytest.raises(Refused, match=r"trace.jsonl: line 1 is no recorded answer"):
+        factory.simulated_of(load_settings({"simulate-trace": [str(file)]}, {}))

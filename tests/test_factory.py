@@ -1,0 +1,98 @@
+"""What is made of settings: the application of a factory, and engines that the command names."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthro_asgi import create_app
+from anthro_asgi.settings.options import ConfigError
+from tests.end_to_end.service import COMMAND, ROOT, Service
+from tests.support.client import ask_both_ways, get
+from tests.support.driver import Driver
+from tests.support.llama.model import write_model
+
+HELLO = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
+
+
+def environ(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"ANTHRO_ASGI_{name.upper()}", value)
+
+
+async def test_a_factory_makes_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ(monkeypatch, api_keys="one,two", simulate_ttft="0", simulate_itl="0", model_alias="claude-*=m")
+    driver = Driver(create_app())
+    assert (await driver.request("POST", "/v1/messages", body=HELLO)).status == 401
+    answer = await driver.request("POST", "/v1/messages", headers=[("x-api-key", "two")], body=HELLO)
+    assert (answer.status, answer.json()["type"]) == (200, "message")
+
+
+def test_a_factory_wants_keys_or_to_be_told_that_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no API key"):
+        create_app()
+    environ(monkeypatch, no_auth="true")
+    assert repr(create_app()).endswith("<Keys open>>")
+
+
+def test_a_server_that_takes_a_factory_serves_it() -> None:
+    command = [sys.executable, "-m", "uvicorn", "--factory", "anthro_asgi:create_app", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={"ANTHRO_ASGI_NO_AUTH": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        url = next(line for line in process.stderr if "running on" in line).split()[4]
+        assert get(url, "/healthz").status == 200
+        process.terminate()
+        process.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.gguf"
+    write_model(path)
+    return path
+
+
+def test_a_model_file_is_served_with_nothing_else(model: Path) -> None:
+    options = ("--model", str(model), "--model-context", "1024", "--model-slots", "2", "--model-threads", "1")
+    with Service(*options) as service:
+        message = ask_both_ways(service.url)
+        assert message["content"]
+        assert get(service.url, "/readyz").status == 200
+        assert [one["id"] for one in get(service.url, "/v1/models").json["data"]] == ["tiny"]
+        assert service.logged(message=f"llama.cpp has loaded {model}")
+
+
+def refused(*options: str) -> subprocess.CompletedProcess[str]:
+    command: Any = [*COMMAND, "serve", "--port", "0", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_model_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"not a model")
+    ended = refused("--model", str(bad))
+    assert (ended.returncode, ended.stderr) == (2, f"anthro-asgi: error: {bad} is no GGUF file\n")
+
+
+def test_a_model_file_that_llama_cpp_cannot_load_is_told_and_ends_the_start(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + bytes(1000))
+    ended = refused("--model", str(bad))
+    assert ended.returncode == 1
+    assert f"llama.cpp could not load {bad}: gguf_init_from_reader: bad GGUF version: 0" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_model_file_is_for_one_worker(model: Path) -> None:
+    ended = refused("--model", str(model), "--workers", "2")
+    assert ended.returncode == 2
+    assert "served by one worker" in ended.stderr

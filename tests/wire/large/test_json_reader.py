@@ -1,0 +1,423 @@
+"""Large JSON in pieces: whatever the document, what comes out is what the parser says of the whole."""
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.json_codec import dumps, loads_exactly, survey
+from anthro_asgi.wire.large import json_reader, json_writer
+from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.large.json_reader import loads_in_pieces
+from anthro_asgi.wire.large.json_writer import Joined, dumps_in_pieces
+from anthro_asgi.wire.request import parse_request, parse_request_in_steps
+from anthro_asgi.wire.request_policy import Rules
+from tests.wire.strategies import VALUES, Json, examples
+
+Outcome = tuple[Any, ...]
+LONG = 'A long text, with "quotes", \\backslashes\\, \n lines, ümläuts, 漢字 and 🙂 emoji. '
+DATA = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYmFzZTY0" * 9
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small documents are large."""
+    monkeypatch.setattr(json_reader, "_WHOLE", 0)
+    monkeypatch.setattr(json_reader, "_WINDOW", 96)
+    monkeypatch.setattr(json_reader, "_SHORTEST", 16)
+    monkeypatch.setattr(json_reader, "_RUN", 200)
+
+
+@pytest.fixture
+def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The documents that were parsed as a whole after all."""
+    seen: list[bytes] = []
+
+    def noted(document: bytes) -> Any:
+        seen.append(document)
+        return loads_exactly(document)
+
+    monkeypatch.setattr(json_reader, "loads_exactly", noted)
+    return seen
+
+
+def cut(document: bytes, size: int = 50) -> list[bytes]:
+    return [document[start : start + size] for start in range(0, len(document), size)]
+
+
+def outcome(read: Callable[[], Any]) -> Outcome:
+    """What is read, to the order of the keys and the kinds of the numbers; or what is wrong with it."""
+    try:
+        return "read", repr(read())
+    except (orjson.JSONDecodeError, ApiError) as exc:
+        return type(exc), str(exc), getattr(exc, "pos", None), getattr(exc, "error_code", None)
+
+
+def read_in_pieces(document: bytes, size: int = 50) -> Any:
+    """The value. It has no more levels than were told."""
+    value, levels = finished(loads_in_pieces(cut(document, size)))
+    assert survey(value)[0] <= levels
+    return value
+
+
+def same(document: bytes) -> Outcome:
+    """What the document says, in pieces as on the whole."""
+    whole = outcome(lambda: loads_exactly(document)[0])
+    assert outcome(lambda: read_in_pieces(document)) == whole
+
+    request = outcome(lambda: _with_raw(parse_request(document)))
+    assert outcome(lambda: _with_raw(finished(parse_request_in_steps(cut(document))))) == request
+    return whole
+
+
+def _with_raw(request: Any) -> Any:
+    return request, request.raw, request.size
+
+
+# conversations, as clients write them
+
+
+def user(content: Any) -> Json:
+    return {"role": "user", "content": content}
+
+
+def conversation(chance: random.Random, turns: int = 12) -> Json:
+    """A request of some kilobytes, with long texts and short ones, inputs that look like messages, and images."""
+    messages: list[Json] = []
+    for number in range(turns):
+        text = chance.choice(
+            ["Hi", LONG * chance.randrange(12), '{"role":"user"},{"role":', '\\"role\\": \\u0000 \\ud83d']
+        )
+        source = {"type": "base64", "media_type": "image/png", "data": DATA * chance.randrange(1, 4)}
+        said: list[Any] = [text, [{"type": "text", "text": text}], [{"type": "image", "source": source}] * 2]
+        messages.append(user(chance.choice(said)))
+        inputs: list[Json] = [{}, {"todos": [user("x" * number), {"content": "y", "role": "user"}] * 3}, {"text": text}]
+        call = {"type": "tool_use", "id": f"t{number}", "name": "w", "input": chance.choice(inputs)}
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": text}, call]})
+        result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": chance.choice(["", text, None])}
+        messages.append(user([result]))
+    tools = [{"name": "w", "input_schema": {"type": "object", "properties": {"messages": {"type": "array"}}}}]
+    body = {"model": "m", "max_tokens": 5, "system": LONG, "messages": messages, "tools": tools, "stream": True}
+    keys = list(body)
+    chance.shuffle(keys)
+    return {key: body[key] for key in keys}
+
+
+def role_last(body: Json) -> Json:
+    return {**body, "messages": [{"content": turn["content"], "role": turn["role"]} for turn in body["messages"]]}
+
+
+WRITERS: dict[str, Callable[[Json], bytes]] = {
+    "compact": orjson.dumps,
+    "spaced": lambda body: json.dumps(body, ensure_ascii=False).encode(),
+    "ascii": lambda body: json.dumps(body).encode(),
+    "pretty": lambda body: json.dumps(body, indent=2).encode(),
+    "tabs": lambda body: json.dumps(body, indent="\t", separators=(" ,", " :  ")).encode(),
+    "role last": lambda body: orjson.dumps(role_last(body)),
+    "role last, spaced": lambda body: json.dumps(role_last(body)).encode(),
+}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
+def test_a_conversation_is_read_in_pieces_as_it_is_in_one(write: Callable[[Json], bytes], wholes: list[bytes]) -> None:
+    for seed in range(40):
+        body = conversation(random.Random(seed))
+        assert same(write(body)) == ("read", repr(body if "last" not in _name(write) else role_last(body)))
+    assert wholes == [], "it was never parsed as a whole"
+
+
+def _name(write: Callable[[Json], bytes]) -> str:
+    return next(name for name, known in WRITERS.items() if known is write)
+
+
+@pytest.mark.parametrize("size", [1, 64 * 1024, 10_000_000])
+def test_a_body_of_real_size_is_read_in_steps_and_never_as_a_whole(size: int, wholes: list[bytes]) -> None:
+    texts = [LONG * 9_000, LONG * 40, DATA * 4_000, "short"]
+    body = {"model": "m", "max_tokens": 5, "messages": [user(texts[number % 4]) for number in range(16)]}
+    document = orjson.dumps(body)
+    assert len(document) > 3 * json_reader._WHOLE
+    steps = loads_in_pieces(cut(document, max(size, 4096)))
+    count = 0
+
+    def counted() -> Any:
+        nonlocal count
+        while True:
+            count += 1
+            try:
+                next(steps)
+            except StopIteration as stop:
+                return stop.value
+
+    assert counted()[0] == body
+    assert count > len(document) // json_reader._WINDOW
+    assert wholes == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("text", ["plain ", "漢字", "🙂", "größer\n", '"\\', "\u6f22a", "\x00\n\t "], ids=ascii)
+@pytest.mark.parametrize("write", [orjson.dumps, lambda body: json.dumps(body).encode()], ids=["utf-8", "ascii"])
+def test_nothing_large_is_parsed_at_once(
+    text: str, write: Callable[[Json], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = lengths(monkeypatch)
+    body = {
+        "system": text * 900,
+        "messages": [user(text * number) for number in range(1, 900, 30)],
+        "model": text * 900,
+    }
+    document = write(body)
+    assert read_in_pieces(document) == body
+    assert max(parsed) < 3 * (json_reader._RUN + 2 * json_reader._WINDOW) < len(document) / 10
+
+
+def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of all that is given to the parser."""
+    parsed: list[int] = []
+
+    def watched(document: bytes) -> Any:
+        parsed.append(len(document))
+        return orjson.loads(document)
+
+    monkeypatch.setattr(json_reader, "loads", watched)
+    return parsed
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("write", [orjson.dumps, lambda body: json.dumps(body, indent=1).encode()], ids=["", "pretty"])
+@pytest.mark.parametrize("length", [180, 250, 320])
+def test_images_are_cut_out_though_none_fills_a_window(
+    length: int, write: Callable[[Json], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_reader, "_WINDOW", 2 * length)
+    parsed = lengths(monkeypatch)
+    body = {"messages": [user([{"data": DATA[:length]} for _ in range(50)])]}
+    document = write(body)
+    assert read_in_pieces(document) == body
+    assert max(parsed) < len(document) - 50 * length * 3 / 4
+
+
+@pytest.mark.usefixtures("small")
+def test_numbers_are_not_taken_for_a_text(wholes: list[bytes]) -> None:
+    body = {"messages": [user([[number, -1.5, True, None, {}] for number in range(200)]), user("Hi")], "n": [0] * 999}
+    for write in WRITERS.values():
+        assert same(write(body))[0] == "read"
+    assert wholes == []
+
+
+@pytest.mark.usefixtures("small")
+def test_what_looks_like_messages_within_a_message_does_not_mislead(wholes: list[bytes]) -> None:
+    call = {"type": "tool_use", "id": "t", "name": "w", "input": {"messages": [user("a" * 20)] * 30}}
+    body = {"messages": [user("Hi"), {"role": "assistant", "content": [call]}, *[user("b" * 30)] * 20]}
+    assert same(orjson.dumps(body)) == ("read", repr(body))
+    assert wholes == []
+
+
+# whatever a document is
+
+
+SCRAPS = [
+    *(b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\x00", b"\xff", b"\xe6\xbc", b" ", b"0", b"e", b"-", b"\n"),
+    *(b'{"role":', b'"role":"user"},{', b'},{"role":"user"', b'"messages":[{', b"\\u0000", b"\\ud83d", b"\\ude00"),
+    *(b"184467440737095516160", b"-0", b"1e25", b"1e400", b"true", b'"data":"', b"\\\\", b'\\"', b"[" * 120),
+]
+
+
+def mutated(document: bytes, chance: random.Random) -> bytes:
+    at = chance.randrange(len(document))
+    to = min(len(document), at + chance.randrange(1, 80))
+    scrap = chance.choice(SCRAPS)
+    other = chance.randrange(len(document))
+    return chance.choice(
+        [
+            document[:at],
+            document[:at] + document[to:],
+            document[:at] + scrap + document[at:],
+            document[:at] + scrap + document[at + 1 :],
+            document[:at] + scrap + document[to:],
+            document[:at] + document[other : other + 90] + document[at:],
+            document[:at] + document[at:to] * 2 + document[to:],
+            b"\xef\xbb\xbf" + document,
+            document + scrap,
+            document + document,
+        ]
+    )
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
+def test_a_document_with_anything_changed_in_it_means_the_same_in_pieces(write: Callable[[Json], bytes]) -> None:
+    chance = random.Random(7)
+    seen = {"read": 0, "wrong": 0}
+    for seed in range(12):
+        document = write(conversation(random.Random(seed), turns=4))
+        for _ in range(60):
+            what = same(mutated(document, chance))
+            seen["read" if what[0] == "read" else "wrong"] += 1
+    assert min(seen.values()) > 50
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"' + b"x" * 500 + b'"',
+        b"1" * 500,
+        b"[" + b"1," * 500 + b"1]",
+        b'{"' + b"k" * 500 + b'":1}',
+        b'{"a":"' + b"x" * 500 + b'","a":1}',
+        b'{"a":1,"a":"' + b"x" * 500 + b'"}',
+        b'{"a":"' + b"x" * 500 + b'","b":"' + b"y" * 500 + b'","a":"' + b"z" * 500 + b'"}',
+        b'{"messages":[{"role":"user","content":"' + b"x" * 500 + b'"}],"messages":[{"role":"user"}]}',
+        b'{"messages":[' + b",".join([b'{"role":"user","content":"hi"}'] * 40) + b'],"messages":[1]}',
+        b'{"messages":[1],"messages":[' + b",".join([b'{"role":"user","content":"hi"}'] * 40) + b"]}",
+        b'{"messages":[' + b",".join([b'{"role":"user","role":"assistant","content":"hi"}'] * 40) + b"]}",
+        b'{"messages":[' + b",".join([b'{"role":"user","content":18446744073709551616}'] * 40) + b"]}",
+        b'{"messages":[' + b",".join([b'{"role":"user","content":-0}'] * 40) + b",1e30]}",
+        b'{"messages":[' + b",".join([b'{"role":"user","content":' + b"[" * 98 + b"]" * 98 + b"}"] * 4) + b"]}",
+        b'{"messages":[{"role":"user","content":' + b"[" * 98 + b"]" * 98 + b"}" + b',{"role":"user"}' * 40 + b"]}",
+        b'{"messages":[{"role":"user","content":' + b"[" * 97 + b"]" * 97 + b"}" + b',{"role":"user"}' * 40 + b"]}",
+        b'{"messages":[{"role":"user","content":' + b"[" * 96 + b"]" * 96 + b"}" + b',{"role":"user"}' * 40 + b"]}",
+        b'{"messages":[' + b",".join([b'{"role":"user","content":' + b"[" * 1022 + b"]" * 1022 + b"}"] * 4) + b"]}",
+        b'{"messages":[' + b",".join([b'{"role":"user","content":"\\u0000\\ud83d"}'] * 40) + b"]}",
+        b'{"messages":[' + b",".join([b'{"role":"user"}'] * 40) + b",]}",
+        b'{"messages":[' + b" , ".join([b'{"role":"user"}'] * 40) + b"}",
+        b'{"a":"' + b"\\\\" * 300 + b'"}',
+        b'{"a":"' + b"\\\\" * 300 + b'\\"}',
+        b'{"a":"' + b"\\ud83d\\ude00" * 100 + b'"}',
+        b'{"a":"' + b"\\ud83d" * 200 + b'"}',
+        b'{"a":"' + b"\\ude00\\ud83d" * 100 + b'"}',
+        *(b'{"a":"' + b"x" * n + b"\\\\" * 45 + b"\\ud83d\\ude00" * 9 + b"y" * 300 + b'"}' for n in range(40)),
+        *(b'{"a":"' + b"\\\\" * n + b"\\ud83d\\ude00" + b"y" * 300 + b'"}' for n in range(20, 90)),
+        b'{"a":"' + "漢".encode() * 300 + b'"}',
+        b'{"a":"' + "漢".encode() * 300 + b"\xe6" + b'"}',
+        b'{"a":"' + b"x" * 500 + b"\n" + b'"}',
+        b'{"a":' + b" " * 500 + b"1}",
+    ],
+    ids=lambda document: repr(document[:30]) + str(len(document)),
+)
+def test_a_document_that_is_odd_means_the_same_in_pieces(document: bytes) -> None:
+    same(document)
+
+
+@pytest.mark.usefixtures("small")
+def test_escapes_and_halves_of_pairs_mean_the_same_wherever_they_are_cut(wholes: list[bytes]) -> None:
+    scraps = ["\\ud83d", "\\ude00", "\\\\", '\\"', "\\n", "\\u6f22", "ud83d", "u", "漢", "🙂", "a", "plain text "]
+    for seed in range(80):
+        chance = random.Random(seed)
+        text = "".join(chance.choices(scraps, k=400))
+        assert same(f'{{"a":"{text}","b":["{text}"]}}'.encode())[0] == "read"
+    assert wholes == []
+
+
+@given(st.lists(VALUES, max_size=12), st.integers(1, 300))
+@examples(300)
+def test_any_value_means_the_same_in_pieces(values: list[Any], size: int) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": value} for value in values] * 4, "x": values}
+    document = orjson.dumps(body)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(json_reader, "_WHOLE", 0)
+        patched.setattr(json_reader, "_WINDOW", 64)
+        patched.setattr(json_reader, "_SHORTEST", 9)
+        patched.setattr(json_reader, "_RUN", 100)
+        read = outcome(lambda: read_in_pieces(document, size))
+    assert read == outcome(lambda: loads_exactly(document)[0])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("most", [1, 4, 9, 60, 150])
+def test_what_is_too_deep_by_the_operators_rules_is_so_in_pieces_too(most: int) -> None:
+    """A run is parsed by itself, so only the whole knows how deep it is."""
+    rules = Rules(max_depth=most)
+    for levels in (most, most + 1):
+        deep: Any = "x" * 300
+        for _ in range(levels - 1):
+            deep = [deep]
+        called = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"a": deep}}]}
+        document = orjson.dumps(
+            {"model": "m", "max_tokens": 1, "messages": [user("Hi" * 99)] * 5 + [called] + [user("Ho" * 99)] * 9}
+        )
+        whole = outcome(lambda: parse_request(document, rules=rules))  # noqa: B023
+        assert outcome(lambda: finished(parse_request_in_steps(cut(document), rules=rules))) == whole  # noqa: B023
+        assert (whole[0] == "read") is (levels == most)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_mark_that_the_document_swallows_is_missed(wholes: list[bytes]) -> None:
+    swallowed = b'{"a":"' + b"x" * 500 + b'","a":"short"}'
+    assert same(swallowed) == ("read", repr({"a": "short"}))
+    assert wholes[0] == swallowed
+
+
+@pytest.mark.usefixtures("small")
+def test_a_document_that_guesses_the_mark_is_believed_no_more_than_another() -> None:
+    """It could not be known, but if it were: the same mark twice is one too many."""
+    guess = json_reader._SIGNED + b"0;"
+    document = b'{"b":"' + guess + b'","a":"' + b"x" * 500 + b'"}'
+    assert same(document) == ("read", repr({"b": json.loads(b'"' + guess + b'"'), "a": "x" * 500}))
+    run = json_reader._SIGNED + b"run;"
+    for where in (b'{"b":["%b"],"a":"' % run, b'{"b":"%b","a":"' % run, b'{"b":[1,"%b"],"a":"' % run):
+        document = where + b"x" * 500 + b'","messages":[' + b",".join([b'{"role":"user"}'] * 40) + b"]}"
+        assert json.loads(b'"' + run + b'"') in str(same(document)[1]).encode().decode("unicode_escape")
+
+
+@pytest.mark.usefixtures("small")
+def test_where_messages_cannot_be_told_from_what_is_in_them_not_much_is_parsed_in_vain(
+    wholes: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = lengths(monkeypatch)
+    inner = ",".join('{"role":"user","n":[' + f'"{number}"' + "]}" for number in range(2_000))
+    document = b'{"messages":[{"content":[' + inner.encode() + b"]}]}"
+    value, _ = finished(loads_in_pieces(cut(document)))
+    assert value == orjson.loads(document)
+    assert wholes == []  # what is not cut out stays, and is parsed as it is
+    assert 3 * len(document) < sum(parsed) < 12 * len(document)
+
+
+# writing
+
+
+@pytest.mark.usefixtures("small")
+@given(VALUES)
+@examples(300)
+def test_any_value_is_written_in_pieces_as_it_is_in_one(value: Any) -> None:
+    large = {"a": [value, {"b": value, "c": LONG * 3}, []], "k": {}, "l": [value] * 20, "d": [DATA], "e": [[], {}, ""]}
+    assert b"".join(finished(dumps_in_pieces(large))) == dumps(large)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_large_value_is_written_in_small_pieces() -> None:
+    body = conversation(random.Random(1), turns=30)
+    written = finished(dumps_in_pieces(body))
+    assert b"".join(written) == orjson.dumps(body)
+    assert max(map(len, written)) < 6 * json_writer._WINDOW
+
+
+@pytest.mark.usefixtures("small")
+def test_a_text_in_parts_is_written_as_one() -> None:
+    value = {"url": Joined("data:image/png;base64,", DATA, "", '"'), "list": [Joined("a"), 1]}
+    assert orjson.loads(b"".join(finished(dumps_in_pieces(value)))) == {
+        "url": "data:image/png;base64," + DATA + '"',
+        "list": ["a", 1],
+    }
+
+
+def test_what_is_no_json_is_no_json_in_pieces_either() -> None:
+    with pytest.raises(TypeError):
+        finished(dumps_in_pieces({"a": object()}))
+    with pytest.raises(TypeError):
+        dumps({"a": Joined("x")})  # only in json_reader, or it would be half of a text
+
+
+def test_what_is_beyond_64_bit_is_written_in_full() -> None:
+    huge = {"a": 2**70, "b": ["x" * 300_000, 2**70]}
+    assert json.loads(b"".join(finished(dumps_in_pieces(huge)))) == huge

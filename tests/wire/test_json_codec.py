@@ -1,0 +1,173 @@
+"""JSON as it is really sent: half a character never costs a conversation, everything else is as strict as ever."""
+
+import json
+import random
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthro_asgi.wire.json_codec import MAX_DEPTH, dumps, is_shallow, loads, loads_exactly, mended
+from tests.wire.strategies import BROKEN_TEXTS, VALUES, examples
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (rb'"\ud83d"', "\ufffd"),
+        (rb'"\ude00"', "\ufffd"),
+        (rb'"\uD83D"', "\ufffd"),
+        (rb'"\ud83d\ude00"', "😀"),
+        (rb'"\uD83D\uDE00\ud83d"', "😀\ufffd"),
+        (rb'"\ud83d\ud83d\ude00"', "\ufffd😀"),
+        (rb'"\udc00\udc01"', "\ufffd\ufffd"),
+        (rb'"\ude00\ud83d"', "\ufffd\ufffd"),
+        (rb'"\ud83dx\n\u00e9"', "\ufffdx\né"),
+        (rb'"\\ud83d \ud83d"', "\\ud83d \ufffd"),
+        (rb'"\\\ud83d"', "\\\ufffd"),
+        (rb'{"\udfff": ["\udfff"]}', {"\ufffd": ["\ufffd"]}),
+    ],
+    ids=ascii,
+)
+def test_half_a_pair_is_read_as_a_replacement_and_nothing_else_is_touched(data: bytes, value: Any) -> None:
+    assert loads(data) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"[1,]",
+        b"\xff",
+        b"\xef\xbb\xbf{}",
+        b'"\n"',
+        rb'"\x"',
+        rb'"\ud8"',
+        rb'["\ud83d", NaN]',
+        b'"\xed\xa0\xbd"',
+    ],
+    ids=repr,
+)
+def test_everything_else_is_refused_as_ever(data: bytes) -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        loads(data)
+
+
+SLOWLY = re.compile(
+    rb"\\(?:[uU][dD][89abAB][0-9a-fA-F]{2}\\[uU][dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character, kept
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
+    rb"|.)",  # every other escape is stepped over whole, so that an escaped backslash hides nothing
+    re.DOTALL,
+)
+ESCAPES = [
+    *(rb"\ud83d", rb"\ude00", rb"\uD83D", rb"\uDFFF", rb"\u00e9", rb"\n", rb"\"", rb"\\", b"\\" * 40, b"\\" * 1001),
+    *(b"ud83d", b"ude00", b"u", b"x", rb"\ud8", b"d83d"),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_row_of_escapes_is_read_as_who_steps_over_each_of_them_reads_it(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(3_000):
+        data = b'"' + b"".join(chance.choices(ESCAPES, k=chance.randrange(8))) + b'"'
+        whole = SLOWLY.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+        try:
+            wanted = orjson.loads(whole)
+        except orjson.JSONDecodeError:
+            with pytest.raises(orjson.JSONDecodeError):
+                loads(data)
+        else:
+            assert loads(data) == wanted
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**40, -(10**300)], ids=lambda number: f"{number:.0e}")
+@pytest.mark.parametrize("where", ["%d", '[1, {"a": [%d]}]', '{"a": [0.5, 1e300, {"b": %d}], "half": "\\ud83d"}'])
+def test_an_integer_beyond_64_bit_stays_what_it_is_wherever_it_is(number: int, where: str) -> None:
+    data = (where % number).encode()
+    value = loads_exactly(data)[0]
+    assert value == json.loads(data.replace(rb"\ud83d", rb"\ufffd"))
+    assert str(number) in repr(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"text": "at 1795376037123456789 it was 123456789012345678901234567890"}',
+        b"[0.1234567890123456789, 18446744073709551615, -9223372036854775808, 1.5, 2e18]",
+        b"null",
+        b'"9999999999999999999999"',
+    ],
+)
+def test_what_is_exact_at_once_is_read_once(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(json, "loads", pytest.fail)
+    assert loads_exactly(data)[0] == orjson.loads(data)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[0.5,"a",', "]")])
+def test_of_what_was_read_it_is_known_how_deep_it_is(opening: str, closing: str) -> None:
+    for levels in (1, MAX_DEPTH, MAX_DEPTH + 1, 300):
+        value, told = loads_exactly(f"{opening * levels}1e30{closing * levels}".encode())
+        assert told == levels
+        assert is_shallow(value) == (levels <= MAX_DEPTH)
+        assert is_shallow(value, levels)
+        assert not is_shallow(value, levels - 1)
+
+
+def test_half_a_pair_is_written_as_a_replacement_at_any_depth() -> None:
+    assert dumps({"a\ud83d": ["\ude00", {"b": "😀\ud83d"}, 1, None]}) == (
+        '{"a\ufffd":["\ufffd",{"b":"😀\ufffd"},1,null]}'.encode()
+    )
+
+
+def test_what_is_no_json_is_not_written() -> None:
+    with pytest.raises(TypeError):
+        dumps({"a": object()})
+
+
+@examples(60)
+@given(VALUES)
+def test_whole_values_are_read_and_written_as_orjson_does(value: Any) -> None:
+    assert dumps(value) == orjson.dumps(value)
+    assert loads(dumps(value)) == orjson.loads(orjson.dumps(value))
+
+
+@examples(80)
+@given(BROKEN_TEXTS)
+def test_mending_leaves_whole_characters_and_only_they_can_be_encoded(text: str) -> None:
+    whole = mended(text)
+    assert whole.encode().decode() == whole
+    assert mended(whole) == whole
+    assert whole.count("a") == text.count("a")
+    assert loads(dumps(text)) == whole
+
+
+@pytest.mark.parametrize(
+    ("wrap", "most"),
+    [
+        (lambda value: [value], MAX_DEPTH),
+        (lambda value: {"a": value}, MAX_DEPTH),
+        (lambda value: [0, {"a": 1}, [value]], MAX_DEPTH // 2),
+    ],
+    ids=["arrays", "objects", "both"],
+)
+def test_depth_is_measured_through_arrays_and_objects(wrap: Any, most: int) -> None:
+    value: Any = "[["
+    for _ in range(most):
+        value = wrap(value)
+        assert is_shallow(value)
+    assert not is_shallow(wrap(value))
+
+
+@examples(60)
+@given(st.integers(0, 300), st.booleans())
+def test_what_is_shallow_can_be_written(levels: int, as_array: bool) -> None:
+    value: Any = {}
+    for _ in range(levels):
+        value = [value] if as_array else {"a": value}
+    if is_shallow(value):
+        assert loads(dumps(value)) == value

@@ -1,0 +1,149 @@
+"""Messages checked in steps: the same faults in the same order, and base64 never much of it at once."""
+
+import base64
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthro_asgi.wire import messages_checks
+from anthro_asgi.wire.blocks import by_role, decode_base64
+from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.field_checks import Fault
+from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.messages_checks import check_messages, check_messages_in_steps, is_base64_in_steps
+from anthro_asgi.wire.request import parse_request, parse_request_in_steps
+from anthro_asgi.wire.request_policy import Rules
+from tests.wire.strategies import Json, examples
+
+GOOD = base64.b64encode(bytes(range(252))).decode()  # without padding
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few characters are too many for one step."""
+    monkeypatch.setattr(messages_checks, "_DECODED", 64)
+
+
+def image(data: Any, media_type: str = "image/png") -> Json:
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+def user(*blocks: Any) -> Json:
+    return {"role": "user", "content": list(blocks)}
+
+
+def fault(messages: list[Any], *, in_steps: bool, deep: bool = False) -> tuple[Any, ...]:
+    raw = {"messages": messages}
+    try:
+        if in_steps:
+            return (finished(check_messages_in_steps(raw, deep=deep)) is messages,)
+        return (check_messages(raw, by_role(deep=deep)) is messages,)
+    except Fault as fault:
+        return fault.path, fault.reason, fault.error_code
+
+
+BLOCKS: list[Any] = [
+    image(GOOD),
+    image(GOOD[:-1]),
+    image(GOOD[:100] + "!" + GOOD[101:]),
+    image(GOOD + GOOD[:50]),
+    image(""),
+    image("QUJD"),
+    image("QUJ"),
+    image("é" * 300),
+    image(GOOD, "image/tiff"),
+    image(None),
+    {"type": "text", "text": "Hi"},
+    {"type": "text"},
+    {"type": "video", "source": {"type": "base64", "media_type": "video/mp4", "data": GOOD}},
+    {"type": "tool_result", "tool_use_id": "t0", "content": [image(GOOD), image(GOOD[:77])]},
+    {"type": "tool_result", "tool_use_id": "t0", "content": [image(GOOD), image(GOOD)]},
+    {"type": "document", "source": {"type": "content", "content": [image(GOOD * 3)]}},
+    {"type": "nothing"},
+    7,
+]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_is_wrong_is_found_in_the_same_order(deep: bool) -> None:
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t0", "name": "w", "input": {}}]}
+    found = set()
+    for seed in range(400):
+        chance = random.Random(seed)
+        bad = chance.random() < 0.7
+        choice = BLOCKS if bad else [BLOCKS[0], BLOCKS[5], BLOCKS[10], BLOCKS[12], BLOCKS[15]]
+        messages = [call, *(user(*chance.choices(choice, k=chance.randrange(4))) for _ in range(chance.randrange(24)))]
+        whole = fault(messages, in_steps=False, deep=deep)
+        assert fault(messages, in_steps=True, deep=deep) == whole
+        found.add(whole[1:2])
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize("messages", [None, [], "x", [7], [{"role": "nobody"}]], ids=repr)
+def test_a_conversation_that_is_none_is_refused_in_steps_too(messages: Any) -> None:
+    assert fault(messages, in_steps=True) == fault(messages, in_steps=False)
+
+
+def test_no_step_decodes_more_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = [0]
+
+    def watched(data: str, *, strict_mode: bool = True) -> object:
+        decoded[-1] += len(data)
+        return decode_base64(data)
+
+    monkeypatch.setattr(messages_checks, "decode_base64", watched)
+    monkeypatch.setattr(messages_checks, "a2b_base64", watched)
+    messages = [user(*[image(GOOD[:32])] * 7, image(GOOD * 9)) for _ in range(40)]
+    decoded.extend(0 for _ in check_messages_in_steps({"messages": messages}, deep=False))
+    assert len(decoded) > 40
+    assert max(decoded) <= 2 * messages_checks._DECODED
+    assert sum(decoded) >= len(GOOD) * 9
+
+
+def test_a_fault_of_the_messages_is_said_when_it_is_their_turn() -> None:
+    good: Json = {"model": "m", "max_tokens": 1, "messages": [user(image(GOOD))]}
+    wrong: Json = {"model": "", "max_tokens": 0, "tools": 7, "output_config": 7, "messages": [user(image("!" * 99))]}
+    wrong |= {"system": 7, "temperature": 7, "thread": {"type": "continue"}, "tool_choice": {"type": "any"}}
+    keys = list(wrong)
+    for bits in range(1 << len(keys)):
+        body = orjson.dumps(good | {key: wrong[key] for number, key in enumerate(keys) if bits >> number & 1})
+        assert told(body, in_steps=True) == told(body, in_steps=False)
+
+
+def told(body: bytes, *, in_steps: bool) -> tuple[Any, ...]:
+    rules = Rules()
+    try:
+        if in_steps:
+            return (repr(finished(parse_request_in_steps([body], rules=rules))),)
+        return (repr(parse_request(body, rules=rules)),)
+    except ApiError as exc:
+        return type(exc), exc.message, exc.error_code
+
+
+# base64
+
+
+@given(st.text("AQz0+/=- \nü", max_size=300))
+@examples(500)
+def test_base64_is_known_in_steps_as_it_is_by_its_decoder(text: str) -> None:
+    for data in (text, GOOD + text, GOOD[:64] + text + GOOD[:64], text + GOOD):
+        if data:
+            assert finished(is_base64_in_steps(data)) is _is_base64(data)
+
+
+def _is_base64(data: str) -> bool:
+    try:
+        return bool(decode_base64(data))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("length", [*range(1, 12), *range(180, 200), 4096])
+def test_padding_is_taken_where_the_decoder_takes_it(length: int) -> None:
+    whole = base64.b64encode(random.Random(length).randbytes(length)).decode()
+    for data in (whole, whole[:-1], whole + "=", whole[:64] + "=" + whole[65:], whole[:63] + "=" + whole[64:]):
+        assert finished(is_base64_in_steps(data)) is _is_base64(data)

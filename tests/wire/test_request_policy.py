@@ -1,0 +1,381 @@
+"""What an operator may let through (contract section 3): server tools, client tools, image URLs, the billing header."""
+
+from importlib import import_module
+from typing import Any, get_args, get_type_hints
+
+import orjson
+import pytest
+
+from anthro_asgi.wire.client_tools import CLIENT_TOOLS
+from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.json_codec import MAX_DEPTH
+from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.request import MessagesRequest, Tool, ToolChoice, parse_request, parse_request_in_steps
+from anthro_asgi.wire.request_policy import Rules
+from tests.wire.strategies import Json
+
+HI: Json = {"role": "user", "content": "Hi"}
+LOOK: Json = {"name": "look", "input_schema": {"type": "object"}}
+SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
+TOOLSET: Json = {"type": "mcp_toolset", "mcp_server_name": "s"}
+BASH: Json = {"type": "bash_20250124", "name": "bash"}
+DROPPING = Rules(drop_server_tools=True)
+FUNCTIONS = Rules(client_tools_as_functions=True)
+URLS = Rules(pass_image_urls=True)
+
+
+def parse(rules: Rules = DROPPING, messages: Any = (HI,), **fields: Any) -> MessagesRequest:
+    return parse_request(orjson.dumps({"model": "m", "max_tokens": 9, "messages": messages, **fields}), rules=rules)
+
+
+def parse_in_steps(rules: Rules, **fields: Any) -> MessagesRequest:
+    document = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [HI], **fields})
+    return finished(parse_request_in_steps([document[:40], document[40:]], rules=rules))
+
+
+def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(rules, **fields)
+    return caught.value
+
+
+# server tools
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset", "new"],
+)
+def test_a_server_tool_is_dropped_and_named_when_the_operator_says_so(kind: str) -> None:
+    request = parse(tools=[LOOK, {"type": kind, "name": "it"}])
+    assert (request.tools, request.dropped) == ([Tool("look", None, {"type": "object"})], ("it",))
+
+
+def test_a_dropped_tool_without_a_name_is_named_by_its_type() -> None:
+    assert parse(tools=[TOOLSET, SEARCH]).dropped == ("mcp_toolset", "web_search")
+    assert refusal(DROPPING, tools=[{**SEARCH, "name": 1}]).message == "tools.0.name: must be a string"
+
+
+def test_a_dropped_tool_leaves_its_name_to_another() -> None:
+    assert parse(tools=[SEARCH, {**LOOK, "name": "web_search"}]).tools[0].name == "web_search"
+
+
+def test_a_choice_of_a_dropped_tool_is_refused() -> None:
+    error = refusal(DROPPING, tools=[LOOK, SEARCH], tool_choice={"type": "tool", "name": "web_search"})
+    assert error.message == "tool_choice.name: no tool is named 'web_search'"
+
+
+def test_any_tool_when_all_were_dropped_is_refused() -> None:
+    assert refusal(DROPPING, tools=[SEARCH], tool_choice={"type": "any"}).message == "tool_choice.type: any needs tools"
+    assert parse(tools=[SEARCH], tool_choice={"type": "auto"}).tool_choice == ToolChoice("auto")
+
+
+def test_by_default_nothing_is_dropped() -> None:
+    error = refusal(Rules(), tools=[LOOK, SEARCH])
+    assert error.message == "tools.1.type: 'web_search_20250305' is a server tool, which does not run here"
+    assert error.error_code == "unsupported_tool_type"
+
+
+# client tools
+
+
+@pytest.mark.parametrize("kind", CLIENT_TOOLS)
+@pytest.mark.parametrize("rules", [Rules(), DROPPING], ids=["by default", "where server tools are dropped"])
+def test_a_client_tool_is_refused_and_never_dropped(kind: str, rules: Rules) -> None:
+    error = refusal(rules, tools=[{"type": kind, "name": CLIENT_TOOLS[kind].name}])
+    assert error.message == f"tools.0.type: '{kind}' is a tool that only Anthropic's models know"
+    assert error.error_code == "unsupported_tool_type"
+
+
+@pytest.mark.parametrize("kind", CLIENT_TOOLS)
+def test_a_client_tool_becomes_a_function_under_its_own_name(kind: str) -> None:
+    known = CLIENT_TOOLS[kind]
+    for name in ({"name": known.name}, {}, {"name": None}):
+        request = parse(FUNCTIONS, tools=[LOOK, {"type": kind, "cache_control": {"type": "ephemeral"}, **name}])
+        assert request.tools[1] == Tool(known.name, known.description, known.input_schema)
+    chosen = parse(FUNCTIONS, tools=[{"type": kind}], tool_choice={"type": "tool", "name": known.name})
+    assert chosen.tool_choice == ToolChoice("tool", known.name)
+
+
+def test_a_client_tool_under_another_name_is_refused() -> None:
+    assert refusal(FUNCTIONS, tools=[{**BASH, "name": "sh"}]).message == "tools.0.name: must be 'bash'"
+    assert refusal(FUNCTIONS, tools=[BASH, {**BASH, "type": "bash_20241022"}]).message == (
+        "tools.1.name: two tools have the name 'bash'"
+    )
+
+
+@pytest.mark.parametrize("kind", ["bash_20990101", "computer_20250124", "web_search_20250305", "text_editor"])
+def test_a_tool_without_a_documented_schema_is_no_function(kind: str) -> None:
+    assert refusal(FUNCTIONS, tools=[{"type": kind, "name": "x"}]).error_code == "unsupported_tool_type"
+
+
+SDK = "anthropic.types.beta.beta"
+
+
+def sdk_type(module: str, name: str) -> Any:
+    return getattr(import_module(f"{SDK}_{module}"), name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "name"),
+    [
+        ("bash_20241022", "tool_bash_20241022_param", "BetaToolBash20241022Param"),
+        ("bash_20250124", "tool_bash_20250124_param", "BetaToolBash20250124Param"),
+        ("text_editor_20241022", "tool_text_editor_20241022_param", "BetaToolTextEditor20241022Param"),
+        ("text_editor_20250124", "tool_text_editor_20250124_param", "BetaToolTextEditor20250124Param"),
+        ("text_editor_20250429", "tool_text_editor_20250429_param", "BetaToolTextEditor20250429Param"),
+        ("text_editor_20250728", "tool_text_editor_20250728_param", "BetaToolTextEditor20250728Param"),
+        ("memory_20250818", "memory_tool_20250818_param", "BetaMemoryTool20250818Param"),
+    ],
+)
+def test_the_names_of_client_tools_are_those_of_the_sdk(kind: str, module: str, name: str) -> None:
+    hints = get_type_hints(sdk_type(module, name))
+    assert (get_args(hints["type"]), get_args(hints["name"])) == ((kind,), (CLIENT_TOOLS[kind].name,))
+
+
+def test_the_memory_tool_takes_every_field_of_every_command_of_the_sdk() -> None:
+    schema = CLIENT_TOOLS["memory_20250818"].input_schema
+    fields: set[str] = set()
+    for command in schema["properties"]["command"]["enum"]:
+        title = "".join(word.title() for word in command.split("_"))
+        model = sdk_type(f"memory_tool_20250818_{command}_command", f"BetaMemoryTool20250818{title}Command")
+        fields |= set(model.model_fields)
+    assert fields == set(schema["properties"])
+
+
+def test_only_the_editors_of_old_undo_and_only_the_newest_has_a_text_to_insert() -> None:
+    for kind, tool in CLIENT_TOOLS.items():
+        if kind.startswith("text_editor"):
+            old = tool.name == "str_replace_editor"
+            assert ("undo_edit" in tool.input_schema["properties"]["command"]["enum"]) is old
+            assert ("insert_text" in tool.input_schema["properties"]) is (kind == "text_editor_20250728")
+
+
+@pytest.mark.parametrize("tool", CLIENT_TOOLS.values(), ids=CLIENT_TOOLS)
+def test_a_client_tools_schema_describes_every_field_and_requires_only_known_ones(tool: Any) -> None:
+    schema = tool.input_schema
+    assert set(schema["required"]) <= set(schema["properties"])
+    assert all(field["description"] for field in schema["properties"].values())
+    assert tool.description
+
+
+# images by address
+
+
+def image(url: Any) -> Json:
+    return {"type": "image", "source": {"type": "url", "url": url}}
+
+
+def holding(block: Json) -> list[list[Json]]:
+    """The block at every place where a picture may stand."""
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look", "input": {}}]}
+    document = {"type": "document", "source": {"type": "content", "content": [block]}}
+    return [
+        [{"role": "user", "content": [block]}],
+        [{"role": "user", "content": [document]}],
+        [call, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [block]}]}],
+    ]
+
+
+@pytest.mark.parametrize("url", ["http://x/a.png", "https://x/a?b=c#d", "HTTPS://X/", "data:image/png;base64,aGk="])
+def test_an_image_url_passes_at_every_place_when_the_operator_says_so(url: str) -> None:
+    for messages in holding(image(url)):
+        assert parse(URLS, messages).messages == messages
+        assert "url sources are not fetched by this service" in refusal(Rules(), messages=messages).message
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/", "x.png", "//x/a.png", "", "https://a b", "http://"])
+def test_other_addresses_are_refused(url: str) -> None:
+    reason = "messages.0.content.0.source.url: must be an http, https or data URL"
+    assert refusal(URLS, messages=holding(image(url))[0]).message == reason
+
+
+def test_what_is_no_image_url_is_checked_as_ever() -> None:
+    for source, reason in (
+        ({"type": "url"}, ".url: required"),
+        ({"type": "url", "url": 1}, ".url: must be a string"),
+        ({"type": "base64", "media_type": "image/png", "data": "!"}, ".data: must be base64"),
+        ({"type": "file", "file_id": "f"}, ".type: 'file' is not supported; supported: base64"),
+        (None, ": required"),
+    ):
+        messages = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+        assert refusal(URLS, messages=messages).message == f"messages.0.content.0.source{reason}"
+
+
+def test_videos_and_documents_by_address_are_refused_all_the_same() -> None:
+    for kind in ("video", "document"):
+        messages = [{"role": "user", "content": [{"type": kind, "source": {"type": "url", "url": "https://x/a"}}]}]
+        assert refusal(URLS, messages=messages).message.startswith("messages.0.content.0.source.type: ")
+
+
+# the billing header
+
+BILLING = "x-anthropic-billing-header: cc_version=2.1.37.0d9; cc_entrypoint=cli; cch=4f1b2;"
+
+
+def texts(*words: str) -> list[Json]:
+    return [{"type": "text", "text": text} for text in words]
+
+
+@pytest.mark.parametrize("system", [BILLING, texts(BILLING), texts(BILLING, "")])
+def test_a_system_prompt_that_is_only_the_billing_header_is_none(system: Any) -> None:
+    assert parse(Rules(), system=system).system == []
+    assert parse(Rules(keep_billing_header=True), system=system).system == [BILLING]
+
+
+def test_the_billing_header_is_removed_from_the_first_block_alone() -> None:
+    assert parse(Rules(), system=texts(BILLING, "Be.", BILLING)).system == ["Be.", BILLING]
+    assert parse(Rules(), system=texts("", BILLING)).system == [BILLING]
+    assert parse(Rules(), system=texts(BILLING, BILLING)).system == [BILLING]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028", " ", "\nBe kind."])
+def test_a_billing_header_with_anything_behind_it_stays(end: str) -> None:
+    assert parse(Rules(), system=BILLING + end).system == [BILLING + end]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_a_billing_header_is_one_line(end: str) -> None:
+    two_lines = BILLING.replace("cli;", f"cli{end}Be kind;")
+    assert parse(Rules(), system=two_lines).system == [two_lines]
+
+
+def test_a_message_that_is_a_billing_header_stays() -> None:
+    messages = [{"role": "system", "content": BILLING}, {"role": "user", "content": BILLING}]
+    assert parse(Rules(), messages).messages == messages
+
+
+# what an engine gets that speaks Messages itself
+
+
+def test_the_body_as_it_came_holds_what_the_rules_left_of_it() -> None:
+    custom = {**LOOK, "cache_control": {"type": "ephemeral"}}
+    rules = Rules(drop_server_tools=True, client_tools_as_functions=True)
+    raw = parse(rules, tools=[SEARCH, custom, BASH], system=texts(BILLING, "Be.")).raw
+    bash = CLIENT_TOOLS["bash_20250124"]
+    assert raw["tools"] == [
+        custom,
+        {"name": "bash", "description": bash.description, "input_schema": bash.input_schema},
+    ]
+    assert raw["system"] == texts("Be.")
+    assert parse(DROPPING, tools=[SEARCH]).raw["tools"] == []
+    assert [tool.get("type") for tool in parse(FUNCTIONS, tools=[LOOK, BASH]).raw["tools"]] == [None, None]
+    untouched = parse(Rules(keep_billing_header=True), tools=[custom], system=BILLING).raw
+    assert (untouched["tools"], untouched["system"]) == ([custom], BILLING)
+    assert "tools" not in parse(Rules()).raw
+
+
+# numbers
+
+
+@pytest.mark.parametrize(
+    "huge", [2**64, -(2**63) - 1, -(2**64), 10**40, 10**300], ids=["2^64", "-2^63-1", "-2^64", "10^40", "10^300"]
+)
+def test_an_integer_beyond_64_bit_stays_what_it_is_in_what_a_client_made(huge: int) -> None:
+    uses = [{"type": "tool_use", "id": "a", "name": "b", "input": {"n": "HUGE"}}]
+    tools = [{"name": "t", "input_schema": {"enum": ["HUGE"]}}]
+    messages = [{"role": "assistant", "content": uses}]
+    body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": messages, "tools": tools})
+    request = parse_request(body.replace(b'"HUGE"', b"%d" % huge))
+    assert request.messages[0]["content"][0]["input"] == {"n": huge}
+    assert request.tools[0].input_schema == {"enum": [huge]}
+    assert type(request.messages[0]["content"][0]["input"]["n"]) is int
+
+
+def test_text_full_of_digits_is_read_as_ever() -> None:
+    digits = "0123456789" * 9
+    said = r"\ud83d " + digits
+    body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": digits}]})
+    assert parse_request(body).messages == [{"role": "user", "content": digits}]
+    broken = body.replace(digits.encode(), said.encode())
+    assert parse_request(broken).messages == [{"role": "user", "content": f"\ufffd {digits}"}]
+
+
+# how much of it
+
+both_ways = pytest.mark.parametrize("parse", [parse, parse_in_steps], ids=["at once", "in steps"])
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = {"a": value} if level % 2 else [value]
+    return value
+
+
+def deep(levels: int) -> Json:
+    return {"properties": nested(levels - 1)}
+
+
+def conversation(levels: int) -> list[Json]:
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": deep(levels)}
+    return [HI, {"role": "assistant", "content": [call]}]
+
+
+def stops(count: int) -> list[str]:
+    return [f"stop {number}" for number in range(count)]
+
+
+def tools(count: int) -> list[Json]:
+    return [{**LOOK, "name": f"look_{number}"} for number in range(count)]
+
+
+AMOUNTS: list[tuple[str, Any, str, str]] = [
+    ("max_messages", lambda count: {"messages": [HI] * count}, "messages", "must hold at most {}"),
+    ("max_tools", lambda count: {"tools": tools(count)}, "tools", "must hold at most {}"),
+    ("max_tools", lambda count: {"tools": [SEARCH] * count}, "tools", "must hold at most {}"),
+    ("max_stop_sequences", lambda count: {"stop_sequences": stops(count)}, "stop_sequences", "must hold at most {}"),
+    *(
+        ("max_depth", made, path, "must not be nested deeper than {} levels")
+        for made, path in (
+            (lambda levels: {"messages": conversation(levels)}, "messages.1.content.0.input"),
+            (lambda levels: {"tools": [{"name": "look", "input_schema": deep(levels)}]}, "tools.0.input_schema"),
+            (
+                lambda levels: {"output_config": {"format": {"type": "json_schema", "schema": deep(levels)}}},
+                "output_config.format.schema",
+            ),
+        )
+    ),
+]
+amounts = pytest.mark.parametrize(
+    ("rule", "made", "path", "reason"), AMOUNTS, ids=lambda value: "made" if callable(value) else str(value)[:30]
+)
+
+
+@both_ways
+@amounts
+@pytest.mark.parametrize("most", [1, 7, 200])
+def test_there_may_be_as_much_of_it_as_the_operator_says_and_no_more(
+    parse: Any, rule: str, made: Any, path: str, reason: str, most: int
+) -> None:
+    rules = Rules(drop_server_tools=True, **{rule: most})
+    assert parse(rules, **made(most))
+    with pytest.raises(InvalidRequest) as caught:
+        parse(rules, **made(most + 1))
+    assert caught.value.message == f"{path}: {reason.format(most)}"
+
+
+@both_ways
+@amounts
+def test_by_default_there_may_be_more_than_anybody_asks_for(
+    parse: Any, rule: str, made: Any, path: str, reason: str
+) -> None:
+    most = {"max_messages": 100_000, "max_tools": 1024, "max_stop_sequences": 256, "max_depth": MAX_DEPTH}[rule]
+    assert parse(DROPPING, **made(most))
+    with pytest.raises(InvalidRequest, match=f"{path}: {reason.format(most)}"):
+        parse(DROPPING, **made(most + 1))
+
+
+@both_ways
+def test_what_nobody_asked_for_costs_nobody_anything(parse: Any) -> None:
+    """None is absent, and empty is not too many."""
+    rules = Rules(max_messages=1, max_tools=1, max_stop_sequences=1, max_depth=1)
+    for nothing in (None, []):
+        assert parse(rules, tools=nothing, stop_sequences=nothing).tools == []
+
+
+@both_ways
+@pytest.mark.parametrize("field", ["tools", "stop_sequences"])
+def test_what_is_no_array_is_not_counted(parse: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{field}: must be an array"):
+        parse(Rules(), **{field: {"a": 1}})

@@ -1,0 +1,282 @@
+"""Stop sequences, held against a slow and obvious search, however the text is cut."""
+
+from typing import Any, SupportsIndex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthro_asgi.wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage, each
+from anthro_asgi.wire.stop_sequences import StopFilter, StopMatcher
+from tests.wire.strategies import examples, pieces
+
+# the oracle
+
+
+def search(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """What comes before the match that completes first, and that match: of several, the longest."""
+    for end in range(len(text) + 1):
+        ending = [stop for stop in stops if text[:end].endswith(stop)]
+        if ending:
+            longest = max(ending, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
+
+
+def may_still_become_one(text: str, stops: list[str]) -> str:
+    """The longest end of the text that is the beginning of a stop sequence."""
+    starts = (start for start in range(len(text)) if any(stop.startswith(text[start:]) for stop in stops))
+    return text[next(starts, len(text)) :]
+
+
+ALPHABETS = st.sampled_from(["a", "ab", "abc", "é漢🙂", "\n#e\u0301"])
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
+    """Stop sequences over few letters, so that they overlap, begin and end each other; and a text in pieces."""
+    letters = st.sampled_from(draw(ALPHABETS))
+    stops = draw(st.lists(st.text(letters, min_size=1, max_size=9), min_size=1, max_size=4))
+    stops += [stop[1:] for stop in stops if len(stop) > 1 and draw(st.booleans())]
+    return stops, draw(pieces(draw(st.text(letters, max_size=25)), most=12))
+
+
+@examples(200)
+@given(cases())
+def test_any_stops_in_any_fragments_match_as_the_slow_search_does(case: tuple[list[str], list[str]]) -> None:
+    stops, fragments = case
+    matcher = StopMatcher(stops)
+    seen = released = ""
+    for fragment in fragments:
+        seen += fragment
+        released += matcher.feed(fragment)
+        before, match = search(seen, stops)
+        assert matcher.matched == match
+        if match is not None:
+            assert released == before
+            assert matcher.flush() == ""
+            return
+        assert released == seen.removesuffix(may_still_become_one(seen, stops))
+    assert released + matcher.flush() == seen
+
+
+@examples(50)
+@given(cases(), st.data())
+def test_a_matcher_that_was_flushed_is_as_good_as_new(case: tuple[list[str], list[str]], data: st.DataObject) -> None:
+    stops, fragments = case
+    used, new = StopMatcher(stops), StopMatcher(stops)
+    used.feed(search(data.draw(st.text(st.sampled_from("".join(stops)), max_size=6)), stops)[0])
+    used.flush()
+    for fragment in fragments:
+        assert used.feed(fragment) == new.feed(fragment)
+        assert used.matched == new.matched
+        if new.matched is not None:
+            return
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "before", "matched"),
+    [
+        (["END"], "one END two", "one ", "END"),
+        (["END", "one"], "one END", "", "one"),
+        (["ab", "abc"], "xabc", "x", "ab"),
+        (["bc", "abc"], "xabc", "x", "abc"),
+        (["c", "bc", "abcd"], "xabcd", "xa", "bc"),
+        (["aab"], "aaab", "a", "aab"),
+        (["aabaaab"], "aabaaaabaaab", "aabaa", "aabaaab"),
+        (["abac", "bab"], "ababac", "a", "bab"),
+        (["🙂"], "é🙂", "é", "🙂"),
+        (["\n\nHuman:"], "a\n\n\nHuman: b", "a\n", "\n\nHuman:"),
+        (["END", "END"], "END", "", "END"),
+    ],
+)
+def test_the_match_that_completes_first_wins_and_the_longer_of_two(
+    stops: list[str], text: str, before: str, matched: str
+) -> None:
+    for cut in range(len(text) + 1):
+        for order in (stops, stops[::-1]):
+            matcher = StopMatcher(order)
+            released = matcher.feed(text[:cut])
+            if matcher.matched is None:
+                released += matcher.feed(text[cut:])
+            assert (released, matcher.matched) == (before, matched)
+
+
+def test_text_in_which_no_stop_sequence_can_begin_is_released_at_once() -> None:
+    matcher = StopMatcher(["END", "\n\n"])
+    assert [matcher.feed(text) for text in ("one", "", " E", "t\n", "END")] == ["one", "", " ", "Et", "\n"]
+    assert matcher.matched == "END"
+
+
+def test_what_was_held_is_released_when_it_becomes_nothing() -> None:
+    matcher = StopMatcher(["END"])
+    assert [matcher.feed(text) for text in ("E", "N", "E", "x")] == ["", "", "EN", "Ex"]
+
+
+# how much work
+
+
+class Counting(str):
+    """A string that counts the characters that are read from it or copied."""
+
+    read: list[int]
+
+    def made(self, value: str) -> "Counting":
+        counted = Counting(value)
+        counted.read = self.read
+        return counted
+
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
+        value = str.__getitem__(self, key)
+        self.read[0] += len(value)
+        return self.made(value)
+
+    def __add__(self, other: str) -> str:
+        self.read[0] += len(self) + len(other)
+        return self.made(str.__add__(self, other))
+
+    def __radd__(self, other: str) -> str:
+        self.read[0] += len(self) + len(other)
+        return self.made(str.__add__(other, self))
+
+    def startswith(self, prefix: Any, *where: Any) -> bool:
+        self.read[0] += len(prefix)
+        return str.startswith(self, prefix, *where)
+
+    def find(self, sub: str, *where: Any) -> int:
+        found = str.find(self, sub, *where)
+        start, end = (*where, len(self))[:2] if where else (0, len(self))
+        self.read[0] += (end if found < 0 else found + len(sub)) - start
+        return found
+
+
+def work(stops: list[str], text: str, size: int) -> int:
+    """The characters, of the text and the stops, that are looked at or copied when the text comes in pieces."""
+    origin = Counting()
+    origin.read = [0]
+    matcher = StopMatcher([origin.made(stop) for stop in stops])
+    for start in range(0, len(text), size):
+        matcher.feed(origin.made(text[start : start + size]))
+    assert matcher.matched is None
+    return origin.read[0]
+
+
+@pytest.mark.parametrize("size", [1, 7, 10**6])
+@pytest.mark.parametrize(
+    ("stop", "text"),
+    [
+        ("a" * 2000 + "b", "a" * 6000),
+        ("a" * 2000 + "b", ("a" * 1999 + "c") * 3),
+        ("ab" * 1000 + "c", "ab" * 999 + "abaabb" * 700),
+        ("ab" * 1000 + "c", "x" * 6000),
+    ],
+    ids=["all held", "nearly matches", "periodic", "nothing held"],
+)
+def test_a_long_stop_sequence_costs_no_more_than_a_few_looks_a_character(stop: str, text: str, size: int) -> None:
+    assert work([stop], text, size) <= 8 * (len(text) + len(stop))
+
+
+def test_many_stop_sequences_cost_only_what_has_begun() -> None:
+    stops = [f"#{number}#" for number in range(1000)]
+    idle, begun = work(stops, "x" * 1000, 5), work([*stops, "x#"], "x" * 1000, 5)
+    assert idle <= 2 * 1000 + len(stops)
+    assert begun <= 8 * 1000 + len(stops)
+
+
+# deltas
+
+
+def filtered(stops: list[str], *batches: Batch) -> list[Delta]:
+    stop_filter = StopFilter(stops)
+    return [delta for batch in batches for delta in each(stop_filter.feed(batch))]
+
+
+def test_a_match_becomes_the_finish_and_drops_what_follows() -> None:
+    assert filtered(["END"], "a", ["bEN", "D more", Thinking("x")]) == ["a", "b", Finish("stop_sequence", "END")]
+
+
+def test_a_match_without_text_before_it_leaves_no_empty_text() -> None:
+    assert filtered(["END"], "END") == [Finish("stop_sequence", "END")]
+
+
+def test_an_empty_text_is_passed_on_as_the_engine_said_it() -> None:
+    assert filtered(["END"], "", Finish("end_turn")) == ["", Finish("end_turn")]
+
+
+ENDINGS: list[Delta] = [
+    ToolStart("toolu_1", "w"),
+    Thinking("x"),
+    Signature("x"),
+    Block({"type": "x"}),
+    Finish("max_tokens"),
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=repr)
+def test_what_ends_a_text_gives_back_what_was_held(ending: Delta) -> None:
+    assert filtered(["END"], "aEN", ending) == ["a", "EN", ending]
+
+
+@pytest.mark.parametrize("ending", ENDINGS[:-1], ids=repr)
+def test_a_stop_sequence_does_not_match_across_what_stands_between(ending: Delta) -> None:
+    assert filtered(["END"], "EN", ending, "D", Finish("end_turn")) == ["EN", ending, "D", Finish("end_turn")]
+
+
+def test_a_stop_sequence_split_by_a_tool_call_is_no_stop_sequence() -> None:
+    call: list[Delta] = [ToolStart("toolu_1", "w"), ToolJson('{"a":"END"}')]
+    assert filtered(["END"], "xEN", call, "Dy", Finish("tool_use")) == ["x", "EN", *call, "Dy", Finish("tool_use")]
+
+
+def test_thinking_and_tool_input_are_not_searched() -> None:
+    deltas: list[Delta] = [Thinking("END"), ToolStart("toolu_1", "END"), ToolJson('"END"'), Finish("tool_use")]
+    assert filtered(["END"], deltas) == deltas
+
+
+@pytest.mark.parametrize("note", [Usage(1, 2), Thinking(""), Signature("")], ids=repr)
+def test_what_writes_nothing_does_not_end_a_text(note: Delta) -> None:
+    assert filtered(["END"], "EN", note, "D") == [note, Finish("stop_sequence", "END")]
+
+
+def test_a_stop_sequence_that_the_engine_matched_itself_is_passed_on() -> None:
+    assert filtered(["END"], "a", Finish("stop_sequence", "END")) == ["a", Finish("stop_sequence", "END")]
+
+
+@examples(80)
+@given(cases(), st.data())
+def test_a_filter_finds_in_each_run_of_text_what_the_slow_search_finds(
+    case: tuple[list[str], list[str]], data: st.DataObject
+) -> None:
+    stops, fragments = case
+    deltas: list[Delta] = []
+    for fragment in fragments:
+        deltas.append(fragment)
+        deltas += data.draw(st.sampled_from([[], [], [Usage(1)], [Thinking("|")]]))
+    before, match = search(written(deltas), stops)
+    *out, finish = filtered(stops, [*deltas, Finish("end_turn")])
+    assert written(out) == before
+    assert finish == (Finish("end_turn") if match is None else Finish("stop_sequence", match))
+
+
+def written(deltas: list[Delta]) -> str:
+    """The texts, with a mark that is in no stop sequence where thinking stands between them."""
+    return "".join(
+        "\0" if isinstance(delta, Thinking) else delta for delta in deltas if isinstance(delta, (str, Thinking))
+    )
+
+
+def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
+    stop_filter = StopFilter(["END"])
+    stop_filter.feed(["a", "b"])
+    assert stop_filter.unread == 0
+    stop_filter.feed(["c END", "d", Thinking("x")])
+    assert stop_filter.unread == 2
+
+
+def test_what_was_cut_off_here_is_told() -> None:
+    stop_filter = StopFilter(["END", "FIN"])
+    stop_filter.feed(["a", Finish("stop_sequence", "END")])
+    assert stop_filter.matched is None, "the engine did it itself"
+    stop_filter.feed("a F")
+    assert stop_filter.matched is None
+    stop_filter.feed("IN")
+    assert stop_filter.matched == "FIN"
