@@ -8,7 +8,8 @@ async def engine(request):
 app = MessagesApp(engine)        # uvicorn module:app
 """
 
-from .engines.base import Engine, ModelInfo, as_chat
+from .engines.base import BaseEngine, Engine, ModelInfo
+from .engines.openai.chat_request import as_chat
 from .factory import create_app
 from .http.messages_app import MessagesApp
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
@@ -28,6 +29,7 @@ from .wire.request_policy import Rules
 __all__ = [
     "ApiError",
     "BadUpstream",
+    "BaseEngine",
     "Batch",
     "Block",
     "ContextTooLong",

@@ -25,7 +25,7 @@ def engine_of(settings: Settings) -> Any:
         if settings.upstream is not None:
             return upstream_of(settings)
         if settings.engine is not None:
-            from .engines.base import load
+            from .engines.functions import load
 
             sys.path.insert(0, os.getcwd())  # as `python -m` does, for the installed command
             return load(settings.engine)
@@ -142,7 +142,7 @@ def _tokenizer(settings: Settings) -> Any:
         raise Refused(f"--tokenizer: {exc}") from exc
 
 
-def app_of(engine: Any, keys: Sequence[str], settings: Settings) -> MessagesApp:
+def app_of(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
     """The application over `engine`. Raises ConfigError or Refused."""
     return MessagesApp(
         engine,
@@ -187,9 +187,8 @@ def create_app() -> MessagesApp:
     return app_of(engine_of(settings), keys, settings)
 
 
-def read_keys_again(app: Any, settings: Settings) -> None:
+def read_keys_again(app: MessagesApp, settings: Settings) -> None:
     """Take what the key files hold now. Raises ConfigError, and then everything stays as it is."""
     keys, key = client_keys(settings), upstream_key(settings)
     app.replace_keys(keys)
-    if hasattr(app.engine, "replace_key"):
-        app.engine.replace_key(key)
+    app.engine.replace_key(key)

@@ -1,4 +1,4 @@
-"""The architecture that the README draws, held against the code: rooms, imports, sizes."""
+"""The architecture of docs/explanation/architecture.md, held against the code: rooms and imports."""
 
 import ast
 import sys
@@ -52,8 +52,8 @@ LAW = {
     "server": ("wire", "observability", "http", "settings"),
     "cli": ("wire", "observability", "settings", "http", "server", "engines", ""),
 }
-# The only file of a room that another room may import.
-FACE = {"engines": "anthro_asgi.engines.base"}
+# The only files of a room that another room may import.
+FACE = {"engines": {"anthro_asgi.engines.base", "anthro_asgi.engines.functions"}}
 
 
 def imports(name: str) -> Iterator[str]:
@@ -101,7 +101,7 @@ def test_imports_keep_to_the_law(name: str) -> None:
         elif room != here:
             assert room in LAW[here], f"{here} does not import {room}, so not {module}"
             if room in FACE and here != "cli":
-                assert module == FACE[room], f"of {room}, other rooms import {FACE[room]} only, so not {module}"
+                assert module in FACE[room], f"of {room}, other rooms import {FACE[room]} only, so not {module}"
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -149,14 +149,8 @@ def test_there_is_no_cycle_of_imports() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_is_short_and_says_what_it_is(name: str) -> None:
-    tree = ast.parse(FILES[name].read_text())
-    assert len(FILES[name].read_text().splitlines()) <= 350
-    assert ast.get_docstring(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            length = (node.end_lineno or 0) - node.lineno + 1
-            assert length <= 40, f"{node.name} has {length} lines"
+def test_a_file_says_what_it_is(name: str) -> None:
+    assert ast.get_docstring(ast.parse(FILES[name].read_text()))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -4,13 +4,13 @@ Engines that serve both are asked for chat completions, whose every peculiarity 
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from ..wire.deltas import Batch
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest
-from .base import ModelInfo
+from .base import BaseEngine, ModelInfo, Observer
 from .messages.engine import AnthropicEngine
 from .openai.dialects import Dialect
 from .openai.engine import OpenAIEngine
@@ -18,7 +18,7 @@ from .openai.engine import OpenAIEngine
 _log = logging.getLogger(__name__)
 
 
-class DetectedEngine:
+class DetectedEngine(BaseEngine):
     """One of the two, from when the upstream first answers."""
 
     def __init__(self, chat: OpenAIEngine, messages: AnthropicEngine) -> None:
@@ -27,12 +27,12 @@ class DetectedEngine:
         self._chosen: OpenAIEngine | AnthropicEngine | None = None
 
     @property
-    def observe(self) -> Callable[[str, str], None]:
+    def observe(self) -> Observer:
         return self._chat.observe
 
     @observe.setter
-    def observe(self, told: Callable[[str, str], None]) -> None:
-        self._chat.observe = self._messages.observe = told
+    def observe(self, observer: Observer) -> None:
+        self._chat.observe = self._messages.observe = observer
 
     def __repr__(self) -> str:
         return f"<DetectedEngine {self._chosen!r}>"

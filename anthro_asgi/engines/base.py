@@ -1,43 +1,23 @@
-"""Who answers: the one thing an engine must do, and how one is found by name.
+"""The engine protocol: `BaseEngine`, and `ModelInfo` for the models an engine lists.
 
-The smallest engine is an async generator function:
-
-    async def engine(request):
-        yield "Hello"
+`http`, `simulator` and `cli` know an engine by this file alone. How other things (a generator function, an object that
+has `stream`) become a BaseEngine is in `functions`.
 """
 
-import importlib
-import inspect
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..wire.deltas import Batch
 from ..wire.request import MessagesRequest
-from .functions import ThreadedEngine
-from .openai.chat_request import to_chat
-from .openai.dialects import PLAIN
 
-
-class Engine(Protocol):
-    """What the service needs of an engine.
-
-    `stream` is an async generator; it is closed with `aclose` when the client leaves or a stop sequence matched.
-    An engine may also have: `async start()` and `async stop()`, run with the service; `async count_tokens(request)
-    -> int`, the prompt's exact length, which raises NotImplementedError when it cannot tell that of this request;
-    `async models() -> list[ModelInfo]`; `async ready() -> bool`; `observe`, which is set to a function that it tells,
-    as `observe("upstream_error", kind)` and `observe("repair", kind)`, what went wrong and what it mended;
-    `connections() -> dict[str, int]`, by their states. What it lacks is done without. It raises ApiError for what a
-    client should know; see `wire.errors`. Ending without a Finish is an error, unless it has
-    `returning_ends_turn = True`.
-    """
-
-    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]: ...
+Observer = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model an engine serves. `created` in Unix seconds; limits in tokens, None when the engine does not say."""
+    """A model an engine serves. `created` in Unix seconds; limits in tokens, None when the engine does not tell."""
 
     id: str
     display_name: str = ""
@@ -47,70 +27,62 @@ class ModelInfo:
     owned_by: str = ""
 
 
-class FunctionEngine:
-    """An async generator function as an engine: to return is to end the turn."""
+class Engine(Protocol):
+    """The least an engine must have. `functions.as_engine` gives it the defaults of BaseEngine."""
 
-    returning_ends_turn = True
-
-    def __init__(self, function: Any) -> None:
-        self.stream = function
-
-    def __repr__(self) -> str:
-        return f"<FunctionEngine {self.stream.__module__}.{self.stream.__qualname__}>"
+    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]: ...
 
 
-def as_chat(request: MessagesRequest) -> dict[str, Any]:
-    """The request as the body of a chat-completions call, for an engine that reads those: `messages`, `tools`, ….
+def ignore_observation(what: str, kind: str) -> None:
+    """The observer of an engine that nobody observes."""
 
-    Raises InvalidRequest for what such a body cannot say.
+
+class BaseEngine(ABC):
+    """Answers requests. Only `stream` must be implemented; every other method has a default.
+
+    An engine raises ApiError (see `wire.errors`) for what the client should be told. Any other exception is a bug of
+    the engine: the client gets a bare InternalError and the log its place.
     """
-    return to_chat(request, PLAIN)
 
+    returning_ends_turn: bool = False
+    """Whether `stream` may return without a Finish, which then means `end_turn`. Otherwise that is an error."""
 
-def as_engine(thing: Any) -> Engine:
-    """`thing` as an engine: it has `stream`, or is a generator function, async or not, or makes one when it is called
-    without arguments, as a class does.
-
-    A function that is not async, as `stream` too, is run in a thread for each request (see `threaded`).
-
-    Raises ValueError when it is none of these.
+    observe: Observer = staticmethod(ignore_observation)
+    """The application sets it, and the engine calls it: `observe("upstream_error", reason)`, `observe("repair", kind)`
+    with a kind of `wire.repairs.REPAIRS`.
     """
-    if inspect.isclass(thing) or (inspect.isfunction(thing) and not _is_generator(thing) and _takes_nothing(thing)):
-        thing = thing()
-    stream = getattr(thing, "stream", None)
-    if inspect.isgeneratorfunction(stream):
-        thing.stream = ThreadedEngine(stream).stream
-    if callable(stream):
-        return thing  # type: ignore[no-any-return]
-    if inspect.isasyncgenfunction(thing):
-        return FunctionEngine(thing)
-    if inspect.isgeneratorfunction(thing):
-        return ThreadedEngine(thing)
-    raise ValueError(f"{thing!r:.100} is no engine: it needs a generator method `stream(request)`, best an async one")
 
+    @abstractmethod
+    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        """The answer, as an async generator of deltas or lists of deltas (see `wire.deltas`).
 
-def _is_generator(thing: Any) -> bool:
-    return inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing)
+        It is closed with `aclose` when the client leaves or a stop sequence matched. Raises ApiError.
+        """
 
+    async def start(self) -> None:  # noqa: B027 - the default does nothing
+        """Run once before the first request, in the event loop that serves."""
 
-def _takes_nothing(function: Any) -> bool:
-    return not inspect.signature(function).parameters and not inspect.iscoroutinefunction(function)
+    async def stop(self) -> None:  # noqa: B027 - the default does nothing
+        """Run once after the last request."""
 
+    async def ready(self) -> bool:
+        """Whether the engine can answer now; `/readyz` tells it."""
+        return True
 
-def load(spec: str) -> Engine:
-    """The engine at `module:attr`. Raises ValueError, in one line, when there is none."""
-    module_name, colon, attribute = spec.partition(":")
-    if not (module_name and colon and attribute):
-        raise ValueError(f"engine {spec!r}: write it as module:attr")
-    try:
-        thing: Any = importlib.import_module(module_name)
-        for step in attribute.split("."):
-            thing = getattr(thing, step)
-    except ImportError as exc:
-        raise ValueError(f"engine {spec!r}: {exc}") from exc
-    except AttributeError as exc:
-        raise ValueError(f"engine {spec!r}: {module_name} has no {attribute}") from exc
-    try:
-        return as_engine(thing)
-    except ValueError as exc:
-        raise ValueError(f"engine {spec!r}: {exc}") from exc
+    async def models(self) -> list[ModelInfo]:
+        """The models it serves; none when it has no list. Raises ApiError when the list cannot be had now."""
+        return []
+
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        """The exact length of the request's prompt in tokens.
+
+        Raises NotImplementedError when the engine cannot tell it, ApiError when it cannot tell it now.
+        """
+        raise NotImplementedError
+
+    def connections(self) -> dict[str, int]:
+        """How many upstream connections there are, by state; empty for an engine without an upstream."""
+        return {}
+
+    def replace_key(self, key: str | None) -> None:  # noqa: B027 - the default does nothing
+        """Use this upstream key from now on. Raises ValueError for an invalid key, and keeps the old one then."""

@@ -1,28 +1,131 @@
-"""A generator function as an engine, run in a thread: it may block, and the event loop goes on.
+"""Generator functions and foreign objects as engines, and `load("module:attr")`.
 
-    def engine(request):
-        for token in model.generate(…):
-            yield token
+    as_engine(thing)  a BaseEngine            is taken as it is
+                      an async generator fn   FunctionEngine
+                      a generator function    ThreadedEngine: it may block, and the event loop goes on
+                      an object with stream   AdaptedEngine, which forwards to the methods the object has
+                      a class or a function without parameters: what calling it returns
 
-Each stream has a thread of its own, as it blocks for as long as it lasts. What the thread has yielded by the time the
-loop gets to it leaves as one batch. A thread that is ahead by `AHEAD` batches waits until somebody has read.
+The smallest engine is an async generator function:
 
-A thread cannot be interrupted. When the client leaves, the generator is closed at its next `yield`, in its own thread;
-until then it goes on with what it does, and nobody waits for it.
+    async def engine(request):
+        yield "Hello"
+
+Theory of ThreadedEngine. Each stream has a thread of its own, because it blocks for as long as it lasts. What the
+thread has yielded by the time the loop reads it leaves as one batch. A thread that is `AHEAD` batches ahead waits until
+the loop has read. A thread cannot be interrupted: when the client leaves, the generator is closed at its next `yield`,
+in its own thread.
 """
 
 import asyncio
+import importlib
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from ..wire.deltas import Batch, Delta, each
 from ..wire.request import MessagesRequest
+from .base import BaseEngine, Observer, ignore_observation
 
 AHEAD: Final = 64
+_OPTIONAL: Final = ("start", "stop", "ready", "models", "count_tokens", "connections", "replace_key")
 
 
-class ThreadedEngine:
+class FunctionEngine(BaseEngine):
+    """An async generator function as an engine: to return is to end the turn."""
+
+    returning_ends_turn = True
+
+    def __init__(self, function: Callable[[MessagesRequest], AsyncIterator[Batch]]) -> None:
+        self._function = function
+
+    def __repr__(self) -> str:
+        return f"<FunctionEngine {_name(self._function)}>"
+
+    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        return self._function(request)
+
+
+class AdaptedEngine(BaseEngine):
+    """`engine` is any object with a generator method `stream`, async or not. Methods it lacks have their defaults."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        stream = engine.stream
+        self._stream = ThreadedEngine(stream).stream if inspect.isgeneratorfunction(stream) else stream
+        self.returning_ends_turn = bool(getattr(engine, "returning_ends_turn", False))
+        for name in _OPTIONAL:
+            method = getattr(engine, name, None)
+            if callable(method):
+                setattr(self, name, method)
+
+    def __repr__(self) -> str:
+        return repr(self._engine)
+
+    @property
+    def observe(self) -> Observer:
+        observer: Observer = getattr(self._engine, "observe", ignore_observation)
+        return observer
+
+    @observe.setter
+    def observe(self, observer: Observer) -> None:
+        if hasattr(self._engine, "observe"):
+            self._engine.observe = observer
+
+    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        return self._stream(request)
+
+
+def as_engine(thing: object) -> BaseEngine:
+    """`thing` as an engine; see the head of this file. Raises ValueError when it cannot be one."""
+    if inspect.isclass(thing) or (inspect.isfunction(thing) and not _is_generator(thing) and _takes_nothing(thing)):
+        thing = thing()
+    if isinstance(thing, BaseEngine):
+        return thing
+    if callable(getattr(thing, "stream", None)):
+        return AdaptedEngine(thing)
+    if inspect.isasyncgenfunction(thing):
+        return FunctionEngine(thing)
+    if inspect.isgeneratorfunction(thing):
+        return ThreadedEngine(thing)
+    raise ValueError(
+        f"{thing!r:.100} is not an engine: it needs a generator method `stream(request)`, preferably an async one"
+    )
+
+
+def load(spec: str) -> BaseEngine:
+    """The engine at `module:attr`. Raises ValueError, in one line, when there is none."""
+    module_name, colon, attribute = spec.partition(":")
+    if not (module_name and colon and attribute):
+        raise ValueError(f"engine {spec!r}: write it as module:attr")
+    try:
+        thing: Any = importlib.import_module(module_name)
+        for step in attribute.split("."):
+            thing = getattr(thing, step)
+    except ImportError as exc:
+        raise ValueError(f"engine {spec!r}: {exc}") from exc
+    except AttributeError as exc:
+        raise ValueError(f"engine {spec!r}: {module_name} has no {attribute}") from exc
+    try:
+        return as_engine(thing)
+    except ValueError as exc:
+        raise ValueError(f"engine {spec!r}: {exc}") from exc
+
+
+def _is_generator(thing: object) -> bool:
+    return inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing)
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    return not inspect.signature(function).parameters and not inspect.iscoroutinefunction(function)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+
+
+class ThreadedEngine(BaseEngine):
     """`function(request)` is a generator function that yields deltas or batches; to return is to end the turn."""
 
     returning_ends_turn = True
@@ -31,7 +134,7 @@ class ThreadedEngine:
         self._function = function
 
     def __repr__(self) -> str:
-        return f"<ThreadedEngine {self._function.__module__}.{self._function.__qualname__}>"
+        return f"<ThreadedEngine {_name(self._function)}>"
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
         """What the generator yields. Raises what it raises."""

@@ -6,9 +6,8 @@ No middleware and no wrapped `send`: from here a request goes straight to its ro
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
-from typing import Any
 
-from ..engines.base import as_engine
+from ..engines.functions import as_engine
 from ..observability.logs import log_failure, log_request
 from ..observability.metrics import Metrics
 from ..observability.trace_context import Tracer
@@ -24,7 +23,7 @@ class Service:
     is about to stop: it is then no longer ready, and ends each connection with its answer.
     """
 
-    def __init__(self, engine: Any, keys: Sequence[str], paths: Collection[str]) -> None:
+    def __init__(self, engine: object, keys: Sequence[str], paths: Collection[str]) -> None:
         self.engine = as_engine(engine)
         self.draining = False
         self.metrics = Metrics(paths)
@@ -112,15 +111,10 @@ class Service:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> None:
-        await self._run_if_there("start")
+        await self.engine.start()
         self.metrics.start()
 
     async def _stop(self) -> None:
         self.metrics.stop()
-        await self._run_if_there("stop")
+        await self.engine.stop()
         await self._tracer.stop()
-
-    async def _run_if_there(self, name: str) -> None:
-        method = getattr(self.engine, name, None)
-        if method is not None:
-            await method()

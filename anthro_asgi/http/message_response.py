@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
-from ..engines.base import Engine
+from ..engines.base import BaseEngine
 from ..observability.metrics import Metrics
 from ..wire.answer_limits import Limits
 from ..wire.deltas import Batch, Finish, Usage, each
@@ -47,7 +47,7 @@ class Reply:
     def __init__(
         self,
         call: Call,
-        engine: Engine,
+        engine: BaseEngine,
         request: MessagesRequest,
         *,
         turn: Turn,
@@ -272,7 +272,7 @@ class Reply:
 
     def _ending(self) -> Batch:
         """The Finish of an engine that has returned without one, where that is how it ends its turn."""
-        if not getattr(self._engine, "returning_ends_turn", False):
+        if not self._engine.returning_ends_turn:
             raise BadUpstream("the engine broke off before it had finished")
         return self._passing([Finish("end_turn")])
 

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -43,7 +43,7 @@ class MessagesApp(Service):
 
     def __init__(
         self,
-        engine: Any,
+        engine: object,
         *,
         keys: Sequence[str] = (),
         ping_interval: float = 10.0,
@@ -73,16 +73,15 @@ class MessagesApp(Service):
         )
         self.metrics.sample = self._sample
         self._readiness = ""  # as it was told last
-        if hasattr(self.engine, "observe"):
-            self.engine.observe = self.metrics.note
+        self.engine.observe = self.metrics.note
 
     async def _start(self) -> None:
         await super()._start()
         self._tracer = tracer_for(os.environ, self.metrics.outcomes.route)
 
     def _sample(self) -> Sample:
-        connections = getattr(self.engine, "connections", dict[str, int])
-        return Sample(self._admission.waiting, self._admission.running, self.draining, connections())
+        connections = self.engine.connections()
+        return Sample(self._admission.waiting, self._admission.running, self.draining, connections)
 
     # routes
 
@@ -141,9 +140,8 @@ class MessagesApp(Service):
 
     async def _listed(self) -> list[ModelInfo]:
         """What the engine has; while that is not known, what the aliases stand for. Raises ApiError without either."""
-        models = getattr(self.engine, "models", None)
         try:
-            known = await models() if models is not None else []
+            known = await self.engine.models()
         except ApiError:
             if not self._aliases:
                 raise
@@ -151,10 +149,9 @@ class MessagesApp(Service):
         return self._aliases.listed(known)
 
     async def _ready(self, call: Call) -> None:
-        ready = getattr(self.engine, "ready", None)
         if self.draining:
             readiness = "draining"
-        elif ready is None or await ready():
+        elif await self.engine.ready():
             readiness = "ready"
         else:
             readiness = "the engine does not answer"

@@ -6,8 +6,9 @@ there by then, else the estimate, and the engine's own count follows in `message
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from ..engines.base import BaseEngine
 from ..wire.estimate import estimate_tokens
 from ..wire.request import MessagesRequest
 
@@ -22,19 +23,18 @@ _ESTIMATED: Final[Fields] = ((_HEADER, "estimate"),)
 class Counts:
     """Counts for `engine`, with a `tokenizer` for what it cannot. A tokenizer runs in threads of its own."""
 
-    __slots__ = ("_engine_counts", "_tokenizer")
+    __slots__ = ("_engine", "_tokenizer")
 
-    def __init__(self, engine: Any, tokenizer: Tokenizer | None = None) -> None:
-        self._engine_counts = getattr(engine, "count_tokens", None)
+    def __init__(self, engine: BaseEngine, tokenizer: Tokenizer | None = None) -> None:
+        self._engine = engine
         self._tokenizer = tokenizer
 
     async def best(self, request: MessagesRequest) -> tuple[int, Fields]:
         """The count, and the headers that say if it is not the engine's own. Raises ApiError."""
-        if self._engine_counts is not None:
-            try:
-                return await self._engine_counts(request), ()
-            except NotImplementedError:
-                pass
+        try:
+            return await self._engine.count_tokens(request), ()
+        except NotImplementedError:
+            pass
         if self._tokenizer is not None:
             return await asyncio.to_thread(self._tokenizer, request), _BY_TOKENIZER
         return estimate_tokens(request), _ESTIMATED

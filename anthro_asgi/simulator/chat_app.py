@@ -24,7 +24,7 @@ class CompletionsApp(Service):
 
     def __init__(
         self,
-        engine: Any,
+        engine: object,
         *,
         keys: Sequence[str] = (),
         max_body: int = 32 * 1024 * 1024,
@@ -65,8 +65,7 @@ class CompletionsApp(Service):
         await call.answer(200, orjson.dumps(_listed(model)))
 
     async def _known(self) -> list[ModelInfo]:
-        models = getattr(self.engine, "models", None)
-        return await models() if models is not None else []
+        return await self.engine.models()
 
     async def _ready(self, call: Call) -> None:
         if self.draining:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Final
 
-from ..engines.base import Engine
+from ..engines.base import BaseEngine
 from ..http.disconnect import Watch
 from ..http.http_request import Call, ClientLeft
 from ..http.inline_driver import Drive
@@ -31,7 +31,7 @@ _TURN: Final = 32  # batches after which other tasks get a turn
 class Reply:
     """Answers one `POST /v1/chat/completions` from `engine`. `run` raises ClientLeft, and else while nothing is out."""
 
-    def __init__(self, call: Call, engine: Engine, asked: Asked) -> None:
+    def __init__(self, call: Call, engine: BaseEngine, asked: Asked) -> None:
         self._call = call
         self._engine = engine
         self._asked: Asked | None = asked  # until the engine is asked: a prompt is large

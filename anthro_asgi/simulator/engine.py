@@ -10,7 +10,7 @@ from itertools import chain, count, repeat
 from random import Random
 from typing import Any, Final
 
-from ..engines.base import ModelInfo
+from ..engines.base import BaseEngine, ModelInfo
 from ..wire.deltas import Batch, Finish, Usage
 from ..wire.request import MessagesRequest
 from .answer import Answer, planned, replayed
@@ -41,7 +41,7 @@ class _Lot:
     recorded: Recorded | None
 
 
-class SimulatedEngine:
+class SimulatedEngine(BaseEngine):
     """Answers any request with seeded text, thinking, a tool call or JSON, in the way and at the pace of `profile`.
 
     `changes` are fields of it that are otherwise, as `Profile.but` takes them: `SimulatedEngine(ttft=0.5, itl=0)`.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.base import FunctionEngine, as_engine, load
+from anthro_asgi.engines.functions import FunctionEngine, as_engine, load
 from anthro_asgi.wire.request import MessagesRequest
 
 HELLO = MessagesRequest("m", 1, [{"role": "user", "content": "Hi"}])

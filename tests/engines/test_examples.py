@@ -11,7 +11,7 @@ import pytest
 
 from anthro_asgi import ContextTooLong, MessagesApp
 from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
-from anthro_asgi.engines.base import as_engine
+from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
 from examples.vllm_engine import VllmEngine

@@ -10,8 +10,7 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp, Thinking
 from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
-from anthro_asgi.engines.base import as_engine
-from anthro_asgi.engines.functions import AHEAD
+from anthro_asgi.engines.functions import AHEAD, as_engine
 from anthro_asgi.wire.errors import RateLimited
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.driver import Driver

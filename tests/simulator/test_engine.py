@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.engines.base import ModelInfo, as_engine
+from anthro_asgi.engines.base import ModelInfo
+from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import InvalidRequest

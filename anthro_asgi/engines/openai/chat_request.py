@@ -13,7 +13,7 @@ from ...wire.json_codec import dumps
 from ...wire.large.cooperative import LARGE, Steps, finished
 from ...wire.large.json_writer import Joined, dumps_in_pieces
 from ...wire.request import MessagesRequest, Tool
-from .dialects import Dialect
+from .dialects import PLAIN, Dialect
 from .history import joined, server_side
 from .tool_names import shortened
 
@@ -26,6 +26,14 @@ _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 # An engine that knows efforts refuses a word of another's scale.
 _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+def as_chat(request: MessagesRequest) -> Json:
+    """The request as the body of a chat-completions call (`messages`, `tools`, …), for an engine that reads those.
+
+    Raises InvalidRequest for what such a body cannot say.
+    """
+    return to_chat(request, PLAIN)
 
 
 def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:

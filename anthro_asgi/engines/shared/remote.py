@@ -16,7 +16,7 @@ from ...wire.answer_limits import LIMITS, Limits
 from ...wire.deltas import Batch, Delta, each
 from ...wire.errors import ApiError
 from ...wire.repairs import Repairs
-from ..base import ModelInfo
+from ..base import BaseEngine, ModelInfo
 from ..openai.detection import AWAY
 from ..openai.dialects import LLAMACPP, Dialect, recognise
 from .fetch import Answer, ask, discreet, kind_of, lost
@@ -41,15 +41,11 @@ class How(TypedDict, total=False):
     limits: Limits
 
 
-class Remote:
+class Remote(BaseEngine):
     """The engine at `origin`. Raises ValueError for a key that cannot stand in a header."""
-
-    observe: Callable[[str, str], None]
-    """Told of each `upstream_error` and each `repair`, by kind; see `inquiry.kind_of` and `REPAIRS`."""
 
     def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
         deadlines = how.get("deadlines")
-        self.observe = _nobody_looks
         self._origin = origin
         self._limits = how.get("limits", LIMITS)
         self._pool = Pool(origin, limit=how.get("limit", 1024), deadlines=deadlines)
@@ -163,10 +159,6 @@ async def tail(response: Exchange, read: Callable[[bytes], Batch], reader: Any) 
             while not reader.done and (data := await response.read()):
                 out += each(read(data))
     return out
-
-
-def _nobody_looks(what: str, kind: str) -> None:
-    pass
 
 
 def new_call_id() -> str:

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
-from anthro_asgi.engines.base import as_engine
+from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
 from tests.support.driver import Driver
