@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.functions import FunctionEngine, as_engine, load
+from anthro_asgi.engines.base import BaseEngine
+from anthro_asgi.engines.functions import AdaptedEngine, FunctionEngine, as_engine, load
 from anthro_asgi.wire.request import MessagesRequest
 
 HELLO = MessagesRequest("m", 1, [{"role": "user", "content": "Hi"}])
@@ -43,14 +44,56 @@ async def said(engine: Any) -> list[Any]:
 async def test_an_async_generator_function_is_an_engine_that_ends_its_turn_by_returning() -> None:
     engine = as_engine(function)
     assert await said(engine) == ["to m"]
-    assert getattr(engine, "returning_ends_turn", False)
+    assert engine.returning_ends_turn
     assert repr(engine) == "<FunctionEngine tests.engines.test_base.function>"
 
 
-async def test_an_object_with_a_stream_is_itself_the_engine() -> None:
-    whole = Whole()
-    assert as_engine(whole) is whole
-    assert not getattr(whole, "returning_ends_turn", False)
+async def test_an_object_with_a_stream_gets_defaults_for_the_methods_it_lacks() -> None:
+    engine = as_engine(Whole())
+    assert await said(engine) == ["whole to m"]
+    assert not engine.returning_ends_turn
+    assert (await engine.ready(), await engine.models(), engine.connections()) == (True, [], {})
+    with pytest.raises(NotImplementedError):
+        await engine.count_tokens(HELLO)
+    await engine.start()
+    await engine.stop()
+    engine.replace_key("key")
+
+
+async def test_methods_of_the_object_replace_the_defaults() -> None:
+    class Observed(Whole):
+        returning_ends_turn = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.observe = lambda what, kind: None
+            self.started = False
+
+        async def start(self) -> None:
+            self.started = True
+
+        async def count_tokens(self, request: MessagesRequest) -> int:
+            return 7
+
+    thing = Observed()
+    engine = as_engine(thing)
+    await engine.start()
+    assert thing.started
+    assert engine.returning_ends_turn
+    assert await engine.count_tokens(HELLO) == 7
+    seen: list[tuple[str, str]] = []
+    engine.observe = lambda what, kind: seen.append((what, kind))
+    thing.observe("repair", "usage")
+    assert seen == [("repair", "usage")]
+
+
+async def test_an_engine_that_derives_from_the_base_class_is_taken_as_it_is() -> None:
+    class Derived(BaseEngine):
+        async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:  # type: ignore[override]  # a generator
+            yield "hi"
+
+    engine = Derived()
+    assert as_engine(engine) is engine
 
 
 async def test_a_class_is_made_into_its_object() -> None:
@@ -59,14 +102,14 @@ async def test_a_class_is_made_into_its_object() -> None:
 
 @pytest.mark.parametrize("thing", [None, 7, "x", Half, Half(), coroutine, lambda request: None])
 def test_anything_else_is_none(thing: Any) -> None:
-    with pytest.raises(ValueError, match="is no engine"):
+    with pytest.raises(ValueError, match="is not an engine"):
         as_engine(thing)
 
 
 @pytest.mark.parametrize("attribute", ["function", "Whole", "holder.inner"])
 async def test_an_engine_is_loaded_by_module_and_attribute(attribute: str) -> None:
     engine = load(f"tests.engines.test_base:{attribute}")
-    assert isinstance(engine, FunctionEngine if attribute == "function" else Whole)
+    assert isinstance(engine, FunctionEngine if attribute == "function" else AdaptedEngine)
     assert (await said(engine))[0].endswith("to m")
 
 
@@ -80,7 +123,7 @@ async def test_an_engine_is_loaded_by_module_and_attribute(attribute: str) -> No
         ("no_such_module_anywhere:x", "No module named"),
         ("tests.engines.test_base:nothing", "tests.engines.test_base has no nothing"),
         ("tests.engines.test_base:holder.nothing", "tests.engines.test_base has no holder.nothing"),
-        ("tests.engines.test_base:HELLO", "is no engine"),
+        ("tests.engines.test_base:HELLO", "is not an engine"),
     ],
 )
 def test_what_cannot_be_loaded_is_told_in_one_line(spec: str, reason: str) -> None:
