@@ -11,33 +11,33 @@ from typing import Any, Final
 
 from .http.auth import client_keys, upstream_key
 from .http.messages_app import MessagesApp
-from .settings.loader import load_settings, look_at
-from .settings.options import ConfigError, Refused, Settings
+from .settings.loader import check_readable, load_settings
+from .settings.options import ConfigError, ResourceUnavailable, Settings
 from .wire.answer_limits import Limits
 from .wire.request_policy import Rules
 
 _SPARE: Final = 64  # connections to the upstream beside those of answers: for lists, counts and looks at its health
 
 
-def engine_of(settings: Settings) -> Any:
-    """The engine that is named, or the simulated one. Raises ConfigError or Refused."""
+def build_engine(settings: Settings) -> Any:
+    """The engine that is named, or the simulated one. Raises ConfigError or ResourceUnavailable."""
     try:
         if settings.upstream is not None:
-            return upstream_of(settings)
+            return build_upstream_engine(settings)
         if settings.engine is not None:
             from .engines.functions import load
 
             sys.path.insert(0, os.getcwd())  # as `python -m` does, for the installed command
             return load(settings.engine)
         if settings.model is not None:
-            return _local(settings.model, settings)
-        return simulated_of(settings)
+            return _build_llamacpp_engine(settings.model, settings)
+        return build_simulated_engine(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
 
 
-def simulated_of(settings: Settings) -> Any:
-    """The simulated engine. Raises ValueError or Refused."""
+def build_simulated_engine(settings: Settings) -> Any:
+    """The simulated engine. Raises ValueError or ResourceUnavailable."""
     from .simulator import Profile, SimulatedEngine, read_trace
 
     how = {field.name: getattr(settings, f"simulate_{field.name}") for field in fields(Profile)}
@@ -47,24 +47,24 @@ def simulated_of(settings: Settings) -> Any:
             with open(path, "rb") as file:
                 how["trace"] = read_trace(file)
         except OSError as exc:
-            raise Refused(f"--simulate-trace: cannot read {path}: {exc.strerror}") from exc
+            raise ResourceUnavailable(f"--simulate-trace: cannot read {path}: {exc.strerror}") from exc
         except ValueError as exc:
-            raise Refused(f"--simulate-trace: {path}: {exc}") from exc
+            raise ResourceUnavailable(f"--simulate-trace: {path}: {exc}") from exc
     return SimulatedEngine(**how | {"trace": how["trace"] or ()})
 
 
-def completions_of(keys: Sequence[str], settings: Settings) -> Any:
-    """The simulated engine as chat completions. Raises ConfigError or Refused."""
+def build_completions_app(keys: Sequence[str], settings: Settings) -> Any:
+    """The simulated engine as chat completions. Raises ConfigError or ResourceUnavailable."""
     from .simulator.chat_app import CompletionsApp
 
     try:
-        engine = simulated_of(settings)
+        engine = build_simulated_engine(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
     return CompletionsApp(engine, keys=keys, max_body=settings.max_body, max_decompressed=settings.max_decompressed)
 
 
-def _local(model: str, settings: Settings) -> Any:
+def _build_llamacpp_engine(model: str, settings: Settings) -> Any:
     """llama.cpp on a model file. Raises ValueError."""
     from .engines.llamacpp.engine import LocalEngine
 
@@ -75,12 +75,12 @@ def _local(model: str, settings: Settings) -> Any:
         context=settings.model_context,
         slots=settings.model_slots,
         threads=settings.model_threads,
-        **_how(settings),
+        **_upstream_arguments(settings),
     )
 
 
-def upstream_of(settings: Settings) -> Any:
-    """The engine behind `--upstream`. Raises ValueError, ConfigError or Refused."""
+def build_upstream_engine(settings: Settings) -> Any:
+    """The engine behind `--upstream`. Raises ValueError, ConfigError or ResourceUnavailable."""
     from .engines.auto import DetectedEngine
     from .engines.messages.engine import AnthropicEngine
     from .engines.openai.engine import OpenAIEngine
@@ -91,14 +91,14 @@ def upstream_of(settings: Settings) -> Any:
     for option in ("upstream-ca", "upstream-cert", "upstream-cert-key"):
         path = getattr(settings, option.replace("-", "_"))
         if path is not None:
-            look_at(f"--{option}", path)
+            check_readable(f"--{option}", path)
     origin = Origin.parse(
         settings.upstream,
         ca_file=settings.upstream_ca,
         cert_file=settings.upstream_cert,
         cert_key_file=settings.upstream_cert_key,
     )
-    how = {"key": upstream_key(settings), **_how(settings)}
+    how = {"key": upstream_key(settings), **_upstream_arguments(settings)}
     messages = AnthropicEngine(origin, **how)
     chat = OpenAIEngine(
         origin,
@@ -110,7 +110,7 @@ def upstream_of(settings: Settings) -> Any:
     return {"messages": messages, "chat": chat}.get(settings.upstream_api) or DetectedEngine(chat, messages)
 
 
-def _how(settings: Settings) -> dict[str, Any]:
+def _upstream_arguments(settings: Settings) -> dict[str, Any]:
     """What every engine behind a connection is told."""
     from .upstream.pool import Deadlines
 
@@ -135,15 +135,15 @@ def _tokenizer(settings: Settings) -> Any:
         return None
     from .engines.openai.tokenizer_file import TokenizerFile
 
-    look_at("--tokenizer", settings.tokenizer)
+    check_readable("--tokenizer", settings.tokenizer)
     try:
         return TokenizerFile(settings.tokenizer)
     except ValueError as exc:
-        raise Refused(f"--tokenizer: {exc}") from exc
+        raise ResourceUnavailable(f"--tokenizer: {exc}") from exc
 
 
-def app_of(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
-    """The application over `engine`. Raises ConfigError or Refused."""
+def build_app(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
+    """The application over `engine`. Raises ConfigError or ResourceUnavailable."""
     return MessagesApp(
         engine,
         keys=keys,
@@ -174,8 +174,8 @@ def app_of(engine: object, keys: Sequence[str], settings: Settings) -> MessagesA
 def create_app() -> MessagesApp:
     """The application that the environment describes (`ANTHRO_ASGI_…`), for servers that take a factory.
 
-    Raises ConfigError or Refused: also without API keys, unless `ANTHRO_ASGI_NO_AUTH` says that it is open, since who
-    can reach it is not seen from here.
+    Raises ConfigError or ResourceUnavailable. Without API keys it raises ConfigError unless `ANTHRO_ASGI_NO_AUTH` is
+    true: the factory does not know on which address the server listens.
     """
     settings = load_settings({}, os.environ)
     keys = client_keys(settings)
@@ -184,10 +184,10 @@ def create_app() -> MessagesApp:
             "there is no API key: set ANTHRO_ASGI_API_KEYS or ANTHRO_ASGI_API_KEY_FILE, "
             "or let everybody in with ANTHRO_ASGI_NO_AUTH=true"
         )
-    return app_of(engine_of(settings), keys, settings)
+    return build_app(build_engine(settings), keys, settings)
 
 
-def read_keys_again(app: MessagesApp, settings: Settings) -> None:
+def reload_keys(app: MessagesApp, settings: Settings) -> None:
     """Take what the key files hold now. Raises ConfigError, and then everything stays as it is."""
     keys, key = client_keys(settings), upstream_key(settings)
     app.replace_keys(keys)

@@ -20,7 +20,7 @@ from ..settings.values import SWITCH
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's) and return the exit status."""
     try:
-        command, line = _read(sys.argv[1:] if arguments is None else arguments)
+        command, line = parse_command_line(sys.argv[1:] if arguments is None else arguments)
         return _COMMANDS[command](load_settings(line, os.environ))
     except ConfigError as exc:
         print("anthro-asgi: error:", *str(exc).split(), file=sys.stderr)
@@ -37,7 +37,7 @@ class _Parser(ArgumentParser):
         raise ConfigError(message.removeprefix("argument "))
 
 
-def _read(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
+def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
     """The command, and its options as they were written."""
     parser = _Parser("anthro-asgi", description="The Anthropic Messages API in front of any inference engine.")
     parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="say which version this is")
@@ -97,9 +97,9 @@ def _serve(settings: Settings) -> int:
 
 
 def _messages(keys: Sequence[str], settings: Settings) -> Any:
-    from ..factory import app_of, engine_of
+    from ..factory import build_app, build_engine
 
-    return app_of(engine_of(settings), keys, settings)
+    return build_app(build_engine(settings), keys, settings)
 
 
 def _run(settings: Settings, make: Callable[[Settings], Any]) -> int:
@@ -109,13 +109,13 @@ def _run(settings: Settings, make: Callable[[Settings], Any]) -> int:
 
     certificate = _certificate(settings)
     with listening(settings) as shares:
-        from ..factory import read_keys_again
+        from ..factory import reload_keys
 
         app = make(settings)
         configure(settings.log_level, settings.log_format)
         from ..server.supervisor import serve
 
-        return serve(app, shares, settings, certificate, partial(read_keys_again, app, settings))
+        return serve(app, shares, settings, certificate, partial(reload_keys, app, settings))
 
 
 def _certificate(settings: Settings) -> Any:
@@ -137,9 +137,9 @@ def _simulate_openai(settings: Settings) -> int:
 
 
 def _completions(keys: Sequence[str], settings: Settings) -> Any:
-    from ..factory import completions_of
+    from ..factory import build_completions_app
 
-    return completions_of(keys, settings)
+    return build_completions_app(keys, settings)
 
 
 # --- check ---
@@ -149,12 +149,12 @@ def _check(settings: Settings) -> int:
     import asyncio
     import logging
 
-    from ..factory import upstream_of
+    from ..factory import build_upstream_engine
     from .check import report
 
     logging.getLogger("anthro_asgi").addHandler(logging.NullHandler())  # the report says what would be logged
     try:
-        engine = upstream_of(settings)
+        engine = build_upstream_engine(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
     return asyncio.run(report(engine, settings.try_model))

@@ -12,7 +12,7 @@ from hmac import compare_digest
 from ipaddress import ip_address
 from typing import Final
 
-from ..settings.options import ConfigError, Refused, Settings
+from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from ..settings.values import KEY
 from ..wire.errors import Unauthenticated
 
@@ -66,13 +66,13 @@ class Keys:
 def read_key_file(path: str) -> tuple[str, ...]:
     """The keys in a file: UTF-8, one a line; blank lines and lines beginning with `#` are skipped.
 
-    Raises Refused when it cannot be read and ConfigError when no key is in it.
+    Raises ResourceUnavailable when it cannot be read and ConfigError when no key is in it.
     """
     try:
         with open(path, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file]
     except OSError as exc:
-        raise Refused(f"cannot read the key file {path}: {exc.strerror}") from exc
+        raise ResourceUnavailable(f"cannot read the key file {path}: {exc.strerror}") from exc
     except ValueError as exc:  # UnicodeDecodeError; a path with a NUL in it
         raise ConfigError(f"the key file {path} is not UTF-8 text") from exc
     keys = [line for line in lines if line and not line.startswith("#")]
@@ -97,7 +97,7 @@ def is_loopback(host: str) -> bool:
 def client_keys(settings: Settings) -> tuple[str, ...]:
     """The keys clients may use. With none the service is open, which must be safe or asked for by name.
 
-    Raises ConfigError when it is neither, or for a key that is none; Refused for a file that cannot be read.
+    Raises ConfigError when it is neither, or for an invalid key; ResourceUnavailable for an unreadable file.
     """
     keys = settings.api_keys + (read_key_file(settings.api_key_file) if settings.api_key_file is not None else ())
     if keys or settings.no_auth or settings.uds is not None or is_loopback(settings.host):

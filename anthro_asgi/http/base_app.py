@@ -55,7 +55,7 @@ class Service:
         """The error boundary: whatever happens to a request ends here, once, with one log line."""
         time = asyncio.get_running_loop().time
         began = time()
-        self.metrics.began()
+        self.metrics.request_began()
         call.trace = self._tracer.begin(call.record, call.headers)
         call.record.trace_id = call.trace.trace_id
         try:
@@ -76,7 +76,7 @@ class Service:
         finally:
             call.note_refusal()
             call.record.duration = time() - began
-            self.metrics.ended(call.record)
+            self.metrics.request_ended(call.record)
             call.trace.ended(call.record)
             log_request(call.record)
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from time import perf_counter
 from typing import Any, Final
 
-from ..observability.logs import REFUSED, RequestRecord, log_failure
+from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_failure
 from ..observability.trace_context import NO_TRACE, Trace
 from ..wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, Severed, UnsupportedEncoding
 from ..wire.large.cooperative import Steps, in_turns
@@ -76,7 +76,7 @@ class Call:
 
     def note_refusal(self) -> None:
         """Where the server has refused the rest of the request by itself, that is how it went."""
-        refused = self._scope.get(REFUSED)
+        refused = self._scope.get(SCOPE_REFUSAL)
         if refused is not None:
             record = self.record
             record.request_id, record.status, record.client_left = refused.request_id, refused.status, False

@@ -208,7 +208,7 @@ class Reply:
             turn -= 1
             if not turn:
                 turn = _TURN
-                self._metrics.gaps(self._marks)
+                self._metrics.observe_gaps(self._marks)
                 await asyncio.sleep(0)
             if not data:
                 continue
@@ -235,7 +235,7 @@ class Reply:
             await self._commit()
         await self._send(self._encoder.ping())
         self._metrics.note("ping", "")
-        self._metrics.gaps(self._marks)
+        self._metrics.observe_gaps(self._marks)
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         data, self._opening = self._opening + data, b""
@@ -287,7 +287,7 @@ class Reply:
 
     def _note_end(self) -> None:
         """What the answer came to, or would have: an engine that was left has worked too."""
-        self._metrics.gaps(self._marks)
+        self._metrics.observe_gaps(self._marks)
         if self._stops is not None and self._stops.matched is not None:
             self._metrics.note("repair", "stop_sequence")
         record, usage = self._call.record, self._usage

@@ -119,7 +119,7 @@ class MessagesApp(Service):
             _log.warning("%s: dropped server tools: %s", call.request_id, ", ".join(request.dropped))
         request.engine_model = self._aliases.resolve(request.model)
         call.record.model = request.model
-        call.trace.asked(request)
+        call.trace.request_parsed(request)
         request.trace = call.trace.headers
         return request
 

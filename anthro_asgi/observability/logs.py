@@ -1,6 +1,6 @@
 """One line for each request, one for each turn in the service's life, and other lines in the same shape.
 
-A RequestRecord is the message of its log record (`record.msg`), and so is an Event: a handler of an embedding
+A RequestRecord is the message of its log record (`record.msg`), and so is a LogEvent: a handler of an embedding
 application may read its attributes, any other gets it as `key=value` text. Neither has a place for content or keys.
 What came from outside is cleaned when it is written: a control character in a path or a model's name must not forge a
 line or drive a terminal.
@@ -18,7 +18,8 @@ from typing import Final, TextIO
 import orjson
 
 _logger: Final = logging.getLogger("anthro_asgi")
-REFUSED: Final = "anthro_asgi.refused"  # in a request's scope: the record of what the server told its client itself
+SCOPE_REFUSAL: Final = "anthro_asgi.refused"
+"""Key in an ASGI scope: the RequestRecord of an error that the server itself sent for this request."""
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")  # asked some twenty times a minute, by machines
 _LONGEST: Final = 300  # characters of one value
 _LONGEST_MESSAGE: Final = 4000
@@ -59,7 +60,7 @@ class RequestRecord:
         return _words(self.fields())
 
 
-class Event:
+class LogEvent:
     """A turn in the service's life: what it is called, and what is to be known of it."""
 
     __slots__ = ("name", "values")
@@ -88,7 +89,7 @@ def log_request(record: RequestRecord) -> None:
 def log_event(name: str, level: int = logging.INFO, **values: object) -> None:
     """Log a turn in the service's life, as `event=name` with these values; None is unknown and left out."""
     if _logger.isEnabledFor(level):
-        _logger.log(level, Event(name, values))
+        _logger.log(level, LogEvent(name, values))
 
 
 def clean(text: str, longest: int = _LONGEST) -> str:
@@ -136,7 +137,7 @@ class _Formatter(logging.Formatter):
     def values(self, record: logging.LogRecord) -> dict[str, object]:
         if isinstance(record.msg, RequestRecord):
             return {"event": "request", **record.msg.fields()}
-        if isinstance(record.msg, Event):
+        if isinstance(record.msg, LogEvent):
             return record.msg.fields()
         message = record.getMessage()
         if record.name == "asyncio":  # which goes on with what a task or a callback was given

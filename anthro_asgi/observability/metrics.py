@@ -1,6 +1,6 @@
 """What is counted, and `GET /metrics`, which tells it as Prometheus text (extra `metrics`).
 
-    Metrics ── counts on ──► Board, a slot for each worker ── added up ──► exposition
+    Metrics ── counts on ──► SharedCounters, a slot for each worker ── added up ──► exposition
 
 To count is to add to a place that a table knows, with the extra or without it. What a client sends makes no label.
 """
@@ -12,13 +12,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping
 from importlib.util import find_spec
 from operator import sub
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from ..wire.repairs import REPAIRS
 from .logs import RequestRecord
 from .outcomes import LABELS, OTHER, Outcomes
 from .prometheus import Constant, exposition
-from .shared_counters import Board, Sheet
+from .shared_counters import CounterLayout, MetricType, SharedCounters
 from .version import version
 
 _PREFIX: Final = "anthro_asgi_"
@@ -74,73 +74,73 @@ class Metrics:
         self.outcomes = Outcomes(paths)
         self._timer: asyncio.TimerHandle | None = None
         self._began = time.time()
-        self._sheet = Sheet(_PREFIX)
-        self._add_gauges(self._sheet)
-        self._add_counters(self._sheet)
-        self._add_histograms(self._sheet)
-        self.families = tuple(self._sheet.families)
-        self.share(1)
-        self.take(0)
+        self._layout = CounterLayout(_PREFIX)
+        self._add_gauges(self._layout)
+        self._add_counters(self._layout)
+        self._add_histograms(self._layout)
+        self.families = tuple(self._layout.families)
+        self.share_among(1)
+        self.count_as(0)
 
     # what there is
 
-    def _add_gauges(self, sheet: Sheet) -> None:
-        self._up = sheet.add("gauge", "worker_up", "Whether the worker runs", by_worker=True).place
-        self._in_flight = sheet.add("gauge", "requests_in_flight", "Requests being answered, on any route").place
-        self._running = sheet.add("gauge", "answers_running", "Requests for a message that have their turn").place
-        self._waiting = sheet.add("gauge", "queue_depth", "Requests for a message that wait for their turn").place
-        self._draining = sheet.add("gauge", "workers_draining", "Workers that only finish what is open").place
+    def _add_gauges(self, layout: CounterLayout) -> None:
+        self._up = layout.add("gauge", "worker_up", "Whether the worker runs", by_worker=True).place
+        self._in_flight = layout.add("gauge", "requests_in_flight", "Requests being answered, on any route").place
+        self._running = layout.add("gauge", "answers_running", "Requests for a message that have their turn").place
+        self._waiting = layout.add("gauge", "queue_depth", "Requests for a message that wait for their turn").place
+        self._draining = layout.add("gauge", "workers_draining", "Workers that only finish what is open").place
         text = "Connections to the upstream; waiting: requests that there is none for yet"
-        self._connections = _labelled(sheet, "gauge", "upstream_connections", text, "state", _CONNECTIONS)
+        self._connections = _labelled(layout, "gauge", "upstream_connections", text, "state", _CONNECTIONS)
 
-    def _add_counters(self, sheet: Sheet) -> None:
-        self._starts = sheet.add("counter", "worker_starts_total", "Starts of the worker", by_worker=True).place
+    def _add_counters(self, layout: CounterLayout) -> None:
+        self._starts = layout.add("counter", "worker_starts_total", "Starts of the worker", by_worker=True).place
         text = "Requests; status none: never answered; stop_reason error: a stream that failed"
         every = self.outcomes.every()
-        self._requests = sheet.add("counter", "requests_total", text, LABELS, every, sparse=True).places
-        self._left = sheet.add("counter", "clients_left_total", "Requests whose client left before the end").place
+        self._requests = layout.add("counter", "requests_total", text, LABELS, every, sparse=True).places
+        self._left = layout.add("counter", "clients_left_total", "Requests whose client left before the end").place
         text = "Tokens as the engine counts them; input is without cached"
-        self._tokens = _labelled(sheet, "counter", "tokens_total", text, "kind", _TOKENS)
-        self._pings = sheet.add("counter", "pings_total", "Pings sent on silent streams").place
+        self._tokens = _labelled(layout, "counter", "tokens_total", text, "kind", _TOKENS)
+        self._pings = layout.add("counter", "pings_total", "Pings sent on silent streams").place
         self._noted = {
-            what: _labelled(sheet, "counter", name, text, label, kinds)
+            what: _labelled(layout, "counter", name, text, label, kinds)
             for what, (name, text, label, kinds) in _NOTED.items()
         }
 
-    def _add_histograms(self, sheet: Sheet) -> None:
+    def _add_histograms(self, layout: CounterLayout) -> None:
         text = "Of whole requests"
         routes = [(route,) for route in self.outcomes.routes]
-        self._duration = sheet.add(
+        self._duration = layout.add(
             "histogram", "request_duration_seconds", text, ("route",), routes, edges=_SECONDS, sparse=True
         ).places
         text = "Waiting for a turn, where one was had"
-        self._queued = sheet.add("histogram", "queue_wait_seconds", text, edges=_SECONDS).place
+        self._queued = layout.add("histogram", "queue_wait_seconds", text, edges=_SECONDS).place
         text = "From when the request was read, through the queue, to the engine's first output"
-        self._ttft = sheet.add("histogram", "time_to_first_token_seconds", text, edges=_SECONDS).place
+        self._ttft = layout.add("histogram", "time_to_first_token_seconds", text, edges=_SECONDS).place
         text = "Between two sends of a stream: what arrives in one read leaves in one send, however many tokens it is"
-        self._gaps = sheet.add("histogram", "inter_token_latency_seconds", text, edges=_GAPS).place
+        self._gaps = layout.add("histogram", "inter_token_latency_seconds", text, edges=_GAPS).place
 
     # whose numbers they are
 
-    def share(self, workers: int) -> None:
+    def share_among(self, workers: int) -> None:
         """Begin anew, for so many workers that are then forked from this process."""
-        self._board = Board(self._sheet, workers)
-        self._cells = self._board.slots[0]
+        self._counters = SharedCounters(self._layout, workers)
+        self._cells = self._counters.slots[0]
 
-    def take(self, worker: int) -> None:
+    def count_as(self, worker: int) -> None:
         """From now on this process counts as that worker, whose number begins at 0."""
-        self._board.clear(worker)
-        self._cells = self._board.slots[worker]
+        self._counters.clear(worker)
+        self._cells = self._counters.slots[worker]
         self._cells[self._up] = 1.0
         self._cells[self._starts] += 1.0
 
-    def lost(self, worker: int) -> None:
+    def worker_lost(self, worker: int) -> None:
         """That worker is no more."""
-        self._board.clear(worker)
+        self._counters.clear(worker)
 
     def start(self) -> None:
         """Begin to sample for the other workers. Needs a running event loop."""
-        if len(self._board.slots) > 1:
+        if len(self._counters.slots) > 1:
             self._sampled()
             self._timer = asyncio.get_running_loop().call_later(_FRESH, self.start)
 
@@ -160,10 +160,10 @@ class Metrics:
 
     # counting
 
-    def began(self) -> None:
+    def request_began(self) -> None:
         self._cells[self._in_flight] += 1.0
 
-    def ended(self, record: RequestRecord) -> None:
+    def request_ended(self, record: RequestRecord) -> None:
         cells = self._cells
         cells[self._in_flight] -= 1.0
         outcome = self.outcomes.of(record)
@@ -181,7 +181,7 @@ class Metrics:
             self._cells[place + bisect_left(_SECONDS, seconds)] += 1.0
             self._cells[place + len(_SECONDS) + 1] += seconds
 
-    def gaps(self, marks: list[float]) -> None:
+    def observe_gaps(self, marks: list[float]) -> None:
         """Count the times between `marks`, at which a stream sent something, and leave the last of them for the next.
 
         A reply keeps the clock readings that it takes anyway, and hands over some dozens of them at a time: sorted,
@@ -213,7 +213,7 @@ class Metrics:
     def exposition(self) -> tuple[bytes, str]:
         """The text and its content type. Raises NotFound without the extra."""
         self._sampled()
-        return exposition(self.constants(), self.families, self._board)
+        return exposition(self.constants(), self.families, self._counters)
 
     def constants(self) -> list[Constant]:
         """What does not change while the service runs."""
@@ -224,9 +224,11 @@ class Metrics:
         ]
 
 
-def _labelled(sheet: Sheet, kind: Any, name: str, text: str, label: str, values: tuple[str, ...]) -> dict[str, int]:
+def _labelled(
+    layout: CounterLayout, kind: MetricType, name: str, text: str, label: str, values: tuple[str, ...]
+) -> dict[str, int]:
     """A family with one label: the places by its values."""
-    places = sheet.add(kind, name, text, (label,), [(value,) for value in values]).places
+    places = layout.add(kind, name, text, (label,), [(value,) for value in values]).places
     return {value: place for (value,), place in places.items()}
 
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ..wire.request import MessagesRequest
 from .logs import RequestRecord, clean, log_event
-from .trace_context import Fields, Headers, Trace, Tracer, taken_over
+from .trace_context import Fields, Headers, Trace, Tracer, parse_trace_headers
 from .version import version
 
 _GROUP: Final = "opentelemetry_traces_exporter"
@@ -90,7 +90,7 @@ class SpanTracer(Tracer):
         self._tracer = self._provider.get_tracer("anthro_asgi", version())
 
     def begin(self, record: RequestRecord, headers: Headers) -> Trace:
-        came = taken_over(headers)
+        came = parse_trace_headers(headers)
         route = self._route(record.path)
         if not route.startswith("/v1/"):
             return came
@@ -155,7 +155,7 @@ class SpanTrace(Trace):
         self._api = api
         self._read_at = 0  # in Unix nanoseconds
 
-    def asked(self, request: MessagesRequest) -> None:
+    def request_parsed(self, request: MessagesRequest) -> None:
         self._read_at = time.time_ns()
         model = clean(request.model)
         self._span.update_name(f"{self._operation} {model[:_LONGEST]}")

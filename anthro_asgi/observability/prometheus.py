@@ -1,4 +1,4 @@
-"""The numbers of a board as Prometheus text, by prometheus-client (extra `metrics`)."""
+"""The numbers of a counters as Prometheus text, by prometheus-client (extra `metrics`)."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from ..wire.errors import NotFound
-from .shared_counters import Board, Family
+from .shared_counters import MetricFamily, SharedCounters
 
 prometheus: Any
 try:
@@ -19,7 +19,7 @@ except ImportError:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A gauge that never changes, and so is on no board."""
+    """A gauge that never changes, and so is on no counters."""
 
     name: str
     help: str
@@ -27,39 +27,43 @@ class Constant:
     labels: dict[str, str]
 
 
-def exposition(constants: Sequence[Constant], families: Sequence[Family], board: Board) -> tuple[bytes, str]:
+def exposition(
+    constants: Sequence[Constant], families: Sequence[MetricFamily], counters: SharedCounters
+) -> tuple[bytes, str]:
     """The text and its content type. Raises NotFound without the extra."""
     if prometheus is None:
         raise NotFound("metrics need an extra: pip install 'anthro-asgi[metrics]'")
     registry = prometheus.CollectorRegistry()
-    registry.register(_Collector(constants, families, board))
+    registry.register(_Collector(constants, families, counters))
     return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
 
 
 class _Collector:
     """What prometheus-client asks for the metrics."""
 
-    def __init__(self, constants: Sequence[Constant], families: Sequence[Family], board: Board) -> None:
+    def __init__(
+        self, constants: Sequence[Constant], families: Sequence[MetricFamily], counters: SharedCounters
+    ) -> None:
         self._constants = constants
         self._families = families
-        self._board = board
+        self._counters = counters
 
     def collect(self) -> Iterator[Any]:
         for one in self._constants:
             metric = core.GaugeMetricFamily(one.name, one.help, labels=tuple(one.labels))
             metric.add_metric(tuple(one.labels.values()), one.value)
             yield metric
-        totals = self._board.totals()
+        totals = self._counters.totals()
         for family in self._families:
             if family.by_worker:
-                yield _by_worker(family, self._board)
+                yield _by_worker(family, self._counters)
             elif family.kind == "histogram":
                 yield _histogram(family, totals)
             else:
                 yield _plain(family, totals)
 
 
-def _plain(family: Family, totals: list[float]) -> Any:
+def _plain(family: MetricFamily, totals: list[float]) -> Any:
     metric = _new(family, family.labels)
     for labels, place in family.places.items():
         if totals[place] or not family.sparse:
@@ -67,14 +71,14 @@ def _plain(family: Family, totals: list[float]) -> Any:
     return metric
 
 
-def _by_worker(family: Family, board: Board) -> Any:
+def _by_worker(family: MetricFamily, counters: SharedCounters) -> Any:
     metric = _new(family, ("worker",))
-    for worker, slot in enumerate(board.slots):
+    for worker, slot in enumerate(counters.slots):
         metric.add_metric((str(worker),), slot[family.place])
     return metric
 
 
-def _histogram(family: Family, totals: list[float]) -> Any:
+def _histogram(family: MetricFamily, totals: list[float]) -> Any:
     metric = core.HistogramMetricFamily(family.name, family.help, labels=family.labels)
     bounds = [*map(str, family.edges), "+Inf"]
     for labels, place in family.places.items():
@@ -85,6 +89,6 @@ def _histogram(family: Family, totals: list[float]) -> Any:
     return metric
 
 
-def _new(family: Family, labels: tuple[str, ...]) -> Any:
+def _new(family: MetricFamily, labels: tuple[str, ...]) -> Any:
     kind = core.CounterMetricFamily if family.kind == "counter" else core.GaugeMetricFamily
     return kind(family.name, family.help, labels=labels)

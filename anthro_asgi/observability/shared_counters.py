@@ -7,7 +7,7 @@ There is no lock. A slot has one writer, and an aligned double is one store, so 
 map is anonymous and shared: made before a fork it is the same memory in every worker, and it outlives each of them.
 What a dead worker counted stays; what it was doing, its gauges, is set to zero.
 
-A `Sheet` says what stands where. Every label set has its place from the start, so that nobody outside can make one.
+A `CounterLayout` gives each label set its place in a slot, once, at the start: a request can never add a label set.
 """
 
 import mmap
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Labels = tuple[str, ...]
-Kind = Literal["gauge", "counter", "histogram"]
+MetricType = Literal["gauge", "counter", "histogram"]
 
 _DOUBLE: Final = 8  # bytes
 _LINE: Final = 8  # doubles in a line of the cache, which two workers must not share
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class MetricFamily:
     """One metric: the names of its labels, and each label set's place in a slot.
 
     A histogram has from its place on a number for each bucket, the last beyond all `edges` (upper bounds, in rising
@@ -31,7 +31,7 @@ class Family:
     together. `sparse` leaves out label sets that never came up.
     """
 
-    kind: Kind
+    kind: MetricType
     name: str
     help: str
     labels: Labels
@@ -47,18 +47,18 @@ class Family:
         return place
 
 
-class Sheet:
+class CounterLayout:
     """The layout of a slot: families in the order in which they are shown, gauges before all others."""
 
     def __init__(self, prefix: str) -> None:
-        self.families: list[Family] = []
+        self.families: list[MetricFamily] = []
         self.gauges = 0  # doubles they take
         self.size = 0
         self._prefix = prefix
 
     def add(
         self,
-        kind: Kind,
+        kind: MetricType,
         name: str,
         text: str,
         labels: Labels = (),
@@ -67,7 +67,7 @@ class Sheet:
         edges: tuple[float, ...] = (),
         by_worker: bool = False,
         sparse: bool = False,
-    ) -> Family:
+    ) -> MetricFamily:
         """Give each label set of `values` its place."""
         width = len(edges) + 2 if kind == "histogram" else 1
         places = {one: self.size + number * width for number, one in enumerate(values)}
@@ -75,19 +75,19 @@ class Sheet:
             assert self.gauges == self.size, "gauges come first"  # noqa: S101 - a slip of ours, in a table that is built at import
             self.gauges += len(places)
         self.size += len(places) * width
-        family = Family(kind, self._prefix + name, text, labels, places, edges, by_worker, sparse)
+        family = MetricFamily(kind, self._prefix + name, text, labels, places, edges, by_worker, sparse)
         self.families.append(family)
         return family
 
 
-class Board:
-    """The memory: `workers` slots, laid out as the sheet says."""
+class SharedCounters:
+    """The memory: `workers` slots, laid out as the layout says."""
 
-    def __init__(self, sheet: Sheet, workers: int) -> None:
-        self._gauges = sheet.gauges
-        stride = -(-sheet.size // _LINE) * _LINE
+    def __init__(self, layout: CounterLayout, workers: int) -> None:
+        self._gauges = layout.gauges
+        stride = -(-layout.size // _LINE) * _LINE
         cells = memoryview(mmap.mmap(-1, stride * workers * _DOUBLE)).cast("d")
-        self.slots = [cells[number * stride : number * stride + sheet.size] for number in range(workers)]
+        self.slots = [cells[number * stride : number * stride + layout.size] for number in range(workers)]
 
     def clear(self, worker: int) -> None:
         """Set the worker's gauges to zero: it is gone, or it begins."""

@@ -38,7 +38,7 @@ class Trace:
         self.trace_id = trace_id
         self.headers = headers
 
-    def asked(self, request: MessagesRequest) -> None:
+    def request_parsed(self, request: MessagesRequest) -> None:
         """The request has been read: this is what it asks for."""
 
     def ended(self, record: RequestRecord) -> None:
@@ -50,7 +50,7 @@ class Tracer:
 
     def begin(self, record: RequestRecord, headers: Headers) -> Trace:
         """The trace of a request that begins, with these headers (names in lower case)."""
-        return taken_over(headers)
+        return parse_trace_headers(headers)
 
     async def stop(self) -> None:
         """No trace begins after this."""
@@ -59,7 +59,7 @@ class Tracer:
 NO_TRACE: Final = Trace()
 
 
-def taken_over(headers: Headers) -> Trace:
+def parse_trace_headers(headers: Headers) -> Trace:
     """The trace that these headers (names in lower case) are of."""
     parents = []
     states = []

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from ..settings.options import Refused
+from ..settings.options import ResourceUnavailable
 from .listeners import Listener
 
 _BACKLOG: Final = 2048
@@ -44,13 +44,13 @@ class Reception:
         return f"<Reception {list(self._listeners)}, {len(self._arriving)} arriving>"
 
     def open(self) -> None:
-        """Raises Refused."""
+        """Raises ResourceUnavailable."""
         for listener in self._listeners:
             try:
                 listener.sock.setblocking(False)
                 listener.sock.listen(_BACKLOG)
             except OSError as exc:  # two may bind one port, and only one may then listen
-                raise Refused(f"cannot listen on {listener.address('http')}: {exc.strerror}") from exc
+                raise ResourceUnavailable(f"cannot listen on {listener.address('http')}: {exc.strerror}") from exc
             self._loop.add_reader(listener.sock, self._accept, listener)
 
     def _accept(self, listener: Listener) -> None:

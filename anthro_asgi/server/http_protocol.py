@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ..observability.logs import REFUSED, RequestRecord, log_request
+from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..settings.options import Settings
 from ..wire.errors import ApiError, InvalidRequest, RequestTimeout
 from .request_framing import Framing
@@ -151,10 +151,10 @@ class Guarded(asyncio.Protocol):
         lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *map(": ".join, fields.items())]
         self.transport.write("\r\n".join([*lines, "\r\n"]).encode("latin-1") + body)
         if self.cycle is not None:  # the application counts and logs it
-            self.cycle.scope[REFUSED] = record
+            self.cycle.scope[SCOPE_REFUSAL] = record
             return
-        self.app.metrics.began()
-        self.app.metrics.ended(record)
+        self.app.metrics.request_began()
+        self.app.metrics.request_ended(record)
         log_request(record)
 
     def _linger(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from ..settings.options import Refused, Settings
+from ..settings.options import ResourceUnavailable, Settings
 from .steering import steer, unsteer
 
 # A name may have an address this machine has not: localhost is ::1 too where IPv6 is off.
@@ -43,7 +43,7 @@ class Listener:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def publish(self) -> None:
-        """Let clients find it, now that it listens. Raises Refused."""
+        """Let clients find it, now that it listens. Raises ResourceUnavailable."""
         self.look_after()
 
     def look_after(self) -> None:
@@ -88,7 +88,7 @@ class PathListener(Listener):
             try:
                 os.rename(self._beside, self._path)
             except OSError as exc:
-                raise Refused(f"cannot listen on {self._path}: {exc.strerror}") from exc
+                raise ResourceUnavailable(f"cannot listen on {self._path}: {exc.strerror}") from exc
 
     def withdraw(self) -> None:
         """Remove the file, if it is still ours: a file's number is not given to another while its socket is open."""
@@ -99,17 +99,17 @@ class PathListener(Listener):
                         os.unlink(path)
 
     def _look(self) -> None:
-        """Raises Refused for what must not be replaced. The file that a dead server left may be."""
+        """Raises ResourceUnavailable for what must not be replaced. The file that a dead server left may be."""
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.stat(self._path).st_mode):
-                raise Refused(f"cannot listen on {self._path}: it exists and is no socket")
+                raise ResourceUnavailable(f"cannot listen on {self._path}: it exists and is no socket")
             if not self._takes_over and _answers(self._path):
-                raise Refused(f"cannot listen on {self._path}: another server answers there")
+                raise ResourceUnavailable(f"cannot listen on {self._path}: another server answers there")
 
 
 @contextmanager
 def listening(settings: Settings) -> Iterator[list[list[Listener]]]:
-    """The listeners of each worker; withdrawn and closed at the end. Raises Refused.
+    """The listeners of each worker; withdrawn and closed at the end. Raises ResourceUnavailable.
 
     On a port each has its own, so that what waits at a worker that died waits for its successor; a path has but one.
     """
@@ -124,7 +124,7 @@ def listening(settings: Settings) -> Iterator[list[list[Listener]]]:
                 owned.callback(file.withdraw)
                 shares = [[file]] * settings.workers
         except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that is none
-            raise Refused(f"cannot listen on {where}: {getattr(exc, 'strerror', None) or exc}") from exc
+            raise ResourceUnavailable(f"cannot listen on {where}: {getattr(exc, 'strerror', None) or exc}") from exc
         yield shares
 
 

@@ -17,7 +17,7 @@ from uvicorn import Config, Server
 
 from ..observability.logs import log_event
 from ..observability.version import version
-from ..settings.options import ConfigError, Refused, Settings
+from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Reception
 from .http_protocol import protocol_of
 from .listeners import Listener
@@ -47,7 +47,7 @@ class Process(Server):
     def serve_at(
         self, listeners: Sequence[Listener], announce: Callable[[], object], lifeline: int | None = None
     ) -> int:
-        """Serve until a signal; the exit status. Raises Refused when it cannot start.
+        """Serve until a signal; the exit status. Raises ResourceUnavailable when it cannot start.
 
         `announce` is called once it listens. The end of the file `lifeline` is as good as a SIGTERM.
         """
@@ -82,7 +82,7 @@ class Process(Server):
     async def startup(self, sockets: Any = None) -> None:
         await self.lifespan.startup()
         if self.lifespan.should_exit:
-            raise Refused("the engine did not start; the log says why")
+            raise ResourceUnavailable("the engine did not start; the log says why")
         self._reception.open()
         self.started = True
         log_event("started", version=version())

@@ -25,7 +25,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from ..settings.options import Refused, Settings
+from ..settings.options import ResourceUnavailable, Settings
 from .listeners import Listener
 from .process import Process
 from .tls import Certificate
@@ -45,7 +45,9 @@ def serve(
     certificate: Certificate | None,
     reload: Callable[[], object],
 ) -> int:
-    """Serve `app` until a signal, each of `shares` in a process; the exit status. Raises Refused when it can't start.
+    """Serve `app` until a signal, each of `shares` in a process; the exit status.
+
+    Raises ResourceUnavailable when it cannot start.
 
     `reload` is called on SIGHUP to take what files hold now, or to raise ConfigError and leave everything as it is.
     """
@@ -61,8 +63,8 @@ def serve(
 
     if len(shares) == 1:
         return process.serve_at(shares[0], announce)
-    app.metrics.share(len(shares))
-    return Master(process, shares, announce, started=app.metrics.take, lost=app.metrics.lost).run()
+    app.metrics.share_among(len(shares))
+    return Master(process, shares, announce, started=app.metrics.count_as, lost=app.metrics.worker_lost).run()
 
 
 def _have_files() -> None:
@@ -112,7 +114,7 @@ class Master:
         self._status = 0
 
     def run(self) -> int:
-        """Until a signal; the exit status. Raises Refused when a worker cannot start."""
+        """Until a signal; the exit status. Raises ResourceUnavailable when a worker cannot start."""
         gc.collect()
         gc.freeze()  # the pages of what is there now stay shared
         self._lifeline, self._life = os.pipe()
@@ -123,7 +125,7 @@ class Master:
         while not self._stopping or any(worker.pid for worker in self._workers):
             self._wait()
         if self._failure is not None:
-            raise Refused(self._failure)
+            raise ResourceUnavailable(self._failure)
         return self._status
 
     def _listen_to_signals(self) -> None:
@@ -170,7 +172,7 @@ class Master:
             try:
                 self._announce()
                 self._announced = True
-            except Refused as exc:
+            except ResourceUnavailable as exc:
                 self._fail(str(exc))
 
     def _obey(self, number: int) -> None:
@@ -259,7 +261,7 @@ class Master:
             self._started(worker.number)
             listeners = self._shares[worker.number]
             status = self._process.serve_at(listeners, partial(os.write, mouth, _READY), self._lifeline)
-        except Refused as exc:
+        except ResourceUnavailable as exc:
             os.write(mouth, str(exc).encode())
         except BaseException:
             traceback.print_exc()

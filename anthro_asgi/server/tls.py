@@ -2,14 +2,14 @@
 
 import ssl
 
-from ..settings.loader import look_at
-from ..settings.options import Refused
+from ..settings.loader import check_readable
+from ..settings.options import ResourceUnavailable
 
 
 class Certificate:
     """`context` presents the certificate in the file `cert` with the key in the file `key`. TLS 1.2 is the least.
 
-    Raises Refused, in one line, for files that hold no such thing.
+    Raises ResourceUnavailable, in one line, for files that hold no such thing.
     """
 
     def __init__(self, cert: str, key: str) -> None:
@@ -20,9 +20,12 @@ class Certificate:
         self.reload()
 
     def reload(self) -> None:
-        """Present what the files hold now to who connects from now on. Raises Refused, and then nothing changes."""
-        look_at("--tls-cert", self._cert)
-        look_at("--tls-key", self._key)
+        """Present what the files hold now to who connects from now on.
+
+        Raises ResourceUnavailable, and then nothing changes.
+        """
+        check_readable("--tls-cert", self._cert)
+        check_readable("--tls-key", self._key)
         try:
             # a context that fails half-way has the new certificate and the old key: so it is tried on another one
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
@@ -30,4 +33,4 @@ class Certificate:
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError; ValueError for a key with a passphrase
             reason = getattr(exc, "reason", None) or exc
             files = f"{self._cert} and {self._key}"
-            raise Refused(f"{files} are no PEM certificate and its unencrypted key: {reason}") from exc
+            raise ResourceUnavailable(f"{files} are no PEM certificate and its unencrypted key: {reason}") from exc

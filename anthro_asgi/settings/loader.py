@@ -2,7 +2,7 @@
 
     command line  >  environment  >  TOML file  >  simulation profile  >  default
 
-Options that exclude each other (`RIVALS`) follow the same order: the strongest place that names one of them sets the
+Options that exclude each other (`EXCLUSIVE`) follow the same order: the strongest place that names one of them sets the
 others aside, and only two in one place are a contradiction. A name nobody knows is an error: a misspelt option would
 otherwise be a default in disguise.
 """
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from .options import OPTIONS, PREFIX, RIVALS, ConfigError, Option, Refused, Settings
+from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, Option, ResourceUnavailable, Settings
 from .presets import PRESETS
 from .values import SWITCH
 
@@ -32,7 +32,7 @@ _Place = dict[str, _Given]
 def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
     """Settle the options of a command line (name → its values, as written), an environment and the file they name.
 
-    Raises ConfigError for a wrong name or value and Refused for a file that cannot be read.
+    Raises ConfigError for a wrong name or value and ResourceUnavailable for a file that cannot be read.
     """
     places = [_from_line(line), _from_environment(environ)]
     named = places[0].get("config") or places[1].get("config")
@@ -99,8 +99,8 @@ def _from_profile(given: _Given) -> _Place:
     if table is None:
         try:
             table = _toml(given.value, given.where)
-        except Refused as exc:
-            raise Refused(f"{exc}; presets are {', '.join(PRESETS)}") from exc
+        except ResourceUnavailable as exc:
+            raise ResourceUnavailable(f"{exc}; presets are {', '.join(PRESETS)}") from exc
     told = {key: value for key, value in table.items() if key != "source"}
     return _from_table(given.value, told, known)
 
@@ -112,7 +112,7 @@ def _toml(path: str, option: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as exc:
-        raise Refused(f"{option}: cannot read {path}: {exc.strerror}") from exc
+        raise ResourceUnavailable(f"{option}: cannot read {path}: {exc.strerror}") from exc
     except ValueError as exc:  # TOMLDecodeError and UnicodeDecodeError
         raise ConfigError(f"{option}: {path} is no TOML: {exc}") from exc
 
@@ -153,7 +153,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _settle_rivals(places: Sequence[_Place]) -> None:
-    for rivals in RIVALS:
+    for rivals in EXCLUSIVE:
         decided = False
         for place in places:
             named = [name for name in rivals if name in place and place[name].value is not False]
@@ -165,10 +165,10 @@ def _settle_rivals(places: Sequence[_Place]) -> None:
             decided = decided or bool(named)
 
 
-def look_at(option: str, path: str) -> None:
-    """Raises Refused for a file that cannot be read."""
+def check_readable(option: str, path: str) -> None:
+    """Raises ResourceUnavailable for a file that cannot be read."""
     try:
         with open(path, "rb"):
             return
     except OSError as exc:
-        raise Refused(f"{option}: cannot read {path}: {exc.strerror}") from exc
+        raise ResourceUnavailable(f"{option}: cannot read {path}: {exc.strerror}") from exc

@@ -16,8 +16,8 @@ from .values import (
     KEY,
     SWITCH,
     URL,
-    Kind,
-    anything,
+    ValueType,
+    any_text,
     choice,
     duration,
     integer,
@@ -34,7 +34,7 @@ DIALECTS: Final = (
     *("transformers", "llama-cpp-python"),
 )
 FAILURES: Final = ("429", "529", "500", "error", "stall", "cut")
-RIVALS: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host"), ("uds", "port"))
+EXCLUSIVE: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host"), ("uds", "port"))
 
 Channel = Literal["line", "environment", "file"]
 Command = Literal["serve", "check", "health", "simulate-openai"]
@@ -46,7 +46,7 @@ class ConfigError(Exception):
     status: ClassVar[int] = 2
 
 
-class Refused(ConfigError):
+class ResourceUnavailable(ConfigError):
     """It makes sense, but the machine would not: a port in use, a file that cannot be read."""
 
     status = 1
@@ -59,7 +59,7 @@ class Option:
     name: str
     group: str
     default: str | None
-    kind: Kind
+    kind: ValueType
     help: str
     many: bool
     channels: tuple[Channel, ...]
@@ -108,7 +108,7 @@ ALL: Final[tuple[Command, ...]] = ("serve", "check", "health")
 def _row(
     group: str,
     default: str | None,
-    kind: Kind,
+    kind: ValueType,
     help: str,  # noqa: A002 - the row's column
     *,
     many: bool = False,
@@ -162,7 +162,7 @@ class Settings:
     model_slots: int = _row("Engine", "4", integer("1", "1024"), "requests that a model file answers at one time")
     model_threads: int = _row("Engine", "0", integer("0", "1024"), "threads for a model file; 0 is by the machine")
     try_model: str | None = _row(
-        "Engine", None, anything("NAME"), "model to try instead of the first listed", channels=("line",), commands=CHECK
+        "Engine", None, any_text("NAME"), "model to try instead of the first listed", channels=("line",), commands=CHECK
     )
     late_system: str = _row(
         "Engine", "auto", choice("auto", "keep", "fold"), "system messages between turns; fold makes them user text"
@@ -171,12 +171,12 @@ class Settings:
         "Engine", "off", choice("off", "tags", "open"), "`<think>` in text is thinking; open: the template begins it"
     )
 
-    host: str = _row("Listening", "127.0.0.1", anything("HOST"), "address or name to listen on", commands=WHERE)
+    host: str = _row("Listening", "127.0.0.1", any_text("HOST"), "address or name to listen on", commands=WHERE)
     port: int = _row("Listening", "8484", integer("0", "65535"), "port to listen on; 0 is any free one", commands=WHERE)
     uds: str | None = _row(
         "Listening",
         None,
-        anything("PATH"),
+        any_text("PATH"),
         "Unix socket to listen on instead; the umask says who may connect",
         commands=WHERE,
     )
@@ -251,7 +251,7 @@ class Settings:
     max_tools: int = _row("Messages", "1024", integer("1", "100000"), "most tools of a request")
     max_stop_sequences: int = _row("Messages", "256", integer("1", "10000"), "most stop sequences of a request")
     model_alias: tuple[tuple[str, str], ...] = _row(
-        "Messages", None, ALIAS, "serve MODEL as NAME too; a `*` in NAME matches anything", many=True
+        "Messages", None, ALIAS, "serve MODEL as NAME too; a `*` in NAME matches any_text", many=True
     )
     tokenizer: str | None = _row(
         "Messages", None, FILE, "tokenizer.json to count tokens with, where the engine does not count"
@@ -271,7 +271,7 @@ class Settings:
     simulate_profile: str | None = _row(
         "Simulation",
         None,
-        anything("FILE|PRESET"),
+        any_text("FILE|PRESET"),
         "what the others of these options are where they are not given; see below",
     )
     simulate_ttft: tuple[str, float, float] = _row(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 
-class Kind(NamedTuple):
+class ValueType(NamedTuple):
     """How a value is read. `parse` raises ValueError, worded to follow the value if that is `shown`: `'x' is not …`."""
 
     metavar: str
@@ -13,25 +13,25 @@ class Kind(NamedTuple):
     shown: bool = True
 
 
-def anything(metavar: str) -> Kind:
+def any_text(metavar: str) -> ValueType:
     return matching(metavar, r"[^\0]+", "is empty or holds a NUL character")
 
 
-def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) -> Kind:
+def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) -> ValueType:
     def parse(text: str) -> str:
         if re.fullmatch(pattern, text, re.DOTALL) is None:
             raise ValueError(complaint)
         return text
 
-    return Kind(metavar, parse, shown)
+    return ValueType(metavar, parse, shown)
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> ValueType:
     return matching("|".join(names), "|".join(names), f"is none of {', '.join(names)}")
 
 
-def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str) -> Callable[[str, str], Kind]:
-    """A kind of number: called with its bounds, it is a Kind. Whole numbers come out as int."""
+def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str) -> Callable[[str, str], ValueType]:
+    """A kind of number: called with its bounds, it is a ValueType. Whole numbers come out as int."""
 
     def read(text: str) -> float:
         match = re.fullmatch(rf"({pattern}) ?({'|'.join(units)})", text.strip(), re.ASCII)
@@ -39,14 +39,14 @@ def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str
             raise ValueError(f"is not {example}")
         return float(match[1]) * units[match[2]]
 
-    def bounded(low: str, high: str) -> Kind:
+    def bounded(low: str, high: str) -> ValueType:
         def parse(text: str) -> float:
             value = read(text)
             if not read(low) <= value <= read(high):
                 raise ValueError(f"is not between {low} and {high}")
             return int(value) if pattern == _WHOLE else round(value, 9)
 
-        return Kind(metavar, parse)
+        return ValueType(metavar, parse)
 
     return bounded
 
@@ -66,7 +66,7 @@ duration = _number(
 part = _number("PART", _DECIMAL, {"": 1}, "a number such as 0.05")
 
 
-def spread(of: Kind) -> Kind:
+def spread(of: ValueType) -> ValueType:
     """A value of a kind, or a distribution of such: (shape, first, second), where a value alone is `constant`."""
 
     def parse(text: str) -> tuple[str, float, float]:
@@ -83,10 +83,10 @@ def spread(of: Kind) -> Kind:
             raise ValueError("is a range that ends before it begins")
         return match[1], first, second
 
-    return Kind("SPREAD", parse)
+    return ValueType("SPREAD", parse)
 
 
-def rated(*names: str) -> Kind:
+def rated(*names: str) -> ValueType:
     """How often something of these names happens: NAME=RATE, with a rate from 0 to 1."""
 
     def parse(text: str) -> tuple[str, float]:
@@ -95,7 +95,7 @@ def rated(*names: str) -> Kind:
             raise ValueError(f"is not KIND=RATE, of {', '.join(names)}")
         return name, part("0", "1").parse(rate)
 
-    return Kind("KIND=RATE", parse)
+    return ValueType("KIND=RATE", parse)
 
 
 def _parse_switch(text: str) -> bool:
@@ -115,9 +115,9 @@ def _parse_alias(text: str) -> tuple[str, str]:
     return name, model
 
 
-SWITCH: Final = Kind("", _parse_switch)
-ALIAS: Final = Kind("NAME=MODEL", _parse_alias)
+SWITCH: Final = ValueType("", _parse_switch)
+ALIAS: Final = ValueType("NAME=MODEL", _parse_alias)
 KEY: Final = matching("KEY", "[!-~]+", "a key must be one word of printable ASCII", shown=False)
 # not shown, for a URL may hold a password
 URL: Final = matching("URL", r"(https?://|unix:/)\S+", "must be http://…, https://… or unix:/path.sock", shown=False)
-FILE: Final = anything("FILE")
+FILE: Final = any_text("FILE")

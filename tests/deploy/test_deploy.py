@@ -37,7 +37,7 @@ GRACE = 5  # seconds for those that are cut off to be told, after the drain time
 
 def settled(words: Sequence[str]) -> tuple[str, Settings]:
     """What a command line says, read as the command reads it."""
-    command, line = main._read(words)
+    command, line = main.parse_command_line(words)
     return command, load_settings(line, {})
 
 

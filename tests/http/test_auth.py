@@ -6,7 +6,7 @@ import pytest
 
 from anthro_asgi.http.auth import Keys, client_keys, is_loopback, read_key_file, upstream_key
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import ConfigError, Refused, Settings
+from anthro_asgi.settings.options import ConfigError, ResourceUnavailable, Settings
 from anthro_asgi.wire.errors import Unauthenticated
 
 Headers = list[tuple[bytes, bytes]]
@@ -148,7 +148,7 @@ def test_a_key_file_with_a_key_no_header_can_carry_is_an_error_that_does_not_sho
 
 @pytest.mark.parametrize("name", ["missing", "."])
 def test_a_key_file_that_cannot_be_read_is_refused_by_the_machine(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Refused, match="cannot read the key file"):
+    with pytest.raises(ResourceUnavailable, match="cannot read the key file"):
         read_key_file(str(tmp_path / name))
 
 

@@ -82,7 +82,7 @@ async def served(*answers: Answer, dialect: str = "openai", **options: str) -> A
     async with ScriptedUpstream(*answers or (HELLO,)) as upstream:
         line = {"upstream": upstream.url, "upstream_api": "chat", "dialect": dialect, **options}
         settings = load_settings({name.replace("_", "-"): [value] for name, value in line.items()}, {})
-        app = factory.app_of(factory.engine_of(settings), (), settings)
+        app = factory.build_app(factory.build_engine(settings), (), settings)
         yield Served(app, upstream)
         await app.engine.stop()
 

@@ -66,8 +66,8 @@ def record(path: str = "/v1/messages", **values: Any) -> RequestRecord:
 def counted(**values: Any) -> list[str]:
     """The label sets under which such a request is counted."""
     metrics = Metrics(PATHS)
-    metrics.began()
-    metrics.ended(record(**values))
+    metrics.request_began()
+    metrics.request_ended(record(**values))
     prefix = "anthro_asgi_requests_total"
     return [name.removeprefix(prefix) for name, value in told(metrics).items() if name.startswith(prefix) and value]
 
@@ -123,7 +123,7 @@ def test_whatever_a_request_comes_to_there_is_a_place_for_it() -> None:
         (True, False),
         (None, "api_error"),
     ):
-        metrics.ended(
+        metrics.request_ended(
             record(path, status=status, stop_reason=reason, stream=stream, client_left=left, error_type=error)
         )
     assert set(metrics.outcomes.every()) >= {
@@ -133,10 +133,10 @@ def test_whatever_a_request_comes_to_there_is_a_place_for_it() -> None:
 
 def test_what_a_client_makes_up_makes_no_label() -> None:
     metrics = Metrics(PATHS)
-    metrics.ended(record("/first", status=404, duration=0.1))
+    metrics.request_ended(record("/first", status=404, duration=0.1))
     lines = len(told(metrics))
     for number in range(50):
-        metrics.ended(record(f"/made/up/{number}", status=404, duration=0.1, model=f"m{number}"))
+        metrics.request_ended(record(f"/made/up/{number}", status=404, duration=0.1, model=f"m{number}"))
     assert len(told(metrics)) == lines
 
 
@@ -144,7 +144,7 @@ def test_durations_tokens_and_waits_of_a_request_are_counted() -> None:
     metrics = Metrics(PATHS)
     before = told(metrics)
     tokens = {"input_tokens": 3, "output_tokens": 5, "cached_tokens": 7}
-    metrics.ended(record(status=200, duration=0.05, ttft=0.5, queued=700.0, **tokens))
+    metrics.request_ended(record(status=200, duration=0.05, ttft=0.5, queued=700.0, **tokens))
     found = happened(before, told(metrics))
     for name, number in tokens.items():
         assert found[f'tokens_total{{kind="{name.removesuffix("_tokens")}"}}'] == number
@@ -223,9 +223,9 @@ def test_times_between_sends_are_counted_as_each_for_itself_would_be() -> None:
         now += gap
         marks.append(now)
         if chance.random() < 0.1:
-            metrics.gaps(marks)
+            metrics.observe_gaps(marks)
             assert marks == [now]
-    metrics.gaps(marks)
+    metrics.observe_gaps(marks)
     samples = told(metrics)
     assert buckets(samples) == by_hand(bounds, gaps)
     assert samples[f"{GAPS}_count"] == 2_000
@@ -237,7 +237,7 @@ def test_nothing_is_between_fewer_than_two_sends(marks: list[float]) -> None:
     metrics = Metrics(PATHS)
     before = told(metrics)
     kept = marks[:]
-    metrics.gaps(marks)
+    metrics.observe_gaps(marks)
     assert marks == kept
     assert happened(before, told(metrics)) == {}
 
@@ -352,12 +352,12 @@ async def test_the_connections_of_an_engine_that_has_some_are_told_by_state() ->
 
 def test_workers_are_added_up_and_shown_one_by_one() -> None:
     metrics = Metrics(PATHS)
-    metrics.share(3)
+    metrics.share_among(3)
     for worker in (0, 2):
-        metrics.take(worker)
-        metrics.began()
+        metrics.count_as(worker)
+        metrics.request_began()
         metrics.note("ping", "")
-        metrics.gaps([0.0, 0.5])
+        metrics.observe_gaps([0.0, 0.5])
     samples = told(metrics)
     assert samples["anthro_asgi_pings_total"] == 2
     assert samples["anthro_asgi_requests_in_flight"] == 2
@@ -367,15 +367,15 @@ def test_workers_are_added_up_and_shown_one_by_one() -> None:
 
 def test_a_worker_that_died_is_down_and_counts_on_once_it_is_back() -> None:
     metrics = Metrics(PATHS)
-    metrics.share(2)
-    metrics.take(1)
-    metrics.began()
+    metrics.share_among(2)
+    metrics.count_as(1)
+    metrics.request_began()
     metrics.note("ping", "")
-    metrics.lost(1)
+    metrics.worker_lost(1)
     samples = told(metrics)
     assert samples['anthro_asgi_worker_up{worker="1"}'] == 0
     assert samples["anthro_asgi_requests_in_flight"] == 0
-    metrics.take(1)
+    metrics.count_as(1)
     metrics.note("ping", "")
     samples = told(metrics)
     assert samples['anthro_asgi_worker_up{worker="1"}'] == 1
@@ -388,15 +388,15 @@ async def test_what_is_sampled_is_seen_by_other_workers_within_a_second() -> Non
     depth = 0
     metrics = Metrics(PATHS)
     metrics.sample = lambda: Sample(depth, 0, False, {})
-    metrics.share(2)
-    metrics.take(1)
+    metrics.share_among(2)
+    metrics.count_as(1)
     metrics.start()
     depth = 5
     await asyncio.sleep(1.1)
     metrics.stop()
     depth = 6
     await asyncio.sleep(5)
-    metrics.take(0)
+    metrics.count_as(0)
     metrics.sample = None
     assert told(metrics)["anthro_asgi_queue_depth"] == 5
 

@@ -15,7 +15,7 @@ from opentelemetry.semconv.attributes import error_attributes, url_attributes
 
 from anthro_asgi import Finish, MessagesApp, Usage
 from anthro_asgi.observability import otel
-from anthro_asgi.observability.logs import Event
+from anthro_asgi.observability.logs import LogEvent
 from anthro_asgi.wire.errors import BadUpstream
 from tests.end_to_end.service import ROOT, Service
 from tests.http.test_message_response import app_of, body
@@ -279,7 +279,7 @@ def test_the_standard_variables_say_where_spans_go(environ: dict[str, str], name
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
-    return [record.msg.fields() for record in caplog.records if isinstance(record.msg, Event)]
+    return [record.msg.fields() for record in caplog.records if isinstance(record.msg, LogEvent)]
 
 
 async def test_an_exporter_that_is_not_there_is_one_line_and_no_reason_not_to_serve(

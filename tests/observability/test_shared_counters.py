@@ -1,17 +1,17 @@
-"""The board: what processes count in it is added up, exactly, and outlives them."""
+"""The counters: what processes count in it is added up, exactly, and outlives them."""
 
 import os
 from itertools import pairwise
 
 import pytest
 
-from anthro_asgi.observability.shared_counters import Board, Sheet
+from anthro_asgi.observability.shared_counters import CounterLayout, SharedCounters
 
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the children only count
 
 
-def sheet() -> Sheet:
-    made = Sheet("a_")
+def layout() -> CounterLayout:
+    made = CounterLayout("a_")
     made.add("gauge", "open", "")
     made.add("gauge", "state", "", ("state",), [("idle",), ("busy",)])
     made.add("counter", "seen_total", "", ("kind",), [(str(number),) for number in range(20)])
@@ -32,7 +32,7 @@ def in_a_child(work: object) -> int:
 
 
 def test_every_label_set_has_a_place_of_its_own() -> None:
-    made = sheet()
+    made = layout()
     widths = [(place, len(one.edges) + 2 if one.edges else 1) for one in made.families for place in one.places.values()]
     assert all(place + width == next_place for (place, width), (next_place, _) in pairwise(sorted(widths)))
     assert sum(width for _, width in widths) == made.size
@@ -40,42 +40,42 @@ def test_every_label_set_has_a_place_of_its_own() -> None:
 
 
 def test_gauges_come_first_so_that_they_can_be_cleared() -> None:
-    made = sheet()
+    made = layout()
     with pytest.raises(AssertionError, match="gauges come first"):
         made.add("gauge", "late", "")
 
 
 @FORKS
 def test_what_processes_count_at_one_time_is_added_up_exactly() -> None:
-    board = Board(sheet(), 4)
+    counters = SharedCounters(layout(), 4)
 
     def count(worker: int) -> None:
-        cells = board.slots[worker]
+        cells = counters.slots[worker]
         for number in range(50_000):
             cells[3 + number % 20] += 1.0
 
     children = [in_a_child(lambda worker=worker: count(worker)) for worker in range(4)]
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0, 0]
-    assert board.totals()[3:23] == [10_000.0] * 20
+    assert counters.totals()[3:23] == [10_000.0] * 20
 
 
 @FORKS
 def test_a_number_can_be_read_while_it_is_written_and_is_whole() -> None:
-    board = Board(sheet(), 2)
+    counters = SharedCounters(layout(), 2)
     told, tell = os.pipe()
 
     def write() -> None:
-        cells = board.slots[1]
+        cells = counters.slots[1]
         os.write(tell, b"!")
-        while os.getppid() == parent and not board.slots[0][0]:
+        while os.getppid() == parent and not counters.slots[0][0]:
             cells[0] = -1.5
             cells[0] = 1e300
 
     parent = os.getpid()
     child = in_a_child(write)
     os.read(told, 1)
-    seen = {board.slots[1][0] for _ in range(200_000)}
-    board.slots[0][0] = 1.0  # enough
+    seen = {counters.slots[1][0] for _ in range(200_000)}
+    counters.slots[0][0] = 1.0  # enough
     assert os.waitpid(child, 0)[1] == 0
     assert seen <= {0.0, -1.5, 1e300}
     os.close(told)
@@ -84,20 +84,20 @@ def test_a_number_can_be_read_while_it_is_written_and_is_whole() -> None:
 
 @FORKS
 def test_what_a_dead_process_counted_stays_and_what_it_was_doing_does_not() -> None:
-    board = Board(sheet(), 2)
+    counters = SharedCounters(layout(), 2)
 
     def count() -> None:
-        for place in range(board.slots[1].nbytes // 8):
-            board.slots[1][place] = 7.0
+        for place in range(counters.slots[1].nbytes // 8):
+            counters.slots[1][place] = 7.0
 
     os.waitpid(in_a_child(count), 0)
-    board.slots[0][0] = 1.0
-    board.clear(1)
-    assert board.totals()[:3] == [1.0, 0.0, 0.0]
-    assert set(board.totals()[3:]) == {7.0}
+    counters.slots[0][0] = 1.0
+    counters.clear(1)
+    assert counters.totals()[:3] == [1.0, 0.0, 0.0]
+    assert set(counters.totals()[3:]) == {7.0}
 
 
 def test_one_slot_is_its_own_total() -> None:
-    board = Board(sheet(), 1)
-    board.slots[0][5] = 2.5
-    assert board.totals() == [0.0] * 5 + [2.5] + [0.0] * (len(board.slots[0]) - 6)
+    counters = SharedCounters(layout(), 1)
+    counters.slots[0][5] = 2.5
+    assert counters.totals() == [0.0] * 5 + [2.5] + [0.0] * (len(counters.slots[0]) - 6)

@@ -6,7 +6,7 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
-from anthro_asgi.observability.trace_context import taken_over
+from anthro_asgi.observability.trace_context import parse_trace_headers
 from anthro_asgi.upstream.origin import Origin
 from tests.http.test_message_response import app_of, body
 from tests.support.driver import Driver
@@ -22,7 +22,7 @@ def headers_of(*pairs: tuple[str, str]) -> list[tuple[bytes, bytes]]:
 
 def state_of(*states: str) -> str | None:
     """What becomes of a tracestate, in one header or several. The trace itself never suffers from it."""
-    trace = taken_over(headers_of(("traceparent", PARENT), *(("tracestate", state) for state in states)))
+    trace = parse_trace_headers(headers_of(("traceparent", PARENT), *(("tracestate", state) for state in states)))
     assert trace.trace_id == ID
     passed = dict(trace.headers)
     assert passed.pop("traceparent") == PARENT
@@ -41,7 +41,7 @@ def state_of(*states: str) -> str | None:
 )
 @pytest.mark.parametrize("around", ["{}", " {}", "\t {} \t"])
 def test_a_valid_parent_is_passed_on_as_it_came(parent: str, around: str) -> None:
-    trace = taken_over(headers_of(("traceparent", around.format(parent))))
+    trace = parse_trace_headers(headers_of(("traceparent", around.format(parent))))
     assert trace.trace_id == ID
     assert trace.headers == (("traceparent", parent),)
 
@@ -82,16 +82,16 @@ def test_a_valid_parent_is_passed_on_as_it_came(parent: str, around: str) -> Non
     ids=lambda parent: parent[:70],
 )
 def test_an_invalid_parent_is_none_and_its_state_is_not_looked_at(parent: str) -> None:
-    trace = taken_over(headers_of(("traceparent", parent), ("tracestate", "foo=1")))
+    trace = parse_trace_headers(headers_of(("traceparent", parent), ("tracestate", "foo=1")))
     assert (trace.trace_id, trace.headers) == (None, ())
 
 
 def test_two_parents_are_none() -> None:
-    assert taken_over(headers_of(("traceparent", PARENT), ("traceparent", PARENT))).trace_id is None
+    assert parse_trace_headers(headers_of(("traceparent", PARENT), ("traceparent", PARENT))).trace_id is None
 
 
 def test_a_state_without_a_parent_is_none() -> None:
-    assert taken_over(headers_of(("tracestate", "foo=1"))).headers == ()
+    assert parse_trace_headers(headers_of(("tracestate", "foo=1"))).headers == ()
 
 
 CHARACTERS = "".join(map(chr, [*range(0x20, 0x2C), *range(0x2D, 0x3D), *range(0x3E, 0x7F)]))

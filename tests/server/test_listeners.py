@@ -11,7 +11,7 @@ import pytest
 from anthro_asgi.server.listeners import Listener, PathListener, listening
 from anthro_asgi.server.steering import steer, unsteer
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import Refused, Settings
+from anthro_asgi.settings.options import ResourceUnavailable, Settings
 from tests.cli.test_main import refusal
 from tests.server.process import AT_ONCE, Process
 from tests.support.client import get
@@ -105,7 +105,7 @@ def test_each_worker_has_a_socket_of_its_own_on_a_port_that_nobody_else_may_have
         for options in ({"port": port}, {"port": port, "workers": 2}):
             for (listener,) in workers:
                 listener.sock.listen()
-            with pytest.raises(Refused, match="Address already in use"), listening(settings(**options)):
+            with pytest.raises(ResourceUnavailable, match="Address already in use"), listening(settings(**options)):
                 pass
     with listening(settings(port=port)):
         pass
@@ -115,7 +115,7 @@ def test_a_port_is_shared_only_by_those_that_say_so() -> None:
     with listening(settings(port=0)) as ((alone,),):
         alone.sock.listen()
         port = alone.sock.getsockname()[1]
-        with pytest.raises(Refused), listening(settings(port=port, reuse_port="true")):
+        with pytest.raises(ResourceUnavailable), listening(settings(port=port, reuse_port="true")):
             pass
     with listening(settings(port=port, reuse_port="true")) as ((one,),):
         one.sock.listen()
@@ -184,9 +184,9 @@ def test_a_server_that_came_in_the_meantime_is_left_alone(tmp_path: Path, owned:
     path = tmp_path / "a"
     late, first = bound(owned, path, takes_over=False), bound(owned, path)
     first.publish()
-    with pytest.raises(Refused, match="another server answers there"):
+    with pytest.raises(ResourceUnavailable, match="another server answers there"):
         late.publish()
-    with pytest.raises(Refused, match="another server answers there"):
+    with pytest.raises(ResourceUnavailable, match="another server answers there"):
         bound(owned, path, takes_over=False)
     first.withdraw()
     late.publish()
@@ -196,7 +196,7 @@ def test_a_server_that_came_in_the_meantime_is_left_alone(tmp_path: Path, owned:
 def test_what_is_no_socket_is_not_taken_over(tmp_path: Path, owned: ExitStack) -> None:
     path = tmp_path / "a"
     path.write_text("precious")
-    with pytest.raises(Refused, match="it exists and is no socket"):
+    with pytest.raises(ResourceUnavailable, match="it exists and is no socket"):
         bound(owned, path)
     assert path.read_text() == "precious"
 
@@ -205,7 +205,7 @@ def test_a_directory_that_is_gone_is_refused_in_one_line(tmp_path: Path, owned: 
     (tmp_path / "b").mkdir()
     listener = bound(owned, tmp_path / "b" / "a")
     os.unlink(listener._beside)
-    with pytest.raises(Refused, match="No such file"):
+    with pytest.raises(ResourceUnavailable, match="No such file"):
         listener.publish()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import OPTIONS, ConfigError, Option, Refused, Settings, markdown_table
+from anthro_asgi.settings.options import OPTIONS, ConfigError, Option, ResourceUnavailable, Settings, markdown_table
 
 BY_NAME = {option.name: option for option in OPTIONS}
 SECRET_VALUE = "sk-do-not-show"
@@ -378,7 +378,7 @@ def test_a_file_that_is_not_utf8_is_no_toml(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["missing.toml", "."])
 def test_a_file_that_cannot_be_read_is_refused_by_the_machine(tmp_path: Path, path: str) -> None:
-    with pytest.raises(Refused, match="--config: cannot read") as caught:
+    with pytest.raises(ResourceUnavailable, match="--config: cannot read") as caught:
         load_settings({"config": [str(tmp_path / path)]}, {})
     assert caught.value.status == 1
 

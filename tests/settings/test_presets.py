@@ -8,7 +8,7 @@ import pytest
 
 from anthro_asgi import factory
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import ConfigError, Refused, Settings
+from anthro_asgi.settings.options import ConfigError, ResourceUnavailable, Settings
 from anthro_asgi.settings.presets import PRESETS
 
 
@@ -19,8 +19,8 @@ def settings(profile: str, **line: str) -> Settings:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str) -> None:
-    engine = factory.simulated_of(settings(name))
-    plain = factory.simulated_of(load_settings({}, {}))
+    engine = factory.build_simulated_engine(settings(name))
+    plain = factory.build_simulated_engine(load_settings({}, {}))
     assert engine.profile != plain.profile
     source = PRESETS[name]["source"]
     assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Nobody's: ")
@@ -32,7 +32,7 @@ def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str
 
 
 def test_the_preset_of_published_figures_gives_these_figures() -> None:
-    profile = factory.simulated_of(settings("llama-3.3-70b-2xh100")).profile
+    profile = factory.build_simulated_engine(settings("llama-3.3-70b-2xh100")).profile
     for prompt, published in ((500, 0.04777), (5000, 0.40677)):
         assert profile.ttft.first + prompt * profile.ttft_per_token == pytest.approx(published, rel=0.01)
     for running, published in ((1, 0.01858), (25, 0.03875), (50, 0.05973), (profile.max_running, 0.0929)):
@@ -91,14 +91,14 @@ def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, words: s
 
 
 def test_a_name_that_is_neither_file_nor_preset_is_told_the_presets() -> None:
-    with pytest.raises(Refused, match=r"--simulate-profile: cannot read lapdog: .*; presets are .*laptop"):
+    with pytest.raises(ResourceUnavailable, match=r"--simulate-profile: cannot read lapdog: .*; presets are .*laptop"):
         settings("lapdog")
 
 
 def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
-    with pytest.raises(Refused, match="--simulate-trace: cannot read"):
-        factory.simulated_of(load_settings({"simulate-trace": [str(file)]}, {}))
+    with pytest.raises(ResourceUnavailable, match="--simulate-trace: cannot read"):
+        factory.build_simulated_engine(load_settings({"simulate-trace": [str(file)]}, {}))
     file.write_text('{"deltas": []}\n')
-    with pytest.raises(Refused, match=r"trace.jsonl: line 1 is no recorded answer"):
-        factory.simulated_of(load_settings({"simulate-trace": [str(file)]}, {}))
+    with pytest.raises(ResourceUnavailable, match=r"trace.jsonl: line 1 is no recorded answer"):
+        factory.build_simulated_engine(load_settings({"simulate-trace": [str(file)]}, {}))

@@ -110,9 +110,9 @@ class House:
         environ = {"ANTHRO_ASGI_API_KEYS": CLIENT_KEY, "ANTHRO_ASGI_UPSTREAM_KEY": UPSTREAM_KEY}
         settings = load_settings({name: [value] for name, value in self._options.items()}, environ)
         with listening(settings) as shares:
-            engine = factory.engine_of(settings)
+            engine = factory.build_engine(settings)
             engine._pool._parser = engine._aside._parser = PARSERS[self.kit.parser]
-            self._app = factory.app_of(engine, client_keys(settings), settings)
+            self._app = factory.build_app(engine, client_keys(settings), settings)
             self._process = _Process(self._app, settings, self.kit)
             self.port = shares[0][0].sock.getsockname()[1]
             self._process.serve_at(shares[0], self._began)

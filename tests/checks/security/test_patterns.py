@@ -18,7 +18,7 @@ from anthro_asgi.engines.openai.think_tags import ThinkTags
 from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_stream
 from anthro_asgi.http.models import Aliases
 from anthro_asgi.observability.logs import clean
-from anthro_asgi.observability.trace_context import taken_over
+from anthro_asgi.observability.trace_context import parse_trace_headers
 from anthro_asgi.server.request_framing import Framing
 from anthro_asgi.simulator.schema_example import tool_input as made_up
 from anthro_asgi.wire.errors import ApiError
@@ -131,9 +131,9 @@ def test_a_request_line_is_judged_at_once(line: bytes) -> None:
 )
 def test_a_trace_is_taken_over_at_once(state: bytes) -> None:
     parent = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
-    assert timed(lambda: taken_over([(b"traceparent", parent), (b"tracestate", state)])) < AT_ONCE
-    assert timed(lambda: taken_over([(b"traceparent", parent + b"-" * HEAD)])) < AT_ONCE
-    assert timed(lambda: taken_over([(b"traceparent", b"0" * HEAD)])) < AT_ONCE
+    assert timed(lambda: parse_trace_headers([(b"traceparent", parent), (b"tracestate", state)])) < AT_ONCE
+    assert timed(lambda: parse_trace_headers([(b"traceparent", parent + b"-" * HEAD)])) < AT_ONCE
+    assert timed(lambda: parse_trace_headers([(b"traceparent", b"0" * HEAD)])) < AT_ONCE
 
 
 # --- the body of a request ---
