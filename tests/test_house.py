@@ -48,7 +48,7 @@ LAW = {
     "settings": ("wire",),
     "engines": ("wire", "upstream"),
     "http": ("wire", "observability", "engines", "settings"),
-    "simulator": ("wire", "observability", "engines", "http", "upstream"),
+    "simulator": ("wire", "observability", "engines", "http"),
     "server": ("wire", "observability", "http", "settings"),
     "cli": ("wire", "observability", "settings", "http", "server", "engines", ""),
 }

@@ -4,6 +4,11 @@
 
 A Unix socket is bound under a name beside its own and published by renaming it, so that its path never leads to a
 server that does not listen, and a server that takes over leaves no gap.
+
+The sockets that listen on one port with SO_REUSEPORT are a group, in the order in which they began to. Linux draws one
+for each connection by a hash, and resets the connections that wait at a socket when it is closed. So a server that is
+about to close steers what comes to the first socket behind its own, and closes once nothing waits at its own any more.
+A group stays steered until someone undoes it; while there is no such socket, the hash draws as before.
 """
 
 import errno
@@ -12,16 +17,22 @@ import os
 import select
 import socket
 import stat
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from struct import pack
 from typing import Final
 
 from ..settings.options import ResourceUnavailable, Settings
-from .steering import steer, unsteer
 
 # A name may have an address this machine has not: localhost is ::1 too where IPv6 is off.
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3))  # seconds, seconds, probes
+
+# asm-generic/socket.h, and linux/filter.h: the one instruction "return K"
+_SO_ATTACH_REUSEPORT_CBPF: Final = 51
+_SO_DETACH_REUSEPORT_BPF: Final = 68
+_BPF_RET_K: Final = 0x06
 
 
 class Listener:
@@ -186,3 +197,16 @@ def _alone_beside(path: str) -> Iterator[None]:
             owned.callback(os.close, directory)
             fcntl.flock(directory, fcntl.LOCK_EX)
         yield
+
+
+def steer(sock: socket.socket, place: int) -> None:
+    """Have connections go to the socket at `place` in the group of `sock`, which is 0 for the oldest."""
+    program = array("B", pack("HBBI", _BPF_RET_K, 0, 0, place))
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, pack("HP", 1, program.buffer_info()[0]))
+
+
+def unsteer(sock: socket.socket) -> None:
+    """Let the hash draw again."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_REUSEPORT_BPF, 0)

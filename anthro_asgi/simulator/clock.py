@@ -7,12 +7,12 @@ set for the one that is due next, and who is due is woken from its callback; whe
 """
 
 import asyncio
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from ..upstream.waiter import Waiter
 from .timerfd import alarm_for
 
 _TURN: Final = 64  # streams that are woken in one turn of the loop, the others having theirs between
@@ -95,6 +95,36 @@ class _Dial:
                 self._wind()
 
 
+class _Waiter(asyncio.Future[None]):
+    """Awaited by one stream at a time. A `Drive` sets `resume`, and `wake` then calls it instead of setting a result.
+
+    The upstream connection has the same small class: no room that both may import knows an event loop.
+    """
+
+    __slots__ = ("resume", "waits")
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.resume: Callable[[], None] | None = None
+        self.waits = False  # whether a stream awaits it now
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True  # the mark by which a task recognises a future
+        self.waits = True
+        try:
+            yield self
+        finally:
+            self.waits = False
+
+    def wake(self) -> None:
+        """Resume the stream that waits, if any."""
+        if self.waits:
+            if self.resume is not None:
+                self.resume()
+            elif not self.done():
+                self.set_result(None)
+
+
 class _Nap:
     """A nap of one stream: the same waiter for all its tokens, as long as it is driven."""
 
@@ -102,12 +132,12 @@ class _Nap:
 
     def __init__(self, dial: _Dial) -> None:
         self._dial = dial
-        self._waiter = Waiter(loop=dial.loop)
+        self._waiter = _Waiter(loop=dial.loop)
         self._when = 0.0
 
     async def until(self, when: float) -> None:
         if self._waiter.done():
-            self._waiter = Waiter(loop=self._dial.loop)
+            self._waiter = _Waiter(loop=self._dial.loop)
         self._when = when
         self._dial.add(when, self)
         await self._waiter

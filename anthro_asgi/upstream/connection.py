@@ -36,23 +36,56 @@ To editors: the connection never half-closes, for engines take an EOF for a clie
 """
 
 import asyncio
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from enum import Enum
 from math import inf
-from typing import cast
+from typing import Any, cast
 
-from .deadlines import Deadlines
 from .errors import Broken, Phase, Stale, Timeout, TooLarge, UpstreamError
 from .http_parsers import Headers, Parser, ParserFactory
 from .keepalive import KeepAlive
-from .unread import unread
-from .unsent import BURST, Unsent
-from .waiter import Waiter
+from .origin import Deadlines
+from .request import BURST, Unsent
 
 HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
+_PIECE = 64 * 1024  # bytes of one read of what the kernel still has
 
 State = Enum("State", "NEW IDLE ASKED HEAD STREAMING PAUSED DRAINING ENDED SPENT CLOSED")
 NEW, IDLE, ASKED, HEAD, STREAMING, PAUSED, DRAINING, ENDED, SPENT, CLOSED = State  # a global is the cheapest look-up
+
+
+class Waiter(asyncio.Future[None]):
+    """A future that says "look again": once, as others do, or as often as need be.
+
+    Who awaits it may set `resume`, which is then called instead of a result being set; so it stays of use. `waits` says
+    whether anybody does.
+    """
+
+    __slots__ = ("resume", "waits")
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.resume: Callable[[], None] | None = None
+        self.waits = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        self._asyncio_future_blocking = True  # the sign by which a task knows a future
+        self.waits = True
+        try:
+            yield self
+        finally:
+            self.waits = False
+
+    def wake(self) -> None:
+        """Say it, if anybody waits."""
+        if self.waits:
+            if self.resume is not None:
+                self.resume()
+            elif not self.done():
+                self.set_result(None)
 
 
 class Connection(asyncio.Protocol):
@@ -346,3 +379,16 @@ class Connection(asyncio.Protocol):
             return
         phase: Phase = "total" if due == self._until else "first byte" if self.state is ASKED else "silence"
         self._fail(Timeout(phase, self._peer, getattr(self._deadlines, phase.replace(" ", "_"))))
+
+
+def unread(transport: asyncio.Transport) -> Iterator[bytes]:
+    """What the peer said and nobody has read.
+
+    Nothing for TLS, where only a server that lingers before it closes (as gateways do) is heard for certain.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is None or transport.get_extra_info("sslcontext") is not None:
+        return
+    with suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as peer:
+        while data := peer.recv(_PIECE):
+            yield data

@@ -79,6 +79,16 @@ class Origin:
         return f"unix:{self.socket}" if self.socket else f"{self.scheme}://{self.authority}"
 
 
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds: to get a connection, until the first byte of an answer, between its bytes, and for the whole of it."""
+
+    connect: float = 5.0
+    first_byte: float = 600.0
+    silence: float = 120.0
+    total: float = 3600.0
+
+
 def _split(url: str) -> SplitResult:
     # urlsplit drops tabs and newlines in silence; here they are a mistake worth telling.
     if not url.isprintable() or " " in url:

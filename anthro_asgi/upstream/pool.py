@@ -23,11 +23,10 @@ from contextlib import suppress
 
 from .connect import dial
 from .connection import ENDED, IDLE, PAUSED, STREAMING, Connection
-from .deadlines import Deadlines
 from .errors import ConnectFailed, PoolExhausted, Timeout
 from .exchange import Exchange
 from .http_parsers import ParserFactory, default_parser
-from .origin import Origin
+from .origin import Deadlines, Origin
 from .request import Body, Fields, request_head
 
 __all__ = ["Body", "Deadlines", "Exchange", "Pool"]

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 import pytest
 
 from anthro_asgi.http.inline_driver import Drive
-from anthro_asgi.upstream.waiter import Waiter
+from anthro_asgi.upstream.connection import Waiter
 
 WORD: ContextVar[str] = ContextVar("WORD", default="unset")
 

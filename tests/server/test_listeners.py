@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.server.listeners import Listener, PathListener, listening
-from anthro_asgi.server.steering import steer, unsteer
+from anthro_asgi.server.listeners import Listener, PathListener, listening, steer, unsteer
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ResourceUnavailable, Settings
 from tests.cli.test_main import refusal

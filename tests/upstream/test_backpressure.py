@@ -8,9 +8,8 @@ import threading
 import pytest
 
 from anthro_asgi.upstream.connection import HIGH_WATER, Connection, State
-from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory
-from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.origin import Deadlines, Origin
 from anthro_asgi.upstream.pool import Pool
 from tests.support.upstream import Wire, json_answer, raw_answer
 from tests.upstream.test_exchange import served

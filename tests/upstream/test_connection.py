@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from anthro_asgi.upstream.connection import HIGH_WATER, Connection, State
-from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, Timeout, TooLarge
 from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory, default_parser
+from anthro_asgi.upstream.origin import Deadlines
 from tests.support.upstream import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
 from tests.upstream.test_exchange import body_of, endless, served, silent
 

@@ -7,10 +7,9 @@ from itertools import count
 
 import pytest
 
-from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, ConnectFailed, PoolExhausted, UpstreamError
 from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory
-from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.origin import Deadlines, Origin
 from anthro_asgi.upstream.pool import Pool
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, raw_answer
 from tests.upstream.test_exchange import body_of, served, silent

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import trustme
 
-from anthro_asgi.upstream.deadlines import Deadlines
 from anthro_asgi.upstream.errors import Broken, ConnectFailed, Timeout
 from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory
-from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.upstream.origin import Deadlines, Origin
 from anthro_asgi.upstream.pool import Pool
 from tests.support.upstream import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
 from tests.upstream.test_exchange import body_of, endless
