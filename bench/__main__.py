@@ -1,55 +1,51 @@
-"""`python -m bench COMMAND`: see each package's first lines. Without a command: measure everything, then report."""
+"""`python -m bench COMMAND`: what each command measures is in its module's docstring. Without a command: `all`."""
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
-try:
-    from . import clock, every, guard, hold, load, metered, micro, peers, record, report, soak, start
-except ModuleNotFoundError as exc:
-    if exc.name not in ("httptools", "uvloop"):
-        raise
-    sys.exit(f"python -m bench needs {exc.name}: pip install 'anthro-asgi[bench]'")
-
-Command = tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
-
-
-def _nothing(_: Any) -> None:
-    """A command without options."""
-
-
-COMMANDS: tuple[Command, ...] = (
-    ("micro", "nanoseconds an operation, and ratios to a floor", micro.add_arguments, micro.main),
-    ("load", "load on any Messages server, and what it measured", load.add_arguments, load.main),
-    ("peers", "this service, the floor and other fronts, side by side", peers.add_arguments, peers.main),
-    ("report", "a page with plots, and a table, of what was measured", report.add_arguments, report.main),
-    ("hold", "how long one request holds the event loop", hold.add_arguments, hold.main),
-    ("clock", "how exactly the simulated engine keeps its moments", clock.add_arguments, clock.main),
-    ("record", "what a server says, and when, for the simulated engine to replay", record.add_arguments, record.main),
-    ("metered", "what it adds to a token that it is counted", metered.add_arguments, metered.main),
-    ("guard", "fail when a ratio is past its bar by half", _nothing, guard.main),
-    (
-        "soak",
-        "a thousand streams, faults and leavers: nothing grows or is left",
-        soak.add_arguments,
-        soak.main,
-    ),
-    ("start", "seconds from process start to listening, and idle memory", start.add_arguments, start.main),
-    ("all", "micro and peers, then the report of both: what no command does", every.add_arguments, every.main),
-)
+COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary)
+    "micro": ("bench.micro", "nanoseconds per operation, and ratios to a floor"),
+    "load": ("bench.load", "load on any Messages server, and its latencies and cost"),
+    "peers": ("bench.peers", "this service, a byte relay and other proxies, side by side"),
+    "report": ("bench.report", "a page with plots, and Markdown tables, from result files"),
+    "hold": ("bench.hold", "how long one request blocks the event loop"),
+    "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
+    "record": ("bench.record", "record a server's answers, with times, for the simulated engine to replay"),
+    "metered": ("bench.metered", "what metrics add to the cost of a token"),
+    "guard": ("bench.guard", "fail when a ratio exceeds its bar by half"),
+    "soak": ("tests.checks.soak", "a thousand streams with faults and disconnects: nothing may grow or be left over"),
+    "start": ("bench.start", "seconds from process start to listening, and idle memory"),
+    "all": ("bench.every", "micro, peers and hold, then the report of them (the default)"),
+}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="What the service costs, measured.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, summary, add_arguments, run in COMMANDS:
+    """Run the command that the command line names. Only that command's module is imported."""
+    words = sys.argv[1:] or ["all"]
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures what the service costs.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        add_arguments(command)
-        command.set_defaults(run=run)
-    options = parser.parse_args(sys.argv[1:] or ["all"])
+        if name == words[0]:
+            loaded = _load(module)
+            loaded.add_arguments(command)
+            command.set_defaults(run=loaded.main)
+    options = parser.parse_args(words)
     status: int = options.run(options)
     return status
+
+
+def _load(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as exc:
+        if exc.name in ("httptools", "uvloop"):
+            sys.exit(f"python -m bench needs {exc.name}: pip install 'anthro-asgi[bench]'")
+        if exc.name in ("tests", "tests.checks"):
+            sys.exit("python -m bench soak needs a checkout of the repository: run it in the folder that has tests/")
+        raise
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ with real sockets, against a byte relay in the same minute. What is past its gua
 exit status 1.
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from . import metered, micro
 from .peers.bench import Bench, Prepared
@@ -26,7 +27,11 @@ _ROUNDS: Final = 9
 _SECONDS: Final = 2.0  # of a turn on sockets
 
 
-def main(_: Any = None) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """This command has no options."""
+
+
+def main(options: argparse.Namespace | None = None) -> int:
     """Measure, print, and say with the exit status whether all is well."""
     held = [_holds(key, ratios, bar) for key, (ratios, bar) in {**_micro(), **_metered(), **_proxied()}.items()]
     print(f"{sum(held)} of {len(held)} guards hold")

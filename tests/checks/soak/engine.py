@@ -1,4 +1,4 @@
-"""`python -m bench.soak.engine`: the scripted engine, which also does wrong what a prompt asks it to (see `faults`).
+"""`python -m tests.checks.soak.engine`: the scripted engine, which also commits the faults that prompts ask for.
 
 The first line on stdout is `listening on http://HOST:PORT`. Each stream writes `--rate` tokens a second. A connection
 that rests is closed after `--rest` seconds, without a word, as servers do: whoever keeps it must notice.
@@ -17,9 +17,10 @@ from typing import Final
 import orjson
 import uvloop
 
-from ..process import many_files
-from ..scripted import styles
-from ..scripted.serving import Engine, Settings, Stream, Wire
+from bench.process import many_files
+from bench.scripted import styles
+from bench.scripted.serving import Engine, Settings, Stream, Wire
+
 from .faults import NONE, Fault, asked
 
 _BACKLOG: Final = 4096
@@ -182,7 +183,7 @@ async def _serve(options: argparse.Namespace) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.soak.engine", description="A scripted engine with faults.")
+    parser = argparse.ArgumentParser(prog="tests.checks.soak.engine", description="Scripted engine.")
     parser.add_argument("--rate", type=float, default=5.0, help="tokens/s of each stream (default 5)")
     parser.add_argument("--rest", type=float, default=3.0, help="seconds that a connection may rest (default 3)")
     return parser.parse_args()

@@ -6,8 +6,8 @@ from typing import Any, Final
 import orjson
 
 from anthro_asgi.conformance.grammar import Grammar, GrammarError, check_stream, message_of, parse_events
+from bench.client import Ending
 
-from ..client import Ending
 from .turns import Turn
 
 Json = dict[str, Any]

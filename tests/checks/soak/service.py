@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ..process import PATIENCE, NotListening, end, family, resident
+from bench.process import PATIENCE, NotListening, end, family, resident
 
 _KEPT: Final = 20  # lines of the log that are told
 _SAMPLE: Final = re.compile(r"^anthro_asgi_(requests_in_flight|upstream_connections)(?:\{(.*)\})? (\S+)$", re.MULTILINE)

@@ -11,8 +11,9 @@ from typing import Final
 
 import uvloop
 
-from ..options import positive
-from ..process import NotListening, many_files, serving
+from bench.options import positive
+from bench.process import NotListening, many_files, serving
+
 from .clients import Crowd, Tally
 from .service import Service, command
 from .turns import anything_else, streaming
@@ -81,7 +82,7 @@ def main(options: argparse.Namespace) -> int:
 def run(plan: Plan, seen: Callable[[Sample], None] = lambda sample: None) -> Result:
     """One run. Raises NotListening."""
     many_files()
-    engine = [sys.executable, "-m", "bench.soak.engine", "--rate", str(plan.rate), "--rest", str(_REST)]
+    engine = [sys.executable, "-m", "tests.checks.soak.engine", "--rate", str(plan.rate), "--rest", str(_REST)]
     with serving(engine) as (url, _), Service(plan.arguments(url)) as service:
         return uvloop.run(_run(plan, service, seen))
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from ..client import Connection, Ending
+from bench.client import Connection, Ending
+
 from .judging import Answer, Wrong, judge
 from .turns import Turn
 
@@ -88,7 +89,7 @@ class Crowd:
     def add(self, count: int, draw: Draw, ramp: float) -> None:
         """So many clients who do what is drawn; they come over `ramp` seconds."""
         for number in range(count):
-            rng = Random(f"{self._seed} {len(self._clients)}")  # noqa: S311 (nothing secret)
+            rng = Random(f"{self._seed} {len(self._clients)}")
             self._clients.append(asyncio.create_task(self._client(draw, rng, ramp * number / count)))
 
     async def close(self, patience: float) -> None:

@@ -16,18 +16,18 @@ import pytest
 from anthro_asgi.wire.deltas import Finish, Usage
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import BadUpstream, Overloaded
-from bench import soak
 from bench.process import serving
-from bench.soak import command as commanding
-from bench.soak.clients import Crowd, Tally
-from bench.soak.command import Plan, Result, run, table
-from bench.soak.faults import FAULTS, NONE, Fault, asked, asking
-from bench.soak.judging import Answer, Wrong, judge
-from bench.soak.service import Gauges, Log, Service, command
-from bench.soak.turns import Turn, anything_else, streaming
-from bench.soak.watch import Sample, Verdict
-from bench.soak.watch import judge as judged
-from tests.bench.leaky import UPSTREAM
+from tests.checks import soak
+from tests.checks.soak import command as commanding
+from tests.checks.soak.clients import Crowd, Tally
+from tests.checks.soak.command import Plan, Result, run, table
+from tests.checks.soak.faults import FAULTS, NONE, Fault, asked, asking
+from tests.checks.soak.judging import Answer, Wrong, judge
+from tests.checks.soak.leaky import UPSTREAM
+from tests.checks.soak.service import Gauges, Log, Service, command
+from tests.checks.soak.turns import Turn, anything_else, streaming
+from tests.checks.soak.watch import Sample, Verdict
+from tests.checks.soak.watch import judge as judged
 
 SSE = b"text/event-stream; charset=utf-8"
 MIB = 1024 * 1024
@@ -59,7 +59,7 @@ def test_a_run_holds_for_the_service_as_it_is() -> None:
 
 def leaky(url: str) -> list[str]:
     os.environ[UPSTREAM] = f"{url}/v1"
-    return [sys.executable, "-m", "anthro_asgi", "serve", "--port", "0", "--engine", "tests.bench.leaky:Leaky"]
+    return [sys.executable, "-m", "anthro_asgi", "serve", "--port", "0", "--engine", "tests.checks.soak.leaky:Leaky"]
 
 
 def test_a_service_that_leaks_and_lies_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_each_fault_of_the_engine_has_the_one_effect_that_it_says() -> None:
     faults = (NONE, *FAULTS.values())
     turns = [Turn(kind, 6, fault, 0 if fault.early else 3) for fault in faults for kind in ("stream", "whole")]
     with (
-        serving([sys.executable, "-m", "bench.soak.engine", "--rate", "20"]) as (url, _),
+        serving([sys.executable, "-m", "tests.checks.soak.engine", "--rate", "20"]) as (url, _),
         Service(command(url, streams=30, workers=1)) as service,
     ):
         outcomes = asyncio.run(each_once(service, turns))

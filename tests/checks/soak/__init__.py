@@ -1,6 +1,6 @@
-"""`python -m bench soak`: the real command in front of an engine that fails, under clients that leave, for some time.
+"""`python -m tests.checks.soak`: the real command in front of a failing engine, with clients that leave.
 
-    python -m bench soak [--seconds 600] [--streams 1000] [--seed N] [--rate 5] [--workers 1]
+    python -m tests.checks.soak [--seconds 600] [--streams 1000] [--seed N] [--rate 5] [--workers 1]
 
 At any time so many streams are open, paced as by people's engines and not saturated; a few clients more ask for whole
 answers, counts, the models and for nonsense. One answer in seven is broken by the engine in one of eighteen ways, one
