@@ -105,10 +105,10 @@ def _messages(keys: Sequence[str], settings: Settings) -> Any:
 def _run(settings: Settings, make: Callable[[Settings], Any]) -> int:
     """Serve the application that `make` makes, once it is known that it can be listened where it shall be."""
     from ..observability.logs import configure
-    from ..server.listeners import listening
+    from ..server.listeners import bind_listeners
 
     certificate = _certificate(settings)
-    with listening(settings) as shares:
+    with bind_listeners(settings) as shares:
         from ..factory import reload_keys
 
         app = make(settings)

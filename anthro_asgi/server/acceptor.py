@@ -28,7 +28,7 @@ _FULL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _log = logging.getLogger(__name__)
 
 
-class Reception:
+class Acceptor:
     """Lets clients in at `listeners`, each to a `connection` of its own; `how` is what TLS needs."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Reception:
         self._arriving: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        return f"<Reception {list(self._listeners)}, {len(self._arriving)} arriving>"
+        return f"<Acceptor {list(self._listeners)}, {len(self._arriving)} arriving>"
 
     def open(self) -> None:
         """Raises ResourceUnavailable."""
@@ -79,10 +79,10 @@ class Reception:
         with suppress(OSError):  # it left, or TLS came to nothing: its own affair
             await self._loop.connect_accepted_socket(self._connection, sock, **self._how)
 
-    def look_after(self) -> None:
+    def maintain(self) -> None:
         """What is due every second."""
         for listener in self._listeners:
-            listener.look_after()
+            listener.maintain()
 
     async def close(self) -> None:
         """Let in all that wait, and then nobody."""
@@ -91,7 +91,7 @@ class Reception:
             for listener in self._listeners:
                 listener.withdraw()
             late = self._loop.time() - settled
-            if late >= _SETTLE or (late >= 0 and not any(listener.awaited() for listener in self._listeners)):
+            if late >= _SETTLE or (late >= 0 and not any(listener.has_pending() for listener in self._listeners)):
                 break
             await asyncio.sleep(_PEEK)
         self.close_now()

@@ -1,9 +1,9 @@
 """One connection of a client: what uvicorn's two HTTP protocols lack, given to both by one mixin.
 
-    bytes ──► Framing ──► one request at a time, beyond doubt ──► uvicorn's parser ──► its cycle, the application
+    bytes ──► RequestFraming ──► one request at a time, beyond doubt ──► uvicorn's parser ──► its cycle, the application
 
     accepted ──► a request comes ──► it is answered ──► idle (uvicorn's keep-alive timeout) ──► a request comes …
-        │               │                   └─ a client that takes nothing of it for too long is cut off: Stall
+        │               │                   └─ a client that takes nothing of it is cut off: WriteStallTimer
         │               └─ too slow, too large or no HTTP: 408, 431 or 400; the connection lingers, and is closed
         └─ says nothing: too slow
 
@@ -26,15 +26,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..settings.options import Settings
 from ..wire.errors import ApiError, InvalidRequest, RequestTimeout
-from .request_framing import Framing
-from .write_stall import Stall
+from .request_framing import RequestFraming
+from .write_stall import WriteStallTimer
 
 _HELD: Final = 64 * 1024  # bytes of further requests from which on no more are read
 _LINGER: Final = 2.0  # seconds for a client to read what it was told before it is hung up on
 _GRACE: Final = 1.0  # seconds in which a client that was not told of our end may be about to send its next request
 
 
-class Guarded(asyncio.Protocol):
+class StrictProtocolMixin(asyncio.Protocol):
     """The mixin. It stands before uvicorn's class. `settings` are the process's."""
 
     settings: Settings
@@ -54,8 +54,8 @@ class Guarded(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._framing = Framing(self.settings.max_head)
-        self._stall = Stall(transport, self.settings.stall_deadline, self.loop)
+        self._framing = RequestFraming(self.settings.max_head)
+        self._stall = WriteStallTimer(transport, self.settings.stall_deadline, self.loop)
         self._idle_since = self.loop.time()
         self._stopping = self._lingering = False
         self._timer: asyncio.TimerHandle | None = None
@@ -226,13 +226,13 @@ class Guarded(asyncio.Protocol):
         return bool(poll.poll(0))
 
 
-class GuardedH11(Guarded, H11Protocol):  # type: ignore[misc]  # what the mixin names is of uvicorn's own types
+class StrictH11Protocol(StrictProtocolMixin, H11Protocol):  # type: ignore[misc]  # what the mixin names is of uvicorn's own types
     """The one that is always there."""
 
 
-def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
+def protocol_class(settings: Settings) -> type[asyncio.Protocol]:
     """The class of a process's connections: on httptools where that is installed."""
-    base: type[asyncio.Protocol] = GuardedH11
+    base: type[asyncio.Protocol] = StrictH11Protocol
     if find_spec("httptools"):
         base = _on_httptools()
     return type(base.__name__, (base,), {"settings": settings})
@@ -241,7 +241,7 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
 def _on_httptools() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    class GuardedHttpTools(Guarded, HttpToolsProtocol):  # type: ignore[misc]
+    class StrictHttpToolsProtocol(StrictProtocolMixin, HttpToolsProtocol):  # type: ignore[misc]
         """The quick one."""
 
-    return GuardedHttpTools
+    return StrictHttpToolsProtocol

@@ -55,9 +55,9 @@ class Listener:
 
     def publish(self) -> None:
         """Let clients find it, now that it listens. Raises ResourceUnavailable."""
-        self.look_after()
+        self.maintain()
 
-    def look_after(self) -> None:
+    def maintain(self) -> None:
         """Once in a while, while it serves: what a service that is gone has steered for itself is over."""
         if self.peers:
             unsteer(self.sock)
@@ -67,7 +67,7 @@ class Listener:
         if self.peers:
             steer(self.sock, self.peers)
 
-    def awaited(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether a client waits at it to be accepted."""
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
@@ -77,13 +77,13 @@ class Listener:
         self.sock.close()
 
 
-class PathListener(Listener):
-    """A Unix socket, which is to be found at `path`. `takes_over`: a server that answers there may be replaced."""
+class UnixListener(Listener):
+    """A Unix socket, found at `path`. `replace_existing`: a server that listens there may be replaced."""
 
-    def __init__(self, sock: socket.socket, path: str, *, takes_over: bool) -> None:
+    def __init__(self, sock: socket.socket, path: str, *, replace_existing: bool) -> None:
         super().__init__(sock)
         self._path = path
-        self._takes_over = takes_over
+        self._replace_existing = replace_existing
         self._beside = f"{path}~{os.urandom(2).hex()}"
         with _alone_beside(path):
             self._look()
@@ -114,12 +114,12 @@ class PathListener(Listener):
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.stat(self._path).st_mode):
                 raise ResourceUnavailable(f"cannot listen on {self._path}: it exists and is no socket")
-            if not self._takes_over and _answers(self._path):
+            if not self._replace_existing and _answers(self._path):
                 raise ResourceUnavailable(f"cannot listen on {self._path}: another server answers there")
 
 
 @contextmanager
-def listening(settings: Settings) -> Iterator[list[list[Listener]]]:
+def bind_listeners(settings: Settings) -> Iterator[list[list[Listener]]]:
     """The listeners of each worker; withdrawn and closed at the end. Raises ResourceUnavailable.
 
     On a port each has its own, so that what waits at a worker that died waits for its successor; a path has but one.
@@ -131,7 +131,7 @@ def listening(settings: Settings) -> Iterator[list[list[Listener]]]:
                 shares = _bind_host(owned, settings)
             else:
                 sock = owned.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                file = PathListener(sock, settings.uds, takes_over=settings.reuse_port)
+                file = UnixListener(sock, settings.uds, replace_existing=settings.reuse_port)
                 owned.callback(file.withdraw)
                 shares = [[file]] * settings.workers
         except (OSError, UnicodeError) as exc:  # UnicodeError: a host name that is none

@@ -18,8 +18,8 @@ from uvicorn import Config, Server
 from ..observability.logs import log_event
 from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
-from .acceptor import Reception
-from .http_protocol import protocol_of
+from .acceptor import Acceptor
+from .http_protocol import protocol_class
 from .listeners import Listener
 from .tls import Certificate
 
@@ -30,13 +30,13 @@ _HURRY: Final = 2.0  # seconds for the errors that end answers to reach their cl
 _log = logging.getLogger(__name__)
 
 
-class Process(Server):
+class ServerProcess(Server):
     """Serves `app`. `reload` renews what else the app has from files, on SIGHUP, and raises ConfigError."""
 
     def __init__(
         self, app: Any, settings: Settings, certificate: Certificate | None, reload: Callable[[], object]
     ) -> None:
-        super().__init__(_uvicorn_config(app, protocol_of(settings)))
+        super().__init__(_uvicorn_config(app, protocol_class(settings)))
         self._app = app
         self._settings = settings
         self._certificate = certificate
@@ -44,7 +44,7 @@ class Process(Server):
         self._stop = asyncio.Event()
         self._loop_factory = _loop_factory()  # imported here, before a fork, it is in memory once
 
-    def serve_at(
+    def serve_listeners(
         self, listeners: Sequence[Listener], announce: Callable[[], object], lifeline: int | None = None
     ) -> int:
         """Serve until a signal; the exit status. Raises ResourceUnavailable when it cannot start.
@@ -61,17 +61,17 @@ class Process(Server):
         how: dict[str, Any] = {}
         if self._certificate is not None:
             how = {"ssl": self._certificate.context, "ssl_handshake_timeout": self._settings.receive_deadline}
-        self._reception = Reception(listeners, self._connection, how)
+        self._acceptor = Acceptor(listeners, self._connection, how)
         if lifeline is not None:
             asyncio.get_running_loop().add_reader(lifeline, self._orphaned, lifeline)
         try:
             await self.serve()
         except asyncio.CancelledError:
-            self._reception.close_now()
+            self._acceptor.close_now()
             await self._cut_off()
             raise
         finally:
-            self._reception.close_now()
+            self._acceptor.close_now()
 
     def _connection(self) -> asyncio.Protocol:
         kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
@@ -83,7 +83,7 @@ class Process(Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             raise ResourceUnavailable("the engine did not start; the log says why")
-        self._reception.open()
+        self._acceptor.open()
         self.started = True
         log_event("started", version=version())
         self._announce()
@@ -139,7 +139,7 @@ class Process(Server):
         end = None if longest is None else loop.time() + longest
         while end is None or loop.time() < end:
             await self.on_tick(0)
-            self._reception.look_after()
+            self._acceptor.maintain()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK if end is None else min(_TICK, end - loop.time())):
                     await until.wait()
@@ -150,7 +150,7 @@ class Process(Server):
     async def shutdown(self, sockets: Any = None) -> None:
         log_event("draining", connections=len(self.server_state.connections), answers=len(self.server_state.tasks))
         await self._tick(asyncio.Event(), self._settings.drain_delay)
-        await self._reception.close()
+        await self._acceptor.close()
         for connection in self._connections():
             connection.shutdown()
         if not await self._until(self._is_idle, self._settings.drain_timeout):

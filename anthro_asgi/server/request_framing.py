@@ -41,7 +41,7 @@ _TRAILER: Final = re.compile(rb"%s+:%s*" % (_TOKEN, _VALUE))
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 
 
-class Framing:
+class RequestFraming:
     """The requests of one connection, one after the other.
 
     `limit` is the size in bytes of the largest head; extensions of chunks and trailers count as part of it. `whole`
@@ -57,12 +57,12 @@ class Framing:
         self.advance()
 
     def __repr__(self) -> str:
-        return f"<Framing {self._step.__name__.strip('_')}, {len(self._buffer)} bytes held>"
+        return f"<RequestFraming {self._step.__name__.strip('_')}, {len(self._buffer)} bytes held>"
 
     @property
     def begun(self) -> bool:
         """Whether there is a byte of the request."""
-        return self._step is not Framing._head or bool(self._buffer)
+        return self._step is not RequestFraming._head or bool(self._buffer)
 
     @property
     def held(self) -> int:
@@ -71,7 +71,7 @@ class Framing:
 
     def advance(self) -> None:
         """Go on to the next request."""
-        self._step: Callable[[Framing], bytes | None] = Framing._head
+        self._step: Callable[[RequestFraming], bytes | None] = RequestFraming._head
         self._seen = 0  # bytes of the buffer in which no head ends
         self._left = 0  # bytes of the body, or of its chunk, that are still to come
         self._room = self._limit
@@ -82,7 +82,7 @@ class Framing:
 
         Raises InvalidRequest, MethodNotAllowed and HeadTooLarge, and cannot go on after that.
         """
-        if self._step is Framing._sized and len(data) < self._left:  # most of a large body, which is not copied
+        if self._step is RequestFraming._sized and len(data) < self._left:  # most of a large body, which is not copied
             self.expects = False
             self._left -= len(data)
             return data
@@ -155,12 +155,12 @@ class Framing:
                 raise InvalidRequest("the request has both content-length and transfer-encoding")
             if old or coding.lower() != b"chunked":
                 raise InvalidRequest("the request has a transfer-encoding other than chunked")
-            self._step = Framing._chunk
+            self._step = RequestFraming._chunk
         elif length is not None and not _LENGTH.fullmatch(length):
             raise InvalidRequest("the request has an invalid content-length")
         else:
             self._left = int(length or 0)
-            self._step = Framing._sized if self._left else Framing._end
+            self._step = RequestFraming._sized if self._left else RequestFraming._end
         self.expects = not old and told.get(b"expect", b"").lower() == b"100-continue"
         return told.keys() & ({b"upgrade", b"expect"} if old else {b"upgrade"})
 
@@ -170,7 +170,7 @@ class Framing:
         data = self._take(self._left)
         self._left -= len(data)
         if not self._left:
-            self._step = Framing._end
+            self._step = RequestFraming._end
         return data or None
 
     def _chunk(self) -> bytes | None:
@@ -182,14 +182,14 @@ class Framing:
             raise InvalidRequest("the body has a malformed chunk")
         self._charge(len(chunk[2]))
         self._left = int(chunk[1], 16)
-        self._step = Framing._chunk_data if self._left else Framing._trailers
+        self._step = RequestFraming._chunk_data if self._left else RequestFraming._trailers
         return b"%x\r\n" % self._left if self._left else b""
 
     def _chunk_data(self) -> bytes | None:
         data = self._take(self._left)
         self._left -= len(data)
         if not self._left:
-            self._step = Framing._chunk_end
+            self._step = RequestFraming._chunk_end
         return data or None
 
     def _chunk_end(self) -> bytes | None:
@@ -198,7 +198,7 @@ class Framing:
             raise InvalidRequest("the body has a chunk that is longer than it says")
         if len(end) < 2:
             return None
-        self._step = Framing._chunk
+        self._step = RequestFraming._chunk
         return self._take(2)
 
     def _trailers(self) -> bytes | None:
@@ -206,7 +206,7 @@ class Framing:
         if line is None:
             return None
         if not line:
-            self._step = Framing._end
+            self._step = RequestFraming._end
             return b"0\r\n\r\n"
         if not _TRAILER.fullmatch(line):
             raise InvalidRequest("the body has a malformed trailer")

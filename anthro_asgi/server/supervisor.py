@@ -27,7 +27,7 @@ from typing import Any, Final, NoReturn
 
 from ..settings.options import ResourceUnavailable, Settings
 from .listeners import Listener
-from .process import Process
+from .process import ServerProcess
 from .tls import Certificate
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -52,7 +52,7 @@ def serve(
     `reload` is called on SIGHUP to take what files hold now, or to raise ConfigError and leave everything as it is.
     """
     _have_files()
-    process = Process(app, settings, certificate, reload)
+    process = ServerProcess(app, settings, certificate, reload)
     scheme = "http" if certificate is None else "https"
 
     def announce() -> None:
@@ -62,9 +62,9 @@ def serve(
             print("listening on", listener.address(scheme), flush=True)
 
     if len(shares) == 1:
-        return process.serve_at(shares[0], announce)
+        return process.serve_listeners(shares[0], announce)
     app.metrics.share_among(len(shares))
-    return Master(process, shares, announce, started=app.metrics.count_as, lost=app.metrics.worker_lost).run()
+    return WorkerSupervisor(process, shares, announce, started=app.metrics.count_as, lost=app.metrics.worker_lost).run()
 
 
 def _have_files() -> None:
@@ -90,12 +90,12 @@ class Worker:
     due: float = 0.0
 
 
-class Master:
+class WorkerSupervisor:
     """Runs `process` at each of `shares`. `started` is called in each worker and `lost` for it, with its number."""
 
     def __init__(
         self,
-        process: Process,
+        process: ServerProcess,
         shares: list[list[Listener]],
         announce: Callable[[], None],
         *,
@@ -260,7 +260,7 @@ class Master:
             self._let_go(worker)
             self._started(worker.number)
             listeners = self._shares[worker.number]
-            status = self._process.serve_at(listeners, partial(os.write, mouth, _READY), self._lifeline)
+            status = self._process.serve_listeners(listeners, partial(os.write, mouth, _READY), self._lifeline)
         except ResourceUnavailable as exc:
             os.write(mouth, str(exc).encode())
         except BaseException:

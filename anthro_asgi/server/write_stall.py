@@ -10,7 +10,7 @@ _SIOCOUTQ: Final = 0x5411 if sys.platform == "linux" else None
 _LOOKS: Final = 4  # in each deadline
 
 
-class Stall:
+class WriteStallTimer:
     """Aborts `transport` when nothing of what waits in it has moved for `deadline` seconds.
 
     Begin it whenever writing pauses, and tell it when it is resumed; it looks every now and then, and ends by itself

@@ -2,21 +2,21 @@
 
 Its whole life is one state, and these are all its moves:
 
-    NEW ──► IDLE ──► ASKED ──► HEAD ──► STREAMING ◄──► PAUSED          any of them ──► CLOSED
+    NEW ──► IDLE ──► SENT ──► HEAD ──► STREAMING ◄──► PAUSED          any of them ──► CLOSED
               ▲                             │
               │                             ├──► DRAINING ──┐
               └────────── ENDED ◄───────────┴───────────────┤
-                                SPENT ◄─────────────────────┘
+                                MUST_CLOSE ◄─────────────────────┘
 
     NEW        not connected yet
     IDLE       connected, nothing asked: a byte or an EOF now closes it
-    ASKED      the request is being written or was; not a byte has come back
+    SENT      the request is being written or was; not a byte has come back
     HEAD       bytes came, the response's head is not complete
     STREAMING  the head was handed over, the body is arriving
     PAUSED     the same, but the reader is behind by the high-water mark, or holds: nothing is read off the socket
     DRAINING   nobody reads any more: the body is thrown away so that the connection can be used again
     ENDED      the message is complete and the connection is good for another
-    SPENT      the message is complete and the connection is not
+    MUST_CLOSE      the message is complete and the connection is not
     CLOSED     over; `read` gives what had arrived and then raises
 
 Who may call: one owner. It calls `begin`, `head`, `read` in that order, then `rest`, `drain` or `abort`. A connection
@@ -45,16 +45,16 @@ from math import inf
 from typing import Any, cast
 
 from .errors import Broken, Phase, Stale, Timeout, TooLarge, UpstreamError
-from .http_parsers import Headers, Parser, ParserFactory
+from .http_parsers import Parser, ParserFactory, ResponseHeaders
 from .keepalive import KeepAlive
 from .origin import Deadlines
-from .request import BURST, Unsent
+from .request import BURST, UnsentBody
 
 HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
 _PIECE = 64 * 1024  # bytes of one read of what the kernel still has
 
-State = Enum("State", "NEW IDLE ASKED HEAD STREAMING PAUSED DRAINING ENDED SPENT CLOSED")
-NEW, IDLE, ASKED, HEAD, STREAMING, PAUSED, DRAINING, ENDED, SPENT, CLOSED = State  # a global is the cheapest look-up
+State = Enum("State", "NEW IDLE SENT HEAD STREAMING PAUSED DRAINING ENDED MUST_CLOSE CLOSED")
+NEW, IDLE, SENT, HEAD, STREAMING, PAUSED, DRAINING, ENDED, MUST_CLOSE, CLOSED = State  # a global is the cheapest
 
 
 class Waiter(asyncio.Future[None]):
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.state = NEW
         self.status = 0  # of the response; 0 until its head is there
-        self.headers: Headers = []
+        self.headers: ResponseHeaders = []
         self.keep_alive = KeepAlive()
         self._peer = peer
         self._deadlines = deadlines
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._lost = self._loop.create_future()
         self._parser: Parser | None = None
         self._requests = 0
-        self._unsent = Unsent()
+        self._unsent = UnsentBody()
         self._congested = False  # the transport wants no more of the request for now
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -131,12 +131,12 @@ class Connection(asyncio.Protocol):
         self._requests += 1
         if self.state is not IDLE:
             raise self._hung_up("closed before it was asked")
-        self.state = ASKED
+        self.state = SENT
         self.status = 0
         self._parser = self._parser_factory(self._take_head, self._chunks.append, self._take_end)
         self._until = self._time() + self._deadlines.total
         self._expect(self._deadlines.first_byte)
-        self._unsent = Unsent(body)
+        self._unsent = UnsentBody(body)
         self._transport.write(head + self._unsent.take())
         self._pump()
 
@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
     async def read(self) -> bytes:
         """All of the body that has arrived since the last read; b"" is its end. Raises Broken, Timeout."""
         while not self._chunks:
-            if self.state is ENDED or self.state is SPENT:
+            if self.state is ENDED or self.state is MUST_CLOSE:
                 return b""
             if self._error is not None:
                 raise self._error
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
             self._resume()
         return data
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         """Leave what comes in the kernel until the next `read`."""
         if self.state is STREAMING:
             self._pause()
@@ -234,10 +234,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         before = self.state
-        if before is ASKED:
+        if before is SENT:
             self.state = HEAD
             self._expect(self._deadlines.silence)
-        if self._parser is None or before is ENDED or before is SPENT:
+        if self._parser is None or before is ENDED or before is MUST_CLOSE:
             return self._take_surplus()
         try:
             self._parser.feed(data)
@@ -254,9 +254,9 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Returns None: the transport closes its side too."""
         before = self.state
-        if before is IDLE or before is ASKED or self._parser is None:
+        if before is IDLE or before is SENT or self._parser is None:
             return self._fail(self._hung_up("closed without an answer"))
-        if before is ENDED or before is SPENT:
+        if before is ENDED or before is MUST_CLOSE:
             return self._take_surplus()
         try:
             self._parser.eof()
@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
             return
         self._waiter.wake()
 
-    def _take_head(self, status: int, headers: Headers) -> None:
+    def _take_head(self, status: int, headers: ResponseHeaders) -> None:
         self.status, self.headers = status, headers
         self.state = STREAMING
         self.keep_alive.note(headers)
@@ -286,14 +286,14 @@ class Connection(asyncio.Protocol):
         if self.state is PAUSED:
             self._resume()
         sent = not self._unsent and not self._transport.get_write_buffer_size()
-        self.state = ENDED if reusable and sent else SPENT
+        self.state = ENDED if reusable and sent else MUST_CLOSE
         self._unsent.clear()
         self._deadline = self._until = inf
 
     def _take_surplus(self) -> None:
         # Whatever comes while nobody asked, bytes or EOF: this connection has no future.
         if self.state is ENDED:
-            self.state = SPENT
+            self.state = MUST_CLOSE
         elif self.state is IDLE:
             self._fail(Broken(f"{self._peer}: bytes out of turn"))
 
@@ -317,10 +317,10 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set_result(None)
-        if exc is not None and (self.state is ASKED or self.state is HEAD):
+        if exc is not None and (self.state is SENT or self.state is HEAD):
             self._hear_out()
-        if self.state is ENDED or self.state is SPENT:
-            self.state = SPENT
+        if self.state is ENDED or self.state is MUST_CLOSE:
+            self.state = MUST_CLOSE
         else:
             error = self._hung_up("connection lost" if exc is None else f"connection lost: {exc}")
             error.__cause__ = exc
@@ -334,7 +334,7 @@ class Connection(asyncio.Protocol):
     def _hung_up(self, what: str) -> Broken:
         # RFC 9110 section 9.2.2 forbids repeating a POST unless it is known not to have been acted on. A server that
         # closes a resting connection as our request crosses its FIN is the case that all clients take for known.
-        unheard = self.state is ASKED or self.state is CLOSED
+        unheard = self.state is SENT or self.state is CLOSED
         kind = Stale if unheard and self._requests > 1 else Broken
         return kind(f"{self._peer}: {what}")
 
@@ -377,7 +377,7 @@ class Connection(asyncio.Protocol):
         if self._time() < due:
             self._timer = self._loop.call_at(due, self._tick)
             return
-        phase: Phase = "total" if due == self._until else "first byte" if self.state is ASKED else "silence"
+        phase: Phase = "total" if due == self._until else "first byte" if self.state is SENT else "silence"
         self._fail(Timeout(phase, self._peer, getattr(self._deadlines, phase.replace(" ", "_"))))
 
 

@@ -7,12 +7,12 @@ from typing import Any, Final, Protocol, Self
 
 from .connection import Connection
 from .errors import Stale, TooLarge
-from .http_parsers import Headers
+from .http_parsers import ResponseHeaders
 
 _FORGOTTEN: Final = 8  # pieces in a turn
 
 
-class Lessor(Protocol):
+class ConnectionSource(Protocol):
     """Who lends connections: the pool. Each one is given back by exactly one `release`."""
 
     async def lease(self) -> Connection:
@@ -21,8 +21,8 @@ class Lessor(Protocol):
     async def renew(self, connection: Connection) -> Connection:
         """A new connection in the place of a leased one, which is thereby given back. Raises as `lease`."""
 
-    def release(self, connection: Connection, *, done: bool) -> None:
-        """Take back a leased connection; `done` asks to save it although its response has not ended."""
+    def release(self, connection: Connection, *, drain: bool) -> None:
+        """Take back a leased connection; `drain` asks to save it although its response has not ended."""
 
 
 class Exchange:
@@ -33,29 +33,29 @@ class Exchange:
     be drained after `done()`, else closed, which is what tells an engine to stop.
     """
 
-    __slots__ = ("_body", "_connection", "_done", "_head", "_lessor", "headers", "read", "status")
+    __slots__ = ("_body", "_connection", "_drain", "_head", "_source", "headers", "read", "status")
 
-    def __init__(self, lessor: Lessor, head: bytes, body: list[bytes]) -> None:
-        self._lessor = lessor
+    def __init__(self, source: ConnectionSource, head: bytes, body: list[bytes]) -> None:
+        self._source = source
         self._head = head
         self._body = body
         self._connection: Connection | None = None
-        self._done = False
+        self._drain = False
         # Await `read()` for all of the body that has arrived since the last time; b"" is its end. Raises Broken and
         # Timeout. It is the connection's own: a call of ours around it would be one more for every token.
         self.read: Callable[[], Coroutine[Any, Any, bytes]] = _too_late
         self.status = 0
-        self.headers: Headers = []
+        self.headers: ResponseHeaders = []
 
     async def __aenter__(self) -> Self:
         """Send the request and wait for the head. Raises ConnectFailed, Timeout, Broken, PoolExhausted."""
         try:
-            connection = self._connection = await self._lessor.lease()
+            connection = self._connection = await self._source.lease()
             try:
                 await self._ask(connection)
             except Stale:
                 self._connection = None  # while it is renewed it is the pool's
-                connection = self._connection = await self._lessor.renew(connection)
+                connection = self._connection = await self._source.renew(connection)
                 await self._ask(connection)
         except BaseException:
             self._leave()
@@ -85,7 +85,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         self.read = _too_late
         if connection is not None:
-            self._lessor.release(connection, done=self._done)
+            self._source.release(connection, drain=self._drain)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header; `name` in lower case."""
@@ -102,14 +102,14 @@ class Exchange:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         """Read nothing off the wire until the next `read`."""
         if self._connection is not None:
-            self._connection.hold()
+            self._connection.pause_reading()
 
-    def done(self) -> None:
+    def drain_on_exit(self) -> None:
         """Nothing that may still come is of interest: on leaving, the end of the body is awaited in the background."""
-        self._done = True
+        self._drain = True
 
 
 def _too_late() -> Coroutine[Any, Any, bytes]:

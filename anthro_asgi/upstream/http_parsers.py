@@ -34,8 +34,8 @@ except ImportError:
 
 MAX_HEAD = 64 * 1024
 
-Headers = list[tuple[bytes, bytes]]
-OnHead = Callable[[int, Headers], None]
+ResponseHeaders = list[tuple[bytes, bytes]]
+OnHead = Callable[[int, ResponseHeaders], None]
 OnBody = Callable[[bytes], None]
 OnEnd = Callable[[bool], None]
 
@@ -124,7 +124,7 @@ class HttptoolsParser:
         self._on_end = on_end
         self._phase = self._HEAD
         self._fed = 0
-        self._headers: Headers = []
+        self._headers: ResponseHeaders = []
         self._until_eof = False
         self._keep = False
         self._parser: Any = httptools.HttpResponseParser(self)
@@ -176,7 +176,7 @@ class HttptoolsParser:
             self._phase = self._END
 
 
-def _judged(status: int, version: bytes, headers: Headers) -> tuple[bool, bool]:
+def _judged(status: int, version: bytes, headers: ResponseHeaders) -> tuple[bool, bool]:
     """Whether the body ends with the stream (RFC 9112 section 6.3), and whether the connection stays (9.3)."""
     if version not in (b"1.1", b"1.0") or status < 100 or status == 101:
         raise Broken("the answer is not HTTP/1, or switches to what was not asked for")

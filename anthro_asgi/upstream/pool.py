@@ -6,7 +6,7 @@ A slot is the right to have a connection. It is in exactly one of four places, s
 
     connecting   being opened by the exchange that will have it
     leased       owned by one exchange
-    draining     left by its exchange after `done()`: read to the end of its message, for a second at most
+    draining     left by its exchange after `drain_on_exit()`: read to the end of its message, for a second at most
     idle         a stack: the one used last is used next, so that the others may grow old and go
 
 Who wants a slot when all are taken waits in line, and what becomes free goes to the head of the line and to nobody
@@ -27,7 +27,7 @@ from .errors import ConnectFailed, PoolExhausted, Timeout
 from .exchange import Exchange
 from .http_parsers import ParserFactory, default_parser
 from .origin import Deadlines, Origin
-from .request import Body, Fields, request_head
+from .request import Body, RequestHeaders, request_head
 
 __all__ = ["Body", "Deadlines", "Exchange", "Pool"]
 
@@ -56,7 +56,7 @@ class Pool:
         self._deadlines = deadlines or Deadlines()
         self._parser = parser or default_parser()
         self._clock = clock
-        self._fields: Fields = (
+        self._fields: RequestHeaders = (
             (b"host", origin.authority.encode()),
             (b"user-agent", user_agent.encode("ascii")),
             (b"accept-encoding", b"identity"),
@@ -82,7 +82,7 @@ class Pool:
             "waiting": len(self._waiters),
         }
 
-    def exchange(self, method: str, target: str, headers: Fields = (), body: Body = b"") -> Exchange:
+    def exchange(self, method: str, target: str, headers: RequestHeaders = (), body: Body = b"") -> Exchange:
         """A request to be made by entering it. `target` is a path (`origin.target`).
 
         The pool writes host, content-length, user-agent and accept-encoding. A list of pieces, as `body`, is emptied.
@@ -109,7 +109,7 @@ class Pool:
     def _refusal(self) -> ConnectFailed:
         return ConnectFailed(f"{self.origin}: the pool is closed")
 
-    # ---- the lessor: Exchange calls these
+    # ---- the source: Exchange calls these
 
     async def lease(self) -> Connection:
         """A connection, resting until now or new. Raises PoolExhausted, ConnectFailed, Timeout."""
@@ -130,10 +130,10 @@ class Pool:
         self._connecting += 1
         return await self._connect()
 
-    def release(self, connection: Connection, *, done: bool) -> None:
+    def release(self, connection: Connection, *, drain: bool) -> None:
         """Take back a leased connection."""
         self._leased.remove(connection)
-        if done and (connection.state is STREAMING or connection.state is PAUSED):
+        if drain and (connection.state is STREAMING or connection.state is PAUSED):
             self._draining.add(connection)
             connection.drain(_DRAIN)
         else:

@@ -6,8 +6,8 @@ from typing import Final
 
 import h11
 
-Text = bytes | str  # a str must be ASCII
-Fields = Sequence[tuple[Text, Text]]
+HeaderText = bytes | str  # a str must be ASCII
+RequestHeaders = Sequence[tuple[HeaderText, HeaderText]]
 Body = bytes | list[bytes]  # in one piece, or several
 
 # These frame the message or belong to the connection: one hand writes them, or two hands contradict each other.
@@ -22,7 +22,7 @@ BURST: Final = 16
 _SLICE: Final = 64 * 1024  # bytes
 
 
-def request_head(method: str, target: str, ours: Fields, theirs: Fields, length: int) -> bytes:
+def request_head(method: str, target: str, ours: RequestHeaders, theirs: RequestHeaders, length: int) -> bytes:
     """The head of a request whose body has `length` bytes: `ours` is the pool's fields, `theirs` the caller's.
 
     Raises ValueError for what must not be written: a CR or LF anywhere, a malformed name, method or target, and a
@@ -42,11 +42,11 @@ def request_head(method: str, target: str, ours: Fields, theirs: Fields, length:
         raise ValueError("the method, the target or a header cannot be written in HTTP") from None  # it quotes values
 
 
-def _ascii(text: Text) -> bytes:
+def _ascii(text: HeaderText) -> bytes:
     return text.encode("ascii") if isinstance(text, str) else text
 
 
-class Unsent:
+class UnsentBody:
     """Hands a body out in slices, in order, and keeps nothing of what it has handed out. Its length is in bytes."""
 
     __slots__ = ("_length", "_pieces")

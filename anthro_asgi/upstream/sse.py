@@ -32,7 +32,7 @@ class EventTooLarge(TooLarge):
 class SSEParser:
     """One stream's parser. `max_event` bounds the bytes of one event's lines, comments too."""
 
-    __slots__ = ("_between", "_data", "_first", "_max_event", "_size", "_tail")
+    __slots__ = ("_at_boundary", "_data", "_first", "_max_event", "_size", "_tail")
 
     def __init__(self, max_event: int = 16 * 1024 * 1024) -> None:
         self._max_event = max_event
@@ -40,17 +40,17 @@ class SSEParser:
         self._data: list[bytes] = []  # data lines of the event that is open
         self._size = 0  # bytes of that event's complete lines
         self._first = True  # no line was complete yet, so the next may begin with a BOM
-        self._between = False  # nothing is open: the next byte begins a line and an event
+        self._at_boundary = False  # nothing is open: the next byte begins a line and an event
 
     @property
-    def between(self) -> bool:
+    def at_boundary(self) -> bool:
         """Whether no event is open: what comes next begins one."""
-        return self._between
+        return self._at_boundary
 
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads of the events that `data` completes, oldest first. Raises EventTooLarge."""
         lines = data.split(b"\n")
-        if self._between and len(data) <= self._max_event:
+        if self._at_boundary and len(data) <= self._max_event:
             if len(lines) == 3:
                 line, blank, rest = lines
                 if line[:6] == b"data: " and line[-1] > _SPACE and not blank and not rest:
@@ -74,7 +74,7 @@ class SSEParser:
         events = self._complete(lines)
         if self._size + len(self._tail) > self._max_event + _SLACK:
             raise EventTooLarge(f"an event passed {self._max_event} bytes")
-        self._between = not self._tail and not self._size
+        self._at_boundary = not self._tail and not self._size
         return events
 
     def _complete(self, lines: list[bytes]) -> list[bytes]:

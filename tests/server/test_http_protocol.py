@@ -11,13 +11,13 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.server.http_protocol import GuardedH11, protocol_of
+from anthro_asgi.server.http_protocol import StrictH11Protocol, protocol_class
 from anthro_asgi.settings.loader import load_settings
 from tests.server.engines import large
 
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 SETTINGS = load_settings({}, {})
-CLASSES = (protocol_of(SETTINGS), type("H11", (GuardedH11,), {"settings": SETTINGS}))
+CLASSES = (protocol_class(SETTINGS), type("H11", (StrictH11Protocol,), {"settings": SETTINGS}))
 
 
 @asynccontextmanager

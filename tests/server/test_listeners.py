@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.server.listeners import Listener, PathListener, listening, steer, unsteer
+from anthro_asgi.server.listeners import Listener, UnixListener, bind_listeners, steer, unsteer
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ResourceUnavailable, Settings
 from tests.cli.test_main import refusal
@@ -26,8 +26,8 @@ def owned() -> ExitStack:
         yield stack
 
 
-def bound(owned: ExitStack, path: Path, *, takes_over: bool = True) -> PathListener:
-    listener = PathListener(owned.enter_context(socket.socket(socket.AF_UNIX)), str(path), takes_over=takes_over)
+def bound(owned: ExitStack, path: Path, *, replace: bool = True) -> UnixListener:
+    listener = UnixListener(owned.enter_context(socket.socket(socket.AF_UNIX)), str(path), replace_existing=replace)
     listener.sock.listen()
     return listener
 
@@ -56,7 +56,7 @@ def shares(owned: ExitStack, group: list[Listener], clients: int = 60) -> list[i
     counts = []
     for listener in group:
         counts.append(0)
-        while listener.awaited():
+        while listener.has_pending():
             listener.sock.accept()[0].close()
             counts[-1] += 1
     return counts
@@ -67,7 +67,7 @@ def test_clients_are_steered_to_those_behind_until_it_is_undone(owned: ExitStack
     assert all(shares(owned, group)), "drawn"
     group[0].withdraw()
     assert shares(owned, group) == [0, 60, 0]
-    group[2].look_after()
+    group[2].maintain()
     assert all(shares(owned, group))
 
 
@@ -97,33 +97,36 @@ def test_where_nobody_can_be_steered_nothing_is_done(owned: ExitStack) -> None:
 
 
 def test_each_worker_has_a_socket_of_its_own_on_a_port_that_nobody_else_may_have() -> None:
-    with listening(settings(port=0, workers=3)) as workers:
+    with bind_listeners(settings(port=0, workers=3)) as workers:
         ports = {listener.sock.getsockname()[1] for (listener,) in workers}
         assert (len(workers), len(ports)) == (3, 1)
         (port,) = ports
         for options in ({"port": port}, {"port": port, "workers": 2}):
             for (listener,) in workers:
                 listener.sock.listen()
-            with pytest.raises(ResourceUnavailable, match="Address already in use"), listening(settings(**options)):
+            with (
+                pytest.raises(ResourceUnavailable, match="Address already in use"),
+                bind_listeners(settings(**options)),
+            ):
                 pass
-    with listening(settings(port=port)):
+    with bind_listeners(settings(port=port)):
         pass
 
 
 def test_a_port_is_shared_only_by_those_that_say_so() -> None:
-    with listening(settings(port=0)) as ((alone,),):
+    with bind_listeners(settings(port=0)) as ((alone,),):
         alone.sock.listen()
         port = alone.sock.getsockname()[1]
-        with pytest.raises(ResourceUnavailable), listening(settings(port=port, reuse_port="true")):
+        with pytest.raises(ResourceUnavailable), bind_listeners(settings(port=port, reuse_port="true")):
             pass
-    with listening(settings(port=port, reuse_port="true")) as ((one,),):
+    with bind_listeners(settings(port=port, reuse_port="true")) as ((one,),):
         one.sock.listen()
-        with listening(settings(port=port, reuse_port="true", workers=2)) as others:
+        with bind_listeners(settings(port=port, reuse_port="true", workers=2)) as others:
             assert [other.peers for (other,) in others] == [2, 2]
 
 
 def test_a_client_that_vanished_without_a_word_is_noticed_by_the_kernel() -> None:
-    with listening(settings(port=0)) as ((listener,),):
+    with bind_listeners(settings(port=0)) as ((listener,),):
         listener.sock.listen()
         with socket.create_connection(listener.sock.getsockname()), listener.sock.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -144,7 +147,7 @@ def test_a_path_leads_nowhere_until_somebody_listens_there(tmp_path: Path, owned
 
 
 def test_what_was_bound_and_never_published_leaves_nothing(tmp_path: Path) -> None:
-    with listening(settings(uds=tmp_path / "a")):
+    with bind_listeners(settings(uds=tmp_path / "a")):
         assert len(list(tmp_path.iterdir())) == 1
     assert not list(tmp_path.iterdir())
 
@@ -158,7 +161,7 @@ def test_who_takes_over_is_there_at_once_and_not_removed_by_who_was_there(tmp_pa
         new.publish()
         with socket.socket(socket.AF_UNIX) as late:
             late.connect(str(path))
-            assert (old.awaited(), new.awaited()) == (True, True)
+            assert (old.has_pending(), new.has_pending()) == (True, True)
     old.withdraw()
     assert path.exists()
     new.withdraw()
@@ -181,12 +184,12 @@ def test_a_file_that_has_the_number_of_one_that_is_gone_is_not_taken_for_it(tmp_
 
 def test_a_server_that_came_in_the_meantime_is_left_alone(tmp_path: Path, owned: ExitStack) -> None:
     path = tmp_path / "a"
-    late, first = bound(owned, path, takes_over=False), bound(owned, path)
+    late, first = bound(owned, path, replace=False), bound(owned, path)
     first.publish()
     with pytest.raises(ResourceUnavailable, match="another server answers there"):
         late.publish()
     with pytest.raises(ResourceUnavailable, match="another server answers there"):
-        bound(owned, path, takes_over=False)
+        bound(owned, path, replace=False)
     first.withdraw()
     late.publish()
     assert path.exists()

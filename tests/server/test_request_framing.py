@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from anthro_asgi.server.request_framing import Framing
+from anthro_asgi.server.request_framing import RequestFraming
 from anthro_asgi.wire.errors import ApiError, HeadTooLarge, InvalidRequest, MethodNotAllowed
 
 LIMIT = 1024
@@ -86,7 +86,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10_000])
 def test_a_sound_request_is_given_out_and_nothing_behind_it(name: str, size: int) -> None:
     sent, given = SOUND[name]
-    framing = Framing(LIMIT)
+    framing = RequestFraming(LIMIT)
     for _ in range(2):
         assert b"".join(map(framing.feed, pieces(sent + NEXT, size))) == (given or sent)
         assert framing.whole
@@ -100,7 +100,7 @@ def test_a_sound_request_is_given_out_and_nothing_behind_it(name: str, size: int
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100_000])
 def test_what_is_doubtful_is_refused_as_soon_as_it_is_there(name: str, size: int) -> None:
     sent, error = DOUBTFUL[name]
-    framing = Framing(LIMIT)
+    framing = RequestFraming(LIMIT)
     with pytest.raises(ApiError) as raised:
         list(map(framing.feed, pieces(sent, size)))
     assert type(raised.value) is error
@@ -112,7 +112,7 @@ def test_any_requests_in_any_pieces_come_out_as_they_were() -> None:
         asked = [SOUND[name] for name in drawn.choices(list(SOUND), k=drawn.randint(1, 6))]
         stream = b"".join(sent for sent, _ in asked)
         cuts = sorted(drawn.randrange(len(stream) + 1) for _ in range(drawn.randint(0, 8)))
-        framing = Framing(LIMIT)
+        framing = RequestFraming(LIMIT)
         out = []
         given = b""
         for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
@@ -125,7 +125,7 @@ def test_any_requests_in_any_pieces_come_out_as_they_were() -> None:
 
 
 def test_no_more_is_held_of_a_head_than_the_limit_and_one_read() -> None:
-    framing = Framing(LIMIT)
+    framing = RequestFraming(LIMIT)
     framing.feed(b"GET / HTTP/1.1\r\nA: ")
     while framing.held + 100 <= LIMIT:
         framing.feed(b"b" * 100)
@@ -134,7 +134,7 @@ def test_no_more_is_held_of_a_head_than_the_limit_and_one_read() -> None:
 
 
 def test_a_large_body_is_not_copied_on_its_way() -> None:
-    framing = Framing(LIMIT)
+    framing = RequestFraming(LIMIT)
     framing.feed(post(b"", b"Content-Length: 1000"))
     data = b"a" * 900
     assert framing.feed(data) is data
@@ -143,12 +143,12 @@ def test_a_large_body_is_not_copied_on_its_way() -> None:
 
 
 def test_it_knows_whose_consent_is_still_waited_for() -> None:
-    framing = Framing(LIMIT)
+    framing = RequestFraming(LIMIT)
     framing.feed(post(b"", b"Content-Length: 5", b"Expect: 100-Continue"))
     assert framing.expects
     framing.feed(b"h")
     assert not framing.expects
-    framing = Framing(LIMIT)
+    framing = RequestFraming(LIMIT)
     framing.feed(post(b"", CHUNKED, b"Expect: 100-continue"))
     assert framing.expects
     framing.feed(b"5\r\n")
@@ -161,7 +161,7 @@ def test_it_knows_whose_consent_is_still_waited_for() -> None:
 
 
 def test_it_says_how_far_it_is() -> None:
-    framing = Framing(LIMIT)
-    assert repr(framing) == "<Framing head, 0 bytes held>"
+    framing = RequestFraming(LIMIT)
+    assert repr(framing) == "<RequestFraming head, 0 bytes held>"
     framing.feed(post(b"5\r\nhel", CHUNKED))
-    assert repr(framing) == "<Framing chunk_data, 0 bytes held>"
+    assert repr(framing) == "<RequestFraming chunk_data, 0 bytes held>"

@@ -56,7 +56,7 @@ async def test_a_reader_that_holds_finds_all_that_came_meanwhile_in_its_next_rea
         connection = response._connection
         assert connection is not None
         assert await response.read() == b"one"
-        response.hold()
+        response.pause_reading()
         assert connection.state is State.PAUSED
         go.set()
         await gone.wait()
@@ -65,7 +65,7 @@ async def test_a_reader_that_holds_finds_all_that_came_meanwhile_in_its_next_rea
         assert connection._buffered == 0
         assert await response.read() == b"twosix"
         assert await response.read() == b""
-        response.hold()  # there is nothing more to leave
+        response.pause_reading()  # there is nothing more to leave
 
 
 @both

@@ -249,7 +249,7 @@ async def test_what_comes_between_the_end_and_leaving_spoils_only_the_connection
         async with pool.exchange("GET", "/") as response:
             await upstream.until(lambda: " ended " in repr(response._connection))
             upstream.wires[0].close() if event == "eof" else await upstream.wires[0].send(b"x")
-            await upstream.until(lambda: " spent " in repr(response._connection))
+            await upstream.until(lambda: " must_close " in repr(response._connection))
             assert await response.read_all(10) == b"{}"
         assert pool.slots_used == 0
 

@@ -247,7 +247,7 @@ async def test_after_done_the_end_is_awaited_in_the_background(parser: ParserFac
     async with served(answer, json_answer(200, "next"), parser=parser) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
             assert await response.read() == b"a"
-            response.done()
+            response.drain_on_exit()
         assert "idle=0 leased=0 connecting=0 draining=1" in repr(pool)
         assert pool.slots_used == 1
         left.set()
@@ -262,7 +262,7 @@ async def test_a_reader_that_fell_behind_and_is_done_is_drained_too(parser: Pars
     async with served(answer, parser=parser) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
             await upstream.until(lambda: " paused " in repr(response._connection))
-            response.done()
+            response.drain_on_exit()
         await upstream.until(lambda: "idle=1 leased=0 connecting=0 draining=0" in repr(pool))
 
 
@@ -280,7 +280,7 @@ async def test_draining_gives_up_after_a_moment(parser: ParserFactory, monkeypat
         async with served(answer, parser=parser) as (upstream, pool):
             async with pool.exchange("GET", "/") as reply:
                 assert (await reply.read())[:1] == b"a"
-                reply.done()
+                reply.drain_on_exit()
             assert pool.slots_used == 1
             await upstream.until(lambda upstream=upstream: upstream.open == 0)
             assert pool.slots_used == 0
@@ -302,7 +302,7 @@ async def test_a_connection_that_breaks_while_it_drains_is_dropped(parser: Parse
     async with served(answer, parser=parser) as (upstream, pool):
         async with pool.exchange("GET", "/") as reply:
             assert await reply.read() == b"a"
-            reply.done()
+            reply.drain_on_exit()
         left.set()
         await upstream.until(lambda: upstream.open == 0 and pool.slots_used == 0)
 
@@ -311,5 +311,5 @@ async def test_done_after_the_end_changes_nothing() -> None:
     async with served(json_answer(200, {})) as (_, pool):
         async with pool.exchange("GET", "/") as response:
             await response.read_all(10)
-            response.done()
+            response.drain_on_exit()
         assert "idle=1" in repr(pool)

@@ -9,16 +9,16 @@ from anthro_asgi.upstream.http_parsers import (
     MAX_HEAD,
     PARSERS,
     H11Parser,
-    Headers,
     Parser,
     ParserFactory,
+    ResponseHeaders,
     default_parser,
 )
 
 both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 
 
-Told = tuple[int, Headers, bytes, bool | str | None]
+Told = tuple[int, ResponseHeaders, bytes, bool | str | None]
 
 
 class Story:
@@ -26,12 +26,12 @@ class Story:
 
     def __init__(self, factory: ParserFactory) -> None:
         self.status = 0
-        self.headers: Headers = []
+        self.headers: ResponseHeaders = []
         self.body: list[bytes] = []
         self.end: bool | str | None = None
         self.parser: Parser = factory(self.on_head, self.on_body, self.on_end)
 
-    def on_head(self, status: int, headers: Headers) -> None:
+    def on_head(self, status: int, headers: ResponseHeaders) -> None:
         assert self.status == 0
         self.status, self.headers = status, headers
 
@@ -52,7 +52,7 @@ class Story:
 
 def told(
     factory: ParserFactory, pieces: list[bytes], *, eof: bool = False
-) -> tuple[int, Headers, bytes, bool | str | None]:
+) -> tuple[int, ResponseHeaders, bytes, bool | str | None]:
     story = Story(factory)
     try:
         for piece in pieces:

@@ -150,7 +150,7 @@ async def test_closing_closes_what_rests_and_what_drains() -> None:
     async with served(OK, endless) as (upstream, pool):
         async with pool.exchange("GET", "/") as first, pool.exchange("GET", "/") as second:
             await first.read_all(10)
-            second.done()
+            second.drain_on_exit()
         assert (counts(pool)["idle"], counts(pool)["draining"]) == (1, 1)
         await pool.aclose()
         assert pool.slots_used == 0
@@ -213,7 +213,7 @@ async def test_an_exchange_cancelled_at_any_of_its_steps_gives_its_slot_back(
     async def ask(pool: Pool) -> None:
         async with pool.exchange("GET", "/") as response:
             if done:
-                response.done()
+                response.drain_on_exit()
             while await response.read():
                 pass
 
@@ -243,7 +243,7 @@ async def test_a_random_walk_of_asking_cancelling_and_leaving_loses_no_slot(pars
             for _ in range(chance.randrange(5)):
                 await response.read()
             if chance.random() < 0.5:
-                response.done()
+                response.drain_on_exit()
 
     limits = Deadlines(connect=0.5, first_byte=0.2, silence=0.2)
     async with served(moody(chance), parser=parser, limit=3, deadlines=limits) as (upstream, pool):

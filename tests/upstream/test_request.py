@@ -3,9 +3,9 @@ import sys
 
 import pytest
 
-from anthro_asgi.upstream.request import Fields, Unsent, request_head
+from anthro_asgi.upstream.request import RequestHeaders, UnsentBody, request_head
 
-OURS: Fields = ((b"host", b"h"), (b"user-agent", b"u"))
+OURS: RequestHeaders = ((b"host", b"h"), (b"user-agent", b"u"))
 
 
 def test_a_head_is_the_pools_fields_then_the_callers_then_the_length() -> None:
@@ -40,7 +40,7 @@ def test_an_empty_body_has_a_length_only_where_the_method_has_a_body(method: str
     ],
 )
 def test_what_cannot_be_written_is_the_callers_mistake_and_is_not_quoted(
-    method: str, target: str, headers: Fields
+    method: str, target: str, headers: RequestHeaders
 ) -> None:
     with pytest.raises(ValueError, match=r"cannot be written|not spoken") as caught:
         request_head(method, target, OURS, headers, 0)
@@ -59,7 +59,7 @@ def test_fields_that_frame_the_message_are_not_the_callers(name: bytes | str) ->
 )
 def test_a_body_comes_out_as_it_went_in(body: bytes | list[bytes]) -> None:
     whole = body if isinstance(body, bytes) else b"".join(body)
-    unsent = Unsent(body)
+    unsent = UnsentBody(body)
     out = []
     while unsent:
         assert len(unsent) == len(whole) - sum(map(len, out))
@@ -74,7 +74,7 @@ def test_pieces_of_any_length_come_out_in_their_order() -> None:
     for seed in range(30):
         chance = random.Random(seed)
         pieces = [chance.randbytes(chance.choice([0, 1, 9, 65_535, 65_536, 65_537, 200_000])) for _ in range(8)]
-        unsent = Unsent(pieces)
+        unsent = UnsentBody(pieces)
         assert len(unsent) == sum(map(len, pieces))
         out = b""
         while unsent:
@@ -86,7 +86,7 @@ def test_pieces_of_any_length_come_out_in_their_order() -> None:
 def test_what_was_handed_out_is_not_kept(size: int) -> None:
     pieces = [bytes(size), bytes(size)]
     counts = [sys.getrefcount(piece) for piece in pieces]
-    unsent = Unsent(list(pieces))
+    unsent = UnsentBody(list(pieces))
     while unsent:
         unsent.take()
     assert [sys.getrefcount(piece) for piece in pieces] == counts
@@ -95,7 +95,7 @@ def test_what_was_handed_out_is_not_kept(size: int) -> None:
 def test_what_will_not_be_written_is_let_go_of() -> None:
     piece = bytes(300_000)
     count = sys.getrefcount(piece)
-    unsent = Unsent([piece, piece])
+    unsent = UnsentBody([piece, piece])
     unsent.take()
     unsent.clear()
     assert (len(unsent), unsent.take()) == (0, b"")

@@ -11,7 +11,7 @@ from typing import Any, Final, Unpack
 
 from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
-from ...upstream.request import Fields
+from ...upstream.request import RequestHeaders
 from ...upstream.sse import SSEParser
 from ...wire.deltas import Delta
 from ...wire.errors import ApiError
@@ -40,7 +40,7 @@ class AnthropicEngine(Remote):
     def __repr__(self) -> str:
         return f"<AnthropicEngine {self._pool!r}>"
 
-    def _signed(self, key: bytes | None) -> Fields:
+    def _signed(self, key: bytes | None) -> RequestHeaders:
         return (_VERSION,) if key is None else (_VERSION, (b"x-api-key", key), (b"authorization", b"Bearer " + key))
 
     async def detect(self) -> Dialect:
@@ -98,7 +98,7 @@ class AnthropicEngine(Remote):
                             reader.feed(())  # raises what came behind them
                     said = await tail(response, lambda data: reader.feed(parser.feed(data)), reader)
                     yield said + reader.feed(parser.end())
-                response.done()
+                response.drain_on_exit()
             last = reader.end()
         except ApiError as exc:
             self.observe("upstream_error", kind_of(exc, exchange.status))

@@ -17,7 +17,7 @@ from typing import Any, Final, Unpack
 from ...upstream.errors import PoolExhausted, TooLarge, UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.pool import Exchange, Pool
-from ...upstream.request import Fields
+from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
 from ...wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
 from ...wire.large.cooperative import in_turns
@@ -75,7 +75,7 @@ class OpenAIEngine(Remote):
         dialect = self._who.dialect
         return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
 
-    def _signed(self, key: bytes | None) -> Fields:
+    def _signed(self, key: bytes | None) -> RequestHeaders:
         return () if key is None else ((b"authorization", b"Bearer " + key),)
 
     # life
@@ -139,14 +139,14 @@ class OpenAIEngine(Remote):
                                 yield said
                                 begun = begun or await asked.let_go()
                                 if gather.pauses():
-                                    response.hold()
+                                    response.pause_reading()
                                     await asyncio.sleep(PAUSE)
                                 if type(said) is str:  # text alone, behind which nothing ended or failed
                                     continue
                             if reader.over():
                                 break
                         yield await tail(response, reader.read, reader) + reader.rest()
-                    response.done()
+                    response.drain_on_exit()
             except ApiError as exc:
                 asked = await self._again(asked, exc, exchange.status, may=bool(left) and not begun)
                 continue

@@ -66,7 +66,7 @@ class Splice:
     def _adopt(self, frame: Frame | None) -> None:
         """Sets the short way to this frame; to none while an event is open, which ends first."""
         self._frame = frame
-        if frame is None or not self._sse.between:
+        if frame is None or not self._sse.at_boundary:
             self._before, self._after, self._shapes = _NEVER, _NEVER, None
             self._longest, self._make, self._plain = 0, None, False
             return
@@ -152,7 +152,7 @@ class Splice:
                 self._spliced += len(texts)
                 return texts  # type: ignore[return-value]  # a list of texts is one of deltas, as long as it is not added to
         out = []
-        if self._frame is not None and not self._sse.between:
+        if self._frame is not None and not self._sse.at_boundary:
             head, blank, data = data.partition(_BLANK)
             self._parse(head + blank, out)
         if self._before is not _NEVER and self._reader.failed is None:

@@ -14,7 +14,7 @@ import orjson
 from ...upstream.errors import Broken, ConnectFailed, PoolExhausted, Timeout, TooLarge, UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.pool import Body, Exchange, Pool
-from ...upstream.request import Fields
+from ...upstream.request import RequestHeaders
 from ...upstream.sse import EventTooLarge
 from ...wire.answer_limits import Limits
 from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream, Overloaded, UpstreamTimeout
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
             return None
 
 
-async def ask(pool: Pool, target: str, headers: Fields, body: Body | None = None) -> Answer:
+async def ask(pool: Pool, target: str, headers: RequestHeaders, body: Body | None = None) -> Answer:
     """GET `target`, or POST a JSON `body` to it. Raises UpstreamError, and TimeoutError after ten seconds."""
     method = "GET" if body is None else "POST"
     fields = [*headers] if body is None else [*headers, (b"content-type", b"application/json")]

@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict, Unpack
 from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.pool import Body, Deadlines, Exchange, Pool
-from ...upstream.request import Fields
+from ...upstream.request import RequestHeaders
 from ...wire.answer_limits import LIMITS, Limits
 from ...wire.deltas import Batch, Delta, each
 from ...wire.errors import ApiError
@@ -52,7 +52,7 @@ class Remote(BaseEngine):
         self._aside = Pool(origin, limit=1, deadlines=deadlines)  # is it ready, though it has all the answers to give?
         self._readiness = Shared(self._is_ready)
         self._keys: tuple[str, ...] = ()  # all there ever were: a request that is on its way has the one before
-        self._headers: Fields = ()
+        self._headers: RequestHeaders = ()
         self.replace_key(how.get("key"))
         self._catalogue = Catalogue(self._listed)
 
@@ -77,7 +77,7 @@ class Remote(BaseEngine):
         if key is not None and key not in self._keys:
             self._keys += (key,)
 
-    def _signed(self, key: bytes | None) -> Fields:
+    def _signed(self, key: bytes | None) -> RequestHeaders:
         """The headers of every request."""
         raise NotImplementedError
 

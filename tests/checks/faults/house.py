@@ -21,8 +21,8 @@ from anthro_asgi import factory
 from anthro_asgi.http.auth import client_keys
 from anthro_asgi.observability.logs import JsonFormatter
 from anthro_asgi.server import http_protocol
-from anthro_asgi.server.listeners import listening
-from anthro_asgi.server.process import Process
+from anthro_asgi.server.listeners import bind_listeners
+from anthro_asgi.server.process import ServerProcess
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import Settings
 from anthro_asgi.upstream.http_parsers import PARSERS
@@ -109,13 +109,13 @@ class House:
     def _serve(self) -> None:
         environ = {"ANTHRO_ASGI_API_KEYS": CLIENT_KEY, "ANTHRO_ASGI_UPSTREAM_KEY": UPSTREAM_KEY}
         settings = load_settings({name: [value] for name, value in self._options.items()}, environ)
-        with listening(settings) as shares:
+        with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
             engine._pool._parser = engine._aside._parser = PARSERS[self.kit.parser]
             self._app = factory.build_app(engine, client_keys(settings), settings)
             self._process = _Process(self._app, settings, self.kit)
             self.port = shares[0][0].sock.getsockname()[1]
-            self._process.serve_at(shares[0], self._began)
+            self._process.serve_listeners(shares[0], self._began)
 
     def _began(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -175,7 +175,7 @@ class House:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), self._loop))
 
 
-class _Process(Process):
+class _Process(ServerProcess):
     """The command's, of a kit, and without signals, which only a main thread can have."""
 
     def __init__(self, app: Any, settings: Settings, kit: Kit) -> None:

@@ -19,7 +19,7 @@ from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_strea
 from anthro_asgi.http.models import Aliases
 from anthro_asgi.observability.logs import clean
 from anthro_asgi.observability.trace_context import parse_trace_headers
-from anthro_asgi.server.request_framing import Framing
+from anthro_asgi.server.request_framing import RequestFraming
 from anthro_asgi.simulator.schema_example import tool_input as made_up
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.json_codec import loads
@@ -108,10 +108,10 @@ FIELDS = {
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
 def test_a_head_is_judged_at_once_whole_or_in_pieces(fields: bytes) -> None:
     head = b"GET / HTTP/1.1\r\nhost: a\r\n" + fields + b"\r\n\r\n"
-    assert timed(lambda: Framing(65_536).feed(head)) < AT_ONCE
+    assert timed(lambda: RequestFraming(65_536).feed(head)) < AT_ONCE
 
     def in_pieces() -> None:
-        framing = Framing(65_536)
+        framing = RequestFraming(65_536)
         for start in range(0, len(head), 16):
             framing.feed(head[start : start + 16])
 
@@ -123,7 +123,7 @@ def test_a_head_is_judged_at_once_whole_or_in_pieces(fields: bytes) -> None:
 )
 def test_a_request_line_is_judged_at_once(line: bytes) -> None:
     for end in (b"", b" HTTP/1.1\r\nhost: a\r\n\r\n"):
-        assert timed(lambda end=end: Framing(65_536).feed(line + end)) < AT_ONCE
+        assert timed(lambda end=end: RequestFraming(65_536).feed(line + end)) < AT_ONCE
 
 
 @pytest.mark.parametrize(
