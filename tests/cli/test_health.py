@@ -101,7 +101,7 @@ def test_what_makes_no_sense_is_status_2() -> None:
 
 def test_no_server_is_imported_to_ask_one() -> None:
     code = (
-        "import sys; from anthro_asgi import cli\n"
+        "import sys; from anthro_asgi.cli import main\n"
         f"status = main.main(['health', '--port', '{free_port()}'])\n"
         "assert status == 1, status\n"
         "print({'uvicorn', 'uvloop', 'ssl', 'http.client', 'anthro_asgi.server'} & set(sys.modules) - before)"

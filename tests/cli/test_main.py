@@ -185,7 +185,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_wrong_option_waits_for_no_server_to_be_imported() -> None:
     program = (
-        "import sys; from anthro_asgi import cli; main.main(['serve', '--port', 'x']); print(*sys.modules, sep=chr(10))"
+        "import sys; from anthro_asgi.cli import main; "
+        "main.main(['serve', '--port', 'x']); print(*sys.modules, sep=chr(10))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True
