@@ -32,7 +32,7 @@ from typing import Final
 
 import uvloop
 
-from anthro_asgi.http.inline_driver import Drive
+from anthro_asgi.http.inline_driver import InlineDriver
 from anthro_asgi.simulator import LoopClock, Nap, SimulatedEngine
 from anthro_asgi.wire.request import MessagesRequest
 
@@ -107,7 +107,7 @@ async def engine(streams: int, timing: Timing) -> Rows:
             row += [now - (len(row) + more) * timing.itl for more in range(said)]
 
     async def driven(number: int) -> None:
-        await Drive(consume(number, rows[number]))
+        await InlineDriver(consume(number, rows[number]))
 
     rows: Rows = [[] for _ in range(streams)]
     await _spread(streams, timing.itl, driven)

@@ -34,7 +34,7 @@ def test_a_factory_wants_keys_or_to_be_told_that_there_are_none(monkeypatch: pyt
     with pytest.raises(ConfigError, match="no API key"):
         create_app()
     environ(monkeypatch, no_auth="true")
-    assert repr(create_app()).endswith("<Keys open>>")
+    assert repr(create_app()).endswith("<ApiKeys open>>")
 
 
 def test_a_server_that_takes_a_factory_serves_it() -> None:

@@ -47,7 +47,7 @@ class Admission:
         self._per_key = per_key
         self._note = note
         self._keys: Counter[bytes] = Counter()
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
 
     def __repr__(self) -> str:
         return f"<Admission running={self.running}/{self.limit} waiting={self.waiting}/{self.queue}>"
@@ -55,57 +55,57 @@ class Admission:
     @property
     def waiting(self) -> int:
         """How many stand in line."""
-        return len(self._line)
+        return len(self._waiters)
 
-    def look(self, key: Key = None) -> None:
+    def check(self, key: Key = None) -> None:
         """Raises Overloaded when a request with this key would get neither a turn nor a place in line."""
-        if self.running >= self.limit and len(self._line) >= self.queue:
+        if self.running >= self.limit and len(self._waiters) >= self.queue:
             raise self._refusal("queue_full", "too many requests are waiting")
         if self._per_key is not None and key is not None and self._keys[key] >= self._per_key:
             raise self._refusal("key", f"this API key has {self._per_key} requests open, which is its limit")
 
-    def turn(self, key: Key = None) -> "Turn":
+    def slot(self, key: Key = None) -> "Slot":
         """A turn, to be had by entering it."""
-        return Turn(self, key)
+        return Slot(self, key)
 
-    async def take(self, key: Key) -> None:
+    async def acquire(self, key: Key) -> None:
         """Wait for a turn. Raises Overloaded."""
-        self.look(key)
+        self.check(key)
         self._count(key, 1)
         if self.running < self.limit:
             self.running += 1
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(place)
+        self._waiters.append(place)
         try:
             async with asyncio.timeout(self._timeout):
                 await place
         except BaseException as exc:
             self._count(key, -1)
-            self._step_out(place)
+            self._leave_queue(place)
             if isinstance(exc, TimeoutError):
                 raise self._refusal("queue_timeout", f"no turn within {self._timeout:g} s") from None
             raise
 
-    def give_back(self, key: Key) -> None:
+    def release(self, key: Key) -> None:
         """The end of a turn."""
         self._count(key, -1)
-        self._next()
+        self._pass_on()
 
-    def _next(self) -> None:
-        while self._line:
-            place = self._line.popleft()
+    def _pass_on(self) -> None:
+        while self._waiters:
+            place = self._waiters.popleft()
             if not place.done():
                 return place.set_result(None)
         self.running -= 1
         return None
 
-    def _step_out(self, place: "asyncio.Future[None]") -> None:
+    def _leave_queue(self, place: "asyncio.Future[None]") -> None:
         if place.done() and not place.cancelled():  # a turn was given to one who left in that moment
-            self._next()
+            self._pass_on()
         else:
             with suppress(ValueError):  # it was skipped already
-                self._line.remove(place)
+                self._waiters.remove(place)
 
     def _count(self, key: Key, by: int) -> None:
         if self._per_key is None or key is None:
@@ -119,8 +119,8 @@ class Admission:
         return Overloaded(f"overloaded: {why}")
 
 
-class Turn:
-    """Use it as `async with admission.turn(key):`, once. Entering raises Overloaded."""
+class Slot:
+    """Use it as `async with admission.slot(key):`, once. Entering raises Overloaded."""
 
     __slots__ = ("_admission", "_key")
 
@@ -129,9 +129,9 @@ class Turn:
         self._key = key
 
     async def __aenter__(self) -> None:
-        await self._admission.take(self._key)
+        await self._admission.acquire(self._key)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._admission.give_back(self._key)
+        self._admission.release(self._key)

@@ -20,7 +20,7 @@ from ..wire.errors import Unauthenticated
 _CHALLENGE: Final = (("www-authenticate", "Bearer"),)
 
 
-class Keys:
+class ApiKeys:
     """The keys clients may use; none lets everybody in."""
 
     __slots__ = ("_digests",)
@@ -34,9 +34,9 @@ class Keys:
         self._digests = tuple(sha256(key.encode()).digest() for key in keys)
 
     def __repr__(self) -> str:
-        return f"<Keys {len(self._digests) or 'open'}>"
+        return f"<ApiKeys {len(self._digests) or 'open'}>"
 
-    def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
         """Let a request with these headers (names in lower case, as ASGI has them) pass, or raise Unauthenticated.
 
         Returns the digest of the key that it came with, None where no key is asked for.

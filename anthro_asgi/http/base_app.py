@@ -12,11 +12,11 @@ from ..observability.logs import log_failure, log_request
 from ..observability.metrics import Metrics
 from ..observability.trace_context import Tracer
 from ..wire.errors import Overloaded, Severed
-from .auth import Keys
-from .http_request import Call, ClientLeft, Receive, Scope, Send
+from .auth import ApiKeys
+from .http_request import ClientDisconnected, HttpRequest, Receive, Scope, Send
 
 
-class Service:
+class BaseApp:
     """An ASGI application over `engine`: an Engine, or an async generator function. `paths` are its own.
 
     `keys` are the API keys clients may use; none means open, which is for you to want. Set `draining` when the service
@@ -27,7 +27,7 @@ class Service:
         self.engine = as_engine(engine)
         self.draining = False
         self.metrics = Metrics(paths)
-        self._keys = Keys(keys)
+        self._keys = ApiKeys(keys)
         self._tracer = Tracer()
 
     def __repr__(self) -> str:
@@ -35,69 +35,71 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(Call(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes))
+            await self._handle(
+                HttpRequest(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes_connection)
+            )
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
 
-    def _closes(self) -> bool:
+    def _closes_connection(self) -> bool:
         return self.draining
 
     def replace_keys(self, keys: Sequence[str]) -> None:
         """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
-        self._keys = Keys(keys)
+        self._keys = ApiKeys(keys)
 
     # a request
 
-    async def _http(self, call: Call) -> None:
+    async def _handle(self, http_request: HttpRequest) -> None:
         """The error boundary: whatever happens to a request ends here, once, with one log line."""
         time = asyncio.get_running_loop().time
         began = time()
         self.metrics.request_began()
-        call.trace = self._tracer.begin(call.record, call.headers)
-        call.record.trace_id = call.trace.trace_id
+        http_request.trace = self._tracer.begin(http_request.record, http_request.headers)
+        http_request.record.trace_id = http_request.trace.trace_id
         try:
-            await self._answer(call)
-        except ClientLeft:
-            call.record.client_left = True
+            await self._dispatch(http_request)
+        except ClientDisconnected:
+            http_request.record.client_left = True
         except Severed:
-            await call.sever()
+            await http_request.drop_connection()
         except asyncio.CancelledError:
-            if not call.started:  # the server will wait no longer
-                await self._refuse(call, Overloaded("the service is stopping"))
+            if not http_request.started:  # the server will wait no longer
+                await self._respond_error(http_request, Overloaded("the service is stopping"))
             raise
         except Exception as exc:
-            if call.started:  # half an answer can't be taken back: the server cuts the connection
-                log_failure(call.request_id, exc)
+            if http_request.started:  # half an answer can't be taken back: the server cuts the connection
+                log_failure(http_request.request_id, exc)
                 raise
-            await self._refuse(call, exc)
+            await self._respond_error(http_request, exc)
         finally:
-            call.note_refusal()
-            call.record.duration = time() - began
-            self.metrics.request_ended(call.record)
-            call.trace.ended(call.record)
-            log_request(call.record)
+            http_request.record_server_refusal()
+            http_request.record.duration = time() - began
+            self.metrics.request_ended(http_request.record)
+            http_request.trace.ended(http_request.record)
+            log_request(http_request.record)
 
-    async def _answer(self, call: Call) -> None:
-        """By its route. Raises ApiError, ClientLeft and Severed."""
+    async def _dispatch(self, http_request: HttpRequest) -> None:
+        """By its route. Raises ApiError, ClientDisconnected and Severed."""
         raise NotImplementedError
 
-    async def _refuse(self, call: Call, exc: Exception) -> None:
+    async def _respond_error(self, http_request: HttpRequest, exc: Exception) -> None:
         """Tell of an error, where no answer has begun."""
-        await call.refuse(exc)
+        await http_request.respond_error(exc)
 
-    async def _alive(self, call: Call) -> None:
-        await call.answer(200, b'{"status":"ok"}')
+    async def _health(self, http_request: HttpRequest) -> None:
+        await http_request.respond(200, b'{"status":"ok"}')
 
-    async def _measurements(self, call: Call) -> None:
+    async def _metrics_page(self, http_request: HttpRequest) -> None:
         body, content_type = self.metrics.exposition()
-        await call.answer(200, body, content_type)
+        await http_request.respond(200, body, content_type)
 
     # its life
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         """With the server, from its start to its end. A server without lifespan does without."""
         await receive()
         try:

@@ -1,24 +1,24 @@
-"""Keeping in touch with the client of one answer: noticing that it left, and telling it that we are still here."""
+"""Notices that the client of a response has disconnected, and pings a client that waits for a slow stream."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from .http_request import ClientLeft, Receive
+from .http_request import ClientDisconnected, Receive
 
 
-class Watch:
-    """Cancels the block it guards when the client disconnects, which then ends with ClientLeft.
+class DisconnectWatch:
+    """Cancels the block it guards when the client disconnects, which then ends with ClientDisconnected.
 
     Only `receive` tells of a lost client (no server's `send` reliably does), so one task waits on it. A cancellation
     that comes from elsewhere passes through untouched. Enter it once the body has been read.
     """
 
-    __slots__ = ("_cancelling", "_receive", "_task", "_watcher", "left")
+    __slots__ = ("_cancelling", "_receive", "_task", "_watcher", "disconnected")
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self.left = False
+        self.disconnected = False
 
     async def __aenter__(self) -> None:
         task = asyncio.current_task()
@@ -30,7 +30,7 @@ class Watch:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.left = True
+        self.disconnected = True
         self._task.cancel()
 
     async def __aexit__(
@@ -40,21 +40,21 @@ class Watch:
         try:
             await asyncio.wait((self._watcher,))  # also where a cancel that came too late is delivered
         except asyncio.CancelledError:
-            if not self.left:
+            if not self.disconnected:
                 raise
-        if self.left and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise ClientLeft from None
+        if self.disconnected and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise ClientDisconnected from None
 
 
 class Pinger:
     """Calls `ping` whenever `interval` seconds have passed in which nothing was sent.
 
-    One timer that looks at one number, so a send costs a clock reading. Pings and other sends must not overlap: who
-    sends awaits `quiet()` first if there is a `task`, sets `held`, and says `sent()` afterwards; while it is held no
-    ping begins.
+    One timer that looks at one number, so a send costs a clock reading. Pings and other sends must not overlap: a
+    sender awaits `wait_ping()` first if there is a `task`, sets `sending`, and calls `sent()` afterwards. No ping
+    begins while `sending` is set.
     """
 
-    __slots__ = ("_interval", "_loop", "_ping", "_time", "_timer", "held", "last", "task")
+    __slots__ = ("_interval", "_loop", "_ping", "_time", "_timer", "last", "sending", "task")
 
     def __init__(self, interval: float, ping: Callable[[], Awaitable[None]]) -> None:
         self._interval = interval
@@ -62,7 +62,7 @@ class Pinger:
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self.task: asyncio.Task[None] | None = None
-        self.held = False
+        self.sending = False
 
     def __enter__(self) -> "Pinger":
         self.last = self._time()
@@ -75,10 +75,10 @@ class Pinger:
             self.task.cancel()
 
     def sent(self) -> None:
-        self.held = False
+        self.sending = False
         self.last = self._time()
 
-    async def quiet(self) -> None:
+    async def wait_ping(self) -> None:
         """Wait until no ping is being sent."""
         if self.task is not None:
             await asyncio.wait((self.task,))
@@ -87,14 +87,14 @@ class Pinger:
         now = self._time()
         if now >= self.last + self._interval:
             self.last = now
-            if not self.held and self.task is None:
+            if not self.sending and self.task is None:
                 self.task = self._loop.create_task(self._send())
         self._timer = self._loop.call_at(self.last + self._interval, self._look)
 
     async def _send(self) -> None:
         try:
             await self._ping()
-        except (OSError, ClientLeft):
+        except (OSError, ClientDisconnected):
             pass  # the watch says so too
         finally:
             self.task = None

@@ -11,10 +11,10 @@ from ..wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLar
 from ..wire.large.cooperative import Steps, in_turns
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = Iterable[tuple[str, str]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
+ResponseHeaders = Iterable[tuple[str, str]]
 
 JSON: Final = "application/json"
 _MEMBERS: Final = 64  # of a compressed body
@@ -23,7 +23,7 @@ _INFLATED: Final = 256 * 1024
 _INFLATE_BITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client is gone: nothing is left to answer."""
 
 
@@ -31,7 +31,7 @@ def _never() -> bool:
     return False
 
 
-class Call:
+class HttpRequest:
     """A request and its answer. `record` becomes its log line; `started` says that the answer's status is out.
 
     `closes` tells whether an answer that begins now is the last one on its connection, where HTTP lets that be said.
@@ -39,7 +39,7 @@ class Call:
 
     __slots__ = (
         *(
-            "_closes",
+            "_closes_connection",
             "_scope",
             "headers",
             "method",
@@ -68,13 +68,13 @@ class Call:
         self.record = RequestRecord(self.method, self.path, request_id)
         self.trace: Trace = NO_TRACE
         self.started = False
-        self._closes = closes if scope.get("http_version", "1.1")[:1] == "1" else _never
+        self._closes_connection = closes if scope.get("http_version", "1.1")[:1] == "1" else _never
 
     def header(self, name: bytes) -> bytes | None:
         """The first header of this (lower-case) name."""
         return next((value for key, value in self.headers if key == name), None)
 
-    def note_refusal(self) -> None:
+    def record_server_refusal(self) -> None:
         """Where the server has refused the rest of the request by itself, that is how it went."""
         refused = self._scope.get(SCOPE_REFUSAL)
         if refused is not None:
@@ -84,10 +84,10 @@ class Call:
 
     # the body
 
-    async def body(self, limit: int, decompressed: int) -> list[bytes]:
+    async def read_body(self, limit: int, decompressed: int) -> list[bytes]:
         """The whole body in pieces, decoded: at most `limit` bytes on the wire, and `decompressed` once it is that.
 
-        Raises RequestTooLarge as soon as that is known, UnsupportedEncoding, InvalidRequest and ClientLeft.
+        Raises RequestTooLarge as soon as that is known, UnsupportedEncoding, InvalidRequest and ClientDisconnected.
         """
         told = self.header(b"content-length")
         if told is not None and told.isdigit() and int(told) > limit:
@@ -101,7 +101,7 @@ class Call:
         while more:
             message = await self.receive()
             if message["type"] == "http.disconnect":
-                raise ClientLeft
+                raise ClientDisconnected
             piece = message.get("body", b"")
             size += len(piece)
             if size > limit:
@@ -114,33 +114,33 @@ class Call:
 
     # the answer
 
-    async def start(self, status: int, content_type: str, headers: Headers = ()) -> None:
+    async def start_response(self, status: int, content_type: str, headers: ResponseHeaders = ()) -> None:
         """Send the head. The `request-id` is on every answer."""
         self.started = True
         self.record.status = status
         fields = [("content-type", content_type), ("request-id", self.request_id), *headers]
-        if self._closes():
+        if self._closes_connection():
             fields.append(("connection", "close"))
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})
 
-    async def answer(self, status: int, body: bytes, content_type: str = JSON, headers: Headers = ()) -> None:
+    async def respond(self, status: int, body: bytes, content_type: str = JSON, headers: ResponseHeaders = ()) -> None:
         """Send a whole answer. To HEAD it goes without its body."""
-        await self.start(status, content_type, [("content-length", str(len(body))), *headers])
+        await self.start_response(status, content_type, [("content-length", str(len(body))), *headers])
         await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
-    async def refuse(self, exc: Exception) -> None:
+    async def respond_error(self, exc: Exception) -> None:
         """Send the error envelope, with the error's own status."""
-        error = self.blame(exc)
-        await self.answer(error.status, error.body(self.request_id), JSON, error.headers)
+        error = self.record_error(exc)
+        await self.respond(error.status, error.body(self.request_id), JSON, error.headers)
 
-    async def sever(self) -> None:
+    async def drop_connection(self) -> None:
         """Leave the answer without its end, at which a server cuts the connection; one that has not begun, with it."""
         self.record.error = Severed.__name__
         if not self.started:
-            await self.start(200, JSON, [("content-length", "2")])
+            await self.start_response(200, JSON, [("content-length", "2")])
 
-    def blame(self, exc: Exception) -> ApiError:
+    def record_error(self, exc: Exception) -> ApiError:
         """The error a client is told for `exc`, noted in the record; what is no ApiError is our bug, and logged."""
         if not isinstance(exc, ApiError):
             log_failure(self.request_id, exc)

@@ -1,10 +1,10 @@
 """Runs a coroutine from the callback that brings what it waits for, without a turn of the event loop in between.
 
 A task that waits for a future runs in the loop's next turn: the future is set, a callback scheduled, the task woken,
-and every coroutine down to the one that waits entered again. For a token that is most of what there is to do. So a
-`Drive`, awaited in a task, steps a coroutine by itself, and parks it where it awaits a future that has a `resume`:
+and every coroutine down to the one that waits entered again. For a token that is most of what there is to do. So an
+`InlineDriver`, awaited in a task, steps a coroutine by itself, and parks it at a future that has a `resume`:
 
-    task ──awaits──► Drive ──steps──► coroutine ──awaits──► a future with `resume`
+    task ──awaits──► InlineDriver ──steps──► coroutine ──awaits──► a future with `resume`
                        ▲                                          │
                        └────────── resume(), when it is there ────┘
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _enter, _leave = asyncio._enter_task, asyncio._leave_task
 
 
-class Drive(Generic[T]):
+class InlineDriver(Generic[T]):
     """Await it once, for what `coroutine` returns."""
 
     __slots__ = (

@@ -24,21 +24,23 @@ from ..wire.message import MessageBuilder
 from ..wire.request import MessagesRequest
 from ..wire.stop_sequences import StopFilter
 from ..wire.thinking_filter import ThoughtFilter
-from .admission import Turn
-from .disconnect import Pinger, Watch
-from .http_request import Call, ClientLeft
-from .inline_driver import Drive
-from .prompt_tokens import Forecast
+from .admission import Slot
+from .disconnect import DisconnectWatch, Pinger
+from .http_request import ClientDisconnected, HttpRequest
+from .inline_driver import InlineDriver
+from .prompt_tokens import PromptEstimate
 
 _EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 _STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
-_TURN: Final = 32  # batches after which other tasks get a turn: neither a fast engine nor `send` need ever suspend
+_YIELD_EVERY: Final = (
+    32  # batches after which other tasks get a turn: neither a fast engine nor `send` need ever suspend
+)
 
 
-class Reply:
-    """Answers one `POST /v1/messages` from `engine`. `run` raises ClientLeft, and else only while nothing is out.
+class MessageResponse:
+    """Answers one `POST /v1/messages` from `engine`. `run` raises ApiError only before the head is sent.
 
-    `turn` is its turn at the engine, for which it waits; `metrics` count. `forecast` is the prompt's length where the
+    `slot` is its slot at the engine, for which it waits; `metrics` count. `estimate` is the prompt's length where the
     engine has not told it. `ping_interval` in seconds. `hide_thinking` leaves out reasoning when the client had it
     disabled; `limits` are those of a whole Message. A stream is open for long, and a prompt is large: it is handed to
     the engine and not kept.
@@ -46,31 +48,31 @@ class Reply:
 
     def __init__(
         self,
-        call: Call,
+        http_request: HttpRequest,
         engine: BaseEngine,
         request: MessagesRequest,
         *,
-        turn: Turn,
+        slot: Slot,
         metrics: Metrics,
-        forecast: Forecast,
+        estimate: PromptEstimate,
         ping_interval: float,
         hide_thinking: bool,
         limits: Limits,
     ) -> None:
-        self._call = call
+        self._http_request = http_request
         self._engine = engine
         self._request: MessagesRequest | None = request  # until the engine is asked
         self._model = request.model
         self._streams = request.stream
-        self._turn = turn
+        self._slot = slot
         self._metrics = metrics
         self._limits = limits
-        self._forecast = forecast
+        self._estimate = estimate
         self._ping_interval = ping_interval
         self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
         self._thoughts = _thought_filter(request, hide_thinking)
         self._filters = self._stops is not None or self._thoughts is not None
-        self._watch = Watch(call.receive)
+        self._watch = DisconnectWatch(http_request.receive)
         self._opening = b""  # `message_start`, until it has been sent
         self._counted = 0  # deltas, for an engine that gives no usage
         self._usage = Usage()
@@ -88,8 +90,8 @@ class Reply:
     @asynccontextmanager
     async def _asked(self) -> AsyncIterator[AsyncIterator[Batch]]:
         """What the engine yields, once it is this request's turn. Raises Overloaded."""
-        async with self._turn:
-            self._call.record.queued = self._time() - self._began
+        async with self._slot:
+            self._http_request.record.queued = self._time() - self._began
             request, self._request = self._request, None
             assert request is not None  # noqa: S101 - for the type checker
             batches = self._engine.stream(request)
@@ -100,7 +102,7 @@ class Reply:
     # one whole Message
 
     async def _whole(self) -> None:
-        builder = MessageBuilder(*self._identity(), self._forecast, limits=self._limits)
+        builder = MessageBuilder(*self._identity(), self._estimate, limits=self._limits)
         self._usage = builder.usage
         turn = 0
         async with self._asked() as batches:
@@ -110,15 +112,15 @@ class Reply:
                 if builder.finish is not None:
                     break
                 turn += 1
-                if turn % _TURN == 0:
+                if turn % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)
             else:
                 self._keep(builder, self._ending())
         message = builder.message(self._counted)
         for kind in builder.repairs.elements():
             self._metrics.note("repair", kind)
-        self._call.record.stop_reason = message["stop_reason"]
-        await self._call.answer(200, dumps(message))
+        self._http_request.record.stop_reason = message["stop_reason"]
+        await self._http_request.respond(200, dumps(message))
 
     def _keep(self, builder: MessageBuilder, batch: Batch) -> None:
         try:
@@ -130,25 +132,25 @@ class Reply:
     # a stream
 
     async def _stream(self) -> None:
-        self._encoder = encoder = StreamEncoder(*self._identity(), self._forecast)
+        self._encoder = encoder = StreamEncoder(*self._identity(), self._estimate)
         self._usage = encoder.usage
         try:
             with Pinger(self._ping_interval, self._ping) as self._pinger:
                 async with self._asked() as batches:
                     last = await self._first(batches)
                     if encoder.finish is None:
-                        last = await Drive(self._pump(batches))
-                await self._pinger.quiet()
+                        last = await InlineDriver(self._pump(batches))
+                await self._pinger.wait_ping()
             end = encoder.end(self._counted)
             assert encoder.finish is not None  # noqa: S101 - for the type checker
-            self._call.record.stop_reason = encoder.finish.stop_reason
+            self._http_request.record.stop_reason = encoder.finish.stop_reason
             await self._send(last + end, more=False)
         except asyncio.CancelledError:
-            if self._call.started and not self._watch.left:  # the server will wait no longer
+            if self._http_request.started and not self._watch.disconnected:  # the server will wait no longer
                 await self._fail(Overloaded("the service is stopping"))
             raise
         except Exception as exc:
-            if isinstance(exc, (ClientLeft, Severed)) or not self._call.started:
+            if isinstance(exc, (ClientDisconnected, Severed)) or not self._http_request.started:
                 raise
             await self._fail(exc)
 
@@ -158,21 +160,21 @@ class Reply:
             return
         if self._encoder.state is State.READY:  # the head was on its way
             self._opening = self._encoder.start()
-        error = self._call.blame(exc)
-        await self._send(self._encoder.error(error, self._call.request_id), more=False)
+        error = self._http_request.record_error(exc)
+        await self._send(self._encoder.error(error, self._http_request.request_id), more=False)
 
     async def _first(self, batches: AsyncIterator[Batch]) -> bytes:
         """Waits for the engine's first output and commits the stream; the last bytes if that was all there is."""
         encoder = self._encoder
         async for batch in batches:
-            await self._pinger.quiet()
+            await self._pinger.wait_ping()
             batch = self._counting(batch)
             if not self._opens(batch):
                 await asyncio.sleep(0)  # as below, where it is seldom
                 continue
             self._note_first()
-            self._pinger.held = True
-            if not self._call.started:
+            self._pinger.sending = True
+            if not self._http_request.started:
                 await self._commit()
             data = encoder.feed(batch)
             if encoder.finish is not None:
@@ -181,8 +183,8 @@ class Reply:
             self._pinger.sent()
             return b""
         batch = self._ending()
-        self._pinger.held = True
-        if not self._call.started:
+        self._pinger.sending = True
+        if not self._http_request.started:
             await self._commit()
         return encoder.feed(batch)
 
@@ -190,13 +192,13 @@ class Reply:
         """Encodes and sends what the engine yields, one send a batch, until it has finished; what is still unsent."""
         encoder = self._encoder
         pinger = self._pinger
-        send = self._call.send
+        send = self._http_request.send
         text = encoder.text
         time = self._time
         mark = self._marks.append
         mark(pinger.last)
         filters = self._filters
-        turn = _TURN
+        turn = _YIELD_EVERY
         async for batch in batches:
             if type(batch) is str and not filters:
                 self._counted += 1
@@ -207,31 +209,31 @@ class Reply:
                     return data
             turn -= 1
             if not turn:
-                turn = _TURN
+                turn = _YIELD_EVERY
                 self._metrics.observe_gaps(self._marks)
                 await asyncio.sleep(0)
             if not data:
                 continue
             if pinger.task is not None:
-                await pinger.quiet()
-            pinger.held = True
+                await pinger.wait_ping()
+            pinger.sending = True
             try:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             except OSError as exc:
-                raise ClientLeft from exc
+                raise ClientDisconnected from exc
             now = pinger.last = time()  # as `sent` does
-            pinger.held = False
+            pinger.sending = False
             mark(now)
         return encoder.feed(self._ending())
 
     async def _commit(self) -> None:
         """Sends the head, and has `message_start` go out with what is sent next: from here on this is a stream."""
-        await self._call.start(200, _EVENT_STREAM, _STREAM_HEADERS)
+        await self._http_request.start_response(200, _EVENT_STREAM, _STREAM_HEADERS)
         self._opening = self._encoder.start()
-        self._forecast.forget()
+        self._estimate.release_request()
 
     async def _ping(self) -> None:
-        if not self._call.started:
+        if not self._http_request.started:
             await self._commit()
         await self._send(self._encoder.ping())
         self._metrics.note("ping", "")
@@ -240,9 +242,9 @@ class Reply:
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         data, self._opening = self._opening + data, b""
         try:
-            await self._call.send({"type": "http.response.body", "body": data, "more_body": more})
+            await self._http_request.send({"type": "http.response.body", "body": data, "more_body": more})
         except OSError as exc:
-            raise ClientLeft from exc
+            raise ClientDisconnected from exc
 
     # what the engine yields
 
@@ -282,15 +284,15 @@ class Reply:
     # for the log
 
     def _note_first(self) -> None:
-        if self._call.record.ttft is None:
-            self._call.record.ttft = self._time() - self._began
+        if self._http_request.record.ttft is None:
+            self._http_request.record.ttft = self._time() - self._began
 
     def _note_end(self) -> None:
         """What the answer came to, or would have: an engine that was left has worked too."""
         self._metrics.observe_gaps(self._marks)
         if self._stops is not None and self._stops.matched is not None:
             self._metrics.note("repair", "stop_sequence")
-        record, usage = self._call.record, self._usage
+        record, usage = self._http_request.record, self._usage
         if record.ttft is None and record.stop_reason is None:
             return
         record.input_tokens = usage.input_tokens

@@ -1,4 +1,4 @@
-"""The Messages API as an ASGI callable: a route is a look-up in a dict, and from there a request goes to `reply`."""
+"""The Messages API as an ASGI callable: a route is a look-up in a dict, and from there a request goes to `response`."""
 
 import logging
 import os
@@ -19,19 +19,19 @@ from ..wire.request import MessagesRequest, parse_request, parse_request_in_step
 from ..wire.request_policy import Rules
 from . import models
 from .admission import Admission
-from .base_app import Service
-from .http_request import Call
-from .message_response import Reply
-from .prompt_tokens import Counts, Tokenizer
+from .base_app import BaseApp
+from .http_request import HttpRequest
+from .message_response import MessageResponse
+from .prompt_tokens import PromptCounter, Tokenizer
 
-Handler = Callable[["MessagesApp", Call], Awaitable[None]]
+Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients put `/v1` into their base URL, or don't, or twice
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
 _log = logging.getLogger(__name__)
 
 
-class MessagesApp(Service):
-    """Serves the Messages API over `engine`, for clients with one of `keys`; see `Service`.
+class MessagesApp(BaseApp):
+    """Serves the Messages API over `engine`, for clients with one of `keys`; see `BaseApp`.
 
     `ping_interval` in seconds, `max_body` and `max_decompressed` in bytes. `max_concurrency` answers are given at one
     time, `max_queue` requests wait for their turn, `queue_timeout` seconds at most, and one key has at most
@@ -60,19 +60,19 @@ class MessagesApp(Service):
         tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__(engine, keys, _ROUTES)
-        self._aliases = models.Aliases(aliases or {})
+        self._aliases = models.ModelAliases(aliases or {})
         self._ping_interval = ping_interval
         self._max_body = max_body
         self._max_decompressed = max_decompressed
         self._hide_thinking = hide_thinking
         self._rules = rules
         self._limits = limits
-        self._counts = Counts(self.engine, tokenizer)
+        self._prompt_counter = PromptCounter(self.engine, tokenizer)
         self._admission = Admission(
             max_concurrency, max_queue, queue_timeout, max_concurrency_per_key, self.metrics.note
         )
         self.metrics.sample = self._sample
-        self._readiness = ""  # as it was told last
+        self._last_readiness = ""  # as it was told last
         self.engine.observe = self.metrics.note
 
     async def _start(self) -> None:
@@ -85,60 +85,64 @@ class MessagesApp(Service):
 
     # routes
 
-    async def _answer(self, call: Call) -> None:
-        await _route(call)(self, call)
+    async def _dispatch(self, http_request: HttpRequest) -> None:
+        await _route(http_request)(self, http_request)
 
-    async def _messages(self, call: Call) -> None:
-        key = self._keys.admit(call.headers)
-        self._admission.look(key)
-        request = await self._read_request(call, counting=False)
-        call.record.stream = request.stream
-        reply = Reply(
-            call,
+    async def _create_message(self, http_request: HttpRequest) -> None:
+        key = self._keys.authenticate(http_request.headers)
+        self._admission.check(key)
+        request = await self._read_request(http_request, counting=False)
+        http_request.record.stream = request.stream
+        response = MessageResponse(
+            http_request,
             self.engine,
             request,
-            turn=self._admission.turn(key),
+            slot=self._admission.slot(key),
             metrics=self.metrics,
-            forecast=self._counts.soon(request),
+            estimate=self._prompt_counter.start_estimate(request),
             ping_interval=self._ping_interval,
             hide_thinking=self._hide_thinking,
             limits=self._limits,
         )
         del request  # a stream is open for long, and a prompt is large
-        await reply.run()
+        await response.run()
 
-    async def _count_tokens(self, call: Call) -> None:
-        self._keys.admit(call.headers)
-        request = await self._read_request(call, counting=True)
-        tokens, headers = await self._counts.best(request)
-        await call.answer(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
+    async def _count_tokens(self, http_request: HttpRequest) -> None:
+        self._keys.authenticate(http_request.headers)
+        request = await self._read_request(http_request, counting=True)
+        tokens, headers = await self._prompt_counter.count(request)
+        await http_request.respond(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
 
-    async def _read_request(self, call: Call, *, counting: bool) -> MessagesRequest:
-        request = await self._parsed(await call.body(self._max_body, self._max_decompressed), counting)
+    async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
+        request = await self._parse(await http_request.read_body(self._max_body, self._max_decompressed), counting)
         if request.dropped:
-            _log.warning("%s: dropped server tools: %s", call.request_id, ", ".join(request.dropped))
+            _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped))
         request.engine_model = self._aliases.resolve(request.model)
-        call.record.model = request.model
-        call.trace.request_parsed(request)
-        request.trace = call.trace.headers
+        http_request.record.model = request.model
+        http_request.trace.request_parsed(request)
+        request.trace = http_request.trace.headers
         return request
 
-    async def _parsed(self, body: list[bytes], counting: bool) -> MessagesRequest:
+    async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
         if sum(map(len, body)) <= LARGE:
             return parse_request(b"".join(body), counting=counting, rules=self._rules)
         return await in_turns(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
 
-    async def _models(self, call: Call) -> None:
-        self._keys.admit(call.headers)
-        await call.answer(200, orjson.dumps(models.page(await self._listed(), call.query)))
+    async def _list_models(self, http_request: HttpRequest) -> None:
+        self._keys.authenticate(http_request.headers)
+        await http_request.respond(
+            200, orjson.dumps(models.models_page(await self._known_models(), http_request.query))
+        )
 
-    async def _model(self, call: Call) -> None:
-        self._keys.admit(call.headers)
-        prefix = next(prefix for prefix in _MODEL_PREFIXES if call.path.startswith(prefix))
-        identity = call.path.removeprefix(prefix)
-        await call.answer(200, orjson.dumps(models.one(await self._listed(), identity, self._aliases)))
+    async def _get_model(self, http_request: HttpRequest) -> None:
+        self._keys.authenticate(http_request.headers)
+        prefix = next(prefix for prefix in _MODEL_PREFIXES if http_request.path.startswith(prefix))
+        identity = http_request.path.removeprefix(prefix)
+        await http_request.respond(
+            200, orjson.dumps(models.model_entry(await self._known_models(), identity, self._aliases))
+        )
 
-    async def _listed(self) -> list[ModelInfo]:
+    async def _known_models(self) -> list[ModelInfo]:
         """What the engine has; while that is not known, what the aliases stand for. Raises ApiError without either."""
         try:
             known = await self.engine.models()
@@ -146,19 +150,19 @@ class MessagesApp(Service):
             if not self._aliases:
                 raise
             known = self._aliases.targets()
-        return self._aliases.listed(known)
+        return self._aliases.with_aliases(known)
 
-    async def _ready(self, call: Call) -> None:
+    async def _readiness(self, http_request: HttpRequest) -> None:
         if self.draining:
             readiness = "draining"
         elif await self.engine.ready():
             readiness = "ready"
         else:
             readiness = "the engine does not answer"
-        if readiness != self._readiness:
-            self._readiness = readiness
+        if readiness != self._last_readiness:
+            self._last_readiness = readiness
             log_event("ready") if readiness == "ready" else log_event("not_ready", reason=readiness)
-        await call.answer(200 if readiness == "ready" else 503, orjson.dumps({"status": readiness}))
+        await http_request.respond(200 if readiness == "ready" else 503, orjson.dumps({"status": readiness}))
 
 
 def _get(handler: Handler) -> dict[str, Handler]:
@@ -166,29 +170,29 @@ def _get(handler: Handler) -> dict[str, Handler]:
 
 
 _ROUTES: Final[dict[str, dict[str, Handler]]] = {
-    **{f"{prefix}/messages": {"POST": MessagesApp._messages} for prefix in _PREFIXES},
+    **{f"{prefix}/messages": {"POST": MessagesApp._create_message} for prefix in _PREFIXES},
     **{f"{prefix}/messages/count_tokens": {"POST": MessagesApp._count_tokens} for prefix in _PREFIXES},
-    **{f"{prefix}/models": _get(MessagesApp._models) for prefix in _PREFIXES},
-    "/healthz": _get(MessagesApp._alive),
-    "/readyz": _get(MessagesApp._ready),
-    "/metrics": _get(MessagesApp._measurements),
-    "/": _get(MessagesApp._alive),
-    "/api/hello": _get(MessagesApp._alive),
+    **{f"{prefix}/models": _get(MessagesApp._list_models) for prefix in _PREFIXES},
+    "/healthz": _get(MessagesApp._health),
+    "/readyz": _get(MessagesApp._readiness),
+    "/metrics": _get(MessagesApp._metrics_page),
+    "/": _get(MessagesApp._health),
+    "/api/hello": _get(MessagesApp._health),
 }
-_ONE_MODEL: Final = _get(MessagesApp._model)
+_ONE_MODEL: Final = _get(MessagesApp._get_model)
 
 
-def _route(call: Call) -> Handler:
+def _route(http_request: HttpRequest) -> Handler:
     """Raises NotFound for an unknown path and MethodNotAllowed for a known one."""
-    methods = _ROUTES.get(call.path)
+    methods = _ROUTES.get(http_request.path)
     if methods is None:
-        if not call.path.startswith(_MODEL_PREFIXES):
-            raise NotFound(f"no such path: {call.path[:200]}")
+        if not http_request.path.startswith(_MODEL_PREFIXES):
+            raise NotFound(f"no such path: {http_request.path[:200]}")
         methods = _ONE_MODEL
-    handler = methods.get(call.method)
+    handler = methods.get(http_request.method)
     if handler is None:
         allowed = ", ".join(methods)
         raise MethodNotAllowed(
-            f"{call.method[:20]} is not allowed here; allowed: {allowed}", headers=(("allow", allowed),)
+            f"{http_request.method[:20]} is not allowed here; allowed: {allowed}", headers=(("allow", allowed),)
         )
     return handler

@@ -14,11 +14,11 @@ from urllib.parse import parse_qs
 from ..engines.base import ModelInfo
 from ..wire.errors import InvalidRequest, NotFound
 
-_LIMIT: Final = 20
-_MOST: Final = 1000
+_DEFAULT_LIMIT: Final = 20
+_MAX_LIMIT: Final = 1000
 
 
-class Aliases:
+class ModelAliases:
     """The names clients use for models, and what the engine calls them."""
 
     __slots__ = ("_exact", "_patterns")
@@ -45,19 +45,19 @@ class Aliases:
                 return model
         return name
 
-    def listed(self, models: Sequence[ModelInfo]) -> list[ModelInfo]:
+    def with_aliases(self, models: Sequence[ModelInfo]) -> list[ModelInfo]:
         """The engine's models and, behind them, the exact aliases, each with the limits of what it stands for."""
         known = {model.id for model in models}
-        return [*models, *(self.stand_in(models, name) for name in self._exact if name not in known)]
+        return [*models, *(self.alias_entry(models, name) for name in self._exact if name not in known)]
 
-    def stand_in(self, models: Sequence[ModelInfo], name: str) -> ModelInfo:
+    def alias_entry(self, models: Sequence[ModelInfo], name: str) -> ModelInfo:
         """The entry for an alias, with the limits of what it stands for."""
         target = self.resolve(name)
         known = next((model for model in models if model.id == target), ModelInfo(target))
         return replace(known, id=name, display_name=name)
 
 
-def page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
+def models_page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
     """One page of the list, by `limit`, `after_id` and `before_id`. Raises InvalidRequest."""
     asked = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     limit = _limit(asked)
@@ -72,24 +72,24 @@ def page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
     shown = window[-limit:] if from_the_end else window[:limit]
     return {
         "object": "list",
-        "data": [describe(model) for model in shown],
+        "data": [model_json(model) for model in shown],
         "first_id": shown[0].id if shown else None,
         "last_id": shown[-1].id if shown else None,
         "has_more": len(window) > len(shown),
     }
 
 
-def one(models: Sequence[ModelInfo], identity: str, aliases: Aliases) -> dict[str, Any]:
+def model_entry(models: Sequence[ModelInfo], identity: str, aliases: ModelAliases) -> dict[str, Any]:
     """The entry for `identity`, also for one of the many names that a wildcard serves. Raises NotFound."""
     for model in models:
         if model.id == identity:
-            return describe(model)
+            return model_json(model)
     if identity and aliases.resolve(identity) != identity:
-        return describe(aliases.stand_in(models, identity))
+        return model_json(aliases.alias_entry(models, identity))
     raise NotFound(f"model: {identity!r:.200} is not served here")
 
 
-def describe(model: ModelInfo) -> dict[str, Any]:
+def model_json(model: ModelInfo) -> dict[str, Any]:
     """A model as the Messages API lists it, with the keys OpenAI's clients look for beside."""
     return {
         "type": "model",
@@ -106,9 +106,9 @@ def describe(model: ModelInfo) -> dict[str, Any]:
 
 
 def _limit(asked: dict[str, list[str]]) -> int:
-    text = asked.get("limit", [str(_LIMIT)])[-1]
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= _MOST):
-        raise InvalidRequest(f"limit: must be an integer from 1 to {_MOST}")
+    text = asked.get("limit", [str(_DEFAULT_LIMIT)])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= _MAX_LIMIT):
+        raise InvalidRequest(f"limit: must be an integer from 1 to {_MAX_LIMIT}")
     return int(text)
 
 

@@ -12,15 +12,15 @@ from ..engines.base import BaseEngine
 from ..wire.estimate import estimate_tokens
 from ..wire.request import MessagesRequest
 
-Fields = tuple[tuple[str, str], ...]
+ResponseHeaders = tuple[tuple[str, str], ...]
 Tokenizer = Callable[[MessagesRequest], int]
 
 _HEADER: Final = "anthro-asgi-token-count"
-_BY_TOKENIZER: Final[Fields] = ((_HEADER, "tokenizer"),)
-_ESTIMATED: Final[Fields] = ((_HEADER, "estimate"),)
+_BY_TOKENIZER: Final[ResponseHeaders] = ((_HEADER, "tokenizer"),)
+_ESTIMATED: Final[ResponseHeaders] = ((_HEADER, "estimate"),)
 
 
-class Counts:
+class PromptCounter:
     """Counts for `engine`, with a `tokenizer` for what it cannot. A tokenizer runs in threads of its own."""
 
     __slots__ = ("_engine", "_tokenizer")
@@ -29,7 +29,7 @@ class Counts:
         self._engine = engine
         self._tokenizer = tokenizer
 
-    async def best(self, request: MessagesRequest) -> tuple[int, Fields]:
+    async def count(self, request: MessagesRequest) -> tuple[int, ResponseHeaders]:
         """The count, and the headers that say if it is not the engine's own. Raises ApiError."""
         try:
             return await self._engine.count_tokens(request), ()
@@ -39,16 +39,16 @@ class Counts:
             return await asyncio.to_thread(self._tokenizer, request), _BY_TOKENIZER
         return estimate_tokens(request), _ESTIMATED
 
-    def soon(self, request: MessagesRequest) -> "Forecast":
+    def start_estimate(self, request: MessagesRequest) -> "PromptEstimate":
         """What to call once a count is needed, should the engine not have told its own."""
         if self._tokenizer is None:
-            return Forecast(request)
+            return PromptEstimate(request)
         counting = asyncio.get_running_loop().run_in_executor(None, self._tokenizer, request)
         counting.add_done_callback(_settle)
-        return Forecast(request, counting)
+        return PromptEstimate(request, counting)
 
 
-class Forecast:
+class PromptEstimate:
     """Call it for a prompt's length: the result of `counting` if that is there, else an estimate."""
 
     __slots__ = ("_counting", "_request")
@@ -63,7 +63,7 @@ class Forecast:
         assert self._request is not None  # noqa: S101 - for the type checker
         return estimate_tokens(self._request)
 
-    def forget(self) -> None:
+    def release_request(self) -> None:
         """It will not be called any more: let go of the request."""
         self._request = None
 

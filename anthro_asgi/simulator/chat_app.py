@@ -6,18 +6,18 @@ from typing import Any, Final
 import orjson
 
 from ..engines.base import ModelInfo
-from ..http.base_app import Service
-from ..http.http_request import Call
+from ..http.base_app import BaseApp
+from ..http.http_request import HttpRequest
 from ..wire.errors import MethodNotAllowed, NotFound
 from .chat_encoder import error_body, status_of
 from .chat_request import parse
-from .chat_response import Reply
+from .chat_response import CompletionResponse
 
-Handler = Callable[["CompletionsApp", Call], Awaitable[None]]
+Handler = Callable[["CompletionsApp", HttpRequest], Awaitable[None]]
 
 
-class CompletionsApp(Service):
-    """Serves chat completions over `engine`, for clients with one of `keys`; see `Service`.
+class CompletionsApp(BaseApp):
+    """Serves chat completions over `engine`, for clients with one of `keys`; see `BaseApp`.
 
     `max_body` and `max_decompressed` in bytes.
     """
@@ -36,66 +36,69 @@ class CompletionsApp(Service):
 
     # routes
 
-    async def _answer(self, call: Call) -> None:
-        await _route(call)(self, call)
+    async def _dispatch(self, http_request: HttpRequest) -> None:
+        await _route(http_request)(self, http_request)
 
-    async def _refuse(self, call: Call, exc: Exception) -> None:
-        error = call.blame(exc)
-        await call.answer(status_of(error), error_body(error), headers=error.headers)
+    async def _respond_error(self, http_request: HttpRequest, exc: Exception) -> None:
+        error = http_request.record_error(exc)
+        await http_request.respond(status_of(error), error_body(error), headers=error.headers)
 
-    async def _complete(self, call: Call) -> None:
-        self._keys.admit(call.headers)
-        asked = parse(b"".join(await call.body(self._max_body, self._max_decompressed)))
-        call.record.model, call.record.stream = asked.request.model, asked.request.stream
-        reply = Reply(call, self.engine, asked)
-        del asked  # a stream is open for long, and a prompt is large
-        await reply.run()
+    async def _complete(self, http_request: HttpRequest) -> None:
+        self._keys.authenticate(http_request.headers)
+        completion_request = parse(b"".join(await http_request.read_body(self._max_body, self._max_decompressed)))
+        http_request.record.model, http_request.record.stream = (
+            completion_request.request.model,
+            completion_request.request.stream,
+        )
+        response = CompletionResponse(http_request, self.engine, completion_request)
+        del completion_request  # a stream is open for long, and a prompt is large
+        await response.run()
 
-    async def _models(self, call: Call) -> None:
-        self._keys.admit(call.headers)
-        listed = {"object": "list", "data": [_listed(model) for model in await self._known()]}
-        await call.answer(200, orjson.dumps(listed))
+    async def _list_models(self, http_request: HttpRequest) -> None:
+        self._keys.authenticate(http_request.headers)
+        listed = {"object": "list", "data": [_model_json(model) for model in await self._known_models()]}
+        await http_request.respond(200, orjson.dumps(listed))
 
-    async def _model(self, call: Call) -> None:
-        self._keys.admit(call.headers)
-        name = call.path.partition("models/")[2]
-        model = next((model for model in await self._known() if model.id == name), None)
+    async def _get_model(self, http_request: HttpRequest) -> None:
+        self._keys.authenticate(http_request.headers)
+        name = http_request.path.partition("models/")[2]
+        model = next((model for model in await self._known_models() if model.id == name), None)
         if model is None:
             raise NotFound(f"no such model: {name[:200]}")
-        await call.answer(200, orjson.dumps(_listed(model)))
+        await http_request.respond(200, orjson.dumps(_model_json(model)))
 
-    async def _known(self) -> list[ModelInfo]:
+    async def _known_models(self) -> list[ModelInfo]:
         return await self.engine.models()
 
-    async def _ready(self, call: Call) -> None:
+    async def _readiness(self, http_request: HttpRequest) -> None:
         if self.draining:
-            await call.answer(503, b'{"status":"draining"}')
+            await http_request.respond(503, b'{"status":"draining"}')
         else:
-            await call.answer(200, b'{"status":"ready"}')
+            await http_request.respond(200, b'{"status":"ready"}')
 
 
-def _listed(model: ModelInfo) -> dict[str, Any]:
+def _model_json(model: ModelInfo) -> dict[str, Any]:
     return {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
 
 
 _GET: Final = ("GET", "HEAD")
 _ROUTES: Final[dict[str, tuple[tuple[str, ...], Handler]]] = {
     **{f"{prefix}/chat/completions": (("POST",), CompletionsApp._complete) for prefix in ("/v1", "")},
-    **{f"{prefix}/models": (_GET, CompletionsApp._models) for prefix in ("/v1", "")},
-    **dict.fromkeys(("/", "/health", "/healthz"), (_GET, CompletionsApp._alive)),
-    "/readyz": (_GET, CompletionsApp._ready),
-    "/metrics": (_GET, CompletionsApp._measurements),
+    **{f"{prefix}/models": (_GET, CompletionsApp._list_models) for prefix in ("/v1", "")},
+    **dict.fromkeys(("/", "/health", "/healthz"), (_GET, CompletionsApp._health)),
+    "/readyz": (_GET, CompletionsApp._readiness),
+    "/metrics": (_GET, CompletionsApp._metrics_page),
 }
 
 
-def _route(call: Call) -> Handler:
+def _route(http_request: HttpRequest) -> Handler:
     """Raises NotFound for an unknown path and MethodNotAllowed for a known one."""
-    methods, handler = _ROUTES.get(call.path, ((), None))
-    if handler is None and call.path.startswith(("/v1/models/", "/models/")):
-        methods, handler = _GET, CompletionsApp._model
+    methods, handler = _ROUTES.get(http_request.path, ((), None))
+    if handler is None and http_request.path.startswith(("/v1/models/", "/models/")):
+        methods, handler = _GET, CompletionsApp._get_model
     if handler is None:
-        raise NotFound(f"no such path: {call.path[:200]}")
-    if call.method not in methods:
+        raise NotFound(f"no such path: {http_request.path[:200]}")
+    if http_request.method not in methods:
         allowed = ", ".join(methods)
-        raise MethodNotAllowed(f"{call.method[:20]} is not allowed here", headers=(("allow", allowed),))
+        raise MethodNotAllowed(f"{http_request.method[:20]} is not allowed here", headers=(("allow", allowed),))
     return handler

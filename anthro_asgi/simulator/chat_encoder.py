@@ -37,7 +37,7 @@ def status_of(error: ApiError) -> int:
     return 503 if error.status == 529 else error.status
 
 
-class Counted:
+class CompletionCounts:
     """What an answer costs, as it comes to be known. `tokens` and `thought` are counted here."""
 
     __slots__ = ("finish", "thought", "tokens", "usage")
@@ -96,7 +96,7 @@ class ChunkEncoder:
         }
         self._usage = usage
         self._calls = 0
-        self.counted = Counted()
+        self.counted = CompletionCounts()
         self._text = self._frame("content")
         self._thought = self._frame("reasoning_content")
 
@@ -178,7 +178,7 @@ class Completion:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[tuple[ToolStart, list[str]]] = []
-        self.counted = Counted()
+        self.counted = CompletionCounts()
 
     def feed(self, batch: Batch) -> None:
         for delta in each(batch):

@@ -27,14 +27,14 @@ Block = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CompletionRequest:
     """A request, and what of it is about chunks. `usage` is whether the stream's last one has the counts."""
 
     request: MessagesRequest
     usage: bool
 
 
-def parse(body: bytes) -> Asked:
+def parse(body: bytes) -> CompletionRequest:
     """Raises InvalidRequest."""
     try:
         raw, _ = loads_exactly(body)
@@ -43,7 +43,7 @@ def parse(body: bytes) -> Asked:
     if type(raw) is not dict:
         raise InvalidRequest("body: must be a JSON object")
     try:
-        return Asked(_request(raw), bool(_within(raw, "stream_options", "include_usage")))
+        return CompletionRequest(_request(raw), bool(_within(raw, "stream_options", "include_usage")))
     except Fault as fault:
         raise InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.path) from None
 

@@ -2,7 +2,7 @@
 
 An event loop's own timers are no clock for tokens: they count in whole milliseconds, uvloop's `time()` is that of the
 turn's beginning, and each sleep is a timer, a future and a wake-up of its task. So there is one alarm for all streams,
-set for the one that is due next, and who is due is woken from its callback; where a `Drive` runs the stream (see
+set for the one that is due next, and who is due is woken from its callback; where a `InlineDriver` runs the stream (see
 `drive`), it runs from there.
 """
 

@@ -28,7 +28,7 @@ class Guests:
         await asyncio.sleep(0)
 
     async def _stay(self, name: str, key: bytes | None) -> None:
-        async with self._admission.turn(key):
+        async with self._admission.slot(key):
             self.served.append(name)
             await self._leave[name].wait()
 
@@ -71,11 +71,11 @@ async def test_beyond_the_line_a_request_is_sent_away_with_a_time_to_come_again(
     assert caught.value.status == 529
     assert int(dict(caught.value.headers)["retry-after"]) >= 1
     with pytest.raises(Overloaded):
-        admission.look()
+        admission.check()
     assert noted == [("refused", "queue_full")] * 2
     await guests.go("a")
     await guests.go("b")
-    admission.look()
+    admission.check()
 
 
 async def test_without_a_line_only_turns_are_given() -> None:
@@ -83,9 +83,9 @@ async def test_without_a_line_only_turns_are_given() -> None:
     guests = Guests(admission)
     await guests.come("a")
     with pytest.raises(Overloaded):
-        admission.look()
+        admission.check()
     await guests.go("a")
-    admission.look()
+    admission.check()
 
 
 @fake_clock
@@ -121,10 +121,10 @@ async def test_who_leaves_the_line_leaves_no_trace() -> None:
 async def test_a_turn_given_to_one_who_leaves_in_that_moment_goes_to_the_next() -> None:
     admission = Admission(limit=1, queue=5)
     guests = Guests(admission)
-    await admission.take(None)
+    await admission.acquire(None)
     for name in "bc":
         await guests.come(name)
-    admission.give_back(None)  # to b, who has not woken yet
+    admission.release(None)  # to b, who has not woken yet
     await guests.vanish("b")
     await asyncio.sleep(0)
     assert guests.served == ["c"]
@@ -140,12 +140,12 @@ async def test_one_key_cannot_have_more_than_its_share_of_turns_and_places() -> 
         await guests.come(name, KEY)
     assert (admission.running, admission.waiting) == (2, 1)
     with pytest.raises(Overloaded, match="its limit"):
-        admission.look(KEY)
-    admission.look(OTHER)
-    admission.look(None)
+        admission.check(KEY)
+    admission.check(OTHER)
+    admission.check(None)
     assert noted == [("refused", "key")]
     await guests.go("a")
-    admission.look(KEY)
+    admission.check(KEY)
     for name in "bc":
         await guests.go(name)
     assert not admission._keys, "nothing is kept of keys that have nothing open"
@@ -161,7 +161,7 @@ async def test_no_turn_is_lost_or_made_up_in_a_random_crowd(seed: int) -> None:
 
     async def visit() -> None:
         nonlocal inside
-        async with admission.turn(chance.choice((None, KEY, OTHER))):
+        async with admission.slot(chance.choice((None, KEY, OTHER))):
             inside += 1
             assert inside == admission.running <= 3
             try:
@@ -191,7 +191,7 @@ async def test_a_refusal_takes_less_than_a_millisecond() -> None:
     for _ in range(100):
         began = perf_counter()
         with pytest.raises(Overloaded):
-            admission.look()
+            admission.check()
         took.append(perf_counter() - began)
     assert min(took) < 0.001
     for number in range(1000):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.http.auth import Keys, client_keys, is_loopback, read_key_file, upstream_key
+from anthro_asgi.http.auth import ApiKeys, client_keys, is_loopback, read_key_file, upstream_key
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ConfigError, ResourceUnavailable, Settings
 from anthro_asgi.wire.errors import Unauthenticated
 
 Headers = list[tuple[bytes, bytes]]
-KEYS = Keys(["alpha", "beta"])
+KEYS = ApiKeys(["alpha", "beta"])
 
 
 def settings(environ: dict[str, str] | None = None, **line: str) -> Settings:
@@ -35,7 +35,7 @@ def settings(environ: dict[str, str] | None = None, **line: str) -> Settings:
     ],
 )
 def test_one_valid_key_in_either_header_is_enough(headers: Headers) -> None:
-    KEYS.admit(headers)
+    KEYS.authenticate(headers)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_one_valid_key_in_either_header_is_enough(headers: Headers) -> None:
 )
 def test_a_wrong_key_is_turned_away(headers: Headers) -> None:
     with pytest.raises(Unauthenticated, match="invalid API key") as caught:
-        KEYS.admit(headers)
+        KEYS.authenticate(headers)
     assert caught.value.status == 401
     assert (b"www-authenticate", b"Bearer") in [(n.encode(), v.encode()) for n, v in caught.value.headers]
 
@@ -76,12 +76,12 @@ def test_a_wrong_key_is_turned_away(headers: Headers) -> None:
 )
 def test_a_request_without_a_key_is_told_how_to_send_one(headers: Headers) -> None:
     with pytest.raises(Unauthenticated, match="no API key: send one as x-api-key or Authorization: Bearer"):
-        KEYS.admit(headers)
+        KEYS.authenticate(headers)
 
 
 def test_without_keys_everybody_comes_in() -> None:
-    Keys().admit([])
-    Keys([]).admit([(b"x-api-key", b"anything")])
+    ApiKeys().authenticate([])
+    ApiKeys([]).authenticate([(b"x-api-key", b"anything")])
 
 
 def test_every_key_offered_is_compared_with_every_key_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,24 +95,24 @@ def test_every_key_offered_is_compared_with_every_key_known(monkeypatch: pytest.
         return real(offered, known)
 
     monkeypatch.setattr(anthro_asgi.http.auth, "compare_digest", counting)
-    Keys(["a", "b", "c"]).admit([(b"x-api-key", b"a"), (b"authorization", b"Bearer x"), (b"x-api-key", b"b")])
+    ApiKeys(["a", "b", "c"]).authenticate([(b"x-api-key", b"a"), (b"authorization", b"Bearer x"), (b"x-api-key", b"b")])
     assert len(compared) == 9
     assert {len(known) for known in compared} == {32}
 
 
 def test_keys_never_print() -> None:
-    assert repr(KEYS) == "<Keys 2>"
-    assert repr(Keys()) == "<Keys open>"
+    assert repr(KEYS) == "<ApiKeys 2>"
+    assert repr(ApiKeys()) == "<ApiKeys open>"
     assert b"alpha" not in b"".join(KEYS._digests)
     with pytest.raises(Unauthenticated) as caught:
-        KEYS.admit([(b"x-api-key", b"offered-key")])
+        KEYS.authenticate([(b"x-api-key", b"offered-key")])
     assert "offered-key" not in str(caught.value)
 
 
 @pytest.mark.parametrize("keys", [[""], ["a", ""], [" "], ["a "], ["\ta"], "abc"])
 def test_a_key_no_header_could_carry_is_refused(keys: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^(an API key is empty|keys is a sequence)"):
-        Keys(keys)
+        ApiKeys(keys)
 
 
 def test_a_key_file_has_one_key_a_line(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from anthro_asgi.http.inline_driver import Drive
+from anthro_asgi.http.inline_driver import InlineDriver
 from anthro_asgi.upstream.connection import Waiter
 
 WORD: ContextVar[str] = ContextVar("WORD", default="unset")
@@ -50,7 +50,7 @@ async def drive(*words: str) -> tuple[Source, list[str]]:
         return [await source.get() for _ in words]
 
     source.send(*words)
-    return source, await Drive(take())
+    return source, await InlineDriver(take())
 
 
 async def test_it_gives_what_the_coroutine_returns() -> None:
@@ -77,7 +77,7 @@ async def test_a_coroutine_that_never_waits_is_run_at_once() -> None:
     async def immediate() -> int:
         return 7
 
-    assert await Drive(immediate()) == 7
+    assert await InlineDriver(immediate()) == 7
 
 
 @pytest.mark.parametrize("words", [[], ["a"]])
@@ -91,7 +91,7 @@ async def test_what_the_coroutine_raises_is_raised(words: list[str]) -> None:
 
     source.send(*words)
     with pytest.raises(LookupError, match="here"):
-        await Drive(fail())
+        await InlineDriver(fail())
 
 
 async def test_it_waits_for_anything_else_as_a_task_does() -> None:
@@ -109,7 +109,7 @@ async def test_it_waits_for_anything_else_as_a_task_does() -> None:
         return out
 
     source.send("a", "b", "c")
-    assert await Drive(both()) == ["a", "from a future", "b", "c"]
+    assert await InlineDriver(both()) == ["a", "from a future", "b", "c"]
 
 
 async def test_what_comes_while_it_waits_for_something_else_waits_for_it() -> None:
@@ -130,7 +130,7 @@ async def test_what_comes_while_it_waits_for_something_else_waits_for_it() -> No
 
 
 async def drive_in_task(coroutine: object) -> object:
-    return await Drive(coroutine)  # type: ignore[arg-type, var-annotated]  # any coroutine
+    return await InlineDriver(coroutine)  # type: ignore[arg-type, var-annotated]  # any coroutine
 
 
 async def test_its_task_is_the_current_one_and_its_context_is_kept() -> None:
@@ -145,7 +145,7 @@ async def test_its_task_is_the_current_one_and_its_context_is_kept() -> None:
 
     async def driven() -> None:
         WORD.set("mine")
-        await Drive(look())
+        await InlineDriver(look())
 
     task = asyncio.create_task(driven())
     source.send("a", "b")
@@ -166,7 +166,7 @@ async def test_a_timeout_within_it_works() -> None:
             return "too late"
 
     source.send("a")
-    assert await Drive(impatient()) == "too late"
+    assert await InlineDriver(impatient()) == "too late"
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"]])
@@ -264,5 +264,5 @@ async def test_one_drive_may_resume_another_s_source() -> None:
     driven = asyncio.create_task(drive_in_task(second.get()))
     await asyncio.sleep(0)
     first.send("a")
-    assert await Drive(pass_on()) == "a"
+    assert await InlineDriver(pass_on()) == "a"
     assert await driven == "a"

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from anthro_asgi import Finish, MessagesApp
-from anthro_asgi.http.prompt_tokens import Counts
+from anthro_asgi.http.prompt_tokens import PromptCounter
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.request import MessagesRequest
@@ -117,7 +117,7 @@ async def test_an_answer_does_not_wait_for_a_slow_tokenizer() -> None:
 
 async def test_a_tokenizer_that_fails_costs_no_answer() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    soon = Counts(bare, broken).soon(REQUEST)
+    soon = PromptCounter(bare, broken).start_estimate(REQUEST)
     await asyncio.to_thread(lambda: None)
     assert soon() == estimate_tokens(REQUEST)
     assert (await usage(MessagesApp(Silent(), tokenizer=broken), stream=True))["input_tokens"]

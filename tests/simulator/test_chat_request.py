@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.simulator.chat_request import Asked, parse
+from anthro_asgi.simulator.chat_request import CompletionRequest, parse
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.request import MessagesRequest, ThinkingConfig, Tool, ToolChoice
 
@@ -16,7 +16,7 @@ WEATHER = {
 }
 
 
-def read(**more: Any) -> Asked:
+def read(**more: Any) -> CompletionRequest:
     return parse(orjson.dumps({**HELLO, **more}))
 
 

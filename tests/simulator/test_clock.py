@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from anthro_asgi.http.inline_driver import Drive
+from anthro_asgi.http.inline_driver import InlineDriver
 from anthro_asgi.simulator import LoopClock, Nap
 
 
@@ -46,7 +46,7 @@ async def test_one_nap_serves_a_stream_from_token_to_token_driven_or_not() -> No
             late.append(monotonic() - begun - number * 0.001)
         return late
 
-    for late in (await tokens(clock.nap()), await Drive(tokens(clock.nap()))):
+    for late in (await tokens(clock.nap()), await InlineDriver(tokens(clock.nap()))):
         assert len(late) == 20
         assert min(late) >= 0
     clock.close()
@@ -62,7 +62,7 @@ async def test_a_driven_stream_goes_on_within_the_alarms_callback() -> None:
             within.append(any(frame.function == "_rang" for frame in inspect.stack(0)))
         return within
 
-    assert await Drive(tokens()) == [True] * 10
+    assert await InlineDriver(tokens()) == [True] * 10
     assert await tokens() == [False] * 10
     clock.close()
 
@@ -99,7 +99,7 @@ async def test_a_crowd_that_is_due_at_once_leaves_turns_to_the_loop() -> None:
 
     async def sleep() -> None:
         nonlocal woken
-        await Drive(once())
+        await InlineDriver(once())
 
     async def once() -> None:
         nonlocal woken

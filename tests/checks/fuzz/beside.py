@@ -5,7 +5,7 @@ import orjson
 from anthro_asgi.engines.openai.retry import fitting, unwelcome
 from anthro_asgi.engines.shared.model_list import listed
 from anthro_asgi.engines.shared.upstream_errors import failure
-from anthro_asgi.http import models
+from anthro_asgi.http.models import models_page
 from anthro_asgi.wire.errors import ApiError, ContextTooLong
 from tests.checks.fuzz.running import Breach
 from tests.replay import cases
@@ -55,7 +55,7 @@ def _list(data: bytes) -> str:
         known = listed(answer)
     except ApiError:
         return "no list"
-    told = orjson.loads(orjson.dumps(models.page(known, b"limit=1000")))
+    told = orjson.loads(orjson.dumps(models_page(known, b"limit=1000")))
     if [one["id"] for one in told["data"]] != [model.id for model in known][:1000]:
         raise Breach(f"a list has all models\n{told}")
     return "a list"

@@ -149,5 +149,5 @@ def test_counts_below_nothing_are_not_told() -> None:
 
 @pytest.mark.parametrize("created", [10**18, -1, 10**12, 1.5, "now", None])
 def test_a_model_that_was_made_at_no_time_is_listed(created: Any) -> None:
-    (model,) = models.page(listed({"data": [{"id": "m", "created": created}]}), b"")["data"]
+    (model,) = models.models_page(listed({"data": [{"id": "m", "created": created}]}), b"")["data"]
     assert (model["id"], model["created"]) == ("m", 0)

@@ -115,7 +115,7 @@ def test_an_exception_is_found_and_the_input_is_made_small(
 
 
 def test_an_error_of_the_service_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anthro_asgi.http.prompt_tokens.Counts.best", None)
+    monkeypatch.setattr("anthro_asgi.http.prompt_tokens.PromptCounter.count", None)
     assert found(Bodies).kind == "the log has no error"
 
 

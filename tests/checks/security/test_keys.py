@@ -16,7 +16,7 @@ from anthro_asgi.engines.auto import DetectedEngine
 from anthro_asgi.engines.messages.engine import AnthropicEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http import auth
-from anthro_asgi.http.auth import Keys
+from anthro_asgi.http.auth import ApiKeys
 from anthro_asgi.http.messages_app import MessagesApp
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.upstream.origin import Origin
@@ -52,19 +52,19 @@ def test_every_key_offered_is_compared_with_every_key_known_whatever_matches(mon
 
     assert auth.compare_digest is hmac.compare_digest
     monkeypatch.setattr(auth, "compare_digest", compare)
-    keys = Keys(KEYS)
+    keys = ApiKeys(KEYS)
     offers = [(b"x-api-key", key.encode()) for key in (*KEYS, "sk-wrong")]
     for offered in (offers[:1], offers[2:3], offers[3:], offers):
         compared.clear()
         try:
-            keys.admit(offered)
+            keys.authenticate(offered)
         except Unauthenticated:
             assert offered == offers[3:]
         assert len(compared) == len(offered) * len(KEYS)
 
 
 def test_nothing_leaves_the_comparison_before_its_end_and_nothing_else_compares() -> None:
-    source = ast.parse(textwrap.dedent(inspect.getsource(Keys.admit)))
+    source = ast.parse(textwrap.dedent(inspect.getsource(ApiKeys.authenticate)))
     (loop,) = [
         node for node in ast.walk(source) if isinstance(node, ast.For) and "compare_digest" not in ast.dump(node.iter)
     ][:1]

@@ -16,7 +16,7 @@ import pytest
 from anthro_asgi.engines.openai import chunk_template, retry
 from anthro_asgi.engines.openai.think_tags import ThinkTags
 from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_stream
-from anthro_asgi.http.models import Aliases
+from anthro_asgi.http.models import ModelAliases
 from anthro_asgi.observability.logs import clean
 from anthro_asgi.observability.trace_context import parse_trace_headers
 from anthro_asgi.server.request_framing import RequestFraming
@@ -163,7 +163,7 @@ def test_what_a_client_says_is_read_at_once(words: str) -> None:
     asked |= {"tools": [{"name": words, "input_schema": {}}], "metadata": {"user_id": words}}
     assert timed(lambda: parse_request(orjson.dumps(asked))) < AT_ONCE
     assert timed(lambda: parse_request(orjson.dumps({**asked, "messages": [], "tools": []}))) < AT_ONCE
-    aliases = Aliases({"*-*-*-*x": "m", "a*a*a*a*b": "m", "*" * 20 + "y": "m"})
+    aliases = ModelAliases({"*-*-*-*x": "m", "a*a*a*a*b": "m", "*" * 20 + "y": "m"})
     assert timed(lambda: aliases.resolve(words)) < AT_ONCE
     assert timed(lambda: ThinkTags(opened=True).feed(words)) < AT_ONCE
     assert timed(lambda: clean(words)) < AT_ONCE
