@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from .http.auth import client_keys, upstream_key
 from .http.messages_app import MessagesApp
+from .settings.api_keys import client_keys, upstream_key
 from .settings.loader import check_readable, load_settings
 from .settings.options import ConfigError, ResourceUnavailable, Settings
 from .wire.answer_limits import Limits
@@ -181,8 +181,8 @@ def create_app() -> MessagesApp:
     keys = client_keys(settings)
     if not keys and not settings.no_auth:
         raise ConfigError(
-            "there is no API key: set ANTHRO_ASGI_API_KEYS or ANTHRO_ASGI_API_KEY_FILE, "
-            "or let everybody in with ANTHRO_ASGI_NO_AUTH=true"
+            "no API key is configured: set ANTHRO_ASGI_API_KEYS or ANTHRO_ASGI_API_KEY_FILE, "
+            "or turn authentication off with ANTHRO_ASGI_NO_AUTH=true"
         )
     return build_app(build_engine(settings), keys, settings)
 

@@ -44,12 +44,12 @@ LAW = {
     "wire": (),
     "upstream": (),
     "conformance": ("wire",),
-    "observability": ("wire", "settings"),
+    "observability": ("wire",),
     "settings": ("wire",),
     "engines": ("wire", "upstream"),
-    "http": ("wire", "observability", "engines", "settings"),
+    "http": ("wire", "observability", "engines"),
     "simulator": ("wire", "observability", "engines", "http"),
-    "server": ("wire", "observability", "http", "settings"),
+    "server": ("wire", "observability", "settings"),
     "cli": ("wire", "observability", "settings", "http", "server", "engines", ""),
 }
 # The only files of a room that another room may import.

@@ -88,7 +88,7 @@ class _Version(Action):
 
 
 def _serve(settings: Settings) -> int:
-    from ..http.auth import client_keys
+    from ..settings.api_keys import client_keys
 
     keys = client_keys(settings)
     if settings.max_concurrency_per_key is not None and not keys:
@@ -131,7 +131,7 @@ def _certificate(settings: Settings) -> Any:
 
 
 def _simulate_openai(settings: Settings) -> int:
-    from ..http.auth import client_keys
+    from ..settings.api_keys import client_keys
 
     return _run(settings, partial(_completions, client_keys(settings)))
 

@@ -9,11 +9,8 @@ these are of one length, and nothing that prints or dumps this object can show a
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
-from ipaddress import ip_address
 from typing import Final
 
-from ..settings.options import ConfigError, ResourceUnavailable, Settings
-from ..settings.values import KEY
 from ..wire.errors import Unauthenticated
 
 # RFC 9110 section 11.6.1: a 401 names a scheme that would do
@@ -61,58 +58,3 @@ class ApiKeys:
             message = "invalid API key" if offered else "no API key: send one as x-api-key or Authorization: Bearer"
             raise Unauthenticated(message, headers=_CHALLENGE)
         return admitted
-
-
-def read_key_file(path: str) -> tuple[str, ...]:
-    """The keys in a file: UTF-8, one a line; blank lines and lines beginning with `#` are skipped.
-
-    Raises ResourceUnavailable when it cannot be read and ConfigError when no key is in it.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except OSError as exc:
-        raise ResourceUnavailable(f"cannot read the key file {path}: {exc.strerror}") from exc
-    except ValueError as exc:  # UnicodeDecodeError; a path with a NUL in it
-        raise ConfigError(f"the key file {path} is not UTF-8 text") from exc
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise ConfigError(f"the key file {path} holds no key")
-    try:
-        return tuple(map(KEY.parse, keys))
-    except ValueError as exc:
-        raise ConfigError(f"the key file {path}: {exc}") from exc
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host` (RFC 6761 section 6.3 for the name)."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def client_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys clients may use. With none the service is open, which must be safe or asked for by name.
-
-    Raises ConfigError when it is neither, or for an invalid key; ResourceUnavailable for an unreadable file.
-    """
-    keys = settings.api_keys + (read_key_file(settings.api_key_file) if settings.api_key_file is not None else ())
-    if keys or settings.no_auth or settings.uds is not None or is_loopback(settings.host):
-        return keys
-    raise ConfigError(
-        f"others can reach {settings.host} and there is no API key: set ANTHRO_ASGI_API_KEYS, "
-        "name an --api-key-file, or let everybody in with --no-auth"
-    )
-
-
-def upstream_key(settings: Settings) -> str | None:
-    """The one key for the upstream, if it needs one. Raises like `client_keys`."""
-    if settings.upstream_key_file is None:
-        return settings.upstream_key
-    keys = read_key_file(settings.upstream_key_file)
-    if len(keys) > 1 or settings.upstream_key is not None:
-        raise ConfigError("the upstream takes one key: ANTHRO_ASGI_UPSTREAM_KEY or one line of --upstream-key-file")
-    return keys[0]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from anthro_asgi.cli import health, main
+from anthro_asgi.cli import health
+from anthro_asgi.cli.main import main
 from anthro_asgi.settings.options import PREFIX
 from tests.end_to_end.service import PATIENCE, ROOT, Service
 
@@ -101,8 +102,8 @@ def test_what_makes_no_sense_is_status_2() -> None:
 
 def test_no_server_is_imported_to_ask_one() -> None:
     code = (
-        "import sys; from anthro_asgi.cli import main\n"
-        f"status = main.main(['health', '--port', '{free_port()}'])\n"
+        "import sys; from anthro_asgi.cli.main import main\n"
+        f"status = main(['health', '--port', '{free_port()}'])\n"
         "assert status == 1, status\n"
         "print({'uvicorn', 'uvloop', 'ssl', 'http.client', 'anthro_asgi.server'} & set(sys.modules) - before)"
     )
@@ -170,7 +171,7 @@ def test_a_server_that_comes_to_no_end_is_given_up(
     monkeypatch.setattr(health, "_PATIENCE", 0.2)
     began = time.monotonic()
     with answering(answer) as port:
-        assert main.main(["health", "--port", str(port)]) == 1
+        assert main(["health", "--port", str(port)]) == 1
     assert time.monotonic() - began < PATIENCE / 4
     assert capsys.readouterr().err == "no answer: timed out\n"
 
@@ -180,5 +181,5 @@ def test_what_is_no_http_server_is_not_healthy(
     answer: Callable[[socket.socket], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(answer) as port:
-        assert main.main(["health", "--port", str(port)]) == 1
+        assert main(["health", "--port", str(port)]) == 1
     assert capsys.readouterr().err.startswith("no answer: ")

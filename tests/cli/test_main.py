@@ -19,7 +19,7 @@ import orjson
 import pytest
 import trustme
 
-from anthro_asgi.cli import main
+from anthro_asgi.cli.main import main
 from anthro_asgi.engines.openai import dialects
 from anthro_asgi.settings import options
 
@@ -134,11 +134,14 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["serve", "--engine", "no.such:thing"], "engine 'no.such:thing': No module named 'no'"),
         (["serve", "--engine", "json:nothing"], "engine 'json:nothing': json has no nothing"),
         (["serve", "--engine", "json:dumps"], "engine 'json:dumps': "),
-        (["serve", "--host", "0.0.0.0"], "others can reach 0.0.0.0 and there is no API key"),
+        (["serve", "--host", "0.0.0.0"], "other machines can connect to 0.0.0.0, but no API key is configured"),
         (["serve", "--simulate-fail", "cut=0.6", "--simulate-fail", "429=0.6"], "are more than 1 together"),
         (["simulate-openai", "--simulate-fail", "cut=0.6", "--simulate-fail", "cut=0.1"], "each once"),
         (["simulate-openai", "--upstream", "http://x"], "simulate-openai has no option '--upstream'"),
-        (["simulate-openai", "--host", "0.0.0.0"], "others can reach 0.0.0.0 and there is no API key"),
+        (
+            ["simulate-openai", "--host", "0.0.0.0"],
+            "other machines can connect to 0.0.0.0, but no API key is configured",
+        ),
         (["check"], "check asks an upstream: name it with --upstream URL"),
         (["check", "--upstream", "http://x:99999"], "the port must be 1 to 65535"),
     ],
@@ -148,7 +151,7 @@ def test_what_makes_no_sense_is_one_line_and_status_2(
 ) -> None:
     monkeypatch.setattr(os, "environ", ENVIRONMENT)
     monkeypatch.setattr(sys, "path", sys.path[:])
-    assert main.main(arguments) == 2
+    assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert not out
     assert err.startswith("anthro-asgi: error: ")
@@ -168,7 +171,7 @@ def test_a_wrong_value_ends_the_process_with_status_2(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["serve", "check", "simulate-openai"])
 def test_help_names_every_option_and_every_secret_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main.main([command, "--help"])
+        main([command, "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     for option in options.OPTIONS:
@@ -178,15 +181,15 @@ def test_help_names_every_option_and_every_secret_variable(command: str, capsys:
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main.main(["--version"])
+        main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("anthro-asgi")
 
 
 def test_a_wrong_option_waits_for_no_server_to_be_imported() -> None:
     program = (
-        "import sys; from anthro_asgi.cli import main; "
-        "main.main(['serve', '--port', 'x']); print(*sys.modules, sep=chr(10))"
+        "import sys; from anthro_asgi.cli.main import main; main(['serve', '--port', 'x']); "
+        "print(*sys.modules, sep=chr(10))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=True

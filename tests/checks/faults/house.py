@@ -18,11 +18,11 @@ from typing import Any, Final, Self
 from unittest import mock
 
 from anthro_asgi import factory
-from anthro_asgi.http.auth import client_keys
 from anthro_asgi.observability.logs import JsonFormatter
 from anthro_asgi.server import http_protocol
 from anthro_asgi.server.listeners import bind_listeners
 from anthro_asgi.server.process import ServerProcess
+from anthro_asgi.settings.api_keys import client_keys
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import Settings
 from anthro_asgi.upstream.http_parsers import PARSERS
