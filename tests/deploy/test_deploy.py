@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.cli import main
+from anthro_asgi.cli.main import parse_command_line
 from anthro_asgi.http.messages_app import _ROUTES
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import Settings
@@ -37,7 +37,7 @@ GRACE = 5  # seconds for those that are cut off to be told, after the drain time
 
 def settled(words: Sequence[str]) -> tuple[str, Settings]:
     """What a command line says, read as the command reads it."""
-    command, line = main.parse_command_line(words)
+    command, line = parse_command_line(words)
     return command, load_settings(line, {})
 
 
