@@ -13,7 +13,7 @@ from .http.messages_app import MessagesApp
 from .settings.api_keys import client_keys, upstream_key
 from .settings.loader import check_readable, load_settings
 from .settings.options import ConfigError, ResourceUnavailable, Settings
-from .wire.answer_limits import Limits
+from .wire.answer_limits import AnswerLimits
 from .wire.request_policy import Rules
 
 _SPARE: Final = 64  # connections to the upstream beside those of answers: for lists, counts and looks at its health
@@ -126,8 +126,8 @@ def _upstream_arguments(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(settings.max_event, settings.max_tool_input, settings.max_answer)
+def _limits(settings: Settings) -> AnswerLimits:
+    return AnswerLimits(settings.max_event, settings.max_tool_input, settings.max_answer)
 
 
 def _tokenizer(settings: Settings) -> Any:

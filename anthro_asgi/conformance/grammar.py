@@ -58,7 +58,7 @@ FOLLOWS: dict[str, dict[str, str]] = {
 }
 
 # Block type → its delta types → the delta's only other key.
-DELTAS: dict[str, dict[str, str]] = {
+BLOCK_DELTAS: dict[str, dict[str, str]] = {
     "text": {"text_delta": "text", "citations_delta": "citation"},
     "thinking": {"thinking_delta": "thinking", "signature_delta": "signature"},
     "tool_use": {"input_json_delta": "partial_json"},
@@ -181,7 +181,7 @@ class Grammar:
         self._index_is(data, len(self._blocks) - 1)
         delta, block = self._object(data, "delta"), self._blocks[-1]["type"]
         kind = delta.get("type")
-        key = DELTAS.get(block, {}).get(kind) if isinstance(kind, str) else None
+        key = BLOCK_DELTAS.get(block, {}).get(kind) if isinstance(kind, str) else None
         if key is None:
             self._fail(f"a {block} block takes no {kind}")
         self._keys(delta, "type", key)
@@ -310,7 +310,7 @@ def check_stream(events: Iterable[Event]) -> None:
     grammar.end()
 
 
-def message_of(events: list[Event]) -> Json:
+def message_from_events(events: list[Event]) -> Json:
     """The Message that a stream means: what the same request without `stream` should be answered.
 
     The input of a tool cut short by max_tokens is the string of its pieces: how it is repaired is not the stream's say.
@@ -339,7 +339,7 @@ def _fold(message: Json, data: Json) -> None:
                 content[-1]["input"] = ""
         case "content_block_delta":
             delta = data["delta"]
-            key = DELTAS[content[-1]["type"]][delta["type"]]
+            key = BLOCK_DELTAS[content[-1]["type"]][delta["type"]]
             if key == "citation":
                 content[-1].setdefault("citations", []).append(delta[key])
                 return

@@ -24,7 +24,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
-from ..wire.deltas import Batch, Delta, each
+from ..wire.deltas import Batch, Delta, deltas_of
 from ..wire.request import MessagesRequest
 from .base import BaseEngine, Observer, ignore_observation
 
@@ -172,7 +172,7 @@ class _Handover:
             generator: Any = function(request)
             del request
             for batch in generator:
-                self._put(list(each(batch)))
+                self._put(list(deltas_of(batch)))
                 self._room.acquire()
                 if self._left:
                     generator.close()

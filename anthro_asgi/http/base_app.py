@@ -11,7 +11,7 @@ from ..engines.functions import as_engine
 from ..observability.logs import log_failure, log_request
 from ..observability.metrics import Metrics
 from ..observability.trace_context import Tracer
-from ..wire.errors import Overloaded, Severed
+from ..wire.errors import Overloaded, SimulatedDisconnect
 from .auth import ApiKeys
 from .http_request import ClientDisconnected, HttpRequest, Receive, Scope, Send
 
@@ -64,7 +64,7 @@ class BaseApp:
             await self._dispatch(http_request)
         except ClientDisconnected:
             http_request.record.client_left = True
-        except Severed:
+        except SimulatedDisconnect:
             await http_request.drop_connection()
         except asyncio.CancelledError:
             if not http_request.started:  # the server will wait no longer
@@ -83,7 +83,7 @@ class BaseApp:
             log_request(http_request.record)
 
     async def _dispatch(self, http_request: HttpRequest) -> None:
-        """By its route. Raises ApiError, ClientDisconnected and Severed."""
+        """By its route. Raises ApiError, ClientDisconnected and SimulatedDisconnect."""
         raise NotImplementedError
 
     async def _respond_error(self, http_request: HttpRequest, exc: Exception) -> None:

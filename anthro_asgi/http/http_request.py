@@ -7,8 +7,15 @@ from typing import Any, Final
 
 from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_failure
 from ..observability.trace_context import NO_TRACE, Trace
-from ..wire.errors import ApiError, InternalError, InvalidRequest, RequestTooLarge, Severed, UnsupportedEncoding
-from ..wire.large.cooperative import Steps, in_turns
+from ..wire.errors import (
+    ApiError,
+    InternalError,
+    InvalidRequest,
+    RequestTooLarge,
+    SimulatedDisconnect,
+    UnsupportedEncoding,
+)
+from ..wire.large.cooperative import Steps, run_with_yields
 
 Scope = MutableMapping[str, Any]
 AsgiMessage = MutableMapping[str, Any]
@@ -110,7 +117,7 @@ class HttpRequest:
             more = message.get("more_body", False)
         if encoding == b"identity":
             return pieces
-        return await in_turns(_inflate(pieces, _INFLATE_BITS[encoding], decompressed), perf_counter)
+        return await run_with_yields(_inflate(pieces, _INFLATE_BITS[encoding], decompressed), perf_counter)
 
     # the answer
 
@@ -136,7 +143,7 @@ class HttpRequest:
 
     async def drop_connection(self) -> None:
         """Leave the answer without its end, at which a server cuts the connection; one that has not begun, with it."""
-        self.record.error = Severed.__name__
+        self.record.error = SimulatedDisconnect.__name__
         if not self.started:
             await self.start_response(200, JSON, [("content-length", "2")])
 

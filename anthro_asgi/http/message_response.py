@@ -15,15 +15,15 @@ from typing import Final
 
 from ..engines.base import BaseEngine
 from ..observability.metrics import Metrics
-from ..wire.answer_limits import Limits
-from ..wire.deltas import Batch, Finish, Usage, each
+from ..wire.answer_limits import AnswerLimits
+from ..wire.deltas import Batch, Finish, Usage, deltas_of
 from ..wire.encoder import State, StreamEncoder
-from ..wire.errors import AnswerTooLarge, BadUpstream, Overloaded, Severed
+from ..wire.errors import AnswerTooLarge, BadUpstream, Overloaded, SimulatedDisconnect
 from ..wire.json_codec import dumps
 from ..wire.message import MessageBuilder
 from ..wire.request import MessagesRequest
-from ..wire.stop_sequences import StopFilter
-from ..wire.thinking_filter import ThoughtFilter
+from ..wire.stop_sequences import StopSequenceFilter
+from ..wire.thinking_filter import ThinkingFilter
 from .admission import Slot
 from .disconnect import DisconnectWatch, Pinger
 from .http_request import ClientDisconnected, HttpRequest
@@ -57,7 +57,7 @@ class MessageResponse:
         estimate: PromptEstimate,
         ping_interval: float,
         hide_thinking: bool,
-        limits: Limits,
+        limits: AnswerLimits,
     ) -> None:
         self._http_request = http_request
         self._engine = engine
@@ -69,7 +69,7 @@ class MessageResponse:
         self._limits = limits
         self._estimate = estimate
         self._ping_interval = ping_interval
-        self._stops = StopFilter(request.stop_sequences) if request.stop_sequences else None
+        self._stops = StopSequenceFilter(request.stop_sequences) if request.stop_sequences else None
         self._thoughts = _thought_filter(request, hide_thinking)
         self._filters = self._stops is not None or self._thoughts is not None
         self._watch = DisconnectWatch(http_request.receive)
@@ -150,7 +150,7 @@ class MessageResponse:
                 await self._fail(Overloaded("the service is stopping"))
             raise
         except Exception as exc:
-            if isinstance(exc, (ClientDisconnected, Severed)) or not self._http_request.started:
+            if isinstance(exc, (ClientDisconnected, SimulatedDisconnect)) or not self._http_request.started:
                 raise
             await self._fail(exc)
 
@@ -251,7 +251,7 @@ class MessageResponse:
     def _opens(self, batch: Batch) -> bool:
         """Whether there is output in the batch. Counts and empty texts are only noted: the engine may still fail."""
         output = False
-        for delta in each(batch):
+        for delta in deltas_of(batch):
             if isinstance(delta, Usage) or delta == "":
                 self._encoder.feed(delta)
             else:
@@ -300,10 +300,10 @@ class MessageResponse:
         record.cached_tokens = usage.cache_read_input_tokens
 
 
-def _thought_filter(request: MessagesRequest, hide_thinking: bool) -> ThoughtFilter | None:
+def _thought_filter(request: MessagesRequest, hide_thinking: bool) -> ThinkingFilter | None:
     thinking = request.thinking
     if thinking is None:
         return None
     if hide_thinking and thinking.type == "disabled":
-        return ThoughtFilter(sealed=False)
-    return ThoughtFilter(sealed=True) if thinking.display == "omitted" else None
+        return ThinkingFilter(keep_signatures=False)
+    return ThinkingFilter(keep_signatures=True) if thinking.display == "omitted" else None

@@ -12,9 +12,9 @@ from ..engines.base import ModelInfo
 from ..observability.logs import log_event
 from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
-from ..wire.answer_limits import LIMITS, Limits
+from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.errors import ApiError, MethodNotAllowed, NotFound
-from ..wire.large.cooperative import LARGE, in_turns
+from ..wire.large.cooperative import LARGE_BODY, run_with_yields
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from ..wire.request_policy import Rules
 from . import models
@@ -56,7 +56,7 @@ class MessagesApp(BaseApp):
         aliases: Mapping[str, str] | None = None,
         hide_thinking: bool = False,
         rules: Rules = Rules(),  # noqa: B008 - it is frozen
-        limits: Limits = LIMITS,
+        limits: AnswerLimits = DEFAULT_LIMITS,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__(engine, keys, _ROUTES)
@@ -115,18 +115,18 @@ class MessagesApp(BaseApp):
 
     async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
         request = await self._parse(await http_request.read_body(self._max_body, self._max_decompressed), counting)
-        if request.dropped:
-            _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped))
+        if request.dropped_tools:
+            _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         request.engine_model = self._aliases.resolve(request.model)
         http_request.record.model = request.model
         http_request.trace.request_parsed(request)
-        request.trace = http_request.trace.headers
+        request.trace_headers = http_request.trace.headers
         return request
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
-        if sum(map(len, body)) <= LARGE:
+        if sum(map(len, body)) <= LARGE_BODY:
             return parse_request(b"".join(body), counting=counting, rules=self._rules)
-        return await in_turns(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
+        return await run_with_yields(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
 
     async def _list_models(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from ..wire.errors import HeadTooLarge, InvalidRequest, MethodNotAllowed
+from ..wire.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed
 
 _METHODS: Final = frozenset(b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE".split())  # which both parsers know
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
@@ -80,7 +80,7 @@ class RequestFraming:
     def feed(self, data: bytes) -> bytes:
         """What the parser may have of the request, now that `data` has come. What is beyond its end is held.
 
-        Raises InvalidRequest, MethodNotAllowed and HeadTooLarge, and cannot go on after that.
+        Raises InvalidRequest, MethodNotAllowed and HeadersTooLarge, and cannot go on after that.
         """
         if self._step is RequestFraming._sized and len(data) < self._left:  # most of a large body, which is not copied
             self.expects = False
@@ -101,7 +101,7 @@ class RequestFraming:
         last = buffer.find(b"\r\n\r\n", max(0, self._seen - 3))
         size = last + 4 if last >= 0 else len(buffer)
         if size > self._limit:
-            raise HeadTooLarge(f"the head of the request is larger than {self._limit} bytes")
+            raise HeadersTooLarge(f"the head of the request is larger than {self._limit} bytes")
         if last < 0:
             self._doubt()
             return None
@@ -242,7 +242,9 @@ class RequestFraming:
     def _charge(self, size: int) -> None:
         self._room -= size
         if self._room < 0:
-            raise HeadTooLarge(f"the head of the request, its chunks and trailers are larger than {self._limit} bytes")
+            raise HeadersTooLarge(
+                f"the head of the request, its chunks and trailers are larger than {self._limit} bytes"
+            )
 
 
 def _no_request_line() -> InvalidRequest:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from ..wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage, each
+from ..wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage, deltas_of
 from ..wire.errors import ApiError
 from ..wire.json_codec import dumps
 
@@ -109,7 +109,7 @@ class ChunkEncoder:
         if type(batch) is str:
             self.counted.tokens += 1
             return self._text(batch)
-        return b"".join([self._encoded(delta) for delta in each(batch) if self.counted.note(delta)])
+        return b"".join([self._encoded(delta) for delta in deltas_of(batch) if self.counted.note(delta)])
 
     def _encoded(self, delta: Delta) -> bytes:
         match delta:
@@ -181,7 +181,7 @@ class Completion:
         self.counted = CompletionCounts()
 
     def feed(self, batch: Batch) -> None:
-        for delta in each(batch):
+        for delta in deltas_of(batch):
             self.counted.note(delta)
             match delta:
                 case str():

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from ..wire.errors import InvalidRequest
-from ..wire.field_checks import Fault, integer, may, need, number, one_of
+from ..wire.field_checks import FieldError, one_of, optional, optional_integer, optional_number, required
 from ..wire.json_codec import loads_exactly
 from ..wire.request import MessagesRequest, ThinkingConfig, Tool, ToolChoice
 
@@ -44,40 +44,42 @@ def parse(body: bytes) -> CompletionRequest:
         raise InvalidRequest("body: must be a JSON object")
     try:
         return CompletionRequest(_request(raw), bool(_within(raw, "stream_options", "include_usage")))
-    except Fault as fault:
+    except FieldError as fault:
         raise InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.path) from None
 
 
 def _request(raw: dict[str, Any]) -> MessagesRequest:
-    if integer(raw, "n", 1) not in (None, 1):
-        raise Fault("n", "must be 1: one answer is all there is")
-    turns = [_checked(message, index) for index, message in enumerate(need(raw, "messages", list))]
+    if optional_integer(raw, "n", 1) not in (None, 1):
+        raise FieldError("n", "must be 1: one answer is all there is")
+    turns = [_checked(message, index) for index, message in enumerate(required(raw, "messages", list))]
     if not turns:
-        raise Fault("messages", "must not be empty")
+        raise FieldError("messages", "must not be empty")
     first = next((at for at, turn in enumerate(turns) if turn["role"] not in _SYSTEM), len(turns))
     tools = _tools(raw)
     return MessagesRequest(
-        model=need(raw, "model", str),
-        max_tokens=integer(raw, "max_completion_tokens", 1) or integer(raw, "max_tokens", 1) or _ENDLESS,
+        model=required(raw, "model", str),
+        max_tokens=optional_integer(raw, "max_completion_tokens", 1)
+        or optional_integer(raw, "max_tokens", 1)
+        or _ENDLESS,
         messages=list(_messages(turns[first:])),
         system=[_text(turn["content"]) for turn in turns[:first]],
-        temperature=number(raw, "temperature", 0, 2),
-        top_p=number(raw, "top_p", 0, 1),
-        top_k=integer(raw, "top_k", -1),
+        temperature=optional_number(raw, "temperature", 0, 2),
+        top_p=optional_number(raw, "top_p", 0, 1),
+        top_k=optional_integer(raw, "top_k", -1),
         stop_sequences=_stops(raw),
-        stream=bool(may(raw, "stream", bool)),
-        user_id=may(raw, "user", str),
+        stream=bool(optional(raw, "stream", bool)),
+        user_id=optional(raw, "user", str),
         thinking=_thinking(raw),
         tools=tools,
         tool_choice=_tool_choice(raw, tools),
-        effort=may(raw, "reasoning_effort", str),
+        effort=optional(raw, "reasoning_effort", str),
         output_schema=_schema(raw),
     )
 
 
 def _within(raw: dict[str, Any], outer: str, key: str) -> bool | None:
     """A switch in an object that may be there."""
-    value: bool | None = may(may(raw, outer, dict) or {}, key, bool)
+    value: bool | None = optional(optional(raw, outer, dict) or {}, key, bool)
     return value
 
 
@@ -88,18 +90,18 @@ def _checked(message: Any, index: int) -> dict[str, Any]:
     """A message whose role and content are what they must be; content that is absent is empty."""
     try:
         if type(message) is not dict:
-            raise Fault("", "must be an object")
+            raise FieldError("", "must be an object")
         one_of(message, "role", _ROLES)
         content = message.get("content")
         if content is not None and type(content) not in (str, list):
-            raise Fault("content", "must be a string or an array")
+            raise FieldError("content", "must be a string or an array")
         for part in content if type(content) is list else ():
             if type(part) is not dict or type(part.get("type")) is not str:
-                raise Fault("content", "must have parts with a type")
+                raise FieldError("content", "must have parts with a type")
             if part["type"] == "text":
-                need(part, "text", str)
+                required(part, "text", str)
         return {**message, "content": content or ""}
-    except Fault as fault:
+    except FieldError as fault:
         raise fault.within(f"messages.{index}") from None
 
 
@@ -136,7 +138,7 @@ def _result(turn: dict[str, Any]) -> Block:
 
 def _assistant(turn: dict[str, Any]) -> str | list[Block]:
     reasoning = turn.get("reasoning_content") or turn.get("reasoning")
-    calls = may(turn, "tool_calls", list) or []
+    calls = optional(turn, "tool_calls", list) or []
     if not reasoning and not calls:
         return _content(turn["content"])
     blocks: list[Block] = [{"type": "thinking", "thinking": reasoning}] if isinstance(reasoning, str) else []
@@ -148,7 +150,7 @@ def _assistant(turn: dict[str, Any]) -> str | list[Block]:
 def _call(call: Any) -> Block:
     function = call.get("function") if type(call) is dict else None
     if type(function) is not dict:
-        raise Fault("messages", "tool_calls must have a function")
+        raise FieldError("messages", "tool_calls must have a function")
     arguments = function.get("arguments")
     try:
         given = orjson.loads(arguments or "{}") if isinstance(arguments, str) else arguments
@@ -164,41 +166,41 @@ def _stops(raw: dict[str, Any]) -> tuple[str, ...]:
     stops = raw.get("stop")
     given = [stops] if isinstance(stops, str) else stops or []
     if type(given) is not list or not all(isinstance(stop, str) for stop in given):
-        raise Fault("stop", "must be a string or an array of strings")
+        raise FieldError("stop", "must be a string or an array of strings")
     return tuple(filter(None, given))
 
 
 def _tools(raw: dict[str, Any]) -> list[Tool]:
     tools = []
-    for index, entry in enumerate(may(raw, "tools", list) or ()):
+    for index, entry in enumerate(optional(raw, "tools", list) or ()):
         try:
-            function = need(entry if type(entry) is dict else {}, "function", dict)
-            name, schema = need(function, "name", str), may(function, "parameters", dict)
-            tools.append(Tool(name, may(function, "description", str), schema))
-        except Fault as fault:
+            function = required(entry if type(entry) is dict else {}, "function", dict)
+            name, schema = required(function, "name", str), optional(function, "parameters", dict)
+            tools.append(Tool(name, optional(function, "description", str), schema))
+        except FieldError as fault:
             raise fault.within(f"tools.{index}") from None
     return tools
 
 
 def _tool_choice(raw: dict[str, Any], tools: list[Tool]) -> ToolChoice | None:
-    choice, parallel = raw.get("tool_choice"), may(raw, "parallel_tool_calls", bool) is not False
+    choice, parallel = raw.get("tool_choice"), optional(raw, "parallel_tool_calls", bool) is not False
     if choice is None:
         return None
     if isinstance(choice, dict):
-        name = need(need(choice, "function", dict), "name", str)
+        name = required(required(choice, "function", dict), "name", str)
         if all(tool.name != name for tool in tools):
-            raise Fault("tool_choice", f"no tool is named {name!r:.150}")
+            raise FieldError("tool_choice", f"no tool is named {name!r:.150}")
         return ToolChoice("tool", name, parallel)
     kind = _CHOICES[one_of(raw, "tool_choice", frozenset(_CHOICES))]
     if kind == "any" and not tools:
-        raise Fault("tool_choice", "required needs tools")
+        raise FieldError("tool_choice", "required needs tools")
     return ToolChoice(kind, None, parallel)
 
 
 def _thinking(raw: dict[str, Any]) -> ThinkingConfig | None:
     """What the switches of engines say, and the effort; None is to leave it open."""
     said = [_within(raw, "chat_template_kwargs", key) for key in ("enable_thinking", "thinking")]
-    effort = may(raw, "reasoning_effort", str)
+    effort = optional(raw, "reasoning_effort", str)
     if effort is not None:
         said.append(effort != "none")
     if True in said:
@@ -207,9 +209,9 @@ def _thinking(raw: dict[str, Any]) -> ThinkingConfig | None:
 
 
 def _schema(raw: dict[str, Any]) -> dict[str, Any] | None:
-    shape = may(raw, "response_format", dict)
+    shape = optional(raw, "response_format", dict)
     if shape is None or shape.get("type") not in ("json_schema", "json_object"):
         return None
     if shape["type"] == "json_object":
         return {"type": "object"}
-    return need(need(shape, "json_schema", dict), "schema", dict)  # type: ignore[no-any-return]  # it is checked
+    return required(required(shape, "json_schema", dict), "schema", dict)  # type: ignore[no-any-return]  # it is checked

@@ -18,8 +18,8 @@ from ..http.disconnect import DisconnectWatch
 from ..http.http_request import ClientDisconnected, HttpRequest
 from ..http.inline_driver import InlineDriver
 from ..wire.deltas import Batch
-from ..wire.errors import BadUpstream, Severed
-from ..wire.stop_sequences import StopFilter
+from ..wire.errors import BadUpstream, SimulatedDisconnect
+from ..wire.stop_sequences import StopSequenceFilter
 from .chat_encoder import ChunkEncoder, Completion, CompletionCounts
 from .chat_request import CompletionRequest
 
@@ -41,7 +41,9 @@ class CompletionResponse:
         self._usage = completion_request.usage
         self._model = completion_request.request.model
         self._stops = (
-            StopFilter(completion_request.request.stop_sequences) if completion_request.request.stop_sequences else None
+            StopSequenceFilter(completion_request.request.stop_sequences)
+            if completion_request.request.stop_sequences
+            else None
         )
         self._began = time.monotonic()
 
@@ -82,7 +84,7 @@ class CompletionResponse:
             self._note_end(encoder.counted)
             await self._send(last + encoder.end(), more=False)
         except Exception as exc:
-            if isinstance(exc, (ClientDisconnected, Severed)) or not self._http_request.started:
+            if isinstance(exc, (ClientDisconnected, SimulatedDisconnect)) or not self._http_request.started:
                 raise
             await self._send(encoder.error(self._http_request.record_error(exc)), more=False)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, Protocol
 
-from ..wire.errors import InternalError, Overloaded, RateLimited, Severed
+from ..wire.errors import InternalError, Overloaded, RateLimited, SimulatedDisconnect
 
 Kind = Literal["429", "529", "500", "error", "stall", "cut"]
 KINDS: Final[tuple[Kind, ...]] = ("429", "529", "500", "error", "stall", "cut")
@@ -38,7 +38,7 @@ class Fault:
         if self.kind == "529":
             raise Overloaded("a simulated overload")
         if self.kind == "cut":
-            raise Severed
+            raise SimulatedDisconnect
         raise InternalError("a simulated failure")
 
 

@@ -11,12 +11,12 @@ from .deltas import Block, Citation, Delta, Signature, Thinking, ToolJson, ToolS
 from .errors import AnswerTooLarge
 from .json_codec import dumps
 
-PIECE: Final = 256
+BLOCK_OVERHEAD: Final = 256
 """Bytes that a block costs beside what it says, so that a flood of empty ones has an end too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AnswerLimits:
     """Bytes, as UTF-8."""
 
     max_event: int = 16 * 1024 * 1024
@@ -37,23 +37,23 @@ class Limits:
             raise AnswerTooLarge(f"what has to be kept of it passed {self.max_answer} bytes (max-answer)")
 
 
-LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = AnswerLimits()
 
 
-def size(text: str) -> int:
+def utf8_size(text: str) -> int:
     """Bytes of `text` as UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def weight(delta: Delta) -> int:
+def delta_size(delta: Delta) -> int:
     """Bytes of what a delta says."""
     match delta:
         case str():
-            return size(delta)
+            return utf8_size(delta)
         case Thinking(said) | Signature(said) | ToolJson(said):
-            return size(said)
+            return utf8_size(said)
         case ToolStart(identity, name):
-            return size(identity) + size(name)
+            return utf8_size(identity) + utf8_size(name)
         case Citation(content) | Block(content):
             return len(dumps(content))
     return 0

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from .field_checks import Fault, may, need, one_of, shallow
-from .request_policy import RULES, Rules
+from .field_checks import FieldError, check_depth, one_of, optional, required
+from .request_policy import DEFAULT_RULES, Rules
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})
@@ -19,11 +19,11 @@ VIDEO_TYPES = frozenset({"video/mp4"})
 _ADDRESS: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
 Check = Callable[[dict[str, Any]], None]
-Checks = dict[str, dict[str, Check]]  # of the blocks by their types, by the role of the message
-Decode = Callable[[str], object]
+RoleChecks = dict[str, dict[str, Check]]  # of the blocks by their types, by the role of the message
+Base64Decoder = Callable[[str], object]
 """Raises ValueError for what is no base64; what it returns is only asked whether it is empty."""
 
-decode_base64: Final[Decode] = partial(a2b_base64, strict_mode=True)
+decode_base64: Final[Base64Decoder] = partial(a2b_base64, strict_mode=True)
 
 
 def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
@@ -31,21 +31,21 @@ def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
     if type(content) is str:
         return
     if type(content) is not list:
-        raise Fault("content", "required" if content is None else "must be a string or an array of blocks")
+        raise FieldError("content", "required" if content is None else "must be a string or an array of blocks")
     index = 0
     try:
         for index, block in enumerate(content):  # noqa: B007 - it is used when this has failed
             checks[block["type"]](block)
-    except Fault as fault:
+    except FieldError as fault:
         raise fault.within(f"content.{index}") from None
     except (LookupError, TypeError):
         block = content[index]
         if type(block) is not dict:
-            raise Fault(f"content.{index}", "must be an object") from None
+            raise FieldError(f"content.{index}", "must be an object") from None
         kind = block.get("type")
         if type(kind) is str and kind in checks:
             raise
-        raise Fault(f"content.{index}.type", _unknown(kind, checks, where)) from None
+        raise FieldError(f"content.{index}.type", _unknown(kind, checks, where)) from None
 
 
 def _unknown(kind: Any, known: Iterable[str], where: str) -> str:
@@ -59,25 +59,25 @@ def _unknown(kind: Any, known: Iterable[str], where: str) -> str:
 
 def check_text(block: dict[str, Any]) -> None:
     if type(block.get("text")) is not str:
-        need(block, "text", str)
+        required(block, "text", str)
 
 
-def check_base64(media_types: frozenset[str], decode: Decode, block: dict[str, Any]) -> None:
-    source = need(block, "source", dict)
+def check_base64(media_types: frozenset[str], decode: Base64Decoder, block: dict[str, Any]) -> None:
+    source = required(block, "source", dict)
     try:
-        kind = need(source, "type", str)
+        kind = required(source, "type", str)
         if kind == "url":
-            raise Fault("type", "url sources are not fetched by this service; send the bytes as base64")
+            raise FieldError("type", "url sources are not fetched by this service; send the bytes as base64")
         if kind != "base64":
-            raise Fault("type", f"{kind!r:.80} is not supported; supported: base64")
+            raise FieldError("type", f"{kind!r:.80} is not supported; supported: base64")
         one_of(source, "media_type", media_types)
-        data = need(source, "data", str)
+        data = required(source, "data", str)
         try:
             if not decode(data):
-                raise Fault("data", "must not be empty")
+                raise FieldError("data", "must not be empty")
         except ValueError:
-            raise Fault("data", "must be base64") from None
-    except Fault as fault:
+            raise FieldError("data", "must be base64") from None
+    except FieldError as fault:
         raise fault.within("source") from None
 
 
@@ -87,71 +87,71 @@ def check_image_or_url(check_image: Check, block: dict[str, Any]) -> None:
     if type(source) is not dict or source.get("type") != "url":
         return check_image(block)
     try:
-        if _ADDRESS.fullmatch(need(source, "url", str)) is None:
-            raise Fault("url", "must be an http, https or data URL")
-    except Fault as fault:
+        if _ADDRESS.fullmatch(required(source, "url", str)) is None:
+            raise FieldError("url", "must be an http, https or data URL")
+    except FieldError as fault:
         raise fault.within("source") from None
 
 
 def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
     """`inside` is what the document's content may hold."""
-    source = need(block, "source", dict)
-    may(block, "title", str)
-    may(block, "context", str)
+    source = required(block, "source", dict)
+    optional(block, "title", str)
+    optional(block, "context", str)
     try:
-        kind = need(source, "type", str)
+        kind = required(source, "type", str)
         if kind == "text":
-            need(source, "data", str)
+            required(source, "data", str)
         elif kind == "content":
             check_content(source.get("content"), inside, "a document")
         else:
-            raise Fault("type", f"{kind!r:.80} is not supported: only text and content sources can be read here")
-    except Fault as fault:
+            raise FieldError("type", f"{kind!r:.80} is not supported: only text and content sources can be read here")
+    except FieldError as fault:
         raise fault.within("source") from None
 
 
 def check_search_result(block: dict[str, Any]) -> None:
-    may(block, "title", str)
-    may(block, "source", str)
+    optional(block, "title", str)
+    optional(block, "source", str)
     if block.get("content") is not None:
         check_content(block["content"], _TEXT_ONLY, "a search result")
 
 
 def check_tool_use(block: dict[str, Any]) -> None:
-    if not need(block, "id", str):
-        raise Fault("id", "must not be empty")
-    if not need(block, "name", str):
-        raise Fault("name", "must not be empty")
-    need(block, "input", dict)
+    if not required(block, "id", str):
+        raise FieldError("id", "must not be empty")
+    if not required(block, "name", str):
+        raise FieldError("name", "must not be empty")
+    required(block, "input", dict)
 
 
 def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
     """`inside` is what the result may hold."""
-    need(block, "tool_use_id", str)
-    may(block, "is_error", bool)
+    required(block, "tool_use_id", str)
+    optional(block, "is_error", bool)
     content = block.get("content")
     if content is not None and type(content) is not str:
         check_content(content, inside, "a tool result")
 
 
 def check_tool_reference(block: dict[str, Any]) -> None:
-    need(block, "tool_name", str)
+    required(block, "tool_name", str)
 
 
 def check_thinking(block: dict[str, Any]) -> None:
-    need(block, "thinking", str)
-    may(block, "signature", str)
+    required(block, "thinking", str)
+    optional(block, "signature", str)
 
 
 def check_server_result(block: dict[str, Any]) -> None:
-    need(block, "tool_use_id", str)
+    required(block, "tool_use_id", str)
     if type(block.get("content")) not in (dict, list):
-        raise Fault("content", "required" if block.get("content") is None else "must be an object or an array")
+        raise FieldError("content", "required" if block.get("content") is None else "must be an object or an array")
 
 
 def check_mcp_result(block: dict[str, Any]) -> None:
     if type(block.get("content")) in (str, type(None)):
-        need(block, "tool_use_id", str)
+        required(block, "tool_use_id", str)
     else:
         check_server_result(block)
 
@@ -162,12 +162,12 @@ def _shallow_too(check: Check, key: str, most: int) -> Check:
     def checked(block: dict[str, Any]) -> None:
         check(block)
         if key in block:
-            shallow(block, key, most)
+            check_depth(block, key, most)
 
     return checked
 
 
-def accept(block: dict[str, Any]) -> None:
+def accept_any_block(block: dict[str, Any]) -> None:
     """For blocks that are dropped on the way to an engine, whatever they hold."""
 
 
@@ -194,14 +194,14 @@ def _assistant(most: int | None) -> dict[str, Check]:
         "text": check_text,
         "tool_use": calls["tool_use"],
         "thinking": check_thinking,
-        "redacted_thinking": accept,
+        "redacted_thinking": accept_any_block,
         **calls,
-        "container_upload": accept,
+        "container_upload": accept_any_block,
         **results,
     }
 
 
-def _by_role(decode: Decode, urls: bool, most: int | None) -> Checks:
+def _by_role(decode: Base64Decoder, urls: bool, most: int | None) -> RoleChecks:
     image: Check = partial(check_base64, IMAGE_TYPES, decode)
     if urls:
         image = partial(check_image_or_url, image)
@@ -218,16 +218,16 @@ def _by_role(decode: Decode, urls: bool, most: int | None) -> Checks:
         "document": document,
         "search_result": check_search_result,
         "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
-        "container_upload": accept,
+        "container_upload": accept_any_block,
     }
     return {"user": user, "assistant": _assistant(most), "system": _TEXT_ONLY}
 
 
 _by_role_kept = lru_cache(maxsize=4)(partial(_by_role, decode_base64))  # a service has one set of rules
-BY_ROLE: Final = _by_role_kept(False, None)
+DEFAULT_BLOCK_CHECKS: Final = _by_role_kept(False, None)
 
 
-def by_role(rules: Rules = RULES, *, deep: bool, decode: Decode = decode_base64) -> Checks:
+def block_checks(rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Decoder = decode_base64) -> RoleChecks:
     """The checks of the blocks that a message of each role may hold.
 
     `deep` says whether anything in the request may be too deep. `decode` is how base64 is checked.

@@ -87,7 +87,7 @@ class Finish:
     details: dict[str, Any] | None = None
 
 
-class Misplaced(Exception):
+class DeltaOrderError(Exception):
     """A delta, or a verb of the service, that the grammar does not allow where it came: a bug of the engine or ours."""
 
 
@@ -96,7 +96,7 @@ Batch = Delta | list[Delta]
 Deltas = Sequence[Delta]
 
 
-class Texts(list[str]):
+class EncodedTexts(list[str]):
     """Nothing but texts, none of them empty; `literals` are the same as JSON, as `orjson.dumps` writes it.
 
     For an engine that has these from the wire, so that they are not written again.
@@ -109,6 +109,6 @@ class Texts(list[str]):
         self.literals = literals
 
 
-def each(batch: Batch) -> Deltas:
+def deltas_of(batch: Batch) -> Deltas:
     """The deltas of a batch, of which there may be one without a list around it."""
     return batch if isinstance(batch, list) else (batch,)

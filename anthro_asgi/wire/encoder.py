@@ -8,7 +8,7 @@ The stream is one sentence of this grammar, and the machine exists so that no en
 States say what is open: READY (nothing sent), IDLE (between blocks), TEXT, THINKING, SIGNED (a thinking block that has
 its signature), TOOL, DONE. Verbs are what an engine yields and what the service does. `TRANSITIONS` is the whole
 machine as data: for each state and verb, the events written and the state after; a pair that is missing is misuse and
-raises Misplaced. The methods below are that table made fast; the tests walk every cell of it.
+raises DeltaOrderError. The methods below are that table made fast; the tests walk every cell of it.
 
 Editors: the hot method is `text`. A steady-state token costs a comparison, an `orjson.dumps` and a `join` of the frame
 around it (one allocation, where two `+` make two); what a block needs once is done when it opens. `python -m bench
@@ -26,10 +26,10 @@ from .deltas import (
     Block,
     BlockStop,
     Citation,
+    DeltaOrderError,
+    EncodedTexts,
     Finish,
-    Misplaced,
     Signature,
-    Texts,
     Thinking,
     ToolJson,
     ToolStart,
@@ -37,7 +37,7 @@ from .deltas import (
 )
 from .errors import ApiError
 from .json_codec import dumps as json
-from .message import SIGNATURE, concluded, head, is_tool_use, merge_usage, usage_json
+from .message import PLACEHOLDER_SIGNATURE, empty_message, final_finish, is_tool_use, merge_usage, usage_json
 
 dumps = orjson.dumps
 
@@ -139,7 +139,7 @@ class StreamEncoder:
         self._state = IDLE
         if self.usage.input_tokens is None:
             self.usage.input_tokens = self._estimate()
-        message = head(self._id, self._model, self.usage)
+        message = empty_message(self._id, self._model, self.usage)
         return b"event: message_start\ndata: " + json({"type": "message_start", "message": message}) + b"\n\n"
 
     # what an engine yields
@@ -147,7 +147,7 @@ class StreamEncoder:
     def feed(self, batch: Batch) -> bytes:
         """All that arrived together, as the bytes of one send."""
         if isinstance(batch, list):
-            if type(batch) is Texts and self._state is TEXT:
+            if type(batch) is EncodedTexts and self._state is TEXT:
                 opening, closing = self._frame
                 return (closing + opening).join(batch.literals).join(self._frame)
             if len(batch) != 1:
@@ -244,7 +244,7 @@ class StreamEncoder:
         self._state = DONE
         if self.usage.output_tokens is None:
             self.usage.output_tokens = counted
-        self.finish = finish = concluded(finish, self._tools)
+        self.finish = finish = final_finish(finish, self._tools)
         delta = {"stop_reason": finish.stop_reason, "stop_sequence": finish.stop_sequence, **(finish.details or {})}
         body = json({"type": "message_delta", "delta": delta, "usage": usage_json(self.usage)})
         return opening + closing + b"event: message_delta\ndata: " + body + b"\n\n" + _STOP_EVENT
@@ -277,7 +277,7 @@ class StreamEncoder:
             return b""
         if state not in _CLOSE:
             raise self._misplaced(verb)
-        return (self._extra(_SIGNATURE_DELTA, SIGNATURE) if state is THINKING else b"") + self._block_stop()
+        return (self._extra(_SIGNATURE_DELTA, PLACEHOLDER_SIGNATURE) if state is THINKING else b"") + self._block_stop()
 
     def _block_stop(self) -> bytes:
         return b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index
@@ -286,8 +286,8 @@ class StreamEncoder:
         """A delta of another type than the open block's text goes by."""
         return _DELTA % (self._index, kind) + json(value) + _CLOSE_DELTA
 
-    def _misplaced(self, verb: str) -> Misplaced:
-        return Misplaced(f"{verb} in state {self._state.name}")
+    def _misplaced(self, verb: str) -> DeltaOrderError:
+        return DeltaOrderError(f"{verb} in state {self._state.name}")
 
 
 _VERBS: Final[dict[type, Callable[[StreamEncoder, Any], bytes]]] = {

@@ -10,7 +10,7 @@
     ├── RequestTimeout      408 invalid_request_error   (the request did not arrive in time)
     ├── RequestTooLarge     413 request_too_large
     ├── UnsupportedEncoding 415 invalid_request_error
-    ├── HeadTooLarge        431 invalid_request_error
+    ├── HeadersTooLarge        431 invalid_request_error
     ├── RateLimited         429 rate_limit_error
     ├── InternalError       500 api_error
     ├── BadUpstream         502 api_error
@@ -54,7 +54,7 @@ class ApiError(Exception):
         return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
 
 
-class Severed(Exception):
+class SimulatedDisconnect(Exception):
     """No error to be told: the answer ends without a word, and its connection with it. An engine may raise it.
 
     Only one that simulates failures has a use for it.
@@ -112,7 +112,7 @@ class UnsupportedEncoding(ApiError):
     type = "invalid_request_error"
 
 
-class HeadTooLarge(ApiError):
+class HeadersTooLarge(ApiError):
     status = 431
     type = "invalid_request_error"
 

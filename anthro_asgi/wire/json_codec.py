@@ -41,14 +41,14 @@ def loads_exactly(data: bytes) -> tuple[Any, int]:
     Beside the value, how many of its arrays and objects lie in one another.
     """
     value = loads(data)
-    levels, rounded = survey(value)
+    levels, rounded = depth_and_rounding(value)
     if rounded:
         with suppress(RecursionError, ValueError):  # more levels or digits than Python reads
             value = json.loads(_HALF.sub(_mend, data))
     return value, levels
 
 
-def survey(value: Any) -> tuple[int, bool]:
+def depth_and_rounding(value: Any) -> tuple[int, bool]:
     """How many arrays and objects of `value` lie in one another, and whether it may have had an integer beyond 64 bit.
 
     This looks at every value of a request, of which nearly all are strings: in one walk, a level at a time.
@@ -85,7 +85,7 @@ def dumps(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def mended(text: str) -> str:
+def replace_lone_surrogates(text: str) -> str:
     """`text` with U+FFFD for each half of a surrogate pair that stands alone."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -107,7 +107,7 @@ def is_shallow(value: Any, most: int = MAX_DEPTH) -> bool:
 
 def _all_mended(value: Any) -> Any:
     if isinstance(value, str):
-        return mended(value)
+        return replace_lone_surrogates(value)
     if isinstance(value, dict):
         return {_all_mended(key): _all_mended(item) for key, item in value.items()}
     if isinstance(value, list):

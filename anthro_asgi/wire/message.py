@@ -7,31 +7,31 @@ content; the tests hold them against each other.
 from collections.abc import Callable
 from typing import Any, Final
 
-from .answer_limits import LIMITS, PIECE, Limits, size, weight
+from .answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, delta_size, utf8_size
 from .deltas import (
     Batch,
     Block,
     BlockStop,
     Citation,
+    DeltaOrderError,
     Finish,
-    Misplaced,
     Signature,
     Thinking,
     ToolJson,
     ToolStart,
     Usage,
-    each,
+    deltas_of,
 )
-from .json_codec import mended
+from .json_codec import replace_lone_surrogates
 from .repairs import Repairs
-from .tool_input import tool_input
+from .tool_input import parse_tool_input
 
 # What signs a thinking block when the engine does not. Clients hand it back untouched and reject an empty one.
-SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
+PLACEHOLDER_SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
 _STEP: Final = 64 * 1024  # bytes
 
 
-def head(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
+def empty_message(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
     """A Message that has only begun."""
     return {
         "id": message_id,
@@ -66,7 +66,7 @@ def merge_usage(into: Usage, newer: Usage) -> None:
         into.cache_creation_input_tokens = newer.cache_creation_input_tokens
 
 
-def concluded(finish: Finish, has_tool_use: bool) -> Finish:
+def final_finish(finish: Finish, has_tool_use: bool) -> Finish:
     """The Finish as the client shall have it, whatever the engine said itself.
 
     `tool_use` if a call is there and the engine did not run out of tokens, and only then: a client that is told of a
@@ -92,7 +92,9 @@ class MessageBuilder:
         *("_before_input", "_due", "_size", "finish", "repairs", "usage"),
     )
 
-    def __init__(self, message_id: str, model: str, estimate: Callable[[], int], *, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, message_id: str, model: str, estimate: Callable[[], int], *, limits: AnswerLimits = DEFAULT_LIMITS
+    ) -> None:
         self._id = message_id
         self._model = model
         self._estimate = estimate
@@ -111,7 +113,7 @@ class MessageBuilder:
 
     def feed(self, batch: Batch) -> None:
         """Raises AnswerTooLarge."""
-        for delta in each(batch):
+        for delta in deltas_of(batch):
             _TAKE[type(delta)](self, delta)
         if self._size >= self._due:
             self._fold()
@@ -128,17 +130,17 @@ class MessageBuilder:
         if self._open != "thinking":
             self._begin("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         self._blocks[-1]["signature"] = delta.value
-        self._size += size(delta.value)
+        self._size += utf8_size(delta.value)
         self._close()
 
     def _tool_start(self, delta: ToolStart) -> None:
         self._begin("tool_use", {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}})
-        self._size += weight(delta)
+        self._size += delta_size(delta)
         self._before_input = self._size
 
     def _tool_json(self, delta: ToolJson) -> None:
         if self._open != "tool_use":
-            raise Misplaced("tool_json outside a tool_use block")
+            raise DeltaOrderError("tool_json outside a tool_use block")
         if delta.fragment:
             self._size += len(delta.fragment)
             self._parts.append(delta.fragment)
@@ -147,13 +149,13 @@ class MessageBuilder:
         if self._open != "text":
             self._begin("text", {"type": "text", "text": ""})
         self._blocks[-1].setdefault("citations", []).append(delta.content)
-        self._size += PIECE + weight(delta)
+        self._size += BLOCK_OVERHEAD + delta_size(delta)
 
     def _block_stop(self, _: BlockStop) -> None:
         self._close()
 
     def _block(self, delta: Block) -> None:
-        self._size += weight(delta)
+        self._size += delta_size(delta)
         self._begin("", delta.content)
 
     def _note_usage(self, usage: Usage) -> None:
@@ -169,7 +171,7 @@ class MessageBuilder:
         if self._open != kind:
             block = {"type": kind, kind: ""}
             if kind == "thinking":
-                block["signature"] = SIGNATURE
+                block["signature"] = PLACEHOLDER_SIGNATURE
             self._begin(kind, block)
         self._size += len(text)
         self._parts.append(text)
@@ -180,7 +182,7 @@ class MessageBuilder:
             run = _joined(self._parts)
             self._parts.clear()
             self._runs.append(run)
-            self._size += size(run) - len(run)
+            self._size += utf8_size(run) - len(run)
         self._due = self._size + _STEP
         self._limits.check_answer(self._size)
         if self._open == "tool_use":
@@ -190,7 +192,7 @@ class MessageBuilder:
         self._close()
         self._blocks.append(block)
         self._open = kind
-        self._size += PIECE
+        self._size += BLOCK_OVERHEAD
 
     def _close(self) -> None:
         self._fold()
@@ -203,20 +205,20 @@ class MessageBuilder:
         self._runs.clear()
 
     def _close_tool(self, arguments: str) -> None:
-        value = tool_input(arguments, self.repairs)
+        value = parse_tool_input(arguments, self.repairs)
         if value is None:
             self._blocks.pop()
         else:
             self._blocks[-1]["input"] = value
 
     def message(self, counted: int) -> dict[str, Any]:
-        """The Message, once a Finish was fed; raises Misplaced before. `counted` stands in for tokens nobody told.
+        """The Message, once a Finish was fed; raises DeltaOrderError before.
 
         Raises AnswerTooLarge.
         """
         finish = self.finish
         if finish is None:
-            raise Misplaced("message before Finish")
+            raise DeltaOrderError("message before Finish")
         self._close()
         if self._empty_text and not self._blocks:
             self._blocks.append({"type": "text", "text": ""})
@@ -224,8 +226,8 @@ class MessageBuilder:
             self.usage.input_tokens = self._estimate()
         if self.usage.output_tokens is None:
             self.usage.output_tokens = counted
-        message = head(self._id, self._model, self.usage)
-        finish = concluded(finish, any(map(is_tool_use, self._blocks)))
+        message = empty_message(self._id, self._model, self.usage)
+        finish = final_finish(finish, any(map(is_tool_use, self._blocks)))
         message["content"] = self._blocks
         message["stop_reason"] = finish.stop_reason
         message["stop_sequence"] = finish.stop_sequence
@@ -239,7 +241,7 @@ def _joined(parts: list[str]) -> str:
     try:
         joined.encode()
     except UnicodeEncodeError:
-        return "".join(map(mended, parts))
+        return "".join(map(replace_lone_surrogates, parts))
     return joined
 
 

@@ -9,37 +9,39 @@ import re
 from binascii import a2b_base64
 from typing import Any, Final
 
-from .blocks import BY_ROLE, Checks, by_role, check_content, decode_base64
-from .field_checks import Fault, few, need, one_of
+from .blocks import DEFAULT_BLOCK_CHECKS, RoleChecks, block_checks, check_content, decode_base64
+from .field_checks import FieldError, one_of, optional_array, required
 from .large.cooperative import Steps
-from .request_policy import RULES, Rules
+from .request_policy import DEFAULT_RULES, Rules
 
 _AT_ONCE: Final = 8  # messages
 _DECODED: Final = 512 * 1024  # characters of base64 that are decoded in a step; a multiple of 4
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
 # Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
 _BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
-_PLACES: Final = {role: f"a message of role {role}" for role in BY_ROLE}
+_PLACES: Final = {role: f"a message of role {role}" for role in DEFAULT_BLOCK_CHECKS}
 
 
-def check_messages(raw: dict[str, Any], checks: Checks, rules: Rules = RULES) -> list[dict[str, Any]]:
-    """The messages in the request `raw`. Raises Fault."""
+def check_messages(raw: dict[str, Any], checks: RoleChecks, rules: Rules = DEFAULT_RULES) -> list[dict[str, Any]]:
+    """The messages in the request `raw`. Raises FieldError."""
     messages = _listed(raw, rules)
     called: set[str] = set()
     index = 0
     try:
         for index, message in enumerate(messages):  # noqa: B007 - it is used when this has failed
             _check(message, checks, called)
-    except Fault as fault:
+    except FieldError as fault:
         raise fault.within(f"messages.{index}") from None
     return messages
 
 
-def check_messages_in_steps(raw: dict[str, Any], rules: Rules = RULES, *, deep: bool) -> Steps[list[dict[str, Any]]]:
-    """The same with the checks of `by_role`. Raises Fault."""
+def check_messages_in_steps(
+    raw: dict[str, Any], rules: Rules = DEFAULT_RULES, *, deep: bool
+) -> Steps[list[dict[str, Any]]]:
+    """The same with the checks of `block_checks`. Raises FieldError."""
     messages = _listed(raw, rules)
     patience = _Patience()
-    checks = by_role(rules, deep=deep, decode=patience.decode)
+    checks = block_checks(rules, deep=deep, decode=patience.decode)
     called: set[str] = set()
     index = 0
     while index < len(messages):
@@ -48,7 +50,7 @@ def check_messages_in_steps(raw: dict[str, Any], rules: Rules = RULES, *, deep: 
         except _Later as later:
             yield from patience.settle(later.data)
             continue
-        except Fault as fault:
+        except FieldError as fault:
             raise fault.within(f"messages.{index}") from None
         index += 1
         if index % _AT_ONCE == 0:
@@ -58,15 +60,15 @@ def check_messages_in_steps(raw: dict[str, Any], rules: Rules = RULES, *, deep: 
 
 
 def _listed(raw: dict[str, Any], rules: Rules) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = need(raw, "messages", list)
+    messages: list[dict[str, Any]] = required(raw, "messages", list)
     if not messages:
-        raise Fault("messages", "must hold at least one message")
-    return few(raw, "messages", rules.max_messages)
+        raise FieldError("messages", "must hold at least one message")
+    return optional_array(raw, "messages", rules.max_messages)
 
 
-def _check(message: Any, checks: Checks, called: set[str]) -> None:
+def _check(message: Any, checks: RoleChecks, called: set[str]) -> None:
     if type(message) is not dict:
-        raise Fault("", "must be an object")
+        raise FieldError("", "must be an object")
     role = message.get("role")
     if type(role) is not str or role not in checks:
         role = one_of(message, "role", checks)
@@ -92,25 +94,25 @@ def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
         if kind == "tool_use":
             called.add(identity)
         elif identity not in called:
-            raise Fault(f"content.{index}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
+            raise FieldError(f"content.{index}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
         if (kind, identity) in here:
-            raise Fault(f"content.{index}.{key}", f"a second {kind} for the id {identity!r:.80}")
+            raise FieldError(f"content.{index}.{key}", f"a second {kind} for the id {identity!r:.80}")
         here.add((kind, identity))
 
 
 def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]:
-    """The texts of the system prompt of the request `raw`, from which it takes the header. Raises Fault."""
+    """The texts of the system prompt of the request `raw`, from which it takes the header. Raises FieldError."""
     system = raw.get("system")
     if system is None:
         return []
     if type(system) is str:
         system = [{"type": "text", "text": system}]
     if type(system) is not list:
-        raise Fault("system", "must be a string or an array of text blocks")
+        raise FieldError("system", "must be a string or an array of text blocks")
     try:
-        check_content(system, BY_ROLE["system"], "system")
-    except Fault as fault:
-        raise Fault(fault.path.replace("content", "system", 1), fault.reason) from None
+        check_content(system, DEFAULT_BLOCK_CHECKS["system"], "system")
+    except FieldError as fault:
+        raise FieldError(fault.path.replace("content", "system", 1), fault.reason) from None
     if system and not keep_billing_header and _BILLING_HEADER.fullmatch(system[0]["text"]):
         raw["system"] = system = system[1:]
     return [block["text"] for block in system if block["text"]]

@@ -29,4 +29,4 @@ class Rules:
     max_stop_sequences: int = 256
 
 
-RULES = Rules()
+DEFAULT_RULES = Rules()

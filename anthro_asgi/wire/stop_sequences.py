@@ -15,10 +15,10 @@ whatever ends a run of text gives back what was held.
 
 from collections.abc import Sequence
 
-from .deltas import Batch, Delta, Finish, Signature, Thinking, Usage, each
+from .deltas import Batch, Delta, Finish, Signature, Thinking, Usage, deltas_of
 
 
-class _Stop:
+class _StopSequence:
     """One stop sequence, of which the text so far ends with the first `begun` characters."""
 
     __slots__ = ("_borders", "begun", "first", "text")
@@ -58,13 +58,13 @@ class _Stop:
         return border + 1 if self.text[border] == last else 0
 
 
-class StopMatcher:
+class StopSequenceMatcher:
     """One run of text. `matched` is the stop sequence that ended it, if any."""
 
     __slots__ = ("_deepest", "_firsts", "_held", "_stops", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = [_Stop(stop) for stop in sorted(stops, key=len, reverse=True)]
+        self._stops = [_StopSequence(stop) for stop in sorted(stops, key=len, reverse=True)]
         self._firsts = sorted({stop[0] for stop in stops})
         self._held = 0  # characters held back:
         self._deepest = ""  # the first ones of this stop sequence
@@ -110,13 +110,13 @@ class StopMatcher:
         return held
 
 
-class StopFilter:
+class StopSequenceFilter:
     """Deltas in, deltas out, with a Finish where a stop sequence matched."""
 
     __slots__ = ("_matcher", "unread")
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._matcher = StopMatcher(stops)
+        self._matcher = StopSequenceMatcher(stops)
         self.unread = 0  # deltas of the last batch that came behind the match
 
     @property
@@ -134,7 +134,7 @@ class StopFilter:
                 return released if released or not batch else out
             match = Finish("stop_sequence", matcher.matched)
             return [released, match] if released else [match]
-        deltas = each(batch)
+        deltas = deltas_of(batch)
         for number, delta in enumerate(deltas, 1):
             if type(delta) is str:
                 released = matcher.feed(delta)

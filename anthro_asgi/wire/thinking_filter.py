@@ -1,38 +1,38 @@
-"""Thinking as the client wants it shown: not at all, or as a sealed block (`thinking.display: omitted`). Pure.
+"""Removes thinking from an answer when the client asked not to see it. Pure.
 
-Of a sealed block only the signature is left, at the moment the block would have ended: an engine's own, or the one that
-stands for none. The client hands it back with the conversation, as it would the whole block.
+`thinking.display: omitted` keeps an empty thinking block that holds only the signature: the engine's own signature, or
+the placeholder when the engine gave none. The client sends that block back with the conversation, like any other.
 """
 
-from .deltas import Batch, Delta, Signature, Thinking, Usage, each
-from .message import SIGNATURE
+from .deltas import Batch, Delta, Signature, Thinking, Usage, deltas_of
+from .message import PLACEHOLDER_SIGNATURE
 
 
-class ThoughtFilter:
-    """Deltas in, deltas out. `sealed` keeps an empty, signed block for each that was left out."""
+class ThinkingFilter:
+    """Deltas in, deltas out. `keep_signatures` keeps an empty, signed block for each that was left out."""
 
-    __slots__ = ("_open", "_sealed")
+    __slots__ = ("_keep_signatures", "_open")
 
-    def __init__(self, *, sealed: bool) -> None:
-        self._sealed = sealed
+    def __init__(self, *, keep_signatures: bool) -> None:
+        self._keep_signatures = keep_signatures
         self._open = False  # a block whose signature is still to come
 
     def feed(self, batch: Batch) -> list[Delta]:
         """The batch without its thinking. The last one must hold a Finish, which ends every block."""
         out: list[Delta] = []
-        for delta in each(batch):
+        for delta in deltas_of(batch):
             match delta:
                 case Thinking(text):
-                    self._open |= self._sealed and text != ""
+                    self._open |= self._keep_signatures and text != ""
                 case Signature(value):
-                    if self._sealed and value:
+                    if self._keep_signatures and value:
                         out.append(delta)
                         self._open = False
                 case Usage() | "":  # writes nothing, so ends nothing
                     out.append(delta)
                 case _:
                     if self._open:
-                        out.append(Signature(SIGNATURE))
+                        out.append(Signature(PLACEHOLDER_SIGNATURE))
                         self._open = False
                     out.append(delta)
         return out

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from .json_codec import is_shallow, loads_exactly, mended
+from .json_codec import is_shallow, loads_exactly, replace_lone_surrogates
 from .repairs import Repairs
 
 _CLOSERS = {"{": "}", "[": "]"}
@@ -11,7 +11,7 @@ _CLOSERS = {"{": "}", "[": "]"}
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
 
 
-def tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
+def parse_tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
     """The object in `text`; "" is {}. What broke off is closed at the last place where that gives JSON.
 
     A JSON string that holds an object is unpacked (some engines encode twice); another value becomes
@@ -20,7 +20,7 @@ def tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | No
     """
     if not text.strip():
         return {}
-    text = mended(text)
+    text = replace_lone_surrogates(text)
     value = _loads(text)
     if value is None:
         value = next((value for value in map(_loads, _closings(text)) if value is not None), None)

@@ -13,8 +13,8 @@ from anthro_asgi.engines.openai.chunk_reader import ChatReader
 from anthro_asgi.engines.openai.fast_path import Splice
 from anthro_asgi.wire.deltas import Batch
 from anthro_asgi.wire.encoder import StreamEncoder
-from anthro_asgi.wire.message import SIGNATURE
-from anthro_asgi.wire.stop_sequences import StopFilter
+from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE
+from anthro_asgi.wire.stop_sequences import StopSequenceFilter
 
 from .. import oracles
 from ..timing import Side, always
@@ -42,7 +42,7 @@ class Conversion:
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._reader = Splice(ChatReader(stops, lambda: _TOOL_ID))
-        self._filter = StopFilter(stops) if stops else None
+        self._filter = StopSequenceFilter(stops) if stops else None
         self._encoder = StreamEncoder("msg_bench", "bench", lambda: 1)
         self._text = self._encoder.text if self._filter is None else None
         self._counted = 0
@@ -132,7 +132,7 @@ def _check(answer: Stream, batch: int, what: str) -> None:
     said = [piece for payload in answer.payloads for piece in oracles.said(payload)]
     counts = oracles.usage(answer.payloads) or {"input_tokens": 1, "output_tokens": len(said)}
     reason = "tool_use" if any(kind == "call" for kind, _ in said) else "end_turn"
-    wanted = oracles.client_stream(said, SIGNATURE) + oracles.client_end(reason, None, counts)
+    wanted = oracles.client_stream(said, PLACEHOLDER_SIGNATURE) + oracles.client_end(reason, None, counts)
     same(_converted(answer, (), batch), wanted, what)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from anthro_asgi.wire.stop_sequences import StopMatcher
+from anthro_asgi.wire.stop_sequences import StopSequenceMatcher
 
 from .. import oracles
 from ..timing import Side, always
@@ -25,7 +25,7 @@ def cases() -> list[Case]:
 
 
 def _case(name: str, stops: Sequence[str]) -> Case:
-    subject = Side(lambda: StopMatcher(stops).feed, TEXTS)
+    subject = Side(lambda: StopSequenceMatcher(stops).feed, TEXTS)
     check = partial(_check, stops, f"{GROUP}, {name}")
     return Case(GROUP, name, FLOOR, always(orjson.dumps, TEXTS), subject, len(TEXTS), check)
 
@@ -41,7 +41,7 @@ def _check(stops: Sequence[str], what: str) -> None:
 
 
 def _released(pieces: Sequence[str], stops: Sequence[str]) -> tuple[str, str | None]:
-    matcher = StopMatcher(stops)
+    matcher = StopSequenceMatcher(stops)
     out: list[str] = []
     for piece in pieces:
         out.append(matcher.feed(piece))

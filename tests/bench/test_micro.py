@@ -16,7 +16,7 @@ from anthro_asgi.wire.deltas import ToolJson
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.message import MessageBuilder
 from anthro_asgi.wire.request import parse_request
-from anthro_asgi.wire.stop_sequences import StopFilter, StopMatcher
+from anthro_asgi.wire.stop_sequences import StopSequenceFilter, StopSequenceMatcher
 from bench import bodies, micro, oracles, timing
 from bench.micro import conversion, encoder, message, reader, request, sse, stops, streams, texts
 from bench.micro.case import Case, same
@@ -58,7 +58,7 @@ def test_every_bar_of_the_path_of_a_token_is_set() -> None:
     assert all(bar == (1.0 if "steady" in key else 2.0) for key, bar in found.items())
 
 
-class Deaf(StopMatcher):
+class Deaf(StopSequenceMatcher):
     """Matches nothing."""
 
     def feed(self, text: str) -> str:
@@ -94,11 +94,16 @@ def without_results(*arguments: Any) -> dict[str, Any]:
 
 BROKEN: list[tuple[Any, str, Any, str]] = [
     (encoder, "StreamEncoder", Mute, "encoder: text(str)"),
-    (stops, "StopMatcher", Deaf, "stop matcher: 1 sequence"),
+    (stops, "StopSequenceMatcher", Deaf, "stop matcher: 1 sequence"),
     (sse, "SSEParser", Hasty, "SSE parser: byte by byte"),
     (reader, "Thinking", ToolJson, "chat chunk: thinking, SGLang"),
     (conversion, "StreamEncoder", Mute, "conversion: text, steady state, llama.cpp"),
-    (conversion, "StopFilter", lambda _: StopFilter(("never",)), "conversion: stop sequences active, vLLM"),
+    (
+        conversion,
+        "StopSequenceFilter",
+        lambda _: StopSequenceFilter(("never",)),
+        "conversion: stop sequences active, vLLM",
+    ),
     (request, "parse_request", lambda body: replace(parse_request(body), system=[]), "request: check, agent of 1 MB"),
     (request, "to_chat", without_results, "request: check and convert, agent of 1 MB"),
     (message, "MessageBuilder", Forgetful, "message: 500 deltas and a call"),

@@ -12,7 +12,7 @@ from anthro_asgi.conformance.grammar import (
     Grammar,
     GrammarError,
     check_stream,
-    message_of,
+    message_from_events,
     parse_events,
 )
 
@@ -133,14 +133,14 @@ def test_a_good_transcript_passes_and_means_its_message(name: str) -> None:
     events, content, reason = GOOD[name]
     assert parse_events(transcript(events)) == events
     check_stream(events)
-    message = message_of(events)
+    message = message_from_events(events)
     assert (message["content"], message["stop_reason"]) == (content, reason)
 
 
 def test_a_message_has_the_final_usage_and_what_else_the_engine_said() -> None:
     last = changed(finish("stop_sequence", "\n"), "delta", "container", to={"id": "c"})
     last = changed(last, "usage", "cache_read_input_tokens", to=2)
-    assert message_of([BEGIN, *HI, last, STOP]) == {
+    assert message_from_events([BEGIN, *HI, last, STOP]) == {
         **MESSAGE,
         "content": [SAID],
         "stop_reason": "stop_sequence",
@@ -153,7 +153,7 @@ def test_a_message_has_the_final_usage_and_what_else_the_engine_said() -> None:
 def test_a_message_leaves_the_events_as_they_were() -> None:
     events = GOOD["two calls and text"][0]
     before = copy.deepcopy(events)
-    message_of(events)
+    message_from_events(events)
     assert events == before
 
 
@@ -162,7 +162,7 @@ def test_an_error_may_come_at_any_point_but_the_end(length: int) -> None:
     events = [*[BEGIN, *HI, *END][:length], ERROR]
     check_stream(events)
     with pytest.raises(GrammarError, match="means no message") as caught:
-        message_of(events)
+        message_from_events(events)
     assert caught.value.index == length
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.embedding.servers import SERVERS, Running, running
 from tests.support.client import HELLO, TIMEOUT
 
@@ -53,7 +53,7 @@ def test_the_same_answer_streamed_and_whole(served: Running) -> None:
     assert (response.getheader("request-id") or "").startswith("req_")
     events = parse_events(body)
     check_stream(events)
-    streamed = message_of(events)
+    streamed = message_from_events(events)
     assert streamed["content"] == whole["content"]
     assert (streamed["stop_reason"], streamed["usage"]) == (whole["stop_reason"], whole["usage"])
 
@@ -67,7 +67,7 @@ def test_a_token_is_sent_when_it_is_made_and_not_later(served: Running) -> None:
         served.open(name)
         events = parse_events(begun + response.read())
     check_stream(events)
-    assert message_of(events)["content"] == [{"type": "text", "text": "beforeafter"}]
+    assert message_from_events(events)["content"] == [{"type": "text", "text": "beforeafter"}]
 
 
 def test_a_long_silence_before_the_first_token_is_filled_with_pings(served: Running) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import trustme
 
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.embedding.servers import SERVERS, Command, Running, Server, running
 from tests.support.client import HELLO
 
@@ -79,6 +79,6 @@ def test_a_stream_over_tls(served: Running, authority: trustme.CA, http2: bool) 
         assert (response.status_code, response.http_version) == (200, "HTTP/2" if http2 else "HTTP/1.1")
         events = parse_events(response.content)
         check_stream(events)
-        assert message_of(events)["stop_reason"] == "tool_use"
+        assert message_from_events(events)["stop_reason"] == "tool_use"
         refused = client.post(url, json={**body, "max_tokens": 0})
         assert (refused.status_code, refused.json()["type"]) == (400, "error")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.conformance.grammar import check_stream, message_of
+from anthro_asgi.conformance.grammar import check_stream, message_from_events
 from tests.end_to_end.conftest import Endless
 from tests.end_to_end.service import PATIENCE, Service, ServiceFailed
 from tests.end_to_end.test_leaving import ENDLESS
@@ -101,7 +101,7 @@ def test_an_engine_that_is_killed_fails_what_it_was_doing_and_nothing_else(tmp_p
         assert_it_is_away(service, resting)
         with LlamaServer(uds=engine):
             assert ask_over(resting).json["content"] == SPOKEN  # it is the same connection, and the same service
-            assert message_of(ask(service.url, stream=True).events)["content"] == SPOKEN
+            assert message_from_events(ask(service.url, stream=True).events)["content"] == SPOKEN
             assert get(service.url, "/readyz").status == 200
         assert lines(service, event="request", status=200, error_type="api_error") == EACH
         assert lines(service, event="request", status=502, error_type="api_error") == EACH
@@ -156,7 +156,7 @@ def outcome(answer: Answer) -> str:
         check_stream(events)
         if events[-1].type == "error":
             return "broken" if events[-1].data["error"]["type"] == "api_error" else f"{events[-1].data}"
-        return "answered" if message_of(events)["content"] == SPOKEN else f"{events}"
+        return "answered" if message_from_events(events)["content"] == SPOKEN else f"{events}"
     if answer.status == 200:
         return "answered" if answer.json["content"] == SPOKEN else f"{answer.json}"
     failure = (answer.status, answer.json["error"]["type"])

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.conformance.grammar import check_stream, message_of
+from anthro_asgi.conformance.grammar import check_stream, message_from_events
 from tests.end_to_end.service import Service
 from tests.support.client import Answer, ask, ask_both_ways, comparable, get, prompt_tokens
 from tests.support.llama.model import ANSWER, ARGUMENT, THINKING
@@ -61,7 +61,7 @@ def engines_count(llama: LlamaServer, messages: list[Json], **how: Any) -> int:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_plain_answer_is_the_exact_text_with_every_character(real: Service, stream: bool) -> None:
     answer = ask(real.url, stream=stream)
-    message = message_of(answer.events) if stream else answer.json
+    message = message_from_events(answer.events) if stream else answer.json
     assert message["content"] == [SPOKEN]
     assert (message["stop_reason"], message["stop_sequence"]) == ("end_turn", None)
     assert (message["type"], message["role"], message["model"]) == ("message", "assistant", "one-sentence")
@@ -164,7 +164,7 @@ def test_a_call_cut_short_is_left_out_or_whole_but_never_an_error(real: Service)
         answer, stream = ask(real.url, **body), ask(real.url, **body, stream=True)
         assert answer.status == stream.status == 200
         check_stream(stream.events)
-        assert answer.json["stop_reason"] == message_of(stream.events)["stop_reason"] == "max_tokens"
+        assert answer.json["stop_reason"] == message_from_events(stream.events)["stop_reason"] == "max_tokens"
         assert answer.json["content"][0] == SPOKEN
         assert all(isinstance(block["input"], dict) for block in answer.json["content"][1:])
 

@@ -13,7 +13,7 @@ import orjson
 import pytest
 import sambanova
 
-from anthro_asgi.conformance.grammar import message_of
+from anthro_asgi.conformance.grammar import message_from_events
 from anthro_asgi.simulator import read_trace
 from tests.end_to_end.conftest import AT_ONCE, KEY
 from tests.end_to_end.service import ROOT, Service
@@ -231,7 +231,7 @@ def test_what_is_recorded_of_a_server_is_replayed_with_its_timing(tmp_path: Path
             began = monotonic()
             events = ask(replaying.url, stream=True).events
             took = monotonic() - began
-        message = message_of(events)
+        message = message_from_events(events)
         assert took == pytest.approx(sum(recorded[0].gaps), abs=0.3)
         assert took > 0.2
         if original is not None:

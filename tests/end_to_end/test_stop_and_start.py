@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.end_to_end.conftest import Endless
 from tests.end_to_end.service import Service
 from tests.end_to_end.test_leaving import BOUND, ENDLESS, busy
@@ -33,7 +33,7 @@ def test_a_stream_open_at_the_signal_is_given_to_its_end(endless: Endless) -> No
         response = connection.getresponse()
         begun = response.readline()
         service.interrupt()
-        message = message_of(parse_events(begun + response.read()))
+        message = message_from_events(parse_events(begun + response.read()))
         assert message["content"][0]["text"].count(ARGUMENT) == 400
         assert message["stop_reason"] == "end_turn"
         assert service.ended() == 0

@@ -10,7 +10,7 @@ import anthropic
 import pytest
 import trustme
 
-from anthro_asgi.conformance.grammar import message_of
+from anthro_asgi.conformance.grammar import message_from_events
 from tests.end_to_end.conftest import AT_ONCE, KEY
 from tests.end_to_end.service import Service
 from tests.support.client import HELLO, Answer, ask, ask_both_ways, get
@@ -74,7 +74,7 @@ def test_a_client_that_trusts_the_authority_is_served_over_tls(secured: Service,
     context = trusting(authority)
     whole, streamed = ask(secured.url, context=context), ask(secured.url, context=context, stream=True)
     assert whole.status == 200
-    assert message_of(streamed.events)["content"] == whole.json["content"]
+    assert message_from_events(streamed.events)["content"] == whole.json["content"]
 
 
 def test_the_sdk_is_served_over_tls(secured: Service, authority: trustme.CA) -> None:
@@ -101,7 +101,7 @@ async def test_an_engine_is_reached_over_tls(authority: trustme.CA, authority_fi
         whole, streamed, ready = await asyncio.to_thread(_three_answers, upstream.url, authority_file)
     assert upstream.url.startswith("https://")
     assert whole.json["content"] == [{"type": "text", "text": "Over TLS"}]
-    assert message_of(streamed.events)["content"] == whole.json["content"]
+    assert message_from_events(streamed.events)["content"] == whole.json["content"]
     assert ready.status == 200
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import ContextTooLong, MessagesApp
-from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
@@ -109,7 +109,7 @@ async def test_a_model_of_transformers_streams_counts_and_ends_its_turn() -> Non
     tokenizer, model = Tokenizer(), Model(lambda made: ["", "Hello ", "world", ""][made + 1])
     engine = TransformersEngine("tiny", model, tokenizer, Streamer)
     events = await streamed(engine, temperature="0.5", top_k="4", tools=f"[{TOOL}]")
-    message = message_of(events)
+    message = message_from_events(events)
     assert message["content"] == [{"type": "text", "text": "Hello world"}]
     assert (message["stop_reason"], message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (
         "end_turn",
@@ -125,7 +125,7 @@ async def test_a_model_of_transformers_streams_counts_and_ends_its_turn() -> Non
 
 async def test_what_does_not_end_by_itself_ends_with_max_tokens() -> None:
     engine = TransformersEngine("tiny", Model(lambda made: "x"), Tokenizer(), Streamer)
-    message = message_of(await streamed(engine))
+    message = message_from_events(await streamed(engine))
     assert (message["content"][0]["text"], message["stop_reason"]) == ("x" * 9, "max_tokens")
 
 
@@ -192,7 +192,7 @@ def choice(text: str, finish: str | None = None, stop: str | int | None = None) 
 )
 async def test_vllms_outputs_become_the_answer(last: Any, reason: str, matched: str | None) -> None:
     llm = AsyncLLM(choice("Hello "), choice("world"), last, cached=2)
-    message = message_of(await streamed(VllmEngine("m", llm, SimpleNamespace), stop_sequences='["END"]'))
+    message = message_from_events(await streamed(VllmEngine("m", llm, SimpleNamespace), stop_sequences='["END"]'))
     assert message["content"] == [{"type": "text", "text": "Hello world"}]
     assert (message["stop_reason"], message["stop_sequence"]) == (reason, matched)
     usage = message["usage"]

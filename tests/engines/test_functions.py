@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import Finish, MessagesApp, Thinking
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import AHEAD, as_engine
 from anthro_asgi.wire.errors import RateLimited
 from anthro_asgi.wire.request import MessagesRequest
@@ -33,7 +33,7 @@ async def test_what_a_generator_yields_is_streamed_in_order_and_to_return_ends_t
     response = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=BODY)
     events = parse_events(response.body)
     check_stream(events)
-    message = message_of(events)
+    message = message_from_events(events)
     assert message["content"][1]["text"] == "".join(map(str, range(1000))) + "ab"
     assert message["stop_reason"] == "end_turn"
 

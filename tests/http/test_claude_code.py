@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from tests.support.driver import Driver, Response
@@ -99,7 +99,7 @@ class ClaudeCode:
         self.says(*blocks)
         response = await self.post(**over)
         assert response.status == 200, response.body
-        message = message_of(parse_events(response.body))
+        message = message_from_events(parse_events(response.body))
         self.messages.append({"role": "assistant", "content": message["content"]})
         return message
 

@@ -24,7 +24,7 @@ from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http import messages_app
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.large.cooperative import LARGE
+from anthro_asgi.wire.large.cooperative import LARGE_BODY
 from anthro_asgi.wire.request import MessagesRequest, parse_request
 from tests.support.driver import Driver, Response
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, raw_answer, sse
@@ -78,7 +78,7 @@ class Keeping:
 
 
 def test_the_body_is_large() -> None:
-    assert len(BODY) > 4_000_000 > LARGE
+    assert len(BODY) > 4_000_000 > LARGE_BODY
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
@@ -204,7 +204,7 @@ async def test_an_engine_that_refuses_is_asked_again_with_all_of_it() -> None:
 
 def test_a_large_image_of_a_request_made_in_this_process_is_written_too() -> None:
     request = MessagesRequest("m", 9, [user(image(900_000))])
-    assert request.size == 0
+    assert request.body_size == 0
     part = orjson.loads(encode(to_chat(request, PLAIN)))["messages"][0]["content"][0]
     data = request.messages[0]["content"][0]["source"]["data"]
     assert part == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}

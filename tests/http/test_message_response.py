@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from anthro_asgi import Finish, MessagesApp, Signature, Thinking, ToolJson, ToolStart, Usage
-from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
 from anthro_asgi.wire.errors import ApiError, Overloaded, RateLimited
 from tests.support.clock import fake_clock
 from tests.support.driver import Driver
@@ -81,7 +81,7 @@ SCRIPTS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_streaming_and_non_streaming_answers_to_the_same_output_are_equal(name: str) -> None:
     app = app_of(*SCRIPTS[name])
-    folded = message_of(await streamed(app))
+    folded = message_from_events(await streamed(app))
     assert content_of(folded) == content_of(await whole(app))
 
 
@@ -175,7 +175,7 @@ async def test_a_function_that_yields_hello_is_a_whole_engine() -> None:
     assert message["content"] == [{"type": "text", "text": "Hello"}]
     assert message["stop_reason"] == "end_turn"
     assert message["usage"]["output_tokens"] == 2
-    assert message_of(await streamed(MessagesApp(engine)))["content"] == message["content"]
+    assert message_from_events(await streamed(MessagesApp(engine)))["content"] == message["content"]
 
 
 # stop sequences
@@ -195,7 +195,9 @@ async def test_a_stop_sequence_is_found_across_deltas_and_closes_the_engine(stre
 
     app = MessagesApp(engine)
     message = (
-        message_of(await streamed(app, stop_sequences=["two"])) if stream else await whole(app, stop_sequences=["two"])
+        message_from_events(await streamed(app, stop_sequences=["two"]))
+        if stream
+        else await whole(app, stop_sequences=["two"])
     )
     assert message["content"] == [{"type": "text", "text": "one "}]
     assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "two")
@@ -205,7 +207,7 @@ async def test_a_stop_sequence_is_found_across_deltas_and_closes_the_engine(stre
 async def test_what_was_held_back_for_a_stop_sequence_that_never_came_is_given_back() -> None:
     app = app_of("ab", "c<en", Finish("end_turn"))
     for message in (
-        message_of(await streamed(app, stop_sequences=["<end>"])),
+        message_from_events(await streamed(app, stop_sequences=["<end>"])),
         await whole(app, stop_sequences=["<end>"]),
     ):
         assert message["content"] == [{"type": "text", "text": "abc<en"}]

@@ -10,12 +10,12 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp, Rules, Thinking, factory
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.openai.tool_names import short
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.wire.deltas import Finish, Signature
-from anthro_asgi.wire.message import SIGNATURE
+from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE
 from tests.support.driver import Driver, Response
 from tests.support.upstream import Answer, ScriptedUpstream, sse
 
@@ -54,7 +54,7 @@ class Served:
         events = parse_events(response.body)
         check_stream(events)
         whole = (await self.post(**fields)).json()
-        streamed = message_of(events)
+        streamed = message_from_events(events)
         assert (streamed["content"], streamed["stop_reason"]) == (whole["content"], whole["stop_reason"])
         content: list[Json] = whole["content"]
         return content
@@ -201,7 +201,7 @@ async def test_integers_beyond_64_bit_reach_the_engine_as_they_are() -> None:
 
 
 THOUGHT = [
-    {"type": "thinking", "thinking": "Hm.", "signature": SIGNATURE},
+    {"type": "thinking", "thinking": "Hm.", "signature": PLACEHOLDER_SIGNATURE},
     {"type": "text", "text": "Yes"},
 ]
 

@@ -184,7 +184,7 @@ def engine_and_its_trace() -> tuple[MessagesApp, list[dict[str, str]]]:
     seen: list[dict[str, str]] = []
 
     async def engine(request: Any) -> Any:
-        seen.append(dict(request.trace))
+        seen.append(dict(request.trace_headers))
         yield "a"
 
     return MessagesApp(engine), seen
@@ -302,7 +302,7 @@ from tests.support.driver import Driver
 configure("info", "json")
 
 async def engine(request):
-    print(request.trace)
+    print(request.trace_headers)
     yield "Hello"
 
 async def main():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
 from tests.end_to_end.service import Service
 from tests.replay import Case, cases
 from tests.replay.asking import messages_request
@@ -61,7 +61,7 @@ def events_of(response: Response) -> list[Event]:
 
 async def both_ways(replay: Replay, case: Case) -> tuple[Json, Json]:
     """The Message that is streamed and the one that is not."""
-    streamed = message_of(events_of(await replay.ask(case, stream=True)))
+    streamed = message_from_events(events_of(await replay.ask(case, stream=True)))
     response = await replay.ask(case, stream=False)
     assert (response.status, response.header("content-type")) == (200, "application/json"), response.body
     return streamed, response.json()
@@ -153,7 +153,7 @@ def content_of(blocks: list[Json], case: Case) -> list[Json]:
 @pytest.mark.parametrize(("case", "twin"), TWINS, ids=str)
 async def test_a_stream_says_what_the_engine_itself_says_without_stream(case: Case, twin: Case) -> None:
     async with replaying(case) as replay:
-        message = message_of(events_of(await replay.ask(case, stream=True)))
+        message = message_from_events(events_of(await replay.ask(case, stream=True)))
     reading = read(twin, stops_of(twin))
     given, said = [bare(block) for block in message["content"]], [parsed(block) for block in reading.content]
     assert content_of(given, case) == content_of(said, case)
@@ -174,7 +174,7 @@ def shortest() -> list[Case]:
 @pytest.mark.parametrize("case", shortest(), ids=str)
 async def test_a_recorded_stream_in_single_bytes_is_the_same_message(case: Case) -> None:
     async with replaying(case, cuts=range(LONGEST_BY_BYTES * 2)) as replay:
-        message = message_of(events_of(await replay.ask(case, stream=True)))
+        message = message_from_events(events_of(await replay.ask(case, stream=True)))
     says(message, read(case, stops_of(case)))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from tests.checks.security.raw import Answer, RawClient
 from tests.server.process import AT_ONCE, KINDS, Process, until
 from tests.support.client import HELLO
@@ -134,7 +134,7 @@ def test_a_head_over_the_limit_is_told_so(service: Process, name: bytes) -> None
     with RawClient(service.url) as client:
         client.send(b"GET /healthz HTTP/1.1\r\nHost: a\r\n" + name + b": " + b"b" * 9000)
         (answer,) = client.rest()
-    assert_refused(service, answer, 431, "HeadTooLarge")
+    assert_refused(service, answer, 431, "HeadersTooLarge")
 
 
 def test_a_head_within_the_limit_is_served_however_large_its_body(service: Process) -> None:
@@ -192,7 +192,7 @@ def test_nonsense_behind_a_request_is_not_said_into_its_answer(service: Process)
     with RawClient(service.url) as client:
         client.send(post(asked) + b"nonsense\r\n\r\n")
         stream, refusal = client.rest()
-    assert message_of(parse_events(stream.body))["stop_reason"] == "end_turn"
+    assert message_from_events(parse_events(stream.body))["stop_reason"] == "end_turn"
     assert_refused(service, refusal, 400, "InvalidRequest")
 
 

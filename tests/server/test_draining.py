@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.checks.security.raw import RawClient
 from tests.server.process import AT_ONCE, ENDLESS, Process, until
 from tests.support.client import HELLO, ask, get
@@ -34,7 +34,7 @@ def test_for_the_drain_delay_it_serves_on_but_is_not_ready_and_ends_each_connect
         whole, stream = ask(service.url), ask(service.url, stream=True)
         assert (whole.status, whole.headers["connection"]) == (200, "close")
         assert (stream.status, stream.headers["connection"]) == (200, "close")
-        assert message_of(stream.events)["stop_reason"] == "end_turn"
+        assert message_from_events(stream.events)["stop_reason"] == "end_turn"
         assert time.monotonic() - begun < 0.6, "or else this says nothing"
         until(lambda: service.refuses)
         assert time.monotonic() - begun >= 0.6
@@ -45,7 +45,7 @@ def test_a_stream_may_begin_in_the_delay_and_end_after_it(kind: str) -> None:
     with Process(kind, *SHORT, "--drain-delay", "200ms") as service:
         service.interrupt()
         until(lambda: get(service.url, "/readyz").status == 503)
-        assert message_of(ask(service.url, stream=True).events)["stop_reason"] in ("end_turn", "max_tokens")
+        assert message_from_events(ask(service.url, stream=True).events)["stop_reason"] in ("end_turn", "max_tokens")
         assert service.refuses
         assert service.ended() == 0
 
@@ -102,7 +102,7 @@ def test_who_was_just_answered_and_not_told_may_ask_once_more(kind: str) -> None
         (second,) = client.rest()
         assert second.headers["connection"] == "close"
         for answer in (first, second):
-            assert message_of(parse_events(answer.body))["content"]
+            assert message_from_events(parse_events(answer.body))["content"]
         assert service.ended() == 0
 
 
@@ -129,7 +129,7 @@ def test_a_request_that_is_on_its_way_is_waited_for(kind: str) -> None:
         for client, rest in ((early, asked[20:]), (late, asked[-1:])):
             client.send(rest)
             (answer,) = client.rest()
-            assert message_of(parse_events(answer.body))["stop_reason"] == "end_turn"
+            assert message_from_events(parse_events(answer.body))["stop_reason"] == "end_turn"
         assert service.ended() == 0
 
 
@@ -140,7 +140,7 @@ def test_requests_behind_one_another_are_answered_or_known_not_to_be(kind: str) 
         service.interrupt()
         until(lambda: service.refuses)
         stream, alive = client.rest()
-        assert message_of(parse_events(stream.body))["content"]
+        assert message_from_events(parse_events(stream.body))["content"]
         assert (alive.status, alive.headers["connection"]) == (200, "close")
         assert service.ended() == 0
 

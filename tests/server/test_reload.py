@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.server.tls import Certificate
 from tests.server.process import AT_ONCE, Process
 from tests.support.client import connect, get, post
@@ -52,7 +52,7 @@ def test_a_renewed_certificate_is_shown_to_who_connects_and_open_streams_go_on(k
         assert get(service.url, "/healthz", new).status == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             get(service.url, "/healthz", old)
-        assert message_of(parse_events(begun + response.read()))["content"]
+        assert message_from_events(parse_events(begun + response.read()))["content"]
         post(connection)
         assert connection.getresponse().status == 200
 

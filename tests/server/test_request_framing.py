@@ -5,7 +5,7 @@ import random
 import pytest
 
 from anthro_asgi.server.request_framing import RequestFraming
-from anthro_asgi.wire.errors import ApiError, HeadTooLarge, InvalidRequest, MethodNotAllowed
+from anthro_asgi.wire.errors import ApiError, HeadersTooLarge, InvalidRequest, MethodNotAllowed
 
 LIMIT = 1024
 HOST = b"Host: a\r\n"
@@ -69,12 +69,12 @@ DOUBTFUL = {
     "a chunk of no size": (post(b";a\r\n", CHUNKED), InvalidRequest),
     "a chunk with LF": (post(b"1;\na\r\n", CHUNKED), InvalidRequest),
     "a trailer that is none": (post(b"0\r\nA b\r\n", CHUNKED), InvalidRequest),
-    "a head too large": (get(b"GET / HTTP/1.1", b"A: " + b"b" * LIMIT), HeadTooLarge),
-    "a head too large, without an end": (b"GET / HTTP/1.1\r\nA: " + b"b" * LIMIT, HeadTooLarge),
-    "an extension too large": (post(b"1;" + b"a" * LIMIT + b"\r\n", CHUNKED), HeadTooLarge),
-    "an extension too large, without an end": (post(b"1;" + b"a" * 2 * LIMIT, CHUNKED), HeadTooLarge),
-    "extensions too large together": (post(b"1;aaaaaaaaaaaaaaaaaaaaa\r\nb\r\n" * LIMIT, CHUNKED), HeadTooLarge),
-    "trailers too large together": (post(b"0\r\n" + b"A: bbbbbbbbbbbbbbbb\r\n" * LIMIT, CHUNKED), HeadTooLarge),
+    "a head too large": (get(b"GET / HTTP/1.1", b"A: " + b"b" * LIMIT), HeadersTooLarge),
+    "a head too large, without an end": (b"GET / HTTP/1.1\r\nA: " + b"b" * LIMIT, HeadersTooLarge),
+    "an extension too large": (post(b"1;" + b"a" * LIMIT + b"\r\n", CHUNKED), HeadersTooLarge),
+    "an extension too large, without an end": (post(b"1;" + b"a" * 2 * LIMIT, CHUNKED), HeadersTooLarge),
+    "extensions too large together": (post(b"1;aaaaaaaaaaaaaaaaaaaaa\r\nb\r\n" * LIMIT, CHUNKED), HeadersTooLarge),
+    "trailers too large together": (post(b"0\r\n" + b"A: bbbbbbbbbbbbbbbb\r\n" * LIMIT, CHUNKED), HeadersTooLarge),
 }
 
 
@@ -129,7 +129,7 @@ def test_no_more_is_held_of_a_head_than_the_limit_and_one_read() -> None:
     framing.feed(b"GET / HTTP/1.1\r\nA: ")
     while framing.held + 100 <= LIMIT:
         framing.feed(b"b" * 100)
-    with pytest.raises(HeadTooLarge):
+    with pytest.raises(HeadersTooLarge):
         framing.feed(b"b" * 100)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from tests.server.process import Process, until
 from tests.support.client import connect, post
 
@@ -59,7 +59,7 @@ def _stream(connection: http.client.HTTPConnection) -> bool:
     post(connection, stream=True)
     response = connection.getresponse()
     assert response.status == 200
-    message = message_of(parse_events(response.read()))
+    message = message_from_events(parse_events(response.read()))
     assert message["stop_reason"] in ("end_turn", "max_tokens")
     return not response.will_close
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.cli.test_main import refusal
 from tests.end_to_end.service import COMMAND, ROOT
 from tests.server.process import AT_ONCE, ENDLESS, Process, runs, until
@@ -163,7 +163,7 @@ def test_open_streams_of_every_worker_come_to_their_end(kind: str, owned: ExitSt
         streams = on_each(service, owned, 2)
         service.interrupt(number)
         for stream in streams:
-            assert message_of(parse_events(stream.rest()))["content"]
+            assert message_from_events(parse_events(stream.rest()))["content"]
         assert service.ended() == 0
 
 
@@ -199,7 +199,7 @@ def test_an_interrupt_in_a_terminal_is_for_the_master_to_pass_on(owned: ExitStac
             assert get(service.url, "/readyz").status == 200
         service.interrupt(signal.SIGCONT)
         for stream in streams:
-            assert message_of(parse_events(stream.rest()))["content"]
+            assert message_from_events(parse_events(stream.rest()))["content"]
         assert service.ended() == 0
 
 
@@ -211,7 +211,7 @@ def test_workers_whose_master_was_killed_end_as_well_and_in_good_order(kind: str
         for pid in workers:
             owned.callback(kill, pid)
         for stream in streams:
-            assert message_of(parse_events(stream.rest()))["content"]
+            assert message_from_events(parse_events(stream.rest()))["content"]
         until(lambda: not any(map(runs, workers)))
         assert service.ended(expected=-signal.SIGKILL) == -signal.SIGKILL
 
@@ -227,7 +227,7 @@ def test_a_worker_that_is_killed_takes_its_own_streams_along_and_is_replaced(kin
         os.kill(victim, signal.SIGKILL)
         for stream in streams:
             if stream.worker != victim:
-                assert message_of(parse_events(stream.rest()))["content"]
+                assert message_from_events(parse_events(stream.rest()))["content"]
         line = service.logged(level="error")
         assert re.fullmatch(rf"worker \d \(process {victim}\) {DIED}; another starts in 0\.1 s", line["message"])
         until(lambda: len(service.children) == 3)

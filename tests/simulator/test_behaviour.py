@@ -12,7 +12,7 @@ import pytest
 
 from anthro_asgi.simulator import KINDS, Profile, SimulatedEngine, Spread, read_trace
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
-from anthro_asgi.wire.errors import ApiError, InternalError, Overloaded, Severed
+from anthro_asgi.wire.errors import ApiError, InternalError, Overloaded, SimulatedDisconnect
 from anthro_asgi.wire.request import MessagesRequest, ThinkingConfig, ToolChoice
 from tests.simulator.asking import (
     SEARCH,
@@ -41,7 +41,7 @@ async def outcome(simulated: SimulatedEngine, request: MessagesRequest) -> str:
     """What became of a request."""
     try:
         some = [batch async for batch in simulated.stream(request)]
-    except (ApiError, Severed) as exc:
+    except (ApiError, SimulatedDisconnect) as exc:
         return type(exc).__name__
     return "ok" if some else "nothing"
 
@@ -288,7 +288,7 @@ async def test_a_refusal_comes_before_anything_else(kind: str, name: str) -> Non
 
 
 @pytest.mark.parametrize("itl", [0, 0.5])
-@pytest.mark.parametrize(("kind", "error"), [("error", InternalError), ("cut", Severed)])
+@pytest.mark.parametrize(("kind", "error"), [("error", InternalError), ("cut", SimulatedDisconnect)])
 async def test_an_answer_that_breaks_off_has_begun_and_has_not_ended(
     kind: str, error: type[Exception], itl: float
 ) -> None:
@@ -331,7 +331,7 @@ async def test_who_fails_and_how_is_the_same_in_every_run_and_in_any_order() -> 
     Random(1).shuffle(order)
     assert await run(order) == found
     kinds = Counter(outcome for outcomes in found.values() for outcome in outcomes)
-    assert set(kinds) == {"ok", "RateLimited", "Overloaded", "InternalError", "Severed"}
+    assert set(kinds) == {"ok", "RateLimited", "Overloaded", "InternalError", "SimulatedDisconnect"}
     assert any(first != second for first, second in found.values()), "who asks again is not bound to fail again"
 
 

@@ -8,7 +8,7 @@ import pytest
 from anthro_asgi.settings import options
 from anthro_asgi.simulator import KINDS, Faults
 from anthro_asgi.simulator.failures import Fault, Kind, placed
-from anthro_asgi.wire.errors import InternalError, Overloaded, RateLimited, Severed
+from anthro_asgi.wire.errors import InternalError, Overloaded, RateLimited, SimulatedDisconnect
 
 
 def test_each_kind_comes_as_often_as_its_rate_says() -> None:
@@ -46,7 +46,13 @@ def test_it_strikes_within_the_answer_after_the_first_token_and_before_the_last(
 
 @pytest.mark.parametrize(
     ("kind", "raised"),
-    [("429", RateLimited), ("529", Overloaded), ("500", InternalError), ("error", InternalError), ("cut", Severed)],
+    [
+        ("429", RateLimited),
+        ("529", Overloaded),
+        ("500", InternalError),
+        ("error", InternalError),
+        ("cut", SimulatedDisconnect),
+    ],
 )
 def test_each_says_what_it_is(kind: Kind, raised: type[Exception]) -> None:
     with pytest.raises(raised) as caught:

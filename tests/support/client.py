@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from anthro_asgi.conformance.grammar import Event, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, message_from_events, parse_events
 
 TIMEOUT = 20.0  # seconds
 HELLO: dict[str, Any] = {
@@ -84,7 +84,7 @@ def ask_both_ways(url: str, **body: Any) -> dict[str, Any]:
     whole = ask(url, **body)
     streamed = ask(url, **body, stream=True)
     assert (whole.status, streamed.status) == (200, 200), (whole.body, streamed.body)
-    assert comparable(message_of(streamed.events)) == comparable(whole.json)
+    assert comparable(message_from_events(streamed.events)) == comparable(whole.json)
     message: dict[str, Any] = whole.json
     return message
 

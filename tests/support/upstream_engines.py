@@ -10,7 +10,7 @@ import pytest
 from anthro_asgi.engines.messages.engine import AnthropicEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
-from anthro_asgi.wire.deltas import Delta, each
+from anthro_asgi.wire.deltas import Delta, deltas_of
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.chat_requests import request
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, framed, json_answer
@@ -148,4 +148,4 @@ async def over(speech: Speech, *answers: Answer, **options: Any) -> AsyncIterato
 
 async def said(engine: Engine, asked: MessagesRequest | None = None) -> list[Delta]:
     async with aclosing(engine.stream(asked or request())) as batches:  # type: ignore[type-var]
-        return [delta async for batch in batches for delta in each(batch)]
+        return [delta async for batch in batches for delta in deltas_of(batch)]

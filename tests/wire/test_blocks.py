@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.wire.blocks import BY_ROLE, SERVER_RESULTS
+from anthro_asgi.wire.blocks import DEFAULT_BLOCK_CHECKS, SERVER_RESULTS
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.json_codec import MAX_DEPTH
 from anthro_asgi.wire.request import MessagesRequest, parse_request
@@ -236,7 +236,7 @@ def test_a_bad_block_is_refused_for_the_same_reason_beside_something_deep(role: 
 
 
 def test_every_kind_of_block_there_is_has_a_good_example_here() -> None:
-    assert {(role, kind) for role, kinds in BY_ROLE.items() for kind in kinds} == {
+    assert {(role, kind) for role, kinds in DEFAULT_BLOCK_CHECKS.items() for kind in kinds} == {
         (role, block["type"]) for role, block in TAKEN
     }
 

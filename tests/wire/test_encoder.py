@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.conformance.grammar import FOLLOWS, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import FOLLOWS, check_stream, message_from_events, parse_events
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
     BlockStop,
     Citation,
     Delta,
+    DeltaOrderError,
     Finish,
-    Misplaced,
     Signature,
     Thinking,
     ToolJson,
@@ -26,7 +26,7 @@ from anthro_asgi.wire.deltas import (
 )
 from anthro_asgi.wire.encoder import TRANSITIONS, State, StreamEncoder
 from anthro_asgi.wire.errors import Overloaded
-from anthro_asgi.wire.message import SIGNATURE
+from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE
 from tests.wire.strategies import batches, examples, scripts
 
 ID = "msg_0123456789abcdefghij"
@@ -125,7 +125,7 @@ def test_a_cell_of_the_table_writes_its_events_and_leads_to_its_state(state: Sta
 def test_a_pair_missing_from_the_table_is_misplaced_and_changes_nothing(state: State, verb: str) -> None:
     encoder = encoder_in(state)
     before = snapshot(encoder)
-    with pytest.raises(Misplaced, match=f"^{verb} in state {state.name}$"):
+    with pytest.raises(DeltaOrderError, match=f"^{verb} in state {state.name}$"):
         VERBS[verb](encoder)
     assert snapshot(encoder) == before
 
@@ -250,7 +250,7 @@ def test_an_error_ends_a_stream_at_any_point_with_a_block_left_open() -> None:
     encoder = encoder_in(State.TEXT)
     assert kinds(encoder.error(Overloaded(), REQUEST_ID)) == ("error",)
     for verb in VERBS.values():
-        with pytest.raises(Misplaced):
+        with pytest.raises(DeltaOrderError):
             verb(encoder)
 
 
@@ -281,13 +281,13 @@ def test_thinking_is_followed_by_one_signature_before_its_stop() -> None:
 
 def test_the_engine_s_own_signature_is_passed_on() -> None:
     assert b'"signature":"bWluZQ=="' in body_of(Thinking("a"), Signature("bWluZQ=="), "b")
-    assert SIGNATURE.encode() not in body_of(Thinking("a"), Signature("bWluZQ=="), "b")
+    assert PLACEHOLDER_SIGNATURE.encode() not in body_of(Thinking("a"), Signature("bWluZQ=="), "b")
 
 
 @pytest.mark.parametrize("unsigned", [[], [Signature("")]], ids=["none", "empty"])
 def test_thinking_without_a_signature_gets_one_that_is_not_empty(unsigned: list[Delta]) -> None:
-    assert SIGNATURE
-    assert body_of(Thinking("a"), unsigned, "b").count(SIGNATURE.encode()) == 1
+    assert PLACEHOLDER_SIGNATURE
+    assert body_of(Thinking("a"), unsigned, "b").count(PLACEHOLDER_SIGNATURE.encode()) == 1
 
 
 def test_a_signature_alone_is_a_block_whose_thinking_was_left_out() -> None:
@@ -307,12 +307,14 @@ def test_the_pieces_of_a_tool_s_input_join_to_its_json_and_none_means_an_empty_o
         ToolJson(": 1}"),
         ToolStart("toolu_2", "w"),
     ]
-    content = message_of(parse_events(stream(told, Finish("tool_use"))))["content"]
+    content = message_from_events(parse_events(stream(told, Finish("tool_use"))))["content"]
     assert [block["input"] for block in content] == [{"a": 1}, {}]
 
 
 def test_text_after_a_tool_call_opens_a_new_text_block() -> None:
-    content = message_of(parse_events(stream("a", ToolStart("toolu_1", "w"), "b", "c", Finish("end_turn"))))["content"]
+    content = message_from_events(parse_events(stream("a", ToolStart("toolu_1", "w"), "b", "c", Finish("end_turn"))))[
+        "content"
+    ]
     assert [block["type"] for block in content] == ["text", "tool_use", "text"]
     assert content[2]["text"] == "bc"
 
@@ -340,7 +342,7 @@ def test_an_end_without_a_finish_is_misplaced() -> None:
     encoder = new_encoder()
     encoder.start()
     encoder.feed("a")
-    with pytest.raises(Misplaced):
+    with pytest.raises(DeltaOrderError):
         encoder.end(1)
     assert encoder.state is State.TEXT
 
@@ -351,7 +353,7 @@ def test_an_end_without_a_finish_is_misplaced() -> None:
 def test_an_empty_text_is_the_content_when_the_engine_sent_nothing_else() -> None:
     data = stream("", Usage(1, 1), "", Finish("end_turn"))
     assert kinds(data)[1:3] == ("content_block_start", "content_block_stop")
-    assert message_of(parse_events(data))["content"] == [{"type": "text", "text": ""}]
+    assert message_from_events(parse_events(data))["content"] == [{"type": "text", "text": ""}]
 
 
 @pytest.mark.parametrize(
@@ -362,7 +364,7 @@ def test_an_empty_text_is_no_block_beside_anything_else(other: Delta) -> None:
 
 
 def test_content_stays_empty_when_the_engine_sent_no_text_at_all() -> None:
-    assert message_of(parse_events(stream(Thinking(""), Finish("end_turn"))))["content"] == []
+    assert message_from_events(parse_events(stream(Thinking(""), Finish("end_turn"))))["content"] == []
 
 
 # usage
@@ -488,7 +490,7 @@ def test_half_a_character_is_written_as_a_replacement_wherever_it_stands(half: s
     mended = half.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     data = StreamEncoder(ID, half, lambda: 1).start()
     assert parse_events(data)[0].data["message"]["model"] == mended
-    message = message_of(parse_events(stream(told, Block({"type": half}), Finish("max_tokens"))))
+    message = message_from_events(parse_events(stream(told, Block({"type": half}), Finish("max_tokens"))))
     assert message["content"] == [
         {"type": "text", "text": mended * 2},
         {"type": "thinking", "thinking": mended, "signature": mended},
@@ -529,7 +531,7 @@ def test_pings_anywhere_between_events_leave_the_message_as_it_was(data: st.Data
         out += encoder.feed(delta) + encoder.ping() * data.draw(st.integers(0, 1))
     quiet = new_encoder()
     expected = quiet.start() + b"".join(map(quiet.feed, script)) + quiet.end(0)
-    assert message_of(parse_events(out + encoder.end(0))) == message_of(parse_events(expected))
+    assert message_from_events(parse_events(out + encoder.end(0))) == message_from_events(parse_events(expected))
 
 
 @examples(40)

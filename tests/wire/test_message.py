@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.conformance.grammar import message_of, parse_events
-from anthro_asgi.wire.answer_limits import PIECE, Limits
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
+from anthro_asgi.wire.answer_limits import BLOCK_OVERHEAD, AnswerLimits
 from anthro_asgi.wire.deltas import (
     Batch,
     Block,
     BlockStop,
     Citation,
     Delta,
+    DeltaOrderError,
     Finish,
-    Misplaced,
     Signature,
     Thinking,
     ToolJson,
@@ -28,8 +28,8 @@ from anthro_asgi.wire.deltas import (
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import AnswerTooLarge
 from anthro_asgi.wire.json_codec import dumps
-from anthro_asgi.wire.message import SIGNATURE, MessageBuilder
-from anthro_asgi.wire.tool_input import tool_input
+from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE, MessageBuilder
+from anthro_asgi.wire.tool_input import parse_tool_input
 from tests.wire.strategies import Json, batches, examples, pieces, scripts
 
 ID = "msg_0123456789abcdefghij"
@@ -52,7 +52,7 @@ def streamed(*batches: Batch, counted: int = 0) -> Json:
     """The same, by way of a stream."""
     encoder = StreamEncoder(ID, "some-model", lambda: 5)
     data = encoder.start() + b"".join(map(encoder.feed, batches)) + encoder.end(counted)
-    return message_of(parse_events(data))
+    return message_from_events(parse_events(data))
 
 
 def as_sent(message: Json) -> Any:
@@ -91,7 +91,7 @@ def test_the_prompt_is_not_estimated_when_the_engine_has_told_its_length() -> No
 def test_a_message_before_the_finish_is_misplaced() -> None:
     builder = MessageBuilder(ID, "m", lambda: 1)
     builder.feed("Hi")
-    with pytest.raises(Misplaced):
+    with pytest.raises(DeltaOrderError):
         builder.message(1)
 
 
@@ -110,13 +110,13 @@ def test_texts_join_and_empty_ones_leave_no_trace() -> None:
 def test_an_empty_text_stands_only_where_content_would_be_empty() -> None:
     assert content("") == [{"type": "text", "text": ""}]
     assert content(Thinking("")) == []
-    assert content("", Thinking("a")) == [{"type": "thinking", "thinking": "a", "signature": SIGNATURE}]
+    assert content("", Thinking("a")) == [{"type": "thinking", "thinking": "a", "signature": PLACEHOLDER_SIGNATURE}]
 
 
 def test_thinking_is_signed_by_the_engine_or_else_by_us() -> None:
     assert content(Thinking("a"), Thinking("b"), Signature("c2ln"), Thinking("c"), "d") == [
         {"type": "thinking", "thinking": "ab", "signature": "c2ln"},
-        {"type": "thinking", "thinking": "c", "signature": SIGNATURE},
+        {"type": "thinking", "thinking": "c", "signature": PLACEHOLDER_SIGNATURE},
         {"type": "text", "text": "d"},
     ]
 
@@ -149,12 +149,12 @@ def test_a_whole_block_is_passed_on_unchanged() -> None:
 def test_tool_input_outside_a_call_is_misplaced_in_both_ways_of_answering(before: list[Delta]) -> None:
     builder = MessageBuilder(ID, "m", lambda: 1)
     builder.feed(before)
-    with pytest.raises(Misplaced):
+    with pytest.raises(DeltaOrderError):
         builder.feed(ToolJson("{}"))
     encoder = StreamEncoder(ID, "m", lambda: 1)
     encoder.start()
     encoder.feed(before)
-    with pytest.raises(Misplaced):
+    with pytest.raises(DeltaOrderError):
         encoder.feed(ToolJson("{}"))
 
 
@@ -220,7 +220,7 @@ def test_what_was_mended_of_an_input_is_counted(arguments: str, repairs: Json) -
 # how much is collected
 
 
-def collected(limits: Limits, *deltas: Delta) -> Json:
+def collected(limits: AnswerLimits, *deltas: Delta) -> Json:
     builder = MessageBuilder(ID, "m", lambda: 1, limits=limits)
     for delta in deltas:
         builder.feed(delta)
@@ -233,19 +233,21 @@ def collected(limits: Limits, *deltas: Delta) -> Json:
 def test_an_answer_may_have_so_many_bytes_and_no_more(kind: Any, letter: str) -> None:
     size = len(letter.encode("utf-8", "surrogatepass"))
     before: list[Delta] = [CALL, ToolJson('{"a":"')] if kind is ToolJson else []
-    weight = PIECE + (len("toolu_1" + "w" + '{"a":"') if before else 0) + 300 * size
-    assert collected(Limits(max_answer=weight), *before, *[kind(letter * 100)] * 3)
+    weight = BLOCK_OVERHEAD + (len("toolu_1" + "w" + '{"a":"') if before else 0) + 300 * size
+    assert collected(AnswerLimits(max_answer=weight), *before, *[kind(letter * 100)] * 3)
     with pytest.raises(AnswerTooLarge, match=rf"passed {weight - 1} bytes \(max-answer\)"):
-        collected(Limits(max_answer=weight - 1), *before, *[kind(letter * 100)] * 3)
+        collected(AnswerLimits(max_answer=weight - 1), *before, *[kind(letter * 100)] * 3)
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "🙂"])
 def test_the_input_of_a_call_may_have_so_many_bytes_and_no_more(letter: str) -> None:
     deltas: list[Delta] = ["text", CALL, ToolJson('{"a":"'), *[ToolJson(letter)] * 100, ToolJson('"}'), "more"]
     weight = 8 + 100 * len(letter.encode())
-    assert collected(Limits(max_tool_input=weight), *deltas, *deltas)["content"][3]["input"] == {"a": letter * 100}
+    assert collected(AnswerLimits(max_tool_input=weight), *deltas, *deltas)["content"][3]["input"] == {
+        "a": letter * 100
+    }
     with pytest.raises(AnswerTooLarge, match=rf"input of a tool call passed {weight - 1} bytes \(max-tool-input\)"):
-        collected(Limits(max_tool_input=weight - 1), *deltas)
+        collected(AnswerLimits(max_tool_input=weight - 1), *deltas)
 
 
 def copy(delta: Delta) -> Delta:
@@ -274,7 +276,7 @@ FLOODS: dict[str, list[Delta]] = {
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_no_more_is_collected_than_may_be_and_a_little(flood: list[Delta]) -> None:
     """Memory, not only bytes, as many small things take up much."""
-    builder = MessageBuilder(ID, "m", lambda: 1, limits=Limits(max_answer=300_000))
+    builder = MessageBuilder(ID, "m", lambda: 1, limits=AnswerLimits(max_answer=300_000))
     builder.feed(CALL)
 
     def fill() -> None:
@@ -315,8 +317,8 @@ def test_a_call_that_broke_off_is_the_repair_of_what_its_stream_gave(data: st.Da
     deltas: list[Delta] = ["a", CALL, *map(ToolJson, fragments), Finish("max_tokens")]
     told, meant = built(deltas), streamed(deltas)
     pieced = meant["content"][1]["input"]
-    assert told["content"][1]["input"] == (tool_input(pieced) if isinstance(pieced, str) else pieced)
-    assert told["content"][1]["input"] == tool_input(ARGUMENTS[:cut])
+    assert told["content"][1]["input"] == (parse_tool_input(pieced) if isinstance(pieced, str) else pieced)
+    assert told["content"][1]["input"] == parse_tool_input(ARGUMENTS[:cut])
     assert told["stop_reason"] == meant["stop_reason"] == "max_tokens"
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthro_asgi.wire import messages_checks
-from anthro_asgi.wire.blocks import by_role, decode_base64
+from anthro_asgi.wire.blocks import block_checks, decode_base64
 from anthro_asgi.wire.errors import ApiError
-from anthro_asgi.wire.field_checks import Fault
-from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.field_checks import FieldError
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.messages_checks import check_messages, check_messages_in_steps, is_base64_in_steps
 from anthro_asgi.wire.request import parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
@@ -40,9 +40,9 @@ def fault(messages: list[Any], *, in_steps: bool, deep: bool = False) -> tuple[A
     raw = {"messages": messages}
     try:
         if in_steps:
-            return (finished(check_messages_in_steps(raw, deep=deep)) is messages,)
-        return (check_messages(raw, by_role(deep=deep)) is messages,)
-    except Fault as fault:
+            return (run_to_end(check_messages_in_steps(raw, deep=deep)) is messages,)
+        return (check_messages(raw, block_checks(deep=deep)) is messages,)
+    except FieldError as fault:
         return fault.path, fault.reason, fault.error_code
 
 
@@ -118,7 +118,7 @@ def told(body: bytes, *, in_steps: bool) -> tuple[Any, ...]:
     rules = Rules()
     try:
         if in_steps:
-            return (repr(finished(parse_request_in_steps([body], rules=rules))),)
+            return (repr(run_to_end(parse_request_in_steps([body], rules=rules))),)
         return (repr(parse_request(body, rules=rules)),)
     except ApiError as exc:
         return type(exc), exc.message, exc.error_code
@@ -132,7 +132,7 @@ def told(body: bytes, *, in_steps: bool) -> tuple[Any, ...]:
 def test_base64_is_known_in_steps_as_it_is_by_its_decoder(text: str) -> None:
     for data in (text, GOOD + text, GOOD[:64] + text + GOOD[:64], text + GOOD):
         if data:
-            assert finished(is_base64_in_steps(data)) is _is_base64(data)
+            assert run_to_end(is_base64_in_steps(data)) is _is_base64(data)
 
 
 def _is_base64(data: str) -> bool:
@@ -146,4 +146,4 @@ def _is_base64(data: str) -> bool:
 def test_padding_is_taken_where_the_decoder_takes_it(length: int) -> None:
     whole = base64.b64encode(random.Random(length).randbytes(length)).decode()
     for data in (whole, whole[:-1], whole + "=", whole[:64] + "=" + whole[65:], whole[:63] + "=" + whole[64:]):
-        assert finished(is_base64_in_steps(data)) is _is_base64(data)
+        assert run_to_end(is_base64_in_steps(data)) is _is_base64(data)

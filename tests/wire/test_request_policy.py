@@ -9,7 +9,7 @@ import pytest
 from anthro_asgi.wire.client_tools import CLIENT_TOOLS
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.json_codec import MAX_DEPTH
-from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import MessagesRequest, Tool, ToolChoice, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.wire.strategies import Json
@@ -30,7 +30,7 @@ def parse(rules: Rules = DROPPING, messages: Any = (HI,), **fields: Any) -> Mess
 
 def parse_in_steps(rules: Rules, **fields: Any) -> MessagesRequest:
     document = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [HI], **fields})
-    return finished(parse_request_in_steps([document[:40], document[40:]], rules=rules))
+    return run_to_end(parse_request_in_steps([document[:40], document[40:]], rules=rules))
 
 
 def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
@@ -48,11 +48,11 @@ def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
 )
 def test_a_server_tool_is_dropped_and_named_when_the_operator_says_so(kind: str) -> None:
     request = parse(tools=[LOOK, {"type": kind, "name": "it"}])
-    assert (request.tools, request.dropped) == ([Tool("look", None, {"type": "object"})], ("it",))
+    assert (request.tools, request.dropped_tools) == ([Tool("look", None, {"type": "object"})], ("it",))
 
 
 def test_a_dropped_tool_without_a_name_is_named_by_its_type() -> None:
-    assert parse(tools=[TOOLSET, SEARCH]).dropped == ("mcp_toolset", "web_search")
+    assert parse(tools=[TOOLSET, SEARCH]).dropped_tools == ("mcp_toolset", "web_search")
     assert refusal(DROPPING, tools=[{**SEARCH, "name": 1}]).message == "tools.0.name: must be a string"
 
 

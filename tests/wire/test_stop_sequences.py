@@ -6,8 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage, each
-from anthro_asgi.wire.stop_sequences import StopFilter, StopMatcher
+from anthro_asgi.wire.deltas import (
+    Batch,
+    Block,
+    Delta,
+    Finish,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+    deltas_of,
+)
+from anthro_asgi.wire.stop_sequences import StopSequenceFilter, StopSequenceMatcher
 from tests.wire.strategies import examples, pieces
 
 # the oracle
@@ -45,7 +56,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
 @given(cases())
 def test_any_stops_in_any_fragments_match_as_the_slow_search_does(case: tuple[list[str], list[str]]) -> None:
     stops, fragments = case
-    matcher = StopMatcher(stops)
+    matcher = StopSequenceMatcher(stops)
     seen = released = ""
     for fragment in fragments:
         seen += fragment
@@ -64,7 +75,7 @@ def test_any_stops_in_any_fragments_match_as_the_slow_search_does(case: tuple[li
 @given(cases(), st.data())
 def test_a_matcher_that_was_flushed_is_as_good_as_new(case: tuple[list[str], list[str]], data: st.DataObject) -> None:
     stops, fragments = case
-    used, new = StopMatcher(stops), StopMatcher(stops)
+    used, new = StopSequenceMatcher(stops), StopSequenceMatcher(stops)
     used.feed(search(data.draw(st.text(st.sampled_from("".join(stops)), max_size=6)), stops)[0])
     used.flush()
     for fragment in fragments:
@@ -95,7 +106,7 @@ def test_the_match_that_completes_first_wins_and_the_longer_of_two(
 ) -> None:
     for cut in range(len(text) + 1):
         for order in (stops, stops[::-1]):
-            matcher = StopMatcher(order)
+            matcher = StopSequenceMatcher(order)
             released = matcher.feed(text[:cut])
             if matcher.matched is None:
                 released += matcher.feed(text[cut:])
@@ -103,13 +114,13 @@ def test_the_match_that_completes_first_wins_and_the_longer_of_two(
 
 
 def test_text_in_which_no_stop_sequence_can_begin_is_released_at_once() -> None:
-    matcher = StopMatcher(["END", "\n\n"])
+    matcher = StopSequenceMatcher(["END", "\n\n"])
     assert [matcher.feed(text) for text in ("one", "", " E", "t\n", "END")] == ["one", "", " ", "Et", "\n"]
     assert matcher.matched == "END"
 
 
 def test_what_was_held_is_released_when_it_becomes_nothing() -> None:
-    matcher = StopMatcher(["END"])
+    matcher = StopSequenceMatcher(["END"])
     assert [matcher.feed(text) for text in ("E", "N", "E", "x")] == ["", "", "EN", "Ex"]
 
 
@@ -154,7 +165,7 @@ def work(stops: list[str], text: str, size: int) -> int:
     """The characters, of the text and the stops, that are looked at or copied when the text comes in pieces."""
     origin = Counting()
     origin.read = [0]
-    matcher = StopMatcher([origin.made(stop) for stop in stops])
+    matcher = StopSequenceMatcher([origin.made(stop) for stop in stops])
     for start in range(0, len(text), size):
         matcher.feed(origin.made(text[start : start + size]))
     assert matcher.matched is None
@@ -187,8 +198,8 @@ def test_many_stop_sequences_cost_only_what_has_begun() -> None:
 
 
 def filtered(stops: list[str], *batches: Batch) -> list[Delta]:
-    stop_filter = StopFilter(stops)
-    return [delta for batch in batches for delta in each(stop_filter.feed(batch))]
+    stop_filter = StopSequenceFilter(stops)
+    return [delta for batch in batches for delta in deltas_of(stop_filter.feed(batch))]
 
 
 def test_a_match_becomes_the_finish_and_drops_what_follows() -> None:
@@ -265,7 +276,7 @@ def written(deltas: list[Delta]) -> str:
 
 
 def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
-    stop_filter = StopFilter(["END"])
+    stop_filter = StopSequenceFilter(["END"])
     stop_filter.feed(["a", "b"])
     assert stop_filter.unread == 0
     stop_filter.feed(["c END", "d", Thinking("x")])
@@ -273,7 +284,7 @@ def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
 
 
 def test_what_was_cut_off_here_is_told() -> None:
-    stop_filter = StopFilter(["END", "FIN"])
+    stop_filter = StopSequenceFilter(["END", "FIN"])
     stop_filter.feed(["a", Finish("stop_sequence", "END")])
     assert stop_filter.matched is None, "the engine did it itself"
     stop_filter.feed("a F")

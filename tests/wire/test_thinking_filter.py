@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthro_asgi.wire.deltas import Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
-from anthro_asgi.wire.message import SIGNATURE, MessageBuilder
-from anthro_asgi.wire.thinking_filter import ThoughtFilter
+from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE, MessageBuilder
+from anthro_asgi.wire.thinking_filter import ThinkingFilter
 from tests.wire.strategies import examples
 
 END = Finish("end_turn")
-SEAL = Signature(SIGNATURE)
+SEAL = Signature(PLACEHOLDER_SIGNATURE)
 
 
 def sealed(*batches: Any) -> list[Delta]:
-    thoughts = ThoughtFilter(sealed=True)
+    thoughts = ThinkingFilter(keep_signatures=True)
     return [delta for batch in batches for delta in thoughts.feed(batch)]
 
 
@@ -46,7 +46,7 @@ def test_of_each_block_its_signature_is_left_where_it_would_have_ended(deltas: l
 
 
 def test_hidden_thinking_leaves_nothing() -> None:
-    thoughts = ThoughtFilter(sealed=False)
+    thoughts = ThinkingFilter(keep_signatures=False)
     assert thoughts.feed([Usage(1), Thinking("a"), Signature("s"), "b"]) == [Usage(1), "b"]
     assert thoughts.feed(Thinking("c")) == []
     assert thoughts.feed(END) == [END]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.tool_input import tool_input
+from anthro_asgi.wire.tool_input import parse_tool_input
 from tests.wire.strategies import VALUES, Json, examples, objects
 
 DOCUMENTS = [
@@ -51,14 +51,14 @@ def whole_members(text: str, document: Json) -> int:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_a_whole_document_gives_itself(document: str) -> None:
-    assert tool_input(document) == orjson.loads(document)
+    assert parse_tool_input(document) == orjson.loads(document)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_any_beginning_of_a_document_gives_a_beginning_of_its_value(document: str) -> None:
     whole = orjson.loads(document)
     for cut in range(len(document)):
-        told = tool_input(document[:cut])
+        told = parse_tool_input(document[:cut])
         assert told is not None, document[:cut]
         assert members_kept(whole, told), (document[:cut], told)
 
@@ -68,7 +68,7 @@ def test_any_beginning_of_a_document_gives_a_beginning_of_its_value(document: st
 def test_any_object_cut_anywhere_keeps_its_whole_members(document: Json, data: st.DataObject) -> None:
     whole = orjson.dumps(document).decode()
     text = whole[: data.draw(st.integers(0, len(whole)))]
-    told = tool_input(text)
+    told = parse_tool_input(text)
     assert told is not None
     assert members_kept(orjson.loads(whole), told)
     assert len(told) >= whole_members(text, document)
@@ -77,7 +77,7 @@ def test_any_object_cut_anywhere_keeps_its_whole_members(document: Json, data: s
 @examples(120)
 @given(st.text(st.sampled_from('{}[],:"\\u0dn1-e.tru l\n\ud83d😀'), max_size=20))
 def test_nothing_raises_and_what_comes_out_is_an_object_that_can_be_written(text: str) -> None:
-    told = tool_input(text)
+    told = parse_tool_input(text)
     assert told is None or isinstance(told, dict)
     orjson.dumps(told)
 
@@ -104,7 +104,7 @@ def test_nothing_raises_and_what_comes_out_is_an_object_that_can_be_written(text
     ],
 )
 def test_what_broke_off_is_closed_after_its_last_whole_value(text: str, told: Json) -> None:
-    assert tool_input(text) == told
+    assert parse_tool_input(text) == told
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_what_broke_off_is_closed_after_its_last_whole_value(text: str, told: Js
     ids=ascii,
 )
 def test_a_string_cut_in_an_escape_keeps_what_came_before(text: str, told: str) -> None:
-    assert tool_input(text) == {"a": told}
+    assert parse_tool_input(text) == {"a": told}
 
 
 @pytest.mark.parametrize(
@@ -142,22 +142,22 @@ def test_a_string_cut_in_an_escape_keeps_what_came_before(text: str, told: str) 
     ],
 )
 def test_what_is_no_object_is_unpacked_or_wrapped(text: str, told: Json) -> None:
-    assert tool_input(text) == told
+    assert parse_tool_input(text) == told
 
 
 @pytest.mark.parametrize("text", ["tru", "<tool>", "{'a': 1}", "]", "}{"], ids=repr)
 def test_what_has_no_sense_in_it_gives_nothing(text: str) -> None:
-    assert tool_input(text) is None
+    assert parse_tool_input(text) is None
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 300, '{"a":' * 300 + "1" + "}" * 300, '{"a":' + "[" * 5000, '"' + "[" * 300 + "]" * 300 + '"']
 )
 def test_what_is_nested_without_end_gives_nothing_that_cannot_be_written(text: str) -> None:
-    told = tool_input(text)
+    told = parse_tool_input(text)
     assert told is None or orjson.loads(orjson.dumps(told)) == told
 
 
 def test_the_work_grows_with_the_text_and_not_with_its_depth() -> None:
     """The closing brackets are worked out a fixed number of times, not once for each comma or bracket."""
-    assert tool_input('{"a":' * 50_000 + "[1,2," * 50_000) is None
+    assert parse_tool_input('{"a":' * 50_000 + "[1,2," * 50_000) is None

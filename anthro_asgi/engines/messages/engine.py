@@ -79,7 +79,7 @@ class AnthropicEngine(Remote):
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
         asked = Asked(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
         exchange = self._pool.exchange(
-            "POST", self._target, (_JSON, *self._headers, *request.trace), await asked.encoded()
+            "POST", self._target, (_JSON, *self._headers, *request.trace_headers), await asked.encoded()
         )
         del request  # it is let go of with `asked`
         reader = EventReader(new_call_id, calls=may_call, limits=self._limits)

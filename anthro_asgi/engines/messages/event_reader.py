@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import orjson
 
-from ...wire.answer_limits import LIMITS, PIECE, Limits, size
+from ...wire.answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, utf8_size
 from ...wire.deltas import Block, BlockStop, Citation, Delta, Finish, Signature, StopReason, Thinking, Usage
 from ...wire.errors import BadUpstream
 from ...wire.json_codec import dumps, is_shallow, loads
-from ...wire.message import concluded
-from ...wire.tool_input import tool_input
+from ...wire.message import final_finish
+from ...wire.tool_input import parse_tool_input
 from ..shared.reader import Reader
 from ..shared.tool_calls import CallQueue
 from ..shared.upstream_errors import failure
@@ -55,7 +55,7 @@ class EventReader(Reader):
     than the `limits` allow would have to be kept.
     """
 
-    def __init__(self, new_id: Callable[[], str], *, calls: bool = True, limits: Limits = LIMITS) -> None:
+    def __init__(self, new_id: Callable[[], str], *, calls: bool = True, limits: AnswerLimits = DEFAULT_LIMITS) -> None:
         self._calls = CallQueue(new_id, limits=limits)
         super().__init__(self._calls.repairs)
         self._may_call = calls
@@ -103,7 +103,7 @@ class EventReader(Reader):
         assert self._finish is not None  # noqa: S101 - for the type checker
         if not all(self._told):
             self.repairs["usage"] += 1
-        if concluded(self._finish, self._calls.used) != self._finish:
+        if final_finish(self._finish, self._calls.used) != self._finish:
             self.repairs["finish_reason"] += 1
         return [*self._calls.release(all_of_it=True), self._finish]
 
@@ -178,7 +178,7 @@ class EventReader(Reader):
         whole = self._whole.pop(index, None)
         if whole is not None:
             self._kept -= whole.size
-            given = tool_input("".join(whole.input), self.repairs)
+            given = parse_tool_input("".join(whole.input), self.repairs)
             self._say(Block({**whole.block, "input": given} if given else whole.block), out)
         elif self._open is not None and self._open == index:
             self._open = None
@@ -196,9 +196,9 @@ class EventReader(Reader):
     def _gather_input(self, whole: "_Whole", piece: str) -> None:
         """Input is the one thing of such a block that comes in pieces."""
         whole.input.append(piece)
-        whole.input_size += size(piece)
-        whole.size += size(piece)
-        self._kept += size(piece)
+        whole.input_size += utf8_size(piece)
+        whole.size += utf8_size(piece)
+        self._kept += utf8_size(piece)
         self._limits.check_tool_input(whole.input_size)
         self._limits.check_answer(self._kept)
 
@@ -245,7 +245,7 @@ class _Whole:
         self.block = block
         self.input: list[str] = []  # its pieces
         self.input_size = 0
-        self.size = PIECE + len(dumps(block))
+        self.size = BLOCK_OVERHEAD + len(dumps(block))
 
 
 def _parsed(payload: bytes) -> Any:

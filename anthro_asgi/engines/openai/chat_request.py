@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from ...wire.errors import InvalidRequest
 from ...wire.json_codec import dumps
-from ...wire.large.cooperative import LARGE, Steps, finished
-from ...wire.large.json_writer import Joined, dumps_in_pieces
+from ...wire.large.cooperative import LARGE_BODY, Steps, run_to_end
+from ...wire.large.json_writer import JoinedText, dumps_in_steps
 from ...wire.request import MessagesRequest, Tool
 from .dialects import PLAIN, Dialect
 from .history import joined, server_side
@@ -84,13 +84,13 @@ def encode(value: Any) -> bytes:
     try:
         return dumps(value)
     except (RecursionError, TypeError):  # it may hold a text in parts
-        return b"".join(finished(encode_in_steps(value)))
+        return b"".join(run_to_end(encode_in_steps(value)))
 
 
 def encode_in_steps(value: Any) -> Steps[list[bytes]]:
     """The same in pieces, for a large value. Raises as `encode`."""
     try:
-        return (yield from dumps_in_pieces(value))
+        return (yield from dumps_in_steps(value))
     except RecursionError:
         raise InvalidRequest("body: nested too deeply") from None
 
@@ -272,12 +272,12 @@ def _parts(block: Json) -> list[Part]:
     return [text] if text else []
 
 
-def _address(block: Json) -> str | Joined:
+def _address(block: Json) -> str | JoinedText:
     source = block["source"]
     if source["type"] == "url":
         return str(source["url"])
     scheme, data = f"data:{source['media_type']};base64,", source["data"]
-    return Joined(scheme, data) if len(data) > LARGE else scheme + data
+    return JoinedText(scheme, data) if len(data) > LARGE_BODY else scheme + data
 
 
 def _document(block: Json) -> list[Part]:

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import orjson
 
-from ...wire.answer_limits import LIMITS, Limits
+from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Delta, Finish, StopReason, Thinking, Usage
 from ...wire.errors import BadUpstream
 from ...wire.json_codec import loads
-from ...wire.message import concluded
+from ...wire.message import final_finish
 from ..shared.reader import Reader
 from ..shared.tool_calls import CallQueue
 from ..shared.upstream_errors import failure_in_stream
@@ -68,7 +68,7 @@ class ChatReader(Reader):
         *,
         names: Mapping[str, str] | None = None,
         tags: ThinkTags | None = None,
-        limits: Limits = LIMITS,
+        limits: AnswerLimits = DEFAULT_LIMITS,
     ) -> None:
         self._calls = CallQueue(new_id, taken, names, limits=limits)
         super().__init__(self._calls.repairs)
@@ -115,7 +115,7 @@ class ChatReader(Reader):
         out += (self._usage(self._counted if self._output is None else self._output), self._finish)
         if self._output is None or self._prompt is None:
             self.repairs["usage"] += 1
-        if concluded(self._finish, self._calls.used) != self._finish:
+        if final_finish(self._finish, self._calls.used) != self._finish:
             self.repairs["finish_reason"] += 1
         return out
 

@@ -7,7 +7,7 @@ to be asked again.
 from time import perf_counter
 from typing import Any
 
-from ...wire.large.cooperative import LARGE, Steps, in_turns
+from ...wire.large.cooperative import LARGE_BODY, Steps, run_with_yields
 from ...wire.request import MessagesRequest
 from .chat_request import encode, encode_in_steps, to_chat, to_chat_in_steps
 from .dialects import Dialect
@@ -17,8 +17,8 @@ Json = dict[str, Any]
 
 async def chat_body(request: MessagesRequest, dialect: Dialect) -> Json:
     """The body of the chat request. Raises InvalidRequest."""
-    if request.size > LARGE:
-        return await in_turns(to_chat_in_steps(request, dialect), perf_counter)
+    if request.body_size > LARGE_BODY:
+        return await run_with_yields(to_chat_in_steps(request, dialect), perf_counter)
     return to_chat(request, dialect)
 
 
@@ -43,16 +43,16 @@ class Asked:
 
     async def encoded(self) -> list[bytes]:
         """The body as it is sent, in pieces. Raises InvalidRequest."""
-        if self.request.size > LARGE:
-            return await in_turns(encode_in_steps(self.body), perf_counter)
+        if self.request.body_size > LARGE_BODY:
+            return await run_with_yields(encode_in_steps(self.body), perf_counter)
         return [encode(self.body)]
 
     async def let_go(self) -> bool:
         """Keep nothing of the prompt. True."""
-        held = [*self.request.messages, *self.body["messages"]] if self.request.size > LARGE else []
+        held = [*self.request.messages, *self.body["messages"]] if self.request.body_size > LARGE_BODY else []
         self._request = self._body = None
         if held:
-            await in_turns(_given_up(held), perf_counter)
+            await run_with_yields(_given_up(held), perf_counter)
         return True
 
 

@@ -20,7 +20,7 @@ from ...upstream.pool import Exchange, Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
 from ...wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
-from ...wire.large.cooperative import in_turns
+from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest
 from ..shared.fetch import Answer, is_whole, kind_of, read_whole, refuse
 from ..shared.model_list import FRESH, listed
@@ -112,7 +112,7 @@ class OpenAIEngine(Remote):
         return answer
 
     async def _beside(self, path: str, body: dict[str, Any] | None = None) -> Answer:
-        encoded = None if body is None else await in_turns(encode_in_steps(body), perf_counter)
+        encoded = None if body is None else await run_with_yields(encode_in_steps(body), perf_counter)
         return await self._ask(self._origin.target(path, api=False), encoded)
 
     # one answer
@@ -182,7 +182,7 @@ class OpenAIEngine(Remote):
 
     async def _exchange(self, asked: Asked) -> Exchange:
         """To be made by entering it. Raises InvalidRequest."""
-        headers = (*_STREAM_HEADERS, *self._headers, *asked.request.trace)
+        headers = (*_STREAM_HEADERS, *self._headers, *asked.request.trace_headers)
         return self._pool.exchange("POST", self._target, headers, await asked.encoded())
 
     def _reader(self, request: MessagesRequest, dialect: Dialect) -> Splice:

@@ -18,8 +18,8 @@ from typing import Final
 import orjson
 
 from ...upstream.sse import SSEParser
-from ...wire.answer_limits import LIMITS
-from ...wire.deltas import Batch, Delta, Texts
+from ...wire.answer_limits import DEFAULT_LIMITS
+from ...wire.deltas import Batch, Delta, EncodedTexts
 from ...wire.repairs import Repairs
 from .chunk_reader import ChatReader
 from .chunk_template import SHAPE, Frame, counted, learn
@@ -54,7 +54,7 @@ class Splice:
         "_sse",
     )
 
-    def __init__(self, reader: ChatReader, max_event: int = LIMITS.max_event) -> None:
+    def __init__(self, reader: ChatReader, max_event: int = DEFAULT_LIMITS.max_event) -> None:
         self._reader = reader
         self._max_event = max_event
         self._sse = SSEParser(max_event)
@@ -202,7 +202,7 @@ class Splice:
         self._counts = counts
         # There are two more ways to write some characters, and white space beside a string.
         ours = b"\\u" not in said and b"\\/" not in said and said.count(b'",\n"') + 1 == len(literals)
-        return Texts(texts, literals) if ours else texts
+        return EncodedTexts(texts, literals) if ours else texts
 
     def _cut(self, events: list[bytes]) -> tuple[list[bytes], bytes]:
         """What each has in the text's place, and the last counts; nothing when one ends otherwise than the frame."""

@@ -16,7 +16,7 @@ from ...upstream.origin import Origin
 from ...upstream.pool import Body, Exchange, Pool
 from ...upstream.request import RequestHeaders
 from ...upstream.sse import EventTooLarge
-from ...wire.answer_limits import Limits
+from ...wire.answer_limits import AnswerLimits
 from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream, Overloaded, UpstreamTimeout
 from .upstream_errors import failure
 
@@ -84,7 +84,7 @@ def is_whole(response: Exchange) -> bool:
     return b"json" in kind and b"event-stream" not in kind
 
 
-async def read_whole(response: Exchange, limits: Limits) -> bytes:
+async def read_whole(response: Exchange, limits: AnswerLimits) -> bytes:
     """All of an answer. Raises AnswerTooLarge, and UpstreamError."""
     try:
         return await response.read_all(limits.max_answer)

@@ -12,8 +12,8 @@ from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.pool import Body, Deadlines, Exchange, Pool
 from ...upstream.request import RequestHeaders
-from ...wire.answer_limits import LIMITS, Limits
-from ...wire.deltas import Batch, Delta, each
+from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
+from ...wire.deltas import Batch, Delta, deltas_of
 from ...wire.errors import ApiError
 from ...wire.repairs import Repairs
 from ..base import BaseEngine, ModelInfo
@@ -38,7 +38,7 @@ class How(TypedDict, total=False):
     key: str | None
     limit: int
     deadlines: Deadlines
-    limits: Limits
+    limits: AnswerLimits
 
 
 class Remote(BaseEngine):
@@ -47,7 +47,7 @@ class Remote(BaseEngine):
     def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
         deadlines = how.get("deadlines")
         self._origin = origin
-        self._limits = how.get("limits", LIMITS)
+        self._limits = how.get("limits", DEFAULT_LIMITS)
         self._pool = Pool(origin, limit=how.get("limit", 1024), deadlines=deadlines)
         self._aside = Pool(origin, limit=1, deadlines=deadlines)  # is it ready, though it has all the answers to give?
         self._readiness = Shared(self._is_ready)
@@ -157,7 +157,7 @@ async def tail(response: Exchange, read: Callable[[bytes], Batch], reader: Any) 
     with suppress(TimeoutError):
         async with asyncio.timeout(TAIL):
             while not reader.done and (data := await response.read()):
-                out += each(read(data))
+                out += deltas_of(read(data))
     return out
 
 

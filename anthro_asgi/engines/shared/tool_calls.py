@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ...wire.answer_limits import LIMITS, PIECE, Limits, size, weight
+from ...wire.answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, delta_size, utf8_size
 from ...wire.deltas import Delta, ToolJson, ToolStart
 from ...wire.errors import BadUpstream
 from ...wire.repairs import Repairs
@@ -54,7 +54,7 @@ class Call:
         if name and (not self.name or (name != self.name and not self._announced and not self._unsent)):
             self.name += name  # the first part of a name, or the next where it is split over chunks
         if arguments:
-            self.kept += size(arguments)
+            self.kept += utf8_size(arguments)
             self._unsent.append(arguments)
             self._unread.append(arguments)
             if len(self._unread) > _LOOK or len(arguments) > _LONG:
@@ -132,7 +132,7 @@ class CallQueue:
         taken: Iterable[str] = (),
         names: Mapping[str, str] | None = None,
         *,
-        limits: Limits = LIMITS,
+        limits: AnswerLimits = DEFAULT_LIMITS,
     ) -> None:
         self._new_id = new_id
         self._names = names or {}
@@ -149,7 +149,7 @@ class CallQueue:
     def text(self, delta: Delta) -> None:
         """Anything that is no call, for its turn."""
         self._queue.append(delta)
-        self._keep(_WAITING + weight(delta))
+        self._keep(_WAITING + delta_size(delta))
 
     def stop(self, index: int | None) -> None:
         """The call with this index is whole, whatever its arguments look like."""
@@ -161,12 +161,12 @@ class CallQueue:
         """A piece of a call, as a chat delta has it: any part of it may be missing or said again."""
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
-        cost = size(arguments)
+        cost = utf8_size(arguments)
         if call is None or self._is_another(call, key, identity, name, arguments):
             call = Call(self._unique(identity), identity)
             self._queue.append(call)
             self.used = True
-            cost += PIECE
+            cost += BLOCK_OVERHEAD
         elif not self._untangled and self._queue and self._queue[-1] is not call:
             self._untangled = True
             self.repairs["call_order"] += 1
@@ -179,7 +179,7 @@ class CallQueue:
         if index is not None and identity is not None:
             self._by_key[identity] = call  # the next piece may leave out the index
         if len(self._by_key) > keys:
-            cost += _WAITING + size(identity or "")
+            cost += _WAITING + utf8_size(identity or "")
         self._limits.check_tool_input(call.kept)
         self._keep(cost)
 
@@ -237,7 +237,7 @@ class CallQueue:
             if not isinstance(head, Call):
                 out.append(head)
                 queue.popleft()
-                self._kept -= _WAITING + weight(head)
+                self._kept -= _WAITING + delta_size(head)
                 continue
             leaves = all_of_it or (len(queue) > 1 and head.whole)
             self._kept -= head.kept

@@ -1,7 +1,7 @@
 """Work that would hold an event loop for too long, done in steps, with turns for everybody else between them. Pure.
 
 A function that works in steps is a generator: it yields where it may pause and returns what it has made. Who needs that
-at once calls `finished`; who runs on a loop awaits `in_turns`, which gives the loop a turn when a millisecond is over.
+at once calls `run_to_end`; who runs on a loop awaits `run_with_yields`, which yields when a millisecond is over.
 So no step should take much longer than that.
 """
 
@@ -12,12 +12,12 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 Steps = Generator[None, None, T]
 
-LARGE: Final = 256 * 1024
+LARGE_BODY: Final = 256 * 1024
 """Bytes of a request from which on it is worth it."""
 _TURN: Final = 0.001  # seconds
 
 
-def finished(steps: Steps[T]) -> T:
+def run_to_end(steps: Steps[T]) -> T:
     """What the steps make, without a pause."""
     try:
         while True:
@@ -27,7 +27,7 @@ def finished(steps: Steps[T]) -> T:
         return made
 
 
-def drop(held: list[Any]) -> Steps[None]:
+def clear_in_steps(held: list[Any]) -> Steps[None]:
     """Lets go of all that is in the list, one by one: it takes its time to give much memory back."""
     while held:
         held.pop()
@@ -35,7 +35,7 @@ def drop(held: list[Any]) -> Steps[None]:
 
 
 @coroutine
-def in_turns(steps: Steps[T], clock: Callable[[], float]) -> Steps[T]:
+def run_with_yields(steps: Steps[T], clock: Callable[[], float]) -> Steps[T]:
     """Await it for what the steps make. `clock` gives seconds, as they pass also within a turn of the loop.
 
     A bare yield is a turn for the loop: `asyncio.sleep(0)` is nothing else. The last is given when all is made, so that

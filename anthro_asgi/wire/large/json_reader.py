@@ -28,8 +28,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ..errors import RequestTooLarge
-from ..json_codec import MAX_DEPTH, dumps, loads, loads_exactly, survey
-from .cooperative import Steps, drop
+from ..json_codec import MAX_DEPTH, depth_and_rounding, dumps, loads, loads_exactly
+from .cooperative import Steps, clear_in_steps
 
 _WHOLE: Final = 1024 * 1024  # bytes up to which a document is read at once
 _WINDOW: Final = 256 * 1024  # bytes that are looked at in a step
@@ -59,7 +59,7 @@ class _Misfit(Exception):
     """What was cut out cannot be put back."""
 
 
-def loads_in_pieces(pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
+def loads_in_steps(pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
     """What `loads_exactly` says of the pieces together, in steps, or rather too many levels than too few.
 
     Raises orjson.JSONDecodeError, and RequestTooLarge for more values than anybody has use for.
@@ -175,7 +175,7 @@ class _Reader:
         value = loads(text)
         self._values = values
         yield
-        levels, rounded = survey(value)
+        levels, rounded = depth_and_rounding(value)
         if rounded or levels > MAX_DEPTH:
             raise _Misfit
         if (self._texts or has_run) and _SIGNED in text:
@@ -215,7 +215,7 @@ class _Reader:
         yield
         filled = "".join(parts)  # for this no step can be made smaller
         yield
-        yield from drop(parts)
+        yield from clear_in_steps(parts)
         return filled
 
 

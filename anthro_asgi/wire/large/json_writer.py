@@ -8,8 +8,8 @@ from .cooperative import Steps
 _WINDOW: Final = 256 * 1024  # bytes of a text that are written in a step
 
 
-class Joined:
-    """A text in parts, so long that it is not worth while to put them together; `dumps_in_pieces` writes it as one."""
+class JoinedText:
+    """A text in parts, so long that it is not worth while to put them together; `dumps_in_steps` writes it as one."""
 
     __slots__ = ("parts",)
 
@@ -17,7 +17,7 @@ class Joined:
         self.parts = parts
 
 
-def dumps_in_pieces(value: Any) -> Steps[list[bytes]]:
+def dumps_in_steps(value: Any) -> Steps[list[bytes]]:
     """`value` as JSON, as `lenient.dumps` writes it, in steps and in pieces. Raises as that does."""
     written: list[bytes] = []
     yield from _write(value, written)
@@ -26,9 +26,9 @@ def dumps_in_pieces(value: Any) -> Steps[list[bytes]]:
 
 def _write(value: Any, written: list[bytes]) -> Steps[None]:
     kind = type(value)
-    if kind is Joined or (kind is str and len(value) > _WINDOW):
+    if kind is JoinedText or (kind is str and len(value) > _WINDOW):
         written.append(b'"')
-        for part in value.parts if kind is Joined else (value,):
+        for part in value.parts if kind is JoinedText else (value,):
             for start in range(0, len(part), _WINDOW):
                 written.append(dumps(part[start : start + _WINDOW])[1:-1])
                 yield
@@ -81,4 +81,4 @@ def _length(value: Any) -> int:
     kind = type(value)
     if kind is str:
         return len(value)
-    return _WINDOW if kind is Joined else 0
+    return _WINDOW if kind is JoinedText else 0

@@ -18,7 +18,7 @@ import ray
 from ray import serve
 
 from anthro_asgi import Finish, MessagesApp
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from examples.ray_serve import Messages
 
 STREAMS = 40
@@ -86,7 +86,7 @@ def streams(port: int, count: int) -> list[dict[str, Any]]:
         events = parse_events(body)
         check_stream(events)
         assert events[-1].type == "message_stop"
-        messages.append(message_of(events))
+        messages.append(message_from_events(events))
     return messages
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TextIteratorStreamer
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
@@ -41,7 +41,7 @@ async def test_a_real_model_streams_what_it_makes(engine: TransformersEngine) ->
     response = await Driver(MessagesApp(engine), 60).request("POST", "/v1/messages", body=BODY)
     events = parse_events(response.body)
     check_stream(events)
-    message = message_of(events)
+    message = message_from_events(events)
     assert message["stop_reason"] == "max_tokens"
     assert message["usage"]["output_tokens"] == 24
     assert message["usage"]["input_tokens"] == len("<user>Hello you<assistant>")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import h11
 
-from anthro_asgi.conformance.grammar import Event, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
 from tests.checks.faults.command import Command
 from tests.checks.faults.house import CLIENT_KEY, House
 from tests.checks.faults.speech import CANARY, TOOL, Json
@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def message(self) -> Json:
-        return message_of(self.events) if self.streams else json.loads(self.body)
+        return message_from_events(self.events) if self.streams else json.loads(self.body)
 
 
 class Guest:

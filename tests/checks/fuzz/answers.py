@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from anthro_asgi.conformance.grammar import Event, GrammarError, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Event, GrammarError, check_stream, message_from_events, parse_events
 from anthro_asgi.upstream.sse import EventTooLarge
-from anthro_asgi.wire.answer_limits import LIMITS, Limits
-from anthro_asgi.wire.deltas import Batch, Delta, Usage, each
+from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
+from anthro_asgi.wire.deltas import Batch, Delta, Usage, deltas_of
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import ApiError, BadUpstream
-from anthro_asgi.wire.json_codec import dumps, is_shallow, mended
+from anthro_asgi.wire.json_codec import dumps, is_shallow, replace_lone_surrogates
 from anthro_asgi.wire.message import MessageBuilder
-from anthro_asgi.wire.stop_sequences import StopFilter
-from anthro_asgi.wire.thinking_filter import ThoughtFilter
-from anthro_asgi.wire.tool_input import tool_input
+from anthro_asgi.wire.stop_sequences import StopSequenceFilter
+from anthro_asgi.wire.thinking_filter import ThinkingFilter
+from anthro_asgi.wire.tool_input import parse_tool_input
 from tests.checks.fuzz.running import Breach
 
 Json = dict[str, Any]
@@ -52,12 +52,12 @@ class _Passing:
     """The deltas as the client shall have them."""
 
     def __init__(self, wish: Wish) -> None:
-        self._stops = StopFilter(wish.stops) if wish.stops else None
-        self._thoughts = None if wish.sealed is None else ThoughtFilter(sealed=wish.sealed)
+        self._stops = StopSequenceFilter(wish.stops) if wish.stops else None
+        self._thoughts = None if wish.sealed is None else ThinkingFilter(keep_signatures=wish.sealed)
         self.counted = 0
 
     def __call__(self, batch: Batch) -> Batch:
-        self.counted += len(each(batch))
+        self.counted += len(deltas_of(batch))
         if self._thoughts is not None:
             batch = self._thoughts.feed(batch)
         return batch if self._stops is None else self._stops.feed(batch)
@@ -96,7 +96,7 @@ def _stream(said: Iterable[Batch], wish: Wish, encoder: StreamEncoder, out: list
 
 def _opens(batch: Batch, encoder: StreamEncoder) -> bool:
     opens = False
-    for delta in each(batch):
+    for delta in deltas_of(batch):
         if isinstance(delta, Usage) or delta == "":
             encoder.feed(delta)
         else:
@@ -104,7 +104,7 @@ def _opens(batch: Batch, encoder: StreamEncoder) -> bool:
     return opens
 
 
-def whole(said: Iterable[Batch], wish: Wish, limits: Limits = LIMITS) -> Answer:
+def whole(said: Iterable[Batch], wish: Wish, limits: AnswerLimits = DEFAULT_LIMITS) -> Answer:
     builder = MessageBuilder(MESSAGE_ID, "m", lambda: 7, limits=limits)
     passing = _Passing(wish)
     try:
@@ -122,7 +122,7 @@ def deltas(said: Iterable[Batch]) -> tuple[list[Delta], str]:
     out: list[Delta] = []
     try:
         for batch in said:
-            out += each(batch)
+            out += deltas_of(batch)
     except (ApiError, EventTooLarge) as exc:
         return out, f"{type(exc).__name__}: {exc}"
     return out, "complete"
@@ -173,14 +173,16 @@ def _meant(events: list[Event]) -> tuple[Json | None, bool]:
     """The Message; None when it ended in an error; and whether some input is none, and was shown as it was sent."""
     try:
         check_stream(events)
-        return (None if events[-1].type == "error" else message_of(events)), False
+        return (None if events[-1].type == "error" else message_from_events(events)), False
     except GrammarError as exc:
         if exc.rule != "the pieces of a tool's input make no JSON object":
             raise
     # By the grammar this is allowed to an answer that ran out of tokens: all else must keep to the rules.
     ending = events[-2].data
     out_of_tokens = {**ending["delta"], "stop_reason": "max_tokens", "stop_sequence": None}
-    message = message_of([*events[:-2], Event("message_delta", {**ending, "delta": out_of_tokens}), events[-1]])
+    message = message_from_events(
+        [*events[:-2], Event("message_delta", {**ending, "delta": out_of_tokens}), events[-1]]
+    )
     return message | ending["delta"], True
 
 
@@ -193,9 +195,9 @@ def _must_have_own_ids(message: Json) -> None:
 def _mended(value: Any) -> Any:
     """With U+FFFD for half a surrogate pair, as this service reads it. A stream has the escape as it was written."""
     if isinstance(value, str):
-        return mended(value)
+        return replace_lone_surrogates(value)
     if isinstance(value, dict):
-        return {mended(key): _mended(inner) for key, inner in value.items()}
+        return {replace_lone_surrogates(key): _mended(inner) for key, inner in value.items()}
     return [_mended(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -204,7 +206,7 @@ def _repaired(message: Json, told: Json) -> Json:
     content = []
     for block in message["content"]:
         if block["type"] == "tool_use" and type(block["input"]) is str:
-            given = tool_input(block["input"])
+            given = parse_tool_input(block["input"])
             if given is None:
                 continue
             block = {**block, "input": given}

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.messages import engine
 from anthro_asgi.engines.openai import chat_request
 from anthro_asgi.engines.openai.dialects import DIALECTS
@@ -28,7 +28,7 @@ from anthro_asgi.wire import messages_checks
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.large import json_reader
-from anthro_asgi.wire.large.cooperative import finished
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.checks.fuzz import served
@@ -137,7 +137,7 @@ def _read(read: Callable[[], MessagesRequest]) -> Outcome:
 def _must_agree_in_steps(trial: Trial, at_once: Outcome, rng: Random) -> None:
     body = cut(trial.data, rng)
     with lowered(SMALL):
-        in_steps = _read(lambda: finished(parse_request_in_steps(body, counting=trial.counting, rules=trial.rules)))
+        in_steps = _read(lambda: run_to_end(parse_request_in_steps(body, counting=trial.counting, rules=trial.rules)))
     if _shown(at_once) != _shown(in_steps):
         raise Breach(f"read in steps it says something else\n{_shown(at_once)}\n{_shown(in_steps)}")
 
@@ -166,9 +166,9 @@ def _must_be_askable(request: MessagesRequest, name: str) -> None:
         at_once = chat_request.encode(body)
     except ApiError as exc:
         raise Breach(f"what was read can be asked of an engine\n{name}: {exc}") from exc
-    if finished(chat_request.to_chat_in_steps(request, dialect)) != body:
+    if run_to_end(chat_request.to_chat_in_steps(request, dialect)) != body:
         raise Breach(f"converted in steps it is something else\n{name}")
-    if b"".join(finished(chat_request.encode_in_steps(body))) != at_once:
+    if b"".join(run_to_end(chat_request.encode_in_steps(body))) != at_once:
         raise Breach(f"encoded in steps it is something else\n{name}")
     for message in body["messages"]:
         if message["role"] not in ROLES or type(message.get("content")) not in (str, list, type(None)):
@@ -215,4 +215,4 @@ def _message(answer: Response) -> Json | None:
         return message
     events = parse_events(answer.body)
     check_stream(events)
-    return None if events[-1].type == "error" else message_of(events)
+    return None if events[-1].type == "error" else message_from_events(events)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from tests.replay import cases
 from tests.replay.golden import GOLDEN
 
@@ -43,7 +43,7 @@ def _golden() -> list[bytes]:
 
 
 def _whole(body: bytes) -> bytes:
-    return json.dumps(message_of(parse_events(body))).encode()
+    return json.dumps(message_from_events(parse_events(body))).encode()
 
 
 def _of(api: Api, streamed: bool, body: bytes) -> Recorded:

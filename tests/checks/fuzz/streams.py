@@ -23,8 +23,8 @@ from anthro_asgi.engines.openai.chunk_reader import ChatReader
 from anthro_asgi.engines.openai.fast_path import Splice
 from anthro_asgi.engines.openai.think_tags import ThinkTags
 from anthro_asgi.upstream.sse import EventTooLarge, SSEParser
-from anthro_asgi.wire.answer_limits import LIMITS, Limits
-from anthro_asgi.wire.deltas import Batch, each
+from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
+from anthro_asgi.wire.deltas import Batch, deltas_of
 from anthro_asgi.wire.errors import AnswerTooLarge
 from anthro_asgi.wire.request import MessagesRequest
 from tests.checks.fuzz import answers, beside, served
@@ -80,7 +80,7 @@ class Trial:
     """Whether thinking is found in the text, and is open from the beginning; None is that it is not looked for."""
     taken: tuple[str, ...]
     calls: bool
-    limits: Limits
+    limits: AnswerLimits
     served: bool
     slowly: bool
     at_random: int
@@ -141,18 +141,18 @@ class Streams:
                 answers.whole(said(trial, ways[1]), trial.wish, trial.limits),
             )
         # what comes behind the end of the words may not be read, and the counts may be there
-        outcome = judge(*pair, counts=not trial.wish.stops and trial.limits == LIMITS)
+        outcome = judge(*pair, counts=not trial.wish.stops and trial.limits == DEFAULT_LIMITS)
         return f"{trial.api}, {outcome}{', served' if trial.served else ''}"
 
 
 # drawing
 
 
-def _limits(rng: Random) -> Limits:
+def _limits(rng: Random) -> AnswerLimits:
     """The defaults, or some that are soon reached."""
     if rng.random() < 0.9:
-        return LIMITS
-    return Limits(rng.choice((300, 600, 5000)), rng.choice((1, 20, 500)), rng.choice((1, 600, 5000)))
+        return DEFAULT_LIMITS
+    return AnswerLimits(rng.choice((300, 600, 5000)), rng.choice((1, 20, 500)), rng.choice((1, 600, 5000)))
 
 
 def _shortened(answer: Recorded, rng: Random) -> list[bytes]:
@@ -246,7 +246,7 @@ def _chat(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
                     break
             tail = []
             while not reader.done and (data := next(rest, b"")):
-                tail += each(reader.read(data))
+                tail += deltas_of(reader.read(data))
             yield tail + reader.rest()
     except EventTooLarge:
         if not reader.finished:
@@ -298,7 +298,9 @@ def _shortly(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
 
 def _must_be_the_same(trial: Trial, reads: list[bytes]) -> None:
     short, slow = answers.deltas(_shortly(trial, reads)), answers.deltas(_slowly(trial, reads))
-    if short != slow and trial.limits == LIMITS:  # a piece that is passed on at once is weighed by the slow way only
+    if (
+        short != slow and trial.limits == DEFAULT_LIMITS
+    ):  # a piece that is passed on at once is weighed by the slow way only
         raise Breach(f"the short way says what the slow one says\n{short}\n{slow}")
 
 

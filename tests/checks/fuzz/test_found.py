@@ -7,7 +7,7 @@ import pytest
 
 from anthro_asgi.engines.shared.model_list import listed
 from anthro_asgi.http import models
-from anthro_asgi.wire.answer_limits import Limits
+from anthro_asgi.wire.answer_limits import AnswerLimits
 from tests.checks.fuzz import answers
 from tests.checks.fuzz.answers import Wish, judge
 from tests.checks.fuzz.streams import Trial, said
@@ -34,7 +34,7 @@ def event(said: Json | bytes) -> bytes:
 
 
 def trial(api: Any = "chat") -> Trial:
-    return Trial(b"", 200, api, True, Wish(), None, (), True, Limits(), served=False, slowly=False, at_random=0)
+    return Trial(b"", 200, api, True, Wish(), None, (), True, AnswerLimits(), served=False, slowly=False, at_random=0)
 
 
 def outcome(*reads: bytes, api: Any = "chat") -> str:

@@ -24,8 +24,8 @@ from anthro_asgi.simulator.schema_example import tool_input as made_up
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.json_codec import loads
 from anthro_asgi.wire.request import parse_request
-from anthro_asgi.wire.stop_sequences import StopMatcher
-from anthro_asgi.wire.tool_input import tool_input
+from anthro_asgi.wire.stop_sequences import StopSequenceMatcher
+from anthro_asgi.wire.tool_input import parse_tool_input
 
 AT_ONCE = 0.25  # seconds of this thread's own time: what is linear here takes milliseconds
 
@@ -188,14 +188,14 @@ def test_what_a_client_says_is_read_at_once(words: str) -> None:
 def test_what_is_hardly_json_is_read_at_once(body: bytes) -> None:
     assert timed(lambda: loads(body)) < AT_ONCE
     assert timed(lambda: parse_request(body)) < AT_ONCE
-    assert timed(lambda: tool_input(body.decode())) < 2 * AT_ONCE
+    assert timed(lambda: parse_tool_input(body.decode())) < 2 * AT_ONCE
 
 
 def test_stop_sequences_that_nearly_match_all_the_time_are_looked_for_at_once() -> None:
     for stops in (["a" * LENGTH + "b"], ["a" * size + "b" for size in range(1, 257)], ["ab" * 1000 + "c"] * 64):
-        matcher = StopMatcher(stops)
+        matcher = StopSequenceMatcher(stops)
 
-        def read(matcher: StopMatcher = matcher) -> None:
+        def read(matcher: StopSequenceMatcher = matcher) -> None:
             for _ in range(30):
                 matcher.feed("aaaaaaaaab" * 4)
 

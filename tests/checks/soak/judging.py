@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from anthro_asgi.conformance.grammar import Grammar, GrammarError, check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import Grammar, GrammarError, check_stream, message_from_events, parse_events
 from bench.client import Ending
 
 from .turns import Turn
@@ -77,7 +77,7 @@ def _message(turn: Turn, answer: Answer) -> str:
         if events[-1].type == "error":
             _must_be_type(events[-1].data["error"], fault.type)
             return "error event"
-        _must_be_all(turn, message_of(events))
+        _must_be_all(turn, message_from_events(events))
         return "answered"
     told: Json = orjson.loads(answer.body)
     if answer.status != 200:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.conformance.grammar import check_stream, message_of, parse_events
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.auto import DetectedEngine
 from anthro_asgi.engines.messages.engine import AnthropicEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
@@ -77,7 +77,7 @@ async def both(driver: Driver, **changes: Any) -> dict[str, Any]:
     whole = await post(driver, **changes)
     parsed = parse_events(streamed.body)
     check_stream(parsed)
-    told, folded = whole.json(), message_of(parsed)
+    told, folded = whole.json(), message_from_events(parsed)
     for key in ("stop_reason", "stop_sequence"):
         assert told[key] == folded[key]
     assert without_ids(told) == without_ids(folded)

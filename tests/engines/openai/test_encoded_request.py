@@ -23,7 +23,7 @@ TURNS: list[Json] = [
 
 
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(module, "LARGE_BODY", 0)
 
 
 @every_dialect

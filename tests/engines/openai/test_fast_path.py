@@ -18,7 +18,7 @@ from anthro_asgi.engines.openai.chunk_template import learn
 from anthro_asgi.engines.openai.fast_path import Splice
 from anthro_asgi.engines.openai.think_tags import ThinkTags
 from anthro_asgi.upstream.sse import SSEParser
-from anthro_asgi.wire.deltas import Delta, ToolStart, each
+from anthro_asgi.wire.deltas import Delta, ToolStart, deltas_of
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import ApiError, Overloaded
 from tests.replay import Case, cases
@@ -78,7 +78,7 @@ def shortly(reads: list[bytes], *, tags: bool = False) -> Outcome:
     out: list[Delta] = []
     try:
         for data in reads:
-            out += each(reader.read(data))
+            out += deltas_of(reader.read(data))
         out += reader.rest()
         out += reader.end()
     except ApiError as exc:

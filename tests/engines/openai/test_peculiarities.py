@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.conformance.grammar import message_of, parse_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
@@ -343,7 +343,7 @@ async def test_a_peculiarity_gives_its_message(clause: str, stream: bool, by_byt
     row = CLAUSES[clause]
     response = await asked(row, stream=stream, by_bytes=by_bytes)
     assert response.status == 200, response.body
-    message = message_of(parse_events(response.body)) if stream else response.json()
+    message = message_from_events(parse_events(response.body)) if stream else response.json()
     content = row.content if stream or row.whole is None else row.whole
     assert [shown(block) for block in message["content"]] == content
     assert (message["stop_reason"], message["stop_sequence"]) == (row.reason, row.matched)

@@ -14,7 +14,7 @@ from anthro_asgi.engines.openai.fast_path import Splice
 from anthro_asgi.engines.shared.remote import new_call_id
 from anthro_asgi.engines.shared.tool_calls import CallQueue
 from anthro_asgi.upstream.sse import EventTooLarge
-from anthro_asgi.wire.answer_limits import PIECE, Limits
+from anthro_asgi.wire.answer_limits import BLOCK_OVERHEAD, AnswerLimits
 from anthro_asgi.wire.deltas import Block, Delta, Finish, ToolJson, ToolStart
 from anthro_asgi.wire.errors import AnswerTooLarge, ApiError, BadUpstream
 from tests.support.driver import Driver
@@ -22,12 +22,12 @@ from tests.support.upstream import Wire, fragmented
 from tests.support.upstream_engines import SPEECHES, Chat, Messages, Speech, both_engines, endless, over, said, stream
 
 CHAT, MESSAGES = Chat(), Messages()
-SMALL = Limits(max_event=1000, max_tool_input=2000, max_answer=4000)
+SMALL = AnswerLimits(max_event=1000, max_tool_input=2000, max_answer=4000)
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 KIB = "x" * 1024
 
 
-async def refused(speech: Speech, answer: Any, limits: Limits = SMALL) -> str:
+async def refused(speech: Speech, answer: Any, limits: AnswerLimits = SMALL) -> str:
     """What is said of an answer that is too large. All of it is let go of."""
     async with over(speech, answer, limits=limits) as (upstream, engine):
         with pytest.raises(AnswerTooLarge) as caught:
@@ -143,7 +143,7 @@ async def test_a_flood_of_calls_has_an_end_though_none_waits(speech: Speech) -> 
 
 
 def test_every_call_costs_something_though_it_says_nothing() -> None:
-    queue = CallQueue(new_call_id, limits=Limits(max_answer=100 * PIECE))
+    queue = CallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
     with suppress(AnswerTooLarge):
         for number in range(1000):
             queue.call(number, None, "f", "{}")
@@ -152,7 +152,7 @@ def test_every_call_costs_something_though_it_says_nothing() -> None:
 
 
 def test_a_call_that_has_another_id_in_every_piece_is_bounded() -> None:
-    queue = CallQueue(new_call_id, limits=Limits(max_answer=100 * PIECE))
+    queue = CallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
     queue.call(0, "first", "f", '{"a":"')
     with suppress(AnswerTooLarge):
         for number in range(10_000):
@@ -187,7 +187,7 @@ async def test_what_has_had_its_turn_no_longer_counts(speech: Speech) -> None:
         calls += [speech.call(number), speech.input(number, '{"a":"')]
         calls += [speech.call(number + 1), speech.input(number + 1, '{"a":"' + KIB[:900]), speech.input(number, '"}')]
         calls += [speech.input(number + 1, '"}')]
-    small = Limits(max_event=2000, max_tool_input=2000, max_answer=6000)
+    small = AnswerLimits(max_event=2000, max_tool_input=2000, max_answer=6000)
     async with over(speech, stream(*calls, speech.end("tool_use")), limits=small) as (_, engine):
         deltas = await said(engine)
     assert len([delta for delta in deltas if isinstance(delta, ToolStart)]) == 7

@@ -15,7 +15,7 @@ from anthro_asgi.engines.messages.engine import AnthropicEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
-from anthro_asgi.wire.answer_limits import Limits
+from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.repairs import REPAIRS, Repair
 from anthro_asgi.wire.request import MessagesRequest
@@ -91,8 +91,8 @@ FAILURES: list[tuple[str, Answer, dict[str, Any]]] = [
     ("timeout_total", trickle, {"deadlines": Deadlines(total=SHORT)}),
     ("broken", reset, {}),
     ("broken", b"SSH-2.0\r\n\r\n", {}),
-    ("too_large", stream(b"data: " + b"x" * 2000), {"limits": Limits(max_event=1000)}),
-    ("too_large", json_answer(200, "x" * 2000), {"limits": Limits(max_answer=1000)}),
+    ("too_large", stream(b"data: " + b"x" * 2000), {"limits": AnswerLimits(max_event=1000)}),
+    ("too_large", json_answer(200, "x" * 2000), {"limits": AnswerLimits(max_answer=1000)}),
     ("too_large", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000, {}),
     ("status_4xx", json_answer(400, {"error": {"message": "no"}}), {}),
     ("status_4xx", json_answer(401, {}), {}),

@@ -121,7 +121,7 @@ async def test_the_name_of_a_model_that_is_asked_for_is_not_part_of_a_target(spe
 async def test_a_trace_goes_up_with_the_request_and_else_there_is_none(speech: Speech) -> None:
     async with over(speech, ended(speech)) as (upstream, engine):
         await said(engine)
-        await said(engine, replace(request(), trace=TRACE))
+        await said(engine, replace(request(), trace_headers=TRACE))
         plain, traced = [asked for asked in upstream.requests if asked.method == "POST"]
     assert head(traced)[2] == {**head(plain)[2], **dict(TRACE)}
     assert traced.body == plain.body
@@ -149,7 +149,7 @@ async def test_a_trace_that_is_none_is_not_sent(speech: Speech, trace: tuple[tup
     async with over(speech, ended(speech)) as (upstream, engine):
         await said(engine)
         with pytest.raises(ValueError, match="header"):
-            await said(engine, replace(request(), trace=trace))
+            await said(engine, replace(request(), trace_headers=trace))
         await said(engine)
         assert [asked.method for asked in upstream.requests].count("POST") == 2
         assert not any("evil" in str(asked.headers) for asked in upstream.requests)

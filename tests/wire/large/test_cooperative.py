@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.wire.large.cooperative import Steps, drop, finished, in_turns
+from anthro_asgi.wire.large.cooperative import Steps, clear_in_steps, run_to_end, run_with_yields
 
 
 def counting(steps: int, log: list[Any]) -> Steps[str]:
@@ -41,14 +41,14 @@ async def turns_of_others(steps: Steps[Any], clock: Callable[[], float]) -> tupl
 
     handle = asyncio.get_running_loop().call_soon(other)
     try:
-        return await in_turns(steps, clock), others
+        return await run_with_yields(steps, clock), others
     finally:
         handle.cancel()
 
 
 def test_steps_can_be_gone_through_without_a_pause() -> None:
     log: list[Any] = []
-    assert finished(counting(3, log)) == "made"
+    assert run_to_end(counting(3, log)) == "made"
     assert log == [0, 1, 2, "over"]
 
 
@@ -71,7 +71,7 @@ async def test_what_a_step_raises_is_raised() -> None:
         raise ValueError("out of ink")
 
     with pytest.raises(ValueError, match="out of ink"):
-        await in_turns(broken(), ticking(0.0))
+        await run_with_yields(broken(), ticking(0.0))
 
 
 async def test_a_cancelled_work_is_left_at_once() -> None:
@@ -88,4 +88,4 @@ async def test_a_cancelled_work_is_left_at_once() -> None:
 
 async def test_a_list_is_let_go_of_one_by_one() -> None:
     held = [object(), object(), object()]
-    assert [len(held) for _ in drop(held)] == [2, 1, 0]
+    assert [len(held) for _ in clear_in_steps(held)] == [2, 1, 0]

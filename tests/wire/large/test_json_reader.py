@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthro_asgi.wire.errors import ApiError
-from anthro_asgi.wire.json_codec import dumps, loads_exactly, survey
+from anthro_asgi.wire.json_codec import depth_and_rounding, dumps, loads_exactly
 from anthro_asgi.wire.large import json_reader, json_writer
-from anthro_asgi.wire.large.cooperative import finished
-from anthro_asgi.wire.large.json_reader import loads_in_pieces
-from anthro_asgi.wire.large.json_writer import Joined, dumps_in_pieces
+from anthro_asgi.wire.large.cooperative import run_to_end
+from anthro_asgi.wire.large.json_reader import loads_in_steps
+from anthro_asgi.wire.large.json_writer import JoinedText, dumps_in_steps
 from anthro_asgi.wire.request import parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.wire.strategies import VALUES, Json, examples
@@ -61,8 +61,8 @@ def outcome(read: Callable[[], Any]) -> Outcome:
 
 def read_in_pieces(document: bytes, size: int = 50) -> Any:
     """The value. It has no more levels than were told."""
-    value, levels = finished(loads_in_pieces(cut(document, size)))
-    assert survey(value)[0] <= levels
+    value, levels = run_to_end(loads_in_steps(cut(document, size)))
+    assert depth_and_rounding(value)[0] <= levels
     return value
 
 
@@ -72,12 +72,12 @@ def same(document: bytes) -> Outcome:
     assert outcome(lambda: read_in_pieces(document)) == whole
 
     request = outcome(lambda: _with_raw(parse_request(document)))
-    assert outcome(lambda: _with_raw(finished(parse_request_in_steps(cut(document))))) == request
+    assert outcome(lambda: _with_raw(run_to_end(parse_request_in_steps(cut(document))))) == request
     return whole
 
 
 def _with_raw(request: Any) -> Any:
-    return request, request.raw, request.size
+    return request, request.raw, request.body_size
 
 
 # conversations, as clients write them
@@ -143,7 +143,7 @@ def test_a_body_of_real_size_is_read_in_steps_and_never_as_a_whole(size: int, wh
     body = {"model": "m", "max_tokens": 5, "messages": [user(texts[number % 4]) for number in range(16)]}
     document = orjson.dumps(body)
     assert len(document) > 3 * json_reader._WHOLE
-    steps = loads_in_pieces(cut(document, max(size, 4096)))
+    steps = loads_in_steps(cut(document, max(size, 4096)))
     count = 0
 
     def counted() -> Any:
@@ -347,7 +347,7 @@ def test_what_is_too_deep_by_the_operators_rules_is_so_in_pieces_too(most: int) 
             {"model": "m", "max_tokens": 1, "messages": [user("Hi" * 99)] * 5 + [called] + [user("Ho" * 99)] * 9}
         )
         whole = outcome(lambda: parse_request(document, rules=rules))  # noqa: B023
-        assert outcome(lambda: finished(parse_request_in_steps(cut(document), rules=rules))) == whole  # noqa: B023
+        assert outcome(lambda: run_to_end(parse_request_in_steps(cut(document), rules=rules))) == whole  # noqa: B023
         assert (whole[0] == "read") is (levels == most)
 
 
@@ -377,7 +377,7 @@ def test_where_messages_cannot_be_told_from_what_is_in_them_not_much_is_parsed_i
     parsed = lengths(monkeypatch)
     inner = ",".join('{"role":"user","n":[' + f'"{number}"' + "]}" for number in range(2_000))
     document = b'{"messages":[{"content":[' + inner.encode() + b"]}]}"
-    value, _ = finished(loads_in_pieces(cut(document)))
+    value, _ = run_to_end(loads_in_steps(cut(document)))
     assert value == orjson.loads(document)
     assert wholes == []  # what is not cut out stays, and is parsed as it is
     assert 3 * len(document) < sum(parsed) < 12 * len(document)
@@ -391,21 +391,21 @@ def test_where_messages_cannot_be_told_from_what_is_in_them_not_much_is_parsed_i
 @examples(300)
 def test_any_value_is_written_in_pieces_as_it_is_in_one(value: Any) -> None:
     large = {"a": [value, {"b": value, "c": LONG * 3}, []], "k": {}, "l": [value] * 20, "d": [DATA], "e": [[], {}, ""]}
-    assert b"".join(finished(dumps_in_pieces(large))) == dumps(large)
+    assert b"".join(run_to_end(dumps_in_steps(large))) == dumps(large)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_large_value_is_written_in_small_pieces() -> None:
     body = conversation(random.Random(1), turns=30)
-    written = finished(dumps_in_pieces(body))
+    written = run_to_end(dumps_in_steps(body))
     assert b"".join(written) == orjson.dumps(body)
     assert max(map(len, written)) < 6 * json_writer._WINDOW
 
 
 @pytest.mark.usefixtures("small")
 def test_a_text_in_parts_is_written_as_one() -> None:
-    value = {"url": Joined("data:image/png;base64,", DATA, "", '"'), "list": [Joined("a"), 1]}
-    assert orjson.loads(b"".join(finished(dumps_in_pieces(value)))) == {
+    value = {"url": JoinedText("data:image/png;base64,", DATA, "", '"'), "list": [JoinedText("a"), 1]}
+    assert orjson.loads(b"".join(run_to_end(dumps_in_steps(value)))) == {
         "url": "data:image/png;base64," + DATA + '"',
         "list": ["a", 1],
     }
@@ -413,11 +413,11 @@ def test_a_text_in_parts_is_written_as_one() -> None:
 
 def test_what_is_no_json_is_no_json_in_pieces_either() -> None:
     with pytest.raises(TypeError):
-        finished(dumps_in_pieces({"a": object()}))
+        run_to_end(dumps_in_steps({"a": object()}))
     with pytest.raises(TypeError):
-        dumps({"a": Joined("x")})  # only in json_reader, or it would be half of a text
+        dumps({"a": JoinedText("x")})  # only in json_reader, or it would be half of a text
 
 
 def test_what_is_beyond_64_bit_is_written_in_full() -> None:
     huge = {"a": 2**70, "b": ["x" * 300_000, 2**70]}
-    assert json.loads(b"".join(finished(dumps_in_pieces(huge)))) == huge
+    assert json.loads(b"".join(run_to_end(dumps_in_steps(huge)))) == huge
