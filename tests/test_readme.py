@@ -168,6 +168,9 @@ def test_the_top_level_is_the_owners_card() -> None:
         "README.md",
         "LICENSE",
         "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs",
     }
 
 

@@ -441,6 +441,7 @@ def test_an_open_answer_is_given_to_its_end_after_a_signal() -> None:
         assert running.end(None)[0] == 0
 
 
+@pytest.mark.clause("1.5")
 def test_nobody_new_is_let_in_after_a_signal() -> None:
     with service(*ENDLESS) as running, running.stream() as response:
         running.process.send_signal(signal.SIGTERM)

@@ -344,6 +344,7 @@ def test_each_event_in_each_state_moves_on_or_is_refused(state: str, kind: str) 
 LINE = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
+@pytest.mark.clause("5.4")
 @pytest.mark.parametrize(
     ("rule", "index", "body"),
     [

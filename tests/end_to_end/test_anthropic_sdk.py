@@ -144,6 +144,7 @@ def test_a_call_is_answered_by_its_result(client: anthropic.Anthropic) -> None:
     assert said(answered)
 
 
+@pytest.mark.clause("3.23")
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_tool_runner_goes_on_without_the_threads_it_asks_for(client: anthropic.Anthropic, stream: bool) -> None:
     """It continues a thread by its newest messages alone, is told that there is none, and sends the whole."""
@@ -201,6 +202,7 @@ def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
     assert (found.id, found.display_name, found.type) == (listed[0].id, listed[0].display_name, "model")
 
 
+@pytest.mark.clause("7.13")
 def test_the_request_id_of_a_response_is_in_the_log(client: anthropic.Anthropic, service: Service) -> None:
     raw = client.messages.with_raw_response.create(**HELLO)
     identity = raw.headers["request-id"]

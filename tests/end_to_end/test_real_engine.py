@@ -88,6 +88,7 @@ def test_every_spelling_of_the_path_leads_there(real: Service, prefix: str) -> N
     assert ask(real.url, f"{prefix}/messages?beta=true").json["content"] == [SPOKEN]
 
 
+@pytest.mark.clause("4.1")
 def test_the_model_is_called_as_the_client_calls_it(real: Service) -> None:
     assert ask_both_ways(real.url, model="claude-whatever")["model"] == "claude-whatever"
 
@@ -133,6 +134,7 @@ def test_some_tool_is_called_when_any_is_asked_for(real: Service) -> None:
     assert message["stop_reason"] == "tool_use"
 
 
+@pytest.mark.clause("3.17")
 @pytest.mark.parametrize("name", INPUTS)
 def test_the_named_tool_is_called_among_several(real: Service, name: str) -> None:
     message = ask_both_ways(real.url, tools=TOOLS, tool_choice={"type": "tool", "name": name})
@@ -169,6 +171,7 @@ def test_a_call_cut_short_is_left_out_or_whole_but_never_an_error(real: Service)
         assert all(isinstance(block["input"], dict) for block in answer.json["content"][1:])
 
 
+@pytest.mark.clause("3.18")
 def test_an_answer_takes_the_shape_of_a_schema(real: Service) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     message = ask_both_ways(real.url, output_config={"format": {"type": "json_schema", "schema": schema}})
@@ -216,6 +219,7 @@ def test_an_answer_has_no_more_tokens_than_it_may(real: Service, room: int, said
 # --- what it cost ---
 
 
+@pytest.mark.clause("4.10")
 def test_the_usage_is_the_engines_own_count_with_the_cached_tokens_apart(real: Service, llama: LlamaServer) -> None:
     counted = engines_count(llama, [user("Hello?")])
     for _ in range(2):
@@ -225,6 +229,7 @@ def test_the_usage_is_the_engines_own_count_with_the_cached_tokens_apart(real: S
     assert usage["cache_read_input_tokens"] > 0  # it has read this prompt before
 
 
+@pytest.mark.clause("5.5")
 def test_a_stream_tells_the_length_of_the_prompt_from_the_start(real: Service, llama: LlamaServer) -> None:
     words = "How long is this prompt, which nobody has seen before?"
     events = ask(real.url, messages=[user(words)], stream=True).events
@@ -251,6 +256,7 @@ def test_the_engine_reads_system_and_turns_as_they_were_said(real: Service, llam
     assert message["content"] == [SPOKEN]
 
 
+@pytest.mark.clause("3.29")
 def test_the_engine_is_given_back_what_it_thought(real: Service, llama: LlamaServer) -> None:
     first = ask(real.url, thinking=THINK).json
     turns = [user("Hello?"), assistant(*first["content"]), user("And now?")]
@@ -261,6 +267,7 @@ def test_the_engine_is_given_back_what_it_thought(real: Service, llama: LlamaSer
     assert prompt_tokens(message["usage"]) == engines_count(llama, told, **how)
 
 
+@pytest.mark.clause("3.3")
 def test_empty_text_blocks_change_nothing(real: Service, llama: LlamaServer) -> None:
     turns = [user(text(""), text("Hello?"), text("")), assistant(text("")), user(text("")), user("Well?")]
     assert ask_both_ways(real.url, messages=turns, system=[text("")])["content"] == [SPOKEN]
@@ -268,6 +275,7 @@ def test_empty_text_blocks_change_nothing(real: Service, llama: LlamaServer) -> 
     assert prompt_tokens(blank["usage"]) == engines_count(llama, [user("Hello?")])
 
 
+@pytest.mark.clause("3.43")
 def test_a_prefill_is_continued_and_not_repeated(real: Service) -> None:
     turns = [user("Hello?"), assistant(text("Well: "))]
     assert ask_both_ways(real.url, messages=turns)["content"] == [SPOKEN]
@@ -276,6 +284,7 @@ def test_a_prefill_is_continued_and_not_repeated(real: Service) -> None:
 # --- what is refused ---
 
 
+@pytest.mark.clause("7.6")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_beyond_the_window_says_so_in_the_words_clients_compact_on(
     real: Service, llama: LlamaServer, stream: bool
@@ -304,6 +313,7 @@ def test_a_faulty_request_is_told_where_it_is_at_fault(real: Service) -> None:
 # --- beside messages ---
 
 
+@pytest.mark.clause("9.1")
 def test_the_models_are_the_engines_with_its_window(real: Service) -> None:
     (listed,) = get(real.url, "/v1/models").json["data"]
     for model in (listed, get(real.url, "/v1/models/one-sentence").json):

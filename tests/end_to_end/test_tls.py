@@ -156,6 +156,7 @@ def test_both_sides_may_be_unix_sockets(locked: LlamaServer, tmp_path: Path) -> 
         assert get(service.url, "/readyz").status == 200
 
 
+@pytest.mark.clause("7.5")
 def test_a_key_the_engine_refuses_is_our_fault_and_shown_to_nobody(locked: LlamaServer) -> None:
     with Service("--upstream", f"unix:{locked.uds}", ANTHRO_ASGI_UPSTREAM_KEY="sk-wrong") as service:
         answer = ask(service.url)

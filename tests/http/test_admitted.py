@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 import orjson
+import pytest
 
 from anthro_asgi import Finish, MessagesApp
 from anthro_asgi.conformance.grammar import check_stream, parse_events
@@ -134,6 +135,7 @@ async def test_who_leaves_gives_the_turn_back() -> None:
     assert (await driver.request("POST", "/v1/messages", body=body())).status == 200
 
 
+@pytest.mark.clause("1.5")
 async def test_while_it_drains_the_service_is_not_ready_and_ends_connections_with_their_answers() -> None:
     engine = Gated()
     app = MessagesApp(engine)

@@ -176,6 +176,7 @@ async def three_turns(client: ClaudeCode) -> list[Json]:
     return [first, second, await client.turn(*results(second, [text("ok")]), text("and then stop"))]
 
 
+@pytest.mark.clause("2.4")
 async def test_a_tool_loop_of_three_turns_is_answered() -> None:
     async with served(*THREE_TURNS) as service:
         first, second, third = await three_turns(ClaudeCode(service.driver))
@@ -186,6 +187,7 @@ async def test_a_tool_loop_of_three_turns_is_answered() -> None:
     assert {message["model"] for message in (first, second, third)} == {"claude-opus-4-6"}
 
 
+@pytest.mark.clause("3.42")
 async def test_each_turns_prompt_begins_with_the_whole_of_the_turn_before() -> None:
     async with served(*THREE_TURNS) as service:
         await three_turns(ClaudeCode(service.driver))
@@ -200,6 +202,7 @@ async def test_each_turns_prompt_begins_with_the_whole_of_the_turn_before() -> N
     ]
 
 
+@pytest.mark.clause("3.31")
 async def test_nothing_that_only_concerns_the_client_reaches_the_engine() -> None:
     async with served(*THREE_TURNS) as service:
         await three_turns(ClaudeCode(service.driver))
@@ -249,6 +252,7 @@ async def test_images_of_the_user_and_of_a_tool_reach_the_engine() -> None:
     assert url in turns[at + 1]["content"]
 
 
+@pytest.mark.clause("3.14")
 async def test_the_web_search_tool_is_refused_by_its_name() -> None:
     async with served() as service:
         client = ClaudeCode(service.driver)
@@ -301,6 +305,7 @@ async def test_a_burst_of_24_counts_is_answered() -> None:
     assert service.heard == []
 
 
+@pytest.mark.clause("7.12")
 async def test_after_an_error_in_mid_stream_it_may_ask_again_without_stream() -> None:
     async def fails(wire: Wire) -> None:
         begun, _, rest = sse(chunk(content="All"), {"error": {"message": "boom", "code": 500}}).partition(b"}\n\n")
@@ -377,6 +382,7 @@ async def test_an_overflow_of_the_real_engine_is_said_in_the_words_on_which_it_c
     assert response.json()["error"]["message"].startswith("prompt is too long: ")
 
 
+@pytest.mark.clause("10.2")
 async def test_a_burst_of_counts_on_the_real_engine_equals_its_usage(llama: LlamaServer) -> None:
     async with real(llama) as driver:
         client = ClaudeCode(driver)

@@ -78,6 +78,7 @@ SCRIPTS: dict[str, list[Any]] = {
 }
 
 
+@pytest.mark.clause("5.17")
 @pytest.mark.parametrize("name", SCRIPTS)
 async def test_streaming_and_non_streaming_answers_to_the_same_output_are_equal(name: str) -> None:
     app = app_of(*SCRIPTS[name])
@@ -85,6 +86,7 @@ async def test_streaming_and_non_streaming_answers_to_the_same_output_are_equal(
     assert content_of(folded) == content_of(await whole(app))
 
 
+@pytest.mark.clause("4.1")
 async def test_a_message_has_all_its_keys() -> None:
     message = await whole(app_of("Hello", Usage(5, 1), Finish("end_turn")))
     assert message.pop("id").startswith("msg_")
@@ -108,6 +110,7 @@ async def test_each_batch_of_the_engine_is_one_send() -> None:
     assert chunks == [3, 2, 1, 3]  # message_start, block start and delta; two deltas; a delta; the three ends
 
 
+@pytest.mark.clause("5.1")
 async def test_the_head_of_a_stream_says_what_proxies_need_to_know() -> None:
     response = await Driver(app_of("a", Finish("end_turn"))).request("POST", "/v1/messages", body=body(stream=True))
     assert response.header("content-type") == "text/event-stream; charset=utf-8"
@@ -119,6 +122,7 @@ async def test_the_head_of_a_stream_says_what_proxies_need_to_know() -> None:
 # errors
 
 
+@pytest.mark.clause("5.14")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("before", [[], [Usage(3)], ["", Usage(3)]], ids=["nothing", "usage", "an empty text"])
 async def test_an_error_before_the_first_output_keeps_its_own_status(stream: bool, before: list[Any]) -> None:
@@ -130,6 +134,7 @@ async def test_an_error_before_the_first_output_keeps_its_own_status(stream: boo
     assert response.json()["request_id"] == response.header("request-id")
 
 
+@pytest.mark.clause("7.12")
 async def test_an_error_in_mid_stream_is_an_event_and_the_end() -> None:
     response = await Driver(app_of("a", Overloaded())).request("POST", "/v1/messages", body=body(stream=True))
     events = parse_events(response.body)
@@ -138,6 +143,7 @@ async def test_an_error_in_mid_stream_is_an_event_and_the_end() -> None:
     assert events[-1].data["request_id"] == response.header("request-id")
 
 
+@pytest.mark.clause("5.16")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_engine_that_ends_without_finish_has_broken_off(stream: bool) -> None:
     response = await Driver(app_of("a")).request("POST", "/v1/messages", body=body(stream=stream))
@@ -148,6 +154,7 @@ async def test_an_engine_that_ends_without_finish_has_broken_off(stream: bool) -
         assert response.status == 502
 
 
+@pytest.mark.clause("7.4")
 async def test_a_bug_of_the_engine_is_a_bare_500(caplog: pytest.LogCaptureFixture) -> None:
     response = await Driver(app_of(ValueError("secret prompt"))).request("POST", "/v1/messages", body=body())
     assert response.status == 500
@@ -181,6 +188,7 @@ async def test_a_function_that_yields_hello_is_a_whole_engine() -> None:
 # stop sequences
 
 
+@pytest.mark.clause("4.7")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_stop_sequence_is_found_across_deltas_and_closes_the_engine(stream: bool) -> None:
     closed = asyncio.Event()
@@ -217,6 +225,7 @@ async def test_what_was_held_back_for_a_stop_sequence_that_never_came_is_given_b
 # hiding
 
 
+@pytest.mark.clause("3.10")
 @pytest.mark.parametrize(("kind", "hidden"), [("disabled", True), ("adaptive", False)])
 async def test_thinking_is_hidden_only_by_option_and_only_from_who_disabled_it(kind: str, hidden: bool) -> None:
     app = app_of(Thinking("hm"), Signature("x"), "yes", Finish("end_turn"), hide_thinking=True)
@@ -304,6 +313,7 @@ def wait(seconds: float) -> Callable[[], Any]:
     return lambda: asyncio.sleep(seconds)
 
 
+@pytest.mark.clause("5.15")
 @fake_clock
 async def test_a_long_prefill_commits_the_stream_with_message_start_and_pings() -> None:
     app = app_of(wait(35), "a", Finish("end_turn"), ping_interval=10)
@@ -318,6 +328,7 @@ async def test_an_answer_that_begins_within_the_interval_has_no_ping() -> None:
     ]
 
 
+@pytest.mark.clause("5.15")
 @fake_clock
 async def test_silence_in_mid_stream_is_filled_with_pings() -> None:
     types = [event.type for event in await streamed(app_of("a", wait(25), "b", Finish("end_turn"), ping_interval=10))]
@@ -340,6 +351,7 @@ async def test_pings_count_from_the_last_send_and_not_from_the_start() -> None:
     assert "ping" not in [event.type for event in await streamed(app_of(*steps, Finish("end_turn"), ping_interval=10))]
 
 
+@pytest.mark.clause("5.15")
 @fake_clock
 async def test_an_error_after_pings_is_an_event() -> None:
     app = app_of(wait(15), Overloaded(), ping_interval=10)

@@ -70,6 +70,7 @@ def is_envelope(response: Response, kind: str) -> bool:
 # routes
 
 
+@pytest.mark.clause("1.1", "1.3", "1.4")
 @pytest.mark.parametrize("prefix", ["/v1", "", "/v1/v1"])
 async def test_messages_are_served_under_every_prefix_clients_use(prefix: str) -> None:
     assert (await post(MessagesApp(bare), f"{prefix}/messages")).status == 200
@@ -78,16 +79,19 @@ async def test_messages_are_served_under_every_prefix_clients_use(prefix: str) -
     assert (await get(MessagesApp(Engine()), f"{prefix}/models/org/model-3")).json()["id"] == "org/model-3"
 
 
+@pytest.mark.clause("1.1")
 async def test_any_query_string_is_accepted() -> None:
     assert (await post(MessagesApp(bare), query=b"beta=true&x")).status == 200
 
 
+@pytest.mark.clause("1.6")
 async def test_an_unknown_path_is_a_404_in_the_envelope() -> None:
     response = await post(MessagesApp(bare), "/v1/complete")
     assert response.status == 404
     assert is_envelope(response, "not_found_error")
 
 
+@pytest.mark.clause("1.6")
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
@@ -103,6 +107,7 @@ async def test_a_wrong_method_is_a_405_that_says_what_is_allowed(method: str, pa
     assert is_envelope(response, "invalid_request_error")
 
 
+@pytest.mark.clause("1.5")
 @pytest.mark.parametrize(("method", "path"), [("HEAD", "/"), ("GET", "/"), ("HEAD", "/api/hello"), ("GET", "/healthz")])
 async def test_what_clients_probe_answers_200(method: str, path: str) -> None:
     response = await Driver(MessagesApp(bare, keys=["k"])).request(method, path)
@@ -110,6 +115,7 @@ async def test_what_clients_probe_answers_200(method: str, path: str) -> None:
     assert (response.body == b"") == (method == "HEAD")
 
 
+@pytest.mark.clause("1.5")
 async def test_readyz_follows_the_engine() -> None:
     engine = Engine()
     app = MessagesApp(engine)
@@ -119,6 +125,7 @@ async def test_readyz_follows_the_engine() -> None:
     assert (await get(MessagesApp(bare), "/readyz")).status == 200
 
 
+@pytest.mark.clause("7.13")
 async def test_every_response_has_a_request_id_of_its_own() -> None:
     app = MessagesApp(bare)
     answers = [await post(app), await post(app, body=b"{"), await get(app, "/nowhere"), await get(app, "/healthz")]
@@ -139,6 +146,7 @@ async def test_a_mount_prefix_is_not_part_of_the_path() -> None:
 # keys
 
 
+@pytest.mark.clause("2.1")
 @pytest.mark.parametrize(
     "header", [("x-api-key", "k2"), ("authorization", "Bearer k2"), ("authorization", "bearer k2")]
 )
@@ -146,6 +154,7 @@ async def test_either_header_admits_with_any_of_the_keys(header: tuple[str, str]
     assert (await post(MessagesApp(bare, keys=["k1", "k2"]), headers=[header])).status == 200
 
 
+@pytest.mark.clause("2.1")
 @pytest.mark.parametrize("headers", [[], [("x-api-key", "no")], [("authorization", "Basic azI=")]], ids=str)
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 async def test_without_a_valid_key_it_is_a_401(headers: Any, path: str) -> None:
@@ -171,6 +180,7 @@ async def test_a_request_without_a_key_is_refused_before_its_body_is_read() -> N
 # bodies
 
 
+@pytest.mark.clause("7.2")
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -188,6 +198,7 @@ async def test_a_bad_body_is_a_400_that_names_the_path(body: bytes, path: str) -
     assert response.json()["error"]["message"].startswith(path)
 
 
+@pytest.mark.clause("7.10")
 @pytest.mark.parametrize(
     ("encoding", "encoded"),
     [
@@ -203,6 +214,7 @@ async def test_compressed_bodies_are_read(encoding: str, encoded: bytes) -> None
     assert (await post(MessagesApp(bare), body=encoded, headers=[("content-encoding", encoding)])).status == 200
 
 
+@pytest.mark.clause("7.10")
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip, br", "deflate, identity"])
 async def test_an_unknown_content_encoding_is_a_415(encoding: str) -> None:
     response = await post(MessagesApp(bare), headers=[("content-encoding", encoding)])
@@ -225,6 +237,7 @@ async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(broken: bytes)
     assert (await post(MessagesApp(bare), body=broken, headers=[("content-encoding", "gzip")])).status == 400
 
 
+@pytest.mark.clause("7.10")
 async def test_a_body_over_the_limit_is_a_413_before_it_is_read_to_the_end() -> None:
     app = MessagesApp(bare, max_body=1000)
     pieces = [b"x" * 400] * 10
@@ -236,6 +249,7 @@ async def test_a_body_over_the_limit_is_a_413_before_it_is_read_to_the_end() -> 
         assert b"request_too_large" in await exchange.rest()
 
 
+@pytest.mark.clause("7.10")
 async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read() -> None:
     async with Driver(MessagesApp(bare, max_body=1000)).open("POST", "/v1/messages", body=b"x" * 2000) as exchange:
         await exchange.started()
@@ -243,6 +257,7 @@ async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read(
         await exchange.rest()
 
 
+@pytest.mark.clause("7.10")
 async def test_a_small_bomb_is_a_413() -> None:
     bomb = gzip.compress(b" " * 100_000_000)
     for body in (bomb, gzip.compress(b" " * 600_000) * 2):
@@ -265,6 +280,7 @@ async def test_a_client_that_leaves_while_it_sends_its_body_leaves_nothing_behin
 # models and aliases
 
 
+@pytest.mark.clause("9.1")
 async def test_the_model_list_has_anthropics_shape_and_openais_keys() -> None:
     page = (await get(MessagesApp(Engine()), "/v1/models")).json()
     assert (len(page["data"]), page["has_more"]) == (20, True)
@@ -283,6 +299,7 @@ async def test_the_model_list_has_anthropics_shape_and_openais_keys() -> None:
     }
 
 
+@pytest.mark.clause("9.2")
 async def test_the_model_list_is_walked_forth_and_back() -> None:
     app = MessagesApp(Engine())
     seen: list[str] = []
@@ -299,6 +316,7 @@ async def test_the_model_list_is_walked_forth_and_back() -> None:
     assert back["has_more"]
 
 
+@pytest.mark.clause("9.2")
 @pytest.mark.parametrize("query", [b"limit=0", b"limit=1001", b"limit=x", b"after_id=nobody", b"before_id="])
 async def test_a_bad_page_is_a_400(query: bytes) -> None:
     response = await get(MessagesApp(Engine()), "/v1/models", query=query)
@@ -306,10 +324,12 @@ async def test_a_bad_page_is_a_400(query: bytes) -> None:
     assert response.json()["error"]["message"].startswith(query.partition(b"=")[0].decode())
 
 
+@pytest.mark.clause("1.4")
 async def test_an_unknown_model_is_a_404() -> None:
     assert is_envelope(await get(MessagesApp(Engine()), "/v1/models/nope"), "not_found_error")
 
 
+@pytest.mark.clause("9.4")
 async def test_aliases_rename_the_model_for_the_engine_and_not_for_the_client() -> None:
     app = MessagesApp(Engine(), aliases={"claude-*": "org/model-1", "claude-x": "org/model-2", "*": "org/model-3"})
 
@@ -323,6 +343,7 @@ async def test_aliases_rename_the_model_for_the_engine_and_not_for_the_client() 
     assert await asked("gpt") == ("gpt", "org/model-3")
 
 
+@pytest.mark.clause("9.4")
 async def test_exact_aliases_are_listed_with_the_limits_of_what_they_stand_for() -> None:
     app = MessagesApp(Engine(), aliases={"claude-x": "org/model-2", "claude-*": "org/model-1"})
     listed = (await get(app, "/v1/models", query=b"limit=1000")).json()["data"]
@@ -334,6 +355,7 @@ async def test_exact_aliases_are_listed_with_the_limits_of_what_they_stand_for()
 # counts
 
 
+@pytest.mark.clause("1.3")
 async def test_count_tokens_asks_the_engine_and_needs_no_max_tokens() -> None:
     body = orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
     response = await post(MessagesApp(Engine()), "/v1/messages/count_tokens", body=body)
@@ -341,6 +363,7 @@ async def test_count_tokens_asks_the_engine_and_needs_no_max_tokens() -> None:
     assert response.header("anthro-asgi-token-count") is None
 
 
+@pytest.mark.clause("10.4")
 async def test_an_estimated_count_says_that_it_is_one() -> None:
     response = await post(MessagesApp(bare), "/v1/messages/count_tokens")
     assert response.json()["input_tokens"] >= 1
@@ -367,6 +390,7 @@ async def test_an_engine_that_cannot_start_fails_the_lifespan() -> None:
             pass
 
 
+@pytest.mark.clause("1.5")
 async def test_metrics_count_requests_and_tokens() -> None:
     app = MessagesApp(bare)
     await post(app, "/messages")
@@ -379,6 +403,7 @@ async def test_metrics_count_requests_and_tokens() -> None:
     assert "made/up" not in text
 
 
+@pytest.mark.clause("2.2")
 async def test_one_log_line_a_request_without_content_or_keys(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
     body = HELLO.replace(b'"Hi"', b'"my secret prompt"')

@@ -63,6 +63,7 @@ async def test_the_list_is_asked_for_once_in_a_while_not_for_every_client() -> N
         assert times(upstream, MODELS) == 1
 
 
+@pytest.mark.clause("1.4")
 async def test_a_model_with_a_slash_in_its_name_is_found() -> None:
     async with app_over({MODELS: listing("vllm", name="org/m:8b")}) as (_, app):
         assert (await get(app, "/v1/models/org/m:8b")).json()["id"] == "org/m:8b"
@@ -79,6 +80,7 @@ async def test_the_time_of_creation_stays_although_the_engine_tells_the_time_of_
         assert times(upstream, MODELS) == len(lists)
 
 
+@pytest.mark.clause("9.4")
 async def test_a_name_that_a_wildcard_serves_is_found_and_has_the_limits_of_its_model() -> None:
     async with app_over({MODELS: listing("vllm", window=64)}, {"claude-*": "m"}) as (_, app):
         model = (await get(app, "/v1/models/claude-sonnet-9")).json()

@@ -52,6 +52,7 @@ async def counted(app: MessagesApp) -> Response:
     return await Driver(app).request("POST", "/v1/messages/count_tokens", body=orjson.dumps(BODY))
 
 
+@pytest.mark.clause("10.4")
 @pytest.mark.parametrize(
     ("engine", "tokenizer", "tokens", "mark"),
     [

@@ -100,6 +100,7 @@ async def test_server_tools_are_refused_with_a_code_on_the_wire() -> None:
     assert (response.status, response.json()["error"]["details"]) == (400, {"error_code": "unsupported_tool_type"})
 
 
+@pytest.mark.clause("3.14")
 async def test_dropped_server_tools_never_reach_the_engine_and_are_logged_by_name_once_a_request(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -117,6 +118,7 @@ async def test_dropped_server_tools_never_reach_the_engine_and_are_logged_by_nam
     assert lines == ["dropped server tools: web_search, mcp_toolset", "dropped server tools: web_search"]
 
 
+@pytest.mark.clause("3.15")
 async def test_client_tools_are_functions_of_the_engine_and_are_called_by_their_own_name() -> None:
     answer = sse(call("bash", '{"command":"ls"}'), chunk(None, "tool_calls"))
     async with served(answer, client_tools="function") as service:
@@ -167,6 +169,7 @@ async def test_image_urls_go_to_the_engine_when_they_may() -> None:
         )
 
 
+@pytest.mark.clause("3.41")
 @pytest.mark.parametrize("dialect", ["openai", "vllm"])
 async def test_a_late_system_message_is_kept_or_folded_whatever_the_dialect(dialect: str) -> None:
     turns = [HI, {"role": "system", "content": "Be brief."}]
@@ -253,6 +256,7 @@ async def test_every_other_way_to_show_thinking_shows_it(display: str | None) ->
         assert await service.content(thinking={"type": "adaptive", "display": display}) == THOUGHT
 
 
+@pytest.mark.clause("3.10")
 async def test_thinking_nobody_asked_for_is_shown_unless_it_is_to_be_hidden() -> None:
     answer = sse(chunk(reasoning="Hm."), chunk("Yes"), chunk(None, "stop"))
     disabled = {"type": "disabled", "display": "omitted"}
@@ -333,6 +337,7 @@ async def test_nesting_within_measure_arrives(engine: str) -> None:
 # what is tolerated
 
 
+@pytest.mark.clause("2.4", "3.20")
 async def test_headers_and_fields_of_any_beta_are_tolerated() -> None:
     headers = [
         ("anthropic-version", "2099-01-01"),
@@ -349,6 +354,7 @@ async def test_headers_and_fields_of_any_beta_are_tolerated() -> None:
         assert not set(fields) & set(service.chats[-1])
 
 
+@pytest.mark.clause("3.23")
 async def test_a_thread_that_goes_on_is_a_404_so_that_the_sdk_replays_it() -> None:
     async with served() as service:
         response = await service.post(thread={"type": "continue", "id": "thread_1"})

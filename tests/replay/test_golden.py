@@ -18,6 +18,7 @@ def test_there_are_forty_transcripts_and_each_engine_is_among_them() -> None:
     assert len({case.engine for case in chosen()}) == 6
 
 
+@pytest.mark.clause("5.4")
 @pytest.mark.parametrize("case", chosen(), ids=str)
 def test_a_golden_stream_keeps_the_grammar(case: Case) -> None:
     transcript = path(case).read_bytes()

@@ -115,6 +115,7 @@ def parsed(block: Json) -> Json:
 # answers
 
 
+@pytest.mark.clause("4.7", "5.17")
 @pytest.mark.parametrize("case", GOOD, ids=str)
 async def test_every_recorded_answer_is_the_same_message_streamed_and_whole(case: Case) -> None:
     async with replaying(case) as replay:
@@ -150,6 +151,7 @@ def content_of(blocks: list[Json], case: Case) -> list[Json]:
     return [block for block in stripped if block.get("text") != ""]
 
 
+@pytest.mark.clause("5.17")
 @pytest.mark.parametrize(("case", "twin"), TWINS, ids=str)
 async def test_a_stream_says_what_the_engine_itself_says_without_stream(case: Case, twin: Case) -> None:
     async with replaying(case) as replay:
@@ -171,6 +173,7 @@ def shortest() -> list[Case]:
     return list(found.values())
 
 
+@pytest.mark.clause("6.10")
 @pytest.mark.parametrize("case", shortest(), ids=str)
 async def test_a_recorded_stream_in_single_bytes_is_the_same_message(case: Case) -> None:
     async with replaying(case, cuts=range(LONGEST_BY_BYTES * 2)) as replay:
@@ -214,12 +217,14 @@ async def refused(case: Case) -> tuple[int, Json]:
     return whole.status, error_of(whole)
 
 
+@pytest.mark.clause("7.6")
 @pytest.mark.parametrize("case", OVERFLOWS, ids=str)
 async def test_every_recorded_overflow_is_said_in_the_words_clients_act_on(case: Case) -> None:
     words = f"prompt is too long: {LONGEST_PROMPT[case.engine]} tokens > 1024 maximum"
     assert await refused(case) == (400, {"type": "invalid_request_error", "message": words})
 
 
+@pytest.mark.clause("7.5", "7.14")
 @pytest.mark.parametrize("case", REFUSALS, ids=str)
 async def test_every_recorded_refusal_reaches_the_client_in_the_engines_words(case: Case) -> None:
     status, error = await refused(case)
@@ -236,6 +241,7 @@ async def test_every_recorded_refusal_reaches_the_client_in_the_engines_words(ca
     assert "File " not in error["message"]
 
 
+@pytest.mark.clause("7.5")
 @pytest.mark.parametrize("case", FAILURES, ids=str)
 async def test_every_recorded_failure_is_told_without_the_engines_words(case: Case) -> None:
     assert await refused(case) == (500, {"type": "api_error", "message": "the engine failed"})
@@ -248,6 +254,7 @@ async def test_an_image_that_the_model_cannot_read_is_the_clients_mistake(case: 
     assert "image input is not supported" in error["message"]
 
 
+@pytest.mark.clause("5.16")
 @pytest.mark.parametrize("at_once", [False, True], ids=["event by event", "read at once"])
 @pytest.mark.parametrize("case", BREAKDOWNS, ids=str)
 async def test_every_recorded_breakdown_is_an_error_and_never_the_end_of_a_turn(case: Case, at_once: bool) -> None:

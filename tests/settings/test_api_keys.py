@@ -60,16 +60,19 @@ def test_any_other_address_is_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
+@pytest.mark.clause("2.3")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_no_key_is_needed_on_a_loopback_address(host: str) -> None:
     assert client_keys(settings(host=host)) == ()
 
 
+@pytest.mark.clause("2.3")
 def test_no_key_is_needed_on_a_unix_socket_or_with_no_auth() -> None:
     assert client_keys(settings(uds="/run/a.sock")) == ()
     assert client_keys(settings(host="0.0.0.0", no_auth="true")) == ()
 
 
+@pytest.mark.clause("2.3")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
 def test_a_public_address_without_keys_is_an_error_that_names_the_three_remedies(host: str) -> None:
     with pytest.raises(ConfigError, match=host) as caught:
@@ -78,6 +81,7 @@ def test_a_public_address_without_keys_is_an_error_that_names_the_three_remedies
         assert remedy in str(caught.value)
 
 
+@pytest.mark.clause("2.2")
 def test_keys_from_the_environment_and_from_the_file_are_all_valid(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("filed")

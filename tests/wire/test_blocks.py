@@ -209,11 +209,13 @@ REFUSED: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.clause("3.25", "3.29")
 @pytest.mark.parametrize(("role", "block"), TAKEN, ids=repr)
 def test_a_good_block_is_taken_and_left_as_it_came(role: str, block: Json) -> None:
     assert parse(role, block).messages[2] == {"role": role, "content": [block]}
 
 
+@pytest.mark.clause("3.24", "3.25", "3.26")
 @pytest.mark.parametrize(("role", "block", "reason"), REFUSED, ids=lambda value: repr(value)[:60])
 def test_a_block_that_cannot_be_honoured_is_refused_by_its_path(role: str, block: Any, reason: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
@@ -235,12 +237,14 @@ def test_a_bad_block_is_refused_for_the_same_reason_beside_something_deep(role: 
     assert refusal.value.message.startswith(f"messages.2.content.0{reason}")
 
 
+@pytest.mark.clause("3.25")
 def test_every_kind_of_block_there_is_has_a_good_example_here() -> None:
     assert {(role, kind) for role, kinds in DEFAULT_BLOCK_CHECKS.items() for kind in kinds} == {
         (role, block["type"]) for role, block in TAKEN
     }
 
 
+@pytest.mark.clause("7.2")
 def test_the_fault_is_named_by_the_number_of_its_block() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         parse("user", result(content=[TEXT, TEXT, image(media_type="image/tiff")]))

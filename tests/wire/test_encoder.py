@@ -113,6 +113,7 @@ def test_the_table_has_no_verbs_or_states_that_these_tests_do_not_know() -> None
     assert set(WAY_TO) == set(State)
 
 
+@pytest.mark.clause("5.2")
 @pytest.mark.parametrize(("state", "verb"), [cell for cell in CELLS if cell in TRANSITIONS], ids=str)
 def test_a_cell_of_the_table_writes_its_events_and_leads_to_its_state(state: State, verb: str) -> None:
     events, after = TRANSITIONS[state, verb]
@@ -133,6 +134,7 @@ def test_a_pair_missing_from_the_table_is_misplaced_and_changes_nothing(state: S
 GRAMMAR_STATES = {State.READY: "before message_start", State.IDLE: "between blocks", State.DONE: "after the end"}
 
 
+@pytest.mark.clause("5.2")
 @pytest.mark.parametrize("cell", TRANSITIONS, ids=str)
 def test_no_cell_of_the_table_can_leave_the_grammar(cell: tuple[State, str]) -> None:
     events, after = TRANSITIONS[cell]
@@ -154,6 +156,7 @@ def test_nothing_at_all_is_allowed_once_the_stream_is_done() -> None:
 # bytes
 
 
+@pytest.mark.clause("5.5")
 def test_the_bytes_of_message_start() -> None:
     assert new_encoder().start() == (
         b"event: message_start\n"
@@ -163,6 +166,7 @@ def test_the_bytes_of_message_start() -> None:
     )
 
 
+@pytest.mark.clause("5.6", "5.7")
 def test_the_bytes_of_a_text_block() -> None:
     assert body_of("Hé", "\n") == (
         b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
@@ -175,6 +179,7 @@ def test_the_bytes_of_a_text_block() -> None:
     )
 
 
+@pytest.mark.clause("5.6", "5.7")
 def test_the_bytes_of_a_thinking_block() -> None:
     assert body_of(Thinking("hm"), Signature("c2ln")) == (
         b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
@@ -187,6 +192,7 @@ def test_the_bytes_of_a_thinking_block() -> None:
     )
 
 
+@pytest.mark.clause("5.6", "5.7")
 def test_the_bytes_of_a_tool_use_block() -> None:
     assert body_of(ToolStart('toolu_"', "w"), ToolJson('{"a":'), ToolJson("1}")) == (
         b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
@@ -199,6 +205,7 @@ def test_the_bytes_of_a_tool_use_block() -> None:
     )
 
 
+@pytest.mark.clause("5.19")
 def test_the_bytes_of_a_whole_block() -> None:
     assert body_of(Block({"type": "redacted_thinking", "data": "eA=="})) == (
         b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
@@ -207,6 +214,7 @@ def test_the_bytes_of_a_whole_block() -> None:
     )
 
 
+@pytest.mark.clause("5.13")
 def test_the_bytes_of_the_end() -> None:
     encoder = new_encoder()
     encoder.start()
@@ -246,6 +254,7 @@ def test_a_stream_may_have_no_block() -> None:
     assert kinds(stream(Finish("end_turn"))) == ("message_start", "message_delta", "message_stop")
 
 
+@pytest.mark.clause("5.2")
 def test_an_error_ends_a_stream_at_any_point_with_a_block_left_open() -> None:
     encoder = encoder_in(State.TEXT)
     assert kinds(encoder.error(Overloaded(), REQUEST_ID)) == ("error",)
@@ -254,12 +263,14 @@ def test_an_error_ends_a_stream_at_any_point_with_a_block_left_open() -> None:
             verb(encoder)
 
 
+@pytest.mark.clause("5.2")
 def test_a_ping_between_deltas_disturbs_no_block() -> None:
     encoder = encoder_in(State.TEXT)
     data = encoder.ping() + encoder.feed("more")
     assert kinds(data) == ("ping", "text_delta")
 
 
+@pytest.mark.clause("5.3")
 def test_one_block_is_open_at_a_time_and_indices_count_up() -> None:
     data = stream("a", Thinking("b"), ToolStart("toolu_1", "w"), ToolStart("toolu_2", "w"), "c", Finish("end_turn"))
     events = parse_events(data)
@@ -273,6 +284,7 @@ def test_one_block_is_open_at_a_time_and_indices_count_up() -> None:
     assert around == [(kind, index) for index in opened for kind in ("content_block_start", "content_block_stop")]
 
 
+@pytest.mark.clause("5.8")
 def test_thinking_is_followed_by_one_signature_before_its_stop() -> None:
     expected = ("content_block_start", "thinking_delta", "thinking_delta", "signature_delta", "content_block_stop")
     assert kinds(body_of(Thinking("a"), Thinking("b"))) == expected
@@ -284,6 +296,7 @@ def test_the_engine_s_own_signature_is_passed_on() -> None:
     assert PLACEHOLDER_SIGNATURE.encode() not in body_of(Thinking("a"), Signature("bWluZQ=="), "b")
 
 
+@pytest.mark.clause("5.8")
 @pytest.mark.parametrize("unsigned", [[], [Signature("")]], ids=["none", "empty"])
 def test_thinking_without_a_signature_gets_one_that_is_not_empty(unsigned: list[Delta]) -> None:
     assert PLACEHOLDER_SIGNATURE
@@ -299,6 +312,7 @@ def test_thinking_after_a_signature_is_another_block() -> None:
     assert kinds(data).count("content_block_start") == kinds(data).count("signature_delta") == 2
 
 
+@pytest.mark.clause("5.7")
 def test_the_pieces_of_a_tool_s_input_join_to_its_json_and_none_means_an_empty_object() -> None:
     told: list[Delta] = [
         ToolStart("toolu_1", "w"),
@@ -311,6 +325,7 @@ def test_the_pieces_of_a_tool_s_input_join_to_its_json_and_none_means_an_empty_o
     assert [block["input"] for block in content] == [{"a": 1}, {}]
 
 
+@pytest.mark.clause("5.12")
 def test_text_after_a_tool_call_opens_a_new_text_block() -> None:
     content = message_from_events(parse_events(stream("a", ToolStart("toolu_1", "w"), "b", "c", Finish("end_turn"))))[
         "content"
@@ -319,6 +334,7 @@ def test_text_after_a_tool_call_opens_a_new_text_block() -> None:
     assert content[2]["text"] == "bc"
 
 
+@pytest.mark.clause("5.12")
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.READY, State.DONE)])
 @pytest.mark.parametrize("empty", ["", Thinking(""), Signature(""), Usage(), Usage(1, 2, 3, 4)], ids=repr)
 def test_what_is_empty_writes_nothing_and_closes_nothing(state: State, empty: Delta) -> None:
@@ -331,6 +347,7 @@ def test_an_empty_piece_of_tool_input_writes_nothing() -> None:
     assert encoder_in(State.TOOL).feed(ToolJson("")) == b""
 
 
+@pytest.mark.clause("5.19")
 def test_fields_of_a_whole_block_pass_unchanged() -> None:
     block = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [{"new": [1, None, "é"]}]}
     start, stop = parse_events(body_of(Block(block)))
@@ -391,12 +408,14 @@ def test_the_prompt_is_not_estimated_when_its_length_came_first() -> None:
     assert calls == []
 
 
+@pytest.mark.clause("5.5")
 def test_an_estimate_is_corrected_in_message_delta() -> None:
     events = parse_events(stream("a", Usage(9, 2), Finish("end_turn"), counted=3))
     assert events[0].data["message"]["usage"]["input_tokens"] == 5
     assert events[-2].data["usage"] == {"input_tokens": 9, "output_tokens": 2}
 
 
+@pytest.mark.clause("5.13")
 def test_cache_counts_are_told_when_the_engine_told_them_also_when_they_are_zero() -> None:
     usage = last_delta("a", Usage(9, 2, 0, 7), Finish("end_turn"))["usage"]
     assert usage == {
@@ -421,6 +440,7 @@ def test_an_engine_that_counted_no_output_is_believed() -> None:
 CALL = ToolStart("toolu_1", "w")
 
 
+@pytest.mark.clause("4.3")
 @pytest.mark.parametrize(
     ("deltas", "told"),
     [
@@ -458,6 +478,7 @@ def test_the_finish_as_told_to_the_client_can_be_read_back() -> None:
 # characters
 
 
+@pytest.mark.clause("5.4")
 @pytest.mark.parametrize(
     "character", ["\u2028", "\u2029", "\u0085", "\n", "\r", "\r\n\r\n", "\x00", "\x0b", "\x1c"], ids=ascii
 )
@@ -502,6 +523,7 @@ def test_half_a_character_is_written_as_a_replacement_wherever_it_stands(half: s
 # any script
 
 
+@pytest.mark.clause("5.2")
 @examples(100)
 @given(scripts())
 def test_any_script_makes_a_stream_of_the_grammar(script: list[Delta]) -> None:

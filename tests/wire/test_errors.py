@@ -43,6 +43,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.clause("7.5")
 @pytest.mark.parametrize(("error", "status", "kind"), TABLE, ids=lambda value: type(value).__name__)
 def test_each_error_has_its_status_and_type(error: ApiError, status: int, kind: str) -> None:
     assert error.status == status
@@ -60,12 +61,14 @@ def test_the_table_has_every_error_there_is() -> None:
     assert family(ApiError) - {ApiError} == {type(error) for error, _, _ in TABLE}
 
 
+@pytest.mark.clause("7.1")
 def test_the_envelope_is_these_bytes() -> None:
     assert NotFound("no «x»").body("req_9") == (
         '{"type":"error","error":{"type":"not_found_error","message":"no «x»"},"request_id":"req_9"}'.encode()
     )
 
 
+@pytest.mark.clause("7.1")
 def test_details_are_there_only_when_there_is_a_code() -> None:
     told = orjson.loads(InvalidRequest("m", error_code="unsupported_tool_type").body("req_1"))
     assert told["error"]["details"] == {"error_code": "unsupported_tool_type"}
@@ -78,6 +81,7 @@ def test_the_error_event_holds_the_same_envelope() -> None:
     assert error.frame("req_1").count(b"\n") == 3
 
 
+@pytest.mark.clause("7.11")
 def test_overload_says_when_to_come_again_in_whole_seconds() -> None:
     assert Overloaded().headers == (("retry-after", "1"),)
     assert Overloaded("m", retry_after=30).headers == (("retry-after", "30"),)

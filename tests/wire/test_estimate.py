@@ -97,12 +97,14 @@ PLACES: dict[str, Any] = {
 }
 
 
+@pytest.mark.clause("10.4")
 @pytest.mark.parametrize("place", PLACES)
 def test_words_are_counted_wherever_they_stand(place: str) -> None:
     grown = estimate(*PLACES[place](LONG)) - estimate(*PLACES[place](""))
     assert abs(grown - len(LONG) // 4) <= 1
 
 
+@pytest.mark.clause("10.4")
 @pytest.mark.parametrize(
     ("without", "having"),
     [
@@ -126,6 +128,7 @@ def test_another_tool_makes_it_grow() -> None:
     assert estimate(HI, tools=two) > estimate(HI, tools=one) > estimate(HI)
 
 
+@pytest.mark.clause("10.4")
 def test_an_image_has_a_price_of_its_own_wherever_it_stands() -> None:
     small, large = estimate(user(image())), estimate(user(image(PIXEL[:8] * 10_000)))
     assert small == large

@@ -62,6 +62,7 @@ def as_sent(message: Json) -> Any:
 # the whole
 
 
+@pytest.mark.clause("4.1")
 def test_a_message_has_all_its_keys_in_the_order_of_the_api() -> None:
     assert list(built("Hi", Usage(3, 2), Finish("end_turn")).items()) == [
         ("id", ID),
@@ -75,6 +76,7 @@ def test_a_message_has_all_its_keys_in_the_order_of_the_api() -> None:
     ]
 
 
+@pytest.mark.clause("4.10")
 def test_an_engine_that_counts_nothing_is_counted_for() -> None:
     assert built("Hi", Finish("end_turn"), counted=4, estimate=7)["usage"] == {"input_tokens": 7, "output_tokens": 4}
 
@@ -103,10 +105,12 @@ def test_a_matched_stop_sequence_is_named() -> None:
 # blocks
 
 
+@pytest.mark.clause("4.2")
 def test_texts_join_and_empty_ones_leave_no_trace() -> None:
     assert content("a", "", ["b", ""], "c") == [{"type": "text", "text": "abc"}]
 
 
+@pytest.mark.clause("4.2")
 def test_an_empty_text_stands_only_where_content_would_be_empty() -> None:
     assert content("") == [{"type": "text", "text": ""}]
     assert content(Thinking("")) == []
@@ -175,6 +179,7 @@ def test_input_cut_off_by_max_tokens_is_closed(arguments: str, value: Json) -> N
     assert message["stop_reason"] == "max_tokens"
 
 
+@pytest.mark.clause("4.12")
 def test_a_call_whose_input_makes_no_sense_is_left_out_and_the_text_kept() -> None:
     message = built("a", CALL, ToolJson("<tool_call>"), Finish("max_tokens"))
     assert message["content"] == [{"type": "text", "text": "a"}]
@@ -185,6 +190,7 @@ def test_a_client_is_not_told_of_a_call_that_was_left_out() -> None:
     assert built("a", CALL, ToolJson("<tool_call>"), Finish("tool_use"))["stop_reason"] == "end_turn"
 
 
+@pytest.mark.clause("4.12")
 def test_brackets_without_end_never_break_the_answer() -> None:
     """What a model caught in a loop says until its tokens run out."""
     message = built("a", CALL, ToolJson('{"a":' + "[" * 600), Finish("max_tokens"))
@@ -300,6 +306,7 @@ def test_many_small_pieces_are_the_text_they_make() -> None:
 # a message and its stream
 
 
+@pytest.mark.clause("5.17")
 @examples(100)
 @given(st.data(), scripts())
 def test_a_message_is_the_one_its_stream_means(data: st.DataObject, script: list[Delta]) -> None:

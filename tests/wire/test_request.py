@@ -59,11 +59,13 @@ def user(*blocks: Json) -> Json:
 # what is taken
 
 
+@pytest.mark.clause("3.1", "3.24")
 def test_the_least_request_leaves_everything_else_at_its_default() -> None:
     assert parse() == MessagesRequest("m", 100, [HI])
     assert parse().engine_model == "m"
 
 
+@pytest.mark.clause("3.5", "3.7", "3.8")
 @pytest.mark.parametrize(
     ("changes", "name", "value"),
     [
@@ -180,11 +182,13 @@ OPTIONAL = [
 ]
 
 
+@pytest.mark.clause("3.24")
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_null_is_absent(name: str) -> None:
     assert parse(**{name: None}) == parse()
 
 
+@pytest.mark.clause("3.11", "3.20")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -208,6 +212,7 @@ def test_what_has_no_effect_here_is_taken_and_dropped(changes: Json) -> None:
     assert parse(**changes) == parse()
 
 
+@pytest.mark.clause("3.2", "3.3")
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
 @pytest.mark.parametrize("content", ["", "a", [], [{"type": "text", "text": "a"}]], ids=repr)
 def test_content_is_a_string_or_an_array_for_every_role(role: str, content: Any) -> None:
@@ -223,6 +228,7 @@ def test_a_request_may_be_one_assistant_turn_to_continue() -> None:
 # what is refused
 
 
+@pytest.mark.clause("3.1", "3.2", "3.5", "3.7", "3.8", "3.11", "3.17")
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -339,12 +345,14 @@ def test_a_wrong_field_is_refused_by_its_path(changes: Json, reason: str) -> Non
     assert error.message.startswith(reason)
 
 
+@pytest.mark.clause("3.1")
 def test_a_conversation_has_an_end() -> None:
     longest = b'{"model":"m","max_tokens":1,"messages":[' + b",".join([orjson.dumps(HI)] * 100_000) + b"%b]}"
     assert len(parse_request(longest % b"").messages) == 100_000
     assert refusal(longest % b',{"role":"user"}').message == "messages: must hold at most 100000"
 
 
+@pytest.mark.clause("3.14")
 @pytest.mark.parametrize("kind", ["web_search_20250305", "code_execution_20250825", "bash_20250124", "mcp_toolset"])
 def test_a_server_tool_is_refused_with_a_code(kind: str) -> None:
     error = refusal(body(tools=[{"type": kind, "name": "x"}]))
@@ -356,6 +364,7 @@ def test_other_refusals_have_no_code() -> None:
     assert refusal(body(model="")).error_code is None
 
 
+@pytest.mark.clause("3.23")
 def test_a_thread_that_goes_on_is_not_found_whatever_else_is_wrong() -> None:
     """So that SDKs replay the whole conversation, instead of losing what came before."""
     others: list[Json] = [{}, {"messages": []}, {"model": None}]
@@ -384,6 +393,7 @@ def test_a_schema_too_deep_to_be_written_again_is_refused(field: str) -> None:
 # calls and their results
 
 
+@pytest.mark.clause("3.27")
 @pytest.mark.parametrize(
     "messages",
     [
@@ -399,6 +409,7 @@ def test_results_answer_calls(messages: list[Json]) -> None:
     assert parse(messages=messages).messages == messages
 
 
+@pytest.mark.clause("3.27")
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
@@ -427,11 +438,13 @@ def test_results_without_their_call_are_refused(messages: list[Json], reason: st
 # counting
 
 
+@pytest.mark.clause("10.1")
 def test_counting_needs_no_max_tokens_and_ignores_what_is_about_generation() -> None:
     wrong = {"max_tokens": "x", "temperature": 9, "top_p": 9, "top_k": -1, "stop_sequences": 1, "stream": "x"}
     assert parse_request(body(**wrong), counting=True) == parse_request(body(max_tokens=ABSENT), counting=True)
 
 
+@pytest.mark.clause("10.1")
 def test_counting_validates_everything_else() -> None:
     wrong: list[Json] = [{"messages": []}, {"tools": [{}]}, {"system": 1}, {"thinking": {}}]
     for changes in wrong:
@@ -587,12 +600,14 @@ def test_any_change_of_a_good_request_is_taken_or_refused(changes: list[tuple[tu
     accepted_or_refused(orjson.dumps(changed))
 
 
+@pytest.mark.clause("3.24")
 @examples(60)
 @given(VALUES)
 def test_any_json_is_taken_or_refused(value: Any) -> None:
     accepted_or_refused(orjson.dumps(value))
 
 
+@pytest.mark.clause("3.24")
 @examples(100)
 @given(st.binary(max_size=20), st.integers(0, len(orjson.dumps(RICH))), st.integers(0, 30))
 def test_any_bytes_are_taken_or_refused(inserted: bytes, start: int, removed: int) -> None:

@@ -42,6 +42,7 @@ def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
 # server tools
 
 
+@pytest.mark.clause("3.14")
 @pytest.mark.parametrize(
     "kind",
     ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset", "new"],
@@ -79,6 +80,7 @@ def test_by_default_nothing_is_dropped() -> None:
 # client tools
 
 
+@pytest.mark.clause("3.15")
 @pytest.mark.parametrize("kind", CLIENT_TOOLS)
 @pytest.mark.parametrize("rules", [Rules(), DROPPING], ids=["by default", "where server tools are dropped"])
 def test_a_client_tool_is_refused_and_never_dropped(kind: str, rules: Rules) -> None:
@@ -87,6 +89,7 @@ def test_a_client_tool_is_refused_and_never_dropped(kind: str, rules: Rules) -> 
     assert error.error_code == "unsupported_tool_type"
 
 
+@pytest.mark.clause("3.15")
 @pytest.mark.parametrize("kind", CLIENT_TOOLS)
 def test_a_client_tool_becomes_a_function_under_its_own_name(kind: str) -> None:
     known = CLIENT_TOOLS[kind]
@@ -177,6 +180,7 @@ def holding(block: Json) -> list[list[Json]]:
     ]
 
 
+@pytest.mark.clause("3.25")
 @pytest.mark.parametrize("url", ["http://x/a.png", "https://x/a?b=c#d", "HTTPS://X/", "data:image/png;base64,aGk="])
 def test_an_image_url_passes_at_every_place_when_the_operator_says_so(url: str) -> None:
     for messages in holding(image(url)):

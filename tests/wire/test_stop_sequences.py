@@ -52,6 +52,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
     return stops, draw(pieces(draw(st.text(letters, max_size=25)), most=12))
 
 
+@pytest.mark.clause("4.8")
 @examples(200)
 @given(cases())
 def test_any_stops_in_any_fragments_match_as_the_slow_search_does(case: tuple[list[str], list[str]]) -> None:
@@ -85,6 +86,7 @@ def test_a_matcher_that_was_flushed_is_as_good_as_new(case: tuple[list[str], lis
             return
 
 
+@pytest.mark.clause("4.8")
 @pytest.mark.parametrize(
     ("stops", "text", "before", "matched"),
     [
@@ -202,6 +204,7 @@ def filtered(stops: list[str], *batches: Batch) -> list[Delta]:
     return [delta for batch in batches for delta in deltas_of(stop_filter.feed(batch))]
 
 
+@pytest.mark.clause("4.7")
 def test_a_match_becomes_the_finish_and_drops_what_follows() -> None:
     assert filtered(["END"], "a", ["bEN", "D more", Thinking("x")]) == ["a", "b", Finish("stop_sequence", "END")]
 
@@ -238,6 +241,7 @@ def test_a_stop_sequence_split_by_a_tool_call_is_no_stop_sequence() -> None:
     assert filtered(["END"], "xEN", call, "Dy", Finish("tool_use")) == ["x", "EN", *call, "Dy", Finish("tool_use")]
 
 
+@pytest.mark.clause("4.8")
 def test_thinking_and_tool_input_are_not_searched() -> None:
     deltas: list[Delta] = [Thinking("END"), ToolStart("toolu_1", "END"), ToolJson('"END"'), Finish("tool_use")]
     assert filtered(["END"], deltas) == deltas

@@ -113,6 +113,7 @@ def bodies(address: str) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.mark.clause("3.25")
 def test_nothing_that_a_request_names_is_fetched_or_opened(lured: Lured) -> None:
     statuses = set()
     for address in lured.addresses():

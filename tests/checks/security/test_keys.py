@@ -43,6 +43,7 @@ def ask(
 # --- comparing ---
 
 
+@pytest.mark.clause("2.2")
 def test_every_key_offered_is_compared_with_every_key_known_whatever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bool] = []
 

@@ -146,6 +146,7 @@ def behaviours(address: str) -> dict[str, bytes]:
     return bodies
 
 
+@pytest.mark.clause("7.4")
 @pytest.mark.parametrize("api", ["chat", "messages"])
 @pytest.mark.parametrize("logs", LOGS, ids=["debug", "info"])
 async def test_what_an_engine_says_of_keys_prompts_and_addresses_is_told_to_nobody(

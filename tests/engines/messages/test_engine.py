@@ -107,6 +107,7 @@ async def relayed(*datas: dict[str, Any], **changes: Any) -> dict[str, Any]:
 # what is mended
 
 
+@pytest.mark.clause("5.3")
 async def test_blocks_that_overlap_come_out_one_after_the_other() -> None:
     message = await relayed(
         start(input_tokens=3),
@@ -172,6 +173,7 @@ async def test_a_call_that_was_not_allowed_is_passed_over() -> None:
     assert message["stop_reason"] == "end_turn"
 
 
+@pytest.mark.clause("5.19")
 async def test_blocks_and_fields_this_service_cannot_make_pass_unchanged() -> None:
     result = {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"title": "t", "url": "u"}]}
     citation = {"type": "web_search_result_location", "url": "u", "cited_text": "c"}
@@ -332,6 +334,7 @@ async def test_a_recorded_failure_in_mid_stream_shows_nothing_of_the_engines_ins
     assert b"pydantic" not in response.body
 
 
+@pytest.mark.clause("5.2")
 @pytest.mark.parametrize(
     ("engine", "name", "kind"),
     [

@@ -42,11 +42,13 @@ def test_an_alias_goes_upstream_as_the_engines_own_name() -> None:
     assert to_chat(asked, PLAIN)["model"] == "served"
 
 
+@pytest.mark.clause("3.7")
 def test_sampling_and_user_are_passed_on() -> None:
     body = chat(temperature=0, top_p=0.5, metadata={"user_id": "u", "other": 1})
     assert (body["temperature"], body["top_p"], body["user"]) == (0, 0.5, "u")
 
 
+@pytest.mark.clause("8.2")
 @every_dialect
 def test_top_k_goes_only_where_it_is_known_and_zero_goes_nowhere(dialect: Dialect) -> None:
     assert chat(dialect=dialect, top_k=5).get("top_k") == (5 if dialect.top_k else None)
@@ -65,6 +67,7 @@ def test_a_stop_string_that_another_always_beats_stays_here() -> None:
     assert chat(dialect=VLLM, stop_sequences=["b", "abc", "ab"])["stop"] == ["b", "ab"]
 
 
+@pytest.mark.clause("3.18", "8.2")
 def test_an_output_schema_arrives_as_it_was_sent() -> None:
     schema = {"$schema": "x", "type": "object", "properties": {"b": {"cache_control": 1}, "a": {}}, "junk": [None]}
     body = chat(output_config={"format": {"type": "json_schema", "schema": schema}})
@@ -72,12 +75,14 @@ def test_an_output_schema_arrives_as_it_was_sent() -> None:
     assert json.dumps(body["response_format"]["json_schema"]["schema"]) == json.dumps(schema)
 
 
+@pytest.mark.clause("8.2")
 def test_early_usage_is_asked_for_where_it_is_known() -> None:
     assert chat(dialect=VLLM)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
     assert chat(dialect=LLAMACPP)["return_progress"] is True
     assert "return_progress" not in chat(dialect=VLLM)
 
 
+@pytest.mark.clause("3.31")
 def test_cache_marks_stay_here() -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     calls = assistant({**use("a"), **mark})
@@ -107,17 +112,20 @@ def test_what_is_nested_beyond_all_measure_is_refused() -> None:
 # system
 
 
+@pytest.mark.clause("3.4")
 def test_system_blocks_are_joined_into_one_message_at_the_head() -> None:
     assert told(system=[text("One."), text(""), text("Two.")])[0] == {"role": "system", "content": "One.\nTwo."}
     assert told(system="Be.")[0] == {"role": "system", "content": "Be."}
     assert told(system="") == told()
 
 
+@pytest.mark.clause("3.42")
 def test_the_billing_header_is_taken_out() -> None:
     assert told(system=[text(BILLING), text("Be.")])[0]["content"] == "Be."
     assert told(system=[text(BILLING)]) == told()
 
 
+@pytest.mark.clause("3.42")
 @pytest.mark.parametrize(
     "words",
     [
@@ -142,6 +150,7 @@ def test_the_billing_header_stays_in_any_other_block() -> None:
 LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s"), text("t")]}]
 
 
+@pytest.mark.clause("3.41")
 def test_a_late_system_message_stays_in_its_place_as_marked_user_text() -> None:
     assert told(*LATE, system="p") == [
         {"role": "system", "content": "p"},
@@ -150,6 +159,7 @@ def test_a_late_system_message_stays_in_its_place_as_marked_user_text() -> None:
     ]
 
 
+@pytest.mark.clause("3.41", "8.2")
 def test_a_late_system_message_keeps_its_role_where_the_template_takes_it() -> None:
     assert told(*LATE, dialect=Dialect("x", "X", late_system=True))[1] == {"role": "system", "content": "s\nt"}
 
@@ -167,6 +177,7 @@ def test_an_empty_system_message_is_none() -> None:
 # prefill, thinking, effort
 
 
+@pytest.mark.clause("3.43", "8.2")
 @every_dialect
 def test_a_trailing_assistant_turn_is_continued_where_there_is_a_switch(dialect: Dialect) -> None:
     switches = ("add_generation_prompt", "continue_final_message")
@@ -178,6 +189,7 @@ def test_a_trailing_assistant_turn_is_continued_where_there_is_a_switch(dialect:
         assert not set(switches) & set(finished)
 
 
+@pytest.mark.clause("3.10", "8.2")
 @every_dialect
 def test_thinking_is_switched_only_where_there_is_a_switch_and_the_client_spoke(dialect: Dialect) -> None:
     for kind, on in (({"type": "adaptive"}, True), ({"type": "disabled"}, False)):
@@ -188,6 +200,7 @@ def test_thinking_is_switched_only_where_there_is_a_switch_and_the_client_spoke(
     assert "chat_template_kwargs" not in chat(dialect=dialect)
 
 
+@pytest.mark.clause("3.18", "8.2")
 @every_dialect
 def test_effort_goes_in_words_that_the_engine_knows(dialect: Dialect) -> None:
     for effort, word in {"low": "low", "medium": "medium", "max": "high", "xhigh": "high", "odd": None}.items():
@@ -198,6 +211,7 @@ def test_effort_goes_in_words_that_the_engine_knows(dialect: Dialect) -> None:
 # tools
 
 
+@pytest.mark.clause("3.11")
 def test_tools_are_functions_and_their_schema_is_untouched() -> None:
     schema = {"type": "nonsense", "$schema": "s", "properties": {"z": {}, "a": {"cache_control": True}}}
     spare = {"strict": True, "defer_loading": True, "input_examples": [{}]}
@@ -210,12 +224,14 @@ def test_tools_are_functions_and_their_schema_is_untouched() -> None:
     assert not {"tool_choice", "parallel_tool_calls"} & set(body)
 
 
+@pytest.mark.clause("3.17")
 @pytest.mark.parametrize(("kind", "word"), [("auto", "auto"), ("any", "required"), ("none", "none")])
 def test_a_tool_choice_is_told_in_the_engines_word(kind: str, word: str) -> None:
     body = chat(tools=TOOLS, tool_choice={"type": kind})
     assert (body["tool_choice"], len(body["tools"])) == (word, 2)
 
 
+@pytest.mark.clause("3.17")
 @every_dialect
 def test_a_named_tool_choice_is_sent_by_name_or_narrowed_to_that_tool(dialect: Dialect) -> None:
     body = chat(dialect=dialect, tools=TOOLS, tool_choice={"type": "tool", "name": "leap"})
@@ -228,6 +244,7 @@ def test_a_named_tool_choice_is_sent_by_name_or_narrowed_to_that_tool(dialect: D
         assert (body["tool_choice"], names) == (by_name, ["look", "leap"])
 
 
+@pytest.mark.clause("3.17")
 @pytest.mark.parametrize("kind", ["auto", "any", "tool"])
 def test_parallel_calls_can_be_ruled_out(kind: str) -> None:
     choice = {"type": kind, "disable_parallel_tool_use": True, **({"name": "look"} if kind == "tool" else {})}

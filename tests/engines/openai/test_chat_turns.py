@@ -29,6 +29,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk=
 # tool results
 
 
+@pytest.mark.clause("3.27", "3.36")
 def test_results_come_first_in_the_clients_order_then_the_text() -> None:
     turn = user("before", result("b", "2"), "between", result("a", "1"))
     assert told(assistant(use("a"), use("b")), turn)[1:] == [
@@ -38,6 +39,7 @@ def test_results_come_first_in_the_clients_order_then_the_text() -> None:
     ]
 
 
+@pytest.mark.clause("3.36")
 @pytest.mark.parametrize("between", [user("Wait."), {"role": "system", "content": "Mind."}])
 def test_nothing_stands_between_a_call_and_its_results(between: Json) -> None:
     messages = told(assistant(use("a"), use("b")), user(result("a", "1")), between, user(result("b", "2"), "c"))
@@ -45,11 +47,13 @@ def test_nothing_stands_between_a_call_and_its_results(between: Json) -> None:
     assert messages[1:3] == [tool("a", "1"), tool("b", "2")]
 
 
+@pytest.mark.clause("3.27")
 @pytest.mark.parametrize("content", [None, "", [], [text("")]])
 def test_an_empty_result_is_an_empty_text(content: Any) -> None:
     assert told(assistant(use("a")), user(result("a", content)))[1:] == [tool("a", "")]
 
 
+@pytest.mark.clause("3.28")
 def test_a_failed_result_carries_a_mark() -> None:
     turn = user(
         result("a", "no such file", is_error=True), result("b", is_error=True), result("c", "ok", is_error=False)
@@ -61,6 +65,7 @@ def test_a_failed_result_carries_a_mark() -> None:
     ]
 
 
+@pytest.mark.clause("3.28")
 def test_images_of_results_follow_as_a_user_message() -> None:
     turn = user(result("a", [text("see"), {"type": "image", "source": PNG}, text("end")]), result("b", "2"), "then")
     first, second, last = told(assistant(use("a"), use("b")), turn)[1:]
@@ -68,6 +73,7 @@ def test_images_of_results_follow_as_a_user_message() -> None:
     assert last == {"role": "user", "content": [PICTURE, text("then")]}
 
 
+@pytest.mark.clause("3.26", "3.27")
 def test_a_result_may_hold_documents_search_results_and_tool_references() -> None:
     content = [
         {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "body"}},
@@ -81,11 +87,13 @@ def test_a_result_may_hold_documents_search_results_and_tool_references() -> Non
 # user turns
 
 
+@pytest.mark.clause("3.3")
 def test_texts_of_a_turn_are_one_string_and_empty_ones_are_skipped() -> None:
     assert told(user("a", "", "b")) == [{"role": "user", "content": "a\nb"}]
     assert told(user("")) == told({"role": "user", "content": ""}) == [{"role": "user", "content": ""}]
 
 
+@pytest.mark.clause("3.25")
 def test_images_and_videos_keep_their_place_among_the_text() -> None:
     video = {"type": "video", "source": {"type": "base64", "media_type": "video/mp4", "data": "aGk="}}
     moving = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,aGk="}}
@@ -93,6 +101,7 @@ def test_images_and_videos_keep_their_place_among_the_text() -> None:
     assert content == [text("a"), PICTURE, text("b"), moving]
 
 
+@pytest.mark.clause("3.26")
 def test_documents_are_told_with_title_and_context() -> None:
     plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}
     inner = [text("x"), {"type": "image", "source": PNG}]
@@ -102,6 +111,7 @@ def test_documents_are_told_with_title_and_context() -> None:
     assert told(user({"type": "document", "source": {"type": "content", "content": "y"}}))[0]["content"] == "y"
 
 
+@pytest.mark.clause("3.26")
 def test_container_uploads_are_dropped() -> None:
     assert told(user({"type": "container_upload", "file_id": "f"}, "a"))[0]["content"] == "a"
 
@@ -109,6 +119,7 @@ def test_container_uploads_are_dropped() -> None:
 # assistant turns
 
 
+@pytest.mark.clause("3.29")
 def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
     assert told(assistant("Let me ", "look.", use("a", q="é", n=1)), user(result("a", "1")))[0] == {
         "role": "assistant",
@@ -118,6 +129,7 @@ def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
     assert told(assistant(use("a")), user(result("a")))[0]["content"] is None
 
 
+@pytest.mark.clause("3.29")
 @every_dialect
 def test_thinking_of_the_history_goes_where_the_engine_reads_it(dialect: Dialect) -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
@@ -133,6 +145,7 @@ def server(kind: str, content: Any) -> str:
     return str(told(assistant(block), user("b"))[0]["content"]).strip("\n")
 
 
+@pytest.mark.clause("3.30")
 def test_server_tools_of_the_history_become_text() -> None:
     found = [{"type": "web_search_result", "title": "T", "url": "http://t", "encrypted_content": "zzz"}, {"url": "u"}]
     assert server("web_search_tool_result", found) == "T (http://t)\n (u)"
@@ -155,6 +168,7 @@ def test_a_server_tools_error_is_told_and_a_pdfs_bytes_are_not() -> None:
     assert server("web_fetch_tool_result", {"content": pdf}) == ""
 
 
+@pytest.mark.clause("3.30")
 def test_a_server_tool_call_of_the_history_is_told() -> None:
     call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
     assert told(assistant("a", call, "b"), user("c"))[0]["content"] == 'a\n[web_search {"query":"q"}]\nb'
@@ -249,6 +263,7 @@ def strings(value: Any) -> str:
     return "".join(map(strings, items))
 
 
+@pytest.mark.clause("3.24")
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS, dialect=st.sampled_from([LLAMACPP, VLLM, SGLANG]))
 def test_no_text_of_a_client_is_lost(turns: list[Any], dialect: Dialect) -> None:
@@ -258,6 +273,7 @@ def test_no_text_of_a_client_is_lost(turns: list[Any], dialect: Dialect) -> None
     assert [word for word in say.said if word not in sent] == []
 
 
+@pytest.mark.clause("3.36")
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS)
 def test_results_always_stand_behind_their_call(turns: list[Any]) -> None:

@@ -205,6 +205,7 @@ def test_a_call_cut_off_by_the_limit_is_given_as_far_as_it_came() -> None:
 # the finish
 
 
+@pytest.mark.clause("4.3")
 @pytest.mark.parametrize(
     ("reason", "meaning"),
     [
@@ -227,6 +228,7 @@ def test_text_beside_the_finish_is_not_lost() -> None:
     assert joined(read(chunk({"content": "a"}, "length"))) == ["a", Finish("max_tokens")]
 
 
+@pytest.mark.clause("4.4")
 @pytest.mark.parametrize("reason", ["abort", "error", {"type": "abort", "message": "x"}])
 def test_an_engine_that_gave_up_is_an_error(reason: Any) -> None:
     with pytest.raises(BadUpstream, match="gave up"):
@@ -257,6 +259,7 @@ def test_a_match_is_nothing_where_the_engine_ran_out_or_called() -> None:
     assert finish(chunk(finish="tool_calls", stop_reason="END"), stops=("END",)) == Finish("tool_use")
 
 
+@pytest.mark.clause("4.4")
 def test_a_refusal_is_text_and_the_reason() -> None:
     assert joined(read(chunk({"refusal": "I "}), chunk({"refusal": "won't."}), STOP)) == ["I won't.", Finish("refusal")]
     parts = chunk({"content": [{"type": "refusal", "refusal": "No."}]})

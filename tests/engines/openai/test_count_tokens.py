@@ -59,6 +59,7 @@ async def test_a_prefill_is_counted_as_one() -> None:
         assert (count["add_generation_prompt"], count["continue_final_message"]) == (False, True)
 
 
+@pytest.mark.clause("8.2")
 @pytest.mark.parametrize("engine_name", ["vllm", "sglang"])
 async def test_a_recorded_count_is_the_recorded_usage_of_that_request(engine_name: str) -> None:
     (case,) = cases(engine_name, name="10h_tokenize_vllm_tools")
@@ -68,6 +69,7 @@ async def test_a_recorded_count_is_the_recorded_usage_of_that_request(engine_nam
         assert await engine.count_tokens(request()) == usage["prompt_tokens"]
 
 
+@pytest.mark.clause("8.2")
 async def test_llamacpp_counts_the_request_as_it_stands() -> None:
     counted = recording("llamacpp", "10e_input_tokens")
     async with engine_over({INPUT_TOKENS: counted, CHAT: ANSWER}, dialect="llamacpp") as (upstream, engine):

@@ -102,6 +102,7 @@ def test_there_are_shapes_enough() -> None:
     assert len(SHAPES) >= 20
 
 
+@pytest.mark.clause("10.2")
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 async def test_the_count_is_the_usage(llama: LlamaServer, shape: tuple[tuple[Json, ...], Json]) -> None:
     messages, fields = shape

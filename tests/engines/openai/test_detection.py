@@ -117,6 +117,7 @@ def strict(routes: Routes) -> Routes:
     return {**routes, CHAT: choosy}
 
 
+@pytest.mark.clause("8.1")
 async def test_another_engine_on_the_same_address_is_spoken_to_in_its_own_dialect(tmp_path: Path) -> None:
     uds = str(tmp_path / "engine.sock")
     engine = OpenAIEngine(Origin.parse(f"unix:{uds}"))
@@ -188,6 +189,7 @@ async def test_a_chosen_dialect_is_spoken_whatever_the_engine_says() -> None:
 # unknown models
 
 
+@pytest.mark.clause("7.5")
 @pytest.mark.parametrize(
     "refusal",
     [

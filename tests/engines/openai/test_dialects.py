@@ -30,6 +30,7 @@ def owned(*owners: Any) -> Json:
     return {"object": "list", "data": [{"id": "m", "owned_by": owner} for owner in owners]}
 
 
+@pytest.mark.clause("8.1")
 @pytest.mark.parametrize(
     ("engine", "dialect"),
     [("llamacpp", LLAMACPP), ("vllm", VLLM), ("sglang", SGLANG), ("llama-cpp-python", LLAMA_CPP_PYTHON)],
@@ -160,6 +161,7 @@ EVERYTHING: Json = {
 }
 
 
+@pytest.mark.clause("8.2")
 @every_dialect
 def test_no_engine_is_sent_a_field_it_would_refuse(dialect: Dialect) -> None:
     prefilled = (user("a"), {"role": "assistant", "content": "It"})
@@ -168,6 +170,7 @@ def test_no_engine_is_sent_a_field_it_would_refuse(dialect: Dialect) -> None:
         assert set(sent) <= (COMMON | BESIDE[dialect.name]) - WITHOUT.get(dialect.name, set())
 
 
+@pytest.mark.clause("3.5")
 @every_dialect
 def test_top_k_zero_is_never_sent(dialect: Dialect) -> None:
     assert "top_k" not in chat(dialect=dialect, top_k=0)
@@ -209,6 +212,7 @@ def test_ollama_is_told_to_think_by_nobody_and_to_stop_thinking_by_an_effort() -
     assert "reasoning_effort" not in chat(dialect=OLLAMA, thinking={"type": "adaptive"})
 
 
+@pytest.mark.clause("8.2")
 def test_the_counts_come_early_where_an_engine_can_tell_them() -> None:
     early = {name for name, dialect in DIALECTS.items() if dialect.early_usage or dialect.always}
     assert early == {LLAMACPP.name, VLLM.name, SGLANG.name, TENSORRT.name}

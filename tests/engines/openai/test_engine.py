@@ -77,6 +77,7 @@ async def failed(engine: OpenAIEngine, kind: type[ApiError]) -> ApiError:
 # whole answers, however they come
 
 
+@pytest.mark.clause("6.10")
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 async def test_every_framing_and_every_cut_gives_the_same_deltas(framing: str) -> None:
     tail = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 7}}
@@ -102,6 +103,7 @@ async def test_every_framing_and_every_cut_gives_the_same_deltas(framing: str) -
 PIECES = [json.dumps(said).encode() for said in HELLO]
 
 
+@pytest.mark.clause("6.9")
 @pytest.mark.parametrize(
     "stream",
     [
@@ -155,6 +157,7 @@ async def test_an_id_that_the_history_has_is_not_given_again() -> None:
 # answers that are none
 
 
+@pytest.mark.clause("6.14", "7.5")
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -210,6 +213,7 @@ async def test_a_connection_lost_behind_the_finish_costs_nothing(end: Callable[[
     assert (text(deltas), deltas[-1]) == ("Hello", Finish("end_turn"))
 
 
+@pytest.mark.clause("7.5")
 async def test_a_stall_in_mid_stream_is_an_error() -> None:
     async with served(then(NO_FINISH, lambda _: None), deadlines=Deadlines(silence=0.05)) as (_, engine):
         await failed(engine, UpstreamTimeout)
@@ -221,11 +225,13 @@ async def test_a_stall_behind_the_finish_ends_the_answer_soon(monkeypatch: pytes
         assert (await answer(engine))[-1] == Finish("end_turn")
 
 
+@pytest.mark.clause("7.5")
 async def test_no_first_byte_is_a_timeout() -> None:
     async with served(then(b"", lambda _: None), deadlines=Deadlines(first_byte=0.05)) as (_, engine):
         await failed(engine, UpstreamTimeout)
 
 
+@pytest.mark.clause("7.5")
 async def test_an_engine_that_is_down_is_overloaded_and_may_be_asked_again() -> None:
     async with ScriptedUpstream(ANSWER) as upstream:
         engine = OpenAIEngine(Origin.parse(upstream.url), dialect="openai")
@@ -235,6 +241,7 @@ async def test_an_engine_that_is_down_is_overloaded_and_may_be_asked_again() -> 
     await engine.stop()
 
 
+@pytest.mark.clause("7.5")
 async def test_no_free_connection_is_overload() -> None:
     async with served(ANSWER, limit=1, deadlines=Deadlines(connect=0.05)) as (_, engine):
         batches = engine.stream(PLAIN)
@@ -243,6 +250,7 @@ async def test_no_free_connection_is_overload() -> None:
         await batches.aclose()  # type: ignore[attr-defined]
 
 
+@pytest.mark.clause("7.5", "7.11")
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -268,6 +276,7 @@ async def test_a_status_becomes_its_error_with_retry_after(status: int, kind: ty
         assert upstream.accepted == 1, "the connection was good for another request"
 
 
+@pytest.mark.clause("7.11")
 @pytest.mark.parametrize("when", ["7", "Wed, 21 Oct 2026 07:28:00 GMT"], ids=["seconds", "a date"])
 async def test_an_engines_advice_on_asking_again_is_passed_on(when: str) -> None:
     advice = (("retry-after", when), ("retry-after-ms", "250"), ("x-should-retry", "true"))

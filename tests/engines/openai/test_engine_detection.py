@@ -27,6 +27,7 @@ def targets(upstream: ScriptedUpstream) -> list[str]:
 # who
 
 
+@pytest.mark.clause("8.1")
 async def test_the_dialect_is_detected_at_the_start_and_spoken() -> None:
     async with served(MODELS, ANSWER, dialect=None) as (upstream, engine):
         assert repr(engine).startswith("<OpenAIEngine undetected <Pool http://127.0.0.1:")
@@ -59,6 +60,7 @@ async def test_an_engine_without_a_list_is_a_plain_one(status: int) -> None:
         assert targets(upstream)[1:-1] == [f"GET {path}" for path, _ in PROBES], "it was asked once"
 
 
+@pytest.mark.clause("8.1")
 @pytest.mark.parametrize("broken", [CUT_SHORT, NOT_HTTP], ids=["broke off", "broke down"])
 async def test_an_engine_that_was_away_is_asked_anew_who_it_is(broken: bytes) -> None:
     other = json_answer(200, {"data": [{"id": "m", "owned_by": "llamacpp"}]})
@@ -79,6 +81,7 @@ async def test_another_engine_in_its_place_is_noticed_when_the_list_is_asked_for
             assert f" {known} " in repr(engine)
 
 
+@pytest.mark.clause("8.1")
 async def test_a_chosen_dialect_is_never_asked_for() -> None:
     async with served(ANSWER, MODELS, dialect="sglang") as (upstream, engine):
         await engine.start()
@@ -123,6 +126,7 @@ async def test_an_engine_is_ready_when_it_answers_and_is_not_away(reply: bytes, 
 # what it serves
 
 
+@pytest.mark.clause("8.2")
 @pytest.mark.parametrize("engine_name", ["llamacpp", "vllm", "sglang", "llama-cpp-python"])
 async def test_a_recorded_model_list_is_told(engine_name: str) -> None:
     (case,) = cases(engine_name, request="GET /v1/models")
@@ -224,6 +228,7 @@ async def test_the_key_appears_in_no_error_log_or_repr(reply: bytes, caplog: pyt
     assert KEY not in caplog.text + "".join(seen)
 
 
+@pytest.mark.clause("7.14")
 async def test_what_a_failing_engine_says_is_for_neither_client_nor_log(caplog: pytest.LogCaptureFixture) -> None:
     """It may quote the prompt. It stays on the error, for the command that shows an operator what an engine says."""
     for reply in (json_answer(500, {"error": "out of paper"}), sse({"error": "out of paper"})):

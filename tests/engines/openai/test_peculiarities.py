@@ -1,6 +1,6 @@
 """Every peculiarity that an engine may have (contract section 6): what it sends, and what the client gets for it.
 
-`CLAUSES` is the table. Each row runs four ways through the whole service over a real socket: streaming and not, the
+`ROWS` is the table. Each row runs four ways through the whole service over a real socket: streaming and not, the
 engine's answer in one write and byte by byte. A row ends in a Message, the same in all four, or in an error: as a
 status, or as an `error` event where output had gone out before (which is only sure when the bytes come one by one).
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
@@ -28,7 +29,7 @@ MADE_UP = "toolu_…"  # an id that the service makes
 class Row:
     """`answer` is the engine's whole response, behind which it does `then`. What is expected: `content` and its end,
     or `error`, as status and type; `begun` says that output goes out before it. `whole` is the content without
-    `stream`, where it differs.
+    `stream`, where it differs. `clause` is the clause of the wire contract that the row proves.
     """
 
     answer: bytes
@@ -42,6 +43,7 @@ class Row:
     then: Callable[[Wire], None] | None = None
     request: Json = field(default_factory=dict)
     engine: Json = field(default_factory=dict)
+    clause: str = field(kw_only=True)
 
 
 # what engines send
@@ -107,58 +109,82 @@ API, OVERLOADED = "api_error", "overloaded_error"
 STOPS = {"stop_sequences": ["END", "2"]}
 
 TEXTS = {
-    "a delta of nothing but a role": Row(sse(chunk(role="assistant"), A, B, STOP), AB),
-    "empty and null content": Row(sse(chunk(content=None), chunk(content=""), A, chunk(content=None), B, STOP), AB),
-    "an empty content and no more": Row(sse(chunk(content=""), STOP), [text("")]),
-    "no content at all": Row(sse(chunk(role="assistant"), STOP), []),
-    "reasoning": Row(sse(chunk(reasoning="Hm"), chunk(reasoning="m."), A, B, STOP), [thinking("Hmm."), *AB]),
-    "reasoning_content": Row(sse(chunk(reasoning_content="Hm.", content=None), A, B, STOP), [thinking("Hm."), *AB]),
-    "reasoning that is only blank": Row(sse(chunk(reasoning="\n\n"), A, B, STOP), [thinking("\n\n"), *AB]),
+    "a delta of nothing but a role": Row(sse(chunk(role="assistant"), A, B, STOP), AB, clause="6.1"),
+    "empty and null content": Row(
+        sse(chunk(content=None), chunk(content=""), A, chunk(content=None), B, STOP), AB, clause="6.1"
+    ),
+    "an empty content and no more": Row(sse(chunk(content=""), STOP), [text("")], clause="4.2"),
+    "no content at all": Row(sse(chunk(role="assistant"), STOP), [], clause="6.1"),
+    "reasoning": Row(
+        sse(chunk(reasoning="Hm"), chunk(reasoning="m."), A, B, STOP), [thinking("Hmm."), *AB], clause="6.1"
+    ),
+    "reasoning_content": Row(
+        sse(chunk(reasoning_content="Hm.", content=None), A, B, STOP), [thinking("Hm."), *AB], clause="6.1"
+    ),
+    "reasoning that is only blank": Row(
+        sse(chunk(reasoning="\n\n"), A, B, STOP), [thinking("\n\n"), *AB], clause="6.1"
+    ),
     "think tags when the operator says so": Row(
         sse(chunk(content="<th"), chunk(content="ink>Hm.</thi"), chunk(content="nk>a"), B, STOP),
         [thinking("Hm."), *AB],
         engine={"think_tags": "tags"},
+        clause="6.17",
     ),
-    "think tags when nobody says so": Row(sse(chunk(content="<think>Hm.</think>"), STOP), [text("<think>Hm.</think>")]),
-    "a hundred identical chunks": Row(sse(*[chunk(content="ha")] * 100, STOP), [text("ha" * 100)]),
-    "a refusal": Row(sse(chunk(refusal="I "), chunk(refusal="won't."), STOP), [text("I won't.")], "refusal"),
-    "deltas behind the finish": Row(sse(A, B, STOP, chunk(content="x"), chunk("length")), AB),
+    "think tags when nobody says so": Row(
+        sse(chunk(content="<think>Hm.</think>"), STOP), [text("<think>Hm.</think>")], clause="6.17"
+    ),
+    "a hundred identical chunks": Row(sse(*[chunk(content="ha")] * 100, STOP), [text("ha" * 100)], clause="6.10"),
+    "a refusal": Row(
+        sse(chunk(refusal="I "), chunk(refusal="won't."), STOP), [text("I won't.")], "refusal", clause="6.5"
+    ),
+    "deltas behind the finish": Row(sse(A, B, STOP, chunk(content="x"), chunk("length")), AB, clause="6.8"),
 }
 
 CALLS = {
     "content and a call in one delta": Row(
-        sse(chunk(content="ab", tool_calls=[LOOK]), CALLED), [*AB, LOOKED], "tool_use"
+        sse(chunk(content="ab", tool_calls=[LOOK]), CALLED), [*AB, LOOKED], "tool_use", clause="6.1"
     ),
-    "text behind a call": Row(sse(calls(LOOK), A, B, CALLED), [LOOKED, *AB], "tool_use"),
-    "tool_calls that are empty": Row(sse(chunk(content="a", tool_calls=[]), B, STOP), AB),
+    "text behind a call": Row(sse(calls(LOOK), A, B, CALLED), [LOOKED, *AB], "tool_use", clause="5.12"),
+    "tool_calls that are empty": Row(sse(chunk(content="a", tool_calls=[]), B, STOP), AB, clause="6.1"),
     "a call without an id": Row(
         sse(calls(call(0, None, "look", "{")), calls(call(0, None, None, '"q":1}')), CALLED),
         [use(MADE_UP, "look", {"q": 1})],
         "tool_use",
+        clause="6.2",
     ),
     "calls without an index": Row(
         sse(calls(call(None, "c0", "look", '{"q":1}')), calls(call(None, "c1", "leap", '{"r":2}')), CALLED),
         [LOOKED, LEAPT],
         "tool_use",
+        clause="6.2",
     ),
     "calls without an index or an id": Row(
         sse(calls(call(None, None, "look", '{"q":1}'), call(None, None, "leap", '{"r":2}')), CALLED),
         [use(MADE_UP, "look", {"q": 1}), use(MADE_UP, "leap", {"r": 2})],
         "tool_use",
+        clause="6.2",
     ),
     "the same index with a new id": Row(
-        sse(calls(LOOK), calls({**LEAP, "index": 0}), CALLED), [LOOKED, LEAPT], "tool_use"
+        sse(calls(LOOK), calls({**LEAP, "index": 0}), CALLED), [LOOKED, LEAPT], "tool_use", clause="6.2"
     ),
     "id and name repeated in every chunk": Row(
-        sse(*(calls(call(0, "c0", "look", piece)) for piece in ('{"q"', ":", "1}")), CALLED), [LOOKED], "tool_use"
+        sse(*(calls(call(0, "c0", "look", piece)) for piece in ('{"q"', ":", "1}")), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="6.2",
     ),
     "a name split over chunks": Row(
         sse(calls(call(0, "c0", "lo")), calls(call(0, None, "ok")), calls(call(0, None, None, '{"q":1}')), CALLED),
         [LOOKED],
         "tool_use",
+        clause="6.2",
     ),
-    "arguments as an object": Row(sse(calls(call(0, "c0", "look", {"q": 1})), CALLED), [LOOKED], "tool_use"),
-    "a call without arguments": Row(sse(calls(call(0, "c0", "look")), CALLED), [use("c0", "look", {})], "tool_use"),
+    "arguments as an object": Row(
+        sse(calls(call(0, "c0", "look", {"q": 1})), CALLED), [LOOKED], "tool_use", clause="6.2"
+    ),
+    "a call without arguments": Row(
+        sse(calls(call(0, "c0", "look")), CALLED), [use("c0", "look", {})], "tool_use", clause="6.2"
+    ),
     "calls that interleave": Row(
         sse(
             calls(call(0, "c0", "look", '{"q"')),
@@ -169,6 +195,7 @@ CALLS = {
         ),
         [LOOKED, LEAPT],
         "tool_use",
+        clause="5.9",
     ),
     "the function_call of old": Row(
         sse(
@@ -178,47 +205,53 @@ CALLS = {
         ),
         [use(MADE_UP, "look", {"q": 1})],
         "tool_use",
+        clause="6.5",
     ),
     "max_tokens inside a call's arguments": Row(
         sse(A, B, calls(call(0, "c0", "look", '{"city":"Par')), chunk("length")),
         [*AB, use("c0", "look", '{"city":"Par')],
         "max_tokens",
         whole=[*AB, use("c0", "look", {"city": "Par"})],
+        clause="6.16",
     ),
     "max_tokens before a call's arguments make any sense": Row(
         sse(A, B, calls(call(0, "c0", "look", "<|nonsense")), chunk("length")),
         [*AB, use("c0", "look", "<|nonsense")],
         "max_tokens",
         whole=AB,
+        clause="6.16",
     ),
     "arguments that are a string of JSON": Row(
         sse(calls(call(0, "c0", "look", '{"q":"\\u2028 \\" } é 🙂"}')), CALLED),
         [use("c0", "look", {"q": '\u2028 " } é 🙂'})],
         "tool_use",
+        clause="6.2",
     ),
 }
 
 FINISHES = {
-    "finish stop though tools were called": Row(sse(calls(LOOK), STOP), [LOOKED], "tool_use"),
-    "finish tool_calls": Row(sse(A, calls(LOOK), CALLED), [text("a"), LOOKED], "tool_use"),
-    "finish tool_calls though none was called": Row(sse(A, B, CALLED), AB),
-    "finish function_call": Row(sse(calls(LOOK), chunk("function_call")), [LOOKED], "tool_use"),
-    "finish length": Row(sse(A, B, chunk("length")), AB, "max_tokens"),
-    "finish length with the last text": Row(sse(A, chunk("length", content="b")), AB, "max_tokens"),
-    "finish length behind a whole call": Row(sse(calls(LOOK), chunk("length")), [LOOKED], "max_tokens"),
-    "finish content_filter": Row(sse(A, B, chunk("content_filter")), AB, "refusal"),
-    "finish eos_token": Row(sse(A, B, chunk("eos_token")), AB),
-    "finish abort": Row(sse(A, chunk("abort")), error=(502, API), begun=True),
-    "finish error": Row(sse(A, chunk("error")), error=(502, API), begun=True),
+    "finish stop though tools were called": Row(sse(calls(LOOK), STOP), [LOOKED], "tool_use", clause="6.3"),
+    "finish tool_calls": Row(sse(A, calls(LOOK), CALLED), [text("a"), LOOKED], "tool_use", clause="6.3"),
+    "finish tool_calls though none was called": Row(sse(A, B, CALLED), AB, clause="6.3"),
+    "finish function_call": Row(sse(calls(LOOK), chunk("function_call")), [LOOKED], "tool_use", clause="6.3"),
+    "finish length": Row(sse(A, B, chunk("length")), AB, "max_tokens", clause="6.3"),
+    "finish length with the last text": Row(sse(A, chunk("length", content="b")), AB, "max_tokens", clause="6.3"),
+    "finish length behind a whole call": Row(sse(calls(LOOK), chunk("length")), [LOOKED], "max_tokens", clause="6.3"),
+    "finish content_filter": Row(sse(A, B, chunk("content_filter")), AB, "refusal", clause="6.3"),
+    "finish eos_token": Row(sse(A, B, chunk("eos_token")), AB, clause="6.3"),
+    "finish abort": Row(sse(A, chunk("abort")), error=(502, API), begun=True, clause="4.4"),
+    "finish error": Row(sse(A, chunk("error")), error=(502, API), begun=True, clause="4.4"),
     "vLLM's stop_reason holds the stop sequence": Row(
-        sse(A, B, chunk("stop", more={"stop_reason": "END"})), AB, "stop_sequence", "END", request=STOPS
+        sse(A, B, chunk("stop", more={"stop_reason": "END"})), AB, "stop_sequence", "END", request=STOPS, clause="6.4"
     ),
-    "vLLM's stop_reason holds a token id": Row(sse(A, B, chunk("stop", more={"stop_reason": 2})), AB, request=STOPS),
+    "vLLM's stop_reason holds a token id": Row(
+        sse(A, B, chunk("stop", more={"stop_reason": 2})), AB, request=STOPS, clause="6.4"
+    ),
     "SGLang's matched_stop holds the stop sequence": Row(
-        sse(A, B, chunk("stop", more={"matched_stop": "END"})), AB, "stop_sequence", "END", request=STOPS
+        sse(A, B, chunk("stop", more={"matched_stop": "END"})), AB, "stop_sequence", "END", request=STOPS, clause="6.4"
     ),
     "SGLang's matched_stop holds a token id": Row(
-        sse(A, B, chunk("stop", more={"matched_stop": 2})), AB, request=STOPS
+        sse(A, B, chunk("stop", more={"matched_stop": 2})), AB, request=STOPS, clause="6.4"
     ),
     "a stop sequence that the engine leaves in the text": Row(
         sse(A, chunk(content="bE"), chunk(content="ND"), chunk(content="x"), STOP),
@@ -226,36 +259,44 @@ FINISHES = {
         "stop_sequence",
         "END",
         request=STOPS,
+        clause="4.7",
     ),
-    "no [DONE]": Row(sse(A, B, STOP, done=False), AB),
+    "no [DONE]": Row(sse(A, B, STOP, done=False), AB, clause="6.8"),
 }
 
 CACHED = usage(9, 2, prompt_tokens_details={"cached_tokens": 4})
 COUNTED = {"input_tokens": 9, "output_tokens": 2}
 USAGES = {
     "usage in every chunk": Row(
-        sse({**A, **usage(9, 1)}, {**B, **usage(9, 2)}, {**STOP, **usage(9, 2)}), AB, usage=COUNTED
+        sse({**A, **usage(9, 1)}, {**B, **usage(9, 2)}, {**STOP, **usage(9, 2)}), AB, usage=COUNTED, clause="6.6"
     ),
-    "usage in the finish chunk": Row(sse(A, B, {**STOP, **usage(9, 2)}), AB, usage=COUNTED),
-    "usage in a chunk with empty choices": Row(sse(A, B, STOP, {"choices": [], **usage(9, 2)}), AB, usage=COUNTED),
-    "no usage": Row(sse(chunk(role="assistant"), A, B, STOP), AB, usage={"output_tokens": 2}),
+    "usage in the finish chunk": Row(sse(A, B, {**STOP, **usage(9, 2)}), AB, usage=COUNTED, clause="6.6"),
+    "usage in a chunk with empty choices": Row(
+        sse(A, B, STOP, {"choices": [], **usage(9, 2)}), AB, usage=COUNTED, clause="6.6"
+    ),
+    "no usage": Row(sse(chunk(role="assistant"), A, B, STOP), AB, usage={"output_tokens": 2}, clause="6.6"),
     "cached prompt tokens": Row(
         sse(A, B, STOP, {"choices": [], **CACHED}),
         AB,
         usage={"input_tokens": 5, "output_tokens": 2, "cache_read_input_tokens": 4},
+        clause="6.6",
     ),
 }
 
 WHOLE = {"choices": [{"index": 0, "message": {"content": "ab", "tool_calls": [LOOK]}, "finish_reason": "tool_calls"}]}
 ONE = json.dumps(chunk(content="b\u2028é🙂"), ensure_ascii=False).encode()
 WRITINGS = {
-    "lines that end in CRLF": Row(written(*lines(A, B, STOP, end=b"\r\n\r\n"), b"data: [DONE]\r\n\r\n"), AB),
-    "comments": Row(written(b": hello\n\n", *lines(A, B, STOP, start=b": ping\ndata: ")), AB),
-    "U+2028 and UTF-8 split across reads": Row(
-        written(*lines(A), b"data: " + ONE + b"\n\n", *lines(STOP)), [text("ab\u2028é🙂")]
+    "lines that end in CRLF": Row(
+        written(*lines(A, B, STOP, end=b"\r\n\r\n"), b"data: [DONE]\r\n\r\n"), AB, clause="6.9"
     ),
-    "event, id and retry lines": Row(written(*lines(A, B, STOP, start=b"event: x\nid: 7\nretry: 9\ndata: ")), AB),
-    "no space behind data": Row(written(*lines(A, B, STOP, start=b"data:"), b"data:[DONE]\n\n"), AB),
+    "comments": Row(written(b": hello\n\n", *lines(A, B, STOP, start=b": ping\ndata: ")), AB, clause="6.9"),
+    "U+2028 and UTF-8 split across reads": Row(
+        written(*lines(A), b"data: " + ONE + b"\n\n", *lines(STOP)), [text("ab\u2028é🙂")], clause="6.9"
+    ),
+    "event, id and retry lines": Row(
+        written(*lines(A, B, STOP, start=b"event: x\nid: 7\nretry: 9\ndata: ")), AB, clause="6.9"
+    ),
+    "no space behind data": Row(written(*lines(A, B, STOP, start=b"data:"), b"data:[DONE]\n\n"), AB, clause="6.9"),
     "several data lines": Row(
         written(
             *(
@@ -264,47 +305,60 @@ WRITINGS = {
             )
         ),
         AB,
+        clause="6.9",
     ),
-    "a byte order mark": Row(written(b"\xef\xbb\xbf", *lines(A, B, STOP)), AB),
-    "a body in chunks": Row(sse(A, B, STOP, framing="chunked"), AB),
-    "a body of a known length": Row(sse(A, B, STOP, framing="length"), AB),
-    "a body that the connection's end closes": Row(sse(A, B, STOP, framing="close"), AB),
+    "a byte order mark": Row(written(b"\xef\xbb\xbf", *lines(A, B, STOP)), AB, clause="6.9"),
+    "a body in chunks": Row(sse(A, B, STOP, framing="chunked"), AB, clause="6.15"),
+    "a body of a known length": Row(sse(A, B, STOP, framing="length"), AB, clause="6.15"),
+    "a body that the connection's end closes": Row(sse(A, B, STOP, framing="close"), AB, clause="6.15"),
     "a JSON answer to a streaming request": Row(
-        json_answer(200, {**WHOLE, **usage(9, 2)}), [*AB, LOOKED], "tool_use", usage=COUNTED
+        json_answer(200, {**WHOLE, **usage(9, 2)}), [*AB, LOOKED], "tool_use", usage=COUNTED, clause="6.15"
     ),
 }
 
 FAILED = {"error": {"message": "CUDA error at /opt/engine/x.cu", "code": 500}}
 HTML = framed(200, [("content-type", "text/html")], [b"<!doctype html><title>Sign in</title>"], "length")
 FAILURES = {
-    "an error object first": Row(sse(FAILED), error=(500, API)),
+    "an error object first": Row(sse(FAILED), error=(500, API), clause="6.11"),
     "an error object that says busy first": Row(
-        sse({"error": {"message": "busy", "code": 503}}), error=(529, OVERLOADED)
+        sse({"error": {"message": "busy", "code": 503}}), error=(529, OVERLOADED), clause="6.11"
     ),
-    "an error object in mid-stream": Row(sse(A, FAILED), error=(500, API), begun=True),
-    "an invalid JSON chunk": Row(sse(A, b"data: {oops\n\n", B, STOP), error=(502, API), begun=True),
-    "an invalid JSON chunk first": Row(sse(b"data: {oops\n\n", A, STOP), error=(502, API)),
-    "HTML with status 200": Row(HTML, error=(502, API)),
-    "a connection reset": Row(unfinished(sse(A, B, done=False)), error=(502, API), begun=True, then=Wire.reset),
+    "an error object in mid-stream": Row(sse(A, FAILED), error=(500, API), begun=True, clause="6.11"),
+    "an invalid JSON chunk": Row(sse(A, b"data: {oops\n\n", B, STOP), error=(502, API), begun=True, clause="6.14"),
+    "an invalid JSON chunk first": Row(sse(b"data: {oops\n\n", A, STOP), error=(502, API), clause="6.14"),
+    "HTML with status 200": Row(HTML, error=(502, API), clause="6.14"),
+    "a connection reset": Row(
+        unfinished(sse(A, B, done=False)), error=(502, API), begun=True, then=Wire.reset, clause="6.14"
+    ),
     "a clean EOF in a chunked body": Row(
-        unfinished(sse(A, B, done=False)), error=(502, API), begun=True, then=Wire.close
+        unfinished(sse(A, B, done=False)), error=(502, API), begun=True, then=Wire.close, clause="6.14"
     ),
     "a clean EOF of a close-delimited body": Row(
-        sse(A, B, done=False, framing="close"), error=(502, API), begun=True, then=Wire.close
+        sse(A, B, done=False, framing="close"), error=(502, API), begun=True, then=Wire.close, clause="6.14"
     ),
-    "an end without a finish reason": Row(sse(A, B), error=(502, API), begun=True),
-    "nothing but [DONE]": Row(sse(), error=(502, API)),
-    "an empty body": Row(framed(200, EVENT_STREAM, [], "length"), error=(502, API)),
+    "an end without a finish reason": Row(sse(A, B), error=(502, API), begun=True, clause="5.16"),
+    "nothing but [DONE]": Row(sse(), error=(502, API), clause="6.14"),
+    "an empty body": Row(framed(200, EVENT_STREAM, [], "length"), error=(502, API), clause="6.14"),
     "a stall": Row(
         unfinished(sse(A, B, done=False)),
         error=(504, "timeout_error"),
         begun=True,
         then=lambda _: None,
         engine={"deadlines": Deadlines(silence=0.05)},
+        clause="6.14",
     ),
 }
 
-CLAUSES: dict[str, Row] = TEXTS | CALLS | FINISHES | USAGES | WRITINGS | FAILURES
+ROWS: dict[str, Row] = TEXTS | CALLS | FINISHES | USAGES | WRITINGS | FAILURES
+
+
+def marked(*, error: bool) -> list[ParameterSet]:
+    """The rows that end in an error, or those that end in a message; each marked with its clause."""
+    return [
+        pytest.param(row, id=name, marks=pytest.mark.clause(row.clause))
+        for name, row in ROWS.items()
+        if (row.error is not None) is error
+    ]
 
 
 # the four ways
@@ -338,9 +392,8 @@ def shown(block: Json) -> Json:
 
 @pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("clause", [name for name, row in CLAUSES.items() if row.error is None])
-async def test_a_peculiarity_gives_its_message(clause: str, stream: bool, by_bytes: bool) -> None:
-    row = CLAUSES[clause]
+@pytest.mark.parametrize("row", marked(error=False))
+async def test_a_peculiarity_gives_its_message(row: Row, stream: bool, by_bytes: bool) -> None:
     response = await asked(row, stream=stream, by_bytes=by_bytes)
     assert response.status == 200, response.body
     message = message_from_events(parse_events(response.body)) if stream else response.json()
@@ -353,9 +406,8 @@ async def test_a_peculiarity_gives_its_message(clause: str, stream: bool, by_byt
 
 @pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("clause", [name for name, row in CLAUSES.items() if row.error is not None])
-async def test_a_failure_is_an_error_and_never_the_end_of_a_turn(clause: str, stream: bool, by_bytes: bool) -> None:
-    row = CLAUSES[clause]
+@pytest.mark.parametrize("row", marked(error=True))
+async def test_a_failure_is_an_error_and_never_the_end_of_a_turn(row: Row, stream: bool, by_bytes: bool) -> None:
     response = await asked(row, stream=stream, by_bytes=by_bytes)
     if stream and row.begun and (by_bytes or response.status == 200):
         *before, last = parse_events(response.body)

@@ -33,6 +33,7 @@ def count(tmp_path: Path) -> TokenizerFile:
 HI = 2 * A_TURN + 1  # one turn, and the head of the answer
 
 
+@pytest.mark.clause("10.4")
 def test_texts_and_turns_are_counted(count: TokenizerFile) -> None:
     assert count(request(user("a"))) == HI
     assert count(request(user("a b  c\nd"))) == HI + 3
@@ -44,6 +45,7 @@ def test_an_empty_text_costs_its_turn(count: TokenizerFile) -> None:
     assert count(request(user(""))) == HI - 1
 
 
+@pytest.mark.clause("10.4")
 def test_tools_calls_and_results_are_counted(count: TokenizerFile) -> None:
     called = (user("a"), assistant(use("i", "look", q="x y")), user(result("i", "r s")))
     bare = count(request(*called))

@@ -34,6 +34,7 @@ async def test_more_than_the_known_window_is_cut_to_the_window_before_it_is_refu
         assert lengths(asked(upstream)) == [1024]
 
 
+@pytest.mark.clause("8.2")
 @pytest.mark.parametrize("owner", ["llamacpp", "me", "library", "somebody"])
 async def test_an_engine_that_takes_any_length_is_told_what_the_client_asked_for(owner: str) -> None:
     async with engine_over({MODELS: listing(owner, window=1024), CHAT: ANSWER}) as (upstream, engine):
@@ -41,6 +42,7 @@ async def test_an_engine_that_takes_any_length_is_told_what_the_client_asked_for
         assert lengths(asked(upstream)) == [4096]
 
 
+@pytest.mark.clause("8.2")
 async def test_what_fits_the_window_is_never_cut_beforehand() -> None:
     async with engine_over({MODELS: listing("vllm", window=4096), CHAT: ANSWER}) as (upstream, engine):
         await answer(engine, LONG)
@@ -117,6 +119,7 @@ async def test_an_overflow_that_is_told_in_the_stream_is_one_too() -> None:
                 await answer(engine, LONG)
 
 
+@pytest.mark.clause("8.3")
 async def test_a_field_that_was_refused_is_not_sent_again_to_this_model() -> None:
     refused = recording("vllm-noreason", "06f_thinking_budget")
     thinking = request(thinking={"type": "enabled", "budget_tokens": 1024})
@@ -130,6 +133,7 @@ async def test_a_field_that_was_refused_is_not_sent_again_to_this_model() -> Non
         assert "thinking_token_budget" in asked(upstream)[-1]
 
 
+@pytest.mark.clause("8.3")
 async def test_an_endpoint_that_wants_the_new_name_gets_it_from_then_on() -> None:
     words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     refused = json_answer(400, {"error": {"message": words, "code": "unsupported_parameter"}})

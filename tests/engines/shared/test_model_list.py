@@ -100,6 +100,7 @@ async def test_a_model_keeps_the_time_of_creation_it_first_had() -> None:
     assert [(model.id, model.created) for model in await engine.catalogue.models()] == [("b", 2), ("c", 9)]
 
 
+@pytest.mark.clause("8.2")
 async def test_a_window_is_known_by_name_or_because_there_is_only_one_model() -> None:
     engine = Engine(ModelInfo("a", max_input_tokens=9))
     assert engine.catalogue.window("a") is None

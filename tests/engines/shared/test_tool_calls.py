@@ -60,6 +60,7 @@ def blocks(deltas: list[Delta]) -> list[Any]:
 # one call
 
 
+@pytest.mark.clause("5.9")
 def test_a_call_streams_as_it_arrives() -> None:
     feed = Feed()
     assert feed.call(index=0, identity="a", name="look") == []  # its name may go on
@@ -166,6 +167,7 @@ def test_a_named_call_behind_a_whole_one_is_another(index: int | None, identity:
 # several
 
 
+@pytest.mark.clause("5.9")
 def test_the_next_call_opens_the_moment_the_one_before_is_whole() -> None:
     feed = Feed()
     feed.call('{"q":', index=0, identity="a", name="look")
@@ -237,6 +239,7 @@ INPUTS = st.one_of(
 CALLS = st.lists(st.tuples(INPUTS, st.booleans()), min_size=1, max_size=4)
 
 
+@pytest.mark.clause("5.9")
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(calls=CALLS, seed=st.integers(0, 1 << 32))
 def test_any_interleaving_comes_out_whole_and_in_order(calls: list[tuple[str, bool]], seed: int) -> None:

@@ -107,6 +107,7 @@ def test_a_list_of_details_is_told_as_it_is() -> None:
     )
 
 
+@pytest.mark.clause("7.14")
 @pytest.mark.parametrize(
     ("said", "told"),
     [
@@ -174,6 +175,7 @@ def test_other_wordings_of_an_overflow_are_known(said: str, tokens: int, maximum
     assert failure(status, None, body(said)).message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
 
 
+@pytest.mark.clause("7.6")
 @pytest.mark.parametrize("more", [{"code": "context_length_exceeded"}, {"type": "exceed_context_size_error"}])
 def test_an_overflow_known_only_by_its_code_has_no_numbers(more: Any) -> None:
     assert failure(400, None, body("too much", **more)).message == "prompt is too long"
@@ -208,6 +210,7 @@ def test_an_input_that_the_model_cannot_read_is_the_clients_mistake() -> None:
     assert (type(error), error.message) == (InvalidRequest, "messages: image input is not supported by this model")
 
 
+@pytest.mark.clause("7.4")
 @pytest.mark.parametrize("case", [case for case in cases() if case.status >= 400], ids=str)
 def test_no_recorded_error_shows_what_is_inside_an_engine(case: Case) -> None:
     error = failure(case.status, None, case.content)
