@@ -27,7 +27,7 @@ from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
-from anthro_asgi.engines.openai.read_coalescer import Gather
+from anthro_asgi.engines.openai.read_coalescer import ReadCoalescer
 from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.upstream import pool
 from anthro_asgi.upstream.origin import Origin
@@ -153,7 +153,7 @@ async def ways() -> AsyncIterator[tuple[Way, Way]]:
     """Both streams, open: the one whose times are thrown away, and the one whose are counted."""
     answer = stream(STYLES[0], "text", ["Hello"])
     opened = Way(Unmetered), Way(Metrics)
-    with patch.object(Gather, "pauses", lambda _: False):
+    with patch.object(ReadCoalescer, "should_pause", lambda _: False):
         for way in opened:
             await way.open([*answer.head, *answer.chunks])
         yield opened

@@ -9,8 +9,8 @@ from typing import Final
 
 import orjson
 
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
-from anthro_asgi.engines.openai.fast_path import Splice
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
+from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.wire.deltas import Batch
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE
@@ -41,7 +41,7 @@ class Conversion:
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
-        self._reader = Splice(ChatReader(stops, lambda: _TOOL_ID))
+        self._reader = FastChunkReader(ChunkReader(stops, lambda: _TOOL_ID))
         self._filter = StopSequenceFilter(stops) if stops else None
         self._encoder = StreamEncoder("msg_bench", "bench", lambda: 1)
         self._text = self._encoder.text if self._filter is None else None

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.wire.deltas import Delta, Thinking, ToolJson, ToolStart
 
 from .. import oracles
@@ -34,13 +34,13 @@ def _case(style: Style, kind: str) -> Case:
 
 
 def _begun(answer: Stream) -> Callable[[Any], list[Delta]]:
-    reader = ChatReader((), lambda: "toolu_bench")
+    reader = ChunkReader((), lambda: "toolu_bench")
     reader.feed(answer.head)
     return reader.feed
 
 
 def _check(answer: Stream, what: str) -> None:
-    reader = ChatReader((), lambda: "toolu_bench")
+    reader = ChunkReader((), lambda: "toolu_bench")
     found = [said for payload in answer.payloads for said in map(_as_said, reader.feed([payload])) if said]
     found += [said for said in map(_as_said, reader.end()) if said]
     same(found, [said for payload in answer.payloads for said in oracles.said(payload)], what)

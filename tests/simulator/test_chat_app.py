@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.upstream.sse import SSEParser
@@ -131,7 +131,7 @@ async def test_text_that_no_encoding_has_is_mended() -> None:
 
 async def test_our_own_reader_of_chunks_hears_what_the_engine_said() -> None:
     response = await post(engine_of(*ALL), stream=True, stream_options={"include_usage": True})
-    reader = ChatReader((), lambda: "toolu_new")
+    reader = ChunkReader((), lambda: "toolu_new")
     heard = reader.feed(SSEParser().feed(response.body)) + reader.end()
     said = [delta for batch in ALL for delta in (batch if isinstance(batch, list) else [batch])]
     heard, said = (

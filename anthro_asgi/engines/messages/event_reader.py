@@ -23,7 +23,7 @@ from ...wire.json_codec import dumps, is_shallow, loads
 from ...wire.message import final_finish
 from ...wire.tool_input import parse_tool_input
 from ..shared.reader import Reader
-from ..shared.tool_calls import CallQueue
+from ..shared.tool_calls import ToolCallQueue
 from ..shared.upstream_errors import failure
 
 _REASONS: Final[dict[str, StopReason]] = {
@@ -56,7 +56,7 @@ class EventReader(Reader):
     """
 
     def __init__(self, new_id: Callable[[], str], *, calls: bool = True, limits: AnswerLimits = DEFAULT_LIMITS) -> None:
-        self._calls = CallQueue(new_id, limits=limits)
+        self._calls = ToolCallQueue(new_id, limits=limits)
         super().__init__(self._calls.repairs)
         self._may_call = calls
         self._limits = limits
@@ -103,9 +103,9 @@ class EventReader(Reader):
         assert self._finish is not None  # noqa: S101 - for the type checker
         if not all(self._told):
             self.repairs["usage"] += 1
-        if final_finish(self._finish, self._calls.used) != self._finish:
+        if final_finish(self._finish, self._calls.has_calls) != self._finish:
             self.repairs["finish_reason"] += 1
-        return [*self._calls.release(all_of_it=True), self._finish]
+        return [*self._calls.release(at_end=True), self._finish]
 
     def whole(self, body: bytes) -> list[Delta]:
         """One Message, or an error, in answer to a stream: read as its events would say it."""
@@ -135,7 +135,7 @@ class EventReader(Reader):
                 self.repairs["call_dropped"] += 1
                 return
             given = orjson.dumps(block["input"]).decode() if block.get("input") else ""
-            self._calls.call(_number(index), _words(block["id"]), _words(block["name"]), given)
+            self._calls.add_call(_number(index), _words(block["id"]), _words(block["name"]), given)
         elif not _words(kind):
             raise LookupError("a block of no type")
         else:
@@ -169,7 +169,7 @@ class EventReader(Reader):
                 self.repairs["signature"] += 1
         elif kind == "input_json_delta":
             if self._may_call:
-                self._calls.call(_number(index), None, None, _words(delta["partial_json"]))
+                self._calls.add_call(_number(index), None, None, _words(delta["partial_json"]))
         elif kind == "citations_delta":
             self._say(Citation(_shallow(delta["citation"])), out)
 
@@ -231,7 +231,7 @@ class EventReader(Reader):
 
     def _say(self, delta: Delta, out: list[Delta]) -> None:
         if self._calls.busy:
-            self._calls.text(delta)
+            self._calls.add(delta)
         else:
             out.append(delta)
 

@@ -14,8 +14,8 @@ from ...wire.large.cooperative import LARGE_BODY, Steps, run_to_end
 from ...wire.large.json_writer import JoinedText, dumps_in_steps
 from ...wire.request import MessagesRequest, Tool
 from .dialects import PLAIN, Dialect
-from .history import joined, server_side
-from .tool_names import shortened
+from .history import join_texts, server_tool_texts
+from .tool_names import short_names
 
 Json = dict[str, Any]
 Part = str | Json
@@ -38,20 +38,20 @@ def as_chat(request: MessagesRequest) -> Json:
 
 def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
     """The body to post, streaming: also for a client that does not stream, since only a stream can be cancelled."""
-    return _around(chat_messages(request, dialect), request, dialect)
+    return _chat_body(chat_messages(request, dialect), request, dialect)
 
 
 def to_chat_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[Json]:
     """The same for a large request."""
-    messages, names = _beginning(request), tool_names(request, dialect)
+    messages, names = _system_message(request), tool_names(request, dialect)
     for number, message in enumerate(request.messages, 1):
         _add_turn(messages, message, dialect, names)
         if number % _AT_ONCE == 0:
             yield
-    return _around(messages, request, dialect)
+    return _chat_body(messages, request, dialect)
 
 
-def _around(messages: list[Json], request: MessagesRequest, dialect: Dialect) -> Json:
+def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect) -> Json:
     body: Json = {
         "model": request.engine_model,
         "messages": messages,
@@ -95,20 +95,20 @@ def encode_in_steps(value: Any) -> Steps[list[bytes]]:
         raise InvalidRequest("body: nested too deeply") from None
 
 
-def called(request: MessagesRequest) -> set[str]:
+def call_ids(request: MessagesRequest) -> set[str]:
     """The ids of the tool calls in the history, which an engine that numbers its calls would use again."""
-    return {block["id"] for block in _calls(request)}
+    return {block["id"] for block in _tool_uses(request)}
 
 
 def tool_names(request: MessagesRequest, dialect: Dialect) -> dict[str, str]:
     """What the tools are called whose own names are too long for the engine, those of the history too."""
     if dialect.longest_tool_name is None:
         return {}
-    names = (block["name"] for block in _calls(request))
-    return shortened([*(tool.name for tool in request.tools), *names], dialect.longest_tool_name)
+    names = (block["name"] for block in _tool_uses(request))
+    return short_names([*(tool.name for tool in request.tools), *names], dialect.longest_tool_name)
 
 
-def _calls(request: MessagesRequest) -> Iterator[Json]:
+def _tool_uses(request: MessagesRequest) -> Iterator[Json]:
     for message in request.messages:
         if type(message["content"]) is list:
             yield from (block for block in message["content"] if block["type"] == "tool_use")
@@ -145,7 +145,7 @@ def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None
         body[dialect.thinking_budget] = thinking.budget_tokens
 
 
-def switched_off(request: MessagesRequest, dialect: Dialect) -> bool:
+def thinking_disabled(request: MessagesRequest, dialect: Dialect) -> bool:
     """Whether the engine is told not to think."""
     return request.thinking is not None and request.thinking.type == "disabled" and bool(dialect.thinking_off)
 
@@ -181,13 +181,13 @@ def _function(name: str, tool: Tool) -> Json:
 
 def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     """The conversation as a chat request tells it, the system prompt first."""
-    out, names = _beginning(request), tool_names(request, dialect)
+    out, names = _system_message(request), tool_names(request, dialect)
     for message in request.messages:
         _add_turn(out, message, dialect, names)
     return out
 
 
-def _beginning(request: MessagesRequest) -> list[Json]:
+def _system_message(request: MessagesRequest) -> list[Json]:
     return [{"role": "system", "content": "\n".join(request.system)}] if request.system else []
 
 
@@ -203,7 +203,7 @@ def _add_turn(out: list[Json], message: Json, dialect: Dialect, names: dict[str,
     if role == "assistant":
         out.append(_assistant(blocks, dialect, names))
     else:
-        _add_system(out, joined(block["text"] for block in blocks), dialect)
+        _add_system(out, join_texts(block["text"] for block in blocks), dialect)
 
 
 def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
@@ -230,13 +230,13 @@ def _add_user(out: list[Json], blocks: list[Json]) -> None:
         else:
             parts += _parts(block)
     if results:
-        behind = _behind_calls(out)
+        behind = _index_after_calls(out)
         out[behind:behind] = results
     if parts or images or not results:
         out.append({"role": "user", "content": _content(images + parts)})
 
 
-def _behind_calls(out: list[Json]) -> int:
+def _index_after_calls(out: list[Json]) -> int:
     """Where results go: behind the newest assistant turn and its earlier results, for engines refuse a gap there.
 
     A client may have put a system message, or a user message of its own, between a call and its result.
@@ -262,9 +262,9 @@ def _parts(block: Json) -> list[Part]:
         text = block["text"]
         return [text] if text else []
     if kind == "image":
-        return [{"type": "image_url", "image_url": {"url": _address(block)}}]
+        return [{"type": "image_url", "image_url": {"url": _url(block)}}]
     if kind == "video":
-        return [{"type": "video_url", "video_url": {"url": _address(block)}}]
+        return [{"type": "video_url", "video_url": {"url": _url(block)}}]
     if kind == "document":
         return _document(block)
     read = _READ_AS_TEXT.get(kind)
@@ -272,7 +272,7 @@ def _parts(block: Json) -> list[Part]:
     return [text] if text else []
 
 
-def _address(block: Json) -> str | JoinedText:
+def _url(block: Json) -> str | JoinedText:
     source = block["source"]
     if source["type"] == "url":
         return str(source["url"])
@@ -286,9 +286,9 @@ def _document(block: Json) -> list[Part]:
     heads = [block.get("title"), block.get("context")]
     content = source["data"] if source["type"] == "text" else source["content"]
     if isinstance(content, str):
-        text = joined([*heads, content])
+        text = join_texts([*heads, content])
         return [text] if text else []
-    head = joined(heads)
+    head = join_texts(heads)
     parts: list[Part] = [head] if head else []
     for inner in content:
         parts += _parts(inner)
@@ -298,7 +298,7 @@ def _document(block: Json) -> list[Part]:
 def _search_result(block: Json) -> str:
     content = block.get("content") or ()
     texts = [content] if isinstance(content, str) else [inner["text"] for inner in content]
-    return joined([block.get("title"), block.get("source"), *texts])
+    return join_texts([block.get("title"), block.get("source"), *texts])
 
 
 _READ_AS_TEXT: Final[dict[str, Callable[[Json], str]]] = {
@@ -343,7 +343,7 @@ def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> J
             function = {"name": names.get(name, name), "arguments": encode(block["input"]).decode()}
             calls.append({"id": block["id"], "type": "function", "function": function})
         else:
-            texts += server_side(block)
+            texts += server_tool_texts(block)
     message: Json = {"role": "assistant", "content": "".join(texts)}
     if dialect.reasoning_key is not None and any(thoughts):
         message[dialect.reasoning_key] = "\n".join(thoughts)

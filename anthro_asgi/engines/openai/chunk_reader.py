@@ -5,7 +5,7 @@ given a finish reason: `[DONE]` alone, or the end of the body, is no finish, and
 What comes after the finish is read for its usage only.
 
 This is the slow and obvious way, in which every chunk is parsed. In front of it stands `splice`, which hands over what
-goes on and on without parsing it (`say`, `passed`); tests hold the two against each other.
+goes on and on without parsing it (`read_delta`, `skip`); tests hold the two against each other.
 """
 
 import json
@@ -20,10 +20,10 @@ from ...wire.errors import BadUpstream
 from ...wire.json_codec import loads
 from ...wire.message import final_finish
 from ..shared.reader import Reader
-from ..shared.tool_calls import CallQueue
+from ..shared.tool_calls import ToolCallQueue
 from ..shared.upstream_errors import failure_in_stream
-from .think_tags import ThinkTags
-from .usage import UNTOLD, tokens_in
+from .think_tags import ThinkTagFilter
+from .usage import NO_COUNTS, token_counts
 
 DONE: Final = b"[DONE]"
 _BROKEN_OFF: Final = frozenset({"abort", "error"})
@@ -36,7 +36,7 @@ _REASONS: Final[dict[str, StopReason]] = {
 }
 
 
-class ChatReader(Reader):
+class ChunkReader(Reader):
     """Reads one answer. `stops` are the client's stop sequences; `new_id` makes ids for calls that have none, or one of
     those that are `taken` by the calls of the history. `names` are those that a tool has for the engine, where they are
     not its own. `tags` finds thinking in the text. `limits` are those of what waits for its turn.
@@ -67,10 +67,10 @@ class ChatReader(Reader):
         taken: Iterable[str] = (),
         *,
         names: Mapping[str, str] | None = None,
-        tags: ThinkTags | None = None,
+        tags: ThinkTagFilter | None = None,
         limits: AnswerLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._calls = CallQueue(new_id, taken, names, limits=limits)
+        self._calls = ToolCallQueue(new_id, taken, names, limits=limits)
         super().__init__(self._calls.repairs)
         self._stops = frozenset(stops)
         self._tags = tags
@@ -111,11 +111,11 @@ class ChatReader(Reader):
         assert self._finish is not None  # noqa: S101 - for the type checker
         out: list[Delta] = []
         self._end_text(out)
-        out += self._calls.release(all_of_it=True)
+        out += self._calls.release(at_end=True)
         out += (self._usage(self._counted if self._output is None else self._output), self._finish)
         if self._output is None or self._prompt is None:
             self.repairs["usage"] += 1
-        if final_finish(self._finish, self._calls.used) != self._finish:
+        if final_finish(self._finish, self._calls.has_calls) != self._finish:
             self.repairs["finish_reason"] += 1
         return out
 
@@ -126,7 +126,7 @@ class ChatReader(Reader):
         """The chunk that was read last, and the same parsed."""
         return self._payload, self._chunk
 
-    def going_on(self, delta: dict[str, Any], key: str) -> Callable[[str], Delta] | None:
+    def continuation(self, delta: dict[str, Any], key: str) -> Callable[[str], Delta] | None:
         """What makes of another text, in the place of that of the chunk read last, all that such a chunk would say.
 
         None where that takes more than this text and one delta for it; then `say` does it.
@@ -134,20 +134,20 @@ class ChatReader(Reader):
         if self._tags is not None or self._refused:
             return None
         if key == "arguments":
-            return self._calls.going_on(delta["tool_calls"][0])
+            return self._calls.extender(delta["tool_calls"][0])
         if self._calls.busy:
             return None
         if key == "content":
             return str
         return Thinking if delta.get("content") is None else None
 
-    def say(self, delta: dict[str, Any]) -> list[Delta]:
+    def read_delta(self, delta: dict[str, Any]) -> list[Delta]:
         """What a chunk says that has this delta and nothing else of interest. Raises as `feed`."""
         out: list[Delta] = []
-        self._counting_delta(delta, out)
+        self._count_delta(delta, out)
         return out
 
-    def passed(self, chunks: int, last: dict[str, Any] | None) -> None:
+    def skip(self, chunks: int, last: dict[str, Any] | None) -> None:
         """So many chunks with nothing but text were read elsewhere; the last that told the usage is `last`."""
         self._counted += chunks
         if last is not None:
@@ -168,12 +168,12 @@ class ChatReader(Reader):
             return
         delta = choice.get("delta") or choice.get("message")
         if delta:
-            self._counting_delta(delta, out)
+            self._count_delta(delta, out)
         reason = choice.get("finish_reason")
         if reason:
             self._note_finish(reason.get("type") if isinstance(reason, dict) else reason, choice, chunk)
 
-    def _counting_delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
+    def _count_delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
         before = len(out)
         self._delta(delta, out)
         if self._calls.busy or (len(out) > before and out[-1] != ""):
@@ -203,7 +203,7 @@ class ChatReader(Reader):
     def _content(self, content: Any, out: list[Delta]) -> None:
         """Text, or (from some) a part or a list of parts, of which one may be thinking or a refusal."""
         if isinstance(content, str):
-            if content or not self._calls.used:
+            if content or not self._calls.has_calls:
                 self._text(content, out)
             return
         for part in content if isinstance(content, list) else (content,):
@@ -244,7 +244,7 @@ class ChatReader(Reader):
 
     def _say(self, delta: str | Thinking, out: list[Delta]) -> None:
         if self._calls.busy:
-            self._calls.text(delta)
+            self._calls.add(delta)
         else:
             out.append(delta)
 
@@ -266,7 +266,7 @@ class ChatReader(Reader):
         if arguments is not None and not isinstance(arguments, str):
             arguments = self._exactly(where)
             self.repairs["call_input"] += 1
-        self._calls.call(
+        self._calls.add_call(
             index if isinstance(index, int) else None,
             identity if isinstance(identity, str) and identity else None,
             name if isinstance(name, str) else None,
@@ -310,8 +310,8 @@ class ChatReader(Reader):
 
     def _note_usage(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         """Keeps the newest of each count, and passes on the prompt's length as soon as it is known."""
-        counts = tokens_in(chunk)
-        if counts is UNTOLD:
+        counts = token_counts(chunk)
+        if counts is NO_COUNTS:
             return
         first = self._prompt is None
         prompt, output, cached = counts

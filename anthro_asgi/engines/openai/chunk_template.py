@@ -6,7 +6,7 @@ While an engine streams, each event is the one before it with another text in it
     └───────── before ─────────┘└text┘└───────────── after ───────────┘└───────────────── counts ────────────────┘
 
 What lies where the text was is the text of the next chunk if, and only if, it is one JSON string; the chunk then says
-all else that the first one said. That is not taken on trust: a frame is proved when it is learned. Another string is
+all else that the first one said. That is not taken on trust: a template is proved when it is learned. Another string is
 put in the place and the chunk is parsed, and it must be the same but for that one value. JSON knows no context, so what
 holds for one string holds for every string. The same is done with the counts.
 
@@ -33,7 +33,7 @@ _MARKED: Final = orjson.dumps(_MARK)
 
 _Place = tuple[dict[str, Any], dict[str, Any], str]  # the delta, the part of it that has the text, and its key there
 
-SHAPE: Final = bytes.maketrans(b"23456789", b"11111111")
+DIGIT_SHAPE: Final = bytes.maketrans(b"23456789", b"11111111")
 """For `bytes.translate`: makes the shape of counts."""
 _DIGITS: Final = re.compile(rb"[0-9]+")
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{16}|[0-9][eE.]")  # what its digits could make no integer
@@ -42,7 +42,7 @@ _shapes: dict[bytes, set[bytes]] = {}  # by the counts with every number a 0
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ChunkTemplate:
     """`before` begins with `data: `. Without counts `after` ends with the blank line.
 
     `delta` is the chunk's, and `place[key]` in it is where the text belongs.
@@ -56,26 +56,26 @@ class Frame:
     place: dict[str, Any]
     key: str
 
-    def takes(self, counts: bytes) -> bool:
+    def accepts(self, counts: bytes) -> bool:
         """Whether counts of a shape not met before are like the others but for their numbers; then it is remembered."""
         if self.shapes is None or _DIGITS.sub(b"0", counts) != self.numberless or _LONG_NUMBER.search(counts):
             return False
         try:
-            counted(counts)
+            parse_counts(counts)
         except orjson.JSONDecodeError:
             return False
         if len(self.shapes) >= _MOST_SHAPES:
             self.shapes.clear()
-        self.shapes.add(counts.translate(SHAPE))
+        self.shapes.add(counts.translate(DIGIT_SHAPE))
         return True
 
 
-def counted(counts: bytes) -> Any:
+def parse_counts(counts: bytes) -> Any:
     """The chunk that counts are the end of, less all before them. Raises orjson.JSONDecodeError."""
     return orjson.loads(b'{"usage":' + counts)
 
 
-def learn(payload: bytes, chunk: dict[str, Any]) -> Frame | None:
+def learn_template(payload: bytes, chunk: dict[str, Any]) -> ChunkTemplate | None:
     """The frame of a chunk that does nothing but go on with a text, with thinking or with a call; else None.
 
     `chunk` is `payload` parsed, and was read without an error.
@@ -90,11 +90,11 @@ def learn(payload: bytes, chunk: dict[str, Any]) -> Frame | None:
         if _proves(payload[:begin], after, counts, chunk, found):
             before = b"data: " + payload[:begin]
             if not counts:
-                return Frame(before, after + b"\n\n", None, b"", delta, place, key)
+                return ChunkTemplate(before, after + b"\n\n", None, b"", delta, place, key)
             counts += b"\n\n"
             numberless = _DIGITS.sub(b"0", counts)
-            frame = Frame(before, after, _shapes_of(numberless), numberless, delta, place, key)
-            return frame if frame.takes(counts) else None
+            template = ChunkTemplate(before, after, _shapes_of(numberless), numberless, delta, place, key)
+            return template if template.accepts(counts) else None
     return None
 
 
@@ -140,10 +140,10 @@ def _proves(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], m
     if other.get("usage", 0) is not None:
         return False
     try:
-        other["usage"] = counted(counts)["usage"]
+        other["usage"] = parse_counts(counts)["usage"]
     except (orjson.JSONDecodeError, LookupError):
         return False
-    return _same(other, chunk) and list(counted(counts)) == ["usage"]
+    return _same(other, chunk) and list(parse_counts(counts)) == ["usage"]
 
 
 def _same(one: Any, other: Any) -> bool:

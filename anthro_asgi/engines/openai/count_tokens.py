@@ -28,7 +28,7 @@ _PROMPT: Final = (
 )
 
 
-class Counter:
+class PromptTokenCounter:
     """Counts by asking. `ask` posts to a path and raises ApiError. `forget` when another engine may be there."""
 
     def __init__(self, ask: Ask) -> None:

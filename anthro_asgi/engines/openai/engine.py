@@ -25,17 +25,17 @@ from ...wire.request import MessagesRequest
 from ..shared.fetch import Answer, is_whole, kind_of, read_whole, refuse
 from ..shared.model_list import FRESH, listed
 from ..shared.remote import How, Remote, new_call_id, tail
-from .chat_request import called, encode_in_steps, switched_off, tool_names
-from .chunk_reader import ChatReader
-from .count_tokens import Counter
+from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_names
+from .chunk_reader import ChunkReader
+from .count_tokens import PromptTokenCounter
 from .detection import Who
 from .dialects import DIALECTS, Dialect
 from .encoded_request import Asked, chat_body
-from .fast_path import Splice
-from .read_coalescer import PAUSE, Gather
+from .fast_path import FastChunkReader
+from .read_coalescer import PAUSE, ReadCoalescer
 from .retry import fitting, unwelcome
-from .think_tags import Tags, tags_of
-from .tool_names import restored
+from .think_tags import ThinkTagMode, think_tag_filter
+from .tool_names import original_names
 
 _SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
 _TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field unwelcome
@@ -57,7 +57,7 @@ class OpenAIEngine(Remote):
         *,
         dialect: str | None = None,
         late_system: bool | None = None,
-        think_tags: Tags = "off",
+        think_tags: ThinkTagMode = "off",
         **how: Unpack[How],
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
@@ -67,7 +67,7 @@ class OpenAIEngine(Remote):
         self._late_system = late_system
         self._think_tags = think_tags
         self._who = Who(DIALECTS[dialect] if dialect is not None else None, self._list_models, self._beside)
-        self._counter = Counter(self._beside)
+        self._counter = PromptTokenCounter(self._beside)
         self._asked_at = float("-inf")  # on the loop's clock
         self._unwelcome: set[tuple[str, str]] = set()  # fields that were refused, each with the model that it was for
 
@@ -126,7 +126,7 @@ class OpenAIEngine(Remote):
             reader = self._reader(asked.request, self._who.dialect or dialect)
             exchange = await self._exchange(asked)
             begun = False
-            gather = Gather(asyncio.get_running_loop().time)
+            coalescer = ReadCoalescer(asyncio.get_running_loop().time)
             try:
                 async with exchange as response:
                     await refuse(response)
@@ -138,7 +138,7 @@ class OpenAIEngine(Remote):
                             if said:
                                 yield said
                                 begun = begun or await asked.let_go()
-                                if gather.pauses():
+                                if coalescer.should_pause():
                                     response.pause_reading()
                                     await asyncio.sleep(PAUSE)
                                 if type(said) is str:  # text alone, behind which nothing ended or failed
@@ -185,14 +185,14 @@ class OpenAIEngine(Remote):
         headers = (*_STREAM_HEADERS, *self._headers, *asked.request.trace_headers)
         return self._pool.exchange("POST", self._target, headers, await asked.encoded())
 
-    def _reader(self, request: MessagesRequest, dialect: Dialect) -> Splice:
+    def _reader(self, request: MessagesRequest, dialect: Dialect) -> FastChunkReader:
         """Who reads the answer to that body."""
-        names = restored(tool_names(request, dialect))
-        tags = tags_of(self._think_tags, switched_off=switched_off(request, dialect))
-        reader = ChatReader(
-            request.stop_sequences, new_call_id, called(request), names=names, tags=tags, limits=self._limits
+        names = original_names(tool_names(request, dialect))
+        tags = think_tag_filter(self._think_tags, thinking_disabled=thinking_disabled(request, dialect))
+        reader = ChunkReader(
+            request.stop_sequences, new_call_id, call_ids(request), names=names, tags=tags, limits=self._limits
         )
-        return Splice(reader, self._limits.max_event)
+        return FastChunkReader(reader, self._limits.max_event)
 
     async def _again(self, asked: Asked, error: ApiError, status: int, *, may: bool) -> Asked:
         """What to ask instead of what failed with `error`, behind an answer's `status`. Raises that where there is
@@ -239,7 +239,7 @@ class OpenAIEngine(Remote):
         """Seconds since the engine was last asked who it is."""
         return asyncio.get_running_loop().time() - self._asked_at
 
-    def _ended(self, reader: Splice) -> list[Delta]:
+    def _ended(self, reader: FastChunkReader) -> list[Delta]:
         """What is left at last. Raises ApiError."""
         if not reader.finished:
             self._forget()

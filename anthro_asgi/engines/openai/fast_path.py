@@ -1,8 +1,8 @@
 """The body of a chat-completions stream → deltas: reads in, what they say out, and no parsing of what goes on. Pure.
 
-Two ways lead through `read`. The slow one takes everything: `SSEParser`, then `ChatReader`, which parses every chunk.
-The short one takes events of the stream's `Frame`: it cuts the text out, parses that alone, and hands it over. On what
-is unexpected the slow way is taken, from the first event that does not fit, and the frame is learned anew.
+Two ways lead through `read`. The slow one takes everything: `SSEParser`, then `ChunkReader`, which parses every chunk.
+The short one takes events of the stream's `ChunkTemplate`: it cuts the text out, parses that alone, and hands it over.
+On what is unexpected the slow way is taken, from the first event that does not fit, and the template is learned anew.
 
 Learning costs as much as reading a few chunks, so a stream whose frames never fit is not learned for ever: each attempt
 takes of a small credit, which is restored when a frame has served.
@@ -21,8 +21,8 @@ from ...upstream.sse import SSEParser
 from ...wire.answer_limits import DEFAULT_LIMITS
 from ...wire.deltas import Batch, Delta, EncodedTexts
 from ...wire.repairs import Repairs
-from .chunk_reader import ChatReader
-from .chunk_template import SHAPE, Frame, counted, learn
+from .chunk_reader import ChunkReader
+from .chunk_template import DIGIT_SHAPE, ChunkTemplate, learn_template, parse_counts
 
 _CREDIT: Final = 6
 _BLANK: Final = b"\n\n"
@@ -32,7 +32,7 @@ _NEVER: Final = b"\n"  # no read that begins with a blank line is an event of a 
 loads = orjson.loads
 
 
-class Splice:
+class FastChunkReader:
     """Reads one body, chunk by chunk, for `reader`. Raises what that raises, and EventTooLarge.
 
     `max_event` in bytes, as the parser of events has it: where it might be passed, that is asked.
@@ -43,7 +43,6 @@ class Splice:
         "_before",
         "_counts",
         "_credit",
-        "_frame",
         "_longest",
         "_make",
         "_max_event",
@@ -52,9 +51,10 @@ class Splice:
         "_shapes",
         "_spliced",
         "_sse",
+        "_template",
     )
 
-    def __init__(self, reader: ChatReader, max_event: int = DEFAULT_LIMITS.max_event) -> None:
+    def __init__(self, reader: ChunkReader, max_event: int = DEFAULT_LIMITS.max_event) -> None:
         self._reader = reader
         self._max_event = max_event
         self._sse = SSEParser(max_event)
@@ -63,17 +63,17 @@ class Splice:
         self._counts = b""  # the newest of these
         self._adopt(None)
 
-    def _adopt(self, frame: Frame | None) -> None:
+    def _adopt(self, template: ChunkTemplate | None) -> None:
         """Sets the short way to this frame; to none while an event is open, which ends first."""
-        self._frame = frame
-        if frame is None or not self._sse.at_boundary:
+        self._template = template
+        if template is None or not self._sse.at_boundary:
             self._before, self._after, self._shapes = _NEVER, _NEVER, None
             self._longest, self._make, self._plain = 0, None, False
             return
-        self._before, self._after, self._shapes = frame.before, frame.after, frame.shapes
+        self._before, self._after, self._shapes = template.before, template.after, template.shapes
         # where there is a second event there is this much more at the least; a text may be as long, which is no harm
-        self._longest = min(2 * len(frame.after) + len(frame.before), self._max_event - len(frame.before))
-        self._make = self._reader.going_on(frame.delta, frame.key)
+        self._longest = min(2 * len(template.after) + len(template.before), self._max_event - len(template.before))
+        self._make = self._reader.continuation(template.delta, template.key)
         self._plain = self._make is str
 
     # what the engine says
@@ -92,7 +92,7 @@ class Splice:
                 return self._read_on(data)
         else:
             literal, _, counts = rest.partition(self._after)
-            if counts.translate(SHAPE) not in shapes:
+            if counts.translate(DIGIT_SHAPE) not in shapes:
                 return self._read_on(data)
         try:
             text = loads(literal)
@@ -152,7 +152,7 @@ class Splice:
                 self._spliced += len(texts)
                 return texts  # type: ignore[return-value]  # a list of texts is one of deltas, as long as it is not added to
         out = []
-        if self._frame is not None and not self._sse.at_boundary:
+        if self._template is not None and not self._sse.at_boundary:
             head, blank, data = data.partition(_BLANK)
             self._parse(head + blank, out)
         if self._before is not _NEVER and self._reader.failed is None:
@@ -213,42 +213,42 @@ class Splice:
         counts = b""
         for event in events:
             literal, _, counts = event.partition(self._after)
-            if counts.translate(SHAPE) not in self._shapes and not self._is_new_shape(counts):
+            if counts.translate(DIGIT_SHAPE) not in self._shapes and not self._is_new_shape(counts):
                 return [], b""
             literals.append(literal)
         return literals, counts
 
     def _is_new_shape(self, counts: bytes) -> bool:
-        return self._frame is not None and self._frame.takes(counts)
+        return self._template is not None and self._template.accepts(counts)
 
     def _say(self, text: str) -> list[Delta]:
         """What a chunk says that has this text in the frame's place."""
-        frame = self._frame
-        assert frame is not None  # noqa: S101 - for the type checker
+        template = self._template
+        assert template is not None  # noqa: S101 - for the type checker
         self._credit = _CREDIT
-        frame.place[frame.key] = text
-        return self._reader.say(frame.delta)
+        template.place[template.key] = text
+        return self._reader.read_delta(template.delta)
 
     def _parse(self, data: bytes, out: list[Delta]) -> None:
         """The slow way, and what can be learned from it."""
         self._settle()
         payloads = self._sse.feed(data)
         self._reader.feed(payloads, out)
-        frame = self._learn(payloads[-1]) if payloads and self._credit else None
+        template = self._learn(payloads[-1]) if payloads and self._credit else None
         ended = self._reader.failed is not None or self._reader.finished or self._reader.done
-        self._adopt(None if ended else frame or self._frame)
+        self._adopt(None if ended else template or self._template)
 
-    def _learn(self, payload: bytes) -> Frame | None:
+    def _learn(self, payload: bytes) -> ChunkTemplate | None:
         read, chunk = self._reader.last
         if read is not payload or self._reader.failed is not None or self._reader.finished:
             return None
         self._credit -= 1
-        return learn(payload, chunk)
+        return learn_template(payload, chunk)
 
     def _settle(self) -> None:
         """Tells the reader of the chunks it has not seen."""
         if self._spliced or self._counts:
-            self._reader.passed(self._spliced, counted(self._counts) if self._counts else None)
+            self._reader.skip(self._spliced, parse_counts(self._counts) if self._counts else None)
             self._credit = _CREDIT
             self._spliced = 0
             self._counts = b""

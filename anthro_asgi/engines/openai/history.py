@@ -13,7 +13,7 @@ from ...wire.json_codec import dumps
 Json = dict[str, Any]
 
 
-def server_side(block: Json) -> list[str]:
+def server_tool_texts(block: Json) -> list[str]:
     """What an assistant turn says in place of the block."""
     kind = block["type"]
     if kind in ("server_tool_use", "mcp_tool_use"):
@@ -37,7 +37,7 @@ def _told(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return joined(map(_told, content))
+        return join_texts(map(_told, content))
     if not isinstance(content, dict) or content.get("type") == "base64":  # the bytes of a PDF are no words
         return ""
     lines = [content[key] for key in _WORDS if isinstance(content.get(key), str)]
@@ -45,11 +45,11 @@ def _told(content: Any) -> str:
         lines.append(f"return code {content['return_code']}")
     if isinstance(content.get("error_code"), str):
         lines.append(f"error: {content['error_code']}")
-    return joined(lines + [_told(content.get(key)) for key in ("lines", "content", "source")])
+    return join_texts(lines + [_told(content.get(key)) for key in ("lines", "content", "source")])
 
 
 _WORDS: Final = ("title", "stdout", "stderr", "text", "data", "error_message")
 
 
-def joined(texts: Iterable[str | None]) -> str:
+def join_texts(texts: Iterable[str | None]) -> str:
     return "\n".join(text for text in texts if text)

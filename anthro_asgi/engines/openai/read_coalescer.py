@@ -14,7 +14,7 @@ _RACING: Final = 0.032  # seconds in which so many reads come, at the most: 500 
 PAUSE: Final = 0.001  # seconds
 
 
-class Gather:
+class ReadCoalescer:
     """One stream's. `clock` gives seconds."""
 
     __slots__ = ("_clock", "_left", "_racing", "_since")
@@ -25,7 +25,7 @@ class Gather:
         self._left = _READS
         self._racing = False
 
-    def pauses(self) -> bool:
+    def should_pause(self) -> bool:
         """Whether to wait for PAUSE before the next read. To be asked once a read."""
         self._left -= 1
         if not self._left:

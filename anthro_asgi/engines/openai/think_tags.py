@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from ...wire.deltas import Thinking
 
-Tags = Literal["off", "tags", "open"]
+ThinkTagMode = Literal["off", "tags", "open"]
 """What an engine is known for: no tags, a block of them, or one that its template opens."""
 
 _OPEN: Final = "<think>"
@@ -30,7 +30,7 @@ class _State(Enum):
     TEXT = auto()
 
 
-class ThinkTags:
+class ThinkTagFilter:
     """One answer. `opened` says that the prompt ended within the block."""
 
     __slots__ = ("_began", "_held", "_opened", "_state")
@@ -118,6 +118,6 @@ def _before(text: str, tag: str) -> str:
     return before if len(whole) - len(before) <= _LONGEST else whole
 
 
-def tags_of(kind: Tags, *, switched_off: bool) -> ThinkTags | None:
+def think_tag_filter(kind: ThinkTagMode, *, thinking_disabled: bool) -> ThinkTagFilter | None:
     """The filter for one answer. Where the engine was told not to think, its template opens nothing."""
-    return None if kind == "off" else ThinkTags(opened=kind == "open" and not switched_off)
+    return None if kind == "off" else ThinkTagFilter(opened=kind == "open" and not thinking_disabled)

@@ -1,4 +1,4 @@
-"""Names of tools as long as an engine takes them: cut short on the way there, restored on the way back. Pure.
+"""Names of tools as long as an engine takes them: cut short on the way there, original_names on the way back. Pure.
 
 A tool may have a name of 128 characters here and of 64 at OpenAI's. A short name is the beginning of the long one and a
 digest of all of it. It depends on the name alone, unless another name is already that, so that a conversation reads the
@@ -21,7 +21,7 @@ def short(name: str, longest: int, salt: int = 0) -> str:
     return f"{name[: longest - len(digest) - 1]}_{digest}"
 
 
-def shortened(names: Iterable[str], longest: int | None) -> dict[str, str]:
+def short_names(names: Iterable[str], longest: int | None) -> dict[str, str]:
     """What each of `names` that is too long is called instead: by a name that none of the others has."""
     if longest is None:
         return {}
@@ -35,6 +35,6 @@ def shortened(names: Iterable[str], longest: int | None) -> dict[str, str]:
     return called
 
 
-def restored(called: Mapping[str, str]) -> dict[str, str]:
+def original_names(called: Mapping[str, str]) -> dict[str, str]:
     """The way back: each short name and the name it stands for."""
     return {own: name for name, own in called.items()}

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-UNTOLD: Final = (None, None, None)
+NO_COUNTS: Final = (None, None, None)
 
 
-def tokens_in(chunk: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
+def token_counts(chunk: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
     """The tokens of the prompt, of the output, and of the prompt's cached part, as far as the chunk has them."""
     usage = chunk.get("usage")
     if usage:
@@ -18,7 +18,7 @@ def tokens_in(chunk: dict[str, Any]) -> tuple[int | None, int | None, int | None
     progress = chunk.get("prompt_progress")  # llama.cpp, while it reads the prompt
     if progress:
         return _count(progress, "total"), None, _count(progress, "cache")
-    return UNTOLD
+    return NO_COUNTS
 
 
 def _count(counts: Any, key: str) -> int | None:

@@ -20,26 +20,26 @@ from ...wire.deltas import Delta, ToolJson, ToolStart
 from ...wire.errors import BadUpstream
 from ...wire.repairs import Repairs
 
-_LOOK = 64  # pieces that may wait to be looked at, so that a long call does not keep them all
-_LONG = 64 * 1024  # characters of a piece that does not
-_WAITING = 64  # bytes that a text costs beside what it says, and an id
+_MAX_UNREAD = 64  # pieces that may wait to be looked at, so that a long call does not keep them all
+_LONG_PIECE = 64 * 1024  # characters of a piece that does not
+_ITEM_COST = 64  # bytes that a text costs beside what it says, and an id
 _STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
 
-class Call:
+class ToolCall:
     """A tool call on its way. It is announced once its name is whole: when arguments follow it, or at the end.
 
     `said` is the id the engine uses for it, `id` the one the client sees.
     """
 
     __slots__ = (
-        *("_announced", "_depth", "_in_string", "_stopped", "_unread", "_unsent", "_whole"),
-        *("id", "kept", "name", "said"),
+        *("_announced", "_depth", "_in_string", "_stopped", "_unread", "_unsent", "_complete"),
+        *("id", "kept", "name", "engine_id"),
     )
 
-    def __init__(self, identity: str, said: str | None) -> None:
+    def __init__(self, identity: str, engine_id: str | None) -> None:
         self.id = identity
-        self.said = said
+        self.engine_id = engine_id
         self.name = ""
         self.kept = 0  # bytes of arguments that wait
         self._unsent: list[str] = []
@@ -47,7 +47,7 @@ class Call:
         self._unread: list[str] = []  # not yet looked at for where the JSON ends: it is asked only when something waits
         self._depth = 0
         self._in_string = False
-        self._whole = False
+        self._complete = False
         self._stopped = False
 
     def grow(self, name: str | None, arguments: str) -> None:
@@ -57,14 +57,14 @@ class Call:
             self.kept += utf8_size(arguments)
             self._unsent.append(arguments)
             self._unread.append(arguments)
-            if len(self._unread) > _LOOK or len(arguments) > _LONG:
-                self._look()
+            if len(self._unread) > _MAX_UNREAD or len(arguments) > _LONG_PIECE:
+                self._scan()
 
-    def release(self, name_of: Callable[[str], str], *, all_of_it: bool = False) -> list[Delta]:
+    def release(self, name_of: Callable[[str], str], *, at_end: bool = False) -> list[Delta]:
         """What may go out now. `name_of` tells the tool that the engine calls so."""
         out: list[Delta] = []
         if not self._announced:
-            if not (self._unsent and self.name) and not all_of_it:
+            if not (self._unsent and self.name) and not at_end:
                 return out
             if not self.name:
                 raise BadUpstream("the engine called a tool without its name")
@@ -76,15 +76,15 @@ class Call:
             self.kept = 0
         return out
 
-    def go_on(self, arguments: str) -> ToolJson:
+    def extend(self, arguments: str) -> ToolJson:
         """The same as `grow` and `release`, for a call that was announced and has nothing waiting."""
         self._unread.append(arguments)
-        if len(self._unread) > _LOOK:
-            self._look()
+        if len(self._unread) > _MAX_UNREAD:
+            self._scan()
         return ToolJson(arguments)
 
     @property
-    def going_on(self) -> bool:
+    def can_extend(self) -> bool:
         return self._announced and not self._unsent
 
     def stop(self) -> None:
@@ -92,13 +92,13 @@ class Call:
         self._stopped = True
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the arguments are all there: the engine said so, or they are an object, an array, a string of one."""
         if not self._stopped:
-            self._look()
-        return self._stopped or self._whole
+            self._scan()
+        return self._stopped or self._complete
 
-    def _look(self) -> None:
+    def _scan(self) -> None:
         text = "".join(self._unread)
         # a backslash at the very end waits for what it escapes
         self._unread = ["\\"] if (len(text) - len(text.rstrip("\\"))) % 2 else []
@@ -106,15 +106,15 @@ class Call:
             mark = match[0]
             if mark == '"':
                 self._in_string = not self._in_string
-                self._whole = not self._in_string and self._depth == 0
+                self._complete = not self._in_string and self._depth == 0
             elif self._in_string or mark[0] == "\\":
                 continue
             else:
                 self._depth += 1 if mark in "{[" else -1
-                self._whole = self._depth == 0
+                self._complete = self._depth == 0
 
 
-class CallQueue:
+class ToolCallQueue:
     """The queue. `new_id` makes an id for a call that comes without one, or with one of those `taken`.
 
     `names` are those that a tool has for the engine, where they are not its own. `repairs` counts what is mended.
@@ -123,7 +123,7 @@ class CallQueue:
 
     __slots__ = (
         *("_by_key", "_ids", "_kept", "_last", "_limits", "_names", "_new_id", "_queue", "_untangled"),
-        *("repairs", "used"),
+        *("repairs", "has_calls"),
     )
 
     def __init__(
@@ -140,16 +140,16 @@ class CallQueue:
         self._kept = 0  # bytes of all that waits, and of what every call leaves behind
         self._untangled = False
         self.repairs = Repairs()
-        self._queue: deque[Call | Delta] = deque()
-        self._by_key: dict[object, Call] = {}
+        self._queue: deque[ToolCall | Delta] = deque()
+        self._by_key: dict[object, ToolCall] = {}
         self._ids = set(taken)
-        self._last: Call | None = None
-        self.used = False  # whether any call was seen at all
+        self._last: ToolCall | None = None
+        self.has_calls = False  # whether any call was seen at all
 
-    def text(self, delta: Delta) -> None:
+    def add(self, delta: Delta) -> None:
         """Anything that is no call, for its turn."""
         self._queue.append(delta)
-        self._keep(_WAITING + delta_size(delta))
+        self._account(_ITEM_COST + delta_size(delta))
 
     def stop(self, index: int | None) -> None:
         """The call with this index is whole, whatever its arguments look like."""
@@ -157,20 +157,20 @@ class CallQueue:
         if call is not None:
             call.stop()
 
-    def call(self, index: int | None, identity: str | None, name: str | None, arguments: str) -> None:
+    def add_call(self, index: int | None, identity: str | None, name: str | None, arguments: str) -> None:
         """A piece of a call, as a chat delta has it: any part of it may be missing or said again."""
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
         cost = utf8_size(arguments)
-        if call is None or self._is_another(call, key, identity, name, arguments):
-            call = Call(self._unique(identity), identity)
+        if call is None or self._begins_new_call(call, key, identity, name, arguments):
+            call = ToolCall(self._unique_id(identity), identity)
             self._queue.append(call)
-            self.used = True
+            self.has_calls = True
             cost += BLOCK_OVERHEAD
         elif not self._untangled and self._queue and self._queue[-1] is not call:
             self._untangled = True
             self.repairs["call_order"] += 1
-        call.said = call.said or identity
+        call.engine_id = call.engine_id or identity
         cost -= len(call.name)
         call.grow(name, arguments)
         cost += len(call.name)
@@ -179,15 +179,15 @@ class CallQueue:
         if index is not None and identity is not None:
             self._by_key[identity] = call  # the next piece may leave out the index
         if len(self._by_key) > keys:
-            cost += _WAITING + utf8_size(identity or "")
+            cost += _ITEM_COST + utf8_size(identity or "")
         self._limits.check_tool_input(call.kept)
-        self._keep(cost)
+        self._account(cost)
 
-    def _keep(self, cost: int) -> None:
+    def _account(self, cost: int) -> None:
         self._kept += cost
         self._limits.check_answer(self._kept)
 
-    def going_on(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
+    def extender(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
         """What takes further arguments that come as this piece did, if they go straight to the client."""
         function = entry.get("function") or entry
         index, identity = entry.get("index"), entry.get("id")
@@ -195,23 +195,25 @@ class CallQueue:
             return None
         key = index if isinstance(index, int) else identity or None
         call = self._last if key is None else self._by_key.get(key)
-        if function.get("name") or call is None or list(self._queue) != [call] or not call.going_on:
+        if function.get("name") or call is None or list(self._queue) != [call] or not call.can_extend:
             return None
-        return call.go_on if identity in (None, "", call.said) else None
+        return call.extend if identity in (None, "", call.engine_id) else None
 
-    def _is_another(self, call: Call, key: object, identity: str | None, name: str | None, arguments: str) -> bool:
+    def _begins_new_call(
+        self, call: ToolCall, key: object, identity: str | None, name: str | None, arguments: str
+    ) -> bool:
         """Whether a piece under a known key begins a new call: a new id, or a name where a call is already whole.
 
         Some repeat id and name in every piece, so the same name again, with no arguments to it, says nothing new; and
         some number every piece anew, so arguments without a name go on where there is something to go on with.
         """
-        if identity and call.said is not None and identity != call.said:
-            return bool(name) or not arguments or call.whole
-        if not name or not call.whole:
+        if identity and call.engine_id is not None and identity != call.engine_id:
+            return bool(name) or not arguments or call.is_complete
+        if not name or not call.is_complete:
             return False
         return bool(arguments.strip()) or name != call.name or key is None
 
-    def _unique(self, identity: str | None) -> str:
+    def _unique_id(self, identity: str | None) -> str:
         """The engine's id, unless it was used before: some number the calls of every answer alike, from `call_0` on."""
         own = identity or self._new_id()
         while own in self._ids:
@@ -228,20 +230,20 @@ class CallQueue:
             self.repairs["call_name"] += 1
         return name
 
-    def release(self, *, all_of_it: bool = False) -> list[Delta]:
+    def release(self, *, at_end: bool = False) -> list[Delta]:
         """What may go out now, in order."""
         out: list[Delta] = []
         queue = self._queue
         while queue:
             head = queue[0]
-            if not isinstance(head, Call):
+            if not isinstance(head, ToolCall):
                 out.append(head)
                 queue.popleft()
-                self._kept -= _WAITING + delta_size(head)
+                self._kept -= _ITEM_COST + delta_size(head)
                 continue
-            leaves = all_of_it or (len(queue) > 1 and head.whole)
+            leaves = at_end or (len(queue) > 1 and head.is_complete)
             self._kept -= head.kept
-            out += head.release(self._name, all_of_it=leaves)
+            out += head.release(self._name, at_end=leaves)
             self._kept += head.kept
             if not leaves:
                 break

@@ -19,9 +19,9 @@ import orjson
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.messages.event_reader import EventReader
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
-from anthro_asgi.engines.openai.fast_path import Splice
-from anthro_asgi.engines.openai.think_tags import ThinkTags
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
+from anthro_asgi.engines.openai.fast_path import FastChunkReader
+from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.upstream.sse import EventTooLarge, SSEParser
 from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from anthro_asgi.wire.deltas import Batch, deltas_of
@@ -230,7 +230,7 @@ def said(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
 
 
 def _chat(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
-    reader = Splice(_reader(trial), trial.limits.max_event)
+    reader = FastChunkReader(_reader(trial), trial.limits.max_event)
     rest = iter(reads)
     try:
         if not trial.streamed:
@@ -254,10 +254,10 @@ def _chat(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
     yield reader.end()
 
 
-def _reader(trial: Trial) -> ChatReader:
-    tags = None if trial.tags is None else ThinkTags(opened=trial.tags)
+def _reader(trial: Trial) -> ChunkReader:
+    tags = None if trial.tags is None else ThinkTagFilter(opened=trial.tags)
     names = {"get_weather": "w" * 128}
-    return ChatReader(trial.wish.stops, new_ids(), trial.taken, names=names, tags=tags, limits=trial.limits)
+    return ChunkReader(trial.wish.stops, new_ids(), trial.taken, names=names, tags=tags, limits=trial.limits)
 
 
 def _messages(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
@@ -289,7 +289,7 @@ def _slowly(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
 
 
 def _shortly(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
-    reader = Splice(_reader(trial), trial.limits.max_event)
+    reader = FastChunkReader(_reader(trial), trial.limits.max_event)
     for data in reads:
         yield reader.read(data)
     yield reader.rest()

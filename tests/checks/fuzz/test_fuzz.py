@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai.fast_path import Splice
+from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.wire import message, request
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import ApiError
@@ -138,8 +138,8 @@ def test_a_stream_that_is_not_the_message_is_found(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_short_way_that_says_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Splice._texts
-    monkeypatch.setattr(Splice, "_texts", lambda self, events: (original(self, events) or [])[::-1] or None)
+    original = FastChunkReader._texts
+    monkeypatch.setattr(FastChunkReader, "_texts", lambda self, events: (original(self, events) or [])[::-1] or None)
     assert found(Streams).kind in ("the short way says what the slow one says", "a stream means the Message")
 
 

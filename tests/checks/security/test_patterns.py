@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from anthro_asgi.engines.openai import chunk_template, retry
-from anthro_asgi.engines.openai.think_tags import ThinkTags
+from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_stream
 from anthro_asgi.http.models import ModelAliases
 from anthro_asgi.observability.logs import clean
@@ -165,7 +165,7 @@ def test_what_a_client_says_is_read_at_once(words: str) -> None:
     assert timed(lambda: parse_request(orjson.dumps({**asked, "messages": [], "tools": []}))) < AT_ONCE
     aliases = ModelAliases({"*-*-*-*x": "m", "a*a*a*a*b": "m", "*" * 20 + "y": "m"})
     assert timed(lambda: aliases.resolve(words)) < AT_ONCE
-    assert timed(lambda: ThinkTags(opened=True).feed(words)) < AT_ONCE
+    assert timed(lambda: ThinkTagFilter(opened=True).feed(words)) < AT_ONCE
     assert timed(lambda: clean(words)) < AT_ONCE
 
 

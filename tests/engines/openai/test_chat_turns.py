@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anthro_asgi.engines.openai.chat_request import called, chat_messages
+from anthro_asgi.engines.openai.chat_request import call_ids, chat_messages
 from anthro_asgi.engines.openai.dialects import LLAMACPP, SGLANG, VLLM, Dialect
 from tests.support.chat_requests import (
     Json,
@@ -191,7 +191,7 @@ def test_an_image_by_address_is_passed_on_as_it_is() -> None:
 
 
 def test_the_ids_of_the_history_are_known() -> None:
-    assert called(request(assistant("a", use("x"), use("y")), user(result("x")), user("b"))) == {"x", "y"}
+    assert call_ids(request(assistant("a", use("x"), use("y")), user(result("x")), user("b"))) == {"x", "y"}
 
 
 # nothing is lost

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import ApiError, BadUpstream, ContextTooLong, InternalError, InvalidRequest, Overloaded
 
@@ -23,9 +23,9 @@ def payload(said: Json | bytes) -> bytes:
     return said if isinstance(said, bytes) else json.dumps(said).encode()
 
 
-def reader(stops: tuple[str, ...] = ()) -> ChatReader:
+def reader(stops: tuple[str, ...] = ()) -> ChunkReader:
     numbers = count(1)
-    return ChatReader(stops, lambda: f"toolu_{next(numbers)}")
+    return ChunkReader(stops, lambda: f"toolu_{next(numbers)}")
 
 
 def read(*chunks: Json | bytes, stops: tuple[str, ...] = ()) -> list[Delta]:

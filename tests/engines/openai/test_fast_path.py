@@ -1,6 +1,6 @@
 """The short way through a stream, against the slow one in which every chunk is parsed: they must say the same.
 
-The slow way is the oracle: `SSEParser` and `ChatReader`, which the short way leaves out where it can.
+The slow way is the oracle: `SSEParser` and `ChunkReader`, which the short way leaves out where it can.
 """
 
 import json
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.openai import fast_path as splicing
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
-from anthro_asgi.engines.openai.chunk_template import learn
-from anthro_asgi.engines.openai.fast_path import Splice
-from anthro_asgi.engines.openai.think_tags import ThinkTags
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
+from anthro_asgi.engines.openai.chunk_template import learn_template
+from anthro_asgi.engines.openai.fast_path import FastChunkReader
+from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.upstream.sse import SSEParser
 from anthro_asgi.wire.deltas import Delta, ToolStart, deltas_of
 from anthro_asgi.wire.encoder import StreamEncoder
@@ -44,7 +44,7 @@ TEXTS = (
 )
 
 
-class CountingReader(ChatReader):
+class CountingReader(ChunkReader):
     """Says how many chunks it was given to parse."""
 
     parsed = 0
@@ -57,7 +57,9 @@ class CountingReader(ChatReader):
 
 def new_reader(tags: bool) -> CountingReader:
     numbers = count(1)
-    return CountingReader(["STOP"], lambda: f"toolu_{next(numbers)}", tags=ThinkTags(opened=False) if tags else None)
+    return CountingReader(
+        ["STOP"], lambda: f"toolu_{next(numbers)}", tags=ThinkTagFilter(opened=False) if tags else None
+    )
 
 
 def slowly(reads: list[bytes], *, tags: bool = False) -> Outcome:
@@ -74,7 +76,7 @@ def slowly(reads: list[bytes], *, tags: bool = False) -> Outcome:
 
 
 def shortly(reads: list[bytes], *, tags: bool = False) -> Outcome:
-    reader = Splice(new_reader(tags))
+    reader = FastChunkReader(new_reader(tags))
     out: list[Delta] = []
     try:
         for data in reads:
@@ -89,7 +91,7 @@ def shortly(reads: list[bytes], *, tags: bool = False) -> Outcome:
 def parsed(reads: list[bytes]) -> int:
     """How many chunks had to be parsed."""
     reader = new_reader(tags=False)
-    short = Splice(reader)
+    short = FastChunkReader(reader)
     for data in reads:
         short.read(data)
     return reader.parsed
@@ -276,14 +278,14 @@ def test_texts_of_one_read_are_written_as_if_each_had_come_alone() -> None:
             for reads in (said, [said[0], b"".join(said[1:])]):
                 encoder = StreamEncoder("msg_1", "m", lambda: 1)
                 encoder.start()
-                reader = Splice(new_reader(tags=False))
+                reader = FastChunkReader(new_reader(tags=False))
                 written.append(b"".join(encoder.feed(reader.read(data)) for data in reads))
             assert written[0] == written[1]
 
 
 def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
     normal = b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()
-    reader = Splice(new_reader(tags=False))
+    reader = FastChunkReader(new_reader(tags=False))
     reader.read(normal)
     assert reader.read(normal * 2 + b'data: {"error":{"message":"gone","code":503}}\n\n') == ["x", "x"]
     for ask in (reader.over, lambda: reader.read(normal)):
@@ -321,9 +323,9 @@ def test_the_newest_count_of_any_kind_counts(counts: tuple[float, ...]) -> None:
 
 def test_a_frame_is_proved_on_its_chunk() -> None:
     said = chunk({"content": "x"}, {})
-    assert learn(json.dumps(said).encode(), said) is not None
-    assert learn(json.dumps(said).encode(), said | {"id": "another"}) is None
-    assert learn(json.dumps(said, indent=1).encode(), said) is None
+    assert learn_template(json.dumps(said).encode(), said) is not None
+    assert learn_template(json.dumps(said).encode(), said | {"id": "another"}) is None
+    assert learn_template(json.dumps(said, indent=1).encode(), said) is None
 
 
 # ---- that it is the short way
@@ -347,7 +349,9 @@ def test_a_steady_stream_of_thinking_or_arguments_is_hardly_parsed(delta: Json) 
 
 def test_a_stream_whose_chunks_have_nothing_in_common_is_not_learned_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[bytes] = []
-    monkeypatch.setattr(splicing, "learn", lambda payload, chunk: tries.append(payload) or learn(payload, chunk))
+    monkeypatch.setattr(
+        splicing, "learn_template", lambda payload, chunk: tries.append(payload) or learn_template(payload, chunk)
+    )
     said = [chunk({"content": "x"}, {}, padding="y" * number) for number in range(100)]
     parsed([b"data: %b\n\n" % json.dumps(it).encode() for it in said])
     assert 0 < len(tries) < 10
@@ -356,7 +360,7 @@ def test_a_stream_whose_chunks_have_nothing_in_common_is_not_learned_for_ever(mo
 def test_a_call_that_goes_on_and_on_keeps_little_of_what_it_said() -> None:
     start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     reader = new_reader(tags=False)
-    short = Splice(reader)
+    short = FastChunkReader(reader)
     for said in [start] + [tool("1")] * 1000:
         short.read(b"data: %b\n\n" % json.dumps(llamacpp(said, 1)).encode())
     assert len(reader._calls._queue[0]._unread) <= 65  # type: ignore[union-attr]
@@ -369,7 +373,7 @@ def test_no_token_leaves_anything_behind() -> None:
         ({"reasoning": "a"}, {"reasoning": "b"}),
         (start, tool("1")),
     ):
-        short = Splice(new_reader(tags=False))
+        short = FastChunkReader(new_reader(tags=False))
         encoder = StreamEncoder("msg_1", "m", lambda: 1)
         encoder.start()
         said = [b"data: %b\n\n" % json.dumps(vllm(it, 500)).encode() for it in (first, *[delta] * 130)]

@@ -4,16 +4,16 @@ from itertools import accumulate, chain, repeat
 
 import pytest
 
-from anthro_asgi.engines.openai.read_coalescer import Gather
+from anthro_asgi.engines.openai.read_coalescer import ReadCoalescer
 
 
 def pauses(*gaps: float) -> list[bool]:
     """What is said at reads that come so many seconds one after the other."""
     now = 0.0
-    gather = Gather(lambda: now)
+    coalescer = ReadCoalescer(lambda: now)
     said: list[bool] = []
     for now in accumulate(gaps):  # noqa: B007 - the clock reads it
-        said += [gather.pauses()]
+        said += [coalescer.should_pause()]
     return said
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import ApiError, BadUpstream, InternalError, InvalidRequest
 from tests.replay import Case, cases
@@ -28,7 +28,7 @@ def payloads(case: Case) -> list[bytes]:
 
 
 def read(said: list[bytes], stops: list[str]) -> list[Delta]:
-    reader = ChatReader(stops, lambda: "toolu_1")
+    reader = ChunkReader(stops, lambda: "toolu_1")
     return reader.feed(said) + reader.end()
 
 

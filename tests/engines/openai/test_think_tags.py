@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
-from anthro_asgi.engines.openai.think_tags import ThinkTags, tags_of
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
+from anthro_asgi.engines.openai.think_tags import ThinkTagFilter, think_tag_filter
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart
 from tests.engines.openai.test_chunk_reader import DONE, STOP, chunk, joined, payload
 
 
 def found(*pieces: str, opened: bool = False) -> tuple[str, str]:
     """What was thought and what was said; the thinking always comes first."""
-    tags = ThinkTags(opened=opened)
+    tags = ThinkTagFilter(opened=opened)
     out = [delta for piece in pieces for delta in tags.feed(piece)] + tags.flush()
     kinds = [type(delta) for delta in out if delta != ""]
     assert kinds == sorted(kinds, key=lambda kind: kind is str)
@@ -111,7 +111,7 @@ def test_any_text_in_any_pieces_is_as_the_oracle_has_it(words: list[str], cuts: 
 
 @pytest.mark.parametrize("opened", [False, True])
 def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
-    tags = ThinkTags(opened=opened)
+    tags = ThinkTagFilter(opened=opened)
     start = [] if opened else tags.feed("<think>")
     assert start == []
     assert tags.feed("a") == [Thinking("a")]
@@ -127,7 +127,7 @@ def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
 @pytest.mark.parametrize("begin", ["", "<think>", "<think>a"])
 def test_white_space_without_an_end_is_not_held_without_an_end(begin: str, opened: bool) -> None:
     """Nor looked at again and again: a hundred thousand pieces are read in no time."""
-    tags = ThinkTags(opened=opened)
+    tags = ThinkTagFilter(opened=opened)
     tags.feed(begin)
     for _ in range(100_000):
         tags.feed(" ")
@@ -142,7 +142,7 @@ def test_a_tag_is_still_found_behind_more_white_space_than_is_held() -> None:
 
 
 def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
-    tags = ThinkTags(opened=False)
+    tags = ThinkTagFilter(opened=False)
     for piece in ("<think>", "a", "</think>", "b"):
         assert tags.feed("") == [""]
         tags.feed(piece)
@@ -150,12 +150,15 @@ def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
 
 
 def test_what_an_operator_says_of_an_engine_becomes_a_filter() -> None:
-    assert tags_of("off", switched_off=False) is None
-    for switched_off in (False, True):
-        tags = tags_of("tags", switched_off=switched_off)
+    assert think_tag_filter("off", thinking_disabled=False) is None
+    for thinking_disabled in (False, True):
+        tags = think_tag_filter("tags", thinking_disabled=thinking_disabled)
         assert tags is not None
         assert tags.feed("a") == ["a"]
-    opening, closed = tags_of("open", switched_off=False), tags_of("open", switched_off=True)
+    opening, closed = (
+        think_tag_filter("open", thinking_disabled=False),
+        think_tag_filter("open", thinking_disabled=True),
+    )
     assert opening is not None
     assert closed is not None
     assert opening.feed("a") == [Thinking("a")]
@@ -166,7 +169,7 @@ def test_what_an_operator_says_of_an_engine_becomes_a_filter() -> None:
 
 
 def content(*chunks: Any, opened: bool = False) -> list[Delta]:
-    reader = ChatReader((), lambda: "toolu_1", tags=ThinkTags(opened=opened))
+    reader = ChunkReader((), lambda: "toolu_1", tags=ThinkTagFilter(opened=opened))
     out = [delta for said in chunks for delta in reader.feed([payload(said)])]
     out += reader.feed([payload(STOP), DONE]) + reader.end()
     assert isinstance(out[-1], Finish)

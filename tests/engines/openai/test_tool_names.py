@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from anthro_asgi.engines.openai import tool_names as module
 from anthro_asgi.engines.openai.chat_request import tool_names
 from anthro_asgi.engines.openai.dialects import PLAIN, VLLM
-from anthro_asgi.engines.openai.tool_names import restored, short, shortened
-from anthro_asgi.engines.shared.tool_calls import CallQueue
+from anthro_asgi.engines.openai.tool_names import original_names, short, short_names
+from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
 from anthro_asgi.wire.deltas import ToolJson, ToolStart
 from tests.support.chat_requests import assistant, chat, request, result, use, user
 
@@ -20,8 +20,8 @@ LONGER = LONG + "_tool"
 
 
 def test_a_name_that_fits_stays() -> None:
-    assert shortened(["a", "b" * 64], 64) == {}
-    assert shortened([LONG], None) == {}
+    assert short_names(["a", "b" * 64], 64) == {}
+    assert short_names([LONG], None) == {}
 
 
 def test_a_long_name_keeps_its_beginning_and_gets_a_digest() -> None:
@@ -33,13 +33,13 @@ def test_a_long_name_keeps_its_beginning_and_gets_a_digest() -> None:
 
 
 def test_a_short_name_depends_on_nothing_else_in_the_request() -> None:
-    assert shortened([LONG], 64)[LONG] == shortened(["a", LONGER, LONG, LONG], 64)[LONG] == short(LONG, 64)
+    assert short_names([LONG], 64)[LONG] == short_names(["a", LONGER, LONG, LONG], 64)[LONG] == short(LONG, 64)
 
 
 def test_a_short_name_that_another_tool_already_has_is_another() -> None:
     other = short(LONG, 64)
     for names in ([other, LONG], [LONG, other]):
-        called = shortened(names, 64)
+        called = short_names(names, 64)
         assert set(called) == {LONG}
         assert called[LONG] not in (other, LONG)
         assert len(called[LONG]) == 64
@@ -50,7 +50,7 @@ def test_two_long_names_of_one_digest_get_two_short_names(monkeypatch: pytest.Mo
     names = [f"the_same_beginning_{number}" for number in range(300)]
     assert len({short(name, 12) for name in names}) < 257
     pair = next(two for two in combinations(names, 2) if short(two[0], 12) == short(two[1], 12))
-    first, second = shortened(pair, 12).values()
+    first, second = short_names(pair, 12).values()
     assert first != second
 
 
@@ -60,13 +60,13 @@ def test_no_two_tools_ever_share_a_name(names: list[str]) -> None:
     """With digests of two characters, of which there are few."""
     before, module._DIGEST = module._DIGEST, 1
     try:
-        called = shortened(names, 10)
+        called = short_names(names, 10)
     finally:
         module._DIGEST = before
     sent = {called.get(name, name) for name in names}
     assert len(sent) == len(set(names))
     assert all(len(name) <= 10 for name in sent)
-    assert {restored(called).get(called.get(name, name), called.get(name, name)) for name in names} == set(names)
+    assert {original_names(called).get(called.get(name, name), called.get(name, name)) for name in names} == set(names)
 
 
 def test_tools_choice_and_history_carry_the_short_name_where_there_is_a_limit() -> None:
@@ -89,12 +89,12 @@ def test_a_local_engine_gets_every_name_as_it_is() -> None:
 
 def test_calls_come_back_under_the_tools_own_name_however_they_are_split() -> None:
     name = short(LONG, 64)
-    calls = CallQueue(lambda: "toolu_1", (), {name: LONG})
-    calls.call(0, "a", name[:20], "")
-    calls.call(0, None, name[20:], "")
-    calls.call(0, None, None, "{}")
-    calls.call(1, "b", "look", "{}")
-    assert calls.release(all_of_it=True) == [
+    calls = ToolCallQueue(lambda: "toolu_1", (), {name: LONG})
+    calls.add_call(0, "a", name[:20], "")
+    calls.add_call(0, None, name[20:], "")
+    calls.add_call(0, None, None, "{}")
+    calls.add_call(1, "b", "look", "{}")
+    assert calls.release(at_end=True) == [
         *(ToolStart("a", LONG), ToolJson("{}")),
         *(ToolStart("b", "look"), ToolJson("{}")),
     ]

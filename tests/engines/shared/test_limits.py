@@ -9,10 +9,10 @@ import pytest
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.messages.event_reader import EventReader
-from anthro_asgi.engines.openai.chunk_reader import ChatReader
-from anthro_asgi.engines.openai.fast_path import Splice
+from anthro_asgi.engines.openai.chunk_reader import ChunkReader
+from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.engines.shared.remote import new_call_id
-from anthro_asgi.engines.shared.tool_calls import CallQueue
+from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
 from anthro_asgi.upstream.sse import EventTooLarge
 from anthro_asgi.wire.answer_limits import BLOCK_OVERHEAD, AnswerLimits
 from anthro_asgi.wire.deltas import Block, Delta, Finish, ToolJson, ToolStart
@@ -81,7 +81,7 @@ def test_no_event_that_is_too_large_is_read_on_the_short_way(size: int) -> None:
     event, small = CHAT.text("x" * size), CHAT.text("a")
     for limit in (len(event) - 2, len(event) - 3):  # the blank line is no part of it
         for reads in ([event], [small + event], [event + small], [event + event], [event[:30], event[30:]]):
-            short = Splice(ChatReader((), lambda: "toolu_1"), max(limit, len(small)))
+            short = FastChunkReader(ChunkReader((), lambda: "toolu_1"), max(limit, len(small)))
             for _ in range(3):
                 assert short.read(small)
             if limit >= len(event) - 2 or limit <= len(small):
@@ -143,20 +143,20 @@ async def test_a_flood_of_calls_has_an_end_though_none_waits(speech: Speech) -> 
 
 
 def test_every_call_costs_something_though_it_says_nothing() -> None:
-    queue = CallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
+    queue = ToolCallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
     with suppress(AnswerTooLarge):
         for number in range(1000):
-            queue.call(number, None, "f", "{}")
+            queue.add_call(number, None, "f", "{}")
             queue.release()
     assert 50 < number < 100
 
 
 def test_a_call_that_has_another_id_in_every_piece_is_bounded() -> None:
-    queue = CallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
-    queue.call(0, "first", "f", '{"a":"')
+    queue = ToolCallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
+    queue.add_call(0, "first", "f", '{"a":"')
     with suppress(AnswerTooLarge):
         for number in range(10_000):
-            queue.call(0, f"{number}", None, "x")
+            queue.add_call(0, f"{number}", None, "x")
             queue.release()
     assert 200 < number < 500
     assert len(queue._by_key) < 500
@@ -207,7 +207,7 @@ async def test_text_that_has_had_its_turn_no_longer_counts(speech: Speech) -> No
 
 def test_a_call_that_streams_keeps_nothing_of_what_it_has_said() -> None:
     """On the slow way, where no piece is like the one before."""
-    reader = ChatReader((), lambda: "toolu_1")
+    reader = ChunkReader((), lambda: "toolu_1")
     reader.feed([CHAT.call(0)[6:-2], CHAT.input(0, '{"a":"')[6:-2]])
     for number in range(1000):
         reader.feed([CHAT.input(0, KIB + str(number))[6:-2]])
@@ -297,7 +297,7 @@ def test_what_no_client_could_be_told_is_nonsense(event: str, levels: int) -> No
     ],
 )
 def test_no_chunk_is_too_deep_for_an_answer_or_an_error_of_its_own(chunk: str, levels: int) -> None:
-    short = Splice(ChatReader((), new_call_id))
+    short = FastChunkReader(ChunkReader((), new_call_id))
     with suppress(ApiError):
         for _ in range(3):
             short.read(f"data: {chunk % nested(levels)}\n\n".encode())

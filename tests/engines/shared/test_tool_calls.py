@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anthro_asgi.engines.shared.tool_calls import CallQueue
+from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
 from anthro_asgi.wire.deltas import Delta, Thinking, ToolJson, ToolStart
 
 
@@ -19,21 +19,21 @@ class Feed:
 
     def __init__(self, *, taken: tuple[str, ...] = ()) -> None:
         numbers = count(1)
-        self.queue = CallQueue(lambda: f"toolu_{next(numbers)}", taken)
+        self.queue = ToolCallQueue(lambda: f"toolu_{next(numbers)}", taken)
         self.out: list[Delta] = []
 
     def call(
         self, arguments: str = "", *, index: int | None = None, identity: str | None = None, name: str | None = None
     ) -> list[Delta]:
-        self.queue.call(index, identity, name, arguments)
+        self.queue.add_call(index, identity, name, arguments)
         return self._release()
 
     def text(self, delta: str | Thinking) -> list[Delta]:
-        self.queue.text(delta)
+        self.queue.add(delta)
         return self._release()
 
     def end(self) -> list[Any]:
-        self.out += self.queue.release(all_of_it=True)
+        self.out += self.queue.release(at_end=True)
         return blocks(self.out)
 
     def _release(self) -> list[Delta]:
@@ -203,7 +203,7 @@ def test_text_behind_a_whole_call_does_not_wait() -> None:
     feed.call("{}", index=0, identity="a", name="look")
     assert feed.text("t") == ["t"]
     assert not feed.queue.busy
-    assert feed.queue.used
+    assert feed.queue.has_calls
 
 
 def test_what_follows_a_call_without_arguments_waits_for_them() -> None:
