@@ -1,1 +1,1 @@
-"""How to reach an engine: HTTP/1.1 over TCP, TLS or a Unix socket, and server-sent events."""
+"""The HTTP/1.1 client that reaches engines: TCP, TLS or Unix sockets, a connection pool, and server-sent events."""

@@ -1,4 +1,4 @@
-"""Opening one connection: TCP, TLS over it, or a Unix socket."""
+"""Opens one connection: TCP, TLS over TCP, or a Unix socket."""
 
 import asyncio
 import socket
@@ -7,11 +7,11 @@ from .connection import Connection
 from .errors import ConnectFailed
 from .origin import Origin
 
-_AGAIN = 0.005  # seconds between two looks at a full accept queue
+_RETRY = 0.005  # seconds between two attempts at a Unix socket whose accept queue is full
 
 
 async def dial(origin: Origin, connection: Connection) -> None:
-    """Connect `connection` to `origin`. Raises ConnectFailed; how long it may take is the caller's to say."""
+    """Connect `connection` to `origin`. Raises ConnectFailed. There is no time limit; the caller sets one."""
     try:
         if origin.socket:
             await _dial_unix(origin.socket, connection)
@@ -29,8 +29,9 @@ async def _dial_tcp(origin: Origin, connection: Connection) -> None:
 
 
 async def _dial_unix(path: str, connection: Connection) -> None:
-    # With a full accept queue (llama.cpp's holds 5) a TCP client's kernel tries again for it. A Unix socket says EAGAIN
-    # instead, which uvloop raises and asyncio takes for "in progress" and then for success. So we connect ourselves.
+    # When a TCP server's accept queue is full (llama.cpp's holds 5), the client's kernel retries by itself. A Unix
+    # socket fails with EAGAIN instead: uvloop raises it, and asyncio takes it for "in progress" and then for success.
+    # So this function connects the socket itself.
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -38,7 +39,7 @@ async def _dial_unix(path: str, connection: Connection) -> None:
             sock.connect(path)
         except BlockingIOError:
             sock.close()
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY)
         except BaseException:
             sock.close()
             raise

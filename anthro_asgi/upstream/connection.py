@@ -1,38 +1,42 @@
-"""One HTTP/1.1 connection to an engine: writes a request, hands over its response as it arrives.
+"""One HTTP/1.1 connection to an engine: writes a request and returns its response as it arrives.
 
-Its whole life is one state, and these are all its moves:
+A connection is always in exactly one state. These are the states and all transitions:
 
-    NEW ──► IDLE ──► SENT ──► HEAD ──► STREAMING ◄──► PAUSED          any of them ──► CLOSED
-              ▲                             │
-              │                             ├──► DRAINING ──┐
-              └────────── ENDED ◄───────────┴───────────────┤
-                                MUST_CLOSE ◄─────────────────────┘
+    NEW ──► IDLE ──► SENT ──► HEAD ──► STREAMING ◄──► PAUSED          each of them ──► CLOSED
+              ▲                            │
+              │                            ├──► DRAINING ──┐
+              └────────── ENDED ◄──────────┴───────────────┤
+                           MUST_CLOSE ◄────────────────────┘
 
-    NEW        not connected yet
-    IDLE       connected, nothing asked: a byte or an EOF now closes it
-    SENT      the request is being written or was; not a byte has come back
-    HEAD       bytes came, the response's head is not complete
-    STREAMING  the head was handed over, the body is arriving
-    PAUSED     the same, but the reader is behind by the high-water mark, or holds: nothing is read off the socket
-    DRAINING   nobody reads any more: the body is thrown away so that the connection can be used again
-    ENDED      the message is complete and the connection is good for another
-    MUST_CLOSE      the message is complete and the connection is not
-    CLOSED     over; `read` gives what had arrived and then raises
+    NEW         not connected yet
+    IDLE        connected, no request: a byte or an EOF from the peer closes the connection
+    SENT        the request is being written or is written; no response byte has arrived
+    HEAD        response bytes have arrived, the response head is not complete
+    STREAMING   the head is complete, the body is arriving
+    PAUSED      as STREAMING, but nothing is read from the socket: the reader is behind by more than HIGH_WATER, or it
+                asked for a pause
+    DRAINING    nobody reads the response: its body is dropped so that the connection can be used again
+    ENDED       the response is complete, another request may follow
+    MUST_CLOSE  the response is complete, no request may follow
+    CLOSED      the connection is over; `read` returns what had arrived and then raises
 
-Who may call: one owner. It calls `begin`, `head`, `read` in that order, then `rest`, `drain` or `abort`. A connection
-without an owner (IDLE, DRAINING) tells `on_settled` when something becomes of it.
+A connection has one owner at a time. The owner calls `send_request`, `wait_for_head` and `read` in that order, and then
+`recycle`, `drain` or `abort`. A connection without an owner (IDLE, DRAINING) calls `on_settled` when it is closed or
+drained.
 
-The body is gathered: a reader that was busy for ten chunks gets them as one, and a reader that waits, waits on one
-future which only ever says "look again". No exception travels in a future, so none can be left unretrieved.
+Body chunks are collected: a reader that was busy while ten chunks arrived gets them as one. A reader that waits, awaits
+a future that only means "check again". Errors are kept in the connection and never set on that future, so no exception
+can be left unretrieved.
 
-Deadlines are one number that the phases move, one that stands from `begin` on, and one timer that looks at both when it
-goes off: for each read off the wire that is an addition, where a timer or a timeout context would cost as much as the
-read. In PAUSED only the one that stands counts: the silence is ours.
+There are two deadlines, one for the next byte and one for the whole response, and one timer that compares both with the
+clock when it fires. A read therefore costs one addition; a timer or a timeout context for each read would cost as much
+as the read itself. In PAUSED only the deadline of the whole response counts, because the engine is not to blame.
 
-A request body is written as the transport takes it. A server that refuses a body (413) and closes makes our next write
-fail, perhaps before its answer was read; so a connection that is lost before its answer is heard out.
+A request body is written as fast as the transport accepts it. A server that refuses a body (413) and closes makes our
+next write fail, perhaps before its response was read. So when a connection is lost before its response was read, the
+bytes that the kernel still holds are read first.
 
-To editors: the connection never half-closes, for engines take an EOF for a client that has left.
+To editors: never half-close the connection. Engines treat an EOF as a client that has disconnected.
 """
 
 import asyncio
@@ -48,20 +52,21 @@ from .errors import Broken, Phase, Stale, Timeout, TooLarge, UpstreamError
 from .http_parsers import Parser, ParserFactory, ResponseHeaders
 from .keepalive import KeepAlive
 from .origin import Deadlines
-from .request import BURST, UnsentBody
+from .request import SLICES_PER_YIELD, UnsentBody
 
-HIGH_WATER = 64 * 1024  # bytes off the wire that wait for the reader
-_PIECE = 64 * 1024  # bytes of one read of what the kernel still has
+HIGH_WATER = 64 * 1024  # bytes received that the reader has not taken
+_RECV_SIZE = 64 * 1024  # bytes
 
 State = Enum("State", "NEW IDLE SENT HEAD STREAMING PAUSED DRAINING ENDED MUST_CLOSE CLOSED")
-NEW, IDLE, SENT, HEAD, STREAMING, PAUSED, DRAINING, ENDED, MUST_CLOSE, CLOSED = State  # a global is the cheapest
+# module globals, because a global is cheaper to look up than an attribute of the class
+NEW, IDLE, SENT, HEAD, STREAMING, PAUSED, DRAINING, ENDED, MUST_CLOSE, CLOSED = State
 
 
 class Waiter(asyncio.Future[None]):
-    """A future that says "look again": once, as others do, or as often as need be.
+    """A future that means "check again". It carries no result.
 
-    Who awaits it may set `resume`, which is then called instead of a result being set; so it stays of use. `waits` says
-    whether anybody does.
+    Code that awaits it may set `resume`. `wake` then calls `resume` instead of setting a result, so that the same
+    future can be awaited again. `waits` is True while something awaits it.
     """
 
     __slots__ = ("resume", "waits")
@@ -72,7 +77,7 @@ class Waiter(asyncio.Future[None]):
         self.waits = False
 
     def __await__(self) -> Generator[Any, None, None]:
-        self._asyncio_future_blocking = True  # the sign by which a task knows a future
+        self._asyncio_future_blocking = True  # the mark by which a task recognises a future
         self.waits = True
         try:
             yield self
@@ -80,7 +85,7 @@ class Waiter(asyncio.Future[None]):
             self.waits = False
 
     def wake(self) -> None:
-        """Say it, if anybody waits."""
+        """Wake the waiting reader, if any."""
         if self.waits:
             if self.resume is not None:
                 self.resume()
@@ -89,13 +94,13 @@ class Waiter(asyncio.Future[None]):
 
 
 class Connection(asyncio.Protocol):
-    """See the module. `peer` is the address for messages. Made inside a running event loop."""
+    """See the module. `peer` is the address that error texts show. Create it inside a running event loop."""
 
     def __init__(
         self, peer: str, deadlines: Deadlines, parser: ParserFactory, on_settled: "Callable[[Connection], None]"
     ) -> None:
         self.state = NEW
-        self.status = 0  # of the response; 0 until its head is there
+        self.status = 0  # of the response; 0 until its head is complete
         self.headers: ResponseHeaders = []
         self.keep_alive = KeepAlive()
         self._peer = peer
@@ -104,18 +109,18 @@ class Connection(asyncio.Protocol):
         self._on_settled = on_settled
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
-        self._transport: asyncio.Transport  # from IDLE on
+        self._transport: asyncio.Transport  # set from IDLE on
         self._lost = self._loop.create_future()
         self._parser: Parser | None = None
         self._requests = 0
         self._unsent = UnsentBody()
-        self._congested = False  # the transport wants no more of the request for now
+        self._write_paused = False
         self._chunks: list[bytes] = []
-        self._buffered = 0
+        self._buffered = 0  # bytes received since the last read, framing included
         self._waiter = Waiter(loop=self._loop)
         self._error: UpstreamError | None = None
-        self._deadline = inf  # for what is waited for now
-        self._until = inf  # for the whole answer
+        self._deadline = inf  # for what is awaited now
+        self._total_deadline = inf  # for the whole response
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -124,31 +129,31 @@ class Connection(asyncio.Protocol):
             f" unsent={len(self._unsent)} buffered={self._buffered}>"
         )
 
-    # ---- the owner asks
+    # ---- the owner sends and reads
 
-    def begin(self, head: bytes, body: bytes | list[bytes]) -> None:
-        """Write a request. `head` says the length of `body`. Raises Stale or Broken if the peer has left already."""
+    def send_request(self, head: bytes, body: bytes | list[bytes]) -> None:
+        """Write a request. `head` states the length of `body`. Raises Stale or Broken if the peer has closed."""
         self._requests += 1
         if self.state is not IDLE:
-            raise self._hung_up("closed before it was asked")
+            raise self._closed_error("the peer closed the connection before the request was sent")
         self.state = SENT
         self.status = 0
-        self._parser = self._parser_factory(self._take_head, self._chunks.append, self._take_end)
-        self._until = self._time() + self._deadlines.total
-        self._expect(self._deadlines.first_byte)
+        self._parser = self._parser_factory(self._on_head, self._chunks.append, self._on_end)
+        self._total_deadline = self._time() + self._deadlines.total
+        self._set_deadline(self._deadlines.first_byte)
         self._unsent = UnsentBody(body)
         self._transport.write(head + self._unsent.take())
-        self._pump()
+        self._write_body()
 
-    async def head(self) -> None:
-        """Wait until `status` and `headers` are the response's. Raises Stale, Broken, Timeout."""
+    async def wait_for_head(self) -> None:
+        """Wait until `status` and `headers` are those of the response. Raises Stale, Broken, Timeout."""
         while not self.status:
             if self._error is not None:
                 raise self._error
-            await self._more()
+            await self._fresh_waiter()
 
     async def read(self) -> bytes:
-        """All of the body that has arrived since the last read; b"" is its end. Raises Broken, Timeout."""
+        """All body bytes that have arrived since the last read; b"" is the end. Raises Broken, Timeout."""
         while not self._chunks:
             if self.state is ENDED or self.state is MUST_CLOSE:
                 return b""
@@ -156,8 +161,8 @@ class Connection(asyncio.Protocol):
                 raise self._error
             if self.state is PAUSED:
                 self._resume()
-            waiter = self._waiter  # as `_more`, which would be one more call a read
-            await (self._more() if waiter.done() else waiter)
+            waiter = self._waiter  # the check of `_fresh_waiter`, without a call for each read
+            await (self._fresh_waiter() if waiter.done() else waiter)
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -167,66 +172,67 @@ class Connection(asyncio.Protocol):
         return data
 
     def pause_reading(self) -> None:
-        """Leave what comes in the kernel until the next `read`."""
+        """Leave further bytes in the kernel until the next `read`."""
         if self.state is STREAMING:
             self._pause()
 
-    def _more(self) -> Waiter:
-        """Await it for a sign that it is worth another look."""
+    def _fresh_waiter(self) -> Waiter:
+        """A waiter that is not done."""
         if self._waiter.done():
             self._waiter = Waiter(loop=self._loop)
         return self._waiter
 
-    # ---- the owner leaves
+    # ---- the owner gives the connection up
 
-    def rest(self) -> None:
+    def recycle(self) -> None:
         """ENDED to IDLE: ready for another request."""
         self.state = IDLE
         self._parser = None
-        self._forget()
+        self._drop_chunks()
 
     def drain(self, seconds: float) -> None:
-        """Throw the rest of the body away; `on_settled` is told when it has ended, failed, or `seconds` are over."""
+        """Drop the rest of the body. Calls `on_settled` when the body has ended or failed, or after `seconds`."""
         if self.state is PAUSED:
             self._resume()
         self.state = DRAINING
-        self._forget()
-        self._expect(seconds)
+        self._drop_chunks()
+        self._set_deadline(seconds)
 
     def abort(self) -> None:
-        """Close now, without a word to anyone. May be called at any time, and again."""
+        """Close at once, without `on_settled`. May be called in any state, and again."""
         self._close(Broken(f"{self._peer}: the exchange is over"))
-        self._forget()
+        self._drop_chunks()
 
     async def wait_closed(self) -> None:
-        """Wait until the socket of an aborted connection is gone."""
+        """Wait until the socket of an aborted connection is closed."""
         await asyncio.shield(self._lost)
 
-    def _forget(self) -> None:
+    def _drop_chunks(self) -> None:
         self._chunks.clear()
         self._buffered = 0
 
     # ---- the request goes out
 
-    def _pump(self) -> None:
-        # An answer that refuses the request ends the writing of it (RFC 9112 section 9.3).
-        for _ in range(BURST):
-            if not self._unsent or self._congested or self.status >= 300 or self._transport.is_closing():
+    def _write_body(self) -> None:
+        # A response that refuses the request ends the writing of its body (RFC 9112 section 9.3).
+        for _ in range(SLICES_PER_YIELD):
+            if not self._unsent or self._write_paused or self.status >= 300 or self._transport.is_closing():
                 return
             self._transport.write(self._unsent.take())
-        self._loop.call_soon(self._pump)  # a transport may take it all at once, and nobody else would have a turn
+        # A transport may accept everything at once; without this yield no other callback would run meanwhile.
+        self._loop.call_soon(self._write_body)
 
     def pause_writing(self) -> None:
-        self._congested = True
+        self._write_paused = True
 
     def resume_writing(self) -> None:
-        self._congested = False
-        self._pump()
+        self._write_paused = False
+        self._write_body()
 
     # ---- the response comes in
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are that only by their methods
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have the methods but not the base class
         if self.state is CLOSED:
             self._transport.abort()
         else:
@@ -236,72 +242,72 @@ class Connection(asyncio.Protocol):
         before = self.state
         if before is SENT:
             self.state = HEAD
-            self._expect(self._deadlines.silence)
+            self._set_deadline(self._deadlines.silence)
         if self._parser is None or before is ENDED or before is MUST_CLOSE:
-            return self._take_surplus()
+            return self._on_surplus()
         try:
             self._parser.feed(data)
         except Broken as exc:
             return self._fail(exc)
         self._buffered += len(data)
         if before is not STREAMING or self.state is not STREAMING:
-            return self._took(before)
-        self._deadline = self._time() + self._deadlines.silence  # as `_took`, once a token
+            return self._after_feed(before)
+        self._deadline = self._time() + self._deadlines.silence  # as in `_after_feed`, without a call for each token
         if self._buffered > HIGH_WATER:
-            self._fill()
+            self._on_high_water()
         return self._waiter.wake()
 
     def eof_received(self) -> None:
-        """Returns None: the transport closes its side too."""
+        """Returns None, so that the transport closes our side too."""
         before = self.state
         if before is IDLE or before is SENT or self._parser is None:
-            return self._fail(self._hung_up("closed without an answer"))
+            return self._fail(self._closed_error("the peer closed the connection without a response"))
         if before is ENDED or before is MUST_CLOSE:
-            return self._take_surplus()
+            return self._on_surplus()
         try:
             self._parser.eof()
         except Broken as exc:
             return self._fail(exc)
-        return self._took(before)
+        return self._after_feed(before)
 
-    def _took(self, before: State) -> None:
+    def _after_feed(self, before: State) -> None:
         state = self.state
         if state is STREAMING:
             self._deadline = self._time() + self._deadlines.silence
             if self._buffered > HIGH_WATER:
-                self._fill()
+                self._on_high_water()
         elif before is DRAINING:
-            self._forget()
+            self._drop_chunks()
             if state is not DRAINING:
                 self._on_settled(self)
             return
         self._waiter.wake()
 
-    def _take_head(self, status: int, headers: ResponseHeaders) -> None:
+    def _on_head(self, status: int, headers: ResponseHeaders) -> None:
         self.status, self.headers = status, headers
         self.state = STREAMING
-        self.keep_alive.note(headers)
+        self.keep_alive.update(headers)
 
-    def _take_end(self, reusable: bool) -> None:
+    def _on_end(self, reusable: bool) -> None:
         if self.state is PAUSED:
             self._resume()
         sent = not self._unsent and not self._transport.get_write_buffer_size()
         self.state = ENDED if reusable and sent else MUST_CLOSE
         self._unsent.clear()
-        self._deadline = self._until = inf
+        self._deadline = self._total_deadline = inf
 
-    def _take_surplus(self) -> None:
-        # Whatever comes while nobody asked, bytes or EOF: this connection has no future.
+    def _on_surplus(self) -> None:
+        # Bytes or an EOF arrived without a request: this connection must not be used again.
         if self.state is ENDED:
             self.state = MUST_CLOSE
         elif self.state is IDLE:
-            self._fail(Broken(f"{self._peer}: bytes out of turn"))
+            self._fail(Broken(f"{self._peer}: bytes arrived without a request"))
 
-    def _fill(self) -> None:
+    def _on_high_water(self) -> None:
         if self._chunks:
             self._pause()
-        else:  # chunk extensions or trailers, which nobody reads
-            self._fail(TooLarge(f"the framing of the response body passed {HIGH_WATER} bytes"))
+        else:  # only chunk extensions or trailers, which a reader never takes
+            self._fail(TooLarge(f"the framing of the response body is larger than {HIGH_WATER} bytes"))
 
     def _pause(self) -> None:
         self.state = PAUSED
@@ -310,7 +316,7 @@ class Connection(asyncio.Protocol):
 
     def _resume(self) -> None:
         self.state = STREAMING
-        self._expect(self._deadlines.silence)
+        self._set_deadline(self._deadlines.silence)
         self._transport.resume_reading()
 
     # ---- the end
@@ -318,24 +324,21 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set_result(None)
         if exc is not None and (self.state is SENT or self.state is HEAD):
-            self._hear_out()
+            # A failed write makes the transport drop what it has not read, but the kernel still holds it.
+            for data in _unread(self._transport):
+                self.data_received(data)
         if self.state is ENDED or self.state is MUST_CLOSE:
             self.state = MUST_CLOSE
         else:
-            error = self._hung_up("connection lost" if exc is None else f"connection lost: {exc}")
+            error = self._closed_error("connection lost" if exc is None else f"connection lost: {exc}")
             error.__cause__ = exc
             self._fail(error)
 
-    def _hear_out(self) -> None:
-        # A failed write makes the transport forget what it has not read, but the kernel still has it.
-        for data in unread(self._transport):
-            self.data_received(data)
-
-    def _hung_up(self, what: str) -> Broken:
-        # RFC 9110 section 9.2.2 forbids repeating a POST unless it is known not to have been acted on. A server that
-        # closes a resting connection as our request crosses its FIN is the case that all clients take for known.
-        unheard = self.state is SENT or self.state is CLOSED
-        kind = Stale if unheard and self._requests > 1 else Broken
+    def _closed_error(self, what: str) -> Broken:
+        # RFC 9110 section 9.2.2 forbids repeating a POST unless the server is known not to have acted on it. Clients
+        # in general accept one case as known: the server closed an idle connection while our request was in flight.
+        no_response = self.state is SENT or self.state is CLOSED
+        kind = Stale if no_response and self._requests > 1 else Broken
         return kind(f"{self._peer}: {what}")
 
     def _fail(self, error: UpstreamError) -> None:
@@ -351,7 +354,7 @@ class Connection(asyncio.Protocol):
         self._error = error
         self._parser = None
         self._unsent.clear()
-        self._deadline = self._until = inf
+        self._deadline = self._total_deadline = inf
         if self._timer is not None:
             self._timer.cancel()
         if before is not NEW:
@@ -360,35 +363,40 @@ class Connection(asyncio.Protocol):
 
     # ---- deadlines
 
-    def _expect(self, seconds: float) -> None:
+    def _set_deadline(self, seconds: float) -> None:
         self._deadline = self._time() + seconds
-        due = min(self._deadline, self._until)
+        due = min(self._deadline, self._total_deadline)
         if self._timer is not None and self._timer.when() > due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_at(due, self._tick)
+            self._timer = self._loop.call_at(due, self._on_timer)
 
-    def _tick(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        due = min(self._deadline, self._until)
+        due = min(self._deadline, self._total_deadline)
         if due == inf:
             return
         if self._time() < due:
-            self._timer = self._loop.call_at(due, self._tick)
+            self._timer = self._loop.call_at(due, self._on_timer)
             return
-        phase: Phase = "total" if due == self._until else "first byte" if self.state is SENT else "silence"
-        self._fail(Timeout(phase, self._peer, getattr(self._deadlines, phase.replace(" ", "_"))))
+        phase: Phase = "silence"
+        seconds = self._deadlines.silence
+        if due == self._total_deadline:
+            phase, seconds = "total", self._deadlines.total
+        elif self.state is SENT:
+            phase, seconds = "first byte", self._deadlines.first_byte
+        self._fail(Timeout(phase, self._peer, seconds))
 
 
-def unread(transport: asyncio.Transport) -> Iterator[bytes]:
-    """What the peer said and nobody has read.
+def _unread(transport: asyncio.Transport) -> Iterator[bytes]:
+    """What the peer sent and the transport has not read.
 
-    Nothing for TLS, where only a server that lingers before it closes (as gateways do) is heard for certain.
+    Yields nothing for TLS. There the response survives only if the server delays its close, as gateways do.
     """
     raw = transport.get_extra_info("socket")
     if raw is None or transport.get_extra_info("sslcontext") is not None:
         return
     with suppress(OSError), socket.socket(fileno=os.dup(raw.fileno())) as peer:
-        while data := peer.recv(_PIECE):
+        while data := peer.recv(_RECV_SIZE):
             yield data

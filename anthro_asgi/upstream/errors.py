@@ -1,15 +1,15 @@
-"""What can go wrong between this service and an engine. They are theirs, not ours: no `UpstreamError` is a bug here.
+"""What can go wrong between this service and an engine. An `UpstreamError` is a fault of the engine or the network.
 
     UpstreamError
-    ├── ConnectFailed    nobody to talk to: refused, unknown host, no such socket, TLS handshake or certificate
-    ├── Timeout          too slow; `phase` says in what
-    ├── Broken           the peer broke HTTP or the connection: reset, cut short, not HTTP
-    │   ├── Stale        a kept-alive connection was gone before the first byte: the pool asks again, once
-    │   └── TooLarge     a head, a body or an event passed its bound
-    └── PoolExhausted    every slot was busy for as long as one waits for a connection
+    ├── ConnectFailed    no connection: refused, unknown host, missing socket, failed TLS handshake, pool closed
+    ├── Timeout          the peer missed a deadline; `phase` names the deadline
+    ├── Broken           the peer violated HTTP or the connection ended early: reset, cut short, not HTTP
+    │   ├── Stale        a reused connection was closed before the first response byte; the request is sent again once
+    │   └── TooLarge     a response head, body or event is larger than its limit
+    └── PoolExhausted    no slot became free within the connect deadline
 
-A caller's own mistake (CR or LF in a header, a method we do not speak) is a `ValueError` instead.
-Messages are for the log: they may name the engine's address, never a header, so never a key.
+A mistake of the caller (CR or LF in a header, an unsupported method) raises `ValueError` instead.
+Messages are for the log. They may contain the engine's address, never a header value, and so never an API key.
 """
 
 from typing import Literal
@@ -18,32 +18,32 @@ Phase = Literal["connect", "first byte", "silence", "total"]
 
 
 class UpstreamError(Exception):
-    """The root."""
+    """The base class."""
 
 
 class ConnectFailed(UpstreamError):
-    """No connection could be made, or the pool is closed and makes none."""
+    """The connection could not be opened, or the pool is closed."""
 
 
 class Timeout(UpstreamError):
-    """The peer let a deadline pass: to accept us, to begin its answer, to go on with it, or to end it."""
+    """The peer missed the deadline of `phase`, which is `seconds` long."""
 
     def __init__(self, phase: Phase, peer: str, seconds: float) -> None:
-        what = "not over after" if phase == "total" else "nothing for"
+        what = "not complete after" if phase == "total" else "no data for"
         super().__init__(f"{peer}: {phase}: {what} {seconds:g} s")
         self.phase = phase
 
 
 class Broken(UpstreamError):
-    """The peer broke HTTP, or the connection."""
+    """The peer violated HTTP, or the connection ended before the response did."""
 
 
 class Stale(Broken):
-    """Closed by the peer on a connection that had served before, without a byte of this answer."""
+    """The peer closed a reused connection before it sent a byte of this response."""
 
 
 class TooLarge(Broken):
-    """The peer said more than one listens to."""
+    """A part of the response is larger than its limit."""
 
 
 class PoolExhausted(UpstreamError):

@@ -1,4 +1,4 @@
-"""One request and its response, from the slot it takes to the slot it gives back."""
+"""One request and its response, from taking a connection out of the pool to giving it back."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -9,28 +9,29 @@ from .connection import Connection
 from .errors import Stale, TooLarge
 from .http_parsers import ResponseHeaders
 
-_FORGOTTEN: Final = 8  # pieces in a turn
+_PIECES_PER_YIELD: Final = 8  # pieces of a sent body that are freed before other tasks run
 
 
 class ConnectionSource(Protocol):
-    """Who lends connections: the pool. Each one is given back by exactly one `release`."""
+    """Lends connections; the pool is one. Each lease ends with exactly one `release`."""
 
     async def lease(self) -> Connection:
-        """A connection, resting until now or new. Raises PoolExhausted, ConnectFailed, Timeout."""
+        """An idle connection, or a new one. Raises PoolExhausted, ConnectFailed, Timeout."""
 
     async def renew(self, connection: Connection) -> Connection:
-        """A new connection in the place of a leased one, which is thereby given back. Raises as `lease`."""
+        """Close a leased connection and lend a new one in its slot. Raises as `lease`; the slot is then free."""
 
     def release(self, connection: Connection, *, drain: bool) -> None:
-        """Take back a leased connection; `drain` asks to save it although its response has not ended."""
+        """Take back a leased connection. `drain`: read an incomplete response to its end, to keep the connection."""
 
 
 class Exchange:
-    """Use it as `async with pool.exchange(…) as response:`, once. `body` is in pieces, of which it empties the list.
+    """Use it as `async with pool.exchange(…) as response:`, once. It empties the list `body` as the request is sent.
 
-    `status` and `headers` (names in lower case) are there from the first line of the block on. However the block is
-    left, the connection is given back at once and without waiting: for another request if its response has ended, to
-    be drained after `done()`, else closed, which is what tells an engine to stop.
+    `status` and `headers` (names in lower case) are set when the block is entered. When the block is left, in whatever
+    way, the connection goes back to the pool at once, without waiting. If the response is complete, the connection is
+    used again. After `drain_on_exit()` the pool reads the rest first. Otherwise the connection is closed, which tells
+    the engine to stop generating.
     """
 
     __slots__ = ("_body", "_connection", "_drain", "_head", "_source", "headers", "read", "status")
@@ -41,76 +42,76 @@ class Exchange:
         self._body = body
         self._connection: Connection | None = None
         self._drain = False
-        # Await `read()` for all of the body that has arrived since the last time; b"" is its end. Raises Broken and
-        # Timeout. It is the connection's own: a call of ours around it would be one more for every token.
-        self.read: Callable[[], Coroutine[Any, Any, bytes]] = _too_late
+        # `await read()` returns all body bytes that have arrived since the last read; b"" is the end. Raises Broken
+        # and Timeout. It is the connection's own method: a wrapper here would be one more call for each token.
+        self.read: Callable[[], Coroutine[Any, Any, bytes]] = _not_entered
         self.status = 0
         self.headers: ResponseHeaders = []
 
     async def __aenter__(self) -> Self:
-        """Send the request and wait for the head. Raises ConnectFailed, Timeout, Broken, PoolExhausted."""
+        """Send the request and wait for the response head. Raises ConnectFailed, Timeout, Broken, PoolExhausted."""
         try:
             connection = self._connection = await self._source.lease()
             try:
-                await self._ask(connection)
+                await self._send(connection)
             except Stale:
-                self._connection = None  # while it is renewed it is the pool's
+                self._connection = None  # while it is renewed, the pool owns it
                 connection = self._connection = await self._source.renew(connection)
-                await self._ask(connection)
+                await self._send(connection)
         except BaseException:
-            self._leave()
+            self._release()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self._release()
 
-    async def _ask(self, connection: Connection) -> None:
-        connection.begin(self._head, self._body)
-        await connection.head()
+    async def _send(self, connection: Connection) -> None:
+        connection.send_request(self._head, self._body)
+        await connection.wait_for_head()
         self.read = connection.read
         self.status, self.headers = connection.status, connection.headers
-        await self._forget_body()
+        await self._free_body()
 
-    async def _forget_body(self) -> None:
-        """It will not be sent again. To give much memory back takes its time, so that others get turns meanwhile."""
-        del self._body[-_FORGOTTEN:]
+    async def _free_body(self) -> None:
+        # The body will not be sent again. Freeing many megabytes takes milliseconds, so other tasks run in between.
+        del self._body[-_PIECES_PER_YIELD:]
         while self._body:
             await asyncio.sleep(0)
-            del self._body[-_FORGOTTEN:]
+            del self._body[-_PIECES_PER_YIELD:]
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         connection, self._connection = self._connection, None
-        self.read = _too_late
+        self.read = _not_entered
         if connection is not None:
             self._source.release(connection, drain=self._drain)
 
     def header(self, name: bytes) -> bytes | None:
-        """The first value of a header; `name` in lower case."""
+        """The first value of the header `name`, which is in lower case."""
         return next((value for key, value in self.headers if key == name), None)
 
     async def read_all(self, limit: int) -> bytes:
-        """The rest of the body. Raises TooLarge when it passes `limit` bytes, and what `read` raises."""
+        """The rest of the body. Raises TooLarge if it has more than `limit` bytes, and what `read` raises."""
         chunks: list[bytes] = []
         size = 0
         while chunk := await self.read():
             size += len(chunk)
             if size > limit:
-                raise TooLarge(f"the response body passed {limit} bytes")
+                raise TooLarge(f"the response body is larger than {limit} bytes")
             chunks.append(chunk)
         return b"".join(chunks)
 
     def pause_reading(self) -> None:
-        """Read nothing off the wire until the next `read`."""
+        """Leave further bytes in the kernel until the next `read`."""
         if self._connection is not None:
             self._connection.pause_reading()
 
     def drain_on_exit(self) -> None:
-        """Nothing that may still come is of interest: on leaving, the end of the body is awaited in the background."""
+        """When the block is left before the response has ended, read and drop the rest in the background."""
         self._drain = True
 
 
-def _too_late() -> Coroutine[Any, Any, bytes]:
-    raise RuntimeError("a response is read inside its `async with`")
+def _not_entered() -> Coroutine[Any, Any, bytes]:
+    raise RuntimeError("a response can only be read inside its `async with` block")

@@ -1,21 +1,21 @@
-"""How a response is read: two parsers behind one small interface, chosen once when this file is imported.
+"""Response parsers: httptools and h11 behind one small interface. The choice is made once, on import.
 
-A parser lives for one response. It is fed what comes off the wire and calls back:
+A parser reads one response. It is fed the bytes that arrive, and calls:
 
-    on_head(status, headers)    once; header names in lower case, values without white space around them
+    on_head(status, headers)    once; header names in lower case, values without surrounding white space
     on_body(data)               any number of times, never with b""
-    on_end(reusable)            once; whether another request may follow on this connection
+    on_end(reusable)            once; `reusable`: another request may follow on this connection
 
-and raises Broken when the peer breaks HTTP, TooLarge where its head does not end; then, and after `on_end`, it is of no
-further use. Informational responses are skipped. Trailers are dropped. A head, with the informational ones before it,
-is at most 64 KiB.
+It raises Broken when the peer violates HTTP, and TooLarge when the head is larger than 64 KiB, informational responses
+before it included. After either, and after `on_end`, the parser must not be used any more. Informational responses are
+skipped. Trailers are dropped.
 
-Both agree on every valid response and on where it ends; that is what tests compare. On broken ones they agree that
-they are broken wherever that matters: what frames a body is judged here and not by either library, because they
-differ there (h11 lets Transfer-Encoding win over Content-Length, llhttp refuses; RFC 9112 section 6.3 allows both).
-h11 is the more tolerant of line ends, which is harmless.
+Both parsers agree on every valid response and on where it ends; tests compare them. They also agree on which responses
+are invalid, where that matters. So this file checks what frames a body, and neither library does, because they differ
+there: h11 lets Transfer-Encoding win over Content-Length, llhttp refuses; RFC 9112 section 6.3 allows both. h11 accepts
+more line ends than llhttp, which is harmless.
 
-h11 costs several times as much for each read as httptools (llhttp), which is why the latter is taken where it is.
+httptools (llhttp) is used where it is installed, because h11 costs several times as much for each read.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ import h11
 
 from .errors import Broken, TooLarge
 
-httptools: Any
+httptools: Any  # an optional extension module without type stubs
 try:
     httptools = import_module("httptools")
 except ImportError:
@@ -47,17 +47,17 @@ class Parser(Protocol):
     """Reads one response."""
 
     def feed(self, data: bytes) -> None:
-        """Take bytes off the wire (never b""). Raises Broken."""
+        """Read bytes of the response (never b""). Raises Broken, TooLarge."""
 
     def eof(self) -> None:
-        """Take the end of the stream, which is the end of some bodies and breaks all others. Raises Broken."""
+        """The peer has closed its side. Some bodies end that way; for all others this raises Broken."""
 
 
 ParserFactory = Callable[[OnHead, OnBody, OnEnd], Parser]
 
 
 class H11Parser:
-    """Reads with h11, which is always installed."""
+    """Parses with h11, which is always installed."""
 
     __slots__ = ("_connection", "_fed", "_keep", "_on_body", "_on_end", "_on_head")
 
@@ -65,30 +65,30 @@ class H11Parser:
         self._on_head = on_head
         self._on_body = on_body
         self._on_end = on_end
-        self._fed = 0  # bytes of an unfinished head; -1 once it is done
+        self._fed = 0  # bytes of an incomplete head; -1 when it is complete
         self._keep = False
-        # h11 reads a response only to a request it wrote; any that may have a body in its answer will do.
+        # h11 only reads the response to a request that it wrote. Any request whose response may have a body will do.
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._connection.send(_STUB)
         self._connection.send(h11.EndOfMessage())
 
     def feed(self, data: bytes) -> None:
         if self._fed >= 0:
-            self._weigh(data)
+            self._check_start(data)
         self._connection.receive_data(data)
         self._run()
         if self._fed > MAX_HEAD:
-            raise TooLarge(f"the response head passed {MAX_HEAD} bytes")
+            raise TooLarge(f"the response head is larger than {MAX_HEAD} bytes")
 
     def eof(self) -> None:
         self._connection.receive_data(b"")
         self._run()
 
-    def _weigh(self, data: bytes) -> None:
-        # h11 would wait for a blank line before it looks at the first one.
+    def _check_start(self, data: bytes) -> None:
+        # h11 would wait for the blank line after the head before it checks the first line.
         begin = self._fed
         if begin < len(_PREFIX) and not data.startswith(_PREFIX[begin : begin + len(data)]):
-            raise Broken("the answer is not HTTP")
+            raise Broken("the response is not HTTP")
         self._fed += len(data)
 
     def _run(self) -> None:
@@ -97,22 +97,22 @@ class H11Parser:
             try:
                 event = connection.next_event()
             except h11.RemoteProtocolError as exc:
-                raise Broken("the answer is not HTTP, or was cut short") from exc
+                raise Broken("the response is not HTTP, or was cut short") from exc
             if isinstance(event, h11.Data):
                 self._on_body(bytes(event.data))
             elif isinstance(event, h11.Response):
                 self._fed = -1
-                self._keep = _judged(event.status_code, event.http_version, list(event.headers))[1]
+                self._keep = _check_head(event.status_code, event.http_version, list(event.headers))[1]
                 self._on_head(event.status_code, list(event.headers))
             elif isinstance(event, h11.EndOfMessage):
-                # A stray CRLF after a body is forgiven (RFC 9112 section 2.2), as llhttp does.
+                # A stray CRLF after a body is accepted (RFC 9112 section 2.2), as llhttp does.
                 return self._on_end(self._keep and not connection.trailing_data[0].strip(b"\r\n"))
             elif not isinstance(event, h11.InformationalResponse):
                 return None
 
 
 class HttptoolsParser:
-    """Reads with httptools. `on_header` and the like are its callbacks, and `on_body` goes straight to the owner."""
+    """Parses with httptools, which calls `on_header` and the like. `on_body` is the owner's own callback."""
 
     __slots__ = ("_fed", "_headers", "_keep", "_on_end", "_on_head", "_parser", "_phase", "_until_eof", "on_body")
 
@@ -137,36 +137,36 @@ class HttptoolsParser:
             if isinstance(exc.__context__, Broken):
                 raise exc.__context__ from None
             if self._phase != self._END:
-                raise Broken("the answer is not HTTP") from exc
+                raise Broken("the response is not HTTP") from exc
             surplus = True
         if self._phase == self._HEAD:
             self._fed += len(data)
             if self._fed > MAX_HEAD:
-                raise TooLarge(f"the response head passed {MAX_HEAD} bytes")
+                raise TooLarge(f"the response head is larger than {MAX_HEAD} bytes")
         elif self._phase == self._END:
             self._finish(self._keep and not surplus)
 
     def eof(self) -> None:
         if self._phase != self._BODY or not self._until_eof:
-            raise Broken("the answer was cut short")
+            raise Broken("the response was cut short")
         self._finish(False)
 
     def _finish(self, reusable: bool) -> None:
-        self._parser = None  # it holds our callbacks and we hold it
+        self._parser = None  # breaks the reference cycle: it holds our callbacks
         self._on_end(reusable)
 
     def on_message_begin(self) -> None:
         if self._phase == self._END:
-            raise ValueError("another response follows")  # stops llhttp, so that its body is not taken for ours
+            raise ValueError("another response follows")  # stops llhttp, which would go on to call `on_body` for it
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # A trailer comes here too; it joins a list that is no longer looked at.
+        # Trailers come here too, but the list is not read any more then.
         self._headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
         headers, self._headers = self._headers, []
-        self._until_eof, self._keep = _judged(status, version.encode(), headers)
+        self._until_eof, self._keep = _check_head(status, version.encode(), headers)
         if status >= 200:
             self._phase = self._BODY
             self._on_head(status, headers)
@@ -176,16 +176,19 @@ class HttptoolsParser:
             self._phase = self._END
 
 
-def _judged(status: int, version: bytes, headers: ResponseHeaders) -> tuple[bool, bool]:
-    """Whether the body ends with the stream (RFC 9112 section 6.3), and whether the connection stays (9.3)."""
+def _check_head(status: int, version: bytes, headers: ResponseHeaders) -> tuple[bool, bool]:
+    """Whether the body ends with the stream (RFC 9112 section 6.3), and whether the connection persists (9.3).
+
+    Raises Broken, TooLarge.
+    """
     if version not in (b"1.1", b"1.0") or status < 100 or status == 101:
-        raise Broken("the answer is not HTTP/1, or switches to what was not asked for")
+        raise Broken("the response is not HTTP/1, or switches to another protocol")
     if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD:
-        raise TooLarge(f"the response head passed {MAX_HEAD} bytes")
+        raise TooLarge(f"the response head is larger than {MAX_HEAD} bytes")
     fields = dict(headers)
     coding = fields.get(b"transfer-encoding")
     if coding is not None and (coding.lower() != b"chunked" or b"content-length" in fields):
-        raise Broken("the answer's transfer-encoding leaves open where its body ends")
+        raise Broken("the transfer-encoding of the response does not say where its body ends")
     until_eof = coding is None and b"content-length" not in fields and status not in (204, 304)
     options = b",".join(value for name, value in headers if name == b"connection").lower()
     closes = b"close" in (option.strip() for option in options.split(b","))
@@ -200,5 +203,5 @@ _DEFAULT = PARSERS.get("httptools", H11Parser)
 
 
 def default_parser() -> ParserFactory:
-    """httptools where it is installed, else h11."""
+    """httptools if it is installed, else h11."""
     return _DEFAULT

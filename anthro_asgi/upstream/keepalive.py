@@ -1,16 +1,16 @@
-"""How long a server lets a connection rest, as far as it said so."""
+"""How long a server keeps an idle connection open, according to its `Keep-Alive` response header."""
 
 from collections.abc import Iterable
 
 _DEFAULT = 55.0  # seconds: under the minute that load balancers and servers commonly allow
-_MARGIN = 1.0  # seconds: a request that is on its way when the server hangs up is lost
+_MARGIN = 1.0  # seconds: a request that is in flight while the server closes the connection is lost
 
 
 class KeepAlive:
-    """What one connection's responses said in `Keep-Alive: timeout=N, max=M` (RFC 2068 section 19.7.1.1).
+    """Reads `Keep-Alive: timeout=N, max=M` (RFC 2068 section 19.7.1.1) from the responses of one connection.
 
-    Some servers count M down, some repeat their total (llama.cpp: `timeout=5, max=100`). Taking the first M as the
-    total, and no later one as more, is right for both.
+    Some servers count M down; others repeat their total in each response (llama.cpp: `timeout=5, max=100`). The first
+    M is taken as the total, and a later M can only lower the count. That is right for both kinds.
     """
 
     __slots__ = ("_left", "_timeout")
@@ -19,8 +19,8 @@ class KeepAlive:
         self._timeout: float | None = None
         self._left: int | None = None  # requests that may follow
 
-    def note(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take in one response's headers (names in lower case)."""
+    def update(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Read the headers of one response (names in lower case)."""
         if self._left is not None:
             self._left -= 1
         for name, value in headers:
@@ -39,8 +39,8 @@ class KeepAlive:
             self._left = left if self._left is None else min(self._left, left)
 
     @property
-    def rest(self) -> float:
-        """Seconds for which the connection may rest from now and still be used again; 0 when it may not at all."""
+    def max_idle(self) -> float:
+        """Seconds for which the connection may be idle from now on and be used again; 0: it must not be used again."""
         if self._left is not None and self._left <= 0:
             return 0.0
         return _DEFAULT if self._timeout is None else max(0.0, self._timeout - _MARGIN)

@@ -1,21 +1,21 @@
-"""Where an engine lives: one URL, read once, that answers what the pool and the engines ask of it."""
+"""The address of an engine: one URL, parsed once into what the pool and the engines need."""
 
 import re
+import ssl
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?")  # name or IPv4 address | IPv6 address and its zone
-_PATH = re.compile(r"[!-~]*")  # what a request line can carry
+_PATH = re.compile(r"[!-~]*")  # what a request line can contain
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """One scheme, host and port (RFC 6454), with the path under which the engine's API hangs.
+    """One scheme, host and port (RFC 6454), with the path prefix of the engine's API.
 
-    `scheme` is "http", "https" or "unix". `host` and `port` are "" and 0 for a Unix socket, whose file is `socket`.
-    `base` is what stands before `/v1`, "" or "/openai". `tls` is an `ssl.SSLContext` for https, else None.
+    `scheme` is "http", "https" or "unix". For a Unix socket `host` is "", `port` is 0, and `socket` is the path of the
+    socket. `base` is the path before `/v1`: "" or, for example, "/openai". `tls` is None except for https.
     """
 
     scheme: str
@@ -23,53 +23,54 @@ class Origin:
     port: int = 0
     socket: str = ""
     base: str = ""
-    tls: Any = None  # not typed, for that would import ssl where nobody needs it
+    tls: ssl.SSLContext | None = None
 
     @classmethod
     def parse(
         cls, url: str, *, ca_file: str | None = None, cert_file: str | None = None, cert_key_file: str | None = None
     ) -> "Origin":
-        """Read `http://host[:port][/path][/v1]`, the same with https, or `unix:/path.sock[/v1]`.
+        """Parse `http://host[:port][/path][/v1]`, the same with https, or `unix:/path.sock[/v1]`.
 
-        `ca_file` names a PEM file of authorities to trust beside the system's; only https reads it. `cert_file` is the
-        certificate (PEM, with its chain) that is shown to the engine, and `cert_key_file` its key, if that is not in
-        the same file; who gives them counts on them, so anything but https is then a mistake.
-        Raises ValueError, one line that never repeats the URL: an operator may have put a key into it.
+        `ca_file` is a PEM file of certificate authorities to trust in addition to the system's; it is read for https
+        only. `cert_file` is the client certificate (PEM, with its chain), and `cert_key_file` its key, if the key is
+        not in the same file. A client certificate for a URL other than https is an error.
+
+        Raises ValueError. Its text is one line without the URL, because an operator may have put a key into the URL.
         """
         parts = _split(url)
         if cert_key_file is not None and cert_file is None:
-            raise ValueError("client key: its certificate is missing")
+            raise ValueError("client key: the client certificate is missing")
         if cert_file is not None and parts.scheme != "https":
-            raise ValueError("client certificate: only an https upstream is shown one")
+            raise ValueError("client certificate: only an https upstream can use one")
         if parts.scheme == "unix":
             return cls._unix(parts)
         if parts.scheme not in _PORTS:
-            raise _refused("the scheme must be http, https or unix")
+            raise _invalid_url("the scheme must be http, https or unix")
         if "@" in parts.netloc:
-            raise _refused("user and password do not belong here; give the key by its own setting")
+            raise _invalid_url("user and password are not supported; set the API key with its own option")
         host = parts.hostname or ""
         if not _HOST.fullmatch(host):
-            raise _refused("the host is missing" if not host else "the host is not one")
+            raise _invalid_url("the host is missing" if not host else "the host is invalid")
         base = _base(parts.path)
         if not _PATH.fullmatch(base):
-            raise _refused("the path has characters that must be percent-encoded")
-        tls = _tls(ca_file, cert_file, cert_key_file) if parts.scheme == "https" else None
+            raise _invalid_url("the path has characters that must be percent-encoded")
+        tls = _tls_context(ca_file, cert_file, cert_key_file) if parts.scheme == "https" else None
         return cls(parts.scheme, host=host, port=_port(parts), base=base, tls=tls)
 
     @classmethod
     def _unix(cls, parts: SplitResult) -> "Origin":
         path = _base(parts.path)
         if parts.netloc or not path.startswith("/"):
-            raise _refused("a Unix socket is written unix:/absolute/path.sock")
+            raise _invalid_url("a Unix socket is written unix:/absolute/path.sock")
         return cls("unix", socket=path)
 
     def target(self, path: str, *, api: bool = True) -> str:
-        """The request target of `path` (which begins with "/"): under `/v1`, or beside it with `api=False`."""
+        """The request target of `path`, which begins with "/": under `/v1`, or beside `/v1` with `api=False`."""
         return f"{self.base}/v1{path}" if api else f"{self.base}{path}"
 
     @property
     def authority(self) -> str:
-        """The Host header (RFC 9110 section 7.2): without a default port or an IPv6 zone; "localhost" for a socket."""
+        """The Host header (RFC 9110 section 7.2), without a default port or an IPv6 zone; "localhost" for a socket."""
         if self.socket:
             return "localhost"
         host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
@@ -81,7 +82,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds: to get a connection, until the first byte of an answer, between its bytes, and for the whole of it."""
+    """Seconds that an engine may take.
+
+    `connect`: until a connection is available. `first_byte`: from the request to the first byte of the response.
+    `silence`: between two reads of the response. `total`: from the request to the end of the response.
+    """
 
     connect: float = 5.0
     first_byte: float = 600.0
@@ -90,15 +95,15 @@ class Deadlines:
 
 
 def _split(url: str) -> SplitResult:
-    # urlsplit drops tabs and newlines in silence; here they are a mistake worth telling.
+    # urlsplit silently drops tabs and newlines; here they are an error.
     if not url.isprintable() or " " in url:
-        raise _refused("it has spaces or control characters")
+        raise _invalid_url("it contains spaces or control characters")
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise _refused("it is malformed") from None  # the cause quotes what may hold a key
+        raise _invalid_url("it is malformed") from None  # the cause quotes the URL, which may contain a key
     if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise _refused("a query or fragment does not belong here")
+        raise _invalid_url("a query or fragment is not supported")
     return parts
 
 
@@ -108,7 +113,7 @@ def _port(parts: SplitResult) -> int:
     except ValueError:
         port = 0
     if port == 0:
-        raise _refused("the port must be 1 to 65535")
+        raise _invalid_url("the port must be 1 to 65535")
     return port or _PORTS[parts.scheme]
 
 
@@ -116,27 +121,25 @@ def _base(path: str) -> str:
     return path.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> Any:
-    import ssl
-
+def _tls_context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if ca_file is not None:
         try:
             context.load_verify_locations(cafile=ca_file)
-        except OSError as exc:  # ssl.SSLError is one too
-            raise ValueError(f"CA file {ca_file}: {exc.strerror or 'no certificate in it'}") from exc
+        except OSError as exc:  # ssl.SSLError is an OSError
+            raise ValueError(f"CA file {ca_file}: {exc.strerror or 'it contains no certificate'}") from exc
     if cert_file is not None:
-        _identify(context, cert_file, key_file)
+        _load_client_certificate(context, cert_file, key_file)
     return context
 
 
-def _identify(context: Any, cert_file: str, key_file: str | None) -> None:
-    """Have it show a certificate. Raises ValueError, which says which of the two files is at fault, and never asks."""
+def _load_client_certificate(context: ssl.SSLContext, cert_file: str, key_file: str | None) -> None:
+    """Raises ValueError that names the file at fault. Never prompts for a password."""
 
-    def refuse() -> str:
-        raise ValueError(f"client key {key}: it is encrypted, and there is nobody to ask for its password")
+    def no_password() -> str:
+        raise ValueError(f"client key {key}: it is encrypted; only an unencrypted key can be used")
 
     key = key_file or cert_file
     for kind, path, mark in (("certificate", cert_file, b"CERTIFICATE-----"), ("key", key, b"PRIVATE KEY-----")):
@@ -146,14 +149,14 @@ def _identify(context: Any, cert_file: str, key_file: str | None) -> None:
         except OSError as exc:
             raise ValueError(f"client {kind} {path}: {exc.strerror}") from exc
         if not found:
-            raise ValueError(f"client {kind} {path}: there is none in it, as PEM")
+            raise ValueError(f"client {kind} {path}: the file contains no {kind} in PEM format")
     try:
-        context.load_cert_chain(cert_file, key, password=refuse)
+        context.load_cert_chain(cert_file, key, password=no_password)
     except OSError as exc:
-        if getattr(exc, "reason", None) == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"client key {key}: it is not that of {cert_file}") from exc
-        raise ValueError(f"client certificate {cert_file}: it or its key cannot be read") from exc
+        if isinstance(exc, ssl.SSLError) and exc.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"client key {key}: it does not match the certificate {cert_file}") from exc
+        raise ValueError(f"client certificate {cert_file}: the certificate or its key cannot be read") from exc
 
 
-def _refused(why: str) -> ValueError:
+def _invalid_url(why: str) -> ValueError:
     return ValueError(f"upstream URL: {why}")

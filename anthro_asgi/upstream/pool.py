@@ -1,19 +1,20 @@
-"""The connections to one origin: a stack of idle ones and a count of slots.
+"""The connections to one origin: a stack of idle connections, and a count of slots.
 
-A slot is the right to have a connection. It is in exactly one of four places, so that at any time
+A slot is the right to have one connection. It is in exactly one of four places, so that at any time
 
-    idle + leased + connecting + draining == slots used <= limit
+    idle + leased + connecting + draining == slots_used <= limit
 
-    connecting   being opened by the exchange that will have it
-    leased       owned by one exchange
-    draining     left by its exchange after `drain_on_exit()`: read to the end of its message, for a second at most
-    idle         a stack: the one used last is used next, so that the others may grow old and go
+    connecting   a connection is being opened for an exchange
+    leased       an exchange owns the connection
+    draining     the exchange has left; the pool reads the response to its end, for one second at most
+    idle         a stack: the connection used last is used next, so that the others grow old and are closed
 
-Who wants a slot when all are taken waits in line, and what becomes free goes to the head of the line and to nobody
-else: a connection as it is, or the right to make one. A waiter that is cancelled with such a gift in hand passes it on.
+When all slots are taken, exchanges wait in a first-in first-out queue. A slot that becomes free goes to the head of the
+queue and to no newcomer: with its connection, or without one as the right to open one. A waiter that is cancelled after
+it was handed a slot hands it to the next.
 
-Every move between the places is made in one step without an await. To editors: an await between a count and its place
-is a leaked slot on cancellation (that is httpcore's issue 1093).
+Each move between the places happens in one step, without an await. To editors: an await between a count and its place
+leaks a slot on cancellation (httpcore issue 1093).
 """
 
 import asyncio
@@ -31,13 +32,13 @@ from .request import Body, RequestHeaders, request_head
 
 __all__ = ["Body", "Deadlines", "Exchange", "Pool"]
 
-_DRAIN = 1.0  # seconds: what follows the last event of interest is a usage chunk and a [DONE]
+_DRAIN = 1.0  # seconds: after the last event of interest only a usage chunk and a [DONE] follow
 
 
 class Pool:
-    """Connections to `origin`, at most `limit`. `clock` gives seconds, by default the event loop's.
+    """At most `limit` connections to `origin`. `clock` returns seconds; the default is the event loop's clock.
 
-    One pool belongs to one event loop from its first exchange on.
+    A pool belongs to one event loop from its first exchange on.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class Pool:
         self._deadlines = deadlines or Deadlines()
         self._parser = parser or default_parser()
         self._clock = clock
-        self._fields: RequestHeaders = (
+        self._headers: RequestHeaders = (
             (b"host", origin.authority.encode()),
             (b"user-agent", user_agent.encode("ascii")),
             (b"accept-encoding", b"identity"),
         )
-        self._idle: dict[Connection, float] = {}  # a stack, with the time at which each is too old
+        self._idle: dict[Connection, float] = {}  # a stack, with the time from which on each is too old
         self._leased: set[Connection] = set()
         self._connecting = 0
         self._draining: set[Connection] = set()
@@ -73,7 +74,7 @@ class Pool:
         return f"<Pool {self.origin} {counts} limit={self.limit}>"
 
     def counts(self) -> dict[str, int]:
-        """How many connections are in each of the four places, and how many exchanges wait in line."""
+        """The number of slots in each of the four places, and the number of waiting exchanges."""
         return {
             "idle": len(self._idle),
             "leased": len(self._leased),
@@ -83,61 +84,61 @@ class Pool:
         }
 
     def exchange(self, method: str, target: str, headers: RequestHeaders = (), body: Body = b"") -> Exchange:
-        """A request to be made by entering it. `target` is a path (`origin.target`).
+        """A request that is sent when it is entered. `target` is a path (see `Origin.target`).
 
-        The pool writes host, content-length, user-agent and accept-encoding. A list of pieces, as `body`, is emptied.
-        Raises ValueError, at once, for headers that frame the message or cannot be written.
+        The pool adds host, content-length, user-agent and accept-encoding. If `body` is a list of pieces, the exchange
+        empties it. Raises ValueError at once for headers that frame the message or cannot be written.
         """
         pieces = [body] if isinstance(body, bytes) else body
-        return Exchange(self, request_head(method, target, self._fields, headers, sum(map(len, pieces))), pieces)
+        return Exchange(self, request_head(method, target, self._headers, headers, sum(map(len, pieces))), pieces)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use, and refuse new exchanges. May be called again.
 
-        An exchange that is still connecting gives up by itself as soon as it is connected.
+        An exchange that is still connecting fails as soon as it is connected.
         """
         self._closed = True
         while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(self._refusal())
+            waiter.set_exception(self._closed_error())
         open_ones = [*self._idle, *self._leased, *self._draining]
         for connection in open_ones:
             connection.abort()
-            self._settled(connection)
+            self._on_settled(connection)
         for connection in open_ones:
             await connection.wait_closed()
 
-    def _refusal(self) -> ConnectFailed:
+    def _closed_error(self) -> ConnectFailed:
         return ConnectFailed(f"{self.origin}: the pool is closed")
 
-    # ---- the source: Exchange calls these
+    # ---- ConnectionSource, which Exchange calls
 
     async def lease(self) -> Connection:
-        """A connection, resting until now or new. Raises PoolExhausted, ConnectFailed, Timeout."""
+        """An idle connection, or a new one. Raises PoolExhausted, ConnectFailed, Timeout."""
         if self._closed:
-            raise self._refusal()
+            raise self._closed_error()
         connection = self._pop_idle()
         if connection is None and self.slots_used < self.limit:
             self.slots_used += 1
             self._connecting += 1
         elif connection is None:
-            connection = await self._wait()
+            connection = await self._wait_for_slot()
         return await self._connect() if connection is None else connection
 
     async def renew(self, connection: Connection) -> Connection:
-        """A new connection in the slot of a leased one. Raises ConnectFailed, Timeout."""
+        """Close a leased connection and open a new one in its slot. Raises ConnectFailed, Timeout."""
         connection.abort()
         self._leased.remove(connection)
         self._connecting += 1
         return await self._connect()
 
     def release(self, connection: Connection, *, drain: bool) -> None:
-        """Take back a leased connection."""
+        """Take back a leased connection. `drain`: read an incomplete response to its end, to keep the connection."""
         self._leased.remove(connection)
         if drain and (connection.state is STREAMING or connection.state is PAUSED):
             self._draining.add(connection)
             connection.drain(_DRAIN)
         else:
-            self._put_back(connection)
+            self._recycle(connection)
 
     # ---- moves between the places
 
@@ -151,12 +152,13 @@ class Pool:
             self._drop(connection)
         return None
 
-    def _put_back(self, connection: Connection) -> None:
-        seconds = connection.keep_alive.rest
-        good = connection.state is ENDED or connection.state is IDLE
-        if not good or seconds <= 0:
+    def _recycle(self, connection: Connection) -> None:
+        """Give a connection that has no owner to the next waiter or to the idle stack, or close it."""
+        seconds = connection.keep_alive.max_idle
+        reusable = connection.state is ENDED or connection.state is IDLE
+        if not reusable or seconds <= 0:
             return self._drop(connection)
-        connection.rest()
+        connection.recycle()
         waiter = self._next_waiter()
         if waiter is None:
             self._idle[connection] = self._now() + seconds
@@ -167,9 +169,9 @@ class Pool:
 
     def _drop(self, connection: Connection) -> None:
         connection.abort()
-        self._free()
+        self._free_slot()
 
-    def _free(self) -> None:
+    def _free_slot(self) -> None:
         waiter = self._next_waiter()
         if waiter is None:
             self.slots_used -= 1
@@ -177,42 +179,44 @@ class Pool:
             self._connecting += 1
             waiter.set_result(None)
 
-    def _settled(self, connection: Connection) -> None:
-        # The connection calls: something became of it. If it was leased in the meantime its owner will find out.
+    def _on_settled(self, connection: Connection) -> None:
+        # Called by a connection without an owner that was drained or closed. If it was leased in the meantime, its
+        # owner finds out by itself.
         if connection in self._draining:
             self._draining.remove(connection)
-            self._put_back(connection)
+            self._recycle(connection)
         elif self._idle.pop(connection, None) is not None:
             self._drop(connection)
 
-    # ---- waiting in line
+    # ---- the queue
 
-    async def _wait(self) -> Connection | None:
-        """A connection, now leased, or None for a slot, now connecting."""
+    async def _wait_for_slot(self) -> Connection | None:
+        """Wait for a connection, which is then leased, or for None: a slot, which is then connecting."""
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
             async with asyncio.timeout(self._deadlines.connect):
                 return await waiter
         except BaseException as exc:
-            self._pass_on(waiter)
+            self._give_up(waiter)
             if isinstance(exc, TimeoutError):
                 seconds = self._deadlines.connect
                 raise PoolExhausted(f"{self.origin}: all {self.limit} slots busy for {seconds:g} s") from exc
             raise
 
-    def _pass_on(self, waiter: "asyncio.Future[Connection | None]") -> None:
+    def _give_up(self, waiter: "asyncio.Future[Connection | None]") -> None:
+        """Remove a waiter from the queue; if it was handed a slot already, hand that to the next."""
         if not waiter.done() or waiter.cancelled():
-            with suppress(ValueError):  # a cancelled one may have been skipped already
+            with suppress(ValueError):  # `_next_waiter` has removed a cancelled one
                 self._waiters.remove(waiter)
         elif waiter.exception() is None:
             connection = waiter.result()
             if connection is None:
                 self._connecting -= 1
-                self._free()
+                self._free_slot()
             else:
                 self._leased.remove(connection)
-                self._put_back(connection)
+                self._recycle(connection)
 
     def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
         while self._waiters:
@@ -221,20 +225,20 @@ class Pool:
                 return waiter
         return None
 
-    # ---- making connections
+    # ---- opening connections
 
     async def _connect(self) -> Connection:
-        """Turn a connecting slot into a leased one, or free it."""
-        connection = Connection(str(self.origin), self._deadlines, self._parser, self._settled)
+        """Open a connection in a connecting slot: the slot is then leased, or free if this raises."""
+        connection = Connection(str(self.origin), self._deadlines, self._parser, self._on_settled)
         try:
             async with asyncio.timeout(self._deadlines.connect):
                 await dial(self.origin, connection)
             if self._closed:
-                raise self._refusal()
+                raise self._closed_error()
         except BaseException as exc:
             connection.abort()
             self._connecting -= 1
-            self._free()
+            self._free_slot()
             if isinstance(exc, TimeoutError):
                 raise Timeout("connect", str(self.origin), self._deadlines.connect) from exc
             raise

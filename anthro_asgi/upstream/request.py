@@ -1,4 +1,4 @@
-"""One HTTP/1.1 request: its head as bytes, and what of its body has not been written yet."""
+"""One HTTP/1.1 request: its head as bytes, and the part of its body that is not written yet."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,36 +10,37 @@ HeaderText = bytes | str  # a str must be ASCII
 RequestHeaders = Sequence[tuple[HeaderText, HeaderText]]
 Body = bytes | list[bytes]  # in one piece, or several
 
-# These frame the message or belong to the connection: one hand writes them, or two hands contradict each other.
-_OURS = frozenset(
+# These headers frame the message or belong to the connection, so only the pool writes them.
+_RESERVED = frozenset(
     b"accept-encoding connection content-length expect host te trailer transfer-encoding upgrade user-agent".split()
 )
-_WITH_CONTENT = frozenset(("PATCH", "POST", "PUT"))  # a length is said even when it is 0 (RFC 9110 section 8.6)
-_UNSPOKEN = frozenset(("CONNECT", "HEAD"))  # their answers are framed in other ways
+_WITH_CONTENT = frozenset(("PATCH", "POST", "PUT"))  # have a content-length even when it is 0 (RFC 9110 section 8.6)
+_UNSUPPORTED = frozenset(("CONNECT", "HEAD"))  # their responses are framed in other ways
 
-BURST: Final = 16
-"""Slices that may be written in one turn of the event loop: a megabyte takes a few tenths of a millisecond."""
+SLICES_PER_YIELD: Final = 16
+"""Slices of a body that may be written before other callbacks of the event loop run: 1 MiB takes about 0.3 ms."""
 _SLICE: Final = 64 * 1024  # bytes
 
 
-def request_head(method: str, target: str, ours: RequestHeaders, theirs: RequestHeaders, length: int) -> bytes:
-    """The head of a request whose body has `length` bytes: `ours` is the pool's fields, `theirs` the caller's.
+def request_head(method: str, target: str, pool_headers: RequestHeaders, headers: RequestHeaders, length: int) -> bytes:
+    """The head of a request whose body has `length` bytes: `pool_headers`, then the caller's `headers`.
 
-    Raises ValueError for what must not be written: a CR or LF anywhere, a malformed name, method or target, and a
-    field or method that is not the caller's to use. It never quotes a value: that may be a key.
+    Raises ValueError for a CR or LF anywhere, for a malformed name, method or target, and for a method or a header
+    that the caller must not use. The text never contains a header value, because that may be an API key.
     """
-    if method in _UNSPOKEN:
-        raise ValueError(f"method {method} is not spoken here")
+    if method in _UNSUPPORTED:
+        raise ValueError(f"method {method} is not supported")
     try:
-        fields = [(_ascii(name), _ascii(value)) for name, value in [*ours, *theirs]]
-        for name, _ in fields[len(ours) :]:
-            if name.lower() in _OURS:
-                raise ValueError(f"header {name.decode()}: the connection writes it itself")
+        fields = [(_ascii(name), _ascii(value)) for name, value in [*pool_headers, *headers]]
+        for name, _ in fields[len(pool_headers) :]:
+            if name.lower() in _RESERVED:
+                raise ValueError(f"header {name.decode()} is reserved: the connection sets it")
         if length or method in _WITH_CONTENT:
             fields.append((b"content-length", b"%d" % length))
         return h11.Connection(h11.CLIENT).send(h11.Request(method=method, target=target, headers=fields)) or b""
     except (h11.LocalProtocolError, UnicodeError):
-        raise ValueError("the method, the target or a header cannot be written in HTTP") from None  # it quotes values
+        # without the cause, which quotes header values
+        raise ValueError("the method, the target or a header cannot be written in HTTP") from None
 
 
 def _ascii(text: HeaderText) -> bytes:
@@ -47,7 +48,7 @@ def _ascii(text: HeaderText) -> bytes:
 
 
 class UnsentBody:
-    """Hands a body out in slices, in order, and keeps nothing of what it has handed out. Its length is in bytes."""
+    """The slices of a body, in order. A slice that was taken is not kept. The length is in bytes."""
 
     __slots__ = ("_length", "_pieces")
 
@@ -60,7 +61,7 @@ class UnsentBody:
         return self._length
 
     def take(self) -> memoryview | bytes:
-        """The next slice, of 64 KiB at the most; b"" when there is none."""
+        """Remove and return the next slice, at most 64 KiB; b"" when nothing is left."""
         if not self._pieces:
             return b""
         piece = self._pieces.popleft()
@@ -71,6 +72,6 @@ class UnsentBody:
         return piece
 
     def clear(self) -> None:
-        """The rest will not be written."""
+        """Drop what is left."""
         self._pieces.clear()
         self._length = 0

@@ -129,7 +129,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["serve", "--port"], "--port: expected one argument"),
         (["serve", "--port", "-1"], "--port: '-1' is not a whole number"),
         (["serve", "--simulate", "--upstream", "http://x"], "--simulate and --upstream exclude each other"),
-        (["serve", "--upstream", "http://u:sk-secret@x"], "user and password do not belong here"),
+        (["serve", "--upstream", "http://u:sk-secret@x"], "user and password are not supported"),
         (["serve", "--upstream", "ftp://u:sk-secret@x"], "--upstream: must be http://…"),
         (["serve", "--engine", "no.such:thing"], "engine 'no.such:thing': No module named 'no'"),
         (["serve", "--engine", "json:nothing"], "engine 'json:nothing': json has no nothing"),

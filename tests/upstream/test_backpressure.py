@@ -1,4 +1,4 @@
-"""Back-pressure in both directions, and answers that come before the request is all written."""
+"""Back-pressure in both directions, and responses that arrive before the request is written completely."""
 
 import asyncio
 import socket
@@ -42,7 +42,7 @@ async def test_a_reader_that_does_not_read_stops_the_engine(parser: ParserFactor
 
 
 @both
-async def test_a_reader_that_holds_finds_all_that_came_meanwhile_in_its_next_read(parser: ParserFactory) -> None:
+async def test_after_pause_reading_the_next_read_returns_everything_that_arrived(parser: ParserFactory) -> None:
     go, gone = asyncio.Event(), asyncio.Event()
 
     async def answer(wire: Wire) -> None:
@@ -65,11 +65,11 @@ async def test_a_reader_that_holds_finds_all_that_came_meanwhile_in_its_next_rea
         assert connection._buffered == 0
         assert await response.read() == b"twosix"
         assert await response.read() == b""
-        response.pause_reading()  # there is nothing more to leave
+        response.pause_reading()  # has no effect after the end
 
 
 @both
-async def test_a_large_request_body_is_written_as_the_engine_takes_it(parser: ParserFactory) -> None:
+async def test_a_large_request_body_is_written_as_fast_as_the_engine_reads_it(parser: ParserFactory) -> None:
     body = bytes(range(256)) * (32 << 10)
     received = bytearray()
     go = asyncio.Event()
@@ -89,7 +89,7 @@ async def test_a_large_request_body_is_written_as_the_engine_takes_it(parser: Pa
         task = asyncio.create_task(upload())
         await upstream.until(lambda: upstream.requests)
         (connection,) = pool._leased
-        await upstream.until(lambda: connection._congested)
+        await upstream.until(lambda: connection._write_paused)
         assert connection._unsent
         assert connection._transport.get_write_buffer_size() <= 3 * HIGH_WATER
         go.set()
@@ -99,7 +99,7 @@ async def test_a_large_request_body_is_written_as_the_engine_takes_it(parser: Pa
 
 
 @both
-async def test_an_answer_that_comes_before_the_body_is_written_is_read(parser: ParserFactory) -> None:
+async def test_a_response_that_arrives_before_the_body_is_written_is_read(parser: ParserFactory) -> None:
     async def refuse(wire: Wire) -> None:
         await wire.send(json_answer(413, {"error": "too large"}))
         await wire.gone()
@@ -108,12 +108,12 @@ async def test_an_answer_that_comes_before_the_body_is_written_is_read(parser: P
         async with pool.exchange("POST", "/", body=b"x" * (64 << 20)) as response:
             assert response.status == 413
             assert await response.read_all(100) == b'{"error": "too large"}'
-        assert pool.slots_used == 0  # half a request was written: nothing can follow it
+        assert pool.slots_used == 0  # the request was written in part, so nothing can follow it
         await upstream.until(lambda: upstream.open == 0)
 
 
 @both
-async def test_an_early_answer_of_success_does_not_stop_the_body(parser: ParserFactory) -> None:
+async def test_an_early_success_response_does_not_stop_the_body(parser: ParserFactory) -> None:
     body = b"x" * (16 << 20)
 
     async def echo(wire: Wire) -> None:
@@ -131,7 +131,7 @@ async def test_an_early_answer_of_success_does_not_stop_the_body(parser: ParserF
 
 
 def refusing_server(rounds: int) -> tuple[int, threading.Thread]:
-    """A server on a thread of its own that answers 413 to the head of a request and resets, `rounds` times."""
+    """A server in a thread that answers 413 to the head of a request and resets, `rounds` times."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -151,7 +151,7 @@ def refusing_server(rounds: int) -> tuple[int, threading.Thread]:
 
 
 @both
-async def test_a_refusal_survives_the_reset_that_follows_it(parser: ParserFactory) -> None:
+async def test_a_413_is_read_although_a_reset_follows_it(parser: ParserFactory) -> None:
     port, thread = refusing_server(60)
     pool = Pool(Origin.parse(f"http://127.0.0.1:{port}"), parser=parser)
     for _ in range(60):
@@ -162,14 +162,14 @@ async def test_a_refusal_survives_the_reset_that_follows_it(parser: ParserFactor
 
 
 @both
-async def test_an_answer_is_heard_although_a_write_failed_before_it_was_read(parser: ParserFactory) -> None:
+async def test_a_response_is_read_although_a_write_failed_first(parser: ParserFactory) -> None:
     port, thread = refusing_server(1)
     connection = Connection("peer", Deadlines(), parser, lambda _: None)
     await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", port)
-    connection.begin(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9999\r\n\r\n", b"x")
-    await asyncio.sleep(0)  # uvloop writes at the end of a turn
-    thread.join()  # answered and reset, while our loop was busy with something else
+    connection.send_request(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9999\r\n\r\n", b"x")
+    await asyncio.sleep(0)  # uvloop writes at the end of a loop iteration
+    thread.join()  # the server has answered and reset while our loop was busy
     connection._transport.write(b"x")
-    await connection.head()
+    await connection.wait_for_head()
     assert (connection.status, await connection.read()) == (413, b'"too large"')
     connection.abort()

@@ -1,4 +1,4 @@
-"""Deadlines, what a connection does when nobody asked, and its state where a socket cannot show it."""
+"""Deadlines, events on a connection without a request, and states that a socket cannot show."""
 
 import asyncio
 import socket
@@ -22,9 +22,9 @@ SHORT = 0.05  # seconds
 
 
 @both
-async def test_an_engine_that_does_not_begin_its_answer_is_too_slow(parser: ParserFactory) -> None:
+async def test_a_response_that_does_not_begin_in_time_is_a_timeout(parser: ParserFactory) -> None:
     async with served(silent, parser=parser, deadlines=Deadlines(first_byte=SHORT)) as (upstream, pool):
-        with pytest.raises(Timeout, match=r"first byte: nothing for 0\.05 s") as caught:
+        with pytest.raises(Timeout, match=r"first byte: no data for 0\.05 s") as caught:
             await body_of(pool)
         assert caught.value.phase == "first byte"
         assert pool.slots_used == 0
@@ -34,7 +34,7 @@ async def test_an_engine_that_does_not_begin_its_answer_is_too_slow(parser: Pars
 
 @both
 @pytest.mark.parametrize("sent", [b"H", raw_answer(200, [("content-length", "2")]), raw_answer(200, [], b"x")])
-async def test_an_engine_that_falls_silent_is_too_slow(parser: ParserFactory, sent: bytes) -> None:
+async def test_an_engine_that_stops_sending_is_a_timeout(parser: ParserFactory, sent: bytes) -> None:
     async def stall(wire: Wire) -> None:
         await wire.send(sent)
         await wire.gone()
@@ -48,7 +48,7 @@ async def test_an_engine_that_falls_silent_is_too_slow(parser: ParserFactory, se
 
 
 @both
-async def test_what_came_before_the_silence_is_still_read(parser: ParserFactory) -> None:
+async def test_bytes_that_arrived_before_the_timeout_are_still_read(parser: ParserFactory) -> None:
     async with served(endless, parser=parser, deadlines=Deadlines(silence=SHORT)) as (upstream, pool):
         exchange = pool.exchange("GET", "/")
         async with exchange as response:
@@ -71,7 +71,7 @@ async def test_every_read_moves_the_deadline(parser: ParserFactory) -> None:
 
 
 @both
-async def test_a_resting_connection_has_no_deadline(parser: ParserFactory) -> None:
+async def test_an_idle_connection_has_no_deadline(parser: ParserFactory) -> None:
     deadlines = Deadlines(first_byte=SHORT, silence=SHORT)
     async with served(json_answer(200, {}), parser=parser, deadlines=deadlines) as (upstream, pool):
         await body_of(pool)
@@ -114,7 +114,7 @@ async def test_a_connection_has_one_timer_however_much_it_reads(parser: ParserFa
 
 
 async def trickle(wire: Wire) -> None:
-    """An answer without an end and without a pause that a deadline for silence could see."""
+    """An endless response whose pauses are shorter than the silence deadline."""
     await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
     while True:
         await wire.send(b"1\r\na\r\n")
@@ -122,11 +122,11 @@ async def trickle(wire: Wire) -> None:
 
 
 @both
-async def test_an_answer_that_never_pauses_still_has_to_end_in_time(parser: ParserFactory) -> None:
+async def test_a_response_that_never_pauses_must_end_before_the_total_deadline(parser: ParserFactory) -> None:
     async with served(trickle, parser=parser, deadlines=Deadlines(silence=60, total=SHORT * 3)) as (upstream, pool):
         loop = asyncio.get_running_loop()
         began = loop.time()
-        with pytest.raises(Timeout, match=r"total: not over after 0\.15 s") as caught:
+        with pytest.raises(Timeout, match=r"total: not complete after 0\.15 s") as caught:
             await body_of(pool)
         assert caught.value.phase == "total"
         assert SHORT * 3 <= loop.time() - began < 5
@@ -135,14 +135,14 @@ async def test_an_answer_that_never_pauses_still_has_to_end_in_time(parser: Pars
 
 
 @both
-async def test_the_time_for_a_whole_answer_runs_on_while_our_reader_is_behind(parser: ParserFactory) -> None:
+async def test_the_total_deadline_counts_while_our_reader_is_behind(parser: ParserFactory) -> None:
     answer = framed(200, [], [b"x" * 10_000] * 200, "chunked")
     deadlines = Deadlines(silence=SHORT, total=SHORT * 4)
     async with served(answer, parser=parser, deadlines=deadlines) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
             await upstream.until(lambda: " paused " in repr(response._connection))
             await upstream.until(lambda: upstream.open == 0)
-            assert await response.read(), "what had come is given"
+            assert await response.read(), "what had arrived is returned"
             with pytest.raises(Timeout) as caught:
                 await response.read()
         assert caught.value.phase == "total"
@@ -150,7 +150,7 @@ async def test_the_time_for_a_whole_answer_runs_on_while_our_reader_is_behind(pa
 
 @both
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200"], ids=["nothing", "part of a head"])
-async def test_the_time_for_a_whole_answer_counts_from_the_request_on(parser: ParserFactory, sent: bytes) -> None:
+async def test_the_total_deadline_counts_from_the_request_on(parser: ParserFactory, sent: bytes) -> None:
     async def stall(wire: Wire) -> None:
         if sent:
             await wire.send(sent)
@@ -163,7 +163,7 @@ async def test_the_time_for_a_whole_answer_counts_from_the_request_on(parser: Pa
 
 
 @both
-async def test_each_answer_has_its_own_time_and_rest_has_none(parser: ParserFactory) -> None:
+async def test_each_response_has_its_own_total_deadline_and_idle_time_has_none(parser: ParserFactory) -> None:
     async def slow(wire: Wire) -> None:
         await asyncio.sleep(SHORT * 2)
         await wire.send(json_answer(200, {}))
@@ -175,14 +175,14 @@ async def test_each_answer_has_its_own_time_and_rest_has_none(parser: ParserFact
         assert upstream.accepted == 1
 
 
-# Answers without an end that nobody could read
+# Endless responses without a body that a reader could take
 
 
 @both
 @pytest.mark.parametrize(
     "piece", [b"x" * 1000, b"1;" + b"x" * 1000 + b"\r\n", b"0\r\n" + b"a: b\r\n" * 100, b"0\r\na: " + b"x" * 1000]
 )
-async def test_framing_without_an_end_does_not_pile_up(parser: ParserFactory, piece: bytes) -> None:
+async def test_endless_framing_does_not_fill_memory(parser: ParserFactory, piece: bytes) -> None:
     """Chunk sizes, extensions and trailers."""
     again = b"a: b\r\n" * 100 if b": b" in piece else b"x" * 1000
 
@@ -196,27 +196,27 @@ async def test_framing_without_an_end_does_not_pile_up(parser: ParserFactory, pi
             await body_of(pool)
         assert pool.slots_used == 0
         await upstream.until(lambda: upstream.open == 0)
-        assert upstream.requests[0].wire.sent < 100 * HIGH_WATER  # what the kernel's buffers hold, and not more
+        assert upstream.requests[0].wire.sent < 100 * HIGH_WATER  # no more than the kernel's buffers hold
 
 
 @both
-async def test_informational_responses_without_an_end_are_too_large_a_head(parser: ParserFactory) -> None:
+async def test_endless_informational_responses_are_too_large_a_head(parser: ParserFactory) -> None:
     async def flood(wire: Wire) -> None:
         while True:
             await wire.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
 
     async with served(flood, parser=parser) as (upstream, pool):
-        with pytest.raises(TooLarge, match="head passed"):
+        with pytest.raises(TooLarge, match="head is larger than"):
             await body_of(pool)
         await upstream.until(lambda: upstream.open == 0)
 
 
-# Nobody asked
+# Events without a request
 
 
 @both
 @pytest.mark.parametrize("event", ["eof", "reset", "bytes"])
-async def test_a_resting_connection_is_dropped_when_anything_happens_to_it(parser: ParserFactory, event: str) -> None:
+async def test_an_idle_connection_is_dropped_on_any_event(parser: ParserFactory, event: str) -> None:
     async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
         await body_of(pool)
         assert "idle=1" in repr(pool)
@@ -234,7 +234,7 @@ async def test_a_resting_connection_is_dropped_when_anything_happens_to_it(parse
 
 
 @both
-async def test_bytes_after_a_response_that_is_still_being_read_spoil_only_the_connection(parser: ParserFactory) -> None:
+async def test_bytes_after_a_response_only_prevent_reuse_of_the_connection(parser: ParserFactory) -> None:
     async with served(json_answer(200, {}) + b"surplus", parser=parser) as (_, pool):
         assert await body_of(pool) == b"{}"
         assert pool.slots_used == 0
@@ -242,9 +242,7 @@ async def test_bytes_after_a_response_that_is_still_being_read_spoil_only_the_co
 
 @both
 @pytest.mark.parametrize("event", ["eof", "bytes"])
-async def test_what_comes_between_the_end_and_leaving_spoils_only_the_connection(
-    parser: ParserFactory, event: str
-) -> None:
+async def test_an_event_between_the_end_and_the_exit_only_prevents_reuse(parser: ParserFactory, event: str) -> None:
     async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
             await upstream.until(lambda: " ended " in repr(response._connection))
@@ -278,7 +276,7 @@ async def test_nagle_is_off() -> None:
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-async def test_a_connections_repr_is_its_status_line() -> None:
+async def test_the_repr_of_a_connection_shows_its_state() -> None:
     async with served(endless) as (upstream, pool):
         async with pool.exchange("POST", "/", body=b"{}") as response:
             connection = response._connection
@@ -287,8 +285,8 @@ async def test_a_connections_repr_is_its_status_line() -> None:
         assert repr(connection) == f"<Connection {upstream.url} closed requests=1 unsent=0 buffered=0>"
 
 
-class Paper(asyncio.Transport):
-    """A transport to nowhere that notes what is asked of it."""
+class RecordingTransport(asyncio.Transport):
+    """A transport without a socket that records its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -311,12 +309,12 @@ class Paper(asyncio.Transport):
 
 
 @both
-async def test_what_a_paused_transport_still_delivers_is_taken(parser: ParserFactory) -> None:
-    """asyncio's TLS may, from what it has decrypted already; the next response must not find reading paused."""
+async def test_bytes_from_a_paused_transport_are_accepted(parser: ParserFactory) -> None:
+    """asyncio's TLS may deliver bytes that it has decrypted already. The next response must not find reading paused."""
     settled: list[Connection] = []
-    connection, transport = Connection("peer", Deadlines(), parser, settled.append), Paper()
+    connection, transport = Connection("peer", Deadlines(), parser, settled.append), RecordingTransport()
     connection.connection_made(transport)
-    connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"")
+    connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"")
     body = b"x" * 100_000
     connection.data_received(raw_answer(200, [("content-length", "100003")], body))
     assert connection.state is State.PAUSED
@@ -327,30 +325,30 @@ async def test_what_a_paused_transport_still_delivers_is_taken(parser: ParserFac
     assert transport.calls == ["write", "pause_reading", "resume_reading"]
     assert await connection.read() == body + b"yz!"
     assert await connection.read() == b""
-    connection.rest()
+    connection.recycle()
     connection.data_received(b"?")
     assert (connection.state, transport.calls[-1], settled) == (State.CLOSED, "abort", [connection])
 
 
-async def test_a_refusal_whose_body_is_still_coming_ends_the_writing_of_the_request() -> None:
-    connection, transport = Connection("peer", Deadlines(), default_parser(), lambda _: None), Paper()
+async def test_a_413_whose_body_is_still_arriving_ends_the_writing_of_the_request() -> None:
+    connection, transport = Connection("peer", Deadlines(), default_parser(), lambda _: None), RecordingTransport()
     connection.connection_made(transport)
     connection.pause_writing()
-    connection.begin(b"POST / HTTP/1.1\r\n\r\n", b"x" * 1_000_000)
+    connection.send_request(b"POST / HTTP/1.1\r\n\r\n", b"x" * 1_000_000)
     connection.data_received(raw_answer(413, [("content-length", "9")]))
     connection.resume_writing()
     assert transport.calls == ["write"]
     connection.abort()
 
 
-async def test_a_large_body_leaves_turns_for_others_though_the_transport_would_take_it_at_once() -> None:
-    class Open(Paper):
+async def test_writing_a_large_body_lets_other_callbacks_run_in_between() -> None:
+    class Open(RecordingTransport):
         def is_closing(self) -> bool:
             return False
 
     connection, transport = Connection("peer", Deadlines(), default_parser(), lambda _: None), Open()
     connection.connection_made(transport)
-    connection.begin(b"POST / HTTP/1.1\r\n\r\n", [b"x" * 1_000_000] * 4)
+    connection.send_request(b"POST / HTTP/1.1\r\n\r\n", [b"x" * 1_000_000] * 4)
     written = [len(transport.calls)]
     while connection._unsent:
         await asyncio.sleep(0)
@@ -361,10 +359,10 @@ async def test_a_large_body_leaves_turns_for_others_though_the_transport_would_t
     connection.abort()
 
 
-async def test_a_closed_connection_is_not_kept_by_its_timer() -> None:
+async def test_a_closed_connection_is_not_kept_alive_by_its_timer() -> None:
     connection = Connection("peer", Deadlines(), default_parser(), lambda _: None)
-    connection.connection_made(Paper())
-    connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"")
+    connection.connection_made(RecordingTransport())
+    connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"")
     timer = connection._timer
     assert timer is not None
     assert not timer.cancelled()
@@ -372,13 +370,13 @@ async def test_a_closed_connection_is_not_kept_by_its_timer() -> None:
     assert timer.cancelled()
 
 
-async def test_aborting_may_be_repeated_and_comes_before_connecting_too(tmp_path: Path) -> None:
+async def test_abort_may_be_called_again_and_before_connecting(tmp_path: Path) -> None:
     settled: list[Connection] = []
     connection = Connection("peer", Deadlines(), default_parser(), settled.append)
     connection.abort()
     connection.abort()
     with pytest.raises(Broken):
-        connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"")
+        connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"")
     async with ScriptedUpstream(json_answer(200, {}), uds=str(tmp_path / "s")) as upstream:
         await asyncio.get_running_loop().create_unix_connection(lambda: connection, str(tmp_path / "s"))
         await connection.wait_closed()

@@ -38,7 +38,7 @@ async def body_of(pool: Pool) -> bytes:
 
 
 @both
-async def test_the_request_goes_out_with_the_pools_headers_and_the_callers(parser: ParserFactory) -> None:
+async def test_a_request_has_the_headers_of_the_pool_and_of_the_caller(parser: ParserFactory) -> None:
     async with served(json_answer(200, {}), parser=parser, user_agent="me/1") as (upstream, pool):
         async with pool.exchange("POST", "/v1/chat", [(b"authorization", b"Bearer k")], b'{"a":1}') as response:
             await response.read_all(10)
@@ -54,7 +54,7 @@ async def test_the_request_goes_out_with_the_pools_headers_and_the_callers(parse
 
 @both
 @pytest.mark.parametrize("count", [0, 1, 3, 8, 9, 40])
-async def test_a_body_in_pieces_goes_out_as_one_and_is_let_go_of_when_the_answer_begins(
+async def test_a_body_in_pieces_is_sent_as_one_and_freed_when_the_response_begins(
     parser: ParserFactory, count: int
 ) -> None:
     pieces = [bytes([97 + number % 26]) * (number * 10_000 + 1) for number in range(count)]
@@ -69,10 +69,10 @@ async def test_a_body_in_pieces_goes_out_as_one_and_is_let_go_of_when_the_answer
 
 @both
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-async def test_a_response_is_read_alike_in_every_framing_and_every_cut(parser: ParserFactory, framing: str) -> None:
+async def test_a_response_is_read_the_same_in_every_framing_and_cut(parser: ParserFactory, framing: str) -> None:
     answer = sse({"text": "é🙂"}, b": ping\n\n", {"b": 2}, headers=[("X-Thing", "1")], framing=framing)
-    chance = random.Random(framing)
-    cuts = [range(len(answer)), *(chance.sample(range(len(answer)), 5) for _ in range(4))]
+    rng = random.Random(framing)
+    cuts = [range(len(answer)), *(rng.sample(range(len(answer)), 5) for _ in range(4))]
     whole = b'data: {"text": "\\u00e9\\ud83d\\ude42"}\n\n: ping\n\ndata: {"b": 2}\n\ndata: [DONE]\n\n'
     async with served(answer, *(fragmented(answer, cut) for cut in cuts), parser=parser) as (upstream, pool):
         for _ in range(1 + len(cuts)):
@@ -87,7 +87,7 @@ async def test_a_response_is_read_alike_in_every_framing_and_every_cut(parser: P
 
 
 @both
-async def test_what_arrives_while_the_reader_is_busy_is_given_as_one(parser: ParserFactory) -> None:
+async def test_bytes_that_arrive_while_the_reader_is_busy_are_returned_together(parser: ParserFactory) -> None:
     first, rest = asyncio.Event(), asyncio.Event()
 
     async def answer(wire: Wire) -> None:
@@ -121,7 +121,7 @@ async def test_informational_responses_are_skipped(parser: ParserFactory) -> Non
 @both
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 @pytest.mark.parametrize("end", ["close", "reset"])
-async def test_a_body_that_is_cut_short_gives_what_came_and_then_is_broken(
+async def test_a_body_that_is_cut_short_returns_its_bytes_and_then_is_broken(
     parser: ParserFactory, framing: str, end: str
 ) -> None:
     whole = framed(200, [], [b"hello", b"world"], framing)
@@ -149,7 +149,7 @@ async def test_a_body_that_is_cut_short_gives_what_came_and_then_is_broken(
 
 @both
 @pytest.mark.parametrize("answer", [b"<html>Bad Gateway</html>", b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000])
-async def test_what_is_not_http_is_broken(parser: ParserFactory, answer: bytes) -> None:
+async def test_a_response_that_is_not_http_is_broken(parser: ParserFactory, answer: bytes) -> None:
     async with served(answer, parser=parser) as (upstream, pool):
         with pytest.raises(Broken):
             await body_of(pool)
@@ -178,14 +178,14 @@ async def test_a_response_cannot_be_read_outside_its_block() -> None:
             await exchange.read()
 
 
-async def test_a_callers_mistake_is_told_before_anything_is_sent() -> None:
+async def test_an_invalid_header_is_refused_before_anything_is_sent() -> None:
     async with served(json_answer(200, {})) as (upstream, pool):
         with pytest.raises(ValueError, match="cannot be written"):
             pool.exchange("GET", "/", [(b"x", b"a\r\nb: c")])
         assert upstream.accepted == 0
 
 
-# Leaving
+# Leaving the block
 
 
 async def endless(wire: Wire) -> None:
@@ -198,7 +198,7 @@ async def silent(wire: Wire) -> None:
 
 
 @both
-async def test_leaving_in_the_middle_of_a_body_closes_at_once(parser: ParserFactory) -> None:
+async def test_leaving_in_the_middle_of_a_body_closes_the_connection_at_once(parser: ParserFactory) -> None:
     async with served(endless, parser=parser) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
             assert await response.read() == b"a"
@@ -218,14 +218,16 @@ async def test_a_cancelled_request_frees_its_slot_at_once_and_the_engine_sees_it
         with pytest.raises(asyncio.CancelledError):
             await task
         assert pool.slots_used == 0
-        # No deadline is near: what closes the engine's side is the cancellation, within a few turns of the loop.
+        # No deadline is near. The cancellation closes the engine's side within a few iterations of the loop.
         for _ in range(20):
             await asyncio.sleep(0)
         assert upstream.open == 0
 
 
 @both
-async def test_an_exchange_that_ended_leaves_its_connection_for_the_next_even_unread(parser: ParserFactory) -> None:
+async def test_an_unread_but_complete_response_leaves_a_reusable_connection(
+    parser: ParserFactory,
+) -> None:
     async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
         for _ in range(3):
             async with pool.exchange("GET", "/") as response:
@@ -236,7 +238,7 @@ async def test_an_exchange_that_ended_leaves_its_connection_for_the_next_even_un
 
 
 @both
-async def test_after_done_the_end_is_awaited_in_the_background(parser: ParserFactory) -> None:
+async def test_after_drain_on_exit_the_rest_is_read_in_the_background(parser: ParserFactory) -> None:
     left = asyncio.Event()
 
     async def answer(wire: Wire) -> None:
@@ -257,7 +259,7 @@ async def test_after_done_the_end_is_awaited_in_the_background(parser: ParserFac
 
 
 @both
-async def test_a_reader_that_fell_behind_and_is_done_is_drained_too(parser: ParserFactory) -> None:
+async def test_a_paused_response_is_drained(parser: ParserFactory) -> None:
     answer = framed(200, [], [b"x" * 1000] * 3000, "chunked")
     async with served(answer, parser=parser) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
@@ -267,10 +269,10 @@ async def test_a_reader_that_fell_behind_and_is_done_is_drained_too(parser: Pars
 
 
 @both
-async def test_draining_gives_up_after_a_moment(parser: ParserFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_draining_stops_after_its_deadline(parser: ParserFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     async def chatty(wire: Wire) -> None:
         await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
-        while True:  # bytes do not move this deadline
+        while True:  # bytes do not move the drain deadline
             await wire.send(b"1\r\na\r\n")
             await asyncio.sleep(0)
 
@@ -307,7 +309,7 @@ async def test_a_connection_that_breaks_while_it_drains_is_dropped(parser: Parse
         await upstream.until(lambda: upstream.open == 0 and pool.slots_used == 0)
 
 
-async def test_done_after_the_end_changes_nothing() -> None:
+async def test_drain_on_exit_after_the_end_has_no_effect() -> None:
     async with served(json_answer(200, {})) as (_, pool):
         async with pool.exchange("GET", "/") as response:
             await response.read_all(10)

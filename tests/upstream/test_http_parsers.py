@@ -1,4 +1,4 @@
-"""Both response parsers, on the same bytes, in every cut: they must tell the same story."""
+"""Both response parsers on the same bytes, cut anywhere: they must report the same."""
 
 import random
 
@@ -18,11 +18,11 @@ from anthro_asgi.upstream.http_parsers import (
 both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 
 
-Told = tuple[int, ResponseHeaders, bytes, bool | str | None]
+Report = tuple[int, ResponseHeaders, bytes, bool | str | None]
 
 
-class Story:
-    """What a parser told: status, headers, body, and how it ended."""
+class Recorder:
+    """Records what a parser reports: status, headers, body, and how the response ended."""
 
     def __init__(self, factory: ParserFactory) -> None:
         self.status = 0
@@ -46,30 +46,28 @@ class Story:
         assert self.end is None
         self.end = reusable
 
-    def told(self) -> Told:
+    def report(self) -> Report:
         return self.status, self.headers, b"".join(self.body), self.end
 
 
-def told(
-    factory: ParserFactory, pieces: list[bytes], *, eof: bool = False
-) -> tuple[int, ResponseHeaders, bytes, bool | str | None]:
-    story = Story(factory)
+def report_of(factory: ParserFactory, pieces: list[bytes], *, eof: bool = False) -> Report:
+    recorder = Recorder(factory)
     try:
         for piece in pieces:
-            if piece and story.end is None:
-                story.parser.feed(piece)
-        if eof and story.end is None:
-            story.parser.eof()
+            if piece and recorder.end is None:
+                recorder.parser.feed(piece)
+        if eof and recorder.end is None:
+            recorder.parser.eof()
     except Broken:
-        story.end = "broken"
-    return story.told()
+        recorder.end = "broken"
+    return recorder.report()
 
 
-def ways(stream: bytes) -> list[list[bytes]]:
-    chance = random.Random(len(stream))
+def cuts_of(stream: bytes) -> list[list[bytes]]:
+    rng = random.Random(len(stream))
     result = [[stream], [stream[i : i + 1] for i in range(len(stream))]]
     for _ in range(10):
-        cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randrange(1, 6)))
+        cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(1, 6)))
         result.append([stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)])
     return result
 
@@ -103,7 +101,9 @@ GOOD = {
     "103": (
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
         b"HTTP/1.1 404 No\r\nContent-Length: 1\r\n\r\nx",
-        *(404, b"x", True),
+        404,
+        b"x",
+        True,
     ),
     "no reason": (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", 200, b"ok", True),
 }
@@ -111,26 +111,26 @@ GOOD = {
 
 @both
 @pytest.mark.parametrize("name", GOOD)
-def test_a_response_reads_the_same_in_every_cut(parser: ParserFactory, name: str) -> None:
+def test_a_valid_response_is_read_the_same_however_it_is_cut(parser: ParserFactory, name: str) -> None:
     stream, status, body, reusable = GOOD[name]
-    for pieces in ways(stream):
-        seen = told(parser, pieces)
+    for pieces in cuts_of(stream):
+        seen = report_of(parser, pieces)
         assert (seen[0], *seen[2:]) == (status, body, reusable), pieces
 
 
 @both
 def test_a_body_without_a_length_ends_with_the_connection(parser: ParserFactory) -> None:
-    for pieces in ways(b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\nhello"):
-        assert told(parser, pieces) == (200, [(b"server", b"x")], b"hello", None)
-        assert told(parser, pieces, eof=True) == (200, [(b"server", b"x")], b"hello", False)
+    for pieces in cuts_of(b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\nhello"):
+        assert report_of(parser, pieces) == (200, [(b"server", b"x")], b"hello", None)
+        assert report_of(parser, pieces, eof=True) == (200, [(b"server", b"x")], b"hello", False)
 
 
 @both
-def test_header_names_are_lower_case_and_values_bare(parser: ParserFactory) -> None:
+def test_header_names_are_lower_case_and_values_are_stripped(parser: ParserFactory) -> None:
     stream = b"HTTP/1.1 200 OK\r\nRetry-After:  5 \t\r\nX-A:\r\nX-A: b c\r\ncontent-length: 0\r\n\r\n"
     expected = [(b"retry-after", b"5"), (b"x-a", b""), (b"x-a", b"b c"), (b"content-length", b"0")]
-    for pieces in ways(stream):
-        assert told(parser, pieces)[1] == expected
+    for pieces in cuts_of(stream):
+        assert report_of(parser, pieces)[1] == expected
 
 
 @both
@@ -138,19 +138,19 @@ def test_header_names_are_lower_case_and_values_bare(parser: ParserFactory) -> N
 def test_bytes_after_the_end_make_the_connection_unusable(parser: ParserFactory, name: str) -> None:
     stream, status, body, _ = GOOD[name]
     for surplus in (b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbad", b"\x00"):
-        seen = told(parser, [stream + surplus])
+        seen = report_of(parser, [stream + surplus])
         assert (seen[0], *seen[2:]) == (status, body, False)
 
 
 @both
-def test_bytes_after_a_closing_response_do_not_spoil_it(parser: ParserFactory) -> None:
+def test_bytes_after_a_closing_response_do_not_change_it(parser: ParserFactory) -> None:
     stream = GOOD["close"][0] + b"surplus"
-    assert told(parser, [stream])[2:] == (b"ok", False)
+    assert report_of(parser, [stream])[2:] == (b"ok", False)
 
 
 @both
-def test_a_stray_crlf_after_the_end_is_forgiven(parser: ParserFactory) -> None:
-    assert told(parser, [GOOD["length"][0] + b"\r\n"])[2:] == (b"hello", True)
+def test_a_stray_crlf_after_the_end_is_accepted(parser: ParserFactory) -> None:
+    assert report_of(parser, [GOOD["length"][0] + b"\r\n"])[2:] == (b"hello", True)
 
 
 @both
@@ -158,12 +158,12 @@ def test_a_stray_crlf_after_the_end_is_forgiven(parser: ParserFactory) -> None:
 def test_a_response_cut_short_anywhere_is_broken(parser: ParserFactory, name: str) -> None:
     stream = GOOD[name][0]
     for size in range(1, len(stream)):
-        assert told(parser, [stream[:size]], eof=True)[3] == "broken", stream[:size]
+        assert report_of(parser, [stream[:size]], eof=True)[3] == "broken", stream[:size]
 
 
 @both
-def test_an_end_before_the_first_byte_is_broken(parser: ParserFactory) -> None:
-    assert told(parser, [], eof=True)[3] == "broken"
+def test_an_eof_before_the_first_byte_is_broken(parser: ParserFactory) -> None:
+    assert report_of(parser, [], eof=True)[3] == "broken"
 
 
 BAD = {
@@ -193,55 +193,55 @@ BAD = {
 
 @both
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_not_http_is_broken_without_waiting_for_more(parser: ParserFactory, name: str) -> None:
-    for pieces in ways(BAD[name]):
-        assert told(parser, pieces)[3] == "broken", pieces
+def test_an_invalid_response_is_broken_without_waiting_for_more_bytes(parser: ParserFactory, name: str) -> None:
+    for pieces in cuts_of(BAD[name]):
+        assert report_of(parser, pieces)[3] == "broken", pieces
 
 
 @both
 @pytest.mark.parametrize("piece", [1 << 20, 1000, 61])
-def test_a_head_that_does_not_end_is_broken_at_64_kib(parser: ParserFactory, piece: int) -> None:
-    story = Story(parser)
+def test_an_endless_head_is_broken_at_64_kib(parser: ParserFactory, piece: int) -> None:
+    recorder = Recorder(parser)
     line = b"x-filler: " + b"y" * 40 + b"\r\n"
     flood = OK + line * (2 * MAX_HEAD // len(line))
     pieces = [flood[begin : begin + piece] for begin in range(0, len(flood), piece)]
-    enough = MAX_HEAD // piece  # pieces that the bound allows
-    for data in pieces[:enough]:
-        story.parser.feed(data)
+    allowed = MAX_HEAD // piece  # pieces within the limit
+    for data in pieces[:allowed]:
+        recorder.parser.feed(data)
     with pytest.raises(Broken):
-        story.parser.feed(pieces[enough])
+        recorder.parser.feed(pieces[allowed])
 
 
 @both
-def test_a_complete_head_over_64_kib_is_broken_too(parser: ParserFactory) -> None:
+def test_a_complete_head_over_64_kib_is_broken(parser: ParserFactory) -> None:
     line = b"x-filler: " + b"y" * 1000 + b"\r\n"
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n" + line * 70 + b"\r\n"
-    assert told(parser, [head])[3] == "broken"
+    assert report_of(parser, [head])[3] == "broken"
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n" + line * 60 + b"\r\n"
-    assert told(parser, [head])[3] is True
+    assert report_of(parser, [head])[3] is True
 
 
 @both
-def test_informational_responses_without_end_are_broken(parser: ParserFactory) -> None:
-    assert told(parser, [b"HTTP/1.1 100 Continue\r\n\r\n" * 4] * 1000)[3] == "broken"
+def test_endless_informational_responses_are_broken(parser: ParserFactory) -> None:
+    assert report_of(parser, [b"HTTP/1.1 100 Continue\r\n\r\n" * 4] * 1000)[3] == "broken"
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_both_parsers_tell_the_same_of_mangled_responses_that_frame_a_body(seed: int) -> None:
-    """Bytes of the body and its framing are changed at random; the head stays valid."""
-    chance = random.Random(seed)
+def test_both_parsers_report_the_same_for_mangled_bodies(seed: int) -> None:
+    """Random bytes of the body and its framing are changed; the head stays valid."""
+    rng = random.Random(seed)
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     body = b"5\r\nhello\r\n3\r\nabc\r\n0\r\n\r\n"
     for _ in range(300):
         mangled = bytearray(body)
-        mangled[chance.randrange(len(mangled))] = chance.choice(b"0123456789zg- x")
-        stories = [told(parser, [head + bytes(mangled)], eof=True) for parser in PARSERS.values()]
-        ends = {story[3] for story in stories}
-        assert len(ends) == 1, (mangled, stories)
+        mangled[rng.randrange(len(mangled))] = rng.choice(b"0123456789zg- x")
+        reports = [report_of(parser, [head + bytes(mangled)], eof=True) for parser in PARSERS.values()]
+        ends = {report[3] for report in reports}
+        assert len(ends) == 1, (mangled, reports)
         if ends != {"broken"}:
-            assert len({story[2] for story in stories}) == 1, (mangled, stories)
+            assert len({report[2] for report in reports}) == 1, (mangled, reports)
 
 
-def test_httptools_is_the_default_where_it_is_installed() -> None:
+def test_httptools_is_the_default_if_it_is_installed() -> None:
     assert default_parser() is PARSERS.get("httptools", H11Parser)
     assert PARSERS["h11"] is H11Parser

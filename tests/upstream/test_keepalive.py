@@ -1,3 +1,5 @@
+"""The `Keep-Alive` header: how long, and how often, a connection may be used again."""
+
 import pytest
 
 from anthro_asgi.upstream.keepalive import KeepAlive
@@ -6,12 +8,12 @@ from anthro_asgi.upstream.keepalive import KeepAlive
 def after(*values: bytes | None) -> KeepAlive:
     keep_alive = KeepAlive()
     for value in values:
-        keep_alive.note([(b"server", b"x")] if value is None else [(b"keep-alive", value)])
+        keep_alive.update([(b"server", b"x")] if value is None else [(b"keep-alive", value)])
     return keep_alive
 
 
 @pytest.mark.parametrize(
-    ("value", "rest"),
+    ("value", "seconds"),
     [
         (None, 55.0),
         (b"timeout=5, max=100", 4.0),
@@ -26,18 +28,18 @@ def after(*values: bytes | None) -> KeepAlive:
         (b"timeout=, max=-3, x, timeout=soon, max=99999999999999999999", 55.0),
     ],
 )
-def test_a_server_says_how_long_a_connection_may_rest(value: bytes | None, rest: float) -> None:
-    assert after(value).rest == rest
+def test_the_timeout_parameter_limits_the_idle_time(value: bytes | None, seconds: float) -> None:
+    assert after(value).max_idle == seconds
 
 
-def test_a_server_that_counts_down_is_used_as_often_as_it_said_first() -> None:
+def test_a_max_that_counts_down_limits_the_requests_to_the_first_value() -> None:
     values = [b"max=3", b"max=2", b"max=1"]
-    assert [after(*values[:n]).rest > 0 for n in (1, 2, 3)] == [True, True, False]
+    assert [after(*values[:n]).max_idle > 0 for n in (1, 2, 3)] == [True, True, False]
 
 
-def test_a_server_that_repeats_its_total_is_used_as_often_as_that() -> None:
-    assert [after(*[b"timeout=5, max=3"] * n).rest > 0 for n in (1, 2, 3, 4)] == [True, True, False, False]
+def test_a_max_that_is_repeated_limits_the_requests_to_that_total() -> None:
+    assert [after(*[b"timeout=5, max=3"] * n).max_idle > 0 for n in (1, 2, 3, 4)] == [True, True, False, False]
 
 
-def test_a_count_goes_on_when_the_header_is_missing_once() -> None:
-    assert [after(b"max=2", None).rest, after(b"timeout=9", None).rest] == [0.0, 8.0]
+def test_a_response_without_the_header_still_counts() -> None:
+    assert [after(b"max=2", None).max_idle, after(b"timeout=9", None).max_idle] == [0.0, 8.0]

@@ -1,3 +1,5 @@
+"""Upstream URLs: how they are parsed, which are refused, and client certificates."""
+
 import ssl
 from pathlib import Path
 
@@ -37,7 +39,7 @@ from anthro_asgi.upstream.origin import Origin
         ("unix:///run/e.sock/v1/", "unix:/run/e.sock", "", 0, "localhost", "/v1/x", "/props"),
     ],
 )
-def test_a_url_says_where_the_engine_is_and_what_to_ask_for(
+def test_a_url_is_parsed_into_an_address_and_request_targets(
     url: str, text: str, host: str, port: int, authority: str, chat: str, props: str
 ) -> None:
     origin = Origin.parse(url)
@@ -73,15 +75,15 @@ def test_a_url_says_where_the_engine_is_and_what_to_ask_for(
         ("http://h h/", "spaces"),
         ("http://h/\r\nx: sk-secret", "spaces"),
         ("http://h\t/", "spaces"),
-        ("http://h_é/", "host is not one"),
-        ("http://h$x/", "host is not one"),
+        ("http://h_é/", "host is invalid"),
+        ("http://h$x/", "host is invalid"),
         ("http://h/é", "percent-encoded"),
         ("unix:s.sock", "unix:/absolute"),
         ("unix:", "unix:/absolute"),
         ("unix://h/s.sock", "unix:/absolute"),
     ],
 )
-def test_a_url_that_cannot_be_meant_is_refused_in_one_line_without_secrets(url: str, why: str) -> None:
+def test_an_invalid_url_is_refused_in_one_line_without_secrets(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         Origin.parse(url)
     assert "\n" not in str(caught.value)
@@ -90,7 +92,7 @@ def test_a_url_that_cannot_be_meant_is_refused_in_one_line_without_secrets(url: 
     assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
-def test_tls_verifies_and_is_not_older_than_1_2() -> None:
+def test_tls_verifies_certificates_and_requires_version_1_2() -> None:
     context = Origin.parse("https://h").tls
     assert isinstance(context, ssl.SSLContext)
     assert context.verify_mode is ssl.CERT_REQUIRED
@@ -98,7 +100,7 @@ def test_tls_verifies_and_is_not_older_than_1_2() -> None:
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
-def test_a_ca_file_that_is_missing_or_holds_no_certificate_is_refused(tmp_path: Path) -> None:
+def test_a_ca_file_that_is_missing_or_contains_no_certificate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"CA file .*absent\.pem: No such file"):
         Origin.parse("https://h", ca_file=str(tmp_path / "absent.pem"))
     empty = tmp_path / "empty.pem"
@@ -112,9 +114,9 @@ def test_a_ca_file_is_not_read_for_plain_http() -> None:
 
 
 @pytest.fixture(scope="module")
-def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of certificates and keys, good and bad."""
-    folder = tmp_path_factory.mktemp("papers")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of valid and invalid certificates and keys."""
+    folder = tmp_path_factory.mktemp("certificates")
     authority = trustme.CA()
     mine, other = authority.issue_cert("me.example"), authority.issue_cert("other.example")
     mine.private_key_and_cert_chain_pem.write_to_path(str(folder / "both.pem"))
@@ -130,11 +132,11 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("cert", "key"), [("both.pem", None), ("cert.pem", "key.pem")], ids=["one file", "two files"])
-def test_a_client_certificate_may_have_its_key_in_its_own_file_or_another(
-    papers: Path, cert: str, key: str | None
+def test_the_key_of_a_client_certificate_may_be_in_the_same_file_or_another(
+    certificates: Path, cert: str, key: str | None
 ) -> None:
-    key_file = None if key is None else str(papers / key)
-    assert Origin.parse("https://h", cert_file=str(papers / cert), cert_key_file=key_file).tls is not None
+    key_file = None if key is None else str(certificates / key)
+    assert Origin.parse("https://h", cert_file=str(certificates / cert), cert_key_file=key_file).tls is not None
 
 
 @pytest.mark.parametrize(
@@ -143,27 +145,27 @@ def test_a_client_certificate_may_have_its_key_in_its_own_file_or_another(
         ("absent.pem", "key.pem", r"client certificate \S+absent\.pem: No such file or directory"),
         ("cert.pem", "absent.pem", r"client key \S+absent\.pem: No such file or directory"),
         (".", None, r"client certificate \S+: Is a directory"),
-        ("text.pem", "key.pem", r"client certificate \S+text\.pem: there is none in it, as PEM"),
-        ("cert.pem", "text.pem", r"client key \S+text\.pem: there is none in it, as PEM"),
-        ("cert.pem", None, r"client key \S+cert\.pem: there is none in it, as PEM"),
-        ("broken.pem", None, r"client certificate \S+broken\.pem: it or its key cannot be read"),
-        ("cert.pem", "other.pem", r"client key \S+other\.pem: it is not that of \S+cert\.pem"),
-        ("cert.pem", "locked.pem", r"client key \S+locked\.pem: it is encrypted, .*"),
-        (None, "key.pem", "client key: its certificate is missing"),
+        ("text.pem", "key.pem", r"client certificate \S+text\.pem: the file contains no certificate in PEM format"),
+        ("cert.pem", "text.pem", r"client key \S+text\.pem: the file contains no key in PEM format"),
+        ("cert.pem", None, r"client key \S+cert\.pem: the file contains no key in PEM format"),
+        ("broken.pem", None, r"client certificate \S+broken\.pem: the certificate or its key cannot be read"),
+        ("cert.pem", "other.pem", r"client key \S+other\.pem: it does not match the certificate \S+cert\.pem"),
+        ("cert.pem", "locked.pem", r"client key \S+locked\.pem: it is encrypted; .*"),
+        (None, "key.pem", "client key: the client certificate is missing"),
     ],
 )
-def test_a_client_certificate_that_cannot_be_shown_is_refused_in_one_line(
-    papers: Path, cert: str | None, key: str | None, why: str
+def test_an_unusable_client_certificate_is_refused_in_one_line(
+    certificates: Path, cert: str | None, key: str | None, why: str
 ) -> None:
-    files = [None if name is None else str(papers / name) for name in (cert, key)]
+    files = [None if name is None else str(certificates / name) for name in (cert, key)]
     with pytest.raises(ValueError, match=rf"\A{why}\Z"):
         Origin.parse("https://h", cert_file=files[0], cert_key_file=files[1])
 
 
 @pytest.mark.parametrize("url", ["http://h", "unix:/s.sock"])
-def test_a_client_certificate_that_would_be_shown_to_nobody_is_a_mistake(papers: Path, url: str) -> None:
+def test_a_client_certificate_without_https_is_refused(certificates: Path, url: str) -> None:
     with pytest.raises(ValueError, match="client certificate: only an https upstream"):
-        Origin.parse(url, cert_file=str(papers / "both.pem"))
+        Origin.parse(url, cert_file=str(certificates / "both.pem"))
 
 
 def test_an_origin_cannot_be_changed() -> None:

@@ -1,4 +1,4 @@
-"""Slots, waiting in line, closing and cancelling. After each step of each test that walks, the count must be right."""
+"""Slots, the queue, closing and cancellation. The stepping tests check the slot counts after each step."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ OK = json_answer(200, {})
 
 
 def counts(pool: Pool) -> dict[str, int]:
-    """The status line as numbers, when it adds up."""
+    """The counts in the repr, which must add up."""
     numbers = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", repr(pool))}
     places = numbers["idle"] + numbers["leased"] + numbers["connecting"] + numbers["draining"]
     assert places == pool.slots_used <= numbers["limit"], repr(pool)
@@ -35,7 +35,7 @@ async def settle() -> None:
 # Slots
 
 
-async def test_a_pools_repr_is_its_status_line() -> None:
+async def test_the_repr_of_a_pool_shows_its_counts() -> None:
     async with served(OK, limit=7) as (upstream, pool):
         assert repr(pool) == f"<Pool {upstream.url} idle=0 leased=0 connecting=0 draining=0 waiting=0 limit=7>"
         async with pool.exchange("GET", "/"):
@@ -43,7 +43,7 @@ async def test_a_pools_repr_is_its_status_line() -> None:
 
 
 @both
-async def test_no_more_connections_than_slots_and_the_line_is_kept(parser: ParserFactory) -> None:
+async def test_there_are_no_more_connections_than_slots_and_the_queue_is_fifo(parser: ParserFactory) -> None:
     order: list[int] = []
 
     async def ask(pool: Pool, number: int) -> None:
@@ -61,7 +61,7 @@ async def test_no_more_connections_than_slots_and_the_line_is_kept(parser: Parse
         assert counts(pool)["idle"] == 1
 
 
-async def test_who_waits_longer_than_one_may_for_a_connection_is_told_that_the_pool_is_exhausted() -> None:
+async def test_a_waiter_that_passes_the_connect_deadline_gets_pool_exhausted() -> None:
     async with served(silent, limit=2, deadlines=Deadlines(connect=0.05)) as (upstream, pool):
         holders = [asyncio.create_task(body_of(pool)) for _ in range(2)]
         await upstream.until(lambda: len(upstream.requests) == 2)
@@ -73,7 +73,7 @@ async def test_who_waits_longer_than_one_may_for_a_connection_is_told_that_the_p
         await asyncio.gather(*holders, return_exceptions=True)
 
 
-async def test_a_slot_that_is_freed_goes_to_the_first_in_line_who_is_still_there() -> None:
+async def test_a_freed_slot_goes_to_the_first_waiter_that_is_not_cancelled() -> None:
     async with served(silent, OK, limit=1) as (upstream, pool):
         tasks = [asyncio.create_task(body_of(pool)) for _ in range(3)]
         await upstream.until(lambda: upstream.requests)
@@ -84,21 +84,21 @@ async def test_a_slot_that_is_freed_goes_to_the_first_in_line_who_is_still_there
         assert all(task.cancelled() for task in tasks[:2])
 
 
-async def test_a_waiter_that_is_cancelled_with_its_gift_in_hand_passes_it_on() -> None:
+async def test_a_waiter_that_is_cancelled_with_a_connection_hands_it_to_the_next() -> None:
     async with served(OK, limit=1) as (upstream, pool):
         exchange = pool.exchange("GET", "/")
         async with exchange as response:
             tasks = [asyncio.create_task(body_of(pool)) for _ in range(2)]
             await settle()
             await response.read_all(10)
-        assert counts(pool)["leased"] == 1  # given to the first, who has not run yet
+        assert counts(pool)["leased"] == 1  # handed to the first waiter, which has not run yet
         tasks[0].cancel()
         assert await tasks[1] == b"{}"
         assert counts(pool)["idle"] == 1
         assert upstream.accepted == 1
 
 
-async def test_a_slot_to_connect_in_that_is_given_to_a_cancelled_waiter_is_passed_on() -> None:
+async def test_a_waiter_that_is_cancelled_with_a_slot_hands_it_to_the_next() -> None:
     async with served(silent, OK, limit=1) as (upstream, pool):
         tasks = [asyncio.create_task(body_of(pool)) for _ in range(3)]
         await upstream.until(lambda: upstream.requests)
@@ -110,7 +110,7 @@ async def test_a_slot_to_connect_in_that_is_given_to_a_cancelled_waiter_is_passe
         assert counts(pool)["idle"] == 1
 
 
-async def test_a_connection_that_dies_in_a_waiters_hand_is_renewed() -> None:
+async def test_a_connection_that_closes_after_it_was_handed_over_is_renewed() -> None:
     async with served(OK, limit=1) as (upstream, pool):
         async with pool.exchange("GET", "/") as response:
             task = asyncio.create_task(body_of(pool))
@@ -142,7 +142,7 @@ async def test_closing_ends_every_exchange_and_refuses_new_ones(parser: ParserFa
         await pool.aclose()
 
 
-async def test_closing_closes_what_rests_and_what_drains() -> None:
+async def test_closing_closes_idle_and_draining_connections() -> None:
     async def endless(wire: Wire) -> None:
         await wire.send(raw_answer(200, [("content-length", "9")]))
         await wire.gone()
@@ -157,7 +157,7 @@ async def test_closing_closes_what_rests_and_what_drains() -> None:
         await upstream.until(lambda: upstream.open == 0)
 
 
-async def test_an_exchange_that_is_connecting_when_the_pool_closes_gives_up() -> None:
+async def test_an_exchange_that_is_connecting_when_the_pool_closes_fails() -> None:
     async with ScriptedUpstream(OK) as upstream:
         pool = Pool(Origin.parse(upstream.url))
         task = asyncio.create_task(body_of(pool))
@@ -173,24 +173,24 @@ async def test_an_exchange_that_is_connecting_when_the_pool_closes_gives_up() ->
 # Cancellation
 
 
-def moody(chance: random.Random) -> Answer:
-    """An engine that does anything that an engine may do."""
+def random_engine(rng: random.Random) -> Answer:
+    """An engine that behaves at random: it resets, closes, hangs, or answers in part or completely."""
 
     async def answer(wire: Wire) -> None:
-        mood = chance.randrange(8)
-        for _ in range(chance.randrange(4)):
+        behaviour = rng.randrange(8)
+        for _ in range(rng.randrange(4)):
             await asyncio.sleep(0)
-        if mood == 0:
+        if behaviour == 0:
             return wire.reset()
-        if mood == 1:
+        if behaviour == 1:
             return wire.close()
-        if mood == 2:
+        if behaviour == 2:
             return await wire.gone()
         await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
-        for _ in range(chance.randrange(4)):
+        for _ in range(rng.randrange(4)):
             await wire.send(b"2\r\nab\r\n")
             await asyncio.sleep(0)
-        if mood == 3:
+        if behaviour == 3:
             return wire.reset()
         return await wire.send(b"0\r\n\r\n")
 
@@ -198,10 +198,10 @@ def moody(chance: random.Random) -> Answer:
 
 
 @both
-@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("drain", [False, True])
 @pytest.mark.parametrize("reused", [False, True])
-async def test_an_exchange_cancelled_at_any_of_its_steps_gives_its_slot_back(
-    parser: ParserFactory, reused: bool, done: bool
+async def test_an_exchange_cancelled_at_any_step_frees_its_slot(
+    parser: ParserFactory, reused: bool, drain: bool
 ) -> None:
     async def steps(wire: Wire) -> None:
         await wire.send(raw_answer(200, [("transfer-encoding", "chunked")]))
@@ -212,49 +212,49 @@ async def test_an_exchange_cancelled_at_any_of_its_steps_gives_its_slot_back(
 
     async def ask(pool: Pool) -> None:
         async with pool.exchange("GET", "/") as response:
-            if done:
+            if drain:
                 response.drain_on_exit()
             while await response.read():
                 pass
 
-    for turns in count():
+    for steps_run in count():
         async with served(steps, parser=parser, limit=1) as (upstream, pool):
             if reused:
                 await ask(pool)
             tasks = [asyncio.create_task(ask(pool)) for _ in range(2)]  # the second waits for the slot of the first
-            for _ in range(turns):
+            for _ in range(steps_run):
                 await asyncio.sleep(0)
                 counts(pool)
             tasks[0].cancel()
             await tasks[1]
             await upstream.until(lambda upstream=upstream, pool=pool: upstream.open == counts(pool)["idle"] == 1)
         if not tasks[0].cancelled():
-            assert turns > 4
+            assert steps_run > 4
             break
 
 
 @both
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_random_walk_of_asking_cancelling_and_leaving_loses_no_slot(parser: ParserFactory, seed: int) -> None:
-    chance = random.Random(seed)
+async def test_random_requests_cancellations_and_resets_leak_no_slot(parser: ParserFactory, seed: int) -> None:
+    rng = random.Random(seed)
 
     async def ask(pool: Pool) -> None:
-        async with pool.exchange("POST", "/", body=b"x" * chance.randrange(100)) as response:
-            for _ in range(chance.randrange(5)):
+        async with pool.exchange("POST", "/", body=b"x" * rng.randrange(100)) as response:
+            for _ in range(rng.randrange(5)):
                 await response.read()
-            if chance.random() < 0.5:
+            if rng.random() < 0.5:
                 response.drain_on_exit()
 
     limits = Deadlines(connect=0.5, first_byte=0.2, silence=0.2)
-    async with served(moody(chance), parser=parser, limit=3, deadlines=limits) as (upstream, pool):
+    async with served(random_engine(rng), parser=parser, limit=3, deadlines=limits) as (upstream, pool):
         tasks: list[asyncio.Task[None]] = []
         for _ in range(400):
-            if chance.random() < 0.4:
+            if rng.random() < 0.4:
                 tasks.append(asyncio.create_task(ask(pool)))
-            if tasks and chance.random() < 0.2:
-                chance.choice(tasks).cancel()
-            if upstream.wires and chance.random() < 0.05:
-                chance.choice(upstream.wires).reset()
+            if tasks and rng.random() < 0.2:
+                rng.choice(tasks).cancel()
+            if upstream.wires and rng.random() < 0.05:
+                rng.choice(upstream.wires).reset()
             await asyncio.sleep(0)
             counts(pool)
             if len(tasks) > 12:
@@ -269,7 +269,7 @@ async def test_a_random_walk_of_asking_cancelling_and_leaving_loses_no_slot(pars
 
 
 def expected(task: "asyncio.Task[None]") -> bool:
-    """Whether a task that is over ended in one of the ways it may."""
+    """True for a finished task that succeeded, was cancelled or raised UpstreamError; raises any other error."""
     if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, UpstreamError):
         raise error
     return True

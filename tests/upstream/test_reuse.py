@@ -27,7 +27,7 @@ async def test_the_connection_used_last_is_used_next() -> None:
             await second.read_all(10)
         wires = [request.wire for request in upstream.requests]
         assert counts(pool)["idle"] == 2
-        for _ in range(3):  # `first` was left last
+        for _ in range(3):  # `first` was released last
             await body_of(pool)
             assert upstream.requests[-1].wire is wires[0]
 
@@ -42,23 +42,23 @@ async def test_connection_close_is_honoured(parser: ParserFactory) -> None:
         assert upstream.accepted == 2
 
 
-@pytest.mark.parametrize(("header", "rest"), [(None, 55.0), ("timeout=5, max=100", 4.0), ("timeout=90", 89.0)])
-async def test_a_connection_that_rested_too_long_is_not_used_again(header: str | None, rest: float) -> None:
+@pytest.mark.parametrize(("header", "max_idle"), [(None, 55.0), ("timeout=5, max=100", 4.0), ("timeout=90", 89.0)])
+async def test_a_connection_that_was_idle_too_long_is_not_used_again(header: str | None, max_idle: float) -> None:
     now = 1000.0
     fields = [("keep-alive", header)] if header else []
     async with served(json_answer(200, {}, fields), clock=lambda: now) as (upstream, pool):
         await body_of(pool)
-        now += rest - 0.01
+        now += max_idle - 0.01
         await body_of(pool)
         assert upstream.accepted == 1
-        now += rest + 0.01
+        now += max_idle + 0.01
         await body_of(pool)
         assert upstream.accepted == 2
         assert counts(pool)["idle"] == 1
         await upstream.until(lambda: upstream.open == 1)
 
 
-async def test_a_connection_is_not_used_more_often_than_its_server_says() -> None:
+async def test_a_connection_is_not_used_more_often_than_its_server_allows() -> None:
     async with served(json_answer(200, {}, [("keep-alive", "timeout=5, max=3")])) as (upstream, pool):
         for served_before in range(7):
             await body_of(pool)
@@ -68,8 +68,8 @@ async def test_a_connection_is_not_used_more_often_than_its_server_says() -> Non
 # Retry
 
 
-def once_then(*, says: bytes = b"", end: str) -> Answer:
-    """Answers a connection's first request; ends the connection at its second, after `says`."""
+def once_then(*, sends: bytes = b"", end: str) -> Answer:
+    """Answers a connection's first request; ends the connection at its second, after `sends`."""
     seen: set[int] = set()
 
     async def answer(wire: Wire) -> None:
@@ -77,8 +77,8 @@ def once_then(*, says: bytes = b"", end: str) -> Answer:
             seen.add(id(wire))
             await wire.send(OK)
             return
-        if says:
-            await wire.send(says)
+        if sends:
+            await wire.send(sends)
         wire.close() if end == "close" else wire.reset()
 
     return answer
@@ -86,7 +86,7 @@ def once_then(*, says: bytes = b"", end: str) -> Answer:
 
 @both
 @pytest.mark.parametrize("end", ["close", "reset"])
-async def test_a_stale_connection_is_retried_once_on_a_fresh_one(parser: ParserFactory, end: str) -> None:
+async def test_a_request_on_a_stale_connection_is_sent_again_once(parser: ParserFactory, end: str) -> None:
     async with served(once_then(end=end), parser=parser) as (upstream, pool):
         await body_of(pool)
         async with pool.exchange("POST", "/", body=b"again") as response:
@@ -96,7 +96,7 @@ async def test_a_stale_connection_is_retried_once_on_a_fresh_one(parser: ParserF
         assert counts(pool)["idle"] == 1
 
 
-async def test_a_body_in_pieces_is_whole_on_the_fresh_connection_too() -> None:
+async def test_a_body_in_pieces_is_complete_on_the_new_connection() -> None:
     async with served(once_then(end="close")) as (upstream, pool):
         await body_of(pool)
         async with pool.exchange("POST", "/", body=[b"a" * 70_000] * 12) as response:
@@ -106,7 +106,7 @@ async def test_a_body_in_pieces_is_whole_on_the_fresh_connection_too() -> None:
 
 @both
 @pytest.mark.parametrize("end", ["close", "reset"])
-async def test_the_retry_is_not_retried(parser: ParserFactory, end: str) -> None:
+async def test_the_second_attempt_is_not_repeated(parser: ParserFactory, end: str) -> None:
     async def leave(wire: Wire) -> None:
         wire.close() if end == "close" else wire.reset()
 
@@ -120,7 +120,7 @@ async def test_the_retry_is_not_retried(parser: ParserFactory, end: str) -> None
 
 @both
 @pytest.mark.parametrize("end", ["close", "reset"])
-async def test_a_fresh_connection_is_never_retried(parser: ParserFactory, end: str) -> None:
+async def test_a_request_on_a_new_connection_is_never_sent_again(parser: ParserFactory, end: str) -> None:
     async def leave(wire: Wire) -> None:
         wire.close() if end == "close" else wire.reset()
 
@@ -133,12 +133,12 @@ async def test_a_fresh_connection_is_never_retried(parser: ParserFactory, end: s
 
 @both
 @pytest.mark.parametrize("end", ["close", "reset"])
-@pytest.mark.parametrize("says", [b"H", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"garbage"])
-async def test_nothing_is_retried_after_a_byte(parser: ParserFactory, says: bytes, end: str) -> None:
+@pytest.mark.parametrize("sends", [b"H", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"garbage"])
+async def test_a_request_is_not_sent_again_after_a_response_byte(parser: ParserFactory, sends: bytes, end: str) -> None:
     received = asyncio.Event()
 
     async def answer(wire: Wire) -> None:
-        await wire.send(says)
+        await wire.send(sends)
         await received.wait()
         wire.close() if end == "close" else wire.reset()
 
@@ -154,7 +154,7 @@ async def test_nothing_is_retried_after_a_byte(parser: ParserFactory, says: byte
         assert pool.slots_used == 0
 
 
-async def test_a_timeout_on_a_used_connection_is_not_retried() -> None:
+async def test_a_timeout_on_a_reused_connection_is_not_retried() -> None:
     async with served(OK, silent, deadlines=Deadlines(first_byte=0.05)) as (upstream, pool):
         await body_of(pool)
         with pytest.raises(UpstreamError, match="first byte"):

@@ -1,4 +1,4 @@
-"""The parser against a slow one that can be read at a glance, and the cases that engines were seen to send."""
+"""The SSE parser compared with a slow, obvious one, and streams that engines were seen to send."""
 
 import random
 import time
@@ -14,46 +14,48 @@ def parsed(pieces: list[bytes], **options: int) -> list[bytes]:
     return [payload for piece in pieces for payload in parser.feed(piece)] + parser.end()
 
 
-def cut(stream: bytes, chance: random.Random) -> list[bytes]:
-    cuts = sorted(chance.randrange(len(stream) + 1) for _ in range(chance.randrange(12)))
+def cut(stream: bytes, rng: random.Random) -> list[bytes]:
+    cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(12)))
     return [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
 
+# fmt: off
 PIECES = [
-    *(b"data: y\ndata: z\n\n", b"\n\n\n\n"),
-    *(b"data: ", b"data:", b"data", b"dat", b": ping", b"event: x", b"id: 1", b"retry: 5", b"\xef\xbb\xbf", b" ", b":"),
-    *(b"\n", b"\n", b"\n\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r\n", b'{"a":1}', b"[DONE]", b"x", b"\x00"),
-    *("\u2028é🙂".encode(), b"data: y\n\n", b"data: y\n\n", b'data: {"b":2}\n\ndata: z\n\n', b"data: \n\n"),
+    b"data: y\ndata: z\n\n", b"\n\n\n\n",
+    b"data: ", b"data:", b"data", b"dat", b": ping", b"event: x", b"id: 1", b"retry: 5", b"\xef\xbb\xbf", b" ", b":",
+    b"\n", b"\n", b"\n\n", b"\n\n", b"\r\n", b"\r\n\r\n", b"\r", b"\r\r\n", b'{"a":1}', b"[DONE]", b"x", b"\x00",
+    "\u2028é🙂".encode(), b"data: y\n\n", b"data: y\n\n", b'data: {"b":2}\n\ndata: z\n\n', b"data: \n\n",
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_way_of_cutting_a_random_stream_gives_what_the_slow_parser_gives(seed: int) -> None:
-    chance = random.Random(seed)
+def test_a_random_stream_cut_anywhere_gives_the_payloads_of_the_slow_parser(seed: int) -> None:
+    rng = random.Random(seed)
     for _ in range(400):
-        stream = b"".join(chance.choices(PIECES, k=chance.randrange(14)))
+        stream = b"".join(rng.choices(PIECES, k=rng.randrange(14)))
         expected = oracle(stream)
         assert parsed([stream]) == expected, stream
         assert parsed([stream[i : i + 1] for i in range(len(stream))]) == expected, stream
-        pieces = cut(stream, chance)
+        pieces = cut(stream, rng)
         assert parsed(pieces) == expected, pieces
-        assert parsed([b"\n", stream]) == oracle(b"\n" + stream), stream  # the short way is open after a first line
+        assert parsed([b"\n", stream]) == oracle(b"\n" + stream), stream  # now the short path applies
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_bound_of_an_event_does_not_depend_on_how_the_stream_is_cut(seed: int) -> None:
-    chance = random.Random(seed)
+def test_the_size_limit_of_an_event_does_not_depend_on_the_cuts(seed: int) -> None:
+    rng = random.Random(seed)
     refused = 0
     for _ in range(400):
-        stream = b"".join(chance.choices(PIECES, k=chance.randrange(14)))
-        limit = chance.randrange(1, 30)
+        stream = b"".join(rng.choices(PIECES, k=rng.randrange(14)))
+        limit = rng.randrange(1, 30)
         expected: list[bytes] | None
         try:
             expected = oracle(b"\n" + stream, max_event=limit)
         except EventTooLarge:
             expected, refused = None, refused + 1
         stream = b"\n" + stream
-        for pieces in ([stream[:1], stream[1:]], [stream[i : i + 1] for i in range(len(stream))], cut(stream, chance)):
+        for pieces in ([stream[:1], stream[1:]], [stream[i : i + 1] for i in range(len(stream))], cut(stream, rng)):
             try:
                 assert parsed(pieces, max_event=limit) == expected, (pieces, limit)
             except EventTooLarge:
@@ -88,13 +90,13 @@ def test_the_bound_of_an_event_does_not_depend_on_how_the_stream_is_cut(seed: in
         (b"data: a\n\ndata: [DONE]\n", [b"a", b"[DONE]"]),
     ],
 )
-def test_a_stream_gives_its_payloads(stream: bytes, payloads: list[bytes]) -> None:
+def test_a_stream_yields_its_payloads(stream: bytes, payloads: list[bytes]) -> None:
     assert oracle(stream) == payloads
     assert parsed([stream]) == payloads
     assert parsed([stream[i : i + 1] for i in range(len(stream))]) == payloads
 
 
-def test_an_event_is_given_as_soon_as_its_blank_line_is_there() -> None:
+def test_an_event_is_returned_as_soon_as_its_blank_line_arrives() -> None:
     parser = SSEParser()
     assert parser.feed(b"data: a\n") == []
     assert parser.feed(b"\n") == [b"a"]
@@ -103,7 +105,7 @@ def test_an_event_is_given_as_soon_as_its_blank_line_is_there() -> None:
     assert parser.end() == []
 
 
-def test_a_crlf_that_is_cut_ends_one_line_and_not_two() -> None:
+def test_a_crlf_split_over_two_reads_ends_one_line() -> None:
     parser = SSEParser()
     assert parser.feed(b"data: a\r") == []
     assert parser.feed(b"\ndata: b\r") == []
@@ -116,7 +118,7 @@ def test_a_bom_may_arrive_in_three_reads() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 5000])
-def test_an_event_over_the_bound_is_refused_before_it_is_complete(size: int) -> None:
+def test_an_event_over_the_limit_is_refused_before_it_is_complete(size: int) -> None:
     parser = SSEParser(max_event=1000)
     assert parser.feed(b"data: ok\n\n") == [b"ok"]
     room = 1004 // size * size  # a BOM and a CR would not count
@@ -126,7 +128,7 @@ def test_an_event_over_the_bound_is_refused_before_it_is_complete(size: int) -> 
         parser.feed(b"x" * size)
 
 
-def test_the_bound_is_for_one_event_and_not_for_a_read_or_a_stream() -> None:
+def test_the_limit_applies_to_one_event_and_not_to_a_read_or_a_stream() -> None:
     parser = SSEParser(max_event=100)
     many = b"data: 0123456789\n\n" * 50
     assert len(parser.feed(many)) == len(parser.feed(many)) == 50
@@ -135,12 +137,12 @@ def test_the_bound_is_for_one_event_and_not_for_a_read_or_a_stream() -> None:
         parser.feed(b"data: x\n" * 15)
 
 
-def test_the_bound_counts_comments_too() -> None:
+def test_the_limit_counts_comments() -> None:
     with pytest.raises(EventTooLarge):
         SSEParser(max_event=100).feed(b": " + b"x" * 200)
 
 
-def test_a_huge_event_that_trickles_in_costs_no_more_for_each_byte_than_a_small_one() -> None:
+def test_the_cost_of_a_byte_does_not_grow_with_the_size_of_its_event() -> None:
     def seconds(total: int) -> float:
         parser = SSEParser()
         begin = time.process_time()

@@ -1,4 +1,4 @@
-"""TLS with certificates made on the spot, and Unix sockets."""
+"""TLS with generated certificates, and Unix sockets."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ both = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 
 
 class Authority:
-    """A CA, the file to trust it by, servers' contexts, and certificates for us."""
+    """A certificate authority: its CA file, contexts for servers, and client certificates."""
 
     def __init__(self, folder: Path) -> None:
         self._ca = trustme.CA()
@@ -37,16 +37,16 @@ class Authority:
         self._ca.issue_cert(name, **validity).configure_cert(context)
         return context
 
-    def wary_server(self, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-        """One that wants to be shown a certificate of this authority."""
+    def mutual_tls_server(self, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+        """A context that requires a client certificate of this authority."""
         context = self.server()
         context.maximum_version = newest
         context.verify_mode = ssl.CERT_REQUIRED
         self._ca.configure_trust(context)
         return context
 
-    def ours(self) -> str:
-        """A file with a certificate, and its key, to show to a wary server."""
+    def client_certificate(self) -> str:
+        """A file with a client certificate and its key."""
         file = str(self._folder / "ours.pem")
         self._ca.issue_cert("sidecar.example").private_key_and_cert_chain_pem.write_to_path(file)
         return file
@@ -58,7 +58,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @both
-async def test_a_verified_engine_is_spoken_to_over_tls(parser: ParserFactory, authority: Authority) -> None:
+async def test_requests_are_sent_over_verified_tls(parser: ParserFactory, authority: Authority) -> None:
     large = framed(200, [], [b"x" * 1000] * 2000, "length")
     async with ScriptedUpstream(sse({"a": 1}), large, endless, ssl=authority.server()) as upstream:
         pool = Pool(Origin.parse(upstream.url, ca_file=authority.file), parser=parser)
@@ -129,7 +129,7 @@ async def test_a_certificate_that_has_expired_is_a_failed_connect(authority: Aut
 
 async def test_tls_older_than_1_2_is_a_failed_connect(authority: Authority) -> None:
     server = authority.server()
-    server.set_ciphers("ALL:@SECLEVEL=0")  # without which OpenSSL itself would not speak it
+    server.set_ciphers("ALL:@SECLEVEL=0")  # otherwise OpenSSL itself refuses this version
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         server.minimum_version = server.maximum_version = ssl.TLSVersion.TLSv1_1
@@ -143,7 +143,7 @@ async def test_tls_older_than_1_2_is_a_failed_connect(authority: Authority) -> N
             warnings.simplefilter("ignore", DeprecationWarning)
             origin.tls.minimum_version = ssl.TLSVersion.TLSv1_1
         origin.tls.set_ciphers("ALL:@SECLEVEL=0")
-        assert await body_of(pool) == b"{}", "it was the version that was refused"
+        assert await body_of(pool) == b"{}", "only the version was refused"
         await pool.aclose()
 
 
@@ -151,7 +151,7 @@ both_versions = pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.T
 
 
 @both_versions
-async def test_a_server_that_wants_to_know_who_asks_is_shown_our_certificate(
+async def test_a_server_that_requires_a_client_certificate_gets_it(
     authority: Authority, newest: ssl.TLSVersion
 ) -> None:
     async def answer(wire: Wire) -> None:
@@ -159,22 +159,22 @@ async def test_a_server_that_wants_to_know_who_asks_is_shown_our_certificate(
         await wire.send(json_answer(200, {}))
 
     shown: list[Any] = []
-    async with ScriptedUpstream(answer, ssl=authority.wary_server(newest)) as upstream:
-        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file, cert_file=authority.ours()))
+    async with ScriptedUpstream(answer, ssl=authority.mutual_tls_server(newest)) as upstream:
+        pool = Pool(Origin.parse(upstream.url, ca_file=authority.file, cert_file=authority.client_certificate()))
         assert await body_of(pool) == b"{}"
         assert shown == [(("DNS", "sidecar.example"),)]
         await pool.aclose()
 
 
 @both_versions
-@pytest.mark.parametrize("stranger", [True, False], ids=["none", "of another authority"])
-async def test_a_server_that_wants_to_know_who_asks_tells_the_stranger_nothing(
-    authority: Authority, newest: ssl.TLSVersion, stranger: bool, tmp_path: Path
+@pytest.mark.parametrize("missing", [True, False], ids=["none", "of another authority"])
+async def test_a_server_refuses_a_missing_or_foreign_client_certificate(
+    authority: Authority, newest: ssl.TLSVersion, missing: bool, tmp_path: Path
 ) -> None:
-    """asyncio's server would hang up on us; most say what they want."""
+    """The server is a thread, because asyncio's server closes without the alert that most servers send."""
     (tmp_path / "other").mkdir()
-    ours = None if stranger else Authority(tmp_path / "other").ours()
-    context, said = authority.wary_server(newest), b""
+    ours = None if missing else Authority(tmp_path / "other").client_certificate()
+    context, said = authority.mutual_tls_server(newest), b""
 
     def accept() -> None:
         nonlocal said
@@ -183,14 +183,14 @@ async def test_a_server_that_wants_to_know_who_asks_tells_the_stranger_nothing(
             with suppress(ssl.SSLError), context.wrap_socket(raw, server_side=True) as wrapped:
                 said = wrapped.recv(1)
             lingering.shutdown(socket.SHUT_WR)
-            while lingering.recv(65536):  # so that no RST overtakes what was said
+            while lingering.recv(65536):  # so that no RST overtakes the alert
                 pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         accepting = asyncio.create_task(asyncio.to_thread(accept))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         pool = Pool(Origin.parse(url, ca_file=authority.file, cert_file=ours))
-        # from 1.3 on we hear of it only after we have asked
+        # with TLS 1.3 the client learns of it only after its request
         with pytest.raises(ConnectFailed if newest is ssl.TLSVersion.TLSv1_2 else Broken) as caught:
             await body_of(pool)
         await accepting
@@ -198,7 +198,7 @@ async def test_a_server_that_wants_to_know_who_asks_tells_the_stranger_nothing(
     assert (pool.slots_used, said) == (0, b"")
 
 
-async def test_tls_to_a_server_that_speaks_none_is_a_failed_connect(authority: Authority) -> None:
+async def test_tls_to_a_plain_http_server_is_a_failed_connect(authority: Authority) -> None:
     async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
@@ -212,7 +212,7 @@ async def test_tls_to_a_server_that_speaks_none_is_a_failed_connect(authority: A
     server.close()
 
 
-async def test_a_handshake_that_does_not_end_is_a_timeout_of_the_connect_phase(authority: Authority) -> None:
+async def test_a_handshake_that_does_not_end_is_a_connect_timeout(authority: Authority) -> None:
     closed = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -232,7 +232,7 @@ async def test_a_handshake_that_does_not_end_is_a_timeout_of_the_connect_phase(a
     server.close()
 
 
-# Failing to connect, and Unix sockets
+# Failed connects, and Unix sockets
 
 
 async def test_a_refused_connection_is_a_failed_connect() -> None:
@@ -245,7 +245,7 @@ async def test_a_refused_connection_is_a_failed_connect() -> None:
 
 
 @pytest.mark.parametrize("host", ["x" * 64 + ".invalid", "a..b"])
-async def test_a_name_that_cannot_be_looked_up_is_a_failed_connect(host: str) -> None:
+async def test_a_host_name_that_cannot_be_resolved_is_a_failed_connect(host: str) -> None:
     pool = Pool(Origin.parse(f"http://{host}"))
     with pytest.raises(ConnectFailed):
         await body_of(pool)
@@ -253,7 +253,7 @@ async def test_a_name_that_cannot_be_looked_up_is_a_failed_connect(host: str) ->
 
 
 @both
-async def test_a_unix_socket_is_spoken_to(parser: ParserFactory, tmp_path: Path) -> None:
+async def test_requests_are_sent_over_a_unix_socket(parser: ParserFactory, tmp_path: Path) -> None:
     async with ScriptedUpstream(json_answer(200, {}), uds=str(tmp_path / "e.sock")) as upstream:
         pool = Pool(Origin.parse(upstream.url + "/v1"), parser=parser)
         for _ in range(2):
@@ -274,7 +274,7 @@ async def test_a_missing_unix_socket_is_a_failed_connect(tmp_path: Path) -> None
     assert pool.slots_used == 0
 
 
-async def test_a_unix_socket_whose_accept_queue_is_full_is_waited_for(tmp_path: Path) -> None:
+async def test_connecting_waits_while_the_accept_queue_of_a_unix_socket_is_full(tmp_path: Path) -> None:
     path = str(tmp_path / "e.sock")
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
         listener.bind(path)
@@ -288,7 +288,7 @@ async def test_a_unix_socket_whose_accept_queue_is_full_is_waited_for(tmp_path: 
 
         pool = Pool(Origin.parse(f"unix:{path}"))
         task = asyncio.create_task(body_of(pool))
-        await asyncio.sleep(0.05)  # several looks at the full queue
+        await asyncio.sleep(0.05)  # several attempts while the queue is full
         listener.accept()[0].close()
         wire, _ = await asyncio.get_running_loop().run_in_executor(None, listener.accept)
         with wire:

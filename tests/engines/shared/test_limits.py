@@ -72,7 +72,7 @@ async def test_an_event_that_is_too_large_is_named(speech: Speech, before: int, 
     events = stream(speech.begin(), *[speech.text("a")] * before, speech.text("x" * 1000), speech.end())
     answer: Any = fragmented(events, range(len(events))) if cut else events
     words = await refused(speech, answer)
-    assert words == "the engine's answer is too large: an event passed 1000 bytes (max-event)"
+    assert words == "the engine's answer is too large: an event is larger than 1000 bytes (max-event)"
 
 
 @pytest.mark.parametrize("size", [1, 60, 700, 1500])
@@ -87,7 +87,7 @@ def test_no_event_that_is_too_large_is_read_on_the_short_way(size: int) -> None:
             if limit >= len(event) - 2 or limit <= len(small):
                 assert [short.read(read) for read in reads]
             else:
-                with pytest.raises(EventTooLarge, match=f"an event passed {limit} bytes"):
+                with pytest.raises(EventTooLarge, match=f"an event is larger than {limit} bytes"):
                     [short.read(read) for read in reads]
 
 
