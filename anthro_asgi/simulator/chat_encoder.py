@@ -4,11 +4,24 @@ A chunk's frame is the same for all tokens of a stream, so a token is one `dumps
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import orjson
 
-from ..wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage, deltas_of
+from ..wire.deltas import (
+    Batch,
+    Block,
+    BlockStop,
+    Citation,
+    Delta,
+    Finish,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+    deltas_of,
+)
 from ..wire.errors import ApiError
 from ..wire.json_codec import dumps
 
@@ -49,17 +62,25 @@ class CompletionCounts:
         self.finish: Finish | None = None
 
     def note(self, delta: Delta) -> bool:
-        """Whether it is a token, and no count or end."""
-        if isinstance(delta, Finish):
-            self.finish = delta
-            return False
-        if isinstance(delta, Usage):
-            if delta.input_tokens is not None:
-                self.usage = delta
-            return False
-        self.tokens += 1
-        self.thought += isinstance(delta, Thinking)
-        return True
+        """Record `delta`. True if it is a token; False for counts, the end, and what chat completions cannot say."""
+        match delta:
+            case str() | ToolStart() | ToolJson():
+                self.tokens += 1
+                return True
+            case Thinking():
+                self.tokens += 1
+                self.thought += 1
+                return True
+            case Usage():
+                if delta.input_tokens is not None:
+                    self.usage = delta
+            case Finish():
+                self.finish = delta
+            case Signature() | Citation() | BlockStop() | Block():
+                pass
+            case _:
+                assert_never(delta)
+        return False
 
     def json(self) -> dict[str, Any]:
         """The `usage` of a completion."""
@@ -123,7 +144,10 @@ class ChunkEncoder:
                 return self._call({"id": delta.id, "type": "function", "function": function})
             case ToolJson():
                 return self._call({"function": {"arguments": delta.fragment}})
-        return b""
+            case Signature() | Citation() | BlockStop() | Block() | Usage() | Finish():
+                return b""
+            case _:
+                assert_never(delta)
 
     def _call(self, said: dict[str, Any]) -> bytes:
         return self._chunk({"tool_calls": [{"index": self._calls - 1, **said}]})
@@ -192,6 +216,10 @@ class Completion:
                     self._calls.append((delta, []))
                 case ToolJson():
                     self._calls[-1][1].append(delta.fragment)
+                case Signature() | Citation() | BlockStop() | Block() | Usage() | Finish():
+                    pass
+                case _:
+                    assert_never(delta)
 
     def body(self) -> bytes:
         """The completion, once `counted.finish` is there."""

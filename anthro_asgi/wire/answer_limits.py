@@ -5,9 +5,9 @@ turn behind a tool call, and the answer to a client that wants one Message.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
-from .deltas import Block, Citation, Delta, Signature, Thinking, ToolJson, ToolStart
+from .deltas import Block, BlockStop, Citation, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
 from .errors import AnswerTooLarge
 from .json_codec import dumps
 
@@ -46,14 +46,17 @@ def utf8_size(text: str) -> int:
 
 
 def delta_size(delta: Delta) -> int:
-    """Bytes of what a delta says."""
+    """Bytes of content in `delta`, as UTF-8. Usage, BlockStop and Finish hold no content: 0."""
     match delta:
         case str():
             return utf8_size(delta)
-        case Thinking(said) | Signature(said) | ToolJson(said):
-            return utf8_size(said)
+        case Thinking(text) | Signature(text) | ToolJson(text):
+            return utf8_size(text)
         case ToolStart(identity, name):
             return utf8_size(identity) + utf8_size(name)
         case Citation(content) | Block(content):
             return len(dumps(content))
-    return 0
+        case BlockStop() | Usage() | Finish():
+            return 0
+        case _:
+            assert_never(delta)

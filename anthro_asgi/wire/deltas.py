@@ -12,7 +12,7 @@ in the order given. The rules an engine keeps:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn"]
 
@@ -92,6 +92,8 @@ class DeltaOrderError(Exception):
 
 
 Delta = str | Thinking | Signature | ToolStart | ToolJson | Citation | BlockStop | Block | Usage | Finish
+DELTA_TYPES: Final[tuple[type[Delta], ...]] = get_args(Delta)
+"""The classes of the union. Dispatch tables are built over it, so a class without a handler fails at import."""
 Batch = Delta | list[Delta]
 Deltas = Sequence[Delta]
 

@@ -17,15 +17,17 @@ micro` shows the price.
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import orjson
 
 from .deltas import (
+    DELTA_TYPES,
     Batch,
     Block,
     BlockStop,
     Citation,
+    Delta,
     DeltaOrderError,
     EncodedTexts,
     Finish,
@@ -151,11 +153,11 @@ class StreamEncoder:
                 opening, closing = self._frame
                 return (closing + opening).join(batch.literals).join(self._frame)
             if len(batch) != 1:
-                return b"".join([_VERBS[type(delta)](self, delta) for delta in batch])
+                return b"".join([_HANDLERS[type(delta)](self, delta) for delta in batch])
             batch = batch[0]  # what most reads from an engine hold
         if type(batch) is str:
             return self.text(batch)
-        return _VERBS[type(batch)](self, batch)
+        return _HANDLERS[type(batch)](self, batch)
 
     def text(self, text: str) -> bytes:
         if self._state is TEXT and text:
@@ -290,15 +292,29 @@ class StreamEncoder:
         return DeltaOrderError(f"{verb} in state {self._state.name}")
 
 
-_VERBS: Final[dict[type, Callable[[StreamEncoder, Any], bytes]]] = {
-    str: StreamEncoder.text,
-    Thinking: StreamEncoder.thinking,
-    Signature: StreamEncoder.signature,
-    ToolStart: StreamEncoder.tool_start,
-    ToolJson: StreamEncoder.tool_json,
-    Citation: StreamEncoder.citation,
-    BlockStop: StreamEncoder.block_stop,
-    Block: StreamEncoder.block,
-    Usage: StreamEncoder.note_usage,
-    Finish: StreamEncoder.note_finish,
-}
+def _handler(delta_type: type[Delta]) -> Callable[[StreamEncoder, Any], bytes]:
+    """The method that encodes a delta of this class. A class added to the union and not here is a type error."""
+    if issubclass(delta_type, str):
+        return StreamEncoder.text
+    if issubclass(delta_type, Thinking):
+        return StreamEncoder.thinking
+    if issubclass(delta_type, Signature):
+        return StreamEncoder.signature
+    if issubclass(delta_type, ToolStart):
+        return StreamEncoder.tool_start
+    if issubclass(delta_type, ToolJson):
+        return StreamEncoder.tool_json
+    if issubclass(delta_type, Citation):
+        return StreamEncoder.citation
+    if issubclass(delta_type, BlockStop):
+        return StreamEncoder.block_stop
+    if issubclass(delta_type, Block):
+        return StreamEncoder.block
+    if issubclass(delta_type, Usage):
+        return StreamEncoder.note_usage
+    if issubclass(delta_type, Finish):
+        return StreamEncoder.note_finish
+    assert_never(delta_type)
+
+
+_HANDLERS: Final = {delta_type: _handler(delta_type) for delta_type in DELTA_TYPES}

@@ -5,14 +5,16 @@ content; the tests hold them against each other.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from .answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, delta_size, utf8_size
 from .deltas import (
+    DELTA_TYPES,
     Batch,
     Block,
     BlockStop,
     Citation,
+    Delta,
     DeltaOrderError,
     Finish,
     Signature,
@@ -114,7 +116,7 @@ class MessageBuilder:
     def feed(self, batch: Batch) -> None:
         """Raises AnswerTooLarge."""
         for delta in deltas_of(batch):
-            _TAKE[type(delta)](self, delta)
+            _HANDLERS[type(delta)](self, delta)
         if self._size >= self._due:
             self._fold()
 
@@ -245,15 +247,29 @@ def _joined(parts: list[str]) -> str:
     return joined
 
 
-_TAKE: Final[dict[type, Callable[[MessageBuilder, Any], None]]] = {
-    str: MessageBuilder._text,
-    Thinking: MessageBuilder._thinking,
-    Signature: MessageBuilder._signature,
-    ToolStart: MessageBuilder._tool_start,
-    ToolJson: MessageBuilder._tool_json,
-    Citation: MessageBuilder._citation,
-    BlockStop: MessageBuilder._block_stop,
-    Block: MessageBuilder._block,
-    Usage: MessageBuilder._note_usage,
-    Finish: MessageBuilder._note_finish,
-}
+def _handler(delta_type: type[Delta]) -> Callable[[MessageBuilder, Any], None]:
+    """The method that takes a delta of this class. A class added to the union and not here is a type error."""
+    if issubclass(delta_type, str):
+        return MessageBuilder._text
+    if issubclass(delta_type, Thinking):
+        return MessageBuilder._thinking
+    if issubclass(delta_type, Signature):
+        return MessageBuilder._signature
+    if issubclass(delta_type, ToolStart):
+        return MessageBuilder._tool_start
+    if issubclass(delta_type, ToolJson):
+        return MessageBuilder._tool_json
+    if issubclass(delta_type, Citation):
+        return MessageBuilder._citation
+    if issubclass(delta_type, BlockStop):
+        return MessageBuilder._block_stop
+    if issubclass(delta_type, Block):
+        return MessageBuilder._block
+    if issubclass(delta_type, Usage):
+        return MessageBuilder._note_usage
+    if issubclass(delta_type, Finish):
+        return MessageBuilder._note_finish
+    assert_never(delta_type)
+
+
+_HANDLERS: Final = {delta_type: _handler(delta_type) for delta_type in DELTA_TYPES}

@@ -14,8 +14,22 @@ whatever ends a run of text gives back what was held.
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
-from .deltas import Batch, Delta, Finish, Signature, Thinking, Usage, deltas_of
+from .deltas import (
+    Batch,
+    Block,
+    BlockStop,
+    Citation,
+    Delta,
+    Finish,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+    deltas_of,
+)
 
 
 class _StopSequence:
@@ -145,7 +159,7 @@ class StopSequenceFilter:
                     self.unread = len(deltas) - number
                     return out
                 continue
-            if not _writes_nothing(delta):
+            if _ends_text(delta):
                 held = matcher.flush()
                 if held:
                     out.append(held)
@@ -153,9 +167,14 @@ class StopSequenceFilter:
         return out
 
 
-def _writes_nothing(delta: Delta) -> bool:
-    """Whether the text goes on in the same block after it."""
+def _ends_text(delta: Delta) -> bool:
+    """Whether text after `delta` belongs to another run of text; False for a delta that writes nothing."""
     match delta:
         case Usage() | Thinking("") | Signature(""):
+            return False
+        case (
+            str() | Thinking() | Signature() | ToolStart() | ToolJson() | Citation() | BlockStop() | Block() | Finish()
+        ):
             return True
-    return False
+        case _:
+            assert_never(delta)

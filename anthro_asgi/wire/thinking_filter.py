@@ -4,35 +4,52 @@
 the placeholder when the engine gave none. The client sends that block back with the conversation, like any other.
 """
 
-from .deltas import Batch, Delta, Signature, Thinking, Usage, deltas_of
+from typing import assert_never
+
+from .deltas import (
+    Batch,
+    Block,
+    BlockStop,
+    Citation,
+    Delta,
+    Finish,
+    Signature,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+    deltas_of,
+)
 from .message import PLACEHOLDER_SIGNATURE
 
 
 class ThinkingFilter:
-    """Deltas in, deltas out. `keep_signatures` keeps an empty, signed block for each that was left out."""
+    """Deltas in, deltas out, without thinking. `keep_signatures` leaves an empty, signed block for each removed one."""
 
-    __slots__ = ("_keep_signatures", "_open")
+    __slots__ = ("_keep_signatures", "_unsigned")
 
     def __init__(self, *, keep_signatures: bool) -> None:
         self._keep_signatures = keep_signatures
-        self._open = False  # a block whose signature is still to come
+        self._unsigned = False  # a block was removed and its signature has not been written yet
 
     def feed(self, batch: Batch) -> list[Delta]:
-        """The batch without its thinking. The last one must hold a Finish, which ends every block."""
+        """The batch without its thinking. A Finish must come last: it ends the open block."""
         out: list[Delta] = []
         for delta in deltas_of(batch):
             match delta:
+                case Usage() | "":  # writes nothing, so it does not end the block
+                    out.append(delta)
                 case Thinking(text):
-                    self._open |= self._keep_signatures and text != ""
+                    self._unsigned |= self._keep_signatures and text != ""
                 case Signature(value):
                     if self._keep_signatures and value:
                         out.append(delta)
-                        self._open = False
-                case Usage() | "":  # writes nothing, so ends nothing
+                        self._unsigned = False
+                case str() | ToolStart() | ToolJson() | Citation() | BlockStop() | Block() | Finish():
+                    if self._unsigned:
+                        out.append(Signature(PLACEHOLDER_SIGNATURE))
+                        self._unsigned = False
                     out.append(delta)
                 case _:
-                    if self._open:
-                        out.append(Signature(PLACEHOLDER_SIGNATURE))
-                        self._open = False
-                    out.append(delta)
+                    assert_never(delta)
         return out
