@@ -66,11 +66,11 @@ def build_completions_app(keys: Sequence[str], settings: Settings) -> Any:
 
 def _build_llamacpp_engine(model: str, settings: Settings) -> Any:
     """llama.cpp on a model file. Raises ValueError."""
-    from .engines.llamacpp.engine import LocalEngine
+    from .engines.llamacpp.engine import LlamaCppEngine
 
     if settings.workers > 1:
         raise ConfigError("--model is served by one worker: each would load the model anew")
-    return LocalEngine(
+    return LlamaCppEngine(
         model,
         context=settings.model_context,
         slots=settings.model_slots,
@@ -81,8 +81,8 @@ def _build_llamacpp_engine(model: str, settings: Settings) -> Any:
 
 def build_upstream_engine(settings: Settings) -> Any:
     """The engine behind `--upstream`. Raises ValueError, ConfigError or ResourceUnavailable."""
-    from .engines.auto import DetectedEngine
-    from .engines.messages.engine import AnthropicEngine
+    from .engines.auto import AutoEngine
+    from .engines.messages.engine import MessagesEngine
     from .engines.openai.engine import OpenAIEngine
     from .upstream.origin import Origin
 
@@ -99,7 +99,7 @@ def build_upstream_engine(settings: Settings) -> Any:
         cert_key_file=settings.upstream_cert_key,
     )
     how = {"key": upstream_key(settings), **_upstream_arguments(settings)}
-    messages = AnthropicEngine(origin, **how)
+    messages = MessagesEngine(origin, **how)
     chat = OpenAIEngine(
         origin,
         **how,
@@ -107,7 +107,7 @@ def build_upstream_engine(settings: Settings) -> Any:
         late_system={"keep": True, "fold": False}.get(settings.late_system),
         think_tags=settings.think_tags,  # type: ignore[arg-type]  # the table has the same three
     )
-    return {"messages": messages, "chat": chat}.get(settings.upstream_api) or DetectedEngine(chat, messages)
+    return {"messages": messages, "chat": chat}.get(settings.upstream_api) or AutoEngine(chat, messages)
 
 
 def _upstream_arguments(settings: Settings) -> dict[str, Any]:

@@ -11,20 +11,20 @@ from ..wire.deltas import Batch
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest
 from .base import BaseEngine, ModelInfo, Observer
-from .messages.engine import AnthropicEngine
+from .messages.engine import MessagesEngine
 from .openai.dialects import Dialect
 from .openai.engine import OpenAIEngine
 
 _log = logging.getLogger(__name__)
 
 
-class DetectedEngine(BaseEngine):
+class AutoEngine(BaseEngine):
     """One of the two, from when the upstream first answers."""
 
-    def __init__(self, chat: OpenAIEngine, messages: AnthropicEngine) -> None:
+    def __init__(self, chat: OpenAIEngine, messages: MessagesEngine) -> None:
         self._chat = chat
         self._messages = messages
-        self._chosen: OpenAIEngine | AnthropicEngine | None = None
+        self._chosen: OpenAIEngine | MessagesEngine | None = None
 
     @property
     def observe(self) -> Observer:
@@ -35,9 +35,9 @@ class DetectedEngine(BaseEngine):
         self._chat.observe = self._messages.observe = observer
 
     def __repr__(self) -> str:
-        return f"<DetectedEngine {self._chosen!r}>"
+        return f"<AutoEngine {self._chosen!r}>"
 
-    async def _engine(self) -> OpenAIEngine | AnthropicEngine:
+    async def _engine(self) -> OpenAIEngine | MessagesEngine:
         """The one it is. Raises ApiError while the upstream is not reachable."""
         if self._chosen is None:
             speaks_messages = await self._messages.is_messages_server()

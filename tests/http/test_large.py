@@ -15,8 +15,8 @@ import orjson
 import pytest
 
 from anthro_asgi import Finish, MessagesApp
-from anthro_asgi.engines.auto import DetectedEngine
-from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.auto import AutoEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai import encoded_request
 from anthro_asgi.engines.openai.chat_request import encode, to_chat
 from anthro_asgi.engines.openai.dialects import PLAIN
@@ -255,9 +255,9 @@ class Halting(ScriptedUpstream):
 
 ENGINES: dict[str, tuple[Callable[[Origin], Any], Json, bytes, bytes]] = {
     "chat": (lambda origin: OpenAIEngine(origin, dialect="openai"), {"data": []}, CHAT, CHAT_END),
-    "messages": (AnthropicEngine, {"data": [{"id": "m", "type": "model"}]}, MESSAGES, MESSAGES_END),
+    "messages": (MessagesEngine, {"data": [{"id": "m", "type": "model"}]}, MESSAGES, MESSAGES_END),
     "detected": (
-        lambda origin: DetectedEngine(OpenAIEngine(origin, dialect="openai"), AnthropicEngine(origin)),
+        lambda origin: AutoEngine(OpenAIEngine(origin, dialect="openai"), MessagesEngine(origin)),
         {"data": [{"id": "m"}]},
         CHAT,
         CHAT_END,

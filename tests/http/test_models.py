@@ -72,7 +72,7 @@ async def test_a_model_with_a_slash_in_its_name_is_found() -> None:
 async def test_the_time_of_creation_stays_although_the_engine_tells_the_time_of_the_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(model_list, "FRESH", 0.0)
+    monkeypatch.setattr(model_list, "MAX_AGE", 0.0)
     lists = [listing("llamacpp", created=created) for created in (100, 200, 300)]
     async with app_over({MODELS: lists}) as (upstream, app):
         times_told = {(await get(app, "/v1/models/m")).json()["created_at"] for _ in lists}
@@ -93,7 +93,7 @@ async def test_a_name_that_a_wildcard_serves_is_found_and_has_the_limits_of_its_
 
 
 async def test_the_last_list_is_served_while_the_engine_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_list, "FRESH", 0.0)
+    monkeypatch.setattr(model_list, "MAX_AGE", 0.0)
     async with app_over({MODELS: [listing("vllm"), LOADING]}) as (upstream, app):
         for _ in range(3):
             assert await ids(app) == ["m"]

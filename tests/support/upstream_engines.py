@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Delta, deltas_of
@@ -15,7 +15,7 @@ from anthro_asgi.wire.request import MessagesRequest
 from tests.support.chat_requests import request
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, framed, json_answer
 
-Engine = OpenAIEngine | AnthropicEngine
+Engine = OpenAIEngine | MessagesEngine
 Json = dict[str, Any]
 
 _REASONS: Final = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length"}
@@ -61,7 +61,7 @@ class Messages:
     models = json_answer(200, {"data": [{"id": "m", "type": "model"}]})
 
     def engine(self, origin: Origin, **options: Any) -> Engine:
-        return AnthropicEngine(origin, **options)
+        return MessagesEngine(origin, **options)
 
     def begin(self) -> bytes:
         message = {"id": "msg_1", "content": [], "usage": {"input_tokens": 3, "output_tokens": 0}}

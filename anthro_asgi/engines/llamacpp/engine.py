@@ -1,7 +1,7 @@
 """A model file, served by llama.cpp in a child process that this engine keeps (extra `llama`).
 
     child   the child: llama.cpp's own HTTP server on a Unix socket
-    keeper  starts it, reads what it says, starts it again when it has ended, stops it
+    supervisor  starts it, reads what it says, starts it again when it has ended, stops it
 
 It is a process of its own because llama.cpp answers a bad file, and any error within, with `abort()`.
 """
@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from ...upstream.origin import Origin
 from ..openai.engine import OpenAIEngine
-from .supervisor import Keeper
+from .supervisor import LlamaSupervisor
 
 _MAGIC: Final = b"GGUF"
 
 
-class LocalEngine(OpenAIEngine):
+class LlamaCppEngine(OpenAIEngine):
     """The model in the GGUF file at `path`, for `slots` requests at a time with `context` tokens each.
 
     `context` 0 is what the model was trained with; `threads` 0 is left to llama.cpp. `how` goes to `OpenAIEngine`.
@@ -29,16 +29,16 @@ class LocalEngine(OpenAIEngine):
         _check(path)
         self._folder = tempfile.TemporaryDirectory(prefix="anthro-asgi-")
         socket = Path(self._folder.name, "llama.sock")  # llama.cpp knows a Unix socket by this ending
-        self._keeper = Keeper(path, socket, {"context": context, "slots": slots, "threads": threads})
+        self._supervisor = LlamaSupervisor(path, socket, {"context": context, "slots": slots, "threads": threads})
         super().__init__(Origin.parse(f"unix:{socket}"), dialect="llamacpp", **how)
 
     def __repr__(self) -> str:
-        return f"<LocalEngine {self._keeper!r} {super().__repr__()}>"
+        return f"<LlamaCppEngine {self._supervisor!r} {super().__repr__()}>"
 
     async def start(self) -> None:
         """Starts llama.cpp. Raises RuntimeError when it cannot load the file; a large one is not waited for."""
         try:
-            await self._keeper.start()
+            await self._supervisor.start()
         except BaseException:
             self._folder.cleanup()
             raise
@@ -46,7 +46,7 @@ class LocalEngine(OpenAIEngine):
 
     async def stop(self) -> None:
         await super().stop()
-        await self._keeper.stop()
+        await self._supervisor.stop()
         self._folder.cleanup()
 
 

@@ -24,7 +24,7 @@ _ERROR: Final = re.compile(r"[\d.]+ E +(.*)")  # as llama.cpp logs one, behind t
 _log = logging.getLogger(__name__)
 
 
-class Keeper:
+class LlamaSupervisor:
     """Keeps `child` on `socket`. Made outside an event loop; `start` is called in one."""
 
     def __init__(self, model: str, socket: Path, options: Mapping[str, int]) -> None:
@@ -41,7 +41,7 @@ class Keeper:
 
     def __repr__(self) -> str:
         state = "loaded" if self._loaded.is_set() else "away" if self._process is None else "loading"
-        return f"<Keeper of {Path(self._model).name}: {state}>"
+        return f"<LlamaSupervisor of {Path(self._model).name}: {state}>"
 
     @property
     def pid(self) -> int | None:

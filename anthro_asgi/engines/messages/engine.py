@@ -18,9 +18,9 @@ from ...wire.errors import ApiError
 from ...wire.request import MessagesRequest
 from ..openai.chat_request import add_thinking
 from ..openai.dialects import LLAMACPP, PLAIN, Dialect, recognise
-from ..openai.encoded_request import Asked
-from ..shared.fetch import is_whole, kind_of, read_whole, refuse
-from ..shared.remote import How, Remote, new_call_id, tail
+from ..openai.encoded_request import EncodedRequest
+from ..shared.fetch import is_json, kind_of, raise_for_status, read_body
+from ..shared.remote import RemoteEngine, RemoteOptions, new_call_id, read_trailer
 from ..shared.upstream_errors import failure
 from .event_reader import EventReader
 
@@ -29,16 +29,16 @@ _VERSION: Final = (b"anthropic-version", b"2023-06-01")
 _JSON: Final = (b"content-type", b"application/json")
 
 
-class AnthropicEngine(Remote):
+class MessagesEngine(RemoteEngine):
     """The Messages server at `origin`. `key` is sent as `x-api-key` and as a bearer token, since servers differ."""
 
-    def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
+    def __init__(self, origin: Origin, **how: Unpack[RemoteOptions]) -> None:
         super().__init__(origin, **how)
         self._target = origin.target("/messages")
         self._dialect: Dialect | None = None
 
     def __repr__(self) -> str:
-        return f"<AnthropicEngine {self._pool!r}>"
+        return f"<MessagesEngine {self._pool!r}>"
 
     def _signed(self, key: bytes | None) -> RequestHeaders:
         return (_VERSION,) if key is None else (_VERSION, (b"x-api-key", key), (b"authorization", b"Bearer " + key))
@@ -61,13 +61,13 @@ class AnthropicEngine(Remote):
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError where it has none."""
         body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_KEPT_HERE)}
-        asked = Asked(request, {**body, "model": request.engine_model})
-        answer = await self._ask(f"{self._target}/count_tokens", await asked.encoded())
+        asked = EncodedRequest(request, {**body, "model": request.engine_model})
+        answer = await self._fetch(f"{self._target}/count_tokens", await asked.encoded())
         if answer.status in (404, 405, 501):
             raise NotImplementedError
         counted = answer.json()
         if answer.status != 200 or not isinstance(counted, dict) or type(counted.get("input_tokens")) is not int:
-            raise self._discreet(failure(answer.status, None, answer.body))
+            raise self._redact(failure(answer.status, None, answer.body))
         tokens: int = counted["input_tokens"]
         return tokens
 
@@ -77,7 +77,7 @@ class AnthropicEngine(Remote):
         """The answer, read by read. Raises ApiError."""
         dialect = self._dialect or await self.detect()
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
-        asked = Asked(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        asked = EncodedRequest(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
         exchange = self._pool.exchange(
             "POST", self._target, (_JSON, *self._headers, *request.trace_headers), await asked.encoded()
         )
@@ -86,23 +86,23 @@ class AnthropicEngine(Remote):
         parser = SSEParser(self._limits.max_event)
         try:
             async with exchange as response:
-                await asked.let_go()
-                await refuse(response)
-                if is_whole(response):
-                    yield reader.whole(await read_whole(response, self._limits))
+                await asked.release()
+                await raise_for_status(response)
+                if is_json(response):
+                    yield reader.whole(await read_body(response, self._limits))
                 else:
                     while not reader.finished and (data := await response.read()):
                         deltas = reader.feed(parser.feed(data))
                         if deltas:
                             yield deltas
                             reader.feed(())  # raises what came behind them
-                    said = await tail(response, lambda data: reader.feed(parser.feed(data)), reader)
+                    said = await read_trailer(response, lambda data: reader.feed(parser.feed(data)), reader)
                     yield said + reader.feed(parser.end())
                 response.drain_on_exit()
             last = reader.end()
         except ApiError as exc:
             self.observe("upstream_error", kind_of(exc, exchange.status))
-            raise self._discreet(exc) from exc.__cause__
+            raise self._redact(exc) from exc.__cause__
         except UpstreamError as exc:
             if not reader.finished:
                 raise self._lost(exc) from exc

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ...wire.errors import BadUpstream
-from ..shared.fetch import Answer
+from ..shared.fetch import FetchResult
 from ..shared.upstream_errors import failure
 from .dialects import Dialect
 
 Json = dict[str, Any]
-Ask = Callable[[str, Json], Awaitable[Answer]]
+Ask = Callable[[str, Json], Awaitable[FetchResult]]
 
 INPUT_TOKENS: Final = "/v1/chat/completions/input_tokens"
 TEMPLATE: Final = "/apply-template"
@@ -79,7 +79,7 @@ class PromptTokenCounter:
         return told
 
 
-def _knows_only_texts(path: str, answer: Answer) -> bool:
+def _knows_only_texts(path: str, answer: FetchResult) -> bool:
     """Whether `/tokenize` wants a `prompt`: before they could count a chat, SGLang and vLLM counted texts."""
     return path == TOKENIZE and answer.status in (400, 422) and b"prompt" in answer.body and b"required" in answer.body
 

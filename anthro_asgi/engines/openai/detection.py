@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ...wire.errors import ApiError
-from ..shared.fetch import Answer
-from ..shared.single_flight import Shared
+from ..shared.fetch import FetchResult
+from ..shared.single_flight import SingleFlight
 from .dialects import PLAIN, PROBES, Dialect, recognise
 
-AWAY: Final = frozenset({429, 502, 503, 504, 529})  # says nothing of who it is, nor that it will be so in a second
+UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})  # a response that says nothing about the engine
 _PROBING: Final = 5.0  # seconds for all the addresses that only one of the engines has
 
 
-class Who:
+class EngineDetector:
     """`dialect` is what is known, None for nobody known. `list_models` asks for the list and has it noted here, `probe`
     asks for what is at a path beside `/v1`; both raise ApiError.
     """
@@ -25,14 +25,14 @@ class Who:
     def __init__(
         self,
         chosen: Dialect | None,
-        list_models: Callable[[], Awaitable[Answer]],
-        probe: Callable[[str], Awaitable[Answer]],
+        list_models: Callable[[], Awaitable[FetchResult]],
+        probe: Callable[[str], Awaitable[FetchResult]],
     ) -> None:
         self.dialect = self.chosen = chosen
         self._list_models = list_models
         self._probe = probe
         self._by_list = False
-        self._detecting = Shared(self._detect)
+        self._detecting = SingleFlight(self._detect)
 
     async def detect(self) -> Dialect:
         """Ask. Those who do so at one time share the answer. Raises ApiError when the engine is not reachable.
@@ -41,11 +41,11 @@ class Who:
         """
         if self.chosen is not None:
             return self.chosen
-        return await self._detecting.answer()
+        return await self._detecting.result()
 
     async def _detect(self) -> Dialect:
         answer = await self._list_models()
-        if answer.status in AWAY:
+        if answer.status in UNAVAILABLE:
             return self.dialect or recognise(None, answer.server) or PLAIN
         if self.dialect is None:  # and the list, which was noted when it came, did not tell
             self.dialect = await self._by_probes() or PLAIN
@@ -63,9 +63,9 @@ class Who:
             pass
         return None
 
-    def note(self, answer: Answer) -> None:
+    def note(self, answer: FetchResult) -> None:
         """Learn from an answer to `GET /v1/models`."""
-        if self.chosen is not None or answer.status in AWAY:
+        if self.chosen is not None or answer.status in UNAVAILABLE:
             return
         whole = answer.status == 200
         known = recognise(answer.json() if whole else None, answer.server)

@@ -22,7 +22,7 @@ async def chat_body(request: MessagesRequest, dialect: Dialect) -> Json:
     return to_chat(request, dialect)
 
 
-class Asked:
+class EncodedRequest:
     """A request, and the `body` it has become. It has both until it lets go of them."""
 
     __slots__ = ("_body", "_request")
@@ -47,7 +47,7 @@ class Asked:
             return await run_with_yields(encode_in_steps(self.body), perf_counter)
         return [encode(self.body)]
 
-    async def let_go(self) -> bool:
+    async def release(self) -> bool:
         """Keep nothing of the prompt. True."""
         held = [*self.request.messages, *self.body["messages"]] if self.request.body_size > LARGE_BODY else []
         self._request = self._body = None

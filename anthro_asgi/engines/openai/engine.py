@@ -22,27 +22,27 @@ from ...wire.deltas import Batch, Delta
 from ...wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest, NotFound
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest
-from ..shared.fetch import Answer, is_whole, kind_of, read_whole, refuse
-from ..shared.model_list import FRESH, listed
-from ..shared.remote import How, Remote, new_call_id, tail
+from ..shared.fetch import FetchResult, is_json, kind_of, raise_for_status, read_body
+from ..shared.model_list import MAX_AGE, parse_models
+from ..shared.remote import RemoteEngine, RemoteOptions, new_call_id, read_trailer
 from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_names
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
-from .detection import Who
+from .detection import EngineDetector
 from .dialects import DIALECTS, Dialect
-from .encoded_request import Asked, chat_body
+from .encoded_request import EncodedRequest, chat_body
 from .fast_path import FastChunkReader
 from .read_coalescer import PAUSE, ReadCoalescer
-from .retry import fitting, unwelcome
+from .retry import rejected_field, shorten_answer
 from .think_tags import ThinkTagMode, think_tag_filter
 from .tool_names import original_names
 
 _SURE: Final = 5.0  # seconds for which an engine that said who it is, is still the same
-_TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field unwelcome
+_TRIES: Final = 4  # of one request: an answer too long for the model, then beside the prompt, and a field refused
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
 
 
-class OpenAIEngine(Remote):
+class OpenAIEngine(RemoteEngine):
     """The engine at `origin`. `key` is sent as a bearer token. `dialect` names one of DIALECTS; None is to detect it.
 
     `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
@@ -58,7 +58,7 @@ class OpenAIEngine(Remote):
         dialect: str | None = None,
         late_system: bool | None = None,
         think_tags: ThinkTagMode = "off",
-        **how: Unpack[How],
+        **how: Unpack[RemoteOptions],
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect {dialect!r}: known are {', '.join(DIALECTS)}")
@@ -66,13 +66,14 @@ class OpenAIEngine(Remote):
         self._target = origin.target("/chat/completions")
         self._late_system = late_system
         self._think_tags = think_tags
-        self._who = Who(DIALECTS[dialect] if dialect is not None else None, self._list_models, self._beside)
-        self._counter = PromptTokenCounter(self._beside)
+        chosen = DIALECTS[dialect] if dialect is not None else None
+        self._detector = EngineDetector(chosen, self._list_models, self._fetch_beside_api)
+        self._counter = PromptTokenCounter(self._fetch_beside_api)
         self._asked_at = float("-inf")  # on the loop's clock
-        self._unwelcome: set[tuple[str, str]] = set()  # fields that were refused, each with the model that it was for
+        self._rejected_fields: set[tuple[str, str]] = set()  # (model, field) that an engine refused
 
     def __repr__(self) -> str:
-        dialect = self._who.dialect
+        dialect = self._detector.dialect
         return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
 
     def _signed(self, key: bytes | None) -> RequestHeaders:
@@ -81,63 +82,63 @@ class OpenAIEngine(Remote):
     # life
 
     async def stop(self) -> None:
-        await self._who.close()
+        await self._detector.close()
         await super().stop()
 
     async def detect(self) -> Dialect:
         """The dialect: as chosen, or by what the engine says. Raises ApiError when the engine is not reachable."""
-        return await self._who.detect()
+        return await self._detector.detect()
 
     # what it has
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The prompt's length, as its answer's usage will have it. Raises NotImplementedError where nobody counts."""
-        dialect = self._who.dialect or await self.detect()
+        dialect = self._detector.dialect or await self.detect()
         try:
             return await self._counter.count(await self._body(request, dialect), dialect)
         except ApiError as exc:
-            raise self._discreet(exc) from exc.__cause__
+            raise self._redact(exc) from exc.__cause__
 
-    async def _list_models(self, pool: Pool | None = None) -> Answer:
+    async def _list_models(self, pool: Pool | None = None) -> FetchResult:
         """Ask for the list, and learn from it."""
         self._asked_at = asyncio.get_running_loop().time()
         answer = await super()._list_models(pool)
-        before = self._who.dialect
-        self._who.note(answer)
-        if self._who.dialect is not before:
+        before = self._detector.dialect
+        self._detector.note(answer)
+        if self._detector.dialect is not before:
             self._forget_habits()
         if answer.status == 200:
             with suppress(BadUpstream):
-                self._catalogue.note(listed(answer.json()))
+                self._model_list.note(parse_models(answer.json()))
         return answer
 
-    async def _beside(self, path: str, body: dict[str, Any] | None = None) -> Answer:
+    async def _fetch_beside_api(self, path: str, body: dict[str, Any] | None = None) -> FetchResult:
         encoded = None if body is None else await run_with_yields(encode_in_steps(body), perf_counter)
-        return await self._ask(self._origin.target(path, api=False), encoded)
+        return await self._fetch(self._origin.target(path, api=False), encoded)
 
     # one answer
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer, read by read. Raises ApiError."""
         dialect = await self._known()
-        asked = Asked(request, await self._body(request, dialect))
+        asked = EncodedRequest(request, await self._body(request, dialect))
         del request  # it is let go of with `asked`
         for left in reversed(range(_TRIES)):
-            reader = self._reader(asked.request, self._who.dialect or dialect)
+            reader = self._reader(asked.request, self._detector.dialect or dialect)
             exchange = await self._exchange(asked)
             begun = False
             coalescer = ReadCoalescer(asyncio.get_running_loop().time)
             try:
                 async with exchange as response:
-                    await refuse(response)
-                    if is_whole(response):
-                        yield reader.whole(await read_whole(response, self._limits))
+                    await raise_for_status(response)
+                    if is_json(response):
+                        yield reader.whole(await read_body(response, self._limits))
                     else:
                         while data := await response.read():
                             said = reader.read(data)
                             if said:
                                 yield said
-                                begun = begun or await asked.let_go()
+                                begun = begun or await asked.release()
                                 if coalescer.should_pause():
                                     response.pause_reading()
                                     await asyncio.sleep(PAUSE)
@@ -145,7 +146,7 @@ class OpenAIEngine(Remote):
                                     continue
                             if reader.over():
                                 break
-                        yield await tail(response, reader.read, reader) + reader.rest()
+                        yield await read_trailer(response, reader.read, reader) + reader.rest()
                     response.drain_on_exit()
             except ApiError as exc:
                 asked = await self._again(asked, exc, exchange.status, may=bool(left) and not begun)
@@ -160,9 +161,9 @@ class OpenAIEngine(Remote):
 
     async def _known(self) -> Dialect:
         """The engine's dialect; what else is known of it is learned anew if it is old. Raises ApiError."""
-        dialect = self._who.dialect or await self.detect()
-        if not self._who.chosen and self._asked_ago() >= FRESH:
-            self._catalogue.refresh()
+        dialect = self._detector.dialect or await self.detect()
+        if not self._detector.chosen and self._asked_ago() >= MAX_AGE:
+            self._model_list.refresh()
         return dialect
 
     async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
@@ -171,16 +172,16 @@ class OpenAIEngine(Remote):
         if self._late_system is not None:
             dialect = replace(dialect, late_system=self._late_system)
         body = await chat_body(request, dialect)
-        for field in [field for field in body if (model, field) in self._unwelcome]:
+        for field in [field for field in body if (model, field) in self._rejected_fields]:
             value = body.pop(field)
             if field == "max_tokens":
                 body["max_completion_tokens"] = value
-        window = self._catalogue.window(model) if dialect.bounds_answers else None
+        window = self._model_list.window(model) if dialect.bounds_answers else None
         if window is not None and window < body.get("max_tokens", 0):
             body["max_tokens"] = window
         return body
 
-    async def _exchange(self, asked: Asked) -> Exchange:
+    async def _exchange(self, asked: EncodedRequest) -> Exchange:
         """To be made by entering it. Raises InvalidRequest."""
         headers = (*_STREAM_HEADERS, *self._headers, *asked.request.trace_headers)
         return self._pool.exchange("POST", self._target, headers, await asked.encoded())
@@ -194,33 +195,33 @@ class OpenAIEngine(Remote):
         )
         return FastChunkReader(reader, self._limits.max_event)
 
-    async def _again(self, asked: Asked, error: ApiError, status: int, *, may: bool) -> Asked:
+    async def _again(self, asked: EncodedRequest, error: ApiError, status: int, *, may: bool) -> EncodedRequest:
         """What to ask instead of what failed with `error`, behind an answer's `status`. Raises that where there is
         nothing, or it `may` not be.
         """
         self.observe("upstream_error", kind_of(error, status))
         instead = await self._instead(asked.request, asked.body, error) if may else None
         if instead is None:
-            raise self._discreet(error) from error.__cause__
-        return Asked(asked.request, instead)
+            raise self._redact(error) from error.__cause__
+        return EncodedRequest(asked.request, instead)
 
     async def _instead(self, request: MessagesRequest, body: dict[str, Any], error: ApiError) -> dict[str, Any] | None:
         """What to ask instead of what was refused with `error`, if anything. Raises ApiError."""
         if isinstance(error, ContextTooLong) or not isinstance(error, (InvalidRequest, NotFound)):
             return None
-        fits = fitting(body, error.message)
+        fits = shorten_answer(body, error.message)
         if fits is not None:
             if "max_tokens" not in fits:
-                self._unwelcome.add((request.engine_model, "max_tokens"))
+                self._rejected_fields.add((request.engine_model, "max_tokens"))
             return fits
-        field = unwelcome(body, error.message)
+        field = rejected_field(body, error.message)
         if field is not None:
-            self._unwelcome.add((request.engine_model, field))
+            self._rejected_fields.add((request.engine_model, field))
             return {key: value for key, value in body.items() if key != field}
-        before = self._who.dialect
-        if self._who.chosen or self._asked_ago() < _SURE:
+        before = self._detector.dialect
+        if self._detector.chosen or self._asked_ago() < _SURE:
             return None
-        self._who.forget()
+        self._detector.forget()
         dialect = await self.detect()
         return await self._body(request, dialect) if dialect is not before else None
 
@@ -228,11 +229,11 @@ class OpenAIEngine(Remote):
 
     def _forget(self) -> None:
         """Whoever is there next time may be another."""
-        self._who.forget()
+        self._detector.forget()
         self._forget_habits()
 
     def _forget_habits(self) -> None:
-        self._unwelcome.clear()
+        self._rejected_fields.clear()
         self._counter.forget()
 
     def _asked_ago(self) -> float:
@@ -247,7 +248,7 @@ class OpenAIEngine(Remote):
             return reader.end()
         except ApiError as exc:
             self.observe("upstream_error", kind_of(exc))
-            raise self._discreet(exc) from exc.__cause__
+            raise self._redact(exc) from exc.__cause__
         finally:
             self._report(reader.repairs)
 

@@ -54,7 +54,7 @@ _NAMED: Final = {
 _NO_THINKING: Final = re.compile(r"does not support thinking|invalid reasoning value|invalid think value")  # Ollama
 
 
-def fitting(body: Json, refusal: str) -> Json | None:
+def shorten_answer(body: Json, refusal: str) -> Json | None:
     """The same request for as long an answer as fits; None when the refusal is about something else.
 
     Raises ContextTooLong when nothing fits.
@@ -83,7 +83,7 @@ def _room(refusal: str) -> int | None:
     return None
 
 
-def unwelcome(body: Json, refusal: str) -> str | None:
+def rejected_field(body: Json, refusal: str) -> str | None:
     """The field of `body` that the engine complains of, if it is one that may be left out."""
     for field in _COMFORTS:
         if field in body and re.search(_NAMED[field], refusal):

@@ -32,7 +32,7 @@ _PATIENCE: Final = 10.0  # seconds: who asks for a list or a count is waiting fo
 _log = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
+class FetchResult(NamedTuple):
     """What an engine said. `server` is the header of that name."""
 
     status: int
@@ -47,16 +47,16 @@ class Answer(NamedTuple):
             return None
 
 
-async def ask(pool: Pool, target: str, headers: RequestHeaders, body: Body | None = None) -> Answer:
+async def fetch(pool: Pool, target: str, headers: RequestHeaders, body: Body | None = None) -> FetchResult:
     """GET `target`, or POST a JSON `body` to it. Raises UpstreamError, and TimeoutError after ten seconds."""
     method = "GET" if body is None else "POST"
     fields = [*headers] if body is None else [*headers, (b"content-type", b"application/json")]
     async with asyncio.timeout(_PATIENCE), pool.exchange(method, target, fields, body or b"") as response:
         whole = await response.read_all(_LONGEST)
-        return Answer(response.status, whole, (response.header(b"server") or b"").decode("latin-1"))
+        return FetchResult(response.status, whole, (response.header(b"server") or b"").decode("latin-1"))
 
 
-async def refuse(response: Exchange) -> None:
+async def raise_for_status(response: Exchange) -> None:
     """Raises ApiError for an answer whose status says that it is none."""
     if response.status == 200:
         return
@@ -71,7 +71,7 @@ async def refuse(response: Exchange) -> None:
     raise error
 
 
-def is_whole(response: Exchange) -> bool:
+def is_json(response: Exchange) -> bool:
     """Whether the engine answers with one JSON value, though a stream was asked for. Raises BadUpstream for what is
     neither, as a page is: it might go on for long and say nothing.
     """
@@ -84,7 +84,7 @@ def is_whole(response: Exchange) -> bool:
     return b"json" in kind and b"event-stream" not in kind
 
 
-async def read_whole(response: Exchange, limits: AnswerLimits) -> bytes:
+async def read_body(response: Exchange, limits: AnswerLimits) -> bytes:
     """All of an answer. Raises AnswerTooLarge, and UpstreamError."""
     try:
         return await response.read_all(limits.max_answer)
@@ -98,7 +98,7 @@ def _told(response: Exchange, name: bytes) -> str | None:
     return value.decode() if value is not None and _PLAIN.fullmatch(value) else None
 
 
-def discreet(error: ApiError, keys: Iterable[str], origin: Origin) -> ApiError:
+def redact(error: ApiError, keys: Iterable[str], origin: Origin) -> ApiError:
     """The same error without the keys and the engine's address: an engine may have said them back.
 
     Its notes stay on it, for `check`: they are the engine's words on its own failure, and may be those of a prompt.

@@ -12,20 +12,20 @@ from typing import Any, Final
 
 from ...wire.errors import BadUpstream
 from ..base import ModelInfo
-from .single_flight import Shared
+from .single_flight import SingleFlight
 
-FRESH: Final = 30.0  # seconds for which a list is as good as new
+MAX_AGE: Final = 30.0  # seconds for which a list is as good as new
 _MOMENT: Final = 1.0  # seconds that one with an old list at hand waits for a new one
 _LATEST: Final = 253402300800  # the end of the year 9999, beyond which there are no dates
 
 Ask = Callable[[], Awaitable[Sequence[ModelInfo]]]
 
 
-class Catalogue:
+class ModelList:
     """The list that `ask` gives. `ask` raises ApiError; `time` is a clock in seconds, the loop's by default."""
 
     def __init__(self, ask: Ask, time: Callable[[], float] | None = None) -> None:
-        self._asking = Shared(self._refresh)
+        self._asking = SingleFlight(self._refresh)
         self._ask = ask
         self._time = time or (lambda: asyncio.get_running_loop().time())
         self._models: list[ModelInfo] | None = None
@@ -33,11 +33,11 @@ class Catalogue:
 
     def __repr__(self) -> str:
         models = "nothing" if self._models is None else f"{len(self._models)} models"
-        return f"<Catalogue {models}{' asking' if self._asking.asking else ''}>"
+        return f"<ModelList {models}{' asking' if self._asking.running else ''}>"
 
     async def models(self) -> list[ModelInfo]:
         """The list. Raises what `ask` raises, when there is none yet."""
-        if self._models is None or self._time() - self._noted >= FRESH:
+        if self._models is None or self._time() - self._noted >= MAX_AGE:
             task = self.refresh()
             await asyncio.wait({task}, timeout=None if self._models is None else _MOMENT)
             if self._models is None:
@@ -46,7 +46,7 @@ class Catalogue:
 
     def refresh(self) -> "asyncio.Task[None]":
         """Ask, unless it is being asked already."""
-        return self._asking.begin()
+        return self._asking.start()
 
     async def _refresh(self) -> None:
         self.note(await self._ask())
@@ -72,7 +72,7 @@ class Catalogue:
         await self._asking.close()
 
 
-def listed(answer: Any) -> list[ModelInfo]:
+def parse_models(answer: Any) -> list[ModelInfo]:
     """The models in the answer to `GET /v1/models`. Raises BadUpstream when there is no list in it."""
     entries = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(entries, list):

@@ -17,11 +17,11 @@ from ...wire.deltas import Batch, Delta, deltas_of
 from ...wire.errors import ApiError
 from ...wire.repairs import Repairs
 from ..base import BaseEngine, ModelInfo
-from ..openai.detection import AWAY
+from ..openai.detection import UNAVAILABLE
 from ..openai.dialects import LLAMACPP, Dialect, recognise
-from .fetch import Answer, ask, discreet, kind_of, lost
-from .model_list import Catalogue, listed
-from .single_flight import Shared
+from .fetch import FetchResult, fetch, kind_of, lost, redact
+from .model_list import ModelList, parse_models
+from .single_flight import SingleFlight
 from .upstream_errors import failure
 
 TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
@@ -30,7 +30,7 @@ _QUICK: Final = 2.0  # seconds for a look at whether the engine is ready
 _log = logging.getLogger(__name__)
 
 
-class How(TypedDict, total=False):
+class RemoteOptions(TypedDict, total=False):
     """How an engine is reached: its `key`, the most connections for answers, lists and counts, and their deadlines;
     the most that is kept of an answer.
     """
@@ -41,20 +41,20 @@ class How(TypedDict, total=False):
     limits: AnswerLimits
 
 
-class Remote(BaseEngine):
+class RemoteEngine(BaseEngine):
     """The engine at `origin`. Raises ValueError for a key that cannot stand in a header."""
 
-    def __init__(self, origin: Origin, **how: Unpack[How]) -> None:
+    def __init__(self, origin: Origin, **how: Unpack[RemoteOptions]) -> None:
         deadlines = how.get("deadlines")
         self._origin = origin
         self._limits = how.get("limits", DEFAULT_LIMITS)
         self._pool = Pool(origin, limit=how.get("limit", 1024), deadlines=deadlines)
         self._aside = Pool(origin, limit=1, deadlines=deadlines)  # is it ready, though it has all the answers to give?
-        self._readiness = Shared(self._is_ready)
+        self._readiness = SingleFlight(self._is_ready)
         self._keys: tuple[str, ...] = ()  # all there ever were: a request that is on its way has the one before
         self._headers: RequestHeaders = ()
         self.replace_key(how.get("key"))
-        self._catalogue = Catalogue(self._listed)
+        self._model_list = ModelList(self._listed)
 
     async def start(self) -> None:
         """Asks the engine who it is. One that is not up yet is asked again by the first request."""
@@ -64,7 +64,7 @@ class Remote(BaseEngine):
             _log.warning("the engine does not answer yet")
 
     async def stop(self) -> None:
-        await self._catalogue.close()
+        await self._model_list.close()
         await self._readiness.close()
         await self._pool.aclose()
         await self._aside.aclose()
@@ -87,13 +87,13 @@ class Remote(BaseEngine):
 
     async def models(self) -> list[ModelInfo]:
         """The engine's own list, at most half a minute old if it is there. Raises ApiError when none was ever had."""
-        return await self._catalogue.models()
+        return await self._model_list.models()
 
     async def _listed(self) -> list[ModelInfo]:
         answer = await self._list_models()
         if answer.status != 200:
-            raise self._discreet(failure(answer.status, None, answer.body))
-        return listed(answer.json())
+            raise self._redact(failure(answer.status, None, answer.body))
+        return parse_models(answer.json())
 
     def connections(self) -> dict[str, int]:
         """How many there are in each state, and how many requests wait for one."""
@@ -102,23 +102,23 @@ class Remote(BaseEngine):
 
     # asking
 
-    async def _ask(self, target: str, body: Body | None = None, *, pool: Pool | None = None) -> Answer:
+    async def _fetch(self, target: str, body: Body | None = None, *, pool: Pool | None = None) -> FetchResult:
         """Raises ApiError."""
         try:
-            return await ask(pool or self._pool, target, self._headers, body)
+            return await fetch(pool or self._pool, target, self._headers, body)
         except (TimeoutError, UpstreamError) as exc:
             raise self._lost(exc) from exc
 
-    async def _list_models(self, pool: Pool | None = None) -> Answer:
+    async def _list_models(self, pool: Pool | None = None) -> FetchResult:
         """Raises ApiError."""
-        return await self._ask(self._origin.target("/models"), pool=pool)
+        return await self._fetch(self._origin.target("/models"), pool=pool)
 
     async def ready(self) -> bool:
         """Whether the engine answers, and not that it is away, as while it loads its model.
 
         It is known within two seconds, and asked once for all who want to know at one time.
         """
-        return await self._readiness.answer()
+        return await self._readiness.result()
 
     async def _is_ready(self) -> bool:
         try:
@@ -126,13 +126,13 @@ class Remote(BaseEngine):
                 answer = await self._list_models(self._aside)
                 if answer.status == 200 and recognise(answer.json(), answer.server) is LLAMACPP:
                     # it lists the model that it still loads
-                    answer = await self._ask(self._origin.target("/health", api=False), pool=self._aside)
+                    answer = await self._fetch(self._origin.target("/health", api=False), pool=self._aside)
         except ApiError:
             return False
         except TimeoutError as exc:
             self._lost(exc)
             return False
-        return answer.status not in AWAY
+        return answer.status not in UNAVAILABLE
 
     # what goes wrong
 
@@ -141,8 +141,8 @@ class Remote(BaseEngine):
         self.observe("upstream_error", kind_of(exc))
         return lost(exc)
 
-    def _discreet(self, exc: ApiError) -> ApiError:
-        return discreet(exc, self._keys, self._origin)
+    def _redact(self, exc: ApiError) -> ApiError:
+        return redact(exc, self._keys, self._origin)
 
     def _report(self, repairs: Repairs) -> None:
         """Tells of the mends that have not been told yet."""
@@ -151,7 +151,7 @@ class Remote(BaseEngine):
         repairs.clear()
 
 
-async def tail(response: Exchange, read: Callable[[bytes], Batch], reader: Any) -> list[Delta]:
+async def read_trailer(response: Exchange, read: Callable[[bytes], Batch], reader: Any) -> list[Delta]:
     """What follows the finish, or nothing where the body has ended: counts, as a rule, until `reader` is done."""
     out: list[Delta] = []
     with suppress(TimeoutError):

@@ -7,32 +7,32 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
-    """`ask` is the question."""
+class SingleFlight(Generic[T]):
+    """`call` is the question."""
 
-    def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
-        self._ask = ask
+    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+        self._call = call
         self._task: asyncio.Task[T] | None = None
 
     @property
-    def asking(self) -> bool:
+    def running(self) -> bool:
         return self._task is not None
 
-    def begin(self) -> "asyncio.Task[T]":
+    def start(self) -> "asyncio.Task[T]":
         """Ask, unless it is being asked already."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
             self._task.add_done_callback(self._settle)
         return self._task
 
-    async def answer(self) -> T:
-        """Raises what `ask` raises."""
-        task = self.begin()
+    async def result(self) -> T:
+        """Raises what `call` raises."""
+        task = self.start()
         await asyncio.wait({task})
         return await task
 
     async def _run(self) -> T:
-        return await self._ask()
+        return await self._call()
 
     def _settle(self, task: "asyncio.Task[T]") -> None:
         self._task = None

@@ -2,8 +2,8 @@
 
 import orjson
 
-from anthro_asgi.engines.openai.retry import fitting, unwelcome
-from anthro_asgi.engines.shared.model_list import listed
+from anthro_asgi.engines.openai.retry import rejected_field, shorten_answer
+from anthro_asgi.engines.shared.model_list import parse_models
 from anthro_asgi.engines.shared.upstream_errors import failure
 from anthro_asgi.http.models import models_page
 from anthro_asgi.wire.errors import ApiError, ContextTooLong
@@ -39,10 +39,10 @@ def check(data: bytes, status: int) -> str:
         raise Breach(f"a client is told something, and not too much\n{len(error.message)} characters")
     orjson.loads(error.body("req_1"))
     try:
-        fitting(ASKED, error.message)
+        shorten_answer(ASKED, error.message)
     except ContextTooLong as exc:
         error = exc
-    unwelcome(ASKED, error.message)
+    rejected_field(ASKED, error.message)
     return f"{type(error).__name__}, {_list(data)}"
 
 
@@ -52,7 +52,7 @@ def _list(data: bytes) -> str:
     except orjson.JSONDecodeError:
         return "no list"
     try:
-        known = listed(answer)
+        known = parse_models(answer)
     except ApiError:
         return "no list"
     told = orjson.loads(orjson.dumps(models_page(known, b"limit=1000")))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.shared.model_list import listed
+from anthro_asgi.engines.shared.model_list import parse_models
 from anthro_asgi.http import models
 from anthro_asgi.wire.answer_limits import AnswerLimits
 from tests.checks.fuzz import answers
@@ -149,5 +149,5 @@ def test_counts_below_nothing_are_not_told() -> None:
 
 @pytest.mark.parametrize("created", [10**18, -1, 10**12, 1.5, "now", None])
 def test_a_model_that_was_made_at_no_time_is_listed(created: Any) -> None:
-    (model,) = models.models_page(listed({"data": [{"id": "m", "created": created}]}), b"")["data"]
+    (model,) = models.models_page(parse_models({"data": [{"id": "m", "created": created}]}), b"")["data"]
     assert (model["id"], model["created"]) == ("m", 0)

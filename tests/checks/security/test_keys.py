@@ -12,8 +12,8 @@ from time import perf_counter
 
 import pytest
 
-from anthro_asgi.engines.auto import DetectedEngine
-from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.auto import AutoEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http import auth
 from anthro_asgi.http.auth import ApiKeys
@@ -134,8 +134,8 @@ def test_no_object_shows_a_key() -> None:
     settings = load_settings({}, {"ANTHRO_ASGI_API_KEYS": ",".join(KEYS), "ANTHRO_ASGI_UPSTREAM_KEY": "sk-engine"})
     assert settings.api_keys == KEYS
     origin = Origin.parse("http://127.0.0.1:1")
-    chat, messages = OpenAIEngine(origin, key="sk-engine"), AnthropicEngine(origin, key="sk-engine")
-    engine = DetectedEngine(chat, messages)
+    chat, messages = OpenAIEngine(origin, key="sk-engine"), MessagesEngine(origin, key="sk-engine")
+    engine = AutoEngine(chat, messages)
     app = MessagesApp(engine, keys=KEYS)
     shown = "".join(map(repr, (settings, app, engine, chat, messages, origin, app._keys)))
     shown += str(settings) + "".join(map(str, vars(app).values()))

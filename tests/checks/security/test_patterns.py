@@ -80,8 +80,8 @@ def test_what_an_engine_says_went_wrong_is_understood_at_once(words: str) -> Non
         assert timed(lambda status=status, body=body: failure(status, words[:99], body)) < AT_ONCE
         assert timed(lambda status=status: failure(status, None, words.encode())) < AT_ONCE
     assert timed(lambda: failure_in_stream({"error": {"message": words * 16, "code": 400}})) < AT_ONCE
-    assert timed(lambda: retry.fitting(asked, words[:600])) < AT_ONCE
-    assert timed(lambda: retry.unwelcome(asked, words[:600])) < AT_ONCE
+    assert timed(lambda: retry.shorten_answer(asked, words[:600])) < AT_ONCE
+    assert timed(lambda: retry.rejected_field(asked, words[:600])) < AT_ONCE
 
 
 # --- the head of a request, before a key is asked for ---

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.llamacpp.engine import LocalEngine
+from anthro_asgi.engines.llamacpp.engine import LlamaCppEngine
 from anthro_asgi.wire.deltas import Finish
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.request import MessagesRequest
@@ -30,18 +30,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(model: Path) -> LocalEngine:
-    return LocalEngine(str(model), context=1024, slots=2, threads=1)
+def engine(model: Path) -> LlamaCppEngine:
+    return LlamaCppEngine(str(model), context=1024, slots=2, threads=1)
 
 
-async def said(engine: LocalEngine, **changes: Any) -> list[Any]:
+async def said(engine: LlamaCppEngine, **changes: Any) -> list[Any]:
     request = MessagesRequest("any", 20, HELLO, **changes)
     return [
         delta async for batch in engine.stream(request) for delta in (batch if isinstance(batch, list) else [batch])
     ]
 
 
-def has_files(engine: LocalEngine) -> bool:
+def has_files(engine: LlamaCppEngine) -> bool:
     return Path(engine._folder.name).exists()
 
 
@@ -52,7 +52,7 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-async def test_a_model_file_is_answered_from_counted_and_listed(engine: LocalEngine) -> None:
+async def test_a_model_file_is_answered_from_counted_and_listed(engine: LlamaCppEngine) -> None:
     await engine.start()
     try:
         assert await engine.ready()
@@ -60,7 +60,7 @@ async def test_a_model_file_is_answered_from_counted_and_listed(engine: LocalEng
         listed = await engine.models()
         assert [(entry.id, entry.max_input_tokens) for entry in listed] == [("tiny", 1024)]
         assert await engine.count_tokens(MessagesRequest("any", 20, HELLO)) > 0
-        pid = engine._keeper.pid
+        pid = engine._supervisor.pid
         assert pid is not None
         assert is_alive(pid)
     finally:
@@ -69,7 +69,7 @@ async def test_a_model_file_is_answered_from_counted_and_listed(engine: LocalEng
     assert not has_files(engine)
 
 
-async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(engine: LocalEngine) -> None:
+async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(engine: LlamaCppEngine) -> None:
     seen: list[tuple[str, str]] = []
     engine.observe = lambda what, kind: seen.append((what, kind))
     await engine.start()
@@ -78,7 +78,7 @@ async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(
         await anext(stream)
         assert engine.connections()["leased"] == 1
         await stream.aclose()
-        await engine._keeper.stop()
+        await engine._supervisor.stop()
         with pytest.raises(ApiError):
             await said(engine)
         assert ("upstream_error", "connect") in seen
@@ -87,11 +87,11 @@ async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(
 
 
 async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_answered(
-    engine: LocalEngine, caplog: pytest.LogCaptureFixture
+    engine: LlamaCppEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     await engine.start()
     try:
-        first = engine._keeper.pid
+        first = engine._supervisor.pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE):
@@ -101,7 +101,7 @@ async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_a
                 except ApiError:
                     await asyncio.sleep(0.05)
                 else:
-                    if engine._keeper.pid != first:
+                    if engine._supervisor.pid != first:
                         break
         assert isinstance(answer[-1], Finish)
     finally:
@@ -113,7 +113,7 @@ async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_a
 async def test_what_llama_cpp_cannot_load_is_one_line_that_says_why(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(1000))
-    engine = LocalEngine(str(bad))
+    engine = LlamaCppEngine(str(bad))
     with pytest.raises(RuntimeError, match=r"^llama.cpp could not load .*bad.gguf: .*bad GGUF version: 0$"):
         await engine.start()
     await engine.stop()
@@ -130,18 +130,18 @@ def test_a_file_that_is_no_model_is_refused_before_anything_starts(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=words):
-        LocalEngine(str(path))
+        LlamaCppEngine(str(path))
 
 
 def test_the_child_ends_with_its_parent_even_if_that_is_killed(model: Path) -> None:
     code = f"""
 import asyncio, time
-from anthro_asgi.engines.llamacpp.engine import LocalEngine
+from anthro_asgi.engines.llamacpp.engine import LlamaCppEngine
 
 async def main():
-    engine = LocalEngine({str(model)!r}, context=512, slots=1, threads=1)
+    engine = LlamaCppEngine({str(model)!r}, context=512, slots=1, threads=1)
     await engine.start()
-    print(engine._keeper.pid, flush=True)
+    print(engine._supervisor.pid, flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())

@@ -9,8 +9,8 @@ import pytest
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
-from anthro_asgi.engines.auto import DetectedEngine
-from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.auto import AutoEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote as module
 from anthro_asgi.upstream.origin import Origin
@@ -64,7 +64,7 @@ async def relaying(answer: Any, **options: Any) -> AsyncIterator[tuple[Driver, S
             await wire.send(answer)
 
     async with ScriptedUpstream(by_path) as upstream:
-        engine = AnthropicEngine(Origin.parse(upstream.url), **options)
+        engine = MessagesEngine(Origin.parse(upstream.url), **options)
         try:
             yield Driver(MessagesApp(engine)), upstream
         finally:
@@ -230,7 +230,7 @@ async def test_no_choice_among_no_tools_is_no_mishap() -> None:
         await wire.send(listed if wire.target.endswith("/models") else answer)
 
     async with ScriptedUpstream(by_path) as upstream:
-        engine = AnthropicEngine(Origin.parse(upstream.url))
+        engine = MessagesEngine(Origin.parse(upstream.url))
         message = await both(Driver(MessagesApp(engine)), tool_choice={"type": "none"})
         await engine.stop()
     assert message["content"] == [{"type": "text", "text": "hello"}]
@@ -366,7 +366,7 @@ async def test_the_key_goes_up_both_ways_and_is_shown_to_nobody() -> None:
 
 @asynccontextmanager
 async def over(llama: LlamaServer) -> AsyncIterator[Driver]:
-    engine = AnthropicEngine(Origin.parse(llama.url))
+    engine = MessagesEngine(Origin.parse(llama.url))
     try:
         yield Driver(MessagesApp(engine))
     finally:
@@ -412,7 +412,7 @@ async def test_llamacpp_counts_what_it_then_uses(llama: LlamaServer) -> None:
 
 
 async def test_a_client_that_leaves_frees_llamacpps_slot(llama: LlamaServer) -> None:
-    engine = AnthropicEngine(Origin.parse(llama.url))
+    engine = MessagesEngine(Origin.parse(llama.url))
     request = parse_request(orjson.dumps({**HELLO, "max_tokens": 4000}))
     async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]
         await anext(batches)
@@ -431,7 +431,7 @@ async def test_an_upstream_that_lists_models_as_this_api_does_is_asked_for_messa
 
     async with ScriptedUpstream(by_path) as upstream:
         origin = Origin.parse(upstream.url)
-        driver = Driver(MessagesApp(DetectedEngine(OpenAIEngine(origin), AnthropicEngine(origin))))
+        driver = Driver(MessagesApp(AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))))
         async with driver.lifespan():
             assert (await post(driver)).status == 400
         assert upstream.requests[-1].target == asked
@@ -440,7 +440,7 @@ async def test_an_upstream_that_lists_models_as_this_api_does_is_asked_for_messa
 async def test_an_upstream_that_comes_later_is_recognised_then() -> None:
     async with ScriptedUpstream(b"") as upstream:
         origin = Origin.parse(upstream.url)
-    driver = Driver(MessagesApp(DetectedEngine(OpenAIEngine(origin), AnthropicEngine(origin))))
+    driver = Driver(MessagesApp(AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))))
     async with driver.lifespan():
         assert (await post(driver)).status == 529
         assert (await driver.request("GET", "/readyz")).status == 503

@@ -153,7 +153,7 @@ async def test_one_that_refuses_nothing_is_noticed_within_half_a_minute(monkeypa
         await answer(engine)
         await answer(engine)
         assert times(upstream, MODELS) == 1
-        monkeypatch.setattr(module, "FRESH", 0.0)
+        monkeypatch.setattr(module, "MAX_AGE", 0.0)
         await answer(engine)
         await upstream.until(lambda: known(engine) == "sglang")
 

@@ -8,7 +8,7 @@ import pytest
 from anthro_asgi.engines.openai import encoded_request as module
 from anthro_asgi.engines.openai.chat_request import encode, to_chat
 from anthro_asgi.engines.openai.dialects import PLAIN, Dialect
-from anthro_asgi.engines.openai.encoded_request import Asked, chat_body
+from anthro_asgi.engines.openai.encoded_request import EncodedRequest, chat_body
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.chat_requests import assistant, every_dialect, request, result, use, user
@@ -32,13 +32,13 @@ async def test_a_large_request_becomes_the_same_in_turns(dialect: Dialect, monke
     long(monkeypatch)
     body = await chat_body(whole, dialect)
     assert repr(body) == repr(to_chat(whole, dialect))
-    assert b"".join(await Asked(whole, body).encoded()) == encode(body)
+    assert b"".join(await EncodedRequest(whole, body).encoded()) == encode(body)
 
 
 async def test_a_small_request_is_sent_in_one_piece() -> None:
     whole = request(*TURNS)
     body = {"messages": [], "model": "m"}
-    assert await Asked(whole, body).encoded() == [encode(body)]
+    assert await EncodedRequest(whole, body).encoded() == [encode(body)]
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -49,7 +49,7 @@ async def test_what_is_nested_too_deeply_is_the_clients_fault(large: bool, monke
     if large:
         long(monkeypatch)
     with pytest.raises(InvalidRequest, match="nested too deeply"):
-        await Asked(request(), {"messages": deep}).encoded()
+        await EncodedRequest(request(), {"messages": deep}).encoded()
     while type(deep) is list:  # its own end would go as deep
         deep = deep.pop()
 
@@ -62,8 +62,8 @@ async def test_what_was_let_go_of_is_not_there_and_was_not_harmed(large: bool, m
     whole = request(*TURNS)
     body = await chat_body(whole, PLAIN)
     before = repr((whole, whole.raw, body))
-    asked = Asked(whole, body)
-    await asked.let_go()
+    asked = EncodedRequest(whole, body)
+    await asked.release()
     with pytest.raises(AssertionError):
         _ = asked.request
     with pytest.raises(AssertionError):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai.retry import fitting, unwelcome
+from anthro_asgi.engines.openai.retry import rejected_field, shorten_answer
 from anthro_asgi.engines.shared.upstream_errors import failure
 from anthro_asgi.wire.errors import ContextTooLong
 from tests.replay import cases
@@ -57,7 +57,7 @@ def refusal(engine: str, name: str) -> str:
     ],
 )
 def test_the_longest_answer_that_fits_is_asked_for_instead(words: str, longest: int) -> None:
-    assert fitting(ASKED, words) == ASKED | {"max_tokens": longest}
+    assert shorten_answer(ASKED, words) == ASKED | {"max_tokens": longest}
     assert ASKED["max_tokens"] == 4096
 
 
@@ -65,7 +65,7 @@ def test_the_longest_answer_that_fits_is_asked_for_instead(words: str, longest: 
 def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
     words = f"maximum context length of 1024 tokens. You requested {prompt} tokens from the input messages and 1 for"
     with pytest.raises(ContextTooLong, match=rf"prompt is too long: {prompt} tokens > 1022 maximum"):
-        fitting(ASKED, words)
+        shorten_answer(ASKED, words)
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,15 @@ def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
     ],
 )
 def test_a_refusal_of_something_else_is_not_about_the_length(words: str) -> None:
-    assert fitting(ASKED, words) is None
+    assert shorten_answer(ASKED, words) is None
 
 
 def test_the_new_name_of_max_tokens_is_used_where_only_that_is_known() -> None:
     words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-    renamed = fitting(ASKED, words)
+    renamed = shorten_answer(ASKED, words)
     assert renamed == {"model": "m", "messages": [], "max_completion_tokens": 4096}
-    assert fitting(renamed, "This model supports at most 9 completion tokens") == renamed | {"max_completion_tokens": 9}
+    shortened = shorten_answer(renamed, "This model supports at most 9 completion tokens")
+    assert shortened == renamed | {"max_completion_tokens": 9}
 
 
 FIELDS: Json = {
@@ -118,16 +119,16 @@ FIELDS: Json = {
     ],
 )
 def test_a_field_that_is_only_comfort_is_left_out_where_it_is_refused(words: str, field: str | None) -> None:
-    assert unwelcome(FIELDS, words) == field
+    assert rejected_field(FIELDS, words) == field
 
 
 def test_a_field_that_was_not_sent_cannot_be_left_out() -> None:
-    assert unwelcome({"model": "m"}, "thinking_token_budget is not supported") is None
+    assert rejected_field({"model": "m"}, "thinking_token_budget is not supported") is None
 
 
 def test_the_recorded_refusals_name_the_fields_that_were_sent() -> None:
     (case,) = cases("transformers", name="06f_thinking_budget")
-    assert unwelcome(case.body, failure(case.status, None, case.content).message) == "thinking_budget_tokens"
+    assert rejected_field(case.body, failure(case.status, None, case.content).message) == "thinking_budget_tokens"
     (case,) = cases("vllm-noreason", name="06f_thinking_budget")
     chunk = json.loads(case.content.split(b"\n")[0].removeprefix(b"data: "))
-    assert unwelcome(case.body, chunk["error"]["message"]) == "thinking_token_budget"
+    assert rejected_field(case.body, chunk["error"]["message"]) == "thinking_token_budget"

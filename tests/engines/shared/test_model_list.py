@@ -8,7 +8,7 @@ import pytest
 
 from anthro_asgi.engines.base import ModelInfo
 from anthro_asgi.engines.shared import model_list
-from anthro_asgi.engines.shared.model_list import FRESH, Catalogue, listed
+from anthro_asgi.engines.shared.model_list import MAX_AGE, ModelList, parse_models
 from anthro_asgi.wire.errors import ApiError, BadUpstream, Overloaded
 
 
@@ -22,7 +22,7 @@ class Engine:
         self.answers = asyncio.Event()
         self.answers.set()
         self.clock = 100.0
-        self.catalogue = Catalogue(self, lambda: self.clock)
+        self.model_list = ModelList(self, lambda: self.clock)
 
     async def __call__(self) -> Sequence[ModelInfo]:
         self.asked += 1
@@ -32,14 +32,14 @@ class Engine:
         return self.models
 
     async def ids(self) -> list[str]:
-        return [model.id for model in await self.catalogue.models()]
+        return [model.id for model in await self.model_list.models()]
 
 
 async def test_a_list_is_as_good_as_new_for_half_a_minute() -> None:
     engine = Engine(ModelInfo("a"))
     assert await engine.ids() == ["a"]
     engine.models = (ModelInfo("b"),)
-    engine.clock += FRESH - 1
+    engine.clock += MAX_AGE - 1
     assert await engine.ids() == ["a"]
     engine.clock += 1
     assert await engine.ids() == ["b"]
@@ -51,7 +51,7 @@ async def test_many_who_ask_at_one_time_share_one_question() -> None:
     engine.answers.clear()
     many = [asyncio.create_task(engine.ids()) for _ in range(50)]
     await asyncio.sleep(0)  # each has its first turn
-    assert repr(engine.catalogue) == "<Catalogue nothing asking>"
+    assert repr(engine.model_list) == "<ModelList nothing asking>"
     many[0].cancel()
     engine.answers.set()
     told = await asyncio.gather(*many, return_exceptions=True)
@@ -62,7 +62,7 @@ async def test_many_who_ask_at_one_time_share_one_question() -> None:
 async def test_the_last_list_is_told_while_the_engine_is_away() -> None:
     engine = Engine(ModelInfo("a"))
     await engine.ids()
-    engine.clock += FRESH
+    engine.clock += MAX_AGE
     engine.error = Overloaded("the engine is not reachable")
     assert await engine.ids() == ["a"]
     assert engine.asked == 2
@@ -82,12 +82,12 @@ async def test_an_old_list_is_told_when_the_new_one_is_long_in_coming(monkeypatc
     monkeypatch.setattr(model_list, "_MOMENT", 0.01)
     engine = Engine(ModelInfo("a"))
     await engine.ids()
-    engine.clock += FRESH
+    engine.clock += MAX_AGE
     engine.models = (ModelInfo("b"),)
     engine.answers.clear()
     assert await engine.ids() == ["a"]
     engine.answers.set()
-    await engine.catalogue.refresh()
+    await engine.model_list.refresh()
     assert await engine.ids() == ["b"]
     assert engine.asked == 2, "the question went on without its asker"
 
@@ -95,39 +95,39 @@ async def test_an_old_list_is_told_when_the_new_one_is_long_in_coming(monkeypatc
 async def test_a_model_keeps_the_time_of_creation_it_first_had() -> None:
     engine = Engine(ModelInfo("a", created=1), ModelInfo("b", created=2))
     await engine.ids()
-    engine.clock += FRESH
+    engine.clock += MAX_AGE
     engine.models = (ModelInfo("b", created=9), ModelInfo("c", created=9))
-    assert [(model.id, model.created) for model in await engine.catalogue.models()] == [("b", 2), ("c", 9)]
+    assert [(model.id, model.created) for model in await engine.model_list.models()] == [("b", 2), ("c", 9)]
 
 
 @pytest.mark.clause("8.2")
 async def test_a_window_is_known_by_name_or_because_there_is_only_one_model() -> None:
     engine = Engine(ModelInfo("a", max_input_tokens=9))
-    assert engine.catalogue.window("a") is None
+    assert engine.model_list.window("a") is None
     await engine.ids()
-    assert (engine.catalogue.window("a"), engine.catalogue.window("x")) == (9, 9)
-    engine.catalogue.note([ModelInfo("a", max_input_tokens=9), ModelInfo("b")])
-    assert [engine.catalogue.window(name) for name in ("a", "b", "x")] == [9, None, None]
+    assert (engine.model_list.window("a"), engine.model_list.window("x")) == (9, 9)
+    engine.model_list.note([ModelInfo("a", max_input_tokens=9), ModelInfo("b")])
+    assert [engine.model_list.window(name) for name in ("a", "b", "x")] == [9, None, None]
 
 
 async def test_closing_ends_the_question() -> None:
     engine = Engine()
     engine.answers.clear()
-    task = engine.catalogue.refresh()
-    assert engine.catalogue.refresh() is task
+    task = engine.model_list.refresh()
+    assert engine.model_list.refresh() is task
     await asyncio.sleep(0)
-    await engine.catalogue.close()
+    await engine.model_list.close()
     assert task.cancelled()
-    await engine.catalogue.close()
+    await engine.model_list.close()
 
 
 @pytest.mark.parametrize("answer", [None, [], "x", {}, {"data": None}, {"data": {}}])
 def test_an_answer_without_a_list_is_an_error(answer: Any) -> None:
     with pytest.raises(BadUpstream):
-        listed(answer)
+        parse_models(answer)
 
 
 @pytest.mark.parametrize("length", [0, -1, "9", None, True, 1.5])
 def test_a_length_that_is_none_is_not_told(length: Any) -> None:
     entry = {"id": "a", "max_model_len": length, "max_completion_tokens": length}
-    assert listed({"data": [entry]}) == [ModelInfo("a", "a")]
+    assert parse_models({"data": [entry]}) == [ModelInfo("a", "a")]

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import orjson
 import pytest
 
-from anthro_asgi.engines.auto import DetectedEngine
-from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.auto import AutoEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
@@ -354,8 +354,8 @@ async def test_what_was_mended_before_the_client_left_is_told_once(speech: Speec
 
 async def test_who_looks_at_an_engine_not_yet_known_looks_at_either() -> None:
     origin = Origin.parse("http://127.0.0.1:1")
-    chat, messages = OpenAIEngine(origin), AnthropicEngine(origin)
-    engine = DetectedEngine(chat, messages)
+    chat, messages = OpenAIEngine(origin), MessagesEngine(origin)
+    engine = AutoEngine(chat, messages)
     told = Told()
     engine.observe = told
     assert engine.observe is chat.observe is messages.observe is told
@@ -386,5 +386,5 @@ async def test_connections_are_counted_by_their_state(speech: Speech) -> None:
             await upstream.until(lambda: engine.connections() == {**states, "idle": 1, "leased": 1, "waiting": 1})
             another.cancel()
             await asyncio.wait({another})
-        detected = DetectedEngine(engine, engine)  # type: ignore[arg-type]
+        detected = AutoEngine(engine, engine)  # type: ignore[arg-type]
         assert detected.connections() == {**states, "idle": 2}

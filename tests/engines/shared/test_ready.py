@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.auto import DetectedEngine
+from anthro_asgi.engines.auto import AutoEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote
 from anthro_asgi.upstream.origin import Origin
@@ -155,7 +155,7 @@ async def test_a_service_that_stops_asks_no_more() -> None:
 async def test_an_engine_not_yet_known_is_ready_when_either_would_be() -> None:
     async with ScriptedUpstream(routed({MODELS: [LOADING, Chat.models]})) as upstream:
         origin = Origin.parse(upstream.url)
-        engine = DetectedEngine(OpenAIEngine(origin), Chat().engine(origin))  # type: ignore[arg-type]
+        engine = AutoEngine(OpenAIEngine(origin), Chat().engine(origin))  # type: ignore[arg-type]
         assert not await engine.ready()
         assert await engine.ready()
         await engine.stop()

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.engines.auto import DetectedEngine
-from anthro_asgi.engines.messages.engine import AnthropicEngine
+from anthro_asgi.engines.auto import AutoEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import ApiError
@@ -214,8 +214,8 @@ async def test_a_stream_runs_on_while_the_key_is_replaced(speech: Speech) -> Non
 
 def test_either_of_an_engine_not_yet_known_has_the_new_key() -> None:
     origin = Origin.parse("http://127.0.0.1:1")
-    chat, messages = OpenAIEngine(origin, key="old-key"), AnthropicEngine(origin, key="old-key")
-    engine = DetectedEngine(chat, messages)
+    chat, messages = OpenAIEngine(origin, key="old-key"), MessagesEngine(origin, key="old-key")
+    engine = AutoEngine(chat, messages)
     engine.replace_key("new-key")
     assert all(b"old-key" not in str(one._headers).encode() for one in (chat, messages))
     with pytest.raises(ValueError, match="upstream key"):
