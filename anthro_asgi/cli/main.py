@@ -61,8 +61,8 @@ def _add_options(parser: ArgumentParser, command: str) -> None:
             continue
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        how: dict[str, Any] = {"metavar": option.kind.metavar, "action": "append" if option.many else "store"}
-        if option.kind is SWITCH:
+        how: dict[str, Any] = {"metavar": option.type.metavar, "action": "append" if option.repeatable else "store"}
+        if option.type is SWITCH:
             how = {"action": "store_const", "const": "true"}
         default = f" [{option.default}]" if option.default not in (None, "false") else ""
         text = (option.help + default).replace("%", "%%")

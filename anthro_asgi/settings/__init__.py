@@ -1,1 +1,1 @@
-"""Options: one table, from the command line, the environment and a TOML file."""
+"""The options of the command: one table, read from the command line, the environment and a TOML file."""

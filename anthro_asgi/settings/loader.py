@@ -1,10 +1,10 @@
-"""Settling the options: what is given more than once is taken from
+"""Loads the options. An option that is given in several places takes its value from the first of
 
-    command line  >  environment  >  TOML file  >  simulation profile  >  default
+    command line  >  environment  >  TOML file  >  simulator profile  >  default
 
-Options that exclude each other (`EXCLUSIVE`) follow the same order: the strongest place that names one of them sets the
-others aside, and only two in one place are a contradiction. A name nobody knows is an error: a misspelt option would
-otherwise be a default in disguise.
+Options that exclude each other (`EXCLUSIVE`) follow the same order: the first place that gives one of them overrides
+the others. Two of them in the same place are an error. An unknown name is an error too: a misspelt option would
+otherwise silently keep its default.
 """
 
 import re
@@ -20,7 +20,7 @@ _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
 class _Given(NamedTuple):
-    """What one place says of one option. `where` is the option as that place spells it, for complaints."""
+    """The value that one place gives to one option. `where` is the option as that place spells it, for error texts."""
 
     where: str
     value: Any
@@ -30,9 +30,10 @@ _Place = dict[str, _Given]
 
 
 def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
-    """Settle the options of a command line (name → its values, as written), an environment and the file they name.
+    """The settings that result from a command line, an environment, and the file that they name.
 
-    Raises ConfigError for a wrong name or value and ResourceUnavailable for a file that cannot be read.
+    `line` maps the name of each option on the command line to its values as written. Raises ConfigError for a wrong
+    name or value, ResourceUnavailable for a file that cannot be read.
     """
     places = [_from_line(line), _from_environment(environ)]
     named = places[0].get("config") or places[1].get("config")
@@ -41,35 +42,35 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     profile = next((place["simulate-profile"] for place in places if "simulate-profile" in place), None)
     if profile is not None:
         places.append(_from_profile(profile))
-    _settle_rivals(places)
+    _apply_exclusions(places)
     defaults = {option.attribute: _default(option) for option in OPTIONS}
     given = {_BY_NAME[name].attribute: it.value for place in reversed(places) for name, it in place.items()}
     settings = Settings(**defaults | given)
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise ConfigError("--tls-cert and --tls-key go together: give both or neither")
+        raise ConfigError("--tls-cert and --tls-key must be given together")
     if settings.upstream_cert_key is not None and settings.upstream_cert is None:
-        raise ConfigError("--upstream-cert-key is of a certificate: name that with --upstream-cert")
+        raise ConfigError("--upstream-cert-key needs --upstream-cert")
     if settings.no_auth and (settings.api_keys or settings.api_key_file):
-        raise ConfigError("--no-auth contradicts the API keys that are configured: drop one of them")
+        raise ConfigError("--no-auth contradicts the configured API keys: remove one of them")
     return settings
 
 
 def _default(option: Option) -> Any:
     if option.default is not None:
         return option.value([option.default], option.name)
-    return () if option.many else None
+    return () if option.repeatable else None
 
 
 def _from_line(line: Mapping[str, Sequence[str]]) -> _Place:
     return {name: _Given(f"--{name}", _BY_NAME[name].value(texts, f"--{name}")) for name, texts in line.items()}
 
 
-# In a pod, Kubernetes describes every service named `anthro-asgi…` by variables of our prefix ("docker links").
+# For every Kubernetes service named `anthro-asgi…`, each pod gets variables with our prefix ("docker links").
 _FROM_KUBERNETES: Final = r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)=.*|(\w+_)?PORT=\w+://.*"
 
 
 def _from_environment(environ: Mapping[str, str]) -> _Place:
-    """An empty variable counts as unset: that is how a compose file or a shell leaves one out."""
+    """An empty variable counts as unset, because a compose file or a shell often sets it that way."""
     known = {option.variable: option for option in OPTIONS if "environment" in option.channels}
     place: _Place = {}
     for variable, text in environ.items():
@@ -77,11 +78,11 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
         if name == variable or not text or re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL):
             continue
         if variable not in known:
-            raise ConfigError(f"{variable[:80]!r}: no such variable{did_you_mean(variable, known)}")
+            raise ConfigError(f"{variable[:80]!r}: unknown variable{did_you_mean(variable, known)}")
         option = known[variable]
-        texts = [part.strip() for part in text.split(",") if part.strip()] if option.many else [text]
+        texts = [part.strip() for part in text.split(",") if part.strip()] if option.repeatable else [text]
         if not texts:
-            raise ConfigError(f"{variable}: holds only commas")
+            raise ConfigError(f"{variable}: contains only commas")
         place[option.name] = _Given(variable, option.value(texts, variable))
     return place
 
@@ -92,7 +93,7 @@ def _from_file(path: str) -> _Place:
 
 
 def _from_profile(given: _Given) -> _Place:
-    """What a profile says, where its options are without `simulate-`, and `source` tells where it is from."""
+    """The options of a profile: their names are without `simulate-`, and `source` says where the figures are from."""
     known = {option.name.removeprefix(_SIMULATE): option for option in OPTIONS if option.name.startswith(_SIMULATE)}
     del known["profile"]
     table = PRESETS.get(given.value)
@@ -100,13 +101,12 @@ def _from_profile(given: _Given) -> _Place:
         try:
             table = _toml(given.value, given.where)
         except ResourceUnavailable as exc:
-            raise ResourceUnavailable(f"{exc}; presets are {', '.join(PRESETS)}") from exc
-    told = {key: value for key, value in table.items() if key != "source"}
-    return _from_table(given.value, told, known)
+            raise ResourceUnavailable(f"{exc}; the presets are {', '.join(PRESETS)}") from exc
+    return _from_table(given.value, {key: value for key, value in table.items() if key != "source"}, known)
 
 
 def _toml(path: str, option: str) -> dict[str, Any]:
-    import tomllib  # most runs have no file
+    import tomllib  # most runs read no TOML file
 
     try:
         with open(path, "rb") as file:
@@ -114,7 +114,7 @@ def _toml(path: str, option: str) -> dict[str, Any]:
     except OSError as exc:
         raise ResourceUnavailable(f"{option}: cannot read {path}: {exc.strerror}") from exc
     except ValueError as exc:  # TOMLDecodeError and UnicodeDecodeError
-        raise ConfigError(f"{option}: {path} is no TOML: {exc}") from exc
+        raise ConfigError(f"{option}: {path} is not valid TOML: {exc}") from exc
 
 
 def _from_table(path: str, table: Mapping[str, object], known: Mapping[str, Option]) -> _Place:
@@ -122,51 +122,52 @@ def _from_table(path: str, table: Mapping[str, object], known: Mapping[str, Opti
     for key, value in table.items():
         name, where = key.replace("_", "-"), f"{path}: {key[:80]}"
         if name not in known:
-            raise ConfigError(f"{path}: no option {key[:80]!r}{did_you_mean(name, known)}")
+            raise ConfigError(f"{path}: unknown option {key[:80]!r}{did_you_mean(name, known)}")
         option = known[name]
         if option.name in place:
-            raise ConfigError(f"{where}: given twice")
+            raise ConfigError(f"{where}: given more than once")
         place[option.name] = _Given(where, option.value(_toml_texts(option, value, where), where))
     return place
 
 
 def _toml_texts(option: Option, value: object, where: str) -> list[str]:
-    """A TOML value as it would stand on the command line."""
-    if isinstance(value, bool) and option.kind is SWITCH:
+    """A TOML value as it would be written on the command line."""
+    if isinstance(value, bool) and option.type is SWITCH:
         return [str(value).lower()]
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and option.kind is not SWITCH:
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and option.type is not SWITCH:
         return [str(value)]
-    if isinstance(value, list) and option.many:
+    if isinstance(value, list) and option.repeatable:
         return [text for item in value for text in _toml_texts(option, item, where)]
-    if isinstance(value, dict) and "=" in option.kind.metavar:
+    if isinstance(value, dict) and "=" in option.type.metavar:
         return [f"{name}={model}" for name, model in value.items()]
-    raise ConfigError(f"{where}: a value of the wrong type ({type(value).__name__})")
+    raise ConfigError(f"{where}: wrong type of value ({type(value).__name__})")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean …?`, or nothing when nothing is like it. The prefix all have in common is no likeness."""
-    import difflib  # only a mistake needs it
+    """`; did you mean …?` with the most similar name, empty when none is similar. The common prefix does not count."""
+    import difflib  # only needed for an error
 
     stems = {one.removeprefix(PREFIX).lower(): one for one in known}
     close = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), list(stems), 1)
     return f"; did you mean {stems[close[0]]}?" if close else ""
 
 
-def _settle_rivals(places: Sequence[_Place]) -> None:
-    for rivals in EXCLUSIVE:
+def _apply_exclusions(places: Sequence[_Place]) -> None:
+    """Remove each option that a place of higher precedence excludes. `places` are in the order of precedence."""
+    for names in EXCLUSIVE:
         decided = False
         for place in places:
-            named = [name for name in rivals if name in place and place[name].value is not False]
+            given = [name for name in names if name in place and place[name].value is not False]
             if decided:
-                for name in named:
+                for name in given:
                     del place[name]
-            elif len(named) > 1:
-                raise ConfigError(" and ".join(place[name].where for name in named) + " exclude each other")
-            decided = decided or bool(named)
+            elif len(given) > 1:
+                raise ConfigError(" and ".join(place[name].where for name in given) + " exclude each other")
+            decided = decided or bool(given)
 
 
 def check_readable(option: str, path: str) -> None:
-    """Raises ResourceUnavailable for a file that cannot be read."""
+    """Raises ResourceUnavailable when the file at `path` cannot be read."""
     try:
         with open(path, "rb"):
             return

@@ -1,15 +1,19 @@
-"""The options, each written once.
+"""The option table.
 
-`Settings` is the table: an attribute a row, with its type, default, bounds and help. The command line, the environment
-(`ANTHRO_ASGI_…`), the TOML file and the README's table are read off it. `config` settles what is given in several of
-them. Secrets come from the environment or a file of their own, since `ps` shows a command line to everybody on the
-machine.
+`Settings` is the table: one attribute per option, with its type, default, bounds and help. The command line, the
+environment (`ANTHRO_ASGI_…`), the TOML file and the README's table are all derived from it. `loader` merges the values
+that are given in several of these places. Secrets come only from the environment or from a file, because `ps` shows a
+command line to every user of the machine.
+
+To add an option, add a row here and read `settings.NAME` where it takes effect. A default that a class has too stands
+in `wire.defaults`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Final, Literal
 
+from ..wire import defaults
 from .values import (
     ALIAS,
     FILE,
@@ -19,58 +23,70 @@ from .values import (
     ValueType,
     any_text,
     choice,
+    distribution,
     duration,
     integer,
     matching,
-    part,
-    rated,
+    number,
+    rate,
+    rates,
     size,
-    spread,
 )
 
 PREFIX: Final = "ANTHRO_ASGI_"
 DIALECTS: Final = (
-    *("auto", "openai", "vllm", "sglang", "llamacpp", "ollama", "sambanova", "tensorrt-llm"),
-    *("transformers", "llama-cpp-python"),
+    "auto",
+    "openai",
+    "vllm",
+    "sglang",
+    "llamacpp",
+    "ollama",
+    "sambanova",
+    "tensorrt-llm",
+    "transformers",
+    "llama-cpp-python",
 )
 FAILURES: Final = ("429", "529", "500", "error", "stall", "cut")
 EXCLUSIVE: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host"), ("uds", "port"))
+"""Options of which only one may be given."""
 
 Channel = Literal["line", "environment", "file"]
 Command = Literal["serve", "check", "health", "simulate-openai"]
 
 
 class ConfigError(Exception):
-    """What was asked for makes no sense; the text is one line for the operator. `status` is the exit status."""
+    """The options are wrong. The text is one line for the operator; `status` is the exit status of the process."""
 
     status: ClassVar[int] = 2
 
 
 class ResourceUnavailable(ConfigError):
-    """It makes sense, but the machine would not: a port in use, a file that cannot be read."""
+    """The options are right, but the system refuses a resource: a port in use, a file that cannot be read."""
 
     status = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One row. `default` is written as an operator would write it; None is absent."""
+    """One row of the table. `default` is the text that an operator would write, None when there is no default."""
 
     name: str
     group: str
     default: str | None
-    kind: ValueType
+    type: ValueType
     help: str
-    many: bool
+    repeatable: bool
     channels: tuple[Channel, ...]
     commands: tuple[Command, ...]
 
     @property
     def attribute(self) -> str:
+        """The name of the attribute of Settings."""
         return self.name.replace("-", "_")
 
     @property
     def variable(self) -> str:
+        """The name of the environment variable."""
         return PREFIX + self.attribute.upper()
 
     @property
@@ -78,17 +94,17 @@ class Option:
         return self.channels == SECRET
 
     def value(self, texts: Sequence[str], where: str) -> Any:
-        """What `texts` mean. Raises ConfigError, whose line begins with `where` they stood."""
-        if not self.many and len(texts) != 1:
+        """The value that `texts` stand for. Raises ConfigError; its text begins with `where`, the place of `texts`."""
+        if not self.repeatable and len(texts) != 1:
             raise ConfigError(f"{where}: takes one value, not {len(texts)}")
         values = []
         for text in texts:
             try:
-                values.append(self.kind.parse(text))
+                values.append(self.type.parse(text))
             except ValueError as exc:
-                shown = f"{text!r:.80} " if self.kind.shown else ""
+                shown = f"{text!r:.80} " if self.type.shown else ""
                 raise ConfigError(f"{where}: {shown}{exc}") from exc
-        return tuple(values) if self.many else values[0]
+        return tuple(values) if self.repeatable else values[0]
 
 
 ANYWHERE: Final[tuple[Channel, ...]] = ("line", "environment", "file")
@@ -96,10 +112,10 @@ SECRET: Final[tuple[Channel, ...]] = ("environment",)
 SERVE: Final[tuple[Command, ...]] = ("serve",)
 CHECK: Final[tuple[Command, ...]] = ("check",)
 HEALTH: Final[tuple[Command, ...]] = ("health",)
-BOTH: Final[tuple[Command, ...]] = ("serve", "check")
-_SIMULATING: Final = ("General", "Listening", "Access", "Simulation")  # groups that `simulate-openai` has too
-WHERE: Final[tuple[Command, ...]] = ("serve", "health")  # what says where the server is
-ALL: Final[tuple[Command, ...]] = ("serve", "check", "health")
+SERVE_CHECK: Final[tuple[Command, ...]] = ("serve", "check")
+SERVE_HEALTH: Final[tuple[Command, ...]] = ("serve", "health")
+SERVE_CHECK_HEALTH: Final[tuple[Command, ...]] = ("serve", "check", "health")
+_SIMULATOR_GROUPS: Final = ("General", "Listening", "Access", "Simulation")  # `simulate-openai` has these too
 
 
 # --- the table ---
@@ -107,226 +123,414 @@ ALL: Final[tuple[Command, ...]] = ("serve", "check", "health")
 
 def _row(
     group: str,
-    default: str | None,
-    kind: ValueType,
-    help: str,  # noqa: A002 - the row's column
+    default: str | float | None,
+    type: ValueType,  # noqa: A002 - the column's name
+    help: str,  # noqa: A002 - the column's name
     *,
-    many: bool = False,
+    repeatable: bool = False,
     channels: tuple[Channel, ...] = ANYWHERE,
     commands: tuple[Command, ...] = SERVE,
 ) -> Any:
-    row = {**locals()}
-    if group in _SIMULATING and "serve" in commands:
-        row["commands"] = (*commands, "simulate-openai")
-    return field(metadata=row, repr=channels != SECRET)
+    """One row. A numeric default is a constant of `wire.defaults`; it is shown as an operator would write it."""
+    if group in _SIMULATOR_GROUPS and "serve" in commands:
+        commands = (*commands, "simulate-openai")
+    metadata = {
+        "group": group,
+        "default": default if default is None or isinstance(default, str) else type.write(default),
+        "type": type,
+        "help": help,
+        "repeatable": repeatable,
+        "channels": channels,
+        "commands": commands,
+    }
+    return field(metadata=metadata, repr=channels != SECRET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What was settled. Durations are in seconds, sizes in bytes; None is neither given nor defaulted."""
+    """The value of each option. Durations are in seconds, sizes in bytes; None means neither given nor defaulted."""
 
     config: str | None = _row(
-        "General", None, FILE, "TOML file of options", channels=("line", "environment"), commands=ALL
+        "General",
+        None,
+        FILE,
+        "TOML file to read options from",
+        channels=("line", "environment"),
+        commands=SERVE_CHECK_HEALTH,
     )
-    log_level: str = _row("General", "info", choice("debug", "info", "warning", "error"), "what is logged, on stderr")
-    log_format: str = _row("General", "json", choice("json", "text"), "one JSON object or one text a line")
-    workers: int = _row("General", "1", integer("1", "256"), "processes that serve; limits are those of each")
+    log_level: str = _row(
+        "General", "info", choice("debug", "info", "warning", "error"), "lowest level that is logged, on stderr"
+    )
+    log_format: str = _row(
+        "General", "json", choice("json", "text"), "format of a log line: a JSON object or key=value text"
+    )
+    workers: int = _row(
+        "General", "1", integer("1", "256"), "number of server processes; each limit applies to each process"
+    )
     drain_delay: float = _row(
-        "General", "0s", duration("0s", "1h"), "after SIGTERM serve on for so long, not ready, until balancers notice"
+        "General",
+        "0s",
+        duration("0s", "1h"),
+        "after SIGTERM, report not ready but accept requests for this long, until load balancers notice",
     )
     drain_timeout: float = _row(
-        "General", "30s", duration("0s", "24h"), "how long open answers may run on after SIGTERM or SIGINT"
+        "General",
+        "30s",
+        duration("0s", "24h"),
+        "after SIGTERM or SIGINT, wait this long for open responses; then end them with an error",
     )
 
     simulate: bool = _row(
-        "Engine", "false", SWITCH, "seeded text on a clock, no model: so it is when no engine is named"
+        "Engine", "false", SWITCH, "use the simulator, which needs no model; the default when no engine is named"
     )
     upstream: str | None = _row(
         "Engine",
         None,
         URL,
         "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path",
-        commands=BOTH,
+        commands=SERVE_CHECK,
     )
     engine: str | None = _row(
-        "Engine", None, matching("MODULE:ATTR", r"[\w.]+:[\w.]+", "is not module:attr"), "engine written in Python"
+        "Engine",
+        None,
+        matching("MODULE:ATTR", r"[\w.]+:[\w.]+", "is not of the form module:attr"),
+        "engine written in Python",
     )
     upstream_api: str = _row(
-        "Engine", "auto", choice("auto", "chat", "messages"), "what API of the upstream is used", commands=BOTH
+        "Engine",
+        "auto",
+        choice("auto", "chat", "messages"),
+        "API of the upstream to use; auto detects it",
+        commands=SERVE_CHECK,
     )
-    dialect: str = _row("Engine", "auto", choice(*DIALECTS), "what the upstream is; auto asks it", commands=BOTH)
-    model: str | None = _row("Engine", None, FILE, "model file (GGUF) to serve by llama.cpp (extra llama)")
+    dialect: str = _row(
+        "Engine", "auto", choice(*DIALECTS), "type of engine behind the upstream; auto detects it", commands=SERVE_CHECK
+    )
+    model: str | None = _row("Engine", None, FILE, "GGUF model file to serve with llama.cpp (extra llama)")
     model_context: int = _row(
-        "Engine", "0", integer("0", "100000000"), "tokens for each request of a model file; 0 is all it was made for"
+        "Engine",
+        "0",
+        integer("0", "100000000"),
+        "context length of the model file in tokens for each request; 0 is the model's own",
     )
-    model_slots: int = _row("Engine", "4", integer("1", "1024"), "requests that a model file answers at one time")
-    model_threads: int = _row("Engine", "0", integer("0", "1024"), "threads for a model file; 0 is by the machine")
+    model_slots: int = _row(
+        "Engine", "4", integer("1", "1024"), "number of requests that the model file answers in parallel"
+    )
+    model_threads: int = _row(
+        "Engine", "0", integer("0", "1024"), "number of threads for the model file; 0 lets llama.cpp choose"
+    )
     try_model: str | None = _row(
-        "Engine", None, any_text("NAME"), "model to try instead of the first listed", channels=("line",), commands=CHECK
+        "Engine",
+        None,
+        any_text("NAME"),
+        "model to try; without it, the first model that the upstream lists",
+        channels=("line",),
+        commands=CHECK,
     )
     late_system: str = _row(
-        "Engine", "auto", choice("auto", "keep", "fold"), "system messages between turns; fold makes them user text"
+        "Engine",
+        "auto",
+        choice("auto", "keep", "fold"),
+        "system messages between turns: keep them, or fold them into user messages; auto follows the dialect",
     )
     think_tags: str = _row(
-        "Engine", "off", choice("off", "tags", "open"), "`<think>` in text is thinking; open: the template begins it"
+        "Engine",
+        "off",
+        choice("off", "tags", "open"),
+        "treat `<think>…</think>` in the engine's text as thinking; open: the prompt template wrote the first tag",
     )
 
-    host: str = _row("Listening", "127.0.0.1", any_text("HOST"), "address or name to listen on", commands=WHERE)
-    port: int = _row("Listening", "8484", integer("0", "65535"), "port to listen on; 0 is any free one", commands=WHERE)
+    host: str = _row(
+        "Listening", "127.0.0.1", any_text("HOST"), "address or host name to listen on", commands=SERVE_HEALTH
+    )
+    port: int = _row(
+        "Listening", "8484", integer("0", "65535"), "port to listen on; 0 picks a free port", commands=SERVE_HEALTH
+    )
     uds: str | None = _row(
         "Listening",
         None,
         any_text("PATH"),
-        "Unix socket to listen on instead; the umask says who may connect",
-        commands=WHERE,
+        "Unix socket to listen on instead of a port; the umask determines who may connect",
+        commands=SERVE_HEALTH,
     )
     reuse_port: bool = _row(
-        "Listening", "false", SWITCH, "share the port with servers that do so too: a restart without a gap"
+        "Listening",
+        "false",
+        SWITCH,
+        "share the port with other servers that set this option, for restarts without a gap",
     )
-    max_head: int = _row("Listening", "64KiB", size("1K", "1M"), "largest head of a request")
+    max_head: int = _row("Listening", "64KiB", size("1K", "1M"), "maximum size of a request's head (line and headers)")
     receive_deadline: float = _row(
-        "Listening", "1m", duration("10ms", "24h"), "longest time for a request to arrive whole"
+        "Listening", "1m", duration("10ms", "24h"), "maximum time until a request has arrived completely"
     )
     stall_deadline: float = _row(
-        "Listening", "2m", duration("10ms", "24h"), "longest time for which a client may take nothing of its answer"
+        "Listening",
+        "2m",
+        duration("10ms", "24h"),
+        "disconnect a client that has read no response data for this long",
     )
-    tls_cert: str | None = _row("Listening", None, FILE, "certificate chain (PEM): serve https", commands=WHERE)
-    tls_key: str | None = _row("Listening", None, FILE, "private key of the certificate (PEM)", commands=WHERE)
+    tls_cert: str | None = _row(
+        "Listening", None, FILE, "certificate chain (PEM) for serving HTTPS", commands=SERVE_HEALTH
+    )
+    tls_key: str | None = _row(
+        "Listening", None, FILE, "private key (PEM) of the certificate in --tls-cert", commands=SERVE_HEALTH
+    )
 
     ready: bool = _row(
         "Listening",
         "false",
         SWITCH,
-        "ask whether it is ready, not whether it lives",
+        "check whether the server is ready (/readyz), not only whether it is alive (/healthz)",
         channels=("line",),
         commands=HEALTH,
     )
 
     api_keys: tuple[str, ...] = _row(
-        "Access", None, KEY, "keys clients may use, comma separated", many=True, channels=SECRET
+        "Access", None, KEY, "API keys that clients may use, separated by commas", repeatable=True, channels=SECRET
     )
-    api_key_file: str | None = _row("Access", None, FILE, "file with those keys, one a line; `#` starts a comment line")
-    no_auth: bool = _row("Access", "false", SWITCH, "let anybody in, on any address")
+    api_key_file: str | None = _row(
+        "Access", None, FILE, "file with API keys that clients may use, one per line; `#` begins a comment line"
+    )
+    no_auth: bool = _row("Access", "false", SWITCH, "accept requests without an API key, on any address")
 
-    max_concurrency: int = _row("Admission", "1024", integer("1", "65536"), "most answers at one time")
-    max_queue: int = _row("Admission", "1024", integer("0", "1000000"), "most requests that wait for their turn")
-    queue_timeout: float = _row("Admission", "5s", duration("0s", "24h"), "longest wait for a turn")
+    max_concurrency: int = _row(
+        "Admission",
+        defaults.MAX_CONCURRENCY,
+        integer("1", "65536"),
+        "maximum number of requests that the engine answers at the same time",
+    )
+    max_queue: int = _row(
+        "Admission",
+        defaults.MAX_QUEUE,
+        integer("0", "1000000"),
+        "maximum number of requests that wait for the engine; more are refused with status 529",
+    )
+    queue_timeout: float = _row(
+        "Admission",
+        defaults.QUEUE_TIMEOUT,
+        duration("0s", "24h"),
+        "maximum time that a request waits for the engine; after it, status 529",
+    )
     max_concurrency_per_key: int | None = _row(
-        "Admission", None, integer("1", "65536"), "most answers at one time, waiting ones too, for one API key"
+        "Admission", None, integer("1", "65536"), "maximum number of running and waiting requests of one API key"
     )
 
-    upstream_key: str | None = _row("Upstream", None, KEY, "key the upstream asks for", channels=SECRET, commands=BOTH)
+    upstream_key: str | None = _row(
+        "Upstream", None, KEY, "API key to send to the upstream", channels=SECRET, commands=SERVE_CHECK
+    )
     upstream_key_file: str | None = _row(
-        "Upstream", None, FILE, "file with the key the upstream asks for", commands=BOTH
+        "Upstream", None, FILE, "file with the API key to send to the upstream", commands=SERVE_CHECK
     )
     upstream_ca: str | None = _row(
-        "Upstream", None, FILE, "certificates (PEM) to trust beside the system's", commands=BOTH
+        "Upstream",
+        None,
+        FILE,
+        "CA certificates (PEM) to trust in addition to those of the system",
+        commands=SERVE_CHECK,
     )
     upstream_cert: str | None = _row(
-        "Upstream", None, FILE, "certificate (PEM) to show to an https upstream", commands=BOTH
+        "Upstream", None, FILE, "client certificate (PEM) to present to an https upstream", commands=SERVE_CHECK
     )
-    upstream_cert_key: str | None = _row("Upstream", None, FILE, "private key of that certificate (PEM)", commands=BOTH)
+    upstream_cert_key: str | None = _row(
+        "Upstream",
+        None,
+        FILE,
+        "private key (PEM) of --upstream-cert, when it is not in the same file",
+        commands=SERVE_CHECK,
+    )
     connect_deadline: float = _row(
-        "Upstream", "5s", duration("10ms", "10m"), "longest wait for a connection", commands=BOTH
+        "Upstream",
+        "5s",
+        duration("10ms", "10m"),
+        "maximum time to connect to the upstream",
+        commands=SERVE_CHECK,
     )
     first_byte_deadline: float = _row(
-        "Upstream", "10m", duration("10ms", "24h"), "longest wait for an answer to begin", commands=BOTH
+        "Upstream",
+        "10m",
+        duration("10ms", "24h"),
+        "maximum time until the upstream begins to respond",
+        commands=SERVE_CHECK,
     )
     silence_deadline: float = _row(
-        "Upstream", "2m", duration("10ms", "24h"), "longest pause within an answer", commands=BOTH
+        "Upstream",
+        "2m",
+        duration("10ms", "24h"),
+        "maximum time without data while the upstream responds",
+        commands=SERVE_CHECK,
     )
-
     total_deadline: float = _row(
-        "Upstream", "1h", duration("10ms", "240h"), "longest time for a whole answer", commands=BOTH
+        "Upstream",
+        "1h",
+        duration("10ms", "240h"),
+        "maximum time for a complete response of the upstream",
+        commands=SERVE_CHECK,
     )
-    max_event: int = _row("Upstream", "16MiB", size("1K", "1G"), "largest event of an answer's stream")
-    max_tool_input: int = _row("Upstream", "16MiB", size("1K", "1G"), "largest input of a tool call")
-    max_answer: int = _row("Upstream", "64MiB", size("1K", "1G"), "largest answer that is given whole")
+    max_event: int = _row(
+        "Upstream", defaults.MAX_EVENT, size("1K", "1G"), "maximum size of one event of the upstream's stream"
+    )
+    max_tool_input: int = _row(
+        "Upstream",
+        defaults.MAX_TOOL_INPUT,
+        size("1K", "1G"),
+        "maximum size of one tool call's input, where it is kept in memory",
+    )
+    max_answer: int = _row(
+        "Upstream",
+        defaults.MAX_ANSWER,
+        size("1K", "1G"),
+        "maximum size of a response that is kept in memory as a whole",
+    )
 
-    ping_interval: float = _row("Messages", "10s", duration("10ms", "1h"), "a stream silent for that long gets a ping")
-    max_body: int = _row("Messages", "32MiB", size("1K", "1G"), "largest request body")
-    max_decompressed: int = _row("Messages", "32MiB", size("1K", "1G"), "largest request body once it is decompressed")
-    max_depth: int = _row("Messages", "100", integer("1", "1000"), "deepest JSON in schemas and tool inputs")
-    max_messages: int = _row("Messages", "100000", integer("1", "1000000"), "most messages of a request")
-    max_tools: int = _row("Messages", "1024", integer("1", "100000"), "most tools of a request")
-    max_stop_sequences: int = _row("Messages", "256", integer("1", "10000"), "most stop sequences of a request")
+    ping_interval: float = _row(
+        "Messages",
+        defaults.PING_INTERVAL,
+        duration("10ms", "1h"),
+        "send a ping when a stream has been silent for this long",
+    )
+    max_body: int = _row("Messages", defaults.MAX_BODY, size("1K", "1G"), "maximum size of a request body")
+    max_decompressed: int = _row(
+        "Messages", defaults.MAX_DECOMPRESSED, size("1K", "1G"), "maximum size of a request body after decompression"
+    )
+    max_depth: int = _row(
+        "Messages", defaults.MAX_DEPTH, integer("1", "1000"), "maximum JSON nesting in tool schemas and tool inputs"
+    )
+    max_messages: int = _row(
+        "Messages", defaults.MAX_MESSAGES, integer("1", "1000000"), "maximum number of messages in a request"
+    )
+    max_tools: int = _row(
+        "Messages", defaults.MAX_TOOLS, integer("1", "100000"), "maximum number of tools in a request"
+    )
+    max_stop_sequences: int = _row(
+        "Messages",
+        defaults.MAX_STOP_SEQUENCES,
+        integer("1", "10000"),
+        "maximum number of stop sequences in a request",
+    )
     model_alias: tuple[tuple[str, str], ...] = _row(
-        "Messages", None, ALIAS, "serve MODEL as NAME too; a `*` in NAME matches any_text", many=True
+        "Messages",
+        None,
+        ALIAS,
+        "let clients use NAME for the engine's model MODEL; `*` in NAME matches any text",
+        repeatable=True,
     )
     tokenizer: str | None = _row(
-        "Messages", None, FILE, "tokenizer.json to count tokens with, where the engine does not count"
+        "Messages", None, FILE, "tokenizer.json to count tokens with when the engine cannot count them"
     )
     hide_thinking: bool = _row(
-        "Messages", "false", SWITCH, "leave reasoning out where the client said thinking is disabled"
+        "Messages", "false", SWITCH, "leave thinking out of the response when the request disables thinking"
     )
-    server_tools: str = _row("Messages", "refuse", choice("refuse", "drop"), "tools that run on Anthropic's servers")
+    server_tools: str = _row(
+        "Messages",
+        "refuse",
+        choice("refuse", "drop"),
+        "tools that run on Anthropic's servers: refuse the request, or drop the tool",
+    )
     client_tools: str = _row(
-        "Messages", "refuse", choice("refuse", "function"), "Anthropic's `bash_…`, `text_editor_…` and `memory_…` tools"
+        "Messages",
+        "refuse",
+        choice("refuse", "function"),
+        "Anthropic's `bash_…`, `text_editor_…` and `memory_…` tools: refuse the request, or send them as functions",
     )
-    image_urls: str = _row("Messages", "refuse", choice("refuse", "pass"), "images by address, for the engine to fetch")
+    image_urls: str = _row(
+        "Messages",
+        "refuse",
+        choice("refuse", "pass"),
+        "images given by URL: refuse the request, or pass the URL to the engine, which fetches it",
+    )
     keep_billing_header: bool = _row(
-        "Messages", "false", SWITCH, "leave Claude Code's changing billing line in the system prompt"
+        "Messages",
+        "false",
+        SWITCH,
+        "keep Claude Code's billing line in the system prompt; it changes with each request and defeats prefix caches",
     )
 
     simulate_profile: str | None = _row(
         "Simulation",
         None,
         any_text("FILE|PRESET"),
-        "what the others of these options are where they are not given; see below",
+        "preset or TOML file with defaults for the other --simulate options",
     )
     simulate_ttft: tuple[str, float, float] = _row(
-        "Simulation", "20ms", spread(duration("0s", "1h")), "time to the first token"
+        "Simulation", "20ms", distribution(duration("0s", "1h")), "time to the first token"
     )
     simulate_ttft_per_token: float = _row(
-        "Simulation", "0s", duration("0s", "1h"), "and so much more for each token of the prompt that is not cached"
+        "Simulation",
+        "0s",
+        duration("0s", "1h"),
+        "additional time to the first token for each prompt token that is not cached",
     )
     simulate_itl: tuple[str, float, float] = _row(
-        "Simulation", "5ms", spread(duration("0s", "1h")), "time between tokens"
+        "Simulation", "5ms", distribution(duration("0s", "1h")), "time between tokens (inter-token latency)"
     )
     simulate_load_factor: float = _row(
-        "Simulation", "0", part("0", "1000"), "part by which each further answer at the time makes both longer"
+        "Simulation",
+        "0",
+        number("0", "1000"),
+        "fraction by which each other running response lengthens both times",
     )
     simulate_max_running: int | None = _row(
-        "Simulation", None, integer("1", "1000000"), "most answers at one time; others wait"
+        "Simulation", None, integer("1", "1000000"), "maximum number of responses that run; more requests wait"
     )
     simulate_max_waiting: int | None = _row(
-        "Simulation", None, integer("0", "1000000"), "most that wait; others are refused"
+        "Simulation", None, integer("0", "1000000"), "maximum number of requests that wait; more are refused"
     )
     simulate_cache_tokens: int = _row(
-        "Simulation", "0", integer("0", "1000000000"), "size of the prefix cache; 0 is none"
+        "Simulation", "0", integer("0", "1000000000"), "size of the prefix cache in tokens; 0 disables it"
     )
-    simulate_cache_block: int = _row("Simulation", "16", integer("1", "65536"), "tokens of a block of the prefix cache")
-    simulate_text: str = _row("Simulation", "seeded", choice("seeded", "echo"), "echo: the last user message again")
+    simulate_cache_block: int = _row(
+        "Simulation", "16", integer("1", "65536"), "size of a block of the prefix cache in tokens"
+    )
+    simulate_text: str = _row(
+        "Simulation",
+        "seeded",
+        choice("seeded", "echo"),
+        "text of a response: generated from the seed, or the last user message",
+    )
     simulate_output_tokens: tuple[str, float, float] = _row(
-        "Simulation", "uniform(24, 96)", spread(integer("1", "1000000")), "length of a text, `max_tokens` at the most"
+        "Simulation",
+        "uniform(24, 96)",
+        distribution(integer("1", "1000000")),
+        "length of the text in tokens; never more than `max_tokens`",
     )
     simulate_thinking_tokens: tuple[str, float, float] = _row(
-        "Simulation", "uniform(8, 24)", spread(integer("1", "1000000")), "length of thinking"
+        "Simulation", "uniform(8, 24)", distribution(integer("1", "1000000")), "length of the thinking in tokens"
     )
     simulate_thinking_rate: float = _row(
-        "Simulation", "0", part("0", "1"), "answers that think though nobody asked for it"
+        "Simulation", "0", rate, "fraction of the responses that think although the request does not ask for it"
     )
-    simulate_tool_rate: float = _row("Simulation", "0", part("0", "1"), "answers that call a tool where they need not")
+    simulate_tool_rate: float = _row(
+        "Simulation", "0", rate, "fraction of the responses that call a tool although the request does not require it"
+    )
     simulate_fail: tuple[tuple[str, float], ...] = _row(
-        "Simulation", None, rated(*FAILURES), f"part of the requests that fail so: {', '.join(FAILURES)}", many=True
+        "Simulation",
+        None,
+        rates(*FAILURES),
+        f"fraction of the requests that fail in this way: {', '.join(FAILURES)}",
+        repeatable=True,
     )
-    simulate_stall: float = _row("Simulation", "1m", duration("0s", "24h"), "silence of an answer that stalls")
+    simulate_stall: float = _row(
+        "Simulation", "1m", duration("0s", "24h"), "length of the pause in a response that stalls"
+    )
     simulate_trace: str | None = _row(
-        "Simulation", None, FILE, "recorded answers, to be given in turn with their own timing"
+        "Simulation", None, FILE, "file of recorded responses to replay in order, with their own timing"
     )
-    simulate_seed: int = _row("Simulation", "0", integer("0", "4294967295"), "same seed, same answers")
+    simulate_seed: int = _row(
+        "Simulation", "0", integer("0", "4294967295"), "seed; the same seed gives the same responses"
+    )
 
 
 OPTIONS: Final = tuple(Option(name=row.name.replace("_", "-"), **row.metadata) for row in fields(Settings))
 
 
 def markdown_table() -> str:
-    """The options as the README shows them."""
-    lines = ["| option | environment | default | what it is |", "|---|---|---|---|"]
+    """The option table of the README."""
+    lines = ["| option | environment | default | meaning |", "|---|---|---|---|"]
     for option in OPTIONS:
-        flag = f"`--{option.name} {option.kind.metavar}`".replace(" `", "`") if "line" in option.channels else ""
+        flag = f"`--{option.name} {option.type.metavar}`".replace(" `", "`") if "line" in option.channels else ""
         variable = f"`{option.variable}`" if "environment" in option.channels else ""
         default = f"`{option.default}`" if option.default is not None else ""
-        cells = (flag, variable, default, option.help + "; repeatable" * (option.many and bool(flag)))
+        meaning = option.help + ("; repeatable" if option.repeatable and flag else "")
+        cells = (flag, variable, default, meaning)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""How the values of options are read from text: each kind once, with the words for what is wrong with a value."""
+"""Types of option values: how each is read from text, and the error texts for wrong values."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -6,18 +6,25 @@ from typing import Any, Final, NamedTuple
 
 
 class ValueType(NamedTuple):
-    """How a value is read. `parse` raises ValueError, worded to follow the value if that is `shown`: `'x' is not …`."""
+    """A type of value, called `metavar` in the help.
+
+    `parse` raises ValueError. Its text follows the wrong value if the value is `shown` ("'x' is not …"), and stands
+    alone if it is not, because the value may be a secret. `write` is the reverse of `parse`.
+    """
 
     metavar: str
     parse: Callable[[str], Any]
     shown: bool = True
+    write: Callable[[Any], str] = str
 
 
 def any_text(metavar: str) -> ValueType:
-    return matching(metavar, r"[^\0]+", "is empty or holds a NUL character")
+    return matching(metavar, r"[^\0]+", "is empty or contains a NUL character")
 
 
 def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) -> ValueType:
+    """Text that matches the whole `pattern`; `complaint` is the error text."""
+
     def parse(text: str) -> str:
         if re.fullmatch(pattern, text, re.DOTALL) is None:
             raise ValueError(complaint)
@@ -27,17 +34,24 @@ def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) 
 
 
 def choice(*names: str) -> ValueType:
-    return matching("|".join(names), "|".join(names), f"is none of {', '.join(names)}")
+    return matching("|".join(names), "|".join(names), f"is not one of {', '.join(names)}")
 
 
 def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str) -> Callable[[str, str], ValueType]:
-    """A kind of number: called with its bounds, it is a ValueType. Whole numbers come out as int."""
+    """A type of number with units: a function that takes the lowest and the highest value and returns a ValueType."""
 
     def read(text: str) -> float:
         match = re.fullmatch(rf"({pattern}) ?({'|'.join(units)})", text.strip(), re.ASCII)
         if match is None:
             raise ValueError(f"is not {example}")
         return float(match[1]) * units[match[2]]
+
+    def write(value: float) -> str:
+        """In the largest unit that gives a whole number."""
+        for unit, factor in reversed(list(units.items())):
+            if value >= factor and value % factor == 0:
+                return f"{int(value // factor)}{unit}"
+        return f"{value:g}"
 
     def bounded(low: str, high: str) -> ValueType:
         def parse(text: str) -> float:
@@ -46,7 +60,7 @@ def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str
                 raise ValueError(f"is not between {low} and {high}")
             return int(value) if pattern == _WHOLE else round(value, 9)
 
-        return ValueType(metavar, parse)
+        return ValueType(metavar, parse, write=write)
 
     return bounded
 
@@ -54,46 +68,44 @@ def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str
 SHAPES: Final = ("uniform", "normal", "log-normal", "gamma")
 _WHOLE: Final = r"\d+"
 _DECIMAL: Final = r"\d+(?:\.\d*)?|\.\d+"
+# in the order of their size, as `write` tries them from the end
 _BINARY: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_TIME: Final = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 integer = _number("N", _WHOLE, {"": 1}, "a whole number")
 size = _number("SIZE", _WHOLE, {"": 1} | _BINARY, "a size such as 32MiB, 32M or 33554432")
-duration = _number(
-    "DURATION",
-    _DECIMAL,
-    {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600},
-    "a duration such as 10, 10s, 500ms or 2m",
-)
-part = _number("PART", _DECIMAL, {"": 1}, "a number such as 0.05")
+duration = _number("DURATION", _DECIMAL, _TIME, "a duration such as 10, 10s, 500ms or 2m")
+number = _number("NUMBER", _DECIMAL, {"": 1}, "a number such as 0.05")
+rate: Final = number("0", "1")._replace(metavar="RATE")
 
 
-def spread(of: ValueType) -> ValueType:
-    """A value of a kind, or a distribution of such: (shape, first, second), where a value alone is `constant`."""
+def distribution(of: ValueType) -> ValueType:
+    """A value, or a distribution of values: (shape, first parameter, second). The shape of one value is `constant`."""
 
     def parse(text: str) -> tuple[str, float, float]:
         match = re.fullmatch(r"\s*([a-z-]+)\((.+),(.+)\)\s*", text)
         if match is None:
             return "constant", of.parse(text), 0.0
         if match[1] not in SHAPES:
-            raise ValueError(f"begins with none of {', '.join(SHAPES)}")
+            raise ValueError(f"does not begin with one of {', '.join(SHAPES)}")
         try:
             first, second = of.parse(match[2]), of.parse(match[3])
         except ValueError as exc:
-            raise ValueError(f"has in its brackets what {exc}") from exc
+            raise ValueError(f"has a parameter that {exc}") from exc
         if match[1] == "uniform" and first > second:
-            raise ValueError("is a range that ends before it begins")
+            raise ValueError("has a lower bound above its upper bound")
         return match[1], first, second
 
-    return ValueType("SPREAD", parse)
+    return ValueType("DISTRIBUTION", parse)
 
 
-def rated(*names: str) -> ValueType:
-    """How often something of these names happens: NAME=RATE, with a rate from 0 to 1."""
+def rates(*names: str) -> ValueType:
+    """KIND=RATE: one of `names`, and how often it happens, from 0 to 1."""
 
     def parse(text: str) -> tuple[str, float]:
-        name, equals, rate = (piece.strip() for piece in text.partition("="))
+        name, equals, share = (piece.strip() for piece in text.partition("="))
         if not equals or name not in names:
-            raise ValueError(f"is not KIND=RATE, of {', '.join(names)}")
-        return name, part("0", "1").parse(rate)
+            raise ValueError(f"is not KIND=RATE with one of the kinds {', '.join(names)}")
+        return name, rate.parse(share)
 
     return ValueType("KIND=RATE", parse)
 
@@ -111,13 +123,13 @@ def _parse_alias(text: str) -> tuple[str, str]:
     if not (name and equals and model):
         raise ValueError("is not NAME=MODEL")
     if "*" in model:
-        raise ValueError("has a `*` in MODEL, where only NAME may have one")
+        raise ValueError("has a `*` in MODEL; only NAME may have one")
     return name, model
 
 
 SWITCH: Final = ValueType("", _parse_switch)
 ALIAS: Final = ValueType("NAME=MODEL", _parse_alias)
 KEY: Final = matching("KEY", "[!-~]+", "a key must be one word of printable ASCII", shown=False)
-# not shown, for a URL may hold a password
+# not shown, because a URL may contain a password
 URL: Final = matching("URL", r"(https?://|unix:/)\S+", "must be http://…, https://… or unix:/path.sock", shown=False)
 FILE: Final = any_text("FILE")

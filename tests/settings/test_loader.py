@@ -103,7 +103,7 @@ def test_every_default_is_a_value_of_its_own_option() -> None:
         if option.default is not None:
             assert getattr(settings, option.attribute) == option.value([option.default], "default")
         else:
-            assert getattr(settings, option.attribute) == (() if option.many else None)
+            assert getattr(settings, option.attribute) == (() if option.repeatable else None)
 
 
 def test_the_defaults_an_operator_relies_on() -> None:
@@ -146,7 +146,7 @@ def test_every_place_gives_the_same_value(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [o for o in OPTIONS if o.kind.metavar == "" and "file" in o.channels], ids=lambda option: option.name
+    "option", [o for o in OPTIONS if o.type.metavar == "" and "file" in o.channels], ids=lambda option: option.name
 )
 def test_a_switch_is_true_in_every_place(option: Option, tmp_path: Path) -> None:
     assert getattr(load_settings({option.name: ["true"]}, {}), option.attribute) is True
@@ -167,7 +167,7 @@ def test_every_option_is_in_one_of_these_examples() -> None:
         "api-keys",
         "upstream-key",
     }
-    switches = {option.name for option in OPTIONS if option.kind.metavar == ""}
+    switches = {option.name for option in OPTIONS if option.type.metavar == ""}
     assert set(EXAMPLES) | elsewhere | switches == set(BY_NAME)
 
 
@@ -233,9 +233,9 @@ def test_the_variables_kubernetes_adds_for_a_service_of_our_name_are_no_options(
         ({"upstream": ["http://x"], "engine": ["a:b"]}, "--upstream and --engine exclude each other"),
         ({"uds": ["/a"], "port": ["1"]}, "--uds and --port exclude each other"),
         ({"uds": ["/a"], "host": ["::1"]}, "--uds and --host exclude each other"),
-        ({"tls-cert": ["a.pem"]}, "--tls-cert and --tls-key go together"),
-        ({"upstream-cert-key": ["a.pem"]}, "--upstream-cert-key is of a certificate"),
-        ({"tls-key": ["a.pem"]}, "--tls-cert and --tls-key go together"),
+        ({"tls-cert": ["a.pem"]}, "--tls-cert and --tls-key must be given together"),
+        ({"upstream-cert-key": ["a.pem"]}, "--upstream-cert-key needs --upstream-cert"),
+        ({"tls-key": ["a.pem"]}, "--tls-cert and --tls-key must be given together"),
         ({"no-auth": ["true"], "api-key-file": ["k"]}, "--no-auth contradicts"),
     ],
 )
@@ -289,34 +289,34 @@ WRONG = [
     ("ping-interval", "inf", "is not a duration"),
     ("ping-interval", "1e3", "is not a duration"),
     ("silence-deadline", "25h", "is not between 10ms and 24h"),
-    ("log-level", "loud", "is none of debug, info, warning, error"),
-    ("log-format", "xml", "is none of json, text"),
-    ("upstream-api", "soap", "is none of auto, chat, messages"),
-    ("dialect", "klingon", "is none of auto, openai"),
+    ("log-level", "loud", "is not one of debug, info, warning, error"),
+    ("log-format", "xml", "is not one of json, text"),
+    ("upstream-api", "soap", "is not one of auto, chat, messages"),
+    ("dialect", "klingon", "is not one of auto, openai"),
     ("upstream", "localhost:8000", "must be http://"),
     ("upstream", "ftp://host", "must be http://"),
     ("upstream", "http://a b", "must be http://"),
     ("upstream", "unix:relative.sock", "must be http://"),
-    ("engine", "module", "is not module:attr"),
-    ("engine", "module:", "is not module:attr"),
+    ("engine", "module", "is not of the form module:attr"),
+    ("engine", "module:", "is not of the form module:attr"),
     ("model-alias", "name", "is not NAME=MODEL"),
     ("model-alias", "=model", "is not NAME=MODEL"),
     ("model-alias", "a=b*", "only NAME may have one"),
     ("host", "", "is empty"),
-    ("uds", "a\0b", "holds a NUL"),
+    ("uds", "a\0b", "contains a NUL"),
     ("simulate-seed", "x", "is not a whole number"),
     ("simulate-itl", "soon", "is not a duration"),
-    ("simulate-itl", "poisson(5ms, 1ms)", "begins with none of uniform, normal, log-normal, gamma"),
-    ("simulate-itl", "gamma(5ms, soon)", "has in its brackets what is not a duration"),
+    ("simulate-itl", "poisson(5ms, 1ms)", "does not begin with one of uniform, normal, log-normal, gamma"),
+    ("simulate-itl", "gamma(5ms, soon)", "has a parameter that is not a duration"),
     ("simulate-itl", "gamma(5ms)", "is not a duration"),
-    ("simulate-itl", "uniform(5ms, 1ms)", "is a range that ends before it begins"),
-    ("simulate-output-tokens", "normal(0, 5)", "has in its brackets what is not between 1 and 1000000"),
+    ("simulate-itl", "uniform(5ms, 1ms)", "has a lower bound above its upper bound"),
+    ("simulate-output-tokens", "normal(0, 5)", "has a parameter that is not between 1 and 1000000"),
     ("simulate-tool-rate", "2", "is not between 0 and 1"),
     ("simulate-tool-rate", "often", "is not a number"),
     ("simulate-fail", "cut", "is not KIND=RATE"),
-    ("simulate-fail", "bored=1", "is not KIND=RATE, of 429, 529, 500, error, stall, cut"),
+    ("simulate-fail", "bored=1", "is not KIND=RATE with one of the kinds 429, 529, 500, error, stall, cut"),
     ("simulate-fail", "cut=2", "is not between 0 and 1"),
-    ("simulate-text", "poetry", "is none of seeded, echo"),
+    ("simulate-text", "poetry", "is not one of seeded, echo"),
 ]
 
 
@@ -338,23 +338,23 @@ def test_a_wrong_value_in_the_environment_is_named_with_its_variable(name: str, 
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("prot = 1", "no option 'prot'; did you mean port?"),
+        ("prot = 1", "unknown option 'prot'; did you mean port?"),
         ("max_bodi = 1", "did you mean max-body?"),
-        ("api-keys = ['a']", "no option 'api-keys'; did you mean api-key-file?"),
-        ("config = 'b.toml'", "no option 'config'"),
-        ("qqqqqq = 1", "no option 'qqqqqq'"),
-        ("[server]\nport = 1", "no option 'server'"),
-        ("port = true", "port: a value of the wrong type (bool)"),
-        ("simulate = 1", "simulate: a value of the wrong type (int)"),
-        ("simulate = 'yes'", "simulate: a value of the wrong type (str)"),
-        ("port = [1, 2]", "port: a value of the wrong type (list)"),
-        ("host = {a = 'b'}", "host: a value of the wrong type (dict)"),
-        ("port = 1979-05-27", "port: a value of the wrong type (date)"),
+        ("api-keys = ['a']", "unknown option 'api-keys'; did you mean api-key-file?"),
+        ("config = 'b.toml'", "unknown option 'config'"),
+        ("qqqqqq = 1", "unknown option 'qqqqqq'"),
+        ("[server]\nport = 1", "unknown option 'server'"),
+        ("port = true", "port: wrong type of value (bool)"),
+        ("simulate = 1", "simulate: wrong type of value (int)"),
+        ("simulate = 'yes'", "simulate: wrong type of value (str)"),
+        ("port = [1, 2]", "port: wrong type of value (list)"),
+        ("host = {a = 'b'}", "host: wrong type of value (dict)"),
+        ("port = 1979-05-27", "port: wrong type of value (date)"),
         ("model-alias = {a = 1}", ""),
         ("ping-interval = nan", "ping-interval: 'nan' is not a duration"),
-        ("max_body = 2048\nmax-body = 2048", "given twice"),
-        ("port = ", "is no TOML"),
-        ("port = 1\nport = 2", "is no TOML"),
+        ("max_body = 2048\nmax-body = 2048", "given more than once"),
+        ("port = ", "is not valid TOML"),
+        ("port = 1\nport = 2", "is not valid TOML"),
     ],
 )
 def test_a_wrong_file_is_named_with_the_place_of_the_fault(tmp_path: Path, toml: str, words: str) -> None:
@@ -373,7 +373,7 @@ def test_a_wrong_file_is_named_with_the_place_of_the_fault(tmp_path: Path, toml:
 def test_a_file_that_is_not_utf8_is_no_toml(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_bytes(b"host = '\xff'")
-    assert "is no TOML" in complaint({"config": [str(file)]})
+    assert "is not valid TOML" in complaint({"config": [str(file)]})
 
 
 @pytest.mark.parametrize("path", ["missing.toml", "."])
@@ -386,11 +386,11 @@ def test_a_file_that_cannot_be_read_is_refused_by_the_machine(tmp_path: Path, pa
 @pytest.mark.parametrize(
     ("variable", "words"),
     [
-        ("ANTHRO_ASGI_PROT", "'ANTHRO_ASGI_PROT': no such variable; did you mean ANTHRO_ASGI_PORT?"),
+        ("ANTHRO_ASGI_PROT", "'ANTHRO_ASGI_PROT': unknown variable; did you mean ANTHRO_ASGI_PORT?"),
         ("ANTHRO_ASGI_API_KEY", "did you mean ANTHRO_ASGI_API_KEYS?"),
         ("ANTHRO_ASGI_port", "did you mean ANTHRO_ASGI_PORT?"),
-        ("ANTHRO_ASGI_", "'ANTHRO_ASGI_': no such variable"),
-        ("ANTHRO_ASGI_QQQQQQ", "'ANTHRO_ASGI_QQQQQQ': no such variable"),
+        ("ANTHRO_ASGI_", "'ANTHRO_ASGI_': unknown variable"),
+        ("ANTHRO_ASGI_QQQQQQ", "'ANTHRO_ASGI_QQQQQQ': unknown variable"),
     ],
 )
 def test_an_unknown_variable_is_an_error_and_its_value_stays_unsaid(variable: str, words: str) -> None:
@@ -410,7 +410,7 @@ def test_a_key_no_header_can_carry_is_refused_without_showing_it(variable: str, 
 
 
 def test_keys_that_are_only_commas_do_not_open_the_service() -> None:
-    assert complaint({}, {"ANTHRO_ASGI_API_KEYS": " , "}) == "ANTHRO_ASGI_API_KEYS: holds only commas"
+    assert complaint({}, {"ANTHRO_ASGI_API_KEYS": " , "}) == "ANTHRO_ASGI_API_KEYS: contains only commas"
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,13 @@ def test_a_profile_may_be_a_file_with_native_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("speed = 1", "mine.toml: no option 'speed'"),
+        ("speed = 1", "mine.toml: unknown option 'speed'"),
         ("itk = '5ms'", "did you mean itl?"),
-        ("simulate-itl = '5ms'", "no option 'simulate-itl'"),
-        ("profile = 'laptop'", "no option 'profile'"),
+        ("simulate-itl = '5ms'", "unknown option 'simulate-itl'"),
+        ("profile = 'laptop'", "unknown option 'profile'"),
         ("itl = 'soon'", "mine.toml: itl: 'soon' is not a duration"),
         ("itl = ", "--simulate-profile: "),
-        ("port = 1", "no option 'port'"),
+        ("port = 1", "unknown option 'port'"),
     ],
 )
 def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, words: str) -> None:
@@ -91,7 +91,7 @@ def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, words: s
 
 
 def test_a_name_that_is_neither_file_nor_preset_is_told_the_presets() -> None:
-    with pytest.raises(ResourceUnavailable, match=r"--simulate-profile: cannot read lapdog: .*; presets are .*laptop"):
+    with pytest.raises(ResourceUnavailable, match=r"--simulate-profile: cannot read lapdog: .*; the presets are .*"):
         settings("lapdog")
 
 

@@ -1,0 +1,26 @@
+"""Default values that the option table of `settings` shares with the classes that take them.
+
+`http` and `settings` may not import each other, so a default that both need stands here, once. Sizes are in bytes,
+durations in seconds.
+"""
+
+from typing import Final
+
+_MIB: Final = 1 << 20
+
+PING_INTERVAL: Final = 10.0
+MAX_BODY: Final = 32 * _MIB
+MAX_DECOMPRESSED: Final = 32 * _MIB
+
+MAX_CONCURRENCY: Final = 1024
+MAX_QUEUE: Final = 1024
+QUEUE_TIMEOUT: Final = 5.0
+
+MAX_EVENT: Final = 16 * _MIB
+MAX_TOOL_INPUT: Final = 16 * _MIB
+MAX_ANSWER: Final = 64 * _MIB
+
+MAX_DEPTH: Final = 100
+MAX_MESSAGES: Final = 100_000
+MAX_TOOLS: Final = 1024
+MAX_STOP_SEQUENCES: Final = 256
