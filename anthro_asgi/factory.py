@@ -1,6 +1,6 @@
-"""What is served, made of settings: the engine they name and the application over it.
+"""Builds what is served from the settings: the engine that they name, and the application over it.
 
-Only here are engines named. Each is imported where it is made, for most runs need one of them.
+This is the only file that names the engines. Each is imported where it is built, because a run needs only one of them.
 """
 
 import os
@@ -9,25 +9,29 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+from .engines.base import BaseEngine, UpstreamEngine
+from .http.base_app import BaseApp
 from .http.messages_app import MessagesApp
+from .http.prompt_tokens import Tokenizer
 from .settings.api_keys import client_keys, upstream_key
 from .settings.loader import check_readable, load_settings
 from .settings.options import ConfigError, ResourceUnavailable, Settings
 from .wire.answer_limits import AnswerLimits
 from .wire.request_policy import Rules
 
-_SPARE: Final = 64  # connections to the upstream beside those of answers: for lists, counts and looks at its health
+_SPARE_CONNECTIONS: Final = 64
+"""Upstream connections in addition to those of answers: for model lists, token counts and health checks."""
 
 
-def build_engine(settings: Settings) -> Any:
-    """The engine that is named, or the simulated one. Raises ConfigError or ResourceUnavailable."""
+def build_engine(settings: Settings) -> BaseEngine:
+    """The engine that the settings name; without one, the simulator. Raises ConfigError or ResourceUnavailable."""
     try:
         if settings.upstream is not None:
             return build_upstream_engine(settings)
         if settings.engine is not None:
             from .engines.functions import load
 
-            sys.path.insert(0, os.getcwd())  # as `python -m` does, for the installed command
+            sys.path.insert(0, os.getcwd())  # the installed command finds modules as `python -m` does
             return load(settings.engine)
         if settings.model is not None:
             return _build_llamacpp_engine(settings.model, settings)
@@ -36,25 +40,25 @@ def build_engine(settings: Settings) -> Any:
         raise ConfigError(str(exc)) from exc
 
 
-def build_simulated_engine(settings: Settings) -> Any:
-    """The simulated engine. Raises ValueError or ResourceUnavailable."""
+def build_simulated_engine(settings: Settings) -> BaseEngine:
+    """The simulator. Raises ValueError or ResourceUnavailable."""
     from .simulator import Profile, SimulatedEngine, read_trace
 
-    how = {field.name: getattr(settings, f"simulate_{field.name}") for field in fields(Profile)}
-    path = how["trace"]
+    profile = {field.name: getattr(settings, f"simulate_{field.name}") for field in fields(Profile)}
+    path = profile["trace"]
     if path is not None:
         try:
             with open(path, "rb") as file:
-                how["trace"] = read_trace(file)
+                profile["trace"] = read_trace(file)
         except OSError as exc:
             raise ResourceUnavailable(f"--simulate-trace: cannot read {path}: {exc.strerror}") from exc
         except ValueError as exc:
             raise ResourceUnavailable(f"--simulate-trace: {path}: {exc}") from exc
-    return SimulatedEngine(**how | {"trace": how["trace"] or ()})
+    return SimulatedEngine(**profile | {"trace": profile["trace"] or ()})
 
 
-def build_completions_app(keys: Sequence[str], settings: Settings) -> Any:
-    """The simulated engine as chat completions. Raises ConfigError or ResourceUnavailable."""
+def build_completions_app(keys: Sequence[str], settings: Settings) -> BaseApp:
+    """The simulator behind a chat-completions API. Raises ConfigError or ResourceUnavailable."""
     from .simulator.chat_app import CompletionsApp
 
     try:
@@ -64,12 +68,12 @@ def build_completions_app(keys: Sequence[str], settings: Settings) -> Any:
     return CompletionsApp(engine, keys=keys, max_body=settings.max_body, max_decompressed=settings.max_decompressed)
 
 
-def _build_llamacpp_engine(model: str, settings: Settings) -> Any:
-    """llama.cpp on a model file. Raises ValueError."""
+def _build_llamacpp_engine(model: str, settings: Settings) -> BaseEngine:
+    """llama.cpp with the model file `model`. Raises ValueError or ConfigError."""
     from .engines.llamacpp.engine import LlamaCppEngine
 
     if settings.workers > 1:
-        raise ConfigError("--model is served by one worker: each would load the model anew")
+        raise ConfigError("--model needs --workers 1: each worker would load the model again")
     return LlamaCppEngine(
         model,
         context=settings.model_context,
@@ -79,7 +83,7 @@ def _build_llamacpp_engine(model: str, settings: Settings) -> Any:
     )
 
 
-def build_upstream_engine(settings: Settings) -> Any:
+def build_upstream_engine(settings: Settings) -> UpstreamEngine:
     """The engine behind `--upstream`. Raises ValueError, ConfigError or ResourceUnavailable."""
     from .engines.auto import AutoEngine
     from .engines.messages.engine import MessagesEngine
@@ -87,31 +91,36 @@ def build_upstream_engine(settings: Settings) -> Any:
     from .upstream.origin import Origin
 
     if settings.upstream is None:
-        raise ConfigError("check asks an upstream: name it with --upstream URL")
-    for option in ("upstream-ca", "upstream-cert", "upstream-cert-key"):
-        path = getattr(settings, option.replace("-", "_"))
+        raise ConfigError("check needs an upstream: name it with --upstream URL")
+    for option, path in (
+        ("--upstream-ca", settings.upstream_ca),
+        ("--upstream-cert", settings.upstream_cert),
+        ("--upstream-cert-key", settings.upstream_cert_key),
+    ):
         if path is not None:
-            check_readable(f"--{option}", path)
+            check_readable(option, path)
     origin = Origin.parse(
         settings.upstream,
         ca_file=settings.upstream_ca,
         cert_file=settings.upstream_cert,
         cert_key_file=settings.upstream_cert_key,
     )
-    how = {"key": upstream_key(settings), **_upstream_arguments(settings)}
-    messages = MessagesEngine(origin, **how)
+    arguments = {"key": upstream_key(settings), **_upstream_arguments(settings)}
+    messages = MessagesEngine(origin, **arguments)
     chat = OpenAIEngine(
         origin,
-        **how,
+        **arguments,
         dialect=None if settings.dialect == "auto" else settings.dialect,
         late_system={"keep": True, "fold": False}.get(settings.late_system),
-        think_tags=settings.think_tags,  # type: ignore[arg-type]  # the table has the same three
+        think_tags=settings.think_tags,  # type: ignore[arg-type]  # the option accepts the same three values
     )
-    return {"messages": messages, "chat": chat}.get(settings.upstream_api) or AutoEngine(chat, messages)
+    if settings.upstream_api == "auto":
+        return AutoEngine(chat, messages)
+    return messages if settings.upstream_api == "messages" else chat
 
 
 def _upstream_arguments(settings: Settings) -> dict[str, Any]:
-    """What every engine behind a connection is told."""
+    """Arguments of every engine behind a connection."""
     from .upstream.pool import Deadlines
 
     return {
@@ -121,16 +130,19 @@ def _upstream_arguments(settings: Settings) -> dict[str, Any]:
             silence=settings.silence_deadline,
             total=settings.total_deadline,
         ),
-        "limit": settings.max_concurrency + _SPARE,
+        "limit": settings.max_concurrency + _SPARE_CONNECTIONS,
         "limits": _limits(settings),
     }
 
 
 def _limits(settings: Settings) -> AnswerLimits:
-    return AnswerLimits(settings.max_event, settings.max_tool_input, settings.max_answer)
+    return AnswerLimits(
+        max_event=settings.max_event, max_tool_input=settings.max_tool_input, max_answer=settings.max_answer
+    )
 
 
-def _tokenizer(settings: Settings) -> Any:
+def _tokenizer(settings: Settings) -> Tokenizer | None:
+    """The tokenizer file, if one is named. Raises ResourceUnavailable."""
     if settings.tokenizer is None:
         return None
     from .engines.openai.tokenizer_file import TokenizerFile
@@ -172,7 +184,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
 
 
 def create_app() -> MessagesApp:
-    """The application that the environment describes (`ANTHRO_ASGI_…`), for servers that take a factory.
+    """The application that the environment variables `ANTHRO_ASGI_…` describe, for servers that take a factory.
 
     Raises ConfigError or ResourceUnavailable. Without API keys it raises ConfigError unless `ANTHRO_ASGI_NO_AUTH` is
     true: the factory does not know on which address the server listens.
@@ -187,8 +199,8 @@ def create_app() -> MessagesApp:
     return build_app(build_engine(settings), keys, settings)
 
 
-def reload_keys(app: MessagesApp, settings: Settings) -> None:
-    """Take what the key files hold now. Raises ConfigError, and then everything stays as it is."""
+def reload_keys(app: BaseApp, settings: Settings) -> None:
+    """Read the key files again, and use their keys from now on. Raises ConfigError; the old keys stay valid then."""
     keys, key = client_keys(settings), upstream_key(settings)
     app.replace_keys(keys)
     app.engine.replace_key(key)

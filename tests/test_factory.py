@@ -95,4 +95,4 @@ def test_a_model_file_that_llama_cpp_cannot_load_is_told_and_ends_the_start(tmp_
 def test_a_model_file_is_for_one_worker(model: Path) -> None:
     ended = refused("--model", str(model), "--workers", "2")
     assert ended.returncode == 2
-    assert "served by one worker" in ended.stderr
+    assert "--model needs --workers 1" in ended.stderr

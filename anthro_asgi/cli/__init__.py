@@ -1,1 +1,1 @@
-"""The commands of `anthro-asgi`."""
+"""The commands of `anthro-asgi`: serve, check, health and simulate-openai."""

@@ -1,58 +1,74 @@
-"""The report of `anthro-asgi check`: what the upstream is, what it has, whether it answers.
+"""The report of `anthro-asgi check`: what the upstream is, which models it lists, whether it answers a message.
 
-Most of what is shown are the upstream's own words, so they are cleaned before they reach a terminal.
+Most of the report is text of the upstream, so it is cleaned before it is printed to a terminal.
 """
 
+import asyncio
+import logging
 from contextlib import aclosing
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
+from ..engines.base import UpstreamEngine
+from ..factory import build_upstream_engine
 from ..observability.logs import clean
+from ..settings.options import ConfigError, Settings
 from ..wire.deltas import Finish
 from ..wire.errors import ApiError, BadUpstream
 from ..wire.request import MessagesRequest
 
-_SHOWN: Final = 20  # models of a list
+_LISTED: Final = 20  # models that are printed
 
 
-async def report(engine: Any, wanted: str | None) -> int:
+def check(settings: Settings) -> int:
+    """Run the command; the exit status. Raises ConfigError or ResourceUnavailable."""
+    logging.getLogger("anthro_asgi").addHandler(logging.NullHandler())  # the report contains what would be logged
     try:
-        _say("engine", (await engine.detect()).title)
-        model = await _show_models(engine, wanted)
+        engine = build_upstream_engine(settings)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+    return asyncio.run(report(engine, settings.try_model))
+
+
+async def report(engine: UpstreamEngine, wanted: str | None) -> int:
+    """Print the report, and return the exit status. `wanted` is the model to try; None tries the first listed one."""
+    try:
+        _print("engine", (await engine.detect()).title)
+        model = await _report_models(engine, wanted)
         if model is None:
-            _say("message", "not tried: no model is listed; name one with --try-model NAME")
+            _print("message", "not tried: the upstream lists no model; name one with --try-model NAME")
             return 1
-        _say("message", await _try_message(engine, model))
-        _say("tokens", await _try_count(engine, model))
+        _print("message", await _try_message(engine, model))
+        _print("tokens", await _try_count(engine, model))
     except ApiError as exc:
-        _say("failed", _why(exc))
+        _print("failed", _explain(exc))
         return 1
     finally:
         await engine.stop()
-    _say("hint", f"for clients that name models of their own, serve with --model-alias '*={model}'")
+    _print("hint", f"for clients that use other model names, serve with --model-alias '*={model}'")
     return 0
 
 
-def _say(what: str, text: str) -> None:
-    print(f"{what:<8} {clean(text)}", flush=True)
+def _print(label: str, text: str) -> None:
+    print(f"{label:<8} {clean(text)}", flush=True)
 
 
-async def _show_models(engine: Any, wanted: str | None) -> str | None:
-    """Show the list, and return the model to try. A list that cannot be had is no hindrance if one is `wanted`."""
+async def _report_models(engine: UpstreamEngine, wanted: str | None) -> str | None:
+    """Print the list, and return the model to try. Raises ApiError when there is no list and no model is `wanted`."""
     try:
         models = await engine.models()
     except ApiError as exc:
         if wanted is None:
             raise
-        _say("models", f"not listed: {_why(exc)}")
+        _print("models", f"not listed: {_explain(exc)}")
         return wanted
-    _say("models", str(len(models)))
-    for model in models[:_SHOWN]:
-        limits = (("context", model.max_input_tokens), ("answer", model.max_tokens))
+    _print("models", str(len(models)))
+    for model in models[:_LISTED]:
+        limits = (("context", model.max_input_tokens), ("output", model.max_tokens))
         known = ", ".join(f"{name} {tokens} tokens" for name, tokens in limits if tokens is not None)
-        _say("", f"{model.id} ({known})" if known else model.id)
-    if len(models) > _SHOWN:
-        _say("", f"and {len(models) - _SHOWN} more")
+        _print("", f"{model.id} ({known})" if known else model.id)
+    if len(models) > _LISTED:
+        _print("", f"and {len(models) - _LISTED} more")
     return wanted or (models[0].id if models else None)
 
 
@@ -60,29 +76,29 @@ def _hello(model: str) -> MessagesRequest:
     return MessagesRequest(model=model, max_tokens=1, messages=[{"role": "user", "content": "Hello"}])
 
 
-async def _try_count(engine: Any, model: str) -> str:
-    """Who counts tokens before an answer. Raises ApiError."""
+async def _try_count(engine: UpstreamEngine, model: str) -> str:
+    """How tokens are counted before a response. Raises ApiError."""
     try:
         await engine.count_tokens(_hello(model))
     except NotImplementedError:
-        return "estimated: the engine does not count them; --tokenizer FILE may come closer"
+        return "estimated, because the engine does not count them; --tokenizer FILE may be more exact"
     return "counted by the engine"
 
 
-async def _try_message(engine: Any, model: str) -> str:
-    """One token of an answer. Raises ApiError."""
+async def _try_message(engine: UpstreamEngine, model: str) -> str:
+    """Request one token. Raises ApiError."""
     request = _hello(model)
     begun, first, last = perf_counter(), None, None
-    async with aclosing(engine.stream(request)) as batches:
+    async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]  # it is an async generator
         async for batch in batches:
             if batch:
                 first = first or perf_counter()
                 last = batch[-1] if isinstance(batch, list) else batch
     if first is None or not isinstance(last, Finish):
-        raise BadUpstream("the answer broke off")
-    return f"ok, {last.stop_reason}: first byte after {(first - begun) * 1000:.0f} ms"
+        raise BadUpstream("the upstream ended its response early")
+    return f"ok ({last.stop_reason}), first output after {(first - begun) * 1000:.0f} ms"
 
 
-def _why(exc: BaseException) -> str:
-    """What an operator, unlike a client and the log, may be told: the cause with its addresses, the engine's words."""
+def _explain(exc: BaseException) -> str:
+    """The error with its cause and notes. They hold the upstream's address and words: for the operator only."""
     return ": ".join(filter(None, (str(exc), str(exc.__cause__ or ""), *getattr(exc, "__notes__", ()))))

@@ -1,75 +1,83 @@
-"""The client of `anthro-asgi health`: asks the server that the same options describe how it is.
+"""`anthro-asgi health`: asks the server that the same options describe whether it is alive, or ready.
 
-A container's health check runs it every few seconds, so it must cost little: one request, by hand, over a socket.
+A container runs it every few seconds as its health check, so it imports little and sends one request.
 """
 
+import signal
 import socket
 import sys
-import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException
+from types import FrameType
 from typing import Final
 
 from ..settings.options import Settings
 
-_PATIENCE: Final = 3.0  # seconds for all of it
-_LARGEST: Final = 1 << 16  # bytes of an answer; ours are under 300
+_TIMEOUT: Final = 3.0  # seconds for the whole check
+_LARGEST: Final = 1 << 16  # bytes of the response that are read; the server's own has less than 300
 
 
-def ask(settings: Settings) -> int:
-    """Print what the server says; 0 if it lives (or is ready, where that was asked), else 1."""
-    path = "/readyz" if settings.ready else "/healthz"
+def health(settings: Settings) -> int:
+    """Print the server's response. Returns the exit status: 0 when it is alive (or ready, with --ready), else 1."""
     try:
-        status, body = _get(settings, path, time.monotonic() + _PATIENCE)
-    except OSError as exc:  # ssl.SSLError is one; a TimeoutError of socket's has no strerror
-        print(f"no answer: {exc.strerror or exc}", file=sys.stderr)
+        with _time_limit(_TIMEOUT):
+            status, body = _get(settings, "/readyz" if settings.ready else "/healthz")
+    except OSError as exc:  # ssl.SSLError and TimeoutError too
+        print(f"no response: {exc.strerror or exc}", file=sys.stderr)
         return 1
-    except ValueError as exc:
-        print(exc, file=sys.stderr)
+    except HTTPException:
+        print("no response: the process at this address does not speak HTTP", file=sys.stderr)
         return 1
     print(body)
     return 0 if status == 200 else 1
 
 
-def _get(settings: Settings, path: str, until: float) -> tuple[int, str]:
-    """Status and body of the answer. Raises OSError, and ValueError for an answer that is no HTTP."""
-    with closing(_connect(settings, until)) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
-        answer = b""
-        while len(answer) < _LARGEST:
-            sock.settimeout(max(until - time.monotonic(), 1e-3))
-            part = sock.recv(_LARGEST)
-            if not part:
-                break
-            answer += part
-    head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
-        raise ValueError("no answer: what answers there does not speak HTTP")
-    return int(words[1]), body.decode(errors="replace")
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the block after so many seconds. A socket's own timeout starts again with each byte."""
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("timed out")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def _connect(settings: Settings, until: float) -> socket.socket:
+def _get(settings: Settings, path: str) -> tuple[int, str]:
+    """Status and body of the response. Raises OSError or HTTPException."""
+    with closing(HTTPConnection("localhost")) as connection:
+        connection.sock = _connect(settings)
+        connection.request("GET", path, headers={"connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read(_LARGEST).decode(errors="replace")
+
+
+def _connect(settings: Settings) -> socket.socket:
     if settings.uds is not None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(until - time.monotonic())
         try:
             sock.connect(settings.uds)
         except BaseException:
             sock.close()
             raise
     else:
-        # To an address that stands for all, Linux connects by loopback.
-        sock = socket.create_connection((settings.host, settings.port), until - time.monotonic())
-    return sock if settings.tls_cert is None else _under_tls(sock)
+        # For a wildcard address such as 0.0.0.0, Linux connects to the loopback address.
+        sock = socket.create_connection((settings.host, settings.port))
+    return sock if settings.tls_cert is None else _start_tls(sock)
 
 
-def _under_tls(sock: socket.socket) -> socket.socket:
-    """Whoever answers is believed: it is told nothing, and its certificate need not name this address.
+def _start_tls(sock: socket.socket) -> socket.socket:
+    """The certificate is not verified: the request holds no secret, and the certificate need not name this address.
 
-    Nor may the certificate be compared with the file: a renewed one, which the server takes on SIGHUP, would look like
-    an illness until then.
+    It is not compared with the file either: the server takes a renewed file only on SIGHUP, and is healthy until then.
     """
-    import ssl  # most servers behind an ingress speak none
+    import ssl
 
     context = ssl.create_default_context()
     context.check_hostname = False

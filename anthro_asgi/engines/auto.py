@@ -10,7 +10,7 @@ from contextlib import aclosing
 from ..wire.deltas import Batch
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest
-from .base import BaseEngine, ModelInfo, Observer
+from .base import ModelInfo, Observer, UpstreamEngine
 from .messages.engine import MessagesEngine
 from .openai.dialects import Dialect
 from .openai.engine import OpenAIEngine
@@ -18,7 +18,7 @@ from .openai.engine import OpenAIEngine
 _log = logging.getLogger(__name__)
 
 
-class AutoEngine(BaseEngine):
+class AutoEngine(UpstreamEngine):
     """One of the two, from when the upstream first answers."""
 
     def __init__(self, chat: OpenAIEngine, messages: MessagesEngine) -> None:

@@ -86,3 +86,18 @@ class BaseEngine(ABC):
 
     def replace_key(self, key: str | None) -> None:  # noqa: B027 - the default does nothing
         """Use this upstream key from now on. Raises ValueError for an invalid key, and keeps the old one then."""
+
+
+class EngineIdentity(Protocol):
+    """What an upstream turned out to be. `title` is a name for people, such as `vLLM`."""
+
+    @property
+    def title(self) -> str: ...
+
+
+class UpstreamEngine(BaseEngine):
+    """An engine behind a URL. It finds out by requests what the upstream is."""
+
+    @abstractmethod
+    async def detect(self) -> EngineIdentity:
+        """What the upstream is. Raises ApiError when it cannot be reached."""

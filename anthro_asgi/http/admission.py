@@ -18,6 +18,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
+from ..wire import defaults
 from ..wire.errors import Overloaded
 
 Key = bytes | None
@@ -34,9 +35,9 @@ class Admission:
 
     def __init__(
         self,
-        limit: int = 1024,
-        queue: int = 1024,
-        timeout: float = 5.0,
+        limit: int = defaults.MAX_CONCURRENCY,
+        queue: int = defaults.MAX_QUEUE,
+        timeout: float = defaults.QUEUE_TIMEOUT,
         per_key: int | None = None,
         note: Note = lambda what, kind: None,
     ) -> None:

@@ -12,6 +12,7 @@ from ..engines.base import ModelInfo
 from ..observability.logs import log_event
 from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
+from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.errors import ApiError, MethodNotAllowed, NotFound
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
@@ -46,12 +47,12 @@ class MessagesApp(BaseApp):
         engine: object,
         *,
         keys: Sequence[str] = (),
-        ping_interval: float = 10.0,
-        max_body: int = 32 * 1024 * 1024,
-        max_decompressed: int = 32 * 1024 * 1024,
-        max_concurrency: int = 1024,
-        max_queue: int = 1024,
-        queue_timeout: float = 5.0,
+        ping_interval: float = defaults.PING_INTERVAL,
+        max_body: int = defaults.MAX_BODY,
+        max_decompressed: int = defaults.MAX_DECOMPRESSED,
+        max_concurrency: int = defaults.MAX_CONCURRENCY,
+        max_queue: int = defaults.MAX_QUEUE,
+        queue_timeout: float = defaults.QUEUE_TIMEOUT,
         max_concurrency_per_key: int | None = None,
         aliases: Mapping[str, str] | None = None,
         hide_thinking: bool = False,

@@ -449,7 +449,7 @@ class Settings:
         "Simulation",
         None,
         any_text("FILE|PRESET"),
-        "preset or TOML file with defaults for the other --simulate options",
+        "preset or TOML file with defaults for the other --simulate-… options",
     )
     simulate_ttft: tuple[str, float, float] = _row(
         "Simulation", "20ms", distribution(duration("0s", "1h")), "time to the first token"

@@ -8,6 +8,7 @@ import orjson
 from ..engines.base import ModelInfo
 from ..http.base_app import BaseApp
 from ..http.http_request import HttpRequest
+from ..wire import defaults
 from ..wire.errors import MethodNotAllowed, NotFound
 from .chat_encoder import error_body, status_of
 from .chat_request import parse
@@ -27,8 +28,8 @@ class CompletionsApp(BaseApp):
         engine: object,
         *,
         keys: Sequence[str] = (),
-        max_body: int = 32 * 1024 * 1024,
-        max_decompressed: int = 32 * 1024 * 1024,
+        max_body: int = defaults.MAX_BODY,
+        max_decompressed: int = defaults.MAX_DECOMPRESSED,
     ) -> None:
         super().__init__(engine, keys, _ROUTES)
         self._max_body = max_body

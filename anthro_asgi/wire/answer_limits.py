@@ -7,6 +7,7 @@ turn behind a tool call, and the answer to a client that wants one Message.
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from . import defaults
 from .deltas import Block, BlockStop, Citation, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
 from .errors import AnswerTooLarge
 from .json_codec import dumps
@@ -19,11 +20,11 @@ BLOCK_OVERHEAD: Final = 256
 class AnswerLimits:
     """Bytes, as UTF-8."""
 
-    max_event: int = 16 * 1024 * 1024
+    max_event: int = defaults.MAX_EVENT
     """One event of a stream, with all of its lines."""
-    max_tool_input: int = 16 * 1024 * 1024
+    max_tool_input: int = defaults.MAX_TOOL_INPUT
     """The input of one tool call, where it is kept."""
-    max_answer: int = 64 * 1024 * 1024
+    max_answer: int = defaults.MAX_ANSWER
     """An answer that comes whole, or is to be given whole; and all that waits for its turn in one that streams."""
 
     def check_tool_input(self, kept: int) -> None:

@@ -21,6 +21,7 @@ MAX_TOOL_INPUT: Final = 16 * _MIB
 MAX_ANSWER: Final = 64 * _MIB
 
 MAX_DEPTH: Final = 100
+"""Levels of JSON. orjson reads 1024 levels and writes 254, and a recursive walk uses one stack frame for each."""
 MAX_MESSAGES: Final = 100_000
 MAX_TOOLS: Final = 1024
 MAX_STOP_SEQUENCES: Final = 256

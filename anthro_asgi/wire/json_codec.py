@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-# orjson reads 1024 levels and writes 254, and what walks a value calls itself for each. Nobody's data comes near.
-MAX_DEPTH = 100
+from .defaults import MAX_DEPTH
+
 _HALF = re.compile(
     rb"\\u(?:"
     rb"([dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})?"  # a first half, and the second if it is there

@@ -4,7 +4,7 @@
 
 from dataclasses import dataclass
 
-from .json_codec import MAX_DEPTH
+from . import defaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +19,14 @@ class Rules:
     """An image may be an address, for the engine to fetch. It is never fetched here."""
     keep_billing_header: bool = False
     """A leading system block that is exactly a client's billing header stays, though it changes on every call."""
-    max_depth: int = MAX_DEPTH
+    max_depth: int = defaults.MAX_DEPTH
     """Arrays and objects in one another, in a schema or the input of a tool. What no engine reads is refused in any
     case: some hundreds.
     """
-    max_messages: int = 100_000
-    max_tools: int = 1024
+    max_messages: int = defaults.MAX_MESSAGES
+    max_tools: int = defaults.MAX_TOOLS
     """Those that are dropped, too."""
-    max_stop_sequences: int = 256
+    max_stop_sequences: int = defaults.MAX_STOP_SEQUENCES
 
 
 DEFAULT_RULES = Rules()

@@ -120,12 +120,12 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
     [
         ([], "the following arguments are required: serve|check|health|simulate-openai"),
         (["sevre"], "invalid choice: 'sevre'"),
-        (["serve", "--prot", "1"], "serve has no option '--prot'; did you mean --port?"),
-        (["serve", "--hos", "x"], "serve has no option '--hos'; did you mean --host?"),
-        (["serve", "stray"], "serve has no option 'stray'"),
-        (["serve", "--api-keys=sk-secret"], "serve has no option '--api-keys'; did you mean --api-key-file?"),
-        (["serve", "--try-model", "m"], "serve has no option '--try-model'"),
-        (["check", "--port", "1"], "check has no option '--port'"),
+        (["serve", "--prot", "1"], "serve: unknown option '--prot'; did you mean --port?"),
+        (["serve", "--hos", "x"], "serve: unknown option '--hos'; did you mean --host?"),
+        (["serve", "stray"], "serve: unknown option 'stray'"),
+        (["serve", "--api-keys=sk-secret"], "serve: unknown option '--api-keys'; did you mean --api-key-file?"),
+        (["serve", "--try-model", "m"], "serve: unknown option '--try-model'"),
+        (["check", "--port", "1"], "check: unknown option '--port'"),
         (["serve", "--port"], "--port: expected one argument"),
         (["serve", "--port", "-1"], "--port: '-1' is not a whole number"),
         (["serve", "--simulate", "--upstream", "http://x"], "--simulate and --upstream exclude each other"),
@@ -137,12 +137,12 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["serve", "--host", "0.0.0.0"], "other machines can connect to 0.0.0.0, but no API key is configured"),
         (["serve", "--simulate-fail", "cut=0.6", "--simulate-fail", "429=0.6"], "are more than 1 together"),
         (["simulate-openai", "--simulate-fail", "cut=0.6", "--simulate-fail", "cut=0.1"], "each once"),
-        (["simulate-openai", "--upstream", "http://x"], "simulate-openai has no option '--upstream'"),
+        (["simulate-openai", "--upstream", "http://x"], "simulate-openai: unknown option '--upstream'"),
         (
             ["simulate-openai", "--host", "0.0.0.0"],
             "other machines can connect to 0.0.0.0, but no API key is configured",
         ),
-        (["check"], "check asks an upstream: name it with --upstream URL"),
+        (["check"], "check needs an upstream: name it with --upstream URL"),
         (["check", "--upstream", "http://x:99999"], "the port must be 1 to 65535"),
     ],
 )
@@ -548,7 +548,7 @@ async def test_check_reports_an_engine_that_works() -> None:
     assert lines[1] == "models   2"
     assert lines[2].startswith("         qwen (context 4096 tokens")
     assert lines[3].startswith("         lla\\u001bma\\u000a")
-    assert lines[4].startswith("message  ok, max_tokens: first byte after ")
+    assert lines[4].startswith("message  ok (max_tokens), first output after ")
     assert lines[4].endswith(" ms")
     assert lines[5] == "tokens   counted by the engine"
     assert lines[6].endswith("--model-alias '*=qwen'")
@@ -561,7 +561,7 @@ async def test_check_tries_the_model_it_is_told_to() -> None:
     assert status == 0
     assert "engine   an OpenAI-compatible server" in report
     assert "models   not listed" in report
-    assert "tokens   estimated: the engine does not count them" in report
+    assert "tokens   estimated, because the engine does not count them" in report
     assert "--model-alias '*=mine'" in report
     assert upstream.asked[0]["model"] == "mine"
 
@@ -569,7 +569,7 @@ async def test_check_tries_the_model_it_is_told_to() -> None:
 async def test_check_of_an_engine_without_models_says_how_to_name_one() -> None:
     status, report = await checked(Upstream())
     assert status == 1
-    assert report.endswith("message  not tried: no model is listed; name one with --try-model NAME\n")
+    assert report.endswith("message  not tried: the upstream lists no model; name one with --try-model NAME\n")
 
 
 @pytest.mark.parametrize("answer", [b"", b'data: {"error":{"message":"out of memory"}}\n\n', b"data: [DONE]\n\n"])

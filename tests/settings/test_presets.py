@@ -10,6 +10,7 @@ from anthro_asgi import factory
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ConfigError, ResourceUnavailable, Settings
 from anthro_asgi.settings.presets import PRESETS
+from anthro_asgi.simulator import Profile, SimulatedEngine
 
 
 def settings(profile: str, **line: str) -> Settings:
@@ -17,11 +18,15 @@ def settings(profile: str, **line: str) -> Settings:
     return load_settings({"simulate-profile": [profile], **given}, {})
 
 
+def profile_of(settings: Settings) -> Profile:
+    engine = factory.build_simulated_engine(settings)
+    assert isinstance(engine, SimulatedEngine)
+    return engine.profile
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str) -> None:
-    engine = factory.build_simulated_engine(settings(name))
-    plain = factory.build_simulated_engine(load_settings({}, {}))
-    assert engine.profile != plain.profile
+    assert profile_of(settings(name)) != profile_of(load_settings({}, {}))
     source = PRESETS[name]["source"]
     assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Nobody's: ")
     assert set(PRESETS[name]) <= {"source"} | {
@@ -32,7 +37,7 @@ def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str
 
 
 def test_the_preset_of_published_figures_gives_these_figures() -> None:
-    profile = factory.build_simulated_engine(settings("llama-3.3-70b-2xh100")).profile
+    profile = profile_of(settings("llama-3.3-70b-2xh100"))
     for prompt, published in ((500, 0.04777), (5000, 0.40677)):
         assert profile.ttft.first + prompt * profile.ttft_per_token == pytest.approx(published, rel=0.01)
     for running, published in ((1, 0.01858), (25, 0.03875), (50, 0.05973), (profile.max_running, 0.0929)):

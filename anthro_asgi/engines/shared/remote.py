@@ -16,7 +16,7 @@ from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Batch, Delta, deltas_of
 from ...wire.errors import ApiError
 from ...wire.repairs import Repairs
-from ..base import BaseEngine, ModelInfo
+from ..base import ModelInfo, UpstreamEngine
 from ..openai.detection import UNAVAILABLE
 from ..openai.dialects import LLAMACPP, Dialect, recognise
 from .fetch import FetchResult, fetch, kind_of, lost, redact
@@ -41,7 +41,7 @@ class RemoteOptions(TypedDict, total=False):
     limits: AnswerLimits
 
 
-class RemoteEngine(BaseEngine):
+class RemoteEngine(UpstreamEngine):
     """The engine at `origin`. Raises ValueError for a key that cannot stand in a header."""
 
     def __init__(self, origin: Origin, **how: Unpack[RemoteOptions]) -> None:

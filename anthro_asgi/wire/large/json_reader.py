@@ -27,8 +27,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from ..defaults import MAX_DEPTH
 from ..errors import RequestTooLarge
-from ..json_codec import MAX_DEPTH, depth_and_rounding, dumps, loads, loads_exactly
+from ..json_codec import depth_and_rounding, dumps, loads, loads_exactly
 from .cooperative import Steps, clear_in_steps
 
 _WHOLE: Final = 1024 * 1024  # bytes up to which a document is read at once

@@ -1,0 +1,38 @@
+"""`anthro-asgi serve` and `anthro-asgi simulate-openai`: bind the address, build the application, and serve it."""
+
+from collections.abc import Callable
+from functools import partial
+
+from ..factory import build_app, build_completions_app, build_engine, reload_keys
+from ..http.base_app import BaseApp
+from ..observability.logs import configure
+from ..server.listeners import bind_listeners
+from ..server.supervisor import serve as serve_app
+from ..server.tls import Certificate
+from ..settings.api_keys import client_keys
+from ..settings.options import ConfigError, Settings
+
+
+def serve(settings: Settings) -> int:
+    """Serve the Messages API until a signal; the exit status. Raises ConfigError or ResourceUnavailable."""
+    keys = client_keys(settings)
+    if settings.max_concurrency_per_key is not None and not keys:
+        raise ConfigError("--max-concurrency-per-key needs API keys, and none is configured")
+    return _serve(settings, lambda: build_app(build_engine(settings), keys, settings))
+
+
+def simulate_openai(settings: Settings) -> int:
+    """Serve the simulator as chat completions until a signal; the exit status. Raises like `serve`."""
+    keys = client_keys(settings)
+    return _serve(settings, lambda: build_completions_app(keys, settings))
+
+
+def _serve(settings: Settings, build: Callable[[], BaseApp]) -> int:
+    """The address is bound before the application is built, because building may take long and a port may be in use."""
+    certificate = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        certificate = Certificate(settings.tls_cert, settings.tls_key)
+    with bind_listeners(settings) as shares:
+        app = build()
+        configure(settings.log_level, settings.log_format)
+        return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings))
