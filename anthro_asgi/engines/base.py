@@ -28,24 +28,24 @@ class ModelInfo:
 
 
 class Engine(Protocol):
-    """The least an engine must have. `functions.as_engine` gives it the defaults of BaseEngine."""
+    """The minimum an engine must implement. `functions.as_engine` adds the defaults of BaseEngine."""
 
     def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]: ...
 
 
 def ignore_observation(what: str, kind: str) -> None:
-    """The observer of an engine that nobody observes."""
+    """The default observer. It does nothing."""
 
 
 class BaseEngine(ABC):
     """Answers requests. Only `stream` must be implemented; every other method has a default.
 
-    An engine raises ApiError (see `wire.errors`) for what the client should be told. Any other exception is a bug of
-    the engine: the client gets a bare InternalError and the log its place.
+    An engine raises ApiError (see `wire.errors`) with the error that the client shall receive. Any other exception is a
+    bug in the engine: the client receives a plain InternalError, and the log shows the place of the exception.
     """
 
     returning_ends_turn: bool = False
-    """Whether `stream` may return without a Finish, which then means `end_turn`. Otherwise that is an error."""
+    """Whether `stream` may return without a Finish, which then means `end_turn`. If False, that is an error."""
 
     observe: Observer = staticmethod(ignore_observation)
     """The application sets it, and the engine calls it: `observe("upstream_error", reason)`, `observe("repair", kind)`
@@ -56,7 +56,7 @@ class BaseEngine(ABC):
     def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer, as an async generator of deltas or lists of deltas (see `wire.deltas`).
 
-        It is closed with `aclose` when the client leaves or a stop sequence matched. Raises ApiError.
+        The caller closes it with `aclose` when the client disconnects or a stop sequence matches. Raises ApiError.
         """
 
     async def start(self) -> None:  # noqa: B027 - the default does nothing
@@ -66,17 +66,17 @@ class BaseEngine(ABC):
         """Run once after the last request."""
 
     async def ready(self) -> bool:
-        """Whether the engine can answer now; `/readyz` tells it."""
+        """Whether the engine can answer now. `/readyz` reports it."""
         return True
 
     async def models(self) -> list[ModelInfo]:
-        """The models it serves; none when it has no list. Raises ApiError when the list cannot be had now."""
+        """The models it serves; empty if it has no list. Raises ApiError if the list is not available now."""
         return []
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The exact length of the request's prompt in tokens.
 
-        Raises NotImplementedError when the engine cannot tell it, ApiError when it cannot tell it now.
+        Raises NotImplementedError if the engine cannot count tokens, ApiError if it cannot count them now.
         """
         raise NotImplementedError
 

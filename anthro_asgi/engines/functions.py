@@ -2,7 +2,7 @@
 
     as_engine(thing)  a BaseEngine            is taken as it is
                       an async generator fn   FunctionEngine
-                      a generator function    ThreadedEngine: it may block, and the event loop goes on
+                      a generator function    ThreadedEngine: it may block without blocking the event loop
                       an object with stream   AdaptedEngine, which forwards to the methods the object has
                       a class or a function without parameters: what calling it returns
 
@@ -11,10 +11,10 @@ The smallest engine is an async generator function:
     async def engine(request):
         yield "Hello"
 
-Theory of ThreadedEngine. Each stream has a thread of its own, because it blocks for as long as it lasts. What the
-thread has yielded by the time the loop reads it leaves as one batch. A thread that is `AHEAD` batches ahead waits until
-the loop has read. A thread cannot be interrupted: when the client leaves, the generator is closed at its next `yield`,
-in its own thread.
+Theory of ThreadedEngine. Each stream has a thread of its own, because its generator may block until the stream ends.
+Everything the thread has yielded by the time the loop reads it becomes one batch. A thread that is `AHEAD` batches
+ahead of the loop waits. A thread cannot be interrupted: when the client disconnects, the generator is closed at its
+next `yield`, in its own thread.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _OPTIONAL: Final = ("start", "stop", "ready", "models", "count_tokens", "connect
 
 
 class FunctionEngine(BaseEngine):
-    """An async generator function as an engine: to return is to end the turn."""
+    """An async generator function as an engine. Returning ends the turn."""
 
     returning_ends_turn = True
 
@@ -48,7 +48,7 @@ class FunctionEngine(BaseEngine):
 
 
 class AdaptedEngine(BaseEngine):
-    """`engine` is any object with a generator method `stream`, async or not. Methods it lacks have their defaults."""
+    """Any object with a generator method `stream`, async or not, as an engine. Missing methods have their defaults."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -78,8 +78,8 @@ class AdaptedEngine(BaseEngine):
 
 
 def as_engine(thing: object) -> BaseEngine:
-    """`thing` as an engine; see the head of this file. Raises ValueError when it cannot be one."""
-    if inspect.isclass(thing) or (inspect.isfunction(thing) and not _is_generator(thing) and _takes_nothing(thing)):
+    """`thing` as an engine; see the head of this file. Raises ValueError if it cannot be one."""
+    if inspect.isclass(thing) or (inspect.isfunction(thing) and not _is_generator(thing) and _has_no_parameters(thing)):
         thing = thing()
     if isinstance(thing, BaseEngine):
         return thing
@@ -95,7 +95,7 @@ def as_engine(thing: object) -> BaseEngine:
 
 
 def load(spec: str) -> BaseEngine:
-    """The engine at `module:attr`. Raises ValueError, in one line, when there is none."""
+    """The engine at `module:attr`. Raises ValueError with one line if there is none."""
     module_name, colon, attribute = spec.partition(":")
     if not (module_name and colon and attribute):
         raise ValueError(f"engine {spec!r}: write it as module:attr")
@@ -117,7 +117,7 @@ def _is_generator(thing: object) -> bool:
     return inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing)
 
 
-def _takes_nothing(function: Callable[..., Any]) -> bool:
+def _has_no_parameters(function: Callable[..., Any]) -> bool:
     return not inspect.signature(function).parameters and not inspect.iscoroutinefunction(function)
 
 
@@ -126,7 +126,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 class ThreadedEngine(BaseEngine):
-    """`function(request)` is a generator function that yields deltas or batches; to return is to end the turn."""
+    """A generator function that yields deltas or batches, run in a thread per stream. Returning ends the turn."""
 
     returning_ends_turn = True
 
@@ -137,52 +137,52 @@ class ThreadedEngine(BaseEngine):
         return f"<ThreadedEngine {_name(self._function)}>"
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
-        """What the generator yields. Raises what it raises."""
-        hand = _Handover(asyncio.get_running_loop())
-        thread = threading.Thread(target=hand.fill, args=(self._function, request), name="anthro-asgi engine")
-        thread.daemon = True  # one that never returns must not keep the process
+        """The deltas that the generator yields. Raises what it raises."""
+        handover = _Handover(asyncio.get_running_loop())
+        thread = threading.Thread(target=handover.run, args=(self._function, request), name="anthro-asgi engine")
+        thread.daemon = True  # a generator that never returns must not keep the process alive
         del request
         thread.start()
         try:
-            while (batch := await hand.take()) is not None:
+            while (batch := await handover.take()) is not None:
                 yield batch
         finally:
-            hand.leave()
+            handover.cancel()
 
 
 class _Handover:
-    """Deltas from a thread to a coroutine of `loop`."""
+    """Passes deltas from a thread to a coroutine of `loop`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
         self._room = threading.Semaphore(AHEAD)
         self._lock = threading.Lock()
         self._deltas: list[Delta] = []
         self._batches = 0
         self._ended = False
         self._error: Exception | None = None
-        self._left = False
+        self._cancelled = False
 
-    # the thread
+    # called by the thread
 
-    def fill(self, function: Callable[[MessagesRequest], Iterator[Batch]], request: MessagesRequest) -> None:
-        """Run the generator to its end, or until nobody wants more."""
+    def run(self, function: Callable[[MessagesRequest], Iterator[Batch]], request: MessagesRequest) -> None:
+        """Run the generator until it ends or the stream is cancelled."""
         try:
             generator: Any = function(request)
             del request
             for batch in generator:
                 self._put(list(deltas_of(batch)))
                 self._room.acquire()
-                if self._left:
+                if self._cancelled:
                     generator.close()
                     break
         except Exception as exc:
             self._error = exc
-        except BaseException as exc:  # an exit of the thread is not one of the service
+        except BaseException as exc:  # SystemExit in this thread must not end the service
             self._error = RuntimeError(f"the engine ended its thread by {type(exc).__name__}")
         self._ended = True
-        self._tell()
+        self._wake()
 
     def _put(self, deltas: list[Delta]) -> None:
         with self._lock:
@@ -190,21 +190,21 @@ class _Handover:
             self._batches += 1
             first = self._batches == 1
         if first:
-            self._tell()
+            self._wake()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._news.set)
+            self._loop.call_soon_threadsafe(self._arrived.set)
         except RuntimeError:
-            self._left = True  # the loop is closed
+            self._cancelled = True  # the loop is closed
 
-    # the coroutine
+    # called by the coroutine
 
     async def take(self) -> list[Delta] | None:
-        """What has come since the last time, waited for; None at the end. Raises what the generator raised."""
+        """Wait for deltas and return all that have arrived; None at the end. Raises what the generator raised."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._arrived.wait()
+            self._arrived.clear()
             ended = self._ended
             with self._lock:
                 deltas, self._deltas = self._deltas, []
@@ -212,14 +212,14 @@ class _Handover:
             if batches:
                 self._room.release(batches)
                 if ended:
-                    self._news.set()  # for the end, which is told the next time
+                    self._arrived.set()  # the next call returns the end
                 return deltas
             if ended:
                 if self._error is not None:
                     raise self._error
                 return None
 
-    def leave(self) -> None:
-        """Nobody reads any more."""
-        self._left = True
+    def cancel(self) -> None:
+        """Close the generator at its next `yield`; nothing is read any more."""
+        self._cancelled = True
         self._room.release()

@@ -292,7 +292,7 @@ def test_a_tokenizer_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     junk = tmp_path / "tokenizer.json"
     junk.write_text("{}")
     words = refusal(1, "serve", "--port", "0", "--tokenizer", str(junk))
-    assert words.startswith(f"--tokenizer: {junk} is no tokenizer.json: ")
+    assert words.startswith(f"--tokenizer: {junk} is not a valid tokenizer.json: ")
 
 
 def test_a_certificate_without_its_key_is_one_line(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """A MessagesRequest → the body of a chat-completions request (contract section 3). Pure.
 
-The order of what was said is kept. Where a chat request has no place for something, it becomes text that says what it
-was; nothing is left out but what the contract names (redacted thinking, container uploads, cache marks) and thinking,
-where the engine has no key for it.
+The order of the content is kept. Content that has no place in a chat request becomes text that describes it. Only these
+are left out: redacted thinking, container uploads and cache marks (contract section 3), and thinking if the engine has
+no field for it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,34 +19,34 @@ from .tool_names import short_names
 
 Json = dict[str, Any]
 Part = str | Json
-"""Of a chat message: a bare string is text."""
+"""A part of a chat message's content; a plain string is a text part."""
 
-_AT_ONCE: Final = 16  # messages
+_MESSAGES_PER_STEP: Final = 16
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-# An engine that knows efforts refuses a word of another's scale.
+# An engine refuses words that are not on its own scale of efforts.
 _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
 def as_chat(request: MessagesRequest) -> Json:
-    """The request as the body of a chat-completions call (`messages`, `tools`, …), for an engine that reads those.
+    """The request as the body of a chat-completions request, for an in-process engine that takes one.
 
-    Raises InvalidRequest for what such a body cannot say.
+    Raises InvalidRequest for content that such a body cannot hold.
     """
     return to_chat(request, PLAIN)
 
 
 def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
-    """The body to post, streaming: also for a client that does not stream, since only a stream can be cancelled."""
+    """The body to post. It always asks for a stream, because an engine stops early only when it streams."""
     return _chat_body(chat_messages(request, dialect), request, dialect)
 
 
 def to_chat_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[Json]:
-    """The same for a large request."""
+    """The same in steps, for a large request."""
     messages, names = _system_message(request), tool_names(request, dialect)
     for number, message in enumerate(request.messages, 1):
         _add_turn(messages, message, dialect, names)
-        if number % _AT_ONCE == 0:
+        if number % _MESSAGES_PER_STEP == 0:
             yield
     return _chat_body(messages, request, dialect)
 
@@ -75,15 +75,15 @@ def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect)
 
 
 def _is_prefill(last: Json) -> bool:
-    """Whether the conversation ends in words of the assistant, for the reply to go on from."""
+    """Whether the last message is an assistant's text, which the answer continues."""
     return last["role"] == "assistant" and "tool_calls" not in last and bool(last["content"].strip())
 
 
 def encode(value: Any) -> bytes:
-    """`value` as JSON. Raises InvalidRequest for what is nested deeper than Python goes."""
+    """`value` as JSON. Raises InvalidRequest if it is nested more deeply than Python can walk."""
     try:
         return dumps(value)
-    except (RecursionError, TypeError):  # it may hold a text in parts
+    except (RecursionError, TypeError):  # TypeError: it may hold a JoinedText
         return b"".join(run_to_end(encode_in_steps(value)))
 
 
@@ -96,12 +96,12 @@ def encode_in_steps(value: Any) -> Steps[list[bytes]]:
 
 
 def call_ids(request: MessagesRequest) -> set[str]:
-    """The ids of the tool calls in the history, which an engine that numbers its calls would use again."""
+    """The ids of the tool calls in the history. An engine that numbers its calls may use the same ids again."""
     return {block["id"] for block in _tool_uses(request)}
 
 
 def tool_names(request: MessagesRequest, dialect: Dialect) -> dict[str, str]:
-    """What the tools are called whose own names are too long for the engine, those of the history too."""
+    """The short names of the tools whose names are too long for the engine, including calls in the history."""
     if dialect.longest_tool_name is None:
         return {}
     names = (block["name"] for block in _tool_uses(request))
@@ -122,15 +122,18 @@ def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> Non
     if request.top_k is not None and dialect.top_k:
         body["top_k"] = request.top_k
     if request.stop_sequences and dialect.stops:
-        body["stop"] = _decisive(request.stop_sequences)
+        body["stop"] = _effective_stops(request.stop_sequences)
         body.update(dialect.stop_extras)
     if request.user_id is not None:
         body["user"] = request.user_id
 
 
-def _decisive(stops: Sequence[str]) -> list[str]:
-    """Those that can match. One that has another inside, before its end, never completes first; but an engine that
-    gets both in one token may name it, because it begins first."""
+def _effective_stops(stops: Sequence[str]) -> list[str]:
+    """The stop sequences that can match.
+
+    A sequence that contains another one before its end never completes first. It is left out, because an engine that
+    produces both in one token may report the one that begins first.
+    """
     return [stop for stop in stops if not any(other in stop[:-1] for other in stops)]
 
 
@@ -146,7 +149,7 @@ def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None
 
 
 def thinking_disabled(request: MessagesRequest, dialect: Dialect) -> bool:
-    """Whether the engine is told not to think."""
+    """Whether the request tells the engine not to think."""
     return request.thinking is not None and request.thinking.type == "disabled" and bool(dialect.thinking_off)
 
 
@@ -180,7 +183,7 @@ def _function(name: str, tool: Tool) -> Json:
 
 
 def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
-    """The conversation as a chat request tells it, the system prompt first."""
+    """The messages of the chat request, the system prompt first."""
     out, names = _system_message(request), tool_names(request, dialect)
     for message in request.messages:
         _add_turn(out, message, dialect, names)
@@ -207,7 +210,7 @@ def _add_turn(out: list[Json], message: Json, dialect: Dialect, names: dict[str,
 
 
 def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
-    """A system message among the turns; before the first of them it is, or goes on, the system prompt."""
+    """Add a system message. Before the first turn it becomes, or continues, the system prompt."""
     if not text:
         return
     if len(out) == 1 and out[0]["role"] == "system":
@@ -219,7 +222,7 @@ def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
 
 
 def _add_user(out: list[Json], blocks: list[Json]) -> None:
-    """One user turn: the results of tools first, next to the calls they answer, then everything else in order."""
+    """Add a user turn: tool results first, next to the calls they answer, then the other content in order."""
     parts: list[Part] = []
     images: list[Part] = []
     results: list[Json] = []
@@ -237,9 +240,9 @@ def _add_user(out: list[Json], blocks: list[Json]) -> None:
 
 
 def _index_after_calls(out: list[Json]) -> int:
-    """Where results go: behind the newest assistant turn and its earlier results, for engines refuse a gap there.
+    """The index for tool results: after the latest assistant turn and its earlier results.
 
-    A client may have put a system message, or a user message of its own, between a call and its result.
+    A client may put a system or user message between a call and its result, but engines refuse a gap there.
     """
     for index in range(len(out), 0, -1):
         if out[index - 1]["role"] in ("assistant", "tool"):
@@ -248,7 +251,7 @@ def _index_after_calls(out: list[Json]) -> int:
 
 
 def _content(parts: list[Part]) -> str | list[Json]:
-    """A plain string where there is only text: many templates know nothing else."""
+    """The content of a chat message: a plain string if there is only text, because many templates require one."""
     texts = [part for part in parts if type(part) is str]
     if len(texts) == len(parts):
         return "\n".join(texts)
@@ -256,7 +259,7 @@ def _content(parts: list[Part]) -> str | list[Json]:
 
 
 def _parts(block: Json) -> list[Part]:
-    """A block of a user turn, a tool result or a document, as parts of a chat message; an empty text is none."""
+    """A block of a user turn, a tool result or a document as parts of a chat message. An empty text has no part."""
     kind = block["type"]
     if kind == "text":
         text = block["text"]
@@ -267,8 +270,8 @@ def _parts(block: Json) -> list[Part]:
         return [{"type": "video_url", "video_url": {"url": _url(block)}}]
     if kind == "document":
         return _document(block)
-    read = _READ_AS_TEXT.get(kind)
-    text = read(block) if read is not None else ""
+    to_text = _TO_TEXT.get(kind)
+    text = to_text(block) if to_text is not None else ""
     return [text] if text else []
 
 
@@ -281,7 +284,7 @@ def _url(block: Json) -> str | JoinedText:
 
 
 def _document(block: Json) -> list[Part]:
-    """A document's title and context, then its text (and the images between, when its content is blocks)."""
+    """A document's title and context, then its text; if its content is blocks, their texts and images in order."""
     source = block["source"]
     heads = [block.get("title"), block.get("context")]
     content = source["data"] if source["type"] == "text" else source["content"]
@@ -301,14 +304,14 @@ def _search_result(block: Json) -> str:
     return join_texts([block.get("title"), block.get("source"), *texts])
 
 
-_READ_AS_TEXT: Final[dict[str, Callable[[Json], str]]] = {
+_TO_TEXT: Final[dict[str, Callable[[Json], str]]] = {
     "search_result": _search_result,
     "tool_reference": lambda block: block["tool_name"],
 }
 
 
 def _tool_result(block: Json, images: list[Part]) -> str:
-    """The text for the tool message. Images, which it can't carry, are added to `images`: each leaves its mark here."""
+    """The text of the tool message. It cannot hold images, so they are added to `images` and replaced by a mark."""
     content = block.get("content") or ""
     if isinstance(content, str):
         text = content
@@ -328,7 +331,7 @@ def _tool_result(block: Json, images: list[Part]) -> str:
 
 
 def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> Json:
-    """One assistant turn. Its texts are joined as they came out of the model, with nothing between."""
+    """One assistant turn. Its texts are joined without a separator, as the model produced them."""
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[Json] = []

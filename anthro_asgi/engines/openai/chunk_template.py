@@ -1,18 +1,19 @@
-"""What the chunks of one stream have in common: learned from one of them, so that the next need no parsing. Pure.
+"""The bytes that all chunks of one stream share: learned from one chunk, so that the next need no parsing. Pure.
 
-While an engine streams, each event is the one before it with another text in it, and perhaps other counts:
+While an engine streams, each event equals the one before it, except for the text and perhaps for the token counts:
 
     data: {…,"delta":{"content":" the"},"finish_reason":null}],"usage":{"prompt_tokens":9,"completion_tokens":4}}
     └───────── before ─────────┘└text┘└───────────── after ───────────┘└───────────────── counts ────────────────┘
 
-What lies where the text was is the text of the next chunk if, and only if, it is one JSON string; the chunk then says
-all else that the first one said. That is not taken on trust: a template is proved when it is learned. Another string is
-put in the place and the chunk is parsed, and it must be the same but for that one value. JSON knows no context, so what
-holds for one string holds for every string. The same is done with the counts.
+If the next event has the same `before` and `after`, and one JSON string between them, then this string is its text and
+everything else in it equals the first chunk. A template is verified when it is learned: another string is put in the
+place of the text, the chunk is parsed, and the result must equal the original except for that one value. JSON has no
+context, so what holds for one string holds for every string. The counts are verified in the same way.
 
-Counts are numbers in a fixed order, and some are others each time. So they are known by their shape: the bytes with
-every digit but 0 made a 1. Two of one shape are both JSON or both not, as only a leading 0 could make the difference,
-and have the same keys. A new shape is parsed once and remembered, for all streams.
+Counts are numbers in a fixed order, and some of them change with each chunk. They are recognised by their shape: the
+bytes with every digit except 0 replaced by 1. Of two byte strings with the same shape, both are valid JSON or neither
+is, because only a leading 0 could make a difference; and both have the same keys. A new shape is parsed once and
+remembered for all streams.
 """
 
 import re
@@ -27,37 +28,41 @@ _STRING: Final = rb'[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")'
 _PLACES: Final = {key: re.compile(b'"%b"' % key.encode() + _STRING, re.DOTALL) for key in (*_KEYS, "arguments")}
 _COUNTS: Final = re.compile(rb'"usage"[ \t]*:[ \t]*(?=\{)')
 _LONGEST_COUNTS: Final = 512  # bytes
-_MOST_PLACES: Final = 8  # that a text may be in; each costs parsing the chunk
+_MOST_PLACES: Final = 8  # candidates for the position of the text; each one costs parsing the chunk
 _MARK: Final = "\x00 another text \x00"
 _MARKED: Final = orjson.dumps(_MARK)
 
-_Place = tuple[dict[str, Any], dict[str, Any], str]  # the delta, the part of it that has the text, and its key there
+_Place = tuple[dict[str, Any], dict[str, Any], str]  # the delta, the object in it that holds the text, the text's key
 
 DIGIT_SHAPE: Final = bytes.maketrans(b"23456789", b"11111111")
-"""For `bytes.translate`: makes the shape of counts."""
+"""Table for `bytes.translate` that turns counts into their shape."""
 _DIGITS: Final = re.compile(rb"[0-9]+")
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}|[0-9][eE.]")  # what its digits could make no integer
-_MOST_SHAPES: Final = 4096  # of all engines together; each comes of a pattern of zeros in three or four numbers
-_shapes: dict[bytes, set[bytes]] = {}  # by the counts with every number a 0
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}|[0-9][eE.]")  # a float, or perhaps an integer beyond 64 bits
+_MOST_SHAPES: Final = 4096  # for all engines together; each is one pattern of zeros in three or four numbers
+_shapes: dict[bytes, set[bytes]] = {}  # known shapes, by the counts with every number replaced by 0
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkTemplate:
-    """`before` begins with `data: `. Without counts `after` ends with the blank line.
+    """The constant bytes of a stream's events.
 
-    `delta` is the chunk's, and `place[key]` in it is where the text belongs.
+    `before` begins with `data: `. Without counts, `after` includes the blank line that ends the event.
+    `delta` is the parsed delta of the chunk, and `place[key]` is the position of the text in it.
     """
 
     before: bytes
     after: bytes
-    shapes: set[bytes] | None  # that counts may have, with what follows them and the blank line; None without counts
-    numberless: bytes  # the counts with every number a 0
+    shapes: set[bytes] | None  # known shapes of the counts up to the end of the event; None without counts
+    numberless: bytes  # the counts with every number replaced by 0
     delta: dict[str, Any]
     place: dict[str, Any]
     key: str
 
     def accepts(self, counts: bytes) -> bool:
-        """Whether counts of a shape not met before are like the others but for their numbers; then it is remembered."""
+        """Whether `counts`, of a shape that is not known yet, differ from the learned counts in numbers only.
+
+        If so, the shape is remembered.
+        """
         if self.shapes is None or _DIGITS.sub(b"0", counts) != self.numberless or _LONG_NUMBER.search(counts):
             return False
         try:
@@ -71,14 +76,14 @@ class ChunkTemplate:
 
 
 def parse_counts(counts: bytes) -> Any:
-    """The chunk that counts are the end of, less all before them. Raises orjson.JSONDecodeError."""
+    """`{"usage": …}` for the end of a chunk from its counts on. Raises orjson.JSONDecodeError."""
     return orjson.loads(b'{"usage":' + counts)
 
 
 def learn_template(payload: bytes, chunk: dict[str, Any]) -> ChunkTemplate | None:
-    """The frame of a chunk that does nothing but go on with a text, with thinking or with a call; else None.
+    """The template of a chunk that only continues a text, thinking or a call's arguments; None for any other chunk.
 
-    `chunk` is `payload` parsed, and was read without an error.
+    `chunk` is `payload` parsed, and the reader has read it without an error.
     """
     found = _place(chunk)
     if found is None or b"\n" in payload:
@@ -87,7 +92,7 @@ def learn_template(payload: bytes, chunk: dict[str, Any]) -> ChunkTemplate | Non
     for match in islice(_PLACES[key].finditer(payload), _MOST_PLACES):
         begin, end = match.span(1)
         after, counts = _cut(payload[end:])
-        if _proves(payload[:begin], after, counts, chunk, found):
+        if _is_verified(payload[:begin], after, counts, chunk, found):
             before = b"data: " + payload[:begin]
             if not counts:
                 return ChunkTemplate(before, after + b"\n\n", None, b"", delta, place, key)
@@ -99,7 +104,7 @@ def learn_template(payload: bytes, chunk: dict[str, Any]) -> ChunkTemplate | Non
 
 
 def _place(chunk: dict[str, Any]) -> _Place | None:
-    """The delta, and where in it the one text is that goes on."""
+    """The delta, and the position of the only text in it; None if there is no text or more than one."""
     choices = chunk.get("choices")
     if not isinstance(choices, list) or len(choices) != 1:
         return None
@@ -118,15 +123,15 @@ def _place(chunk: dict[str, Any]) -> _Place | None:
 
 
 def _cut(rest: bytes) -> tuple[bytes, bytes]:
-    """What follows the text, and of that the counts and what follows them, if it ends with such."""
+    """`rest`, the bytes after the text, split before the counts; the second part is empty if there are none."""
     begin = max((match.end() for match in _COUNTS.finditer(rest)), default=0)
     if not begin or len(rest) - begin > _LONGEST_COUNTS:
         return rest, b""
     return rest[:begin], rest[begin:]
 
 
-def _proves(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], mine: _Place) -> bool:
-    """Whether another text, and nothing for the counts, make the same chunk but for these."""
+def _is_verified(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], mine: _Place) -> bool:
+    """Whether the chunk with another text, and with null for the counts, differs from `chunk` in these values only."""
     try:
         other = orjson.loads(before + _MARKED + after + (counts and b"null}"))
     except orjson.JSONDecodeError:
@@ -149,7 +154,7 @@ def _proves(before: bytes, after: bytes, counts: bytes, chunk: dict[str, Any], m
 def _same(one: Any, other: Any) -> bool:
     try:
         return bool(one == other)
-    except RecursionError:  # they have more levels than Python walks
+    except RecursionError:  # nested more deeply than Python can compare
         return False
 
 

@@ -1,9 +1,9 @@
-"""How an engine counts the tokens of a chat request, by an endpoint of its own (contract section 10).
+"""Token counts of a chat request from the engine's own endpoints (contract section 10).
 
-vLLM and SGLang have `/tokenize`, which takes what makes up the prompt of a chat and tells its length. llama.cpp has
-`/v1/chat/completions/input_tokens`, which takes the chat request as it is; where it is older, `/apply-template` makes
-the prompt and `/tokenize` its tokens, with the special ones parsed as they are for an answer. Such a prompt holds no
-images, so one that should have them is not counted.
+vLLM and SGLang have `/tokenize`, which takes the fields that make up the prompt and returns its length. llama.cpp has
+`/v1/chat/completions/input_tokens`, which takes the whole chat request. Older versions have only `/apply-template`,
+which returns the prompt as text, and `/tokenize`, which returns its tokens; special tokens are parsed as they are for
+an answer. A prompt as text contains no images, so a request with images is not counted in this way.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,33 +20,42 @@ Ask = Callable[[str, Json], Awaitable[FetchResult]]
 INPUT_TOKENS: Final = "/v1/chat/completions/input_tokens"
 TEMPLATE: Final = "/apply-template"
 TOKENIZE: Final = "/tokenize"
-# What a gateway says of a path it keeps to itself, or an engine of one it does not have.
+# The answers of a gateway that blocks a path, or of an engine that does not have it.
 _ABSENT: Final = frozenset({401, 403, 404, 405, 501})
-_PROMPT: Final = (
-    *("model", "messages", "tools", "chat_template_kwargs"),
-    *("add_generation_prompt", "continue_final_message"),
+_PROMPT_FIELDS: Final = (
+    "model",
+    "messages",
+    "tools",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
 )
 
 
 class PromptTokenCounter:
-    """Counts by asking. `ask` posts to a path and raises ApiError. `forget` when another engine may be there."""
+    """Asks the engine for counts. `ask` posts a body to a path beside `/v1`, and raises ApiError.
+
+    A path that the engine does not have is not asked for again, until `forget` is called.
+    """
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._absent: set[str] = set()
 
     def forget(self) -> None:
+        """Ask for every path again: another engine may have taken the place of this one."""
         self._absent.clear()
 
     async def count(self, body: Json, dialect: Dialect) -> int:
-        """The tokens of the prompt that `body` makes. Raises NotImplementedError when the engine has no way to tell,
-        and ApiError for what it has against the request.
+        """The length in tokens of the prompt of the chat request `body`.
+
+        Raises NotImplementedError if the engine cannot count it, and ApiError if the engine refuses the request.
         """
         if dialect.counting == "tokenize":
-            return _number(await self._asked(TOKENIZE, _prompt(body)), "count")
+            return _number(await self._post(TOKENIZE, _prompt_fields(body)), "count")
         if dialect.counting == "input_tokens":
             try:
-                return _number(await self._asked(INPUT_TOKENS, body), "input_tokens")
+                return _number(await self._post(INPUT_TOKENS, body), "input_tokens")
             except NotImplementedError:
                 return await self._by_template(body)
         raise NotImplementedError
@@ -54,47 +63,47 @@ class PromptTokenCounter:
     async def _by_template(self, body: Json) -> int:
         if any(type(message["content"]) is list for message in body["messages"]):
             raise NotImplementedError
-        prompt = (await self._asked(TEMPLATE, body)).get("prompt")
+        prompt = (await self._post(TEMPLATE, body)).get("prompt")
         if not isinstance(prompt, str):
-            raise BadUpstream("the engine gave no prompt")
-        tokens = await self._asked(TOKENIZE, {"content": prompt, "add_special": True, "parse_special": True})
+            raise BadUpstream("the engine returned no prompt")
+        tokens = await self._post(TOKENIZE, {"content": prompt, "add_special": True, "parse_special": True})
         if not isinstance(tokens.get("tokens"), list):
-            raise BadUpstream("the engine gave no tokens")
+            raise BadUpstream("the engine returned no tokens")
         return len(tokens["tokens"])
 
-    async def _asked(self, path: str, body: Json) -> Json:
+    async def _post(self, path: str, body: Json) -> Json:
         if path in self._absent:
             raise NotImplementedError
         answer = await self._ask(path, body)
         if answer.status in _ABSENT:
             self._absent.add(path)
             raise NotImplementedError
-        if _knows_only_texts(path, answer):
+        if _accepts_only_text(path, answer):
             raise NotImplementedError
         if answer.status != 200:
             raise failure(answer.status, None, answer.body)
-        told = answer.json()
-        if not isinstance(told, dict):
-            raise BadUpstream("the engine gave a count that is none")
-        return told
+        counts = answer.json()
+        if not isinstance(counts, dict):
+            raise BadUpstream("the engine returned an invalid token count")
+        return counts
 
 
-def _knows_only_texts(path: str, answer: FetchResult) -> bool:
-    """Whether `/tokenize` wants a `prompt`: before they could count a chat, SGLang and vLLM counted texts."""
+def _accepts_only_text(path: str, answer: FetchResult) -> bool:
+    """Whether this `/tokenize` accepts only a `prompt`: older versions of SGLang and vLLM cannot count a chat."""
     return path == TOKENIZE and answer.status in (400, 422) and b"prompt" in answer.body and b"required" in answer.body
 
 
-def _prompt(body: Json) -> Json:
-    """Of a chat request, what its prompt is made of. The template is told the effort as one of its own variables."""
-    prompt: Json = {key: body[key] for key in _PROMPT if key in body}
+def _prompt_fields(body: Json) -> Json:
+    """The fields of a chat request that make up its prompt. The effort becomes a variable of the chat template."""
+    prompt: Json = {key: body[key] for key in _PROMPT_FIELDS if key in body}
     if "reasoning_effort" in body:
-        told = {"reasoning_effort": body["reasoning_effort"]}
-        prompt["chat_template_kwargs"] = told | prompt.get("chat_template_kwargs", {})
+        effort = {"reasoning_effort": body["reasoning_effort"]}
+        prompt["chat_template_kwargs"] = effort | prompt.get("chat_template_kwargs", {})
     return prompt
 
 
-def _number(told: Json, key: str) -> int:
-    count = told.get(key)
+def _number(counts: Json, key: str) -> int:
+    count = counts.get(key)
     if type(count) is not int or count < 0:
-        raise BadUpstream("the engine gave a count that is none")
+        raise BadUpstream("the engine returned an invalid token count")
     return count

@@ -1,11 +1,11 @@
-"""What each OpenAI-compatible engine can do, and how to ask it, as data (contract section 8).
+"""The dialects of OpenAI-compatible engines, as data: which fields each engine accepts (contract section 8).
 
-An option that an engine would refuse is never sent to it, so the plain dialect asks for little. An engine that tells
-which stop string matched is given them and stops by itself; for the others the stop sequences are matched here and the
-generation is cut off.
+A field that an engine would refuse is not sent to it, so the plain dialect sends few. An engine that reports which stop
+string matched receives the stop strings and stops by itself. For other engines this service matches the stop sequences
+and cancels the generation.
 
-Who an engine is, it says itself: in its model list, in that answer's `server` header, and where these tell nothing,
-at an address that only one of them has (`PROBES`).
+An engine is recognised by its model list, by the `server` header of that response, and if these do not identify it,
+by a path that only one engine has (`PROBES`).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,51 +17,52 @@ Extras = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One engine's way of speaking. `title` is for people. Extras are merged into the body of a chat request."""
+    """How to ask one engine. `title` is for users to read. Extras are merged into the body of a chat request."""
 
     name: str
     title: str
     top_k: bool = False
     stops: bool = False
-    """The engine is given the stop strings, and says which one matched."""
+    """The engine receives the stop strings, and reports which one matched."""
     always: Extras = field(default_factory=dict)
-    """Sent with every request: what makes an engine tell more."""
+    """Sent with every request, so that the engine reports more."""
     never: frozenset[str] = frozenset()
-    """Fields of a chat request that this engine refuses, or ignores and may refuse in another version."""
+    """Fields of a chat request that this engine refuses, or ignores now and may refuse in another version."""
     early_usage: Extras = field(default_factory=dict)
-    """Merged into `stream_options`, so that the prompt's length comes with the first chunk."""
+    """Merged into `stream_options`, so that the first chunk reports the length of the prompt."""
     stop_extras: Extras = field(default_factory=dict)
-    """Sent with stop strings, so that the match is told."""
+    """Sent with stop strings, so that the engine reports which one matched."""
     thinking_on: Extras = field(default_factory=dict)
-    """Sent when the client asks for thinking. Where there is no switch, the model does as it does."""
+    """Sent when the client asks for thinking. Empty for an engine without a switch."""
     thinking_off: Extras = field(default_factory=dict)
+    """Sent when the client disables thinking. Empty for an engine without a switch."""
     thinking_budget: str | None = None
-    """The field that bounds the tokens of the reasoning."""
+    """The field that limits the tokens of the reasoning."""
     effort: bool = False
-    """`reasoning_effort` is known, as low, medium or high."""
+    """The engine accepts `reasoning_effort` with the values low, medium and high."""
     reasoning_key: str | None = None
-    """Where an assistant message of the history carries its reasoning."""
+    """The field of an assistant message in the history that holds its reasoning."""
     named_choice: bool = True
-    """A named tool choice is honoured; else that tool alone is sent, as required."""
+    """The engine honours a named tool choice. If not, only that tool is sent, with the choice `required`."""
     none_choice: bool = True
-    """The tool choice `none` is honoured; else the tools are left out."""
+    """The engine honours the tool choice `none`. If not, the tools are left out."""
     longest_tool_name: int | None = None
-    """Characters. A longer name is refused, so it is shortened (see `names`)."""
+    """In characters. Longer names are refused, so they are shortened (see `tool_names`)."""
     late_system: bool = False
-    """A system message may stand between turns."""
+    """The engine accepts a system message between turns."""
     prefill: Extras = field(default_factory=dict)
-    """Sent when the last message is the assistant's, so that the reply continues it."""
+    """Sent if the last message is the assistant's, so that the answer continues it."""
     counting: Literal["no", "tokenize", "input_tokens"] = "no"
-    """The endpoint that counts the tokens of a chat request (see `counting`)."""
+    """The endpoint that counts the tokens of a chat request (see `count_tokens`)."""
     bounds_answers: bool = False
-    """A `max_tokens` above the model's window is refused, whatever the prompt."""
+    """The engine refuses a `max_tokens` above the model's context window, whatever the length of the prompt."""
 
 
 PLAIN: Final = Dialect("openai", "an OpenAI-compatible server", longest_tool_name=64)
 
 _SWITCH_ON: Final = {"chat_template_kwargs": {"enable_thinking": True}}
 _SWITCH_OFF: Final = {"chat_template_kwargs": {"enable_thinking": False}}
-# Templates do not agree on the name (Qwen and GLM on the one, DeepSeek and Kimi on the other) and ignore a strange one.
+# Qwen and GLM templates know one name, DeepSeek and Kimi templates the other. Each ignores the name it does not know.
 _BOTH_ON: Final = {"chat_template_kwargs": {"enable_thinking": True, "thinking": True}}
 _BOTH_OFF: Final = {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
 
@@ -70,7 +71,7 @@ LLAMACPP: Final = Dialect(
     "llama.cpp",
     top_k=True,
     stops=True,
-    # a chunk or two more an answer; `timings_per_token` tells the same, and again with every token
+    # costs one or two more chunks per answer; `timings_per_token` would repeat the counts with every token
     always={"return_progress": True},
     stop_extras={"verbose": True},
     thinking_on=_SWITCH_ON,
@@ -110,7 +111,7 @@ SGLANG: Final = Dialect(
     counting="tokenize",
     bounds_answers=True,
 )
-# It refuses what it does not know, tells the usage unasked, and never looks at a tool choice.
+# It refuses unknown fields, reports usage without being asked, and ignores the tool choice.
 TRANSFORMERS: Final = Dialect(
     "transformers",
     "transformers serve",
@@ -121,7 +122,7 @@ TRANSFORMERS: Final = Dialect(
     none_choice=False,
 )
 LLAMA_CPP_PYTHON: Final = Dialect("llama-cpp-python", "llama-cpp-python", top_k=True)
-# Thinking is only switched off: a model that cannot think is refused when it is switched on.
+# There is no switch to turn thinking on, because Ollama refuses it for a model that cannot think.
 OLLAMA: Final = Dialect(
     "ollama",
     "Ollama",
@@ -143,7 +144,7 @@ SAMBANOVA: Final = Dialect(
     effort=True,
     reasoning_key="reasoning",
 )
-# Its older versions refuse `parallel_tool_calls`, the newer ignore it.
+# Older versions refuse `parallel_tool_calls`, newer versions ignore it.
 TENSORRT: Final = Dialect(
     "tensorrt-llm",
     "TensorRT-LLM",
@@ -159,12 +160,19 @@ TENSORRT: Final = Dialect(
 DIALECTS: Final = {
     dialect.name: dialect
     for dialect in (
-        *(PLAIN, LLAMACPP, VLLM, SGLANG, OLLAMA, SAMBANOVA, TENSORRT),
-        *(TRANSFORMERS, LLAMA_CPP_PYTHON),
+        PLAIN,
+        LLAMACPP,
+        VLLM,
+        SGLANG,
+        OLLAMA,
+        SAMBANOVA,
+        TENSORRT,
+        TRANSFORMERS,
+        LLAMA_CPP_PYTHON,
     )
 }
 
-# Who is who
+# recognising an engine
 
 _BY_OWNER: Final = {
     "llamacpp": LLAMACPP,
@@ -179,8 +187,9 @@ _BY_OWNER: Final = {
 
 
 def recognise(models: Any, server: str) -> Dialect | None:
-    """The dialect of an engine, by its answer to `GET /v1/models` and that answer's `server` header; None if these do
-    not tell.
+    """The dialect of an engine from its answer to `GET /v1/models`; None if that does not identify it.
+
+    `models` is the parsed body, None if there is none. `server` is the answer's `server` header.
     """
     if server.lower().startswith("llama.cpp"):
         return LLAMACPP
@@ -201,15 +210,24 @@ def _by_properties(answer: Any) -> Dialect | None:
     return LLAMACPP if isinstance(answer, dict) and "default_generation_settings" in answer else None
 
 
-# All that `transformers serve` ever had; nobody else who has a chat has so little beside it.
+# All paths of all versions of `transformers serve`. Other servers with a chat endpoint have more.
 _TRANSFORMERS_PATHS: Final = frozenset(
-    {"/", "/health", "/load_model", "/reset", "/v1/audio/transcriptions", "/v1/chat/completions", "/v1/completions"}
-    | {"/v1/models", "/v1/responses"}
+    {
+        "/",
+        "/health",
+        "/load_model",
+        "/reset",
+        "/v1/audio/transcriptions",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/v1/responses",
+    }
 )
 
 
 def _by_schema(answer: Any) -> Dialect | None:
-    """By what FastAPI says of the server it serves: its name, and its paths."""
+    """The dialect from FastAPI's description of the server: its title and its paths."""
     info, paths = (answer.get("info"), answer.get("paths")) if isinstance(answer, dict) else (None, None)
     if not isinstance(info, dict) or not isinstance(paths, dict):
         return None
@@ -228,4 +246,4 @@ PROBES: Final[tuple[tuple[str, Callable[[Any], Dialect | None]], ...]] = (
     ("/props", _by_properties),
     ("/openapi.json", _by_schema),
 )
-"""Where to ask an engine whose model list tells nothing, and how to read the answer's JSON. Paths beside `/v1`."""
+"""Paths (beside `/v1`) that identify an engine whose model list does not, and how to read the JSON each returns."""

@@ -1,15 +1,15 @@
-"""The body of a chat-completions stream → deltas: reads in, what they say out, and no parsing of what goes on. Pure.
+"""The body of a chat-completions stream → deltas, without parsing chunks that only continue a text. Pure.
 
-Two ways lead through `read`. The slow one takes everything: `SSEParser`, then `ChunkReader`, which parses every chunk.
-The short one takes events of the stream's `ChunkTemplate`: it cuts the text out, parses that alone, and hands it over.
-On what is unexpected the slow way is taken, from the first event that does not fit, and the template is learned anew.
+`read` has two paths. The general path reads every event: `SSEParser`, then `ChunkReader`, which parses each chunk. The
+fast path reads events that match the stream's `ChunkTemplate`: it cuts the text out of the event and parses the text
+alone. From the first event that does not match, the general path takes over, and a new template is learned.
 
-Learning costs as much as reading a few chunks, so a stream whose frames never fit is not learned for ever: each attempt
-takes of a small credit, which is restored when a frame has served.
+Learning costs as much as reading a few chunks. So that a stream whose templates never match does not pay for it with
+every chunk, each attempt uses up one of a few credits; they are restored when a template has matched.
 
-Editors: this runs for every token of every stream. One event a read is the case that counts. `bytes.removeprefix` and
-`partition` cost half of what `startswith` and `find` do, as they take one argument. `python -m bench micro` shows the
-price; the tests hold both ways against each other on every recording and on random streams.
+Editors: this runs for every token of every stream. The case that matters most is one event per read.
+`bytes.removeprefix` and `partition` cost half as much as `startswith` and `find`, because they take one argument.
+`python -m bench micro` shows the cost. The tests compare the two paths on every recording and on random streams.
 """
 
 from operator import is_
@@ -27,15 +27,15 @@ from .chunk_template import DIGIT_SHAPE, ChunkTemplate, learn_template, parse_co
 _CREDIT: Final = 6
 _BLANK: Final = b"\n\n"
 _STRINGS: Final = {str}
-_NEVER: Final = b"\n"  # no read that begins with a blank line is an event of a frame
+_NEVER: Final = b"\n"  # a prefix that no event of a template begins with
 
 loads = orjson.loads
 
 
 class FastChunkReader:
-    """Reads one body, chunk by chunk, for `reader`. Raises what that raises, and EventTooLarge.
+    """Reads one response body on behalf of `reader`. Raises what `reader` raises, and EventTooLarge.
 
-    `max_event` in bytes, as the parser of events has it: where it might be passed, that is asked.
+    `max_event` is the largest event in bytes. Reads that might exceed it go to the SSE parser, which checks it.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class FastChunkReader:
         "_plain",
         "_reader",
         "_shapes",
-        "_spliced",
+        "_skipped",
         "_sse",
         "_template",
     )
@@ -59,28 +59,26 @@ class FastChunkReader:
         self._max_event = max_event
         self._sse = SSEParser(max_event)
         self._credit = _CREDIT
-        self._spliced = 0  # chunks since the reader was last told of them
-        self._counts = b""  # the newest of these
+        self._skipped = 0  # chunks that the fast path has read and `reader` has not been told of
+        self._counts = b""  # the newest counts of these chunks
         self._adopt(None)
 
     def _adopt(self, template: ChunkTemplate | None) -> None:
-        """Sets the short way to this frame; to none while an event is open, which ends first."""
+        """Use `template` on the fast path. Without one, or inside an event, the fast path is off."""
         self._template = template
         if template is None or not self._sse.at_boundary:
             self._before, self._after, self._shapes = _NEVER, _NEVER, None
             self._longest, self._make, self._plain = 0, None, False
             return
         self._before, self._after, self._shapes = template.before, template.after, template.shapes
-        # where there is a second event there is this much more at the least; a text may be as long, which is no harm
+        # A read with a second event is at least this long. A single text may be longer: then the general path reads it.
         self._longest = min(2 * len(template.after) + len(template.before), self._max_event - len(template.before))
         self._make = self._reader.continuation(template.delta, template.key)
         self._plain = self._make is str
 
-    # what the engine says
-
     def read(self, data: bytes) -> Batch:
-        """What one read of the body says. Raises ApiError, EventTooLarge."""
-        # `is`: what has not the prefix, or not the suffix, comes back as it was
+        """The deltas of one read of the body. Raises ApiError, EventTooLarge."""
+        # `is`: removeprefix and removesuffix return the same object if there is nothing to remove
         rest = data.removeprefix(self._before)
         if rest is data or len(rest) > self._longest:
             return self._read_on(data)
@@ -102,12 +100,12 @@ class FastChunkReader:
             return self._read_on(data)
         self._counts = counts
         if self._make is None:
-            return self._say(text)
-        self._spliced += 1
+            return self._read_delta(text)
+        self._skipped += 1
         return text if self._plain else self._make(text)
 
     def over(self) -> bool:
-        """Whether the engine has finished. Raises ApiError: what came together with the last words and behind them."""
+        """Whether the engine has finished. Raises the ApiError that followed these deltas, if any."""
         if self._reader.failed is not None:
             raise self._reader.failed
         return self._reader.finished
@@ -125,20 +123,20 @@ class FastChunkReader:
         return self._reader.repairs
 
     def rest(self) -> list[Delta]:
-        """What a last event that was not ended says, when the body is over. Raises as `read`."""
+        """The deltas of a last event without its blank line, at the end of the body. Raises as `read`."""
         self._settle()
         return self._reader.feed(self._sse.end())
 
     def whole(self, body: bytes) -> list[Delta]:
-        """What a body says that is no stream. Raises ApiError."""
+        """The deltas of a body that is one JSON document instead of a stream. Raises ApiError."""
         return self._reader.feed([body])
 
     def end(self) -> list[Delta]:
-        """What is left at last. Raises ApiError."""
+        """The last deltas of the answer. Raises ApiError."""
         self._settle()
         return self._reader.end()
 
-    # the same, when it is not one event of the frame
+    # reads that are not exactly one event of the template
 
     def _read_on(self, data: bytes) -> list[Delta]:
         if len(data) > self._max_event:
@@ -149,63 +147,63 @@ class FastChunkReader:
             events = data.split(self._before)
             texts = None if events.pop(0) else self._texts(events)
             if texts is not None:
-                self._spliced += len(texts)
-                return texts  # type: ignore[return-value]  # a list of texts is one of deltas, as long as it is not added to
+                self._skipped += len(texts)
+                return texts  # type: ignore[return-value]  # a list of str is a list of deltas if nobody appends to it
         out = []
         if self._template is not None and not self._sse.at_boundary:
             head, blank, data = data.partition(_BLANK)
             self._parse(head + blank, out)
         if self._before is not _NEVER and self._reader.failed is None:
-            data = self._splice(data, out)
-        if data and not (out and self._reader.failed):  # which comes behind what was said before it
+            data = self._read_matching(data, out)
+        if data and not (out and self._reader.failed):  # the deltas before an error are returned before it is raised
             self._parse(data, out)
         return out
 
-    def _splice(self, data: bytes, out: list[Delta]) -> bytes:
-        """Takes the events of the frame that `data` begins with; what follows them."""
+    def _read_matching(self, data: bytes, out: list[Delta]) -> bytes:
+        """Read the events at the head of `data` that match the template; return the bytes that follow them."""
         before = self._before
         events = data.split(before)
         if events.pop(0) or not events:
             return data
-        number = len(events) - 1  # the last one may be cut off, or have something else behind it
-        if not self._take(events[:-1], out):
+        number = len(events) - 1  # the last event may be incomplete, or followed by other bytes
+        if not self._read_all(events[:-1], out):
             number = 0
-        while self._take(events[number : number + 1], out):
+        while self._read_all(events[number : number + 1], out):
             number += 1
         return before + before.join(events[number:]) if number < len(events) else b""
 
-    def _take(self, events: list[bytes], out: list[Delta]) -> bool:
-        """Takes these events, if there are any and all of them are of the frame."""
+    def _read_all(self, events: list[bytes], out: list[Delta]) -> bool:
+        """Read `events` if there is at least one and all of them match the template. Returns whether it did."""
         texts = self._texts(events)
         if texts is None:
             return False
         if self._make is None:
             for text in texts:
-                out += self._say(text)
+                out += self._read_delta(text)
         else:
-            self._spliced += len(texts)
+            self._skipped += len(texts)
             out += texts if self._plain else map(self._make, texts)
         return True
 
     def _texts(self, events: list[bytes]) -> list[str] | None:
-        """The texts of these events, less what they begin with, if there are any and all are of the frame."""
+        """The texts of `events`, each without the template's `before`; None unless all match, or if there are none."""
         literals, counts = self._cut(events)
-        said = b",\n".join(literals)
+        array = b",\n".join(literals)
         try:
-            # No string of JSON holds a line end, so none reaches from one literal to the next: as many strings as there
-            # are literals, and nothing else, are one string in each.
-            texts: list[str] = loads(b"[" + said + b"]")
+            # A JSON string contains no line feed, so no string extends from one literal into the next. If the array has
+            # as many values as there are literals and all are strings, then each literal is one string.
+            texts: list[str] = loads(b"[" + array + b"]")
         except ValueError:
             return None
         if len(texts) != len(events) or set(map(type, texts)) != _STRINGS or "" in texts:
             return None
         self._counts = counts
-        # There are two more ways to write some characters, and white space beside a string.
-        ours = b"\\u" not in said and b"\\/" not in said and said.count(b'",\n"') + 1 == len(literals)
-        return EncodedTexts(texts, literals) if ours else texts
+        # orjson would write the same literals, unless one has an optional escape or white space beside the string.
+        same = b"\\u" not in array and b"\\/" not in array and array.count(b'",\n"') + 1 == len(literals)
+        return EncodedTexts(texts, literals) if same else texts
 
     def _cut(self, events: list[bytes]) -> tuple[list[bytes], bytes]:
-        """What each has in the text's place, and the last counts; nothing when one ends otherwise than the frame."""
+        """The bytes in the text's position of each event, and the last counts; no bytes if one event does not match."""
         if self._shapes is None:
             literals = [event.removesuffix(self._after) for event in events]
             return ([] if any(map(is_, literals, events)) else literals), b""
@@ -221,8 +219,8 @@ class FastChunkReader:
     def _is_new_shape(self, counts: bytes) -> bool:
         return self._template is not None and self._template.accepts(counts)
 
-    def _say(self, text: str) -> list[Delta]:
-        """What a chunk says that has this text in the frame's place."""
+    def _read_delta(self, text: str) -> list[Delta]:
+        """The deltas of a chunk that has `text` in the template's position."""
         template = self._template
         assert template is not None  # noqa: S101 - for the type checker
         self._credit = _CREDIT
@@ -230,7 +228,7 @@ class FastChunkReader:
         return self._reader.read_delta(template.delta)
 
     def _parse(self, data: bytes, out: list[Delta]) -> None:
-        """The slow way, and what can be learned from it."""
+        """Read `data` on the general path, and learn a template from its last chunk."""
         self._settle()
         payloads = self._sse.feed(data)
         self._reader.feed(payloads, out)
@@ -246,9 +244,9 @@ class FastChunkReader:
         return learn_template(payload, chunk)
 
     def _settle(self) -> None:
-        """Tells the reader of the chunks it has not seen."""
-        if self._spliced or self._counts:
-            self._reader.skip(self._spliced, parse_counts(self._counts) if self._counts else None)
+        """Tell the reader about the chunks that the fast path has read."""
+        if self._skipped or self._counts:
+            self._reader.skip(self._skipped, parse_counts(self._counts) if self._counts else None)
             self._credit = _CREDIT
-            self._spliced = 0
+            self._skipped = 0
             self._counts = b""

@@ -1,36 +1,37 @@
-"""How long to wait before the next read of a stream, so that one that races takes no more turns than it needs. Pure.
+"""How long to wait before the next read of a fast stream, so that several tokens are handled in one step. Pure.
 
-What arrives together leaves together, and a token costs a fraction where many do. A stream that brings hundreds of
-reads a second gains nothing by each being passed on at once: nobody sees a millisecond of it, but each costs the
-server, the client and every other stream a turn. So after sixteen reads in a row at such a rate, the next ones wait for
-what comes within a millisecond. At the rates at which most models speak nothing ever waits, nor does a burst.
+Chunks that arrive in one read are converted and sent together, so each costs a fraction of what it costs alone. When a
+stream delivers hundreds of reads per second, a delay of one millisecond is invisible to a reader, but each separate
+read costs the server, the client and every other stream a cycle of the event loop. So after 16 consecutive reads at
+more than 500 reads per second, each following read is delayed by one millisecond. Slower streams and short bursts are
+never delayed.
 """
 
 from collections.abc import Callable
 from typing import Final
 
 _READS: Final = 16
-_RACING: Final = 0.032  # seconds in which so many reads come, at the most: 500 a second
+_FAST: Final = 0.032  # seconds; 16 reads within it are a rate above 500 per second
 PAUSE: Final = 0.001  # seconds
 
 
 class ReadCoalescer:
-    """One stream's. `clock` gives seconds."""
+    """The delay of one stream. `clock` returns seconds."""
 
-    __slots__ = ("_clock", "_left", "_racing", "_since")
+    __slots__ = ("_clock", "_is_fast", "_left", "_since")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since = clock()
         self._left = _READS
-        self._racing = False
+        self._is_fast = False
 
     def should_pause(self) -> bool:
-        """Whether to wait for PAUSE before the next read. To be asked once a read."""
+        """Whether to wait for PAUSE seconds before the next read. Call it once per read."""
         self._left -= 1
         if not self._left:
             now = self._clock()
-            self._racing = now - self._since < _RACING
+            self._is_fast = now - self._since < _FAST
             self._since = now
             self._left = _READS
-        return self._racing
+        return self._is_fast

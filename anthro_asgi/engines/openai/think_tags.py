@@ -1,26 +1,29 @@
 """`<think>…</think>` in an answer's text → Thinking, for engines that leave a model's reasoning in the content. Pure.
 
-The block stands at the head of the answer, behind white space at the most; later tags are text. Some templates have
-opened it themselves at the end of the prompt (`opened`): then all is thinking up to `</think>`, and a `<think>` said
-once more is passed over. White space around the tags belongs to them and is left out.
+The block stands at the beginning of the answer; only white space may precede it. Tags later in the answer are text.
+Some chat templates write `<think>` at the end of the prompt (`opened`). Then everything before `</think>` is thinking,
+and a `<think>` that the model repeats is dropped. White space around the tags is dropped too.
 
-A tag may come in any number of pieces. What may still become one is held back, so that no part of a tag ever shows;
-what does not become one is given back, and so is more white space than anybody puts around a tag. The states are:
-LEADING (white space, or the beginning of a tag), THINKING, TRAILING (white space behind the block) and TEXT, in which
-everything passes.
+A tag may arrive in any number of pieces. Text that may still become a tag is held back, so that no part of a tag is
+ever sent. It is released if it does not become a tag, and so is white space beyond `_LONGEST` characters.
+
+    LEADING   white space, or the beginning of <think>
+    THINKING  inside the block
+    TRAILING  white space after the block
+    TEXT      everything passes unchanged
 """
 
 from enum import Enum, auto
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 from ...wire.deltas import Thinking
 
 ThinkTagMode = Literal["off", "tags", "open"]
-"""What an engine is known for: no tags, a block of them, or one that its template opens."""
+"""`off`: tags are text. `tags`: the model writes both tags. `open`: the chat template writes the opening tag."""
 
 _OPEN: Final = "<think>"
 _CLOSE: Final = "</think>"
-_LONGEST: Final = 4096  # characters of white space that may belong to a tag
+_LONGEST: Final = 4096  # characters of white space that count as part of a tag
 
 
 class _State(Enum):
@@ -31,18 +34,18 @@ class _State(Enum):
 
 
 class ThinkTagFilter:
-    """One answer. `opened` says that the prompt ended within the block."""
+    """The filter for the text of one answer. `opened`: the prompt ends inside the block."""
 
     __slots__ = ("_began", "_held", "_opened", "_state")
 
     def __init__(self, *, opened: bool) -> None:
         self._opened = opened
         self._state = _State.LEADING
-        self._began = False  # the thinking has begun: white space is part of it
+        self._began = False  # thinking that is not white space was seen, so white space is part of the thinking
         self._held = ""
 
     def feed(self, text: str) -> list[str | Thinking]:
-        """What can be said of the text so far. An empty text stays one."""
+        """The deltas that the text so far allows. An empty text is returned as it is."""
         if self._state is _State.TEXT or not text:
             return [text]
         out: list[str | Thinking] = []
@@ -53,7 +56,7 @@ class ThinkTagFilter:
         return out
 
     def flush(self) -> list[str | Thinking]:
-        """What was held, now that something else follows. The block stays open until its tag comes."""
+        """The text that was held back, because something other than text follows. An open block stays open."""
         held, self._held = self._held, ""
         if self._state is _State.THINKING or (self._state is _State.LEADING and self._opened):
             return self._think(held)
@@ -61,13 +64,13 @@ class ThinkTagFilter:
         return [held] if held else []
 
     def stop(self) -> list[str | Thinking]:
-        """The engine tells its reasoning apart by itself: from here on everything passes."""
+        """The engine reports reasoning in a field of its own: release what was held, and pass all later text."""
         out = self.flush()
         self._state = _State.TEXT
         return out
 
     def _step(self, text: str, out: list[str | Thinking]) -> str | None:
-        """Takes what it can of `text`; the rest, if the state has changed, and None when it waits for more."""
+        """Handle `text` in the current state. Returns the rest if the state changed, None if more text is needed."""
         match self._state:
             case _State.LEADING:
                 return self._lead(text)
@@ -89,13 +92,15 @@ class ThinkTagFilter:
                 if text:
                     out.append(text)
                 return None
+            case _:
+                assert_never(self._state)
 
     def _lead(self, text: str) -> str | None:
         word = text.lstrip()
         if word.startswith(_OPEN):
             self._state = _State.THINKING
             return word[len(_OPEN) :]
-        if _OPEN.startswith(word) and len(text) <= _LONGEST:  # also when there is no word yet
+        if _OPEN.startswith(word) and len(text) <= _LONGEST:  # true for an empty `word` too
             self._held = text
             return None
         self._state = _State.THINKING if self._opened else _State.TEXT
@@ -109,7 +114,7 @@ class ThinkTagFilter:
 
 
 def _before(text: str, tag: str) -> str:
-    """`text` without the end that may be white space before `tag`, or the beginning of it."""
+    """`text` without an end that may be the beginning of `tag`, and without the white space before that."""
     start = text.find("<", max(0, len(text) - len(tag) + 1))
     while start >= 0 and not tag.startswith(text[start:]):
         start = text.find("<", start + 1)
@@ -119,5 +124,5 @@ def _before(text: str, tag: str) -> str:
 
 
 def think_tag_filter(kind: ThinkTagMode, *, thinking_disabled: bool) -> ThinkTagFilter | None:
-    """The filter for one answer. Where the engine was told not to think, its template opens nothing."""
+    """The filter for one answer, None for mode `off`. With thinking disabled the chat template opens no block."""
     return None if kind == "off" else ThinkTagFilter(opened=kind == "open" and not thinking_disabled)

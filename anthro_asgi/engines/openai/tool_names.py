@@ -1,19 +1,19 @@
-"""Names of tools as long as an engine takes them: cut short on the way there, original_names on the way back. Pure.
+"""Tool names that are too long for an engine: shortened in requests, restored in answers. Pure.
 
-A tool may have a name of 128 characters here and of 64 at OpenAI's. A short name is the beginning of the long one and a
-digest of all of it. It depends on the name alone, unless another name is already that, so that a conversation reads the
-same at every turn, which the engine's prefix cache lives on.
+The Messages API allows 128 characters, OpenAI allows 64. A short name is the beginning of the long name and a digest of
+the whole name. It depends on the long name alone, except when another tool already has that short name. So a
+conversation is converted to the same bytes at every turn, and the engine's prefix cache applies.
 """
 
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from itertools import count
 
-_DIGEST = 4  # bytes; twice as many characters
+_DIGEST = 4  # bytes; two hexadecimal characters each
 
 
 def short(name: str, longest: int, salt: int = 0) -> str:
-    """`name` in `longest` characters."""
+    """`name`, shortened to `longest` characters if it is longer."""
     if len(name) <= longest:
         return name
     data = name.encode("utf-8", "surrogatepass")
@@ -22,19 +22,19 @@ def short(name: str, longest: int, salt: int = 0) -> str:
 
 
 def short_names(names: Iterable[str], longest: int | None) -> dict[str, str]:
-    """What each of `names` that is too long is called instead: by a name that none of the others has."""
+    """The short name of each of `names` that is longer than `longest`. No two tools have the same name."""
     if longest is None:
         return {}
     known = dict.fromkeys(names)
     taken = set(known)
-    called: dict[str, str] = {}
+    shorter: dict[str, str] = {}
     for name in known:
         if len(name) > longest:
-            called[name] = next(own for salt in count() if (own := short(name, longest, salt)) not in taken)
-            taken.add(called[name])
-    return called
+            shorter[name] = next(own for salt in count() if (own := short(name, longest, salt)) not in taken)
+            taken.add(shorter[name])
+    return shorter
 
 
-def original_names(called: Mapping[str, str]) -> dict[str, str]:
-    """The way back: each short name and the name it stands for."""
-    return {own: name for name, own in called.items()}
+def original_names(shorter: Mapping[str, str]) -> dict[str, str]:
+    """The inverse of `short_names`: the original name of each short name."""
+    return {own: name for name, own in shorter.items()}

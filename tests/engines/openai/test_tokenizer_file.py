@@ -80,6 +80,6 @@ def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.Monk
 def test_a_file_that_is_none_is_refused_by_name_in_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"t\.json is no tokenizer\.json: ") as caught:
+    with pytest.raises(ValueError, match=r"t\.json is not a valid tokenizer\.json: ") as caught:
         TokenizerFile(str(path))
     assert "\n" not in str(caught.value)
