@@ -41,7 +41,7 @@ async def said(engine: Any) -> list[Any]:
     return [batch async for batch in engine.stream(HELLO)]
 
 
-async def test_an_async_generator_function_is_an_engine_that_ends_its_turn_by_returning() -> None:
+async def test_an_async_generator_function_is_an_engine_that_ends_the_turn_by_returning() -> None:
     engine = as_engine(function)
     assert await said(engine) == ["to m"]
     assert engine.returning_ends_turn
@@ -96,12 +96,12 @@ async def test_an_engine_that_derives_from_the_base_class_is_taken_as_it_is() ->
     assert as_engine(engine) is engine
 
 
-async def test_a_class_is_made_into_its_object() -> None:
+async def test_a_class_is_instantiated() -> None:
     assert await said(as_engine(Whole)) == ["whole to m"]
 
 
 @pytest.mark.parametrize("thing", [None, 7, "x", Half, Half(), coroutine, lambda request: None])
-def test_anything_else_is_none(thing: Any) -> None:
+def test_anything_else_is_not_an_engine(thing: Any) -> None:
     with pytest.raises(ValueError, match="is not an engine"):
         as_engine(thing)
 
@@ -126,7 +126,7 @@ async def test_an_engine_is_loaded_by_module_and_attribute(attribute: str) -> No
         ("tests.engines.test_base:HELLO", "is not an engine"),
     ],
 )
-def test_what_cannot_be_loaded_is_told_in_one_line(spec: str, reason: str) -> None:
+def test_an_engine_that_cannot_be_loaded_is_an_error_in_one_line(spec: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         load(spec)
     assert str(caught.value).startswith(f"engine {spec!r}: ")

@@ -123,13 +123,13 @@ async def test_a_model_of_transformers_streams_counts_and_ends_its_turn() -> Non
     assert await as_engine(engine).count_tokens(MessagesRequest("m", 1, messages)) == 6  # type: ignore[attr-defined]
 
 
-async def test_what_does_not_end_by_itself_ends_with_max_tokens() -> None:
+async def test_a_generation_without_an_end_stops_at_max_tokens() -> None:
     engine = TransformersEngine("tiny", Model(lambda made: "x"), Tokenizer(), Streamer)
     message = message_from_events(await streamed(engine))
     assert (message["content"][0]["text"], message["stop_reason"]) == ("x" * 9, "max_tokens")
 
 
-async def test_a_client_that_leaves_stops_the_generation() -> None:
+async def test_a_client_disconnect_stops_the_generation() -> None:
     model = Model(lambda made: "x")
     stream: Any = as_engine(TransformersEngine("tiny", model, Tokenizer(), Streamer)).stream(
         MessagesRequest("m", 1_000_000, [{"role": "user", "content": "Hi"}])
@@ -140,7 +140,7 @@ async def test_a_client_that_leaves_stops_the_generation() -> None:
     assert await asyncio.to_thread(model.stopped.wait, 10)
 
 
-async def test_a_generation_that_fails_is_an_error_and_not_an_end() -> None:
+async def test_a_generation_that_fails_is_an_error_and_not_end_turn() -> None:
     model = Model(lambda made: RuntimeError("out of memory") if made else "Hello")
     engine = TransformersEngine("tiny", model, Tokenizer(), Streamer)
     events = await streamed(engine)
@@ -202,13 +202,13 @@ async def test_vllms_outputs_become_the_answer(last: Any, reason: str, matched: 
     assert (sampling.max_tokens, sampling.stop) == (9, ["END"])
 
 
-async def test_a_prompt_that_fills_vllms_window_is_refused_in_the_words_clients_act_on() -> None:
+async def test_a_prompt_that_exceeds_vllms_window_is_refused_with_the_words_that_clients_act_on() -> None:
     engine = VllmEngine("m", AsyncLLM(), SimpleNamespace)
     with pytest.raises(ContextTooLong, match="64 tokens > 64 maximum"):
         await anext(engine.stream(MessagesRequest("m", 9, [{"role": "user", "content": "x" * 64}])))
 
 
-async def test_a_client_that_leaves_aborts_its_request_in_vllm() -> None:
+async def test_a_client_disconnect_aborts_the_request_in_vllm() -> None:
     llm = AsyncLLM(choice("a"), choice("b"), choice("c"))
     stream: Any = VllmEngine("m", llm, SimpleNamespace).stream(
         MessagesRequest("m", 9, [{"role": "user", "content": "x"}])

@@ -23,7 +23,7 @@ async def told(engine: Any) -> list[Any]:
     return [delta async for batch in engine.stream(HELLO) for delta in batch]
 
 
-async def test_what_a_generator_yields_is_streamed_in_order_and_to_return_ends_the_turn() -> None:
+async def test_a_generators_deltas_are_streamed_in_order_and_returning_ends_the_turn() -> None:
     def engine(request: MessagesRequest) -> Iterator[Any]:
         yield Thinking("hm")
         for number in range(1000):
@@ -48,7 +48,7 @@ async def test_a_stream_method_that_blocks_runs_in_a_thread_too() -> None:
     assert await told(engine) == ["anthro-asgi engine", Finish("max_tokens")]
 
 
-async def test_the_loop_goes_on_while_the_generator_blocks() -> None:
+async def test_the_event_loop_runs_while_the_generator_blocks() -> None:
     blocked, go_on = threading.Event(), threading.Event()
 
     def engine(request: MessagesRequest) -> Iterator[Any]:
@@ -63,7 +63,7 @@ async def test_the_loop_goes_on_while_the_generator_blocks() -> None:
     assert await task == ["done"]
 
 
-async def test_an_error_of_the_generator_comes_behind_what_it_had_yielded() -> None:
+async def test_an_error_of_the_generator_follows_the_deltas_it_yielded() -> None:
     def engine(request: MessagesRequest) -> Iterator[Any]:
         yield "half"
         raise RateLimited("slower")
@@ -74,7 +74,7 @@ async def test_an_error_of_the_generator_comes_behind_what_it_had_yielded() -> N
         await anext(stream)
 
 
-async def test_an_exit_in_the_thread_is_an_error_and_not_the_end_of_the_service() -> None:
+async def test_system_exit_in_the_thread_is_an_error_and_does_not_end_the_service() -> None:
     def engine(request: MessagesRequest) -> Iterator[Any]:
         yield "half"
         raise SystemExit(3)
@@ -83,7 +83,7 @@ async def test_an_exit_in_the_thread_is_an_error_and_not_the_end_of_the_service(
         await told(as_engine(engine))
 
 
-async def test_when_the_client_leaves_the_generator_is_closed_at_its_next_yield() -> None:
+async def test_the_generator_is_closed_at_its_next_yield_when_the_client_disconnects() -> None:
     closed = threading.Event()
 
     def engine(request: MessagesRequest) -> Iterator[Any]:
@@ -99,7 +99,7 @@ async def test_when_the_client_leaves_the_generator_is_closed_at_its_next_yield(
     assert await asyncio.to_thread(closed.wait, 10)
 
 
-async def test_who_leaves_does_not_wait_for_a_generator_that_blocks() -> None:
+async def test_a_disconnect_does_not_wait_for_a_generator_that_blocks() -> None:
     go_on, closed = threading.Event(), threading.Event()
 
     def engine(request: MessagesRequest) -> Iterator[Any]:
@@ -120,7 +120,7 @@ async def test_who_leaves_does_not_wait_for_a_generator_that_blocks() -> None:
     assert await asyncio.to_thread(closed.wait, 10)
 
 
-async def test_a_generator_is_not_far_ahead_of_its_reader() -> None:
+async def test_a_generator_is_at_most_a_fixed_number_of_batches_ahead() -> None:
     made = 0
 
     def engine(request: MessagesRequest) -> Iterator[Any]:

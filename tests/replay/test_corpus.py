@@ -31,11 +31,11 @@ def test_cases_are_chosen_by_all_properties_at_once() -> None:
     assert {(case.engine, case.request, case.status) for case in chosen} == {("vllm", "POST /v1/chat/completions", 400)}
 
 
-def test_a_choice_that_finds_nothing_is_an_error() -> None:
+def test_a_selection_without_cases_is_an_error() -> None:
     with pytest.raises(LookupError, match="engine='ollama'"):
         cases("ollama")
 
 
-def test_no_checkout_has_changed_the_line_ends() -> None:
+def test_the_line_ends_of_the_corpus_are_unchanged() -> None:
     assert [case.file for case in cases() if b"\r\n" in case.content] == []
     assert (CORPUS / "manifest.jsonl").read_bytes().count(b"\n") == 494

@@ -117,7 +117,7 @@ def parsed(block: Json) -> Json:
 
 @pytest.mark.clause("4.7", "5.17")
 @pytest.mark.parametrize("case", GOOD, ids=str)
-async def test_every_recorded_answer_is_the_same_message_streamed_and_whole(case: Case) -> None:
+async def test_every_recorded_answer_gives_the_same_message_streamed_and_whole(case: Case) -> None:
     async with replaying(case) as replay:
         streamed, whole = await both_ways(replay, case)
     agree(streamed, whole)
@@ -153,7 +153,7 @@ def content_of(blocks: list[Json], case: Case) -> list[Json]:
 
 @pytest.mark.clause("5.17")
 @pytest.mark.parametrize(("case", "twin"), TWINS, ids=str)
-async def test_a_stream_says_what_the_engine_itself_says_without_stream(case: Case, twin: Case) -> None:
+async def test_a_stream_gives_the_same_message_as_the_engines_answer_without_stream(case: Case, twin: Case) -> None:
     async with replaying(case) as replay:
         message = message_from_events(events_of(await replay.ask(case, stream=True)))
     reading = read(twin, stops_of(twin))
@@ -181,7 +181,7 @@ async def test_a_recorded_stream_in_single_bytes_is_the_same_message(case: Case)
     says(message, read(case, stops_of(case)))
 
 
-async def test_what_the_engine_is_asked_is_what_was_recorded() -> None:
+async def test_the_chat_request_equals_the_recorded_request() -> None:
     """The requests make sense for the answers: the same turns, tools and choice, by each engine's own dialect."""
     for case in cases("vllm", request=CHAT, status=200):
         if not isinstance(case.body, dict) or case.name in ("08f_badrole", "08o_unknown_fields"):
@@ -219,7 +219,7 @@ async def refused(case: Case) -> tuple[int, Json]:
 
 @pytest.mark.clause("7.6")
 @pytest.mark.parametrize("case", OVERFLOWS, ids=str)
-async def test_every_recorded_overflow_is_said_in_the_words_clients_act_on(case: Case) -> None:
+async def test_every_recorded_overflow_has_the_words_that_clients_act_on(case: Case) -> None:
     words = f"prompt is too long: {LONGEST_PROMPT[case.engine]} tokens > 1024 maximum"
     assert await refused(case) == (400, {"type": "invalid_request_error", "message": words})
 
@@ -243,12 +243,12 @@ async def test_every_recorded_refusal_reaches_the_client_in_the_engines_words(ca
 
 @pytest.mark.clause("7.5")
 @pytest.mark.parametrize("case", FAILURES, ids=str)
-async def test_every_recorded_failure_is_told_without_the_engines_words(case: Case) -> None:
+async def test_every_recorded_failure_is_reported_without_the_engines_words(case: Case) -> None:
     assert await refused(case) == (500, {"type": "api_error", "message": "the engine failed"})
 
 
 @pytest.mark.parametrize("case", NO_IMAGES, ids=str)
-async def test_an_image_that_the_model_cannot_read_is_the_clients_mistake(case: Case) -> None:
+async def test_an_image_that_the_model_cannot_read_is_a_400(case: Case) -> None:
     status, error = await refused(case)
     assert (status, error["type"]) == (400, "invalid_request_error")
     assert "image input is not supported" in error["message"]
@@ -257,7 +257,7 @@ async def test_an_image_that_the_model_cannot_read_is_the_clients_mistake(case: 
 @pytest.mark.clause("5.16")
 @pytest.mark.parametrize("at_once", [False, True], ids=["event by event", "read at once"])
 @pytest.mark.parametrize("case", BREAKDOWNS, ids=str)
-async def test_every_recorded_breakdown_is_an_error_and_never_the_end_of_a_turn(case: Case, at_once: bool) -> None:
+async def test_every_recorded_failure_in_a_stream_is_an_error_and_never_end_turn(case: Case, at_once: bool) -> None:
     status, kind, begun = BROKEN[case.file]
     async with replaying(case, cuts=() if at_once else event_ends(case)) as replay:
         streamed, whole = [await replay.ask(case, stream=stream) for stream in (True, False)]
@@ -281,7 +281,7 @@ def test_every_case_of_the_corpus_is_replayed() -> None:
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
-async def test_the_real_command_gives_the_same_messages(engine: str) -> None:
+async def test_the_command_gives_the_same_messages(engine: str) -> None:
     replay = Replay(engine)
     selection = [case for case in shortest() if case.engine == engine and case.name != CUT_IN_A_CALL]
 

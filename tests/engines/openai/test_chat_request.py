@@ -26,7 +26,7 @@ BILLING = "x-anthropic-billing-header: cc_version=2.1.37.3a3; cc_entrypoint=cli;
 # the frame
 
 
-def test_the_plain_body_holds_what_was_asked_and_nothing_else() -> None:
+def test_the_plain_body_holds_only_what_the_request_contains() -> None:
     assert chat() == {
         "model": "m",
         "messages": [{"role": "user", "content": "Hi"}],
@@ -36,7 +36,7 @@ def test_the_plain_body_holds_what_was_asked_and_nothing_else() -> None:
     }
 
 
-def test_an_alias_goes_upstream_as_the_engines_own_name() -> None:
+def test_an_alias_is_sent_as_the_engines_own_model_name() -> None:
     asked = request()
     asked.engine_model = "served"
     assert to_chat(asked, PLAIN)["model"] == "served"
@@ -50,25 +50,25 @@ def test_sampling_and_user_are_passed_on() -> None:
 
 @pytest.mark.clause("8.2")
 @every_dialect
-def test_top_k_goes_only_where_it_is_known_and_zero_goes_nowhere(dialect: Dialect) -> None:
+def test_top_k_is_sent_only_to_engines_that_know_it_and_never_as_zero(dialect: Dialect) -> None:
     assert chat(dialect=dialect, top_k=5).get("top_k") == (5 if dialect.top_k else None)
     assert "top_k" not in chat(dialect=dialect, top_k=0)
 
 
 @every_dialect
-def test_stop_strings_go_only_to_an_engine_that_says_which_one_matched(dialect: Dialect) -> None:
+def test_stop_strings_are_sent_only_to_engines_that_report_the_match(dialect: Dialect) -> None:
     body = chat(dialect=dialect, stop_sequences=["END", "\n\n"])
     assert body.get("stop") == (["END", "\n\n"] if dialect.stops else None)
     assert body.get("verbose") == (True if dialect is LLAMACPP else None)
     assert "verbose" not in chat(dialect=dialect)
 
 
-def test_a_stop_string_that_another_always_beats_stays_here() -> None:
+def test_a_stop_string_that_contains_another_is_not_sent() -> None:
     assert chat(dialect=VLLM, stop_sequences=["b", "abc", "ab"])["stop"] == ["b", "ab"]
 
 
 @pytest.mark.clause("3.18", "8.2")
-def test_an_output_schema_arrives_as_it_was_sent() -> None:
+def test_an_output_schema_is_passed_on_unchanged() -> None:
     schema = {"$schema": "x", "type": "object", "properties": {"b": {"cache_control": 1}, "a": {}}, "junk": [None]}
     body = chat(output_config={"format": {"type": "json_schema", "schema": schema}})
     assert body["response_format"]["type"] == "json_schema"
@@ -76,14 +76,14 @@ def test_an_output_schema_arrives_as_it_was_sent() -> None:
 
 
 @pytest.mark.clause("8.2")
-def test_early_usage_is_asked_for_where_it_is_known() -> None:
+def test_early_usage_is_requested_from_engines_that_know_it() -> None:
     assert chat(dialect=VLLM)["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
     assert chat(dialect=LLAMACPP)["return_progress"] is True
     assert "return_progress" not in chat(dialect=VLLM)
 
 
 @pytest.mark.clause("3.31")
-def test_cache_marks_stay_here() -> None:
+def test_cache_marks_are_not_sent() -> None:
     mark = {"cache_control": {"type": "ephemeral"}}
     calls = assistant({**use("a"), **mark})
     answers = user({**result("a", [{**text("r"), **mark}]), **mark}, {**text("t"), **mark})
@@ -91,7 +91,7 @@ def test_cache_marks_stay_here() -> None:
     assert b"cache_control" not in encode(body)
 
 
-def test_what_orjson_cannot_write_is_written_all_the_same() -> None:
+def test_values_that_orjson_cannot_write_are_encoded() -> None:
     deep: Any = 2**80
     for _ in range(300):
         deep = [deep]
@@ -99,7 +99,7 @@ def test_what_orjson_cannot_write_is_written_all_the_same() -> None:
     assert str(2**80).encode() in encode(deep)
 
 
-def test_what_is_nested_beyond_all_measure_is_refused() -> None:
+def test_a_value_nested_too_deeply_for_python_is_refused() -> None:
     deep: Any = 1
     for _ in range(100_000):
         deep = [deep]
@@ -113,14 +113,14 @@ def test_what_is_nested_beyond_all_measure_is_refused() -> None:
 
 
 @pytest.mark.clause("3.4")
-def test_system_blocks_are_joined_into_one_message_at_the_head() -> None:
+def test_system_blocks_are_joined_into_one_first_message() -> None:
     assert told(system=[text("One."), text(""), text("Two.")])[0] == {"role": "system", "content": "One.\nTwo."}
     assert told(system="Be.")[0] == {"role": "system", "content": "Be."}
     assert told(system="") == told()
 
 
 @pytest.mark.clause("3.42")
-def test_the_billing_header_is_taken_out() -> None:
+def test_the_billing_header_is_removed() -> None:
     assert told(system=[text(BILLING), text("Be.")])[0]["content"] == "Be."
     assert told(system=[text(BILLING)]) == told()
 
@@ -139,11 +139,11 @@ def test_the_billing_header_is_taken_out() -> None:
         BILLING.upper(),
     ],
 )
-def test_what_only_resembles_the_billing_header_stays(words: str) -> None:
+def test_text_that_only_resembles_the_billing_header_is_kept(words: str) -> None:
     assert told(system=[text(words)])[0]["content"] == words
 
 
-def test_the_billing_header_stays_in_any_other_block() -> None:
+def test_the_billing_header_is_kept_in_any_other_block() -> None:
     assert told(system=[text("Be."), text(BILLING)])[0]["content"] == f"Be.\n{BILLING}"
 
 
@@ -151,7 +151,7 @@ LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s
 
 
 @pytest.mark.clause("3.41")
-def test_a_late_system_message_stays_in_its_place_as_marked_user_text() -> None:
+def test_a_late_system_message_becomes_marked_user_text_in_the_same_place() -> None:
     assert told(*LATE, system="p") == [
         {"role": "system", "content": "p"},
         {"role": "user", "content": "a"},
@@ -160,7 +160,7 @@ def test_a_late_system_message_stays_in_its_place_as_marked_user_text() -> None:
 
 
 @pytest.mark.clause("3.41", "8.2")
-def test_a_late_system_message_keeps_its_role_where_the_template_takes_it() -> None:
+def test_a_late_system_message_keeps_its_role_if_the_dialect_accepts_it() -> None:
     assert told(*LATE, dialect=Dialect("x", "X", late_system=True))[1] == {"role": "system", "content": "s\nt"}
 
 
@@ -170,7 +170,7 @@ def test_a_system_message_before_the_first_turn_is_the_system_prompt() -> None:
     assert told(first, user("a"), system="p")[0] == {"role": "system", "content": "p\nq"}
 
 
-def test_an_empty_system_message_is_none() -> None:
+def test_an_empty_system_message_is_left_out() -> None:
     assert told(user("a"), {"role": "system", "content": ""}, user("b")) == told(user("a"), user("b"))
 
 
@@ -179,7 +179,7 @@ def test_an_empty_system_message_is_none() -> None:
 
 @pytest.mark.clause("3.43", "8.2")
 @every_dialect
-def test_a_trailing_assistant_turn_is_continued_where_there_is_a_switch(dialect: Dialect) -> None:
+def test_a_trailing_assistant_turn_sends_the_prefill_switches_of_the_dialect(dialect: Dialect) -> None:
     switches = ("add_generation_prompt", "continue_final_message")
     said = chat(user("a"), assistant("It is"), dialect=dialect)
     expected = {"vllm": {switches[0]: False, switches[1]: True}, "sglang": {switches[1]: True}}
@@ -191,7 +191,7 @@ def test_a_trailing_assistant_turn_is_continued_where_there_is_a_switch(dialect:
 
 @pytest.mark.clause("3.10", "8.2")
 @every_dialect
-def test_thinking_is_switched_only_where_there_is_a_switch_and_the_client_spoke(dialect: Dialect) -> None:
+def test_thinking_is_switched_only_if_the_dialect_has_a_switch_and_the_client_asks(dialect: Dialect) -> None:
     for kind, on in (({"type": "adaptive"}, True), ({"type": "disabled"}, False)):
         # templates differ in the name of the switch, and ignore the other one
         both = {"thinking": on} if dialect in (VLLM, SGLANG) else {}
@@ -202,7 +202,7 @@ def test_thinking_is_switched_only_where_there_is_a_switch_and_the_client_spoke(
 
 @pytest.mark.clause("3.18", "8.2")
 @every_dialect
-def test_effort_goes_in_words_that_the_engine_knows(dialect: Dialect) -> None:
+def test_effort_is_sent_as_a_word_that_the_engine_knows(dialect: Dialect) -> None:
     for effort, word in {"low": "low", "medium": "medium", "max": "high", "xhigh": "high", "odd": None}.items():
         sent = chat(dialect=dialect, output_config={"effort": effort}).get("reasoning_effort")
         assert sent == (None if dialect in (PLAIN, TRANSFORMERS, LLAMA_CPP_PYTHON) else word)
@@ -226,7 +226,7 @@ def test_tools_are_functions_and_their_schema_is_untouched() -> None:
 
 @pytest.mark.clause("3.17")
 @pytest.mark.parametrize(("kind", "word"), [("auto", "auto"), ("any", "required"), ("none", "none")])
-def test_a_tool_choice_is_told_in_the_engines_word(kind: str, word: str) -> None:
+def test_a_tool_choice_is_sent_as_the_chat_apis_word(kind: str, word: str) -> None:
     body = chat(tools=TOOLS, tool_choice={"type": kind})
     assert (body["tool_choice"], len(body["tools"])) == (word, 2)
 
@@ -246,6 +246,6 @@ def test_a_named_tool_choice_is_sent_by_name_or_narrowed_to_that_tool(dialect: D
 
 @pytest.mark.clause("3.17")
 @pytest.mark.parametrize("kind", ["auto", "any", "tool"])
-def test_parallel_calls_can_be_ruled_out(kind: str) -> None:
+def test_disable_parallel_tool_use_is_sent(kind: str) -> None:
     choice = {"type": kind, "disable_parallel_tool_use": True, **({"name": "look"} if kind == "tool" else {})}
     assert chat(tools=TOOLS, tool_choice=choice)["parallel_tool_calls"] is False

@@ -41,7 +41,7 @@ def test_results_come_first_in_the_clients_order_then_the_text() -> None:
 
 @pytest.mark.clause("3.36")
 @pytest.mark.parametrize("between", [user("Wait."), {"role": "system", "content": "Mind."}])
-def test_nothing_stands_between_a_call_and_its_results(between: Json) -> None:
+def test_tool_results_directly_follow_their_calls(between: Json) -> None:
     messages = told(assistant(use("a"), use("b")), user(result("a", "1")), between, user(result("b", "2"), "c"))
     assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user", "user"]
     assert messages[1:3] == [tool("a", "1"), tool("b", "2")]
@@ -49,12 +49,12 @@ def test_nothing_stands_between_a_call_and_its_results(between: Json) -> None:
 
 @pytest.mark.clause("3.27")
 @pytest.mark.parametrize("content", [None, "", [], [text("")]])
-def test_an_empty_result_is_an_empty_text(content: Any) -> None:
+def test_an_empty_tool_result_is_an_empty_text(content: Any) -> None:
     assert told(assistant(use("a")), user(result("a", content)))[1:] == [tool("a", "")]
 
 
 @pytest.mark.clause("3.28")
-def test_a_failed_result_carries_a_mark() -> None:
+def test_a_tool_result_with_an_error_has_a_mark() -> None:
     turn = user(
         result("a", "no such file", is_error=True), result("b", is_error=True), result("c", "ok", is_error=False)
     )
@@ -94,7 +94,7 @@ def test_texts_of_a_turn_are_one_string_and_empty_ones_are_skipped() -> None:
 
 
 @pytest.mark.clause("3.25")
-def test_images_and_videos_keep_their_place_among_the_text() -> None:
+def test_images_and_videos_keep_their_position_in_the_text() -> None:
     video = {"type": "video", "source": {"type": "base64", "media_type": "video/mp4", "data": "aGk="}}
     moving = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,aGk="}}
     content = told(user("a", {"type": "image", "source": PNG}, "b", video))[0]["content"]
@@ -102,7 +102,7 @@ def test_images_and_videos_keep_their_place_among_the_text() -> None:
 
 
 @pytest.mark.clause("3.26")
-def test_documents_are_told_with_title_and_context() -> None:
+def test_documents_include_title_and_context() -> None:
     plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}
     inner = [text("x"), {"type": "image", "source": PNG}]
     mixed = {"type": "document", "title": "U", "source": {"type": "content", "content": inner}}
@@ -131,7 +131,7 @@ def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
 
 @pytest.mark.clause("3.29")
 @every_dialect
-def test_thinking_of_the_history_goes_where_the_engine_reads_it(dialect: Dialect) -> None:
+def test_thinking_in_the_history_is_sent_in_the_engines_reasoning_field(dialect: Dialect) -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
     turn = told(assistant(thought, {"type": "redacted_thinking", "data": "x"}, "Yes."), user("b"), dialect=dialect)[0]
     keys = dict.fromkeys(("llamacpp", "sglang"), "reasoning_content")
@@ -146,7 +146,7 @@ def server(kind: str, content: Any) -> str:
 
 
 @pytest.mark.clause("3.30")
-def test_server_tools_of_the_history_become_text() -> None:
+def test_server_tool_results_in_the_history_become_text() -> None:
     found = [{"type": "web_search_result", "title": "T", "url": "http://t", "encrypted_content": "zzz"}, {"url": "u"}]
     assert server("web_search_tool_result", found) == "T (http://t)\n (u)"
     ran = {"type": "code_execution_result", "stdout": "out", "stderr": "err", "return_code": 1, "content": []}
@@ -161,7 +161,7 @@ def test_server_tools_of_the_history_become_text() -> None:
     assert server("tool_search_tool_result", {"tool_references": [{"tool_name": "leap"}]}) == ""
 
 
-def test_a_server_tools_error_is_told_and_a_pdfs_bytes_are_not() -> None:
+def test_a_server_tool_error_becomes_text_and_a_pdf_does_not() -> None:
     failed = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
     assert server("web_search_tool_result", failed) == "error: max_uses_exceeded"
     pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
@@ -169,19 +169,19 @@ def test_a_server_tools_error_is_told_and_a_pdfs_bytes_are_not() -> None:
 
 
 @pytest.mark.clause("3.30")
-def test_a_server_tool_call_of_the_history_is_told() -> None:
+def test_a_server_tool_call_in_the_history_becomes_text() -> None:
     call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
     assert told(assistant("a", call, "b"), user("c"))[0]["content"] == 'a\n[web_search {"query":"q"}]\nb'
 
 
-def test_a_call_over_mcp_of_the_history_is_told_with_its_result() -> None:
+def test_an_mcp_call_in_the_history_becomes_text_with_its_result() -> None:
     call = {"type": "mcp_tool_use", "id": "m", "name": "find", "server_name": "s", "input": {"q": 1}}
     answers = [{"type": "mcp_tool_result", "tool_use_id": "m", "content": "found"}, {"type": "mcp_tool_result"}]
     answers[1]["tool_use_id"] = "n"
     assert told(assistant(call, *answers), user("c"))[0]["content"] == '\n[find {"q":1}]\n\nfound\n'
 
 
-def test_an_image_by_address_is_passed_on_as_it_is() -> None:
+def test_an_image_url_is_passed_on_unchanged() -> None:
     image = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
     asked = request(user("a"))
     asked.messages = [user(image), assistant(use("x")), user(result("x", [image]))]
@@ -190,7 +190,7 @@ def test_an_image_by_address_is_passed_on_as_it_is() -> None:
     assert messages[0]["content"] == messages[3]["content"] == [part]
 
 
-def test_the_ids_of_the_history_are_known() -> None:
+def test_call_ids_lists_the_tool_calls_of_the_history() -> None:
     assert call_ids(request(assistant("a", use("x"), use("y")), user(result("x")), user("b"))) == {"x", "y"}
 
 
@@ -266,7 +266,7 @@ def strings(value: Any) -> str:
 @pytest.mark.clause("3.24")
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS, dialect=st.sampled_from([LLAMACPP, VLLM, SGLANG]))
-def test_no_text_of_a_client_is_lost(turns: list[Any], dialect: Dialect) -> None:
+def test_no_text_of_the_conversation_is_lost(turns: list[Any], dialect: Dialect) -> None:
     say = Words()
     body = chat(*conversation(turns, say), system=[text(say()), text(say())], dialect=dialect)
     sent = strings(body)
@@ -276,7 +276,7 @@ def test_no_text_of_a_client_is_lost(turns: list[Any], dialect: Dialect) -> None
 @pytest.mark.clause("3.36")
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS)
-def test_results_always_stand_behind_their_call(turns: list[Any]) -> None:
+def test_tool_results_always_follow_their_call(turns: list[Any]) -> None:
     messages = told(*conversation(turns, Words()))
     for before, message in zip([{"role": "none"}, *messages], messages, strict=False):
         assert message["role"] != "tool" or before["role"] in ("assistant", "tool")

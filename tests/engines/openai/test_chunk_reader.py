@@ -77,7 +77,7 @@ def call(arguments: Any = None, **more: Any) -> Json:
 # text and thinking
 
 
-def test_text_comes_piece_by_piece() -> None:
+def test_each_text_delta_is_returned_separately() -> None:
     assert read(chunk({"content": "a"}), chunk({"content": "b"}), STOP)[:2] == ["a", "b"]
 
 
@@ -90,21 +90,21 @@ def test_text_comes_piece_by_piece() -> None:
         {},
     ],
 )
-def test_a_delta_that_says_nothing_is_nothing(nothing: Json) -> None:
+def test_a_delta_without_content_is_ignored(nothing: Json) -> None:
     assert content(chunk(nothing), chunk({"content": "a"}), chunk(nothing)) == ["a"]
     assert usage(chunk(nothing), chunk({"content": "a"}), STOP).output_tokens == 1
 
 
-def test_an_empty_text_is_told_so_that_an_empty_answer_has_its_block() -> None:
+def test_an_empty_text_is_returned_so_that_an_empty_answer_has_a_block() -> None:
     assert read(chunk({"role": "assistant", "content": ""}), STOP)[0] == ""
 
 
 @pytest.mark.parametrize("nothing", [{"choices": []}, {"choices": None}, {}, chunk() | {"choices": [{"delta": None}]}])
-def test_a_chunk_without_a_choice_is_nothing(nothing: Json) -> None:
+def test_a_chunk_without_a_choice_is_ignored(nothing: Json) -> None:
     assert content(nothing, chunk({"content": "a"}), nothing) == ["a"]
 
 
-def test_a_hundred_equal_chunks_are_a_hundred_texts() -> None:
+def test_a_hundred_identical_chunks_give_a_hundred_texts() -> None:
     assert read(*[chunk({"content": "ha"})] * 100, STOP)[:100] == ["ha"] * 100
 
 
@@ -125,11 +125,11 @@ def test_a_second_choice_is_not_ours() -> None:
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]},
     ],
 )
-def test_reasoning_is_found_under_any_key_and_in_any_shape(thought: Json) -> None:
+def test_reasoning_is_read_from_every_known_field_and_shape(thought: Json) -> None:
     assert content(chunk(thought), chunk({"content": "a"})) == [Thinking("Hm."), "a"]
 
 
-def test_reasoning_goes_before_the_text_of_the_same_delta() -> None:
+def test_reasoning_precedes_the_text_of_the_same_delta() -> None:
     assert content(chunk({"content": "a", "reasoning_content": "Hm."})) == [Thinking("Hm."), "a"]
 
 
@@ -145,7 +145,7 @@ def test_line_separators_and_lone_surrogates_are_text() -> None:
 # calls
 
 
-def test_text_goes_before_the_call_of_the_same_delta() -> None:
+def test_text_precedes_the_call_of_the_same_delta() -> None:
     assert content(chunk({"content": "a", **call("{}", id="c", name="look")})) == [
         "a",
         ToolStart("c", "look"),
@@ -153,12 +153,12 @@ def test_text_goes_before_the_call_of_the_same_delta() -> None:
     ]
 
 
-def test_text_behind_a_call_stays_there() -> None:
+def test_text_after_a_call_keeps_its_place() -> None:
     assert content(chunk(call("{}", id="c", name="look")), chunk({"content": "a"}))[1:] == [ToolJson("{}"), "a"]
 
 
 @pytest.mark.parametrize("arguments", [{"n": 2**80 + 1, "q": "é"}, {}, [1]])
-def test_arguments_may_be_json_that_is_no_string(arguments: Any) -> None:
+def test_arguments_may_be_an_object_instead_of_a_string(arguments: Any) -> None:
     first = call(id="c", name="look")
     first["tool_calls"][0]["function"]["arguments"] = arguments
     found = content(chunk(first))[1]
@@ -167,7 +167,7 @@ def test_arguments_may_be_json_that_is_no_string(arguments: Any) -> None:
     assert json.loads(legacy.fragment) == arguments
 
 
-def test_integers_beyond_64_bit_in_argument_strings_stay_as_they_are() -> None:
+def test_integers_beyond_64_bits_in_arguments_are_unchanged() -> None:
     assert content(chunk(call('{"n":123456789012345678901234567890}', name="look")))[1] == ToolJson(
         '{"n":123456789012345678901234567890}'
     )
@@ -178,26 +178,26 @@ def test_calls_of_one_delta_without_index_and_id_are_told_apart() -> None:
     assert content(chunk({"tool_calls": calls})) == [ToolStart("toolu_1", "look"), ToolStart("toolu_2", "leap")]
 
 
-def test_a_call_may_have_its_name_beside_it() -> None:
+def test_name_and_arguments_may_be_outside_the_function_object() -> None:
     flat = {"tool_calls": [{"id": "c", "name": "look", "arguments": "{}", "function": None}]}
     assert content(chunk(flat)) == [ToolStart("c", "look"), ToolJson("{}")]
 
 
-def test_the_function_call_of_old_is_a_call() -> None:
+def test_a_legacy_function_call_is_a_call() -> None:
     pieces = [{"name": "look", "arguments": ""}, {"arguments": '{"q"'}, {"name": None, "arguments": ":1}"}]
     answer = [chunk({"function_call": piece}) for piece in pieces]
     assert content(*answer) == [ToolStart("toolu_1", "look"), ToolJson('{"q":1}')]
     assert finish(*answer, chunk(finish="function_call")) == Finish("tool_use")
 
 
-def test_a_function_call_beside_tool_calls_is_their_twin() -> None:
+def test_a_function_call_beside_tool_calls_is_a_duplicate() -> None:
     twin = {"function_call": {"name": "look", "arguments": '{"q"'}, **call('{"q"', id="c", name="look")}
     late = {"function_call": {"name": "look", "arguments": ":1}"}, **call(":1}", id="c", name="look")}
     alone = {"function_call": {"name": "look", "arguments": ""}, "tool_calls": None}
     assert content(chunk(twin), chunk(late), chunk(alone)) == [ToolStart("c", "look"), ToolJson('{"q":1}')]
 
 
-def test_a_call_cut_off_by_the_limit_is_given_as_far_as_it_came() -> None:
+def test_a_call_cut_off_by_max_tokens_is_returned_incomplete() -> None:
     deltas = read(chunk(call('{"q":"Bo', id="c", name="look")), chunk(finish="length"))
     assert joined(deltas) == [ToolStart("c", "look"), ToolJson('{"q":"Bo'), Finish("max_tokens")]
 
@@ -220,7 +220,7 @@ def test_a_call_cut_off_by_the_limit_is_given_as_far_as_it_came() -> None:
         ({"type": "length", "length": 5}, "max_tokens"),
     ],
 )
-def test_a_finish_reason_has_its_meaning(reason: Any, meaning: Any) -> None:
+def test_a_finish_reason_gives_a_stop_reason(reason: Any, meaning: Any) -> None:
     assert finish(chunk({"content": "a"}), chunk(finish=reason)) == Finish(meaning)
 
 
@@ -230,7 +230,7 @@ def test_text_beside_the_finish_is_not_lost() -> None:
 
 @pytest.mark.clause("4.4")
 @pytest.mark.parametrize("reason", ["abort", "error", {"type": "abort", "message": "x"}])
-def test_an_engine_that_gave_up_is_an_error(reason: Any) -> None:
+def test_a_finish_reason_of_an_aborted_answer_is_an_error(reason: Any) -> None:
     with pytest.raises(BadUpstream, match="gave up"):
         read(chunk({"content": "a"}), chunk(finish=reason))
 
@@ -244,23 +244,23 @@ def test_an_engine_that_gave_up_is_an_error(reason: Any) -> None:
     ],
     ids=["vllm", "sglang", "llamacpp"],
 )
-def test_a_matched_stop_sequence_is_told_in_three_ways(last: Json) -> None:
+def test_a_matched_stop_sequence_is_read_from_three_fields(last: Json) -> None:
     assert finish(last, stops=("x", "END")) == Finish("stop_sequence", "END")
     assert finish(last, stops=("x",)) == Finish("end_turn"), "not one of the client's"
 
 
 @pytest.mark.parametrize("more", [{"stop_reason": 151645}, {"matched_stop": 2}, {"matched_stop": None}, {}])
-def test_the_id_of_an_end_token_is_no_stop_sequence(more: Json) -> None:
+def test_the_id_of_an_end_token_is_not_a_stop_sequence(more: Json) -> None:
     assert finish(chunk(finish="stop", **more), stops=("END", "2", "151645")) == Finish("end_turn")
 
 
-def test_a_match_is_nothing_where_the_engine_ran_out_or_called() -> None:
+def test_length_and_tool_calls_take_precedence_over_a_matched_stop() -> None:
     assert finish(chunk(finish="length", stop_reason="END"), stops=("END",)) == Finish("max_tokens")
     assert finish(chunk(finish="tool_calls", stop_reason="END"), stops=("END",)) == Finish("tool_use")
 
 
 @pytest.mark.clause("4.4")
-def test_a_refusal_is_text_and_the_reason() -> None:
+def test_a_refusal_gives_text_and_the_stop_reason_refusal() -> None:
     assert joined(read(chunk({"refusal": "I "}), chunk({"refusal": "won't."}), STOP)) == ["I won't.", Finish("refusal")]
     parts = chunk({"content": [{"type": "refusal", "refusal": "No."}]})
     assert joined(read(parts, STOP)) == ["No.", Finish("refusal")]
@@ -277,11 +277,11 @@ def test_a_refusal_is_text_and_the_reason() -> None:
         chunk(call("{}")),
     ],
 )
-def test_what_comes_behind_the_finish_is_ignored(late: Json | bytes) -> None:
+def test_chunks_after_the_finish_are_ignored(late: Json | bytes) -> None:
     assert joined(read(chunk({"content": "a"}), STOP, late)) == ["a", Finish("end_turn")]
 
 
-def test_done_alone_is_no_finish() -> None:
+def test_done_without_a_finish_reason_is_an_error() -> None:
     broken = reader()
     assert broken.feed([payload(chunk({"content": "a"})), DONE, payload(STOP)]) == ["a"]
     assert broken.done
@@ -290,7 +290,7 @@ def test_done_alone_is_no_finish() -> None:
         broken.end()
 
 
-def test_no_answer_at_all_is_an_error() -> None:
+def test_an_empty_stream_is_an_error() -> None:
     with pytest.raises(BadUpstream):
         reader().end()
 
@@ -312,21 +312,21 @@ LATE_USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details
     ],
     ids=["apart", "with the finish", "in every chunk", "null first", "timings", "progress"],
 )
-def test_usage_is_found_wherever_it_is(chunks: list[Json]) -> None:
+def test_usage_is_read_from_every_known_place(chunks: list[Json]) -> None:
     assert usage(*chunks) == Usage(5, 3, 4)
 
 
-def test_the_prompts_length_is_told_as_soon_as_it_is_known() -> None:
+def test_the_prompt_length_is_returned_as_soon_as_it_is_known() -> None:
     early = chunk({"role": "assistant"}) | {"usage": {"prompt_tokens": 9, "completion_tokens": 0}}
     assert reader().feed([payload(early)]) == [Usage(9, None, None)]
 
 
-def test_chunks_are_counted_where_no_usage_comes() -> None:
+def test_chunks_are_counted_if_there_is_no_usage() -> None:
     answer = [chunk({"role": "assistant"}), chunk({"content": "a"}), chunk({"content": "b"}), chunk({"content": ""})]
     assert usage(*answer, STOP) == Usage(None, 2, None)
 
 
-def test_counts_that_are_null_take_nothing_back() -> None:
+def test_null_counts_do_not_replace_known_counts() -> None:
     nulls = {"prompt_tokens": None, "completion_tokens": None, "prompt_tokens_details": None}
     assert usage(STOP | {"usage": LATE_USAGE}, {"choices": [], "usage": nulls}) == Usage(5, 3, 4)
 
@@ -334,7 +334,7 @@ def test_counts_that_are_null_take_nothing_back() -> None:
 @pytest.mark.parametrize(
     "odd", [[], "9", 9, {"prompt_tokens": "9"}, {"prompt_tokens_details": []}, {"prompt_tokens": -1}]
 )
-def test_a_usage_of_another_shape_is_none(odd: Any) -> None:
+def test_a_usage_of_an_unknown_shape_is_ignored(odd: Any) -> None:
     assert usage(chunk({"content": "a"}), STOP, {"choices": [], "usage": odd}) == Usage(None, 1, None)
 
 
@@ -361,7 +361,7 @@ def test_an_error_as_a_chunk_is_an_error(position: int, error: Json, kind: type[
 
 
 @pytest.mark.parametrize("nonsense", [b"{", b"oops", b"<html>", b"[]", b"null", b"1", b'"x"'])
-def test_a_chunk_that_is_none_is_an_error_and_not_silence(nonsense: bytes) -> None:
+def test_a_chunk_that_is_not_an_object_is_an_error(nonsense: bytes) -> None:
     with pytest.raises(BadUpstream, match="a chunk"):
         read(nonsense, STOP)
 
@@ -372,7 +372,7 @@ def test_a_chunk_of_an_unknown_shape_is_an_error(odd: Json) -> None:
         read(odd, STOP)
 
 
-def test_a_payload_of_blanks_is_a_heartbeat() -> None:
+def test_a_blank_payload_is_ignored() -> None:
     assert content(b" ", chunk({"content": "a"}), b"\t") == ["a"]
 
 

@@ -27,7 +27,7 @@ EFFORT = request(output_config={"effort": "low"}, thinking={"type": "disabled"})
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
-async def test_a_prompt_is_counted_as_it_is_asked(dialect: str, shape: Json) -> None:
+async def test_a_count_request_has_the_same_prompt_as_the_chat_request(dialect: str, shape: Json) -> None:
     counted = json_answer(200, {"count": 7, "tokens": [], "max_model_len": 8})
     async with engine_over({TOKENIZE: counted, CHAT: ANSWER}, dialect=dialect) as (upstream, engine):
         assert await engine.count_tokens(request(**shape)) == 7
@@ -39,7 +39,7 @@ async def test_a_prompt_is_counted_as_it_is_asked(dialect: str, shape: Json) -> 
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
-async def test_what_is_told_to_the_template_is_told_to_the_count(dialect: str) -> None:
+async def test_a_count_request_has_the_template_variables_of_the_chat_request(dialect: str) -> None:
     async with engine_over({TOKENIZE: json_answer(200, {"count": 1}), CHAT: ANSWER}, dialect=dialect) as (
         upstream,
         engine,
@@ -51,7 +51,7 @@ async def test_what_is_told_to_the_template_is_told_to_the_count(dialect: str) -
         assert "reasoning_effort" not in chat["chat_template_kwargs"]
 
 
-async def test_a_prefill_is_counted_as_one() -> None:
+async def test_a_prefill_is_counted_with_its_switches() -> None:
     prefill = request(user("a"), assistant("It is"))
     async with engine_over({TOKENIZE: json_answer(200, {"count": 1})}, dialect="vllm") as (upstream, engine):
         await engine.count_tokens(prefill)
@@ -61,7 +61,7 @@ async def test_a_prefill_is_counted_as_one() -> None:
 
 @pytest.mark.clause("8.2")
 @pytest.mark.parametrize("engine_name", ["vllm", "sglang"])
-async def test_a_recorded_count_is_the_recorded_usage_of_that_request(engine_name: str) -> None:
+async def test_a_recorded_count_equals_the_recorded_usage(engine_name: str) -> None:
     (case,) = cases(engine_name, name="10h_tokenize_vllm_tools")
     (same,) = [case for case in cases(engine_name, name="05e_tools_auto_noarg_default") if not case.variant]
     usage = json.loads(same.content.split(b"\n\n")[-3].removeprefix(b"data: "))["usage"]
@@ -70,7 +70,7 @@ async def test_a_recorded_count_is_the_recorded_usage_of_that_request(engine_nam
 
 
 @pytest.mark.clause("8.2")
-async def test_llamacpp_counts_the_request_as_it_stands() -> None:
+async def test_llamacpp_counts_the_whole_chat_request() -> None:
     counted = recording("llamacpp", "10e_input_tokens")
     async with engine_over({INPUT_TOKENS: counted, CHAT: ANSWER}, dialect="llamacpp") as (upstream, engine):
         assert await engine.count_tokens(EFFORT) == 13
@@ -78,7 +78,7 @@ async def test_llamacpp_counts_the_request_as_it_stands() -> None:
         assert asked(upstream, INPUT_TOKENS) == asked(upstream)
 
 
-async def test_an_older_llamacpp_makes_the_prompt_and_counts_its_tokens() -> None:
+async def test_an_older_llamacpp_counts_by_template_and_tokenize() -> None:
     routes: dict[str, Answer | list[Answer]] = {
         TEMPLATE: recording("llamacpp", "10d_apply_template"),
         TOKENIZE: recording("llamacpp", "10_tokenize_llama"),
@@ -101,7 +101,7 @@ async def test_an_older_llamacpp_cannot_count_an_image() -> None:
 @pytest.mark.parametrize(
     "dialect", ["openai", "transformers", "llama-cpp-python", "ollama", "sambanova", "tensorrt-llm"]
 )
-async def test_an_engine_without_an_endpoint_for_it_is_not_asked(dialect: str) -> None:
+async def test_an_engine_without_a_count_endpoint_is_not_asked(dialect: str) -> None:
     async with engine_over({}, dialect=dialect) as (upstream, engine):
         with pytest.raises(NotImplementedError):
             await engine.count_tokens(request())
@@ -109,7 +109,7 @@ async def test_an_engine_without_an_endpoint_for_it_is_not_asked(dialect: str) -
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
-async def test_an_endpoint_that_a_gateway_keeps_to_itself_is_asked_for_once(status: int) -> None:
+async def test_a_blocked_count_endpoint_is_asked_only_once(status: int) -> None:
     async with engine_over({TOKENIZE: json_answer(status, {})}, dialect="vllm") as (upstream, engine):
         for _ in range(2):
             with pytest.raises(NotImplementedError):
@@ -117,7 +117,7 @@ async def test_an_endpoint_that_a_gateway_keeps_to_itself_is_asked_for_once(stat
         assert times(upstream, TOKENIZE) == 1
 
 
-async def test_an_endpoint_that_only_counts_texts_is_no_help() -> None:
+async def test_an_endpoint_that_only_counts_texts_is_not_used() -> None:
     refused = json_answer(422, {"detail": [{"loc": ["body", "prompt"], "msg": "Field required"}]})
     async with engine_over({TOKENIZE: refused}, dialect="sglang") as (_, engine):
         with pytest.raises(NotImplementedError):
@@ -137,7 +137,7 @@ async def test_an_endpoint_that_only_counts_texts_is_no_help() -> None:
         (b"SSH-2.0-x\r\n\r\n", BadUpstream),
     ],
 )
-async def test_what_the_engine_has_against_the_request_reaches_the_client(refusal: bytes, kind: type[ApiError]) -> None:
+async def test_a_refusal_of_the_count_request_reaches_the_client(refusal: bytes, kind: type[ApiError]) -> None:
     async with engine_over({TOKENIZE: refusal}, dialect="vllm") as (_, engine):
         with pytest.raises(ApiError) as caught:
             await engine.count_tokens(request())
@@ -145,7 +145,7 @@ async def test_what_the_engine_has_against_the_request_reaches_the_client(refusa
 
 
 @pytest.mark.parametrize(("prompt", "tokens"), [({}, {"tokens": []}), ({"prompt": "x"}, {}), ({"prompt": 1}, {})])
-async def test_a_prompt_or_tokens_that_are_none_are_an_error(prompt: Json, tokens: Json) -> None:
+async def test_an_invalid_prompt_or_token_list_is_an_error(prompt: Json, tokens: Json) -> None:
     routes: dict[str, Answer | list[Answer]] = {
         TEMPLATE: json_answer(200, prompt),
         TOKENIZE: json_answer(200, tokens),
@@ -155,7 +155,7 @@ async def test_a_prompt_or_tokens_that_are_none_are_an_error(prompt: Json, token
             await engine.count_tokens(request())
 
 
-async def test_another_engine_is_asked_for_its_count_anew() -> None:
+async def test_a_new_engine_is_asked_for_its_count_again() -> None:
     routes: dict[str, Answer | list[Answer]] = {
         MODELS: [listing("vllm"), listing("sglang")],
         TOKENIZE: [json_answer(404, {}), json_answer(200, {"count": 5})],

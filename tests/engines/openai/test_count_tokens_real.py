@@ -98,13 +98,13 @@ async def used(engine: OpenAIEngine, messages: tuple[Json, ...], fields: Json) -
     return totals[0], totals[-1]
 
 
-def test_there_are_shapes_enough() -> None:
+def test_there_are_at_least_twenty_request_shapes() -> None:
     assert len(SHAPES) >= 20
 
 
 @pytest.mark.clause("10.2")
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-async def test_the_count_is_the_usage(llama: LlamaServer, shape: tuple[tuple[Json, ...], Json]) -> None:
+async def test_the_count_equals_the_usage(llama: LlamaServer, shape: tuple[tuple[Json, ...], Json]) -> None:
     messages, fields = shape
     async with engine_at(llama) as engine:
         counted = await engine.count_tokens(request(*messages, **fields))
@@ -112,7 +112,7 @@ async def test_the_count_is_the_usage(llama: LlamaServer, shape: tuple[tuple[Jso
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-async def test_the_count_of_an_older_llamacpp_is_the_same(
+async def test_the_count_of_an_older_llamacpp_equals_the_count_of_a_new_one(
     llama: LlamaServer, shape: tuple[tuple[Json, ...], Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     messages, fields = shape
@@ -122,7 +122,7 @@ async def test_the_count_of_an_older_llamacpp_is_the_same(
         assert await engine.count_tokens(request(*messages, **fields)) == counted
 
 
-async def test_the_service_tells_the_same_count_without_a_mark(llama: LlamaServer) -> None:
+async def test_the_service_returns_the_exact_count_without_the_estimate_header(llama: LlamaServer) -> None:
     async with engine_at(llama) as engine:
         app = MessagesApp(engine)
         body = {"model": "m", "messages": [{"role": "user", "content": MULTIBYTE}], "tools": TOOLS}
@@ -133,6 +133,6 @@ async def test_the_service_tells_the_same_count_without_a_mark(llama: LlamaServe
         assert counted.header("anthro-asgi-token-count") is None
 
 
-async def test_a_prompt_beyond_the_window_is_counted_all_the_same(llama: LlamaServer) -> None:
+async def test_a_prompt_longer_than_the_window_is_counted(llama: LlamaServer) -> None:
     async with engine_at(llama) as engine:
         assert await engine.count_tokens(request(user("word " * 9000))) > 8192

@@ -35,7 +35,7 @@ def owned(*owners: Any) -> Json:
     ("engine", "dialect"),
     [("llamacpp", LLAMACPP), ("vllm", VLLM), ("sglang", SGLANG), ("llama-cpp-python", LLAMA_CPP_PYTHON)],
 )
-def test_a_recorded_model_list_tells_its_engine(engine: str, dialect: Dialect) -> None:
+def test_a_recorded_model_list_identifies_its_engine(engine: str, dialect: Dialect) -> None:
     (case,) = cases(engine, request="GET /v1/models")
     assert recognise(json.loads(case.content), "") is dialect
 
@@ -56,21 +56,21 @@ def test_a_recorded_model_list_tells_its_engine(engine: str, dialect: Dialect) -
         (7, None),
     ],
 )
-def test_an_owner_tells_the_dialect(owner: Any, name: str | None) -> None:
+def test_owned_by_identifies_the_dialect(owner: Any, name: str | None) -> None:
     assert recognise(owned(owner), "uvicorn") is (None if name is None else DIALECTS[name])
 
 
-def test_one_known_owner_among_others_is_enough() -> None:
+def test_one_known_owner_in_the_list_is_enough() -> None:
     assert recognise(owned("somebody", None, "vllm"), "") is VLLM
 
 
 @pytest.mark.parametrize("server", ["llama.cpp", "Llama.cpp/b1"])
-def test_llamacpp_is_known_by_its_server_header_whatever_its_list_says(server: str) -> None:
+def test_the_server_header_of_llamacpp_takes_precedence_over_its_list(server: str) -> None:
     assert recognise(None, server) is recognise(owned("me"), server) is LLAMACPP
 
 
 @pytest.mark.parametrize("models", [None, [], "x", 1, {}, {"data": None}, {"data": {"a": 1}}, {"data": [1, None]}])
-def test_a_list_that_is_none_tells_nobody(models: Any) -> None:
+def test_an_invalid_model_list_identifies_no_engine(models: Any) -> None:
     assert recognise(models, "") is None
 
 
@@ -102,19 +102,19 @@ CHAT = ("/v1/chat/completions", "/v1/models", "/health")
         ("/openapi.json", {"info": [], "paths": {}}, None),
     ],
 )
-def test_an_address_of_its_own_tells_an_engine(path: str, answer: Json, dialect: Dialect | None) -> None:
+def test_a_path_of_its_own_identifies_an_engine(path: str, answer: Json, dialect: Dialect | None) -> None:
     assert dict(PROBES)[path](answer) is dialect
 
 
 @pytest.mark.parametrize("answer", [None, [], "x", 1, {}, {"info": None, "paths": None}])
-def test_an_answer_that_is_none_tells_nobody(answer: Any) -> None:
+def test_an_invalid_answer_to_a_probe_identifies_no_engine(answer: Any) -> None:
     assert [read(answer) for _, read in PROBES] == [None] * len(PROBES)
 
 
 # what is asked of each
 
 
-def test_the_dialects_are_those_an_operator_can_name() -> None:
+def test_the_option_lists_every_dialect() -> None:
     assert {*DIALECTS, "auto"} == set(CONFIGURABLE)
     assert all(name == dialect.name for name, dialect in DIALECTS.items())
 
@@ -163,7 +163,7 @@ EVERYTHING: Json = {
 
 @pytest.mark.clause("8.2")
 @every_dialect
-def test_no_engine_is_sent_a_field_it_would_refuse(dialect: Dialect) -> None:
+def test_no_engine_receives_a_field_that_it_would_refuse(dialect: Dialect) -> None:
     prefilled = (user("a"), {"role": "assistant", "content": "It"})
     for thinking in ({"type": "disabled"}, {"type": "adaptive"}, EVERYTHING["thinking"]):
         sent = chat(*prefilled, dialect=dialect, **EVERYTHING | {"thinking": thinking})
@@ -178,7 +178,7 @@ def test_top_k_zero_is_never_sent(dialect: Dialect) -> None:
 
 
 @every_dialect
-def test_only_an_engine_that_is_given_stop_strings_is_asked_to_tell_the_match(dialect: Dialect) -> None:
+def test_only_an_engine_that_receives_stop_strings_is_asked_to_report_the_match(dialect: Dialect) -> None:
     assert dialect.stops or not dialect.stop_extras
     sent = chat(dialect=dialect, stop_sequences=["x"])
     assert ("stop" in sent) is (dialect in (LLAMACPP, VLLM, SGLANG, TENSORRT))
@@ -186,7 +186,7 @@ def test_only_an_engine_that_is_given_stop_strings_is_asked_to_tell_the_match(di
 
 
 @every_dialect
-def test_a_forbidden_call_is_forbidden_in_a_way_the_engine_heeds(dialect: Dialect) -> None:
+def test_tool_choice_none_is_sent_in_a_way_that_the_engine_honours(dialect: Dialect) -> None:
     sent = chat(dialect=dialect, tools=[{"name": "look"}], tool_choice={"type": "none"})
     if dialect in (TRANSFORMERS, OLLAMA):
         assert not {"tools", "tool_choice"} & set(sent)
@@ -198,7 +198,7 @@ BUDGETS = {LLAMACPP.name: "thinking_budget_tokens", VLLM.name: "thinking_token_b
 
 
 @every_dialect
-def test_a_thinking_budget_is_told_where_there_is_a_field_for_it(dialect: Dialect) -> None:
+def test_a_thinking_budget_is_sent_if_the_dialect_has_a_field_for_it(dialect: Dialect) -> None:
     sent = chat(dialect=dialect, thinking={"type": "enabled", "budget_tokens": 1024})
     assert [key for key, value in sent.items() if value == 1024] == [
         BUDGETS[name] for name in [dialect.name] if name in BUDGETS
@@ -206,17 +206,17 @@ def test_a_thinking_budget_is_told_where_there_is_a_field_for_it(dialect: Dialec
     assert dialect.thinking_budget not in chat(dialect=dialect, thinking={"type": "adaptive"})
 
 
-def test_ollama_is_told_to_think_by_nobody_and_to_stop_thinking_by_an_effort() -> None:
+def test_thinking_on_ollama_is_never_switched_on_and_is_switched_off_by_an_effort() -> None:
     off = {"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}
     assert chat(dialect=OLLAMA, **off)["reasoning_effort"] == "none"
     assert "reasoning_effort" not in chat(dialect=OLLAMA, thinking={"type": "adaptive"})
 
 
 @pytest.mark.clause("8.2")
-def test_the_counts_come_early_where_an_engine_can_tell_them() -> None:
+def test_early_counts_are_requested_from_engines_that_can_report_them() -> None:
     early = {name for name, dialect in DIALECTS.items() if dialect.early_usage or dialect.always}
     assert early == {LLAMACPP.name, VLLM.name, SGLANG.name, TENSORRT.name}
 
 
-def test_sambanova_reads_the_reasoning_it_wrote() -> None:
+def test_sambanova_receives_reasoning_in_the_field_it_uses() -> None:
     assert SAMBANOVA.reasoning_key == OLLAMA.reasoning_key == "reasoning"

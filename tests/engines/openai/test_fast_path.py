@@ -115,7 +115,7 @@ def events(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=str)
-def test_every_recording_says_the_same_however_it_is_read(case: Case) -> None:
+def test_every_recording_gives_the_same_deltas_on_both_paths_however_it_is_cut(case: Case) -> None:
     rng = random.Random(case.file)
     body = case.content
     for reads in ([body], events(body), cut(body, rng, 40), cut(body, rng, 400), cut(body, rng, 4000)):
@@ -204,7 +204,7 @@ def mangled(event: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.__name__)
 @pytest.mark.parametrize("wrong", [0.0, 0.1], ids=["well formed", "mangled"])
-def test_random_streams_say_the_same_both_ways(style: Callable[[Json, int], Json], wrong: float) -> None:
+def test_random_streams_give_the_same_deltas_on_both_paths(style: Callable[[Json, int], Json], wrong: float) -> None:
     for seed in range(300):
         rng = random.Random(f"{style.__name__} {wrong} {seed}")
         said = [mangled(event, rng) if rng.random() < wrong else event for event in stream(style, rng)]
@@ -233,7 +233,7 @@ def test_random_streams_say_the_same_both_ways(style: Callable[[Json, int], Json
         b"",
     ],
 )
-def test_what_is_no_text_in_the_place_of_the_text_is_left_to_the_parser(hostile: bytes) -> None:
+def test_a_value_that_is_not_one_string_goes_to_the_general_path(hostile: bytes) -> None:
     for style in STYLES:
         normal = [b"data: %b\n\n" % json.dumps(style({"content": "x"}, number)).encode() for number in range(11, 15)]
         odd = normal[3].replace(b'"x"', hostile)
@@ -247,7 +247,7 @@ def word(finish: str | None = None) -> bytes:
     return b"data: %b\n\n" % json.dumps(said).encode()
 
 
-def test_a_read_that_ends_behind_the_text_waits_for_the_rest_of_its_event() -> None:
+def test_a_read_that_ends_after_the_text_waits_for_the_rest_of_the_event() -> None:
     last = word("stop")
     place = last.index(b'"word"') + len(b'"word"')
     for reads in ([word()] * 3 + [last[:place], last[place:]], [word() * 3 + last[:place], last[place:]]):
@@ -255,21 +255,21 @@ def test_a_read_that_ends_behind_the_text_waits_for_the_rest_of_its_event() -> N
         assert shortly(reads)[1] == "complete"
 
 
-def test_a_line_that_is_no_event_but_ends_like_one_is_none() -> None:
+def test_bytes_that_only_end_like_an_event_are_ignored() -> None:
     tail = word()[word().index(b'"word"') :]
     for reads in ([word(), word(), tail, word()], [word() * 2 + tail + word()]):
         assert shortly(reads) == slowly(reads)
         assert shortly(reads)[0] == ["word"] * 3
 
 
-def test_pieces_of_texts_that_only_together_are_as_many_as_there_are_events_are_not_taken_for_them() -> None:
+def test_string_fragments_that_add_up_to_the_number_of_events_are_not_taken_for_texts() -> None:
     odd = [word().replace(b'"word"', literal) for literal in (b'"a","b"', b'"c', b'd"')]
     for reads in ([word() * 2 + b"".join(odd) + word()], [word(), b"".join(odd), word()]):
         assert shortly(reads) == slowly(reads)
         assert shortly(reads)[1].startswith("BadUpstream")
 
 
-def test_texts_of_one_read_are_written_as_if_each_had_come_alone() -> None:
+def test_texts_of_one_read_are_encoded_as_if_each_arrived_alone() -> None:
     for texts in (["a", "\n", '"', "\\", "漢"], ["a", "\u2028", "b"]):
         for ascii_only in (False, True):
             says = [chunk({"content": text}, {}) for text in ("first", *texts)]
@@ -283,7 +283,7 @@ def test_texts_of_one_read_are_written_as_if_each_had_come_alone() -> None:
             assert written[0] == written[1]
 
 
-def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
+def test_deltas_read_together_with_an_error_are_returned_before_it() -> None:
     normal = b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()
     reader = FastChunkReader(new_reader(tags=False))
     reader.read(normal)
@@ -293,14 +293,14 @@ def test_what_was_read_together_with_an_error_is_said_before_it() -> None:
             ask()
 
 
-def test_a_call_that_begins_anew_with_each_chunk_is_many_calls() -> None:
+def test_a_complete_call_in_each_chunk_is_a_separate_call() -> None:
     said = llamacpp({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}, 1)
     reads = [b"data: %b\n\n" % json.dumps(said).encode()] * 5
     assert shortly(reads) == slowly(reads)
     assert sum(isinstance(delta, ToolStart) for delta in slowly([*reads, word("stop")])[0]) == 5
 
 
-def test_arguments_for_a_call_that_was_left_are_not_taken_for_the_next_one_s() -> None:
+def test_arguments_for_an_earlier_call_are_not_given_to_the_next_call() -> None:
     def start(index: int) -> Json:
         return {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": ""}}
 
@@ -314,14 +314,14 @@ def test_arguments_for_a_call_that_was_left_are_not_taken_for_the_next_one_s() -
     "counts",
     [(int("1" * 20), int("1" * 19 + "2"), int("9" * 20)), (10**18, 10**18 + 1), (1, 1.5), (10, 20), (1e3, 2e3)],
 )
-def test_the_newest_count_of_any_kind_counts(counts: tuple[float, ...]) -> None:
+def test_the_latest_counts_are_reported_whatever_their_form(counts: tuple[float, ...]) -> None:
     said = [chunk({"content": "x"}, {}, usage={"prompt_tokens": 9, "completion_tokens": it}) for it in counts]
     reads = [b"data: %b\n\n" % json.dumps(it).encode() for it in said] + [word("stop")]
     for read in (reads, [b"".join(reads)]):
         assert shortly(read) == slowly(read)
 
 
-def test_a_frame_is_proved_on_its_chunk() -> None:
+def test_a_template_is_verified_against_its_chunk() -> None:
     said = chunk({"content": "x"}, {})
     assert learn_template(json.dumps(said).encode(), said) is not None
     assert learn_template(json.dumps(said).encode(), said | {"id": "another"}) is None
@@ -333,21 +333,21 @@ def test_a_frame_is_proved_on_its_chunk() -> None:
 
 @pytest.mark.parametrize("style", [vllm, llamacpp, sglang], ids=lambda style: style.__name__)
 @pytest.mark.parametrize("together", [1, 8])
-def test_a_steady_stream_of_text_is_hardly_parsed(style: Callable[[Json, int], Json], together: int) -> None:
+def test_a_steady_stream_of_text_is_read_on_the_fast_path(style: Callable[[Json, int], Json], together: int) -> None:
     said = [b"data: %b\n\n" % json.dumps(style({"content": f" {n}"}, n)).encode() for n in range(400)]
     reads = [b"".join(said[begin : begin + together]) for begin in range(0, 400, together)]
     assert parsed(reads) <= 40  # the first, and one for each second or each new pattern of digits
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "hm"}, {"reasoning_content": "hm"}, tool("1"), tool("1", id=None)])
-def test_a_steady_stream_of_thinking_or_arguments_is_hardly_parsed(delta: Json) -> None:
+def test_a_steady_stream_of_thinking_or_arguments_is_read_on_the_fast_path(delta: Json) -> None:
     start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     said = [b"data: %b\n\n" % json.dumps(vllm(it, 500)).encode() for it in [start] + [delta] * 200]
     assert parsed(said) <= 5
     assert shortly(said) == slowly(said)
 
 
-def test_a_stream_whose_chunks_have_nothing_in_common_is_not_learned_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_stops_when_no_template_ever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[bytes] = []
     monkeypatch.setattr(
         splicing, "learn_template", lambda payload, chunk: tries.append(payload) or learn_template(payload, chunk)
@@ -357,7 +357,7 @@ def test_a_stream_whose_chunks_have_nothing_in_common_is_not_learned_for_ever(mo
     assert 0 < len(tries) < 10
 
 
-def test_a_call_that_goes_on_and_on_keeps_little_of_what_it_said() -> None:
+def test_a_long_call_keeps_few_of_its_pieces() -> None:
     start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     reader = new_reader(tags=False)
     short = FastChunkReader(reader)
@@ -366,7 +366,7 @@ def test_a_call_that_goes_on_and_on_keeps_little_of_what_it_said() -> None:
     assert len(reader._calls._queue[0]._unread) <= 65  # type: ignore[union-attr]
 
 
-def test_no_token_leaves_anything_behind() -> None:
+def test_a_token_allocates_no_lasting_memory() -> None:
     start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     for first, delta in (
         ({"content": "a"}, {"content": "b"}),

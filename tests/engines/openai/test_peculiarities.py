@@ -393,7 +393,7 @@ def shown(block: Json) -> Json:
 @pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("row", marked(error=False))
-async def test_a_peculiarity_gives_its_message(row: Row, stream: bool, by_bytes: bool) -> None:
+async def test_each_peculiarity_gives_the_expected_message(row: Row, stream: bool, by_bytes: bool) -> None:
     response = await asked(row, stream=stream, by_bytes=by_bytes)
     assert response.status == 200, response.body
     message = message_from_events(parse_events(response.body)) if stream else response.json()
@@ -407,7 +407,7 @@ async def test_a_peculiarity_gives_its_message(row: Row, stream: bool, by_bytes:
 @pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("row", marked(error=True))
-async def test_a_failure_is_an_error_and_never_the_end_of_a_turn(row: Row, stream: bool, by_bytes: bool) -> None:
+async def test_each_failure_is_an_error_and_never_end_turn(row: Row, stream: bool, by_bytes: bool) -> None:
     response = await asked(row, stream=stream, by_bytes=by_bytes)
     if stream and row.begun and (by_bytes or response.status == 200):
         *before, last = parse_events(response.body)

@@ -73,27 +73,27 @@ def expected(chunks: list[Any], stops: list[str]) -> Any:
 
 
 @pytest.mark.parametrize("case", [case for case in STREAMS if case.file not in BROKEN], ids=str)
-def test_every_recorded_stream_is_read_to_the_letter(case: Case) -> None:
+def test_every_recorded_stream_is_read_completely(case: Case) -> None:
     said, stops = payloads(case), stops_of(case)
     chunks = [json.loads(payload) for payload in said if payload != b"[DONE]"]
     assert shown(read(said, stops)) == expected(chunks, stops)
 
 
 @pytest.mark.parametrize("case", WHOLE, ids=str)
-def test_every_recorded_completion_is_read_to_the_letter(case: Case) -> None:
+def test_every_recorded_completion_is_read_completely(case: Case) -> None:
     stops = stops_of(case)
     assert shown(read([case.content], stops)) == expected([json.loads(case.content)], stops)
 
 
 @pytest.mark.parametrize("case", [case for case in STREAMS if case.file in BROKEN], ids=str)
-def test_every_recorded_breakdown_is_an_error(case: Case) -> None:
+def test_every_recorded_failure_in_a_stream_is_an_error(case: Case) -> None:
     with pytest.raises(ApiError) as caught:
         read(payloads(case), [])
     assert type(caught.value) is BROKEN[case.file]
 
 
 @pytest.mark.parametrize("case", [case for case in STREAMS + WHOLE if case.file not in BROKEN], ids=str)
-def test_every_recorded_usage_is_told(case: Case) -> None:
+def test_every_recorded_usage_is_reported(case: Case) -> None:
     said = payloads(case) if case.streamed else [case.content]
     usage = [delta for delta in read(said, []) if isinstance(delta, Usage)][-1]
     reported = [chunk["usage"] for chunk in map(json.loads, said[:-1] if case.streamed else said) if chunk.get("usage")]

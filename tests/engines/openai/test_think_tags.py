@@ -102,7 +102,7 @@ WORDS = st.sampled_from(["<think>", "</think>", "<", ">", "/", "think", " ", "\n
 
 @settings(derandomize=True, deadline=None, max_examples=400)
 @given(words=st.lists(WORDS, max_size=12), cuts=st.lists(st.integers(0, 60), max_size=12), opened=st.booleans())
-def test_any_text_in_any_pieces_is_as_the_oracle_has_it(words: list[str], cuts: list[int], opened: bool) -> None:
+def test_any_text_in_any_pieces_gives_the_same_as_the_oracle(words: list[str], cuts: list[int], opened: bool) -> None:
     text = "".join(words)
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[start:end] for start, end in pairwise(edges)]
@@ -110,7 +110,7 @@ def test_any_text_in_any_pieces_is_as_the_oracle_has_it(words: list[str], cuts: 
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
+def test_text_that_cannot_become_a_tag_is_not_held(opened: bool) -> None:
     tags = ThinkTagFilter(opened=opened)
     start = [] if opened else tags.feed("<think>")
     assert start == []
@@ -125,7 +125,7 @@ def test_nothing_is_held_that_cannot_become_a_tag(opened: bool) -> None:
 
 @pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("begin", ["", "<think>", "<think>a"])
-def test_white_space_without_an_end_is_not_held_without_an_end(begin: str, opened: bool) -> None:
+def test_endless_white_space_is_held_only_up_to_a_limit(begin: str, opened: bool) -> None:
     """Nor looked at again and again: a hundred thousand pieces are read in no time."""
     tags = ThinkTagFilter(opened=opened)
     tags.feed(begin)
@@ -136,12 +136,12 @@ def test_white_space_without_an_end_is_not_held_without_an_end(begin: str, opene
     assert (last if isinstance(last, str) else last.text).endswith("b")
 
 
-def test_a_tag_is_still_found_behind_more_white_space_than_is_held() -> None:
+def test_a_tag_after_more_white_space_than_the_limit_is_still_found() -> None:
     thought, said = found("<think>a", *[" " * 1000] * 10, "</thi", "nk>", " " * 10_000, "b")
     assert (thought.strip(), said) == ("a", "b")
 
 
-def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
+def test_an_empty_text_passes_before_inside_and_after_the_block() -> None:
     tags = ThinkTagFilter(opened=False)
     for piece in ("<think>", "a", "</think>", "b"):
         assert tags.feed("") == [""]
@@ -149,7 +149,7 @@ def test_an_empty_text_stays_one_before_within_and_behind_the_block() -> None:
     assert tags.feed("") == [""]
 
 
-def test_what_an_operator_says_of_an_engine_becomes_a_filter() -> None:
+def test_the_mode_decides_which_filter_is_used() -> None:
     assert think_tag_filter("off", thinking_disabled=False) is None
     for thinking_disabled in (False, True):
         tags = think_tag_filter("tags", thinking_disabled=thinking_disabled)
@@ -188,12 +188,12 @@ def test_tags_in_content_become_thinking() -> None:
     ]
 
 
-def test_half_a_tag_at_the_end_is_text_again() -> None:
+def test_an_incomplete_tag_at_the_end_is_text() -> None:
     assert content(chunk({"content": "<thi"})) == ["<thi"]
     assert content(chunk({"content": "<think>a</th"})) == [Thinking("a</th")]
 
 
-def test_a_call_behind_the_block_comes_behind_it() -> None:
+def test_a_call_after_the_block_comes_after_the_thinking() -> None:
     assert content(chunk({"content": "<think>Hm</think>\n"}), chunk({"tool_calls": [CALL]})) == [
         Thinking("Hm"),
         *LOOKED,
@@ -202,18 +202,18 @@ def test_a_call_behind_the_block_comes_behind_it() -> None:
     assert content(chunk({"content": "<thin"}), chunk({"function_call": CALL["function"]}))[0] == "<thin"
 
 
-def test_text_behind_a_call_is_no_head_of_the_answer() -> None:
+def test_tags_after_a_call_are_text() -> None:
     late = chunk({"content": "<think>a</think>"})
     assert content(chunk({"tool_calls": [CALL]}), late) == [*LOOKED, "<think>a</think>"]
 
 
-def test_thinking_that_goes_on_behind_a_call_is_thinking() -> None:
+def test_a_block_that_continues_after_a_call_is_thinking() -> None:
     said = content(chunk({"content": "<think>a"}), chunk({"tool_calls": [CALL]}), chunk({"content": "b</think>c"}))
     assert said == [Thinking("a"), *LOOKED, Thinking("b"), "c"]
 
 
 @pytest.mark.parametrize("opened", [False, True])
-def test_an_engine_that_tells_its_reasoning_apart_is_believed(opened: bool) -> None:
+def test_tags_are_text_if_the_engine_has_a_reasoning_field(opened: bool) -> None:
     said = content(chunk({"reasoning": "Hm"}), chunk({"content": "<think>a</think>"}), opened=opened)
     assert said == [Thinking("Hm"), "<think>a</think>"]
 

@@ -41,7 +41,7 @@ def test_texts_and_turns_are_counted(count: TokenizerFile) -> None:
     assert count(request(user("a"), assistant("b"), user("c"))) == HI + 2 * (A_TURN + 1)
 
 
-def test_an_empty_text_costs_its_turn(count: TokenizerFile) -> None:
+def test_a_message_with_an_empty_text_still_counts(count: TokenizerFile) -> None:
     assert count(request(user(""))) == HI - 1
 
 
@@ -53,31 +53,33 @@ def test_tools_calls_and_results_are_counted(count: TokenizerFile) -> None:
     assert count(request(*called, tools=[{"name": "look", "description": "one two three"}])) == bare + 3
 
 
-def test_images_have_a_fixed_price(count: TokenizerFile) -> None:
+def test_images_count_a_fixed_number_of_tokens(count: TokenizerFile) -> None:
     assert count(request(user("a", PIXEL, PIXEL))) == HI + 2 * AN_IMAGE
 
 
-def test_multi_byte_texts_are_counted_by_the_file_not_by_bytes(count: TokenizerFile) -> None:
+def test_multi_byte_texts_are_counted_in_tokens_not_bytes(count: TokenizerFile) -> None:
     assert count(request(user(text("漢字 🙂")))) == HI + 1
 
 
-def test_what_only_an_answer_is_about_costs_nothing(count: TokenizerFile) -> None:
+def test_generation_options_do_not_count(count: TokenizerFile) -> None:
     options: dict[str, Any] = {"temperature": 1, "stop_sequences": ["a b c"], "metadata": {"user_id": "u v"}}
     assert count(request(user("a"), **options)) == HI
 
 
-def test_the_file_is_named_in_a_status_line(count: TokenizerFile) -> None:
+def test_repr_names_the_class(count: TokenizerFile) -> None:
     assert repr(count).startswith("<TokenizerFile ")
 
 
-def test_without_the_package_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_an_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ValueError, match=r"pip install 'anthro-asgi\[tokenizer\]'$"):
         TokenizerFile(str(write_tokenizer(tmp_path / "t.json")))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "no json", '{"model": {"type": "Nobody"}}'])
-def test_a_file_that_is_none_is_refused_by_name_in_one_line(content: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused_with_one_line_that_names_it(content: str, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"t\.json is not a valid tokenizer\.json: ") as caught:

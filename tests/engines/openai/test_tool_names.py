@@ -19,12 +19,12 @@ LONG = "mcp__" + "server" * 15
 LONGER = LONG + "_tool"
 
 
-def test_a_name_that_fits_stays() -> None:
+def test_a_name_within_the_limit_is_unchanged() -> None:
     assert short_names(["a", "b" * 64], 64) == {}
     assert short_names([LONG], None) == {}
 
 
-def test_a_long_name_keeps_its_beginning_and_gets_a_digest() -> None:
+def test_a_short_name_is_the_beginning_and_a_digest() -> None:
     name = short(LONG, 64)
     assert len(name) == 64
     assert LONG.startswith(name[:55])
@@ -32,11 +32,11 @@ def test_a_long_name_keeps_its_beginning_and_gets_a_digest() -> None:
     assert short(LONGER, 64) != name
 
 
-def test_a_short_name_depends_on_nothing_else_in_the_request() -> None:
+def test_a_short_name_depends_on_the_long_name_alone() -> None:
     assert short_names([LONG], 64)[LONG] == short_names(["a", LONGER, LONG, LONG], 64)[LONG] == short(LONG, 64)
 
 
-def test_a_short_name_that_another_tool_already_has_is_another() -> None:
+def test_a_short_name_that_another_tool_has_is_avoided() -> None:
     other = short(LONG, 64)
     for names in ([other, LONG], [LONG, other]):
         called = short_names(names, 64)
@@ -69,7 +69,7 @@ def test_no_two_tools_ever_share_a_name(names: list[str]) -> None:
     assert {original_names(called).get(called.get(name, name), called.get(name, name)) for name in names} == set(names)
 
 
-def test_tools_choice_and_history_carry_the_short_name_where_there_is_a_limit() -> None:
+def test_tools_tool_choice_and_history_use_the_short_name() -> None:
     turns = (assistant(use("a", LONG), use("b", LONGER)), user(result("a"), result("b")))
     asked = {"tools": [{"name": LONG}, {"name": "look"}], "tool_choice": {"type": "tool", "name": LONG}}
     body = chat(*turns, **asked)
@@ -81,13 +81,13 @@ def test_tools_choice_and_history_carry_the_short_name_where_there_is_a_limit() 
     assert tool_names(request(*turns, **asked), PLAIN) == {LONG: name, LONGER: short(LONGER, 64)}
 
 
-def test_a_local_engine_gets_every_name_as_it_is() -> None:
+def test_names_are_unchanged_for_an_engine_without_a_limit() -> None:
     body = chat(dialect=VLLM, tools=[{"name": LONG}])
     assert body["tools"][0]["function"]["name"] == LONG
     assert tool_names(request(tools=[{"name": LONG}]), VLLM) == {}
 
 
-def test_calls_come_back_under_the_tools_own_name_however_they_are_split() -> None:
+def test_calls_are_returned_under_the_original_name_however_it_is_split() -> None:
     name = short(LONG, 64)
     calls = ToolCallQueue(lambda: "toolu_1", (), {name: LONG})
     calls.add_call(0, "a", name[:20], "")

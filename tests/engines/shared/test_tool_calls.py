@@ -70,13 +70,13 @@ def test_a_call_streams_as_it_arrives() -> None:
     assert feed.end() == [("a", "look", '{"q":1}')]
 
 
-def test_a_call_without_arguments_is_there_at_the_end() -> None:
+def test_a_call_without_arguments_is_released_at_the_end() -> None:
     feed = Feed()
     assert feed.call(index=0, identity="a", name="look") == []
     assert feed.end() == [("a", "look", "")]
 
 
-def test_what_broke_off_goes_out_as_far_as_it_came() -> None:
+def test_incomplete_arguments_are_released_at_the_end() -> None:
     feed = Feed()
     feed.call('{"q": "Bos', index=0, identity="a", name="look")
     assert feed.end() == [("a", "look", '{"q": "Bos')]
@@ -89,7 +89,7 @@ def test_a_call_without_an_id_gets_one() -> None:
     assert feed.end() == [("toolu_1", "look", "{}"), ("toolu_2", "leap", "{}")]
 
 
-def test_an_id_of_the_history_or_of_this_answer_is_not_used_again() -> None:
+def test_an_id_of_the_history_or_of_this_answer_is_replaced() -> None:
     feed = Feed(taken=("call_0", "toolu_1"))
     feed.call("{}", index=0, identity="call_0", name="look")
     feed.call("{}", index=1, identity="call_1", name="look")
@@ -97,7 +97,7 @@ def test_an_id_of_the_history_or_of_this_answer_is_not_used_again() -> None:
     assert [identity for identity, _, _ in feed.end()] == ["toolu_2", "call_1", "toolu_3"]
 
 
-def test_id_and_name_repeated_in_every_piece_are_said_once() -> None:
+def test_id_and_name_repeated_in_every_piece_are_released_once() -> None:
     feed = Feed()
     for piece in ("", "{", '"q"', ":1}", "", "\n"):
         feed.call(piece, index=0, identity="a", name="look")
@@ -113,7 +113,7 @@ def test_a_name_split_over_pieces_is_joined(identity: str | None) -> None:
     assert feed.end() == [(identity or "toolu_1", "get_weather", "{}")]
 
 
-def test_a_name_that_comes_behind_the_arguments_is_waited_for() -> None:
+def test_a_call_waits_for_a_name_that_follows_its_arguments() -> None:
     feed = Feed()
     assert feed.call('{"q":', index=0, identity="a") == []
     assert feed.call("1}", index=0, name="look") == [ToolStart("a", "look"), ToolJson('{"q":1}')]
@@ -144,7 +144,7 @@ def test_a_new_id_under_the_same_index_is_a_new_call() -> None:
     assert feed.end() == [("a", "look", '{"q":1}'), ("b", "look", '{"q":2}')]
 
 
-def test_a_new_id_without_a_name_goes_on_with_the_call_that_is_open() -> None:
+def test_a_new_id_without_a_name_continues_the_open_call() -> None:
     feed = Feed()
     feed.call('{"q"', index=0, identity="a", name="look")
     feed.call(":1}", index=0, identity="b")
@@ -153,7 +153,7 @@ def test_a_new_id_without_a_name_goes_on_with_the_call_that_is_open() -> None:
 
 @pytest.mark.parametrize("identity", [None, "same"])
 @pytest.mark.parametrize("index", [None, 0])
-def test_a_named_call_behind_a_whole_one_is_another(index: int | None, identity: str | None) -> None:
+def test_a_name_after_complete_arguments_begins_a_new_call(index: int | None, identity: str | None) -> None:
     feed = Feed()
     for name, arguments in (("look", '{"q":1}'), ("look", '{"q":2}'), ("leap", "{}")):
         feed.call(arguments, index=index, identity=identity, name=name)
@@ -168,7 +168,7 @@ def test_a_named_call_behind_a_whole_one_is_another(index: int | None, identity:
 
 
 @pytest.mark.clause("5.9")
-def test_the_next_call_opens_the_moment_the_one_before_is_whole() -> None:
+def test_the_next_call_begins_when_the_one_before_is_complete() -> None:
     feed = Feed()
     feed.call('{"q":', index=0, identity="a", name="look")
     assert feed.call('{"x":', index=1, identity="b", name="leap") == []
@@ -180,7 +180,7 @@ def test_the_next_call_opens_the_moment_the_one_before_is_whole() -> None:
     "arguments",
     ['{"a":"}"}', '{"a":"\\""}', '{"a":"\\\\"}', '{"a":[{}]}', "[1]", '"{\\"a\\":1}"', '{"{":"["}', '{"a":"\\u007d"}'],
 )
-def test_where_the_json_ends_is_found_wherever_it_is_cut(arguments: str) -> None:
+def test_the_end_of_the_json_is_found_wherever_it_is_cut(arguments: str) -> None:
     for cut in range(len(arguments)):
         feed = Feed()
         feed.call(arguments[:cut], index=0, identity="a", name="look")
@@ -198,7 +198,7 @@ def test_text_between_calls_keeps_its_place() -> None:
     assert feed.end() == [("a", "look", "{}"), "one", Thinking("two"), ("b", "leap", "{}"), "three"]
 
 
-def test_text_behind_a_whole_call_does_not_wait() -> None:
+def test_text_after_a_complete_call_does_not_wait() -> None:
     feed = Feed()
     feed.call("{}", index=0, identity="a", name="look")
     assert feed.text("t") == ["t"]
@@ -213,7 +213,7 @@ def test_what_follows_a_call_without_arguments_waits_for_them() -> None:
     assert feed.call("{}", index=0) == [ToolStart("a", "look"), ToolJson("{}"), ToolStart("b", "leap"), ToolJson("{}")]
 
 
-def test_long_arguments_are_read_once() -> None:
+def test_long_arguments_are_scanned_once() -> None:
     feed = Feed()
     feed.call('{"q":"', index=0, identity="a", name="look")
     feed.text("t")
@@ -242,7 +242,7 @@ CALLS = st.lists(st.tuples(INPUTS, st.booleans()), min_size=1, max_size=4)
 @pytest.mark.clause("5.9")
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(calls=CALLS, seed=st.integers(0, 1 << 32))
-def test_any_interleaving_comes_out_whole_and_in_order(calls: list[tuple[str, bool]], seed: int) -> None:
+def test_any_interleaving_is_released_completely_and_in_order(calls: list[tuple[str, bool]], seed: int) -> None:
     """Against a model that only remembers: what began when, and what was said for it."""
     feed, chance = Feed(), random.Random(seed)
     said: list[Any] = []  # texts, and the indexes of calls, in the order they began
