@@ -1,15 +1,21 @@
-"""The body of `POST /v1/messages`: bytes → MessagesRequest, in one pass, naming the path at fault (contract section 3).
+"""The body of `POST /v1/messages`: bytes → MessagesRequest, validated in one pass (contract section 3).
 
-Options are lenient: what is unknown or has no effect here is accepted and dropped. Content is strict (see `blocks`).
-Messages and schemas stay the parsed dicts they came as: they are checked, never rebuilt.
+`REQUEST_FIELDS` lists every field of the body: its name, its nature, the attribute that holds it, and the function that
+checks and stores it. Fields are read in the order of the table, so the first error of a body is always the same one.
+What `create` and `count_tokens` validate, and what may be left out when an engine refuses it, follow from the natures.
 
-A large body is parsed and checked in steps, to the same end. The messages are then checked before all else, but what is
-wrong with them is said in its turn.
+Options are lenient: an unknown field is accepted and ignored. Content is strict (see `blocks`). Messages and schemas
+stay the parsed dicts: they are checked, never rebuilt.
+
+A large body is parsed and checked in steps, with the same result. Its messages are checked before the other fields,
+but an error in them is raised at their place in the table.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from enum import Enum
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -32,15 +38,14 @@ from .large.json_reader import loads_in_steps
 from .messages_checks import check_messages, check_messages_in_steps, check_system
 from .request_policy import DEFAULT_RULES, Rules
 
-_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_GENERATION = frozenset({"max_tokens", "temperature", "top_p", "top_k", "stop_sequences", "stream"})
-_CHOICES = frozenset({"auto", "any", "none", "tool"})
-_THINKING = frozenset({"disabled", "enabled", "adaptive"})
+_TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
+_THINKING: Final = frozenset({"disabled", "enabled", "adaptive"})
 
 
 @dataclass(slots=True)
 class Tool:
-    """A client tool. `input_schema` is the client's own JSON Schema, never interpreted."""
+    """A client tool. `input_schema` is the client's own JSON Schema; it is not interpreted here."""
 
     name: str
     description: str | None = None
@@ -49,7 +54,7 @@ class Tool:
 
 @dataclass(slots=True)
 class ToolChoice:
-    """`type` is auto, any, none or tool; `name` belongs to tool; `parallel` False asks for one call at the most."""
+    """`type` is auto, any, none or tool. `name` is set for tool only. `parallel` False asks for at most one call."""
 
     type: str
     name: str | None = None
@@ -58,7 +63,7 @@ class ToolChoice:
 
 @dataclass(slots=True)
 class ThinkingConfig:
-    """`type` is disabled, enabled or adaptive; `budget_tokens` bounds the reasoning, where an engine can."""
+    """`type` is disabled, enabled or adaptive. `budget_tokens` limits the reasoning, where the engine supports it."""
 
     type: str
     budget_tokens: int | None = None
@@ -67,9 +72,9 @@ class ThinkingConfig:
 
 @dataclass(slots=True)
 class MessagesRequest:
-    """A request that has passed validation. `engine_model` is what the engine is asked for, an alias resolved.
+    """A validated request. `engine_model` is the model name for the engine, with aliases resolved.
 
-    `dropped_tools` names the server tools that were left out, as the operator's rules want it.
+    `dropped_tools` names the server tools that were removed because the operator's rules say so.
     """
 
     model: str
@@ -90,129 +95,125 @@ class MessagesRequest:
     dropped_tools: tuple[str, ...] = ()
     engine_model: str = ""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """The body as it came, for an engine that speaks Messages itself."""
+    """The parsed body, for an engine that speaks the Messages API itself."""
     body_size: int = field(default=0, repr=False, compare=False)
-    """Bytes of that body: what is large is worked on in steps."""
+    """Bytes of the body. A large request is processed in steps."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
-    """Headers that tell an engine of whose trace this is part (W3C Trace Context): `traceparent`, `tracestate`."""
+    """W3C Trace Context headers (`traceparent`, `tracestate`) to send to the engine."""
 
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 
 
+CheckedMessages = list[dict[str, Any]] | FieldError
+"""The result of checking the messages in steps: the messages, or the error to raise."""
+
+
 def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
     """The request in `body`, read by the operator's `rules`.
 
-    `counting` is for `count_tokens`, where what is about generation is ignored (section 10).
+    `counting` is for `count_tokens`, which ignores the fields of nature GENERATION (contract section 10).
 
-    Raises InvalidRequest, or NotFound for `thread: continue`, so that SDKs replay the conversation.
+    Raises InvalidRequest; NotFound for `thread: continue`, so that SDKs send the whole conversation again.
     """
     try:
         parsed, levels = loads_exactly(body)
     except orjson.JSONDecodeError as exc:
-        raise _no_json(exc) from None
-    raw = parsed if type(parsed) is dict and not counting else _fields(parsed, counting)
+        raise _invalid_json(exc) from None
+    raw = parsed if type(parsed) is dict and not counting else _relevant_fields(parsed, counting)
     try:
-        _refuse_thread(raw)
-        checks = block_checks(rules, deep=levels > rules.max_depth)
-        return _request(raw, counting, rules, len(body), checks)
-    except FieldError as fault:
-        raise _invalid(fault) from None
+        return _read(raw, counting, rules, len(body), block_checks(rules, deep=levels > rules.max_depth))
+    except FieldError as error:
+        raise _invalid_request(error) from None
 
 
 def parse_request_in_steps(
     pieces: list[bytes], *, counting: bool = False, rules: Rules = DEFAULT_RULES
 ) -> Steps[MessagesRequest]:
-    """The same for a body in pieces, which may be large; the list is emptied. Raises as `parse_request`."""
+    """`parse_request` in steps, for a large body in pieces. Empties `pieces`. Raises as `parse_request`."""
     size = sum(map(len, pieces))
     try:
         parsed, levels = yield from loads_in_steps(pieces)
     except orjson.JSONDecodeError as exc:
-        raise _no_json(exc) from None
-    raw = _fields(parsed, counting)
+        raise _invalid_json(exc) from None
+    raw = _relevant_fields(parsed, counting)
     yield from clear_in_steps(pieces)
+    checked = yield from _checked_messages(raw, rules, deep=levels > rules.max_depth)
     try:
-        _refuse_thread(raw)
-        checked = yield from _checked(raw, rules, deep=levels > rules.max_depth)
-        return _request(raw, counting, rules, size, checked)
-    except FieldError as fault:
-        raise _invalid(fault) from None
+        return _read(raw, counting, rules, size, checked)
+    except FieldError as error:
+        raise _invalid_request(error) from None
 
 
-def _no_json(exc: orjson.JSONDecodeError) -> InvalidRequest:
+def _invalid_json(exc: orjson.JSONDecodeError) -> InvalidRequest:
     return InvalidRequest(f"body: not valid JSON: {exc.msg} at character {exc.pos}")
 
 
-def _invalid(fault: FieldError) -> InvalidRequest:
-    return InvalidRequest(f"{fault.path}: {fault.reason}", error_code=fault.error_code)
+def _invalid_request(error: FieldError) -> InvalidRequest:
+    return InvalidRequest(f"{error.path}: {error.reason}", error_code=error.error_code)
 
 
-def _fields(parsed: Any, counting: bool) -> dict[str, Any]:
-    """Those that are looked at."""
+def _relevant_fields(parsed: Any, counting: bool) -> dict[str, Any]:
     if type(parsed) is not dict:
         raise InvalidRequest("body: must be a JSON object")
-    return {key: value for key, value in parsed.items() if not counting or key not in _GENERATION}
+    return {key: value for key, value in parsed.items() if not counting or key not in _GENERATION_KEYS}
 
 
-def _checked(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[list[dict[str, Any]] | FieldError]:
-    """The messages, or what is wrong with them, to be said when it is their turn."""
+def _checked_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[CheckedMessages]:
     try:
         return (yield from check_messages_in_steps(raw, rules, deep=deep))
-    except FieldError as fault:
-        return fault
+    except FieldError as error:
+        return error
 
 
-def _told(checked: list[dict[str, Any]] | FieldError) -> list[dict[str, Any]]:
-    if isinstance(checked, FieldError):
-        raise checked
-    return checked
-
-
-def _request(
-    raw: dict[str, Any], counting: bool, rules: Rules, size: int, checks: RoleChecks | list[dict[str, Any]] | FieldError
+def _read(
+    raw: dict[str, Any], counting: bool, rules: Rules, size: int, checks: RoleChecks | CheckedMessages
 ) -> MessagesRequest:
-    """`checks` are those of the messages, or else what has come of them."""
-    model = required(raw, "model", str)
-    if not model:
-        raise FieldError("model", "must not be empty")
-    max_tokens = 1 if counting else optional_integer(raw, "max_tokens", 1)
-    if max_tokens is None:
-        raise FieldError("max_tokens", "required")
-    tools, dropped = _tools(raw, rules)
-    effort, output_schema = _output_config(raw, rules)
-    return MessagesRequest(
-        model=model,
-        max_tokens=max_tokens,
-        messages=check_messages(raw, checks, rules) if isinstance(checks, dict) else _told(checks),
-        system=check_system(raw, keep_billing_header=rules.keep_billing_header),
-        temperature=optional_number(raw, "temperature", 0, 2),
-        top_p=optional_number(raw, "top_p", 0, 1),
-        top_k=optional_integer(raw, "top_k", 0) or None,
-        stop_sequences=_stop_sequences(raw, rules),
-        stream=bool(optional(raw, "stream", bool)),
-        user_id=_user_id(raw),
-        thinking=_thinking(raw),
-        tools=tools,
-        tool_choice=_tool_choice(raw, tools),
-        effort=effort,
-        output_schema=output_schema,
-        raw=raw,
-        body_size=size,
-        dropped_tools=dropped,
-    )
+    """The request in `raw`. `checks` are the block checks for its messages, or the messages checked already."""
+    request = MessagesRequest("", 1, [], raw=raw, body_size=size)
+    for key, is_required, read in _COUNT_READERS if counting else _CREATE_READERS:
+        if key in raw or is_required:
+            read(request, raw, rules, checks)
+    return request
 
 
-def _refuse_thread(raw: dict[str, Any]) -> None:
-    thread = raw.get("thread")
+# Readers: each checks one field of the body and stores it in the request. They raise FieldError.
+
+
+def _refuse_thread(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    thread = raw["thread"]
     if type(thread) is dict and thread.get("type") == "continue":
         raise NotFound("thread: not found; send the whole conversation", error_code="thread_not_found")
 
 
-# tools
+def _model(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    model = required(raw, "model", str)
+    if not model:
+        raise FieldError("model", "must not be empty")
+    request.model = request.engine_model = model
 
 
-def _tools(raw: dict[str, Any], rules: Rules) -> tuple[list[Tool], tuple[str, ...]]:
-    """The tools, and the names of those that were dropped. What the rules change is changed in `raw` too."""
+def _max_tokens(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    max_tokens = optional_integer(raw, "max_tokens", 1)
+    if max_tokens is None:
+        raise FieldError("max_tokens", "required")
+    request.max_tokens = max_tokens
+
+
+def _messages(
+    request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: RoleChecks | CheckedMessages
+) -> None:
+    if isinstance(checks, FieldError):
+        raise checks
+    request.messages = check_messages(raw, checks, rules) if isinstance(checks, dict) else checks
+
+
+def _system(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    request.system = check_system(raw, keep_billing_header=rules.keep_billing_header)
+
+
+def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    """Stores the tools and the names of the dropped ones; writes what the rules changed into `raw`, too."""
     tools: dict[str, Tool] = {}
     dropped: list[str] = []
     kept = []
@@ -226,15 +227,15 @@ def _tools(raw: dict[str, Any], rules: Rules) -> tuple[list[Tool], tuple[str, ..
             else:
                 tools[tool.name] = tool
                 kept.append(asdict(tool) if entry.get("type") in CLIENT_TOOLS else entry)
-        except FieldError as fault:
-            raise fault.within(f"tools.{index}") from None
+        except FieldError as error:
+            raise error.within(f"tools.{index}") from None
     if kept or dropped:
         raw["tools"] = kept
-    return list(tools.values()), tuple(dropped)
+    request.tools, request.dropped_tools = list(tools.values()), tuple(dropped)
 
 
 def _tool(entry: Any, rules: Rules) -> Tool | None:
-    """The tool, None for one that is to be dropped."""
+    """The tool; None for a server tool to drop."""
     if type(entry) is not dict:
         raise FieldError("", "must be an object")
     kind = optional(entry, "type", str)
@@ -254,7 +255,10 @@ def _tool(entry: Any, rules: Rules) -> Tool | None:
 
 
 def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
-    """Refused, and never dropped, unless it is to be a function: an agent would be without its hands and not know."""
+    """One of Anthropic's client tools as a function, if the rules allow that.
+
+    Otherwise it is refused, never dropped: an agent without its tools would fail without knowing why.
+    """
     known = CLIENT_TOOLS[kind]
     if not rules.client_tools_as_functions:
         raise FieldError("type", f"{kind!r} is a tool that only Anthropic's models know", "unsupported_tool_type")
@@ -263,74 +267,178 @@ def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
     return Tool(*known)
 
 
-def _tool_choice(raw: dict[str, Any], tools: list[Tool]) -> ToolChoice | None:
+def _tool_choice(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
     entry = optional(raw, "tool_choice", dict)
     if entry is None:
-        return None
+        return
     try:
         kind = one_of(entry, "type", _CHOICES)
         name = required(entry, "name", str) if kind == "tool" else None
-        if name is not None and all(tool.name != name for tool in tools):
+        if name is not None and all(tool.name != name for tool in request.tools):
             raise FieldError("name", f"no tool is named {name!r:.150}")
-        if kind == "any" and not tools:
+        if kind == "any" and not request.tools:
             raise FieldError("type", "any needs tools")
-        return ToolChoice(kind, name, not optional(entry, "disable_parallel_tool_use", bool))
-    except FieldError as fault:
-        raise fault.within("tool_choice") from None
+        request.tool_choice = ToolChoice(kind, name)
+    except FieldError as error:
+        raise error.within("tool_choice") from None
 
 
-# options
+def _parallel_tool_use(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    if request.tool_choice is None:
+        return
+    try:
+        request.tool_choice.parallel = not optional(raw["tool_choice"], "disable_parallel_tool_use", bool)
+    except FieldError as error:
+        raise error.within("tool_choice") from None
 
 
-def _stop_sequences(raw: dict[str, Any], rules: Rules) -> tuple[str, ...]:
+def _temperature(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    request.temperature = optional_number(raw, "temperature", 0, 2)
+
+
+def _top_p(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    request.top_p = optional_number(raw, "top_p", 0, 1)
+
+
+def _top_k(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    request.top_k = optional_integer(raw, "top_k", 0) or None
+
+
+def _stop_sequences(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
     stops = optional_array(raw, "stop_sequences", rules.max_stop_sequences)
     for index, stop in enumerate(stops):
         if type(stop) is not str or not stop:
             raise FieldError(f"stop_sequences.{index}", "must be a non-empty string")
-    return tuple(stops)
+    request.stop_sequences = tuple(stops)
 
 
-def _user_id(raw: dict[str, Any]) -> str | None:
+def _stream(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    request.stream = bool(optional(raw, "stream", bool))
+
+
+def _user_id(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
     metadata = optional(raw, "metadata", dict)
     if metadata is None:
-        return None
+        return
     try:
-        user_id: str | None = optional(metadata, "user_id", str)
-    except FieldError as fault:
-        raise fault.within("metadata") from None
-    return user_id
+        request.user_id = optional(metadata, "user_id", str)
+    except FieldError as error:
+        raise error.within("metadata") from None
 
 
-def _thinking(raw: dict[str, Any]) -> ThinkingConfig | None:
+def _thinking(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
     entry = optional(raw, "thinking", dict)
     if entry is None:
-        return None
+        return
     try:
         kind = one_of(entry, "type", _THINKING)
         budget = optional_integer(entry, "budget_tokens", 1) if kind != "disabled" else None
         if kind == "enabled" and budget is None:
             raise FieldError("budget_tokens", "required")
-        return ThinkingConfig(kind, budget, optional(entry, "display", str))
-    except FieldError as fault:
-        raise fault.within("thinking") from None
+        request.thinking = ThinkingConfig(kind, budget, optional(entry, "display", str))
+    except FieldError as error:
+        raise error.within("thinking") from None
 
 
-def _output_config(raw: dict[str, Any], rules: Rules) -> tuple[str | None, dict[str, Any] | None]:
-    """The effort, and the schema of `format: {type: json_schema, schema}`."""
-    entry = optional(raw, "output_config", dict)
-    if entry is None:
-        return None, None
+def _effort(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    config = optional(raw, "output_config", dict)
+    if config is None:
+        return
     try:
-        effort = optional(entry, "effort", str)
-        shape = optional(entry, "format", dict)
-        if shape is None:
-            return effort, None
-        try:
-            one_of(shape, "type", {"json_schema"})
-            schema = required(shape, "schema", dict)
-            check_depth(shape, "schema", rules.max_depth)
-            return effort, schema
-        except FieldError as fault:
-            raise fault.within("format") from None
-    except FieldError as fault:
-        raise fault.within("output_config") from None
+        request.effort = optional(config, "effort", str)
+    except FieldError as error:
+        raise error.within("output_config") from None
+
+
+def _output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    """Stores the schema of `format: {type: json_schema, schema}`."""
+    config = optional(raw, "output_config", dict)
+    if config is None:
+        return
+    try:
+        output_format = optional(config, "format", dict)
+    except FieldError as error:
+        raise error.within("output_config") from None
+    if output_format is None:
+        return
+    try:
+        one_of(output_format, "type", {"json_schema"})
+        request.output_schema = required(output_format, "schema", dict)
+        check_depth(output_format, "schema", rules.max_depth)
+    except FieldError as error:
+        raise error.within("output_config.format") from None
+
+
+# The table of fields
+
+
+class Nature(Enum):
+    """What a request field is about."""
+
+    PROMPT = "prompt"
+    """Part of the prompt, or changes how the engine builds it. `create` and `count_tokens` validate it."""
+    GENERATION = "generation"
+    """How the answer is generated and delivered. `count_tokens` ignores it."""
+    COMFORT = "comfort"
+    """Dispensable. If an engine refuses it, the request is sent again without it."""
+    IGNORED = "ignored"
+    """Accepted, and without effect here."""
+
+
+Reader = Callable[[MessagesRequest, dict[str, Any], Rules, Any], None]
+
+
+class RequestField(NamedTuple):
+    """One field of the body."""
+
+    path: str
+    """Keys from the body to the field, joined by dots."""
+    nature: Nature
+    attribute: str | None
+    """Attribute of MessagesRequest that holds the value, as a dotted path; None if no attribute does."""
+    read: Reader | None
+    """Checks the field and stores it; None if the field is not looked at."""
+    is_required: bool = False
+    seeds_answer: bool = False
+    """Whether a different value makes the engine give a different answer. The simulator draws its answer from these."""
+
+    @property
+    def key(self) -> str:
+        """The key in the body."""
+        return self.path.partition(".")[0]
+
+
+_PROMPT, _GENERATION, _COMFORT, _IGNORED = Nature
+REQUEST_FIELDS: Final = (
+    RequestField("thread", _IGNORED, None, _refuse_thread),
+    RequestField("model", _PROMPT, "model", _model, is_required=True, seeds_answer=True),
+    RequestField("max_tokens", _GENERATION, "max_tokens", _max_tokens, is_required=True),
+    RequestField("tools", _PROMPT, "tools", _tools, seeds_answer=True),
+    RequestField("output_config.effort", _COMFORT, "effort", _effort, seeds_answer=True),
+    RequestField("output_config.format", _PROMPT, "output_schema", _output_format, seeds_answer=True),
+    RequestField("messages", _PROMPT, "messages", _messages, is_required=True, seeds_answer=True),
+    RequestField("system", _PROMPT, "system", _system, seeds_answer=True),
+    RequestField("temperature", _GENERATION, "temperature", _temperature, seeds_answer=True),
+    RequestField("top_p", _GENERATION, "top_p", _top_p, seeds_answer=True),
+    RequestField("top_k", _GENERATION, "top_k", _top_k, seeds_answer=True),
+    RequestField("stop_sequences", _GENERATION, "stop_sequences", _stop_sequences),
+    RequestField("stream", _GENERATION, "stream", _stream),
+    RequestField("metadata.user_id", _COMFORT, "user_id", _user_id),
+    RequestField("thinking", _COMFORT, "thinking", _thinking, seeds_answer=True),
+    RequestField("tool_choice", _PROMPT, "tool_choice", _tool_choice, seeds_answer=True),
+    RequestField("tool_choice.disable_parallel_tool_use", _COMFORT, "tool_choice.parallel", _parallel_tool_use),
+    RequestField("cache_control", _IGNORED, None, None),
+    RequestField("container", _IGNORED, None, None),
+    RequestField("context_management", _IGNORED, None, None),
+    RequestField("diagnostics", _IGNORED, None, None),
+    RequestField("fallbacks", _IGNORED, None, None),
+    RequestField("inference_geo", _IGNORED, None, None),
+    RequestField("mcp_servers", _IGNORED, None, None),
+    RequestField("service_tier", _IGNORED, None, None),
+    RequestField("speed", _IGNORED, None, None),
+)
+"""Every known field of the body, in the order in which they are read. Any other field is accepted and ignored."""
+
+_GENERATION_KEYS: Final = frozenset(row.key for row in REQUEST_FIELDS if row.nature is _GENERATION)
+_CREATE_READERS: Final = tuple((row.key, row.is_required, row.read) for row in REQUEST_FIELDS if row.read is not None)
+_COUNT_READERS: Final = tuple(reader for reader in _CREATE_READERS if reader[0] not in _GENERATION_KEYS)

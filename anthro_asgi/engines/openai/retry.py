@@ -9,6 +9,7 @@ import re
 from typing import Any, Final
 
 from ...wire.errors import ContextTooLong
+from ...wire.request import REQUEST_FIELDS, Nature
 
 Json = dict[str, Any]
 
@@ -39,11 +40,21 @@ _TOGETHER: Final = tuple(
     )
 )
 _RENAMED: Final = re.compile(r"\bmax_tokens\b.*\buse\b.*\bmax_completion_tokens\b", re.DOTALL | re.IGNORECASE)  # OpenAI
-# An answer without them is still the answer that was asked for.
-_COMFORTS: Final = (
-    *("stream_options", "return_progress", "verbose", "user", "parallel_tool_calls"),
-    *("chat_template_kwargs", "reasoning_effort", "thinking_budget_tokens", "thinking_token_budget"),
-)
+# The request field that each droppable field of a chat request comes from; None for what is asked for by this service
+# itself (token counts and progress). A field is dropped only if its request field is of nature COMFORT.
+DROPPABLE: Final[dict[str, str | None]] = {
+    "stream_options": None,
+    "return_progress": None,
+    "verbose": None,
+    "user": "metadata.user_id",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "chat_template_kwargs": "thinking",
+    "reasoning_effort": "output_config.effort",
+    "thinking_budget_tokens": "thinking",
+    "thinking_token_budget": "thinking",
+}
+_COMFORT_PATHS: Final = {row.path for row in REQUEST_FIELDS if row.nature is Nature.COMFORT}
+_COMFORTS: Final = tuple(field for field, path in DROPPABLE.items() if path is None or path in _COMFORT_PATHS)
 # What is written with an underscore is a name; `user` and `verbose` have to be marked as one.
 _NAMED: Final = {
     field: rf"\b{field}\b"
