@@ -1,4 +1,4 @@
-"""What passes for an engine, and how one is found by name."""
+"""What can be used as an engine, and loading one by name."""
 
 from collections.abc import AsyncIterator
 from types import ModuleType

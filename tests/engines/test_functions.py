@@ -1,4 +1,4 @@
-"""Engines that block: a generator function in a thread of its own."""
+"""Engines that block: generator functions, each stream in a thread of its own."""
 
 import asyncio
 import threading
@@ -58,7 +58,7 @@ async def test_the_event_loop_runs_while_the_generator_blocks() -> None:
 
     task = asyncio.create_task(told(as_engine(engine)))
     await asyncio.to_thread(blocked.wait, 10)
-    assert not task.done()  # and we are here, so the loop is not held
+    assert not task.done()  # this line runs, so the loop is not blocked
     go_on.set()
     assert await task == ["done"]
 

@@ -1,4 +1,4 @@
-"""What five real engines answered, byte for byte (see `corpus/README.md`)."""
+"""Recorded responses of real engines, byte for byte (see `corpus/README.md`)."""
 
 import json
 from collections.abc import Callable
@@ -12,13 +12,13 @@ CORPUS = Path(__file__).with_name("corpus")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request and its answer. As a string it is its file, so that it can name a parametrised test."""
+    """One request and its response. `str(case)` is the file, which names a parametrised test."""
 
     file: str  # ENGINE/NAME[@VARIANT].SUFFIX
     request: str  # method and path
     body: Any  # as sent: an object; a string where it was no JSON or is shortened, then ending in "(cut)"; None
     status: int
-    content_type: str | None  # None where the capture has lost it
+    content_type: str | None  # None if the capture does not have it
     framing: str  # "length" or "chunked"
     end: str  # "complete", or "server-fin" for a connection closed before the last chunk
 
@@ -28,12 +28,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What was tried, the same word for all engines: `03b_stop_stream`."""
+        """The scenario, the same for all engines: `03b_stop_stream`."""
         return Path(self.file).stem.split("@")[0]
 
     @property
     def variant(self) -> str:
-        """Which model or setting of the engine; empty for its usual one."""
+        """The model or setting of the engine; empty for the usual one."""
         return Path(self.file).stem.partition("@")[2]
 
     @property

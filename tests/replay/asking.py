@@ -1,7 +1,7 @@
-"""A recorded chat-completions request → the Messages request that a client with the same wish would send.
+"""A recorded chat-completions request → the corresponding Messages request.
 
-What a Messages client cannot say is left out (`n`, `logprobs`, the switches of one engine), and what it may not say
-(a temperature of "hot", no messages at all) becomes something plain: the recorded answer is then given to that.
+Fields without a counterpart in the Messages API are left out (`n`, `logprobs`, switches of one engine). Invalid values
+(a temperature of "hot", no messages) are replaced by valid ones.
 """
 
 import json
@@ -33,7 +33,7 @@ def messages_request(case: Case) -> Json:
 
 
 def _turn(message: Json) -> Json:
-    """One message that is no system prompt; a role nobody knows is the user's."""
+    """One message that is not a system prompt. An unknown role becomes `user`."""
     if message["role"] == "tool":
         result = {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": message["content"]}
         return {"role": "user", "content": [result]}

@@ -1,9 +1,8 @@
-"""Golden transcripts: the exact bytes a client gets for forty of the recorded answers, each event read by itself.
+"""Golden transcripts: the exact bytes that a client receives for forty recorded answers, read one event at a time.
 
-`python -m tests.replay.golden` writes them anew into `tests/golden`; look at the difference before you keep it. A file
-is named for its recording, `vllm.03b_stop_stream.sse`. What is drawn anew for each answer stands there as a name:
-`msg_ID`, `req_ID`, and `toolu_ID` for a call that the engine gave no id. An answer that is no stream is its status and
-its JSON.
+`python -m tests.replay.golden` writes them into `tests/golden`; review the difference before you commit it. A file is
+named after its recording, `vllm.03b_stop_stream.sse`. Random ids are replaced by `msg_ID`, `req_ID`, and `toolu_ID` for
+a call without an id from the engine. An answer that is not a stream is stored as its status and its JSON.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""What a recorded answer says, read slowly and plainly, with nothing of the package's own reading.
+"""An independent reader of recorded answers, written without any of the package's own code.
 
-It knows only these recordings: their events are one `data: ` line each, their calls have an index and come one after
-the other. What it gives is a Message as far as an engine decides about it: blocks, and why they ended.
+It handles only these recordings: each event is one `data: ` line, and calls have an index and do not interleave. Its
+result is the part of a Message that the engine decides: the content blocks, the stop reason and the token counts.
 """
 
 import json
@@ -18,8 +18,8 @@ REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 class Reading:
     """`content` has the blocks of a Message; a call's `input` is the text of its arguments, `id` None if it had none.
 
-    `tokens` are those of the prompt and of the answer, each None where the engine did not say, as it does not when it
-    was cut off at a stop sequence.
+    `tokens` are those of the prompt and of the answer. Each is None if the engine does not report it, for example
+    because the answer was cancelled at a stop sequence.
     """
 
     content: list[Json]

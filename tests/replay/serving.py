@@ -1,4 +1,4 @@
-"""The service, called in this process, over an engine that gives a recorded answer on a real socket."""
+"""The application, called in this process, with an engine that plays recorded answers on a real socket."""
 
 import json
 import re
@@ -16,12 +16,12 @@ from tests.support.upstream import ScriptedUpstream, Wire, fragmented, framed, j
 
 Json = dict[str, Any]
 CHAT = "POST /v1/chat/completions"
-EVENTS_A_CHUNK = {"llamacpp": 3}  # one, for the other engines
+EVENTS_A_CHUNK = {"llamacpp": 3}  # one for the other engines
 NOT_FOUND = json_answer(404, {"detail": "Not Found"})
 
 
 class Replay:
-    """Answers with a case. `asked` are the chat requests that the engine got, as JSON."""
+    """Plays one case. `asked` holds the chat requests that the engine received, as JSON."""
 
     def __init__(self, engine: str) -> None:
         (listed,) = cases(engine.removesuffix("-noreason"), request="GET /v1/models")
@@ -33,7 +33,7 @@ class Replay:
         self.asked: list[Json] = []
 
     def play(self, case: Case, cuts: Iterable[int] = ()) -> None:
-        """From now on the engine answers with this, cut into several writes at `cuts`."""
+        """From now on the engine answers with `case`, cut into several writes at `cuts`."""
         self._answer, self._cuts = as_bytes(case), cuts
         self._breaks_off = case.end != "complete"
 

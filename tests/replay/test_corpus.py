@@ -1,4 +1,4 @@
-"""The corpus is whole, and its index finds what is in it."""
+"""The corpus is complete, and its index finds each case."""
 
 import pytest
 

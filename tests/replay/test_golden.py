@@ -1,4 +1,4 @@
-"""The golden transcripts: forty answers, to the byte."""
+"""The golden transcripts: forty answers, byte for byte."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 """Every recorded chat completion through the whole service, streaming and not (contract sections 4 to 7).
 
-What the client gets is held against `reading`, which reads the recording by itself, and against the engine's own
-answer to the same request without `stream`, where that was recorded too.
+The result is compared with `reading`, an independent reader of the recording, and with the engine's own answer to the
+same request without `stream` if there is a recording of it.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from tests.support.upstream import ScriptedUpstream
 
 Json = dict[str, Any]
 
-# Streams that began well, or at least with status 200, and came to nothing: the status of the error, its type, and
-# whether output was there before, so that it comes as an event.
+# Streams with status 200 that end in an error: its status, its type, and whether there was output before it, so that
+# it is sent as an event.
 BROKEN: dict[str, tuple[int, str, bool]] = {
     "vllm/12_midstream_kill_v1_chat_completions.sse": (500, "api_error", True),
     "vllm-noreason/06f_thinking_budget.sse": (400, "invalid_request_error", False),

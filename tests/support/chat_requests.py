@@ -1,4 +1,4 @@
-"""Requests as clients write them, in few words, and what an engine is asked for them."""
+"""Short ways to write Messages requests, and the chat requests that they become."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ def chat(*messages: Json, dialect: Dialect = PLAIN, **fields: Any) -> Json:
     return to_chat(request(*messages, **fields), dialect)
 
 
-def told(*messages: Json, dialect: Dialect = PLAIN, **fields: Any) -> list[Json]:
+def sent(*messages: Json, dialect: Dialect = PLAIN, **fields: Any) -> list[Json]:
     body: list[Json] = chat(*messages, dialect=dialect, **fields)["messages"]
     return body
 

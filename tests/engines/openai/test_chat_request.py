@@ -1,4 +1,4 @@
-"""The frame of a chat request: options, the system prompt, tools, and how an engine is asked in its own dialect."""
+"""The body of a chat request: options, the system prompt, tools, and the fields of each dialect."""
 
 import json
 from typing import Any
@@ -17,13 +17,13 @@ from anthro_asgi.engines.openai.dialects import (
     Dialect,
 )
 from anthro_asgi.wire.errors import InvalidRequest
-from tests.support.chat_requests import assistant, chat, every_dialect, request, result, text, told, use, user
+from tests.support.chat_requests import assistant, chat, every_dialect, request, result, sent, text, use, user
 
 TOOLS = [{"name": "look", "input_schema": {"type": "object"}}, {"name": "leap", "description": "Jumps."}]
 BILLING = "x-anthropic-billing-header: cc_version=2.1.37.3a3; cc_entrypoint=cli; cch=fa690;"
 
 
-# the frame
+# the body
 
 
 def test_the_plain_body_holds_only_what_the_request_contains() -> None:
@@ -114,15 +114,18 @@ def test_a_value_nested_too_deeply_for_python_is_refused() -> None:
 
 @pytest.mark.clause("3.4")
 def test_system_blocks_are_joined_into_one_first_message() -> None:
-    assert told(system=[text("One."), text(""), text("Two.")])[0] == {"role": "system", "content": "One.\nTwo."}
-    assert told(system="Be.")[0] == {"role": "system", "content": "Be."}
-    assert told(system="") == told()
+    assert sent(system=[text("One."), text(""), text("Two.")])[0] == {
+        "role": "system",
+        "content": "One.\nTwo.",
+    }
+    assert sent(system="Be.")[0] == {"role": "system", "content": "Be."}
+    assert sent(system="") == sent()
 
 
 @pytest.mark.clause("3.42")
 def test_the_billing_header_is_removed() -> None:
-    assert told(system=[text(BILLING), text("Be.")])[0]["content"] == "Be."
-    assert told(system=[text(BILLING)]) == told()
+    assert sent(system=[text(BILLING), text("Be.")])[0]["content"] == "Be."
+    assert sent(system=[text(BILLING)]) == sent()
 
 
 @pytest.mark.clause("3.42")
@@ -140,11 +143,11 @@ def test_the_billing_header_is_removed() -> None:
     ],
 )
 def test_text_that_only_resembles_the_billing_header_is_kept(words: str) -> None:
-    assert told(system=[text(words)])[0]["content"] == words
+    assert sent(system=[text(words)])[0]["content"] == words
 
 
 def test_the_billing_header_is_kept_in_any_other_block() -> None:
-    assert told(system=[text("Be."), text(BILLING)])[0]["content"] == f"Be.\n{BILLING}"
+    assert sent(system=[text("Be."), text(BILLING)])[0]["content"] == f"Be.\n{BILLING}"
 
 
 LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s"), text("t")]}]
@@ -152,7 +155,7 @@ LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s
 
 @pytest.mark.clause("3.41")
 def test_a_late_system_message_becomes_marked_user_text_in_the_same_place() -> None:
-    assert told(*LATE, system="p") == [
+    assert sent(*LATE, system="p") == [
         {"role": "system", "content": "p"},
         {"role": "user", "content": "a"},
         {"role": "user", "content": "<system>\ns\nt\n</system>"},
@@ -161,17 +164,17 @@ def test_a_late_system_message_becomes_marked_user_text_in_the_same_place() -> N
 
 @pytest.mark.clause("3.41", "8.2")
 def test_a_late_system_message_keeps_its_role_if_the_dialect_accepts_it() -> None:
-    assert told(*LATE, dialect=Dialect("x", "X", late_system=True))[1] == {"role": "system", "content": "s\nt"}
+    assert sent(*LATE, dialect=Dialect("x", "X", late_system=True))[1] == {"role": "system", "content": "s\nt"}
 
 
 def test_a_system_message_before_the_first_turn_is_the_system_prompt() -> None:
     first = {"role": "system", "content": "q"}
-    assert told(first, user("a"))[0] == first
-    assert told(first, user("a"), system="p")[0] == {"role": "system", "content": "p\nq"}
+    assert sent(first, user("a"))[0] == first
+    assert sent(first, user("a"), system="p")[0] == {"role": "system", "content": "p\nq"}
 
 
 def test_an_empty_system_message_is_left_out() -> None:
-    assert told(user("a"), {"role": "system", "content": ""}, user("b")) == told(user("a"), user("b"))
+    assert sent(user("a"), {"role": "system", "content": ""}, user("b")) == sent(user("a"), user("b"))
 
 
 # prefill, thinking, effort

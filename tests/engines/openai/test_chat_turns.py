@@ -1,4 +1,4 @@
-"""The turns of a chat request: what each block becomes, in which order, and that no text of a client is lost."""
+"""The messages of a chat request: the form and order of each content block, and that no text is lost."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from tests.support.chat_requests import (
     every_dialect,
     request,
     result,
+    sent,
     text,
-    told,
     tool,
     use,
     user,
@@ -32,7 +32,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk=
 @pytest.mark.clause("3.27", "3.36")
 def test_results_come_first_in_the_clients_order_then_the_text() -> None:
     turn = user("before", result("b", "2"), "between", result("a", "1"))
-    assert told(assistant(use("a"), use("b")), turn)[1:] == [
+    assert sent(assistant(use("a"), use("b")), turn)[1:] == [
         tool("b", "2"),
         tool("a", "1"),
         {"role": "user", "content": "before\nbetween"},
@@ -42,7 +42,7 @@ def test_results_come_first_in_the_clients_order_then_the_text() -> None:
 @pytest.mark.clause("3.36")
 @pytest.mark.parametrize("between", [user("Wait."), {"role": "system", "content": "Mind."}])
 def test_tool_results_directly_follow_their_calls(between: Json) -> None:
-    messages = told(assistant(use("a"), use("b")), user(result("a", "1")), between, user(result("b", "2"), "c"))
+    messages = sent(assistant(use("a"), use("b")), user(result("a", "1")), between, user(result("b", "2"), "c"))
     assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user", "user"]
     assert messages[1:3] == [tool("a", "1"), tool("b", "2")]
 
@@ -50,7 +50,7 @@ def test_tool_results_directly_follow_their_calls(between: Json) -> None:
 @pytest.mark.clause("3.27")
 @pytest.mark.parametrize("content", [None, "", [], [text("")]])
 def test_an_empty_tool_result_is_an_empty_text(content: Any) -> None:
-    assert told(assistant(use("a")), user(result("a", content)))[1:] == [tool("a", "")]
+    assert sent(assistant(use("a")), user(result("a", content)))[1:] == [tool("a", "")]
 
 
 @pytest.mark.clause("3.28")
@@ -58,7 +58,7 @@ def test_a_tool_result_with_an_error_has_a_mark() -> None:
     turn = user(
         result("a", "no such file", is_error=True), result("b", is_error=True), result("c", "ok", is_error=False)
     )
-    assert [message["content"] for message in told(assistant(use("a"), use("b"), use("c")), turn)[1:]] == [
+    assert [message["content"] for message in sent(assistant(use("a"), use("b"), use("c")), turn)[1:]] == [
         "[tool error] no such file",
         "[tool error]",
         "ok",
@@ -68,7 +68,7 @@ def test_a_tool_result_with_an_error_has_a_mark() -> None:
 @pytest.mark.clause("3.28")
 def test_images_of_results_follow_as_a_user_message() -> None:
     turn = user(result("a", [text("see"), {"type": "image", "source": PNG}, text("end")]), result("b", "2"), "then")
-    first, second, last = told(assistant(use("a"), use("b")), turn)[1:]
+    first, second, last = sent(assistant(use("a"), use("b")), turn)[1:]
     assert (first, second) == (tool("a", "see\n[image: see the next message]\nend"), tool("b", "2"))
     assert last == {"role": "user", "content": [PICTURE, text("then")]}
 
@@ -80,7 +80,7 @@ def test_a_result_may_hold_documents_search_results_and_tool_references() -> Non
         {"type": "search_result", "title": "S", "source": "http://s", "content": [text("one"), text("two")]},
         {"type": "tool_reference", "tool_name": "leap"},
     ]
-    messages = told(assistant(use("a")), user(result("a", content)))
+    messages = sent(assistant(use("a")), user(result("a", content)))
     assert messages[1] == tool("a", "T\nbody\nS\nhttp://s\none\ntwo\nleap")
 
 
@@ -89,15 +89,15 @@ def test_a_result_may_hold_documents_search_results_and_tool_references() -> Non
 
 @pytest.mark.clause("3.3")
 def test_texts_of_a_turn_are_one_string_and_empty_ones_are_skipped() -> None:
-    assert told(user("a", "", "b")) == [{"role": "user", "content": "a\nb"}]
-    assert told(user("")) == told({"role": "user", "content": ""}) == [{"role": "user", "content": ""}]
+    assert sent(user("a", "", "b")) == [{"role": "user", "content": "a\nb"}]
+    assert sent(user("")) == sent({"role": "user", "content": ""}) == [{"role": "user", "content": ""}]
 
 
 @pytest.mark.clause("3.25")
 def test_images_and_videos_keep_their_position_in_the_text() -> None:
     video = {"type": "video", "source": {"type": "base64", "media_type": "video/mp4", "data": "aGk="}}
     moving = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,aGk="}}
-    content = told(user("a", {"type": "image", "source": PNG}, "b", video))[0]["content"]
+    content = sent(user("a", {"type": "image", "source": PNG}, "b", video))[0]["content"]
     assert content == [text("a"), PICTURE, text("b"), moving]
 
 
@@ -106,14 +106,14 @@ def test_documents_include_title_and_context() -> None:
     plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}
     inner = [text("x"), {"type": "image", "source": PNG}]
     mixed = {"type": "document", "title": "U", "source": {"type": "content", "content": inner}}
-    assert told(user(plain))[0]["content"] == "T\nC\nbody"
-    assert told(user(mixed))[0]["content"] == [text("U"), text("x"), PICTURE]
-    assert told(user({"type": "document", "source": {"type": "content", "content": "y"}}))[0]["content"] == "y"
+    assert sent(user(plain))[0]["content"] == "T\nC\nbody"
+    assert sent(user(mixed))[0]["content"] == [text("U"), text("x"), PICTURE]
+    assert sent(user({"type": "document", "source": {"type": "content", "content": "y"}}))[0]["content"] == "y"
 
 
 @pytest.mark.clause("3.26")
 def test_container_uploads_are_dropped() -> None:
-    assert told(user({"type": "container_upload", "file_id": "f"}, "a"))[0]["content"] == "a"
+    assert sent(user({"type": "container_upload", "file_id": "f"}, "a"))[0]["content"] == "a"
 
 
 # assistant turns
@@ -121,19 +121,19 @@ def test_container_uploads_are_dropped() -> None:
 
 @pytest.mark.clause("3.29")
 def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
-    assert told(assistant("Let me ", "look.", use("a", q="é", n=1)), user(result("a", "1")))[0] == {
+    assert sent(assistant("Let me ", "look.", use("a", q="é", n=1)), user(result("a", "1")))[0] == {
         "role": "assistant",
         "content": "Let me look.",
         "tool_calls": [{"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"q":"é","n":1}'}}],
     }
-    assert told(assistant(use("a")), user(result("a")))[0]["content"] is None
+    assert sent(assistant(use("a")), user(result("a")))[0]["content"] is None
 
 
 @pytest.mark.clause("3.29")
 @every_dialect
 def test_thinking_in_the_history_is_sent_in_the_engines_reasoning_field(dialect: Dialect) -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
-    turn = told(assistant(thought, {"type": "redacted_thinking", "data": "x"}, "Yes."), user("b"), dialect=dialect)[0]
+    turn = sent(assistant(thought, {"type": "redacted_thinking", "data": "x"}, "Yes."), user("b"), dialect=dialect)[0]
     keys = dict.fromkeys(("llamacpp", "sglang"), "reasoning_content")
     keys |= dict.fromkeys(("vllm", "ollama", "sambanova"), "reasoning")
     key = keys.get(dialect.name)
@@ -142,7 +142,7 @@ def test_thinking_in_the_history_is_sent_in_the_engines_reasoning_field(dialect:
 
 def server(kind: str, content: Any) -> str:
     block = {"type": kind, "tool_use_id": "s", "content": content}
-    return str(told(assistant(block), user("b"))[0]["content"]).strip("\n")
+    return str(sent(assistant(block), user("b"))[0]["content"]).strip("\n")
 
 
 @pytest.mark.clause("3.30")
@@ -171,14 +171,14 @@ def test_a_server_tool_error_becomes_text_and_a_pdf_does_not() -> None:
 @pytest.mark.clause("3.30")
 def test_a_server_tool_call_in_the_history_becomes_text() -> None:
     call = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}}
-    assert told(assistant("a", call, "b"), user("c"))[0]["content"] == 'a\n[web_search {"query":"q"}]\nb'
+    assert sent(assistant("a", call, "b"), user("c"))[0]["content"] == 'a\n[web_search {"query":"q"}]\nb'
 
 
 def test_an_mcp_call_in_the_history_becomes_text_with_its_result() -> None:
     call = {"type": "mcp_tool_use", "id": "m", "name": "find", "server_name": "s", "input": {"q": 1}}
     answers = [{"type": "mcp_tool_result", "tool_use_id": "m", "content": "found"}, {"type": "mcp_tool_result"}]
     answers[1]["tool_use_id"] = "n"
-    assert told(assistant(call, *answers), user("c"))[0]["content"] == '\n[find {"q":1}]\n\nfound\n'
+    assert sent(assistant(call, *answers), user("c"))[0]["content"] == '\n[find {"q":1}]\n\nfound\n'
 
 
 def test_an_image_url_is_passed_on_unchanged() -> None:
@@ -194,11 +194,11 @@ def test_call_ids_lists_the_tool_calls_of_the_history() -> None:
     assert call_ids(request(assistant("a", use("x"), use("y")), user(result("x")), user("b"))) == {"x", "y"}
 
 
-# nothing is lost
+# no text is lost
 
 
 class Words:
-    """Hands out words that occur nowhere else, and remembers them."""
+    """Returns a new unique word at each call, and records it."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -236,7 +236,7 @@ TURNS = st.lists(
 
 
 def conversation(turns: list[Any], say: Words) -> list[Json]:
-    """Messages of these shapes; calls are answered in the next user turn, backwards."""
+    """Messages of these shapes; the next user turn answers the calls in reverse order."""
     messages: list[Json] = []
     open_calls: list[str] = []
     for role, kinds, calls, flag in turns:
@@ -277,6 +277,6 @@ def test_no_text_of_the_conversation_is_lost(turns: list[Any], dialect: Dialect)
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS)
 def test_tool_results_always_follow_their_call(turns: list[Any]) -> None:
-    messages = told(*conversation(turns, Words()))
+    messages = sent(*conversation(turns, Words()))
     for before, message in zip([{"role": "none"}, *messages], messages, strict=False):
         assert message["role"] != "tool" or before["role"] in ("assistant", "tool")

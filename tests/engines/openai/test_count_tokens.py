@@ -1,4 +1,4 @@
-"""Token counts by the engines' own endpoints, of the same conversion that an answer is asked for with."""
+"""Token counts from the engines' own endpoints, for the same chat request that an answer is generated from."""
 
 import json
 from typing import Any
@@ -89,7 +89,7 @@ async def test_an_older_llamacpp_counts_by_template_and_tokenize() -> None:
         (prompt,) = {body["content"] for body in asked(upstream, TOKENIZE)}
         assert prompt.startswith("<|im_start|>")
         assert asked(upstream, TOKENIZE)[0] == {"content": prompt, "add_special": True, "parse_special": True}
-        assert times(upstream, INPUT_TOKENS) == 1, "what is not there is not asked for again"
+        assert times(upstream, INPUT_TOKENS) == 1, "an absent path is not asked for again"
 
 
 async def test_an_older_llamacpp_cannot_count_an_image() -> None:

@@ -1,4 +1,4 @@
-"""On the real llama.cpp: a count is the usage of the same request, whatever the request is made of."""
+"""With a real llama.cpp: the count of a request equals the usage of its answer, for requests of every shape."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -89,7 +89,7 @@ async def engine_at(llama: LlamaServer) -> AsyncIterator[OpenAIEngine]:
 
 
 async def used(engine: OpenAIEngine, messages: tuple[Json, ...], fields: Json) -> tuple[int | None, int]:
-    """The prompt's length as it was told first, and as it was in the end."""
+    """The length of the prompt in the first and in the last usage."""
     usages = []
     async with aclosing(engine.stream(request(*messages, **fields, max_tokens=1))) as batches:  # type: ignore[type-var]
         async for batch in batches:

@@ -1,4 +1,4 @@
-"""Which engine it is, told by its own answers, and that its dialect asks for nothing it would refuse."""
+"""Recognising an engine by its own answers, and that its dialect sends no field that it would refuse."""
 
 import json
 from typing import Any
@@ -74,7 +74,7 @@ def test_an_invalid_model_list_identifies_no_engine(models: Any) -> None:
     assert recognise(models, "") is None
 
 
-# where the list does not tell
+# where the model list does not identify the engine
 
 
 def fastapi(*paths: str, title: str = "FastAPI") -> Json:
@@ -111,7 +111,7 @@ def test_an_invalid_answer_to_a_probe_identifies_no_engine(answer: Any) -> None:
     assert [read(answer) for _, read in PROBES] == [None] * len(PROBES)
 
 
-# what is asked of each
+# what each dialect sends
 
 
 def test_the_option_lists_every_dialect() -> None:
@@ -119,13 +119,13 @@ def test_the_option_lists_every_dialect() -> None:
     assert all(name == dialect.name for name, dialect in DIALECTS.items())
 
 
-# What `POST /v1/chat/completions` of OpenAI has taken from the beginning, and every imitation with it.
+# Fields that every implementation of `POST /v1/chat/completions` accepts.
 COMMON = frozenset(
     {"model", "messages", "max_tokens", "stream", "stream_options", "temperature", "top_p", "stop", "user"}
     | {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
 )
-# And what an engine takes beside it, by its own documentation or because it takes anything.
-BESIDE = {
+# Further fields that an engine accepts, by its documentation or because it accepts any field.
+ALSO = {
     "openai": set[str](),
     "llamacpp": {
         *("top_k", "return_progress", "verbose", "chat_template_kwargs", "thinking_budget_tokens", "reasoning_effort"),
@@ -141,7 +141,7 @@ BESIDE = {
     "sambanova": {"top_k", "chat_template_kwargs", "reasoning_effort"},
     "tensorrt-llm": {"top_k", "chat_template_kwargs", "reasoning_effort"},
 }
-# And what it has no use for, or refuses.
+# Common fields that an engine ignores or refuses.
 WITHOUT = {
     "transformers": {"stream_options", "tool_choice", "parallel_tool_calls", "user"},
     "ollama": {"tool_choice"},
@@ -167,14 +167,14 @@ def test_no_engine_receives_a_field_that_it_would_refuse(dialect: Dialect) -> No
     prefilled = (user("a"), {"role": "assistant", "content": "It"})
     for thinking in ({"type": "disabled"}, {"type": "adaptive"}, EVERYTHING["thinking"]):
         sent = chat(*prefilled, dialect=dialect, **EVERYTHING | {"thinking": thinking})
-        assert set(sent) <= (COMMON | BESIDE[dialect.name]) - WITHOUT.get(dialect.name, set())
+        assert set(sent) <= (COMMON | ALSO[dialect.name]) - WITHOUT.get(dialect.name, set())
 
 
 @pytest.mark.clause("3.5")
 @every_dialect
 def test_top_k_zero_is_never_sent(dialect: Dialect) -> None:
     assert "top_k" not in chat(dialect=dialect, top_k=0)
-    assert ("top_k" in chat(dialect=dialect, top_k=5)) is ("top_k" in BESIDE[dialect.name])
+    assert ("top_k" in chat(dialect=dialect, top_k=5)) is ("top_k" in ALSO[dialect.name])
 
 
 @every_dialect

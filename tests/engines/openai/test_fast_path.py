@@ -1,6 +1,6 @@
-"""The short way through a stream, against the slow one in which every chunk is parsed: they must say the same.
+"""The fast path through a stream against the general path, which parses every chunk: both give the same deltas.
 
-The slow way is the oracle: `SSEParser` and `ChunkReader`, which the short way leaves out where it can.
+The general path, `SSEParser` and `ChunkReader`, is the oracle.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai import fast_path as splicing
+from anthro_asgi.engines.openai import fast_path as module
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.engines.openai.chunk_template import learn_template
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
@@ -45,7 +45,7 @@ TEXTS = (
 
 
 class CountingReader(ChunkReader):
-    """Says how many chunks it was given to parse."""
+    """Counts the chunks that it parses."""
 
     parsed = 0
 
@@ -62,7 +62,7 @@ def new_reader(tags: bool) -> CountingReader:
     )
 
 
-def slowly(reads: list[bytes], *, tags: bool = False) -> Outcome:
+def general_path(reads: list[bytes], *, tags: bool = False) -> Outcome:
     reader, parser = new_reader(tags), SSEParser()
     out: list[Delta] = []
     try:
@@ -75,7 +75,7 @@ def slowly(reads: list[bytes], *, tags: bool = False) -> Outcome:
     return out, "complete"
 
 
-def shortly(reads: list[bytes], *, tags: bool = False) -> Outcome:
+def fast_path(reads: list[bytes], *, tags: bool = False) -> Outcome:
     reader = FastChunkReader(new_reader(tags))
     out: list[Delta] = []
     try:
@@ -89,7 +89,7 @@ def shortly(reads: list[bytes], *, tags: bool = False) -> Outcome:
 
 
 def parsed(reads: list[bytes]) -> int:
-    """How many chunks had to be parsed."""
+    """The number of chunks that were parsed."""
     reader = new_reader(tags=False)
     short = FastChunkReader(reader)
     for data in reads:
@@ -107,7 +107,7 @@ def cut(body: bytes, rng: random.Random, longest: int) -> list[bytes]:
 
 
 def events(body: bytes) -> list[bytes]:
-    """One event a read, as an engine writes them."""
+    """One event per read, as engines write them."""
     return [event + b"\n\n" for event in body.split(b"\n\n") if event]
 
 
@@ -120,10 +120,10 @@ def test_every_recording_gives_the_same_deltas_on_both_paths_however_it_is_cut(c
     body = case.content
     for reads in ([body], events(body), cut(body, rng, 40), cut(body, rng, 400), cut(body, rng, 4000)):
         for tags in (False, True):
-            assert shortly(reads, tags=tags) == slowly(reads, tags=tags)
+            assert fast_path(reads, tags=tags) == general_path(reads, tags=tags)
 
 
-# ---- made-up streams of every style
+# ---- generated streams in the style of each engine
 
 
 def vllm(delta: Json, number: int) -> Json:
@@ -159,7 +159,7 @@ def tool(arguments: str, **more: Any) -> Json:
 
 
 def deltas(rng: random.Random) -> list[Json]:
-    """Runs of text, thinking and arguments, as a model would not have them."""
+    """Runs of text, thinking and arguments in an order that no model produces."""
     out: list[Json] = []
     for _ in range(rng.randint(1, 5)):
         length = rng.randint(1, 12)
@@ -178,7 +178,7 @@ def deltas(rng: random.Random) -> list[Json]:
 
 
 def stream(style: Callable[[Json, int], Json], rng: random.Random) -> list[bytes]:
-    """Its events, ready to be sent."""
+    """The events of a random stream, ready to send."""
     spaces = rng.choice([(",", ":"), (", ", ": ")])
     says = [style(delta, number) for number, delta in enumerate(deltas(rng), rng.choice([1, 7, 95]))]
     end: Json = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -187,7 +187,7 @@ def stream(style: Callable[[Json, int], Json], rng: random.Random) -> list[bytes
 
 
 def mangled(event: bytes, rng: random.Random) -> bytes:
-    """The event with something wrong with it, or merely unusual."""
+    """The event, broken or written in an unusual way."""
     place = rng.randrange(6, len(event) - 2)
     match rng.randrange(5):
         case 0:
@@ -211,7 +211,7 @@ def test_random_streams_give_the_same_deltas_on_both_paths(style: Callable[[Json
         body = b"".join(said)
         for reads in (said, [body], cut(body, rng, rng.choice([30, 300, 3000]))):
             tags = rng.random() < 0.3
-            assert shortly(reads, tags=tags) == slowly(reads, tags=tags), seed
+            assert fast_path(reads, tags=tags) == general_path(reads, tags=tags), seed
 
 
 @pytest.mark.parametrize(
@@ -238,11 +238,11 @@ def test_a_value_that_is_not_one_string_goes_to_the_general_path(hostile: bytes)
         normal = [b"data: %b\n\n" % json.dumps(style({"content": "x"}, number)).encode() for number in range(11, 15)]
         odd = normal[3].replace(b'"x"', hostile)
         for reads in ([*normal, odd], [b"".join([*normal, odd])], [*normal, odd + normal[1]]):
-            assert shortly(reads) == slowly(reads)
+            assert fast_path(reads) == general_path(reads)
 
 
 def word(finish: str | None = None) -> bytes:
-    """An event that says `word`."""
+    """An event with the text `word`."""
     said = chunk({"content": "word"}, {"finish_reason": finish})
     return b"data: %b\n\n" % json.dumps(said).encode()
 
@@ -251,22 +251,22 @@ def test_a_read_that_ends_after_the_text_waits_for_the_rest_of_the_event() -> No
     last = word("stop")
     place = last.index(b'"word"') + len(b'"word"')
     for reads in ([word()] * 3 + [last[:place], last[place:]], [word() * 3 + last[:place], last[place:]]):
-        assert shortly(reads) == slowly(reads)
-        assert shortly(reads)[1] == "complete"
+        assert fast_path(reads) == general_path(reads)
+        assert fast_path(reads)[1] == "complete"
 
 
 def test_bytes_that_only_end_like_an_event_are_ignored() -> None:
     tail = word()[word().index(b'"word"') :]
     for reads in ([word(), word(), tail, word()], [word() * 2 + tail + word()]):
-        assert shortly(reads) == slowly(reads)
-        assert shortly(reads)[0] == ["word"] * 3
+        assert fast_path(reads) == general_path(reads)
+        assert fast_path(reads)[0] == ["word"] * 3
 
 
 def test_string_fragments_that_add_up_to_the_number_of_events_are_not_taken_for_texts() -> None:
     odd = [word().replace(b'"word"', literal) for literal in (b'"a","b"', b'"c', b'd"')]
     for reads in ([word() * 2 + b"".join(odd) + word()], [word(), b"".join(odd), word()]):
-        assert shortly(reads) == slowly(reads)
-        assert shortly(reads)[1].startswith("BadUpstream")
+        assert fast_path(reads) == general_path(reads)
+        assert fast_path(reads)[1].startswith("BadUpstream")
 
 
 def test_texts_of_one_read_are_encoded_as_if_each_arrived_alone() -> None:
@@ -296,18 +296,18 @@ def test_deltas_read_together_with_an_error_are_returned_before_it() -> None:
 def test_a_complete_call_in_each_chunk_is_a_separate_call() -> None:
     said = llamacpp({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}, 1)
     reads = [b"data: %b\n\n" % json.dumps(said).encode()] * 5
-    assert shortly(reads) == slowly(reads)
-    assert sum(isinstance(delta, ToolStart) for delta in slowly([*reads, word("stop")])[0]) == 5
+    assert fast_path(reads) == general_path(reads)
+    assert sum(isinstance(delta, ToolStart) for delta in general_path([*reads, word("stop")])[0]) == 5
 
 
 def test_arguments_for_an_earlier_call_are_not_given_to_the_next_call() -> None:
     def start(index: int) -> Json:
         return {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": ""}}
 
-    both = {"tool_calls": [start(1), {"index": 1, "function": {"arguments": "{"}}]}  # from which no frame is learned
+    both = {"tool_calls": [start(1), {"index": 1, "function": {"arguments": "{"}}]}  # never a template
     says = [{"tool_calls": [start(0)]}, tool("{"), tool("}"), both, tool(" "), tool(" "), tool("}", index=1)]
     said = [b"data: %b\n\n" % json.dumps(llamacpp(it, 1)).encode() for it in says] + [word("stop")]
-    assert shortly(said) == slowly(said)
+    assert fast_path(said) == general_path(said)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_the_latest_counts_are_reported_whatever_their_form(counts: tuple[float,
     said = [chunk({"content": "x"}, {}, usage={"prompt_tokens": 9, "completion_tokens": it}) for it in counts]
     reads = [b"data: %b\n\n" % json.dumps(it).encode() for it in said] + [word("stop")]
     for read in (reads, [b"".join(reads)]):
-        assert shortly(read) == slowly(read)
+        assert fast_path(read) == general_path(read)
 
 
 def test_a_template_is_verified_against_its_chunk() -> None:
@@ -328,7 +328,7 @@ def test_a_template_is_verified_against_its_chunk() -> None:
     assert learn_template(json.dumps(said, indent=1).encode(), said) is None
 
 
-# ---- that it is the short way
+# ---- which path is taken
 
 
 @pytest.mark.parametrize("style", [vllm, llamacpp, sglang], ids=lambda style: style.__name__)
@@ -336,7 +336,7 @@ def test_a_template_is_verified_against_its_chunk() -> None:
 def test_a_steady_stream_of_text_is_read_on_the_fast_path(style: Callable[[Json, int], Json], together: int) -> None:
     said = [b"data: %b\n\n" % json.dumps(style({"content": f" {n}"}, n)).encode() for n in range(400)]
     reads = [b"".join(said[begin : begin + together]) for begin in range(0, 400, together)]
-    assert parsed(reads) <= 40  # the first, and one for each second or each new pattern of digits
+    assert parsed(reads) <= 40  # the first, and one for each new shape of the counts or of `created`
 
 
 @pytest.mark.parametrize("delta", [{"reasoning": "hm"}, {"reasoning_content": "hm"}, tool("1"), tool("1", id=None)])
@@ -344,13 +344,13 @@ def test_a_steady_stream_of_thinking_or_arguments_is_read_on_the_fast_path(delta
     start = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}
     said = [b"data: %b\n\n" % json.dumps(vllm(it, 500)).encode() for it in [start] + [delta] * 200]
     assert parsed(said) <= 5
-    assert shortly(said) == slowly(said)
+    assert fast_path(said) == general_path(said)
 
 
 def test_learning_stops_when_no_template_ever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[bytes] = []
     monkeypatch.setattr(
-        splicing, "learn_template", lambda payload, chunk: tries.append(payload) or learn_template(payload, chunk)
+        module, "learn_template", lambda payload, chunk: tries.append(payload) or learn_template(payload, chunk)
     )
     said = [chunk({"content": "x"}, {}, padding="y" * number) for number in range(100)]
     parsed([b"data: %b\n\n" % json.dumps(it).encode() for it in said])

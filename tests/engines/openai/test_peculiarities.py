@@ -1,8 +1,8 @@
-"""Every peculiarity that an engine may have (contract section 6): what it sends, and what the client gets for it.
+"""The peculiarities of engines (contract section 6): what the engine sends, and what the client receives.
 
-`ROWS` is the table. Each row runs four ways through the whole service over a real socket: streaming and not, the
-engine's answer in one write and byte by byte. A row ends in a Message, the same in all four, or in an error: as a
-status, or as an `error` event where output had gone out before (which is only sure when the bytes come one by one).
+`ROWS` is the table. Each row runs four times through the whole service over a real socket: streaming and not, with the
+engine's response in one write and byte by byte. The result is a Message, the same in all four runs, or an error: an
+HTTP status, or an `error` event if output was sent before (which is certain only if the bytes arrive one by one).
 """
 
 import json
@@ -22,14 +22,16 @@ from tests.support.driver import Driver, Response
 from tests.support.upstream import ScriptedUpstream, Wire, fragmented, framed, json_answer, sse
 
 Json = dict[str, Any]
-MADE_UP = "toolu_…"  # an id that the service makes
+MADE_UP = "toolu_…"  # stands for any id that the service makes
 
 
 @dataclass
 class Row:
-    """`answer` is the engine's whole response, behind which it does `then`. What is expected: `content` and its end,
-    or `error`, as status and type; `begun` says that output goes out before it. `whole` is the content without
-    `stream`, where it differs. `clause` is the clause of the wire contract that the row proves.
+    """`answer` is the engine's whole response; after it the engine does `then`.
+
+    Expected is either `content` with `reason`, `matched` and `usage`, or `error` as (status, type). `begun`: output is
+    sent before the error. `whole` is the content of the answer without `stream`, if it differs. `clause` is the clause
+    of the wire contract that the row proves.
     """
 
     answer: bytes
@@ -46,7 +48,7 @@ class Row:
     clause: str = field(kw_only=True)
 
 
-# what engines send
+# what the engine sends
 
 
 def chunk(finish: str | None = None, *, more: Json | None = None, **delta: Any) -> Json:
@@ -87,7 +89,7 @@ def unfinished(answer: bytes) -> bytes:
     return answer.removesuffix(b"0\r\n\r\n")
 
 
-# what clients get
+# what the client receives
 
 
 def text(words: str) -> Json:
@@ -124,27 +126,27 @@ TEXTS = {
     "reasoning that is only blank": Row(
         sse(chunk(reasoning="\n\n"), A, B, STOP), [thinking("\n\n"), *AB], clause="6.1"
     ),
-    "think tags when the operator says so": Row(
+    "think tags with --think-tags": Row(
         sse(chunk(content="<th"), chunk(content="ink>Hm.</thi"), chunk(content="nk>a"), B, STOP),
         [thinking("Hm."), *AB],
         engine={"think_tags": "tags"},
         clause="6.17",
     ),
-    "think tags when nobody says so": Row(
+    "think tags without --think-tags": Row(
         sse(chunk(content="<think>Hm.</think>"), STOP), [text("<think>Hm.</think>")], clause="6.17"
     ),
     "a hundred identical chunks": Row(sse(*[chunk(content="ha")] * 100, STOP), [text("ha" * 100)], clause="6.10"),
     "a refusal": Row(
         sse(chunk(refusal="I "), chunk(refusal="won't."), STOP), [text("I won't.")], "refusal", clause="6.5"
     ),
-    "deltas behind the finish": Row(sse(A, B, STOP, chunk(content="x"), chunk("length")), AB, clause="6.8"),
+    "deltas after the finish": Row(sse(A, B, STOP, chunk(content="x"), chunk("length")), AB, clause="6.8"),
 }
 
 CALLS = {
     "content and a call in one delta": Row(
         sse(chunk(content="ab", tool_calls=[LOOK]), CALLED), [*AB, LOOKED], "tool_use", clause="6.1"
     ),
-    "text behind a call": Row(sse(calls(LOOK), A, B, CALLED), [LOOKED, *AB], "tool_use", clause="5.12"),
+    "text after a call": Row(sse(calls(LOOK), A, B, CALLED), [LOOKED, *AB], "tool_use", clause="5.12"),
     "tool_calls that are empty": Row(sse(chunk(content="a", tool_calls=[]), B, STOP), AB, clause="6.1"),
     "a call without an id": Row(
         sse(calls(call(0, None, "look", "{")), calls(call(0, None, None, '"q":1}')), CALLED),
@@ -197,7 +199,7 @@ CALLS = {
         "tool_use",
         clause="5.9",
     ),
-    "the function_call of old": Row(
+    "a legacy function_call": Row(
         sse(
             chunk(function_call={"name": "look", "arguments": '{"q'}),
             chunk(function_call={"arguments": '":1}'}),
@@ -214,7 +216,7 @@ CALLS = {
         whole=[*AB, use("c0", "look", {"city": "Par"})],
         clause="6.16",
     ),
-    "max_tokens before a call's arguments make any sense": Row(
+    "max_tokens inside arguments that cannot be repaired": Row(
         sse(A, B, calls(call(0, "c0", "look", "<|nonsense")), chunk("length")),
         [*AB, use("c0", "look", "<|nonsense")],
         "max_tokens",
@@ -232,11 +234,11 @@ CALLS = {
 FINISHES = {
     "finish stop though tools were called": Row(sse(calls(LOOK), STOP), [LOOKED], "tool_use", clause="6.3"),
     "finish tool_calls": Row(sse(A, calls(LOOK), CALLED), [text("a"), LOOKED], "tool_use", clause="6.3"),
-    "finish tool_calls though none was called": Row(sse(A, B, CALLED), AB, clause="6.3"),
+    "finish tool_calls without a call": Row(sse(A, B, CALLED), AB, clause="6.3"),
     "finish function_call": Row(sse(calls(LOOK), chunk("function_call")), [LOOKED], "tool_use", clause="6.3"),
     "finish length": Row(sse(A, B, chunk("length")), AB, "max_tokens", clause="6.3"),
     "finish length with the last text": Row(sse(A, chunk("length", content="b")), AB, "max_tokens", clause="6.3"),
-    "finish length behind a whole call": Row(sse(calls(LOOK), chunk("length")), [LOOKED], "max_tokens", clause="6.3"),
+    "finish length after a complete call": Row(sse(calls(LOOK), chunk("length")), [LOOKED], "max_tokens", clause="6.3"),
     "finish content_filter": Row(sse(A, B, chunk("content_filter")), AB, "refusal", clause="6.3"),
     "finish eos_token": Row(sse(A, B, chunk("eos_token")), AB, clause="6.3"),
     "finish abort": Row(sse(A, chunk("abort")), error=(502, API), begun=True, clause="4.4"),
@@ -296,7 +298,7 @@ WRITINGS = {
     "event, id and retry lines": Row(
         written(*lines(A, B, STOP, start=b"event: x\nid: 7\nretry: 9\ndata: ")), AB, clause="6.9"
     ),
-    "no space behind data": Row(written(*lines(A, B, STOP, start=b"data:"), b"data:[DONE]\n\n"), AB, clause="6.9"),
+    "no space after data:": Row(written(*lines(A, B, STOP, start=b"data:"), b"data:[DONE]\n\n"), AB, clause="6.9"),
     "several data lines": Row(
         written(
             *(
@@ -310,7 +312,7 @@ WRITINGS = {
     "a byte order mark": Row(written(b"\xef\xbb\xbf", *lines(A, B, STOP)), AB, clause="6.9"),
     "a body in chunks": Row(sse(A, B, STOP, framing="chunked"), AB, clause="6.15"),
     "a body of a known length": Row(sse(A, B, STOP, framing="length"), AB, clause="6.15"),
-    "a body that the connection's end closes": Row(sse(A, B, STOP, framing="close"), AB, clause="6.15"),
+    "a body that ends with the connection": Row(sse(A, B, STOP, framing="close"), AB, clause="6.15"),
     "a JSON answer to a streaming request": Row(
         json_answer(200, {**WHOLE, **usage(9, 2)}), [*AB, LOOKED], "tool_use", usage=COUNTED, clause="6.15"
     ),
@@ -361,7 +363,7 @@ def marked(*, error: bool) -> list[ParameterSet]:
     ]
 
 
-# the four ways
+# the four runs
 
 
 async def asked(row: Row, *, stream: bool, by_bytes: bool) -> Response:
@@ -383,7 +385,7 @@ async def asked(row: Row, *, stream: bool, by_bytes: bool) -> Response:
 
 
 def shown(block: Json) -> Json:
-    """A block without its signature, and the id only where the engine gave it."""
+    """A block without its signature; an id that the service made is replaced by MADE_UP."""
     shown = {key: value for key, value in block.items() if key != "signature"}
     if shown.get("id", "").startswith("toolu_"):
         shown["id"] = MADE_UP

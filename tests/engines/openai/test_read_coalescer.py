@@ -1,4 +1,4 @@
-"""A stream that races waits between reads; one that does not, and a burst, never do."""
+"""A fast stream pauses between reads; a slower stream and a short burst never do."""
 
 from itertools import accumulate, chain, repeat
 
@@ -8,7 +8,7 @@ from anthro_asgi.engines.openai.read_coalescer import ReadCoalescer
 
 
 def pauses(*gaps: float) -> list[bool]:
-    """What is said at reads that come so many seconds one after the other."""
+    """The answer at each read, with these gaps in seconds between the reads."""
     now = 0.0
     coalescer = ReadCoalescer(lambda: now)
     said: list[bool] = []

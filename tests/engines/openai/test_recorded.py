@@ -1,4 +1,4 @@
-"""What five real engines streamed, read whole, against a reading of the raw chunks that knows nothing of ours."""
+"""Streams recorded from five real engines, read by `ChunkReader`, against an independent reading of the chunks."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ MEANING = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
 def payloads(case: Case) -> list[bytes]:
-    """The data of a recording's events. Each of these recordings has one `data: ` line an event."""
+    """The data of a recording's events. Each of these recordings has one `data: ` line per event."""
     return [line.removeprefix(b"data: ") for line in case.content.split(b"\n") if line.startswith(b"data: ")]
 
 
@@ -37,7 +37,7 @@ def stops_of(case: Case) -> list[str]:
 
 
 def shown(deltas: list[Delta]) -> Any:
-    """Text, thinking, names of calls and their arguments, each joined; the reason; the tokens of the answer."""
+    """Text, thinking and arguments, each joined; the names of the calls; the stop reason and stop sequence."""
     finish = deltas[-1]
     assert isinstance(finish, Finish)
     return {
@@ -51,7 +51,7 @@ def shown(deltas: list[Delta]) -> Any:
 
 
 def expected(chunks: list[Any], stops: list[str]) -> Any:
-    """The same, by the letter of what the engines send."""
+    """The same, read directly from the raw chunks."""
     choices = [choice for chunk in chunks for choice in chunk.get("choices", ()) if not choice.get("index")]
     deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
     calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]

@@ -1,4 +1,4 @@
-"""`<think>` tags in text: found in any fragmentation, never half shown, held against a slow oracle."""
+"""`<think>` tags in text: found however the text is cut, never sent in part, compared with a slow oracle."""
 
 from collections.abc import Iterator
 from itertools import combinations, pairwise
@@ -15,7 +15,7 @@ from tests.engines.openai.test_chunk_reader import DONE, STOP, chunk, joined, pa
 
 
 def found(*pieces: str, opened: bool = False) -> tuple[str, str]:
-    """What was thought and what was said; the thinking always comes first."""
+    """The thinking and the text; the thinking always comes first."""
     tags = ThinkTagFilter(opened=opened)
     out = [delta for piece in pieces for delta in tags.feed(piece)] + tags.flush()
     kinds = [type(delta) for delta in out if delta != ""]
@@ -25,7 +25,7 @@ def found(*pieces: str, opened: bool = False) -> tuple[str, str]:
 
 
 def oracle(text: str, opened: bool) -> tuple[str, str]:
-    """The whole text at once."""
+    """The expected thinking and text, from the whole text at once."""
     begun = text.lstrip()
     if begun.startswith("<think>"):
         begun = begun[7:]
@@ -70,7 +70,7 @@ EVERY = [(text, False, expected) for text, expected in CASES] + [(text, True, ex
 
 
 def fragmentations(text: str) -> Iterator[list[str]]:
-    """All with up to three cuts, and character by character."""
+    """All ways to cut `text` up to three times, and character by character."""
     for number in range(4):
         for cuts in combinations(range(1, len(text)), number):
             edges = [0, *cuts, len(text)]
@@ -126,7 +126,7 @@ def test_text_that_cannot_become_a_tag_is_not_held(opened: bool) -> None:
 @pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("begin", ["", "<think>", "<think>a"])
 def test_endless_white_space_is_held_only_up_to_a_limit(begin: str, opened: bool) -> None:
-    """Nor looked at again and again: a hundred thousand pieces are read in no time."""
+    """A hundred thousand pieces must not take quadratic time."""
     tags = ThinkTagFilter(opened=opened)
     tags.feed(begin)
     for _ in range(100_000):
@@ -162,10 +162,10 @@ def test_the_mode_decides_which_filter_is_used() -> None:
     assert opening is not None
     assert closed is not None
     assert opening.feed("a") == [Thinking("a")]
-    assert closed.feed("a") == ["a"], "a template that was told not to think opens no block"
+    assert closed.feed("a") == ["a"], "with thinking disabled the template opens no block"
 
 
-# in a chat stream, before the queue of calls
+# in a chat stream, in front of the tool call queue
 
 
 def content(*chunks: Any, opened: bool = False) -> list[Delta]:

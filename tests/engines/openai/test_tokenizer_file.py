@@ -1,4 +1,4 @@
-"""A tokenizer file counts all that a prompt holds, for engines that do not."""
+"""A tokenizer file counts every part of a prompt, for engines that cannot count."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ AN_IMAGE = 1500
 
 
 def write_tokenizer(path: Path) -> Path:
-    """A file in which a token is what stands between two spaces."""
+    """A tokenizer file that splits at white space."""
     model = {"type": "WordLevel", "vocab": {"?": 0, "a": 1}, "unk_token": "?"}
     parts = {"truncation": None, "padding": None, "normalizer": None, "post_processor": None, "decoder": None}
     splits = {"type": "WhitespaceSplit"}
@@ -30,7 +30,7 @@ def count(tmp_path: Path) -> TokenizerFile:
     return TokenizerFile(str(write_tokenizer(tmp_path / "tokenizer.json")))
 
 
-HI = 2 * A_TURN + 1  # one turn, and the head of the answer
+HI = 2 * A_TURN + 1  # one message, and the beginning of the answer
 
 
 @pytest.mark.clause("10.4")

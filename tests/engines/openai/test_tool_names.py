@@ -1,4 +1,4 @@
-"""Names of tools, as long as an engine takes them and back."""
+"""Tool names: shortened for an engine, restored in answers."""
 
 import re
 from itertools import combinations
@@ -57,7 +57,7 @@ def test_two_long_names_of_one_digest_get_two_short_names(monkeypatch: pytest.Mo
 @settings(derandomize=True, deadline=None)
 @given(st.lists(st.text("ab", min_size=8, max_size=16)))
 def test_no_two_tools_ever_share_a_name(names: list[str]) -> None:
-    """With digests of two characters, of which there are few."""
+    """With digests of two characters, so that digests collide."""
     before, module._DIGEST = module._DIGEST, 1
     try:
         called = short_names(names, 10)

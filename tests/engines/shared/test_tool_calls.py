@@ -1,4 +1,4 @@
-"""Tool calls, interleaved and peculiar as engines send them, come out one at a time, whole and in order."""
+"""Tool calls that engines interleave are released one at a time, complete and in order."""
 
 import json
 import random
@@ -15,7 +15,7 @@ from anthro_asgi.wire.deltas import Delta, Thinking, ToolJson, ToolStart
 
 
 class Feed:
-    """A queue, and everything it has released so far."""
+    """A queue, and all deltas it has released so far."""
 
     def __init__(self, *, taken: tuple[str, ...] = ()) -> None:
         numbers = count(1)
@@ -43,7 +43,7 @@ class Feed:
 
 
 def blocks(deltas: list[Delta]) -> list[Any]:
-    """What the deltas make: texts and thoughts as they are, a call as (id, name, its JSON)."""
+    """The blocks that the deltas make: text and thinking deltas unchanged, a call as (id, name, JSON text)."""
     found: list[Any] = []
     for delta in deltas:
         match delta:
@@ -63,7 +63,7 @@ def blocks(deltas: list[Delta]) -> list[Any]:
 @pytest.mark.clause("5.9")
 def test_a_call_streams_as_it_arrives() -> None:
     feed = Feed()
-    assert feed.call(index=0, identity="a", name="look") == []  # its name may go on
+    assert feed.call(index=0, identity="a", name="look") == []  # its name may continue
     assert feed.call('{"q', index=0) == [ToolStart("a", "look"), ToolJson('{"q')]
     assert feed.call('":1', index=0) == [ToolJson('":1')]
     assert feed.call("}", index=0) == [ToolJson("}")]
@@ -217,7 +217,7 @@ def test_long_arguments_are_scanned_once() -> None:
     feed = Feed()
     feed.call('{"q":"', index=0, identity="a", name="look")
     feed.text("t")
-    for _ in range(20_000):  # read anew each time, this would be 200 million characters
+    for _ in range(20_000):  # scanning everything each time would read 2 billion characters
         feed.call("x" * 10, index=0)
     assert feed.call('"}', index=0)[-1] == "t"
 
@@ -243,7 +243,7 @@ CALLS = st.lists(st.tuples(INPUTS, st.booleans()), min_size=1, max_size=4)
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(calls=CALLS, seed=st.integers(0, 1 << 32))
 def test_any_interleaving_is_released_completely_and_in_order(calls: list[tuple[str, bool]], seed: int) -> None:
-    """Against a model that only remembers: what began when, and what was said for it."""
+    """Compared with a model that records the order in which items began, and the pieces of each."""
     feed, chance = Feed(), random.Random(seed)
     said: list[Any] = []  # texts, and the indexes of calls, in the order they began
     left = {index: arguments for index, (arguments, _) in enumerate(calls)}
@@ -265,7 +265,7 @@ def test_any_interleaving_is_released_completely_and_in_order(calls: list[tuple[
             left[step] = left[step][len(piece) :]
             if not left[step]:
                 del left[step]
-        check_nothing_waits_in_vain(feed, said, sent, names)
+        check_nothing_waits_without_reason(feed, said, sent, names)
     assert [shown(block) for block in feed.end()] == [
         (names[item], sent[item]) if isinstance(item, int) else item for item in said
     ]
@@ -274,8 +274,8 @@ def test_any_interleaving_is_released_completely_and_in_order(calls: list[tuple[
     assert {f"id{index}" for index, (_, given_one) in enumerate(calls) if given_one} <= set(identities)
 
 
-def check_nothing_waits_in_vain(feed: Feed, said: list[Any], sent: dict[int, str], names: list[str]) -> None:
-    """All is out up to the first call that is not whole yet, and of that one all that it has."""
+def check_nothing_waits_without_reason(feed: Feed, said: list[Any], sent: dict[int, str], names: list[str]) -> None:
+    """Everything is released up to the first incomplete call, and of that call all it has."""
     due: list[Any] = []
     for item in said:
         due.append((names[item], sent[item]) if isinstance(item, int) else item)
