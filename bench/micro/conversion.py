@@ -37,7 +37,7 @@ _GENERAL: Final = {"arguments": "tool arguments", "thinking": "thinking"}
 class Conversion:
     """What the service strings together for one stream: the same objects, called in the same order.
 
-    See `stream` in engines/openai.py and `_pump` in reply.py.
+    See `stream` in engines/openai/engine.py and `_pump` in http/message_response.py.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:

@@ -1,11 +1,11 @@
-"""Chunks of a chat-completions stream → deltas. Pure; the engines' peculiarities (contract section 6) end here.
+"""Chunks of a chat-completions stream → deltas. Pure. The peculiarities of engines (contract section 6) end here.
 
-A reader is fed the payloads of events as they arrive and told when the body is over. It is done when the engine has
-given a finish reason: `[DONE]` alone, or the end of the body, is no finish, and an answer that broke off is an error.
-What comes after the finish is read for its usage only.
+A reader receives the payloads of events as they arrive, and is told when the body ends. The answer is complete when the
+engine has sent a finish reason. `[DONE]` alone, or the end of the body, is not enough: such an answer broke off, which
+is an error. Chunks after the finish reason are read for their usage only.
 
-This is the slow and obvious way, in which every chunk is parsed. In front of it stands `splice`, which hands over what
-goes on and on without parsing it (`read_delta`, `skip`); tests hold the two against each other.
+This is the general path, which parses every chunk. `fast_path` stands in front of it and passes on chunks that only
+continue a text without parsing them (`read_delta`, `skip`). Tests compare the two paths.
 """
 
 import json
@@ -37,11 +37,13 @@ _REASONS: Final[dict[str, StopReason]] = {
 
 
 class ChunkReader(Reader):
-    """Reads one answer. `stops` are the client's stop sequences; `new_id` makes ids for calls that have none, or one of
-    those that are `taken` by the calls of the history. `names` are those that a tool has for the engine, where they are
-    not its own. `tags` finds thinking in the text. `limits` are those of what waits for its turn.
+    """Reads one answer.
 
-    Raises ApiError for what the engine reports in the stream, and BadUpstream for what makes no sense.
+    `stops` are the client's stop sequences. `new_id` returns an id for a call without one, or whose id is `taken` by a
+    call of the history. `names` maps the engine's names of tools to the client's. `tags` finds thinking in the text.
+    `limits` bound the calls that wait.
+
+    Raises ApiError for an error that the engine reports in the stream, BadUpstream for chunks that cannot be read.
     """
 
     __slots__ = (
@@ -74,15 +76,15 @@ class ChunkReader(Reader):
         super().__init__(self._calls.repairs)
         self._stops = frozenset(stops)
         self._tags = tags
-        self._payload = b""  # the chunk that was read last
+        self._payload = b""  # the latest chunk
         self._chunk: Any = None  # the same, parsed
         self._finish: Finish | None = None
-        self._modern = False  # the engine speaks `tool_calls`
+        self._modern = False  # the engine uses `tool_calls`, so `function_call` is a duplicate
         self._refused = False
-        self._prompt: int | None = None  # tokens, the cached ones too
+        self._prompt: int | None = None  # tokens, including the cached ones
         self._cached: int | None = None
         self._output: int | None = None
-        self._counted = 0  # chunks that carried something, in place of a usage that never comes
+        self._counted = 0  # chunks with content, used if the engine reports no usage
         self.done = False  # `[DONE]` was read
 
     @property
@@ -92,7 +94,7 @@ class ChunkReader(Reader):
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
             if self.done or payload == DONE:
-                self.done = True  # nothing that follows is of the answer
+                self.done = True  # nothing after it belongs to the answer
                 break
             try:
                 chunk = loads(payload)
@@ -102,7 +104,7 @@ class ChunkReader(Reader):
                 raise BadUpstream("the engine sent a chunk that is not JSON") from None
             self._payload, self._chunk = payload, chunk
             try:
-                self._take(chunk, out)
+                self._read_chunk(chunk, out)
             except (AttributeError, LookupError, RecursionError, TypeError):
                 if self._finish is None:
                     raise BadUpstream("the engine sent a chunk of an unknown shape") from None
@@ -119,17 +121,18 @@ class ChunkReader(Reader):
             self.repairs["finish_reason"] += 1
         return out
 
-    # for who reads what goes on and on by itself
+    # for the fast path
 
     @property
     def last(self) -> tuple[bytes, Any]:
-        """The chunk that was read last, and the same parsed."""
+        """The latest chunk: its payload, and the same parsed."""
         return self._payload, self._chunk
 
     def continuation(self, delta: dict[str, Any], key: str) -> Callable[[str], Delta] | None:
-        """What makes of another text, in the place of that of the chunk read last, all that such a chunk would say.
+        """A function from the text of a chunk like the latest one to the only delta of that chunk.
 
-        None where that takes more than this text and one delta for it; then `say` does it.
+        `delta` and `key` are those of the chunk's template. None if such a chunk gives more than one delta or needs
+        more than its text: then `read_delta` reads it.
         """
         if self._tags is not None or self._refused:
             return None
@@ -142,20 +145,20 @@ class ChunkReader(Reader):
         return Thinking if delta.get("content") is None else None
 
     def read_delta(self, delta: dict[str, Any]) -> list[Delta]:
-        """What a chunk says that has this delta and nothing else of interest. Raises as `feed`."""
+        """The deltas of a chunk whose only content is `delta`. Raises as `feed`."""
         out: list[Delta] = []
         self._count_delta(delta, out)
         return out
 
     def skip(self, chunks: int, last: dict[str, Any] | None) -> None:
-        """So many chunks with nothing but text were read elsewhere; the last that told the usage is `last`."""
+        """Note `chunks` chunks that the fast path has read. `last` has the latest usage among them, if any."""
         self._counted += chunks
         if last is not None:
             self._note_usage(last, [])
 
     # one chunk
 
-    def _take(self, chunk: dict[str, Any], out: list[Delta]) -> None:
+    def _read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         error = failure_in_stream(chunk)
         if error is not None and self._finish is None:
             raise error
@@ -164,7 +167,7 @@ class ChunkReader(Reader):
         if not choices or self._finish is not None:
             return
         choice = choices[0]
-        if choice.get("index"):  # a second answer to the same question was never asked for
+        if choice.get("index"):  # a second answer to the same request, which was not asked for
             return
         delta = choice.get("delta") or choice.get("message")
         if delta:
@@ -194,14 +197,14 @@ class ChunkReader(Reader):
             self._modern = True
             self._end_text(out)
             self._tool_calls(calls)
-        elif not self._modern and delta.get("function_call"):  # beside tool_calls it is their twin
+        elif not self._modern and delta.get("function_call"):  # beside tool_calls it is a duplicate
             self._end_text(out)
             self._function_call(delta["function_call"])
         if self._calls.busy:
             out += self._calls.release()
 
     def _content(self, content: Any, out: list[Delta]) -> None:
-        """Text, or (from some) a part or a list of parts, of which one may be thinking or a refusal."""
+        """Text, or from some engines a part or a list of parts, each of which may be thinking or a refusal."""
         if isinstance(content, str):
             if content or not self._calls.has_calls:
                 self._text(content, out)
@@ -218,31 +221,31 @@ class ChunkReader(Reader):
 
     def _text(self, text: str, out: list[Delta]) -> None:
         if self._tags is None:
-            self._say(text, out)
+            self._emit(text, out)
         else:
             for delta in self._tags.feed(text):
-                self._say(delta, out)
+                self._emit(delta, out)
 
     def _end_text(self, out: list[Delta]) -> None:
-        """Something else follows the text, or nothing."""
+        """Release text that was held for a tag: the text ends here."""
         if self._tags is not None:
             for delta in self._tags.flush():
-                self._say(delta, out)
+                self._emit(delta, out)
 
     def _think(self, thinking: Any, out: list[Delta]) -> None:
         if self._tags is not None:
             for delta in self._tags.stop():
-                self._say(delta, out)
+                self._emit(delta, out)
         for text in _texts(thinking):
-            self._say(Thinking(text), out)
+            self._emit(Thinking(text), out)
 
     def _refuse(self, refusal: Any, out: list[Delta]) -> None:
         self._refused = True
         self._end_text(out)
         for text in _texts(refusal):
-            self._say(text, out)
+            self._emit(text, out)
 
-    def _say(self, delta: str | Thinking, out: list[Delta]) -> None:
+    def _emit(self, delta: str | Thinking, out: list[Delta]) -> None:
         if self._calls.busy:
             self._calls.add(delta)
         else:
@@ -254,7 +257,7 @@ class ChunkReader(Reader):
         for position, entry in enumerate(calls):
             index = entry.get("index")
             if index is None and not entry.get("id") and len(calls) > 1:
-                index = position  # nothing else tells them apart
+                index = position  # the only difference between them
             self._call(index, entry.get("id"), entry.get("function") or entry, ("tool_calls", position))
 
     def _function_call(self, function: dict[str, Any]) -> None:
@@ -274,14 +277,14 @@ class ChunkReader(Reader):
         )
 
     def _exactly(self, where: tuple[str | int, ...]) -> str:
-        """Arguments that came as an object, read again: orjson makes a float of an integer beyond 64 bit."""
+        """Arguments that are an object, as JSON text. Read again, for orjson rounds integers over 64 bits."""
         choice = json.loads(self._payload)["choices"][0]
         found = choice.get("delta") or choice["message"]
         for step in where:
             found = found[step]
         return json.dumps((found.get("function") or found)["arguments"], ensure_ascii=False, separators=(",", ":"))
 
-    # the end, and what it cost
+    # the finish reason and the usage
 
     def _note_finish(self, reason: Any, choice: dict[str, Any], chunk: dict[str, Any]) -> None:
         if reason in _BROKEN_OFF:
@@ -296,20 +299,20 @@ class ChunkReader(Reader):
             self._finish = Finish(_REASONS.get(reason, "end_turn"))
 
     def _matched(self, choice: dict[str, Any], chunk: dict[str, Any]) -> str | None:
-        """The client's stop sequence that matched, as vLLM, SGLang and llama.cpp say it, each in their own words."""
+        """The client's stop sequence that matched, from the fields of vLLM, SGLang and llama.cpp."""
         verbose = chunk.get("__verbose")
-        told = (
+        reported = (
             choice.get("stop_reason"),
             choice.get("matched_stop"),
             verbose.get("stopping_word") if isinstance(verbose, dict) else None,
         )
-        for word in told:
+        for word in reported:
             if isinstance(word, str) and word in self._stops:
                 return word
         return None
 
     def _note_usage(self, chunk: dict[str, Any], out: list[Delta]) -> None:
-        """Keeps the newest of each count, and passes on the prompt's length as soon as it is known."""
+        """Keep the latest of each count, and add a Usage as soon as the length of the prompt is known."""
         counts = token_counts(chunk)
         if counts is NO_COUNTS:
             return
@@ -322,16 +325,16 @@ class ChunkReader(Reader):
             out.append(self._usage(None))
 
     def _usage(self, output: int | None) -> Usage:
-        """The Messages API counts the cached tokens of a prompt apart from the others."""
+        """The usage as the Messages API counts it: the cached tokens of a prompt apart from the others."""
         fresh = None if self._prompt is None else max(0, self._prompt - (self._cached or 0))
         return Usage(fresh, output, self._cached)
 
 
-_LEGACY: Final = -1  # the index of the one call that the `function_call` of old could make
+_LEGACY: Final = -1  # the index of the only call that the legacy `function_call` can make
 
 
 def _texts(value: Any) -> list[str]:
-    """The text in what should be one and may be a part, or a list of parts, as each engine has them."""
+    """The texts in a value that is a text, a part or a list of parts."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):

@@ -1,13 +1,13 @@
-"""Tool calls as engines interleave them → deltas in which one call at a time is open (contract section 5).
+"""Tool calls that an engine interleaves → deltas in which only one call is open at a time (contract section 5).
 
-A chat stream may grow several calls at once, with text in between; a Messages stream has one block open at a time. So
-what arrives is a queue of items, texts and calls in the order they began. The head of the queue streams as it arrives.
-The rest waits, and moves up the moment the head can grow no more: a text when anything follows it, a call when its
-arguments are one whole JSON value. At the end everything left goes out in order, whole or not. A call without arguments
-is `{}` and can't be told from one whose arguments are still to come, so it holds back what follows it to the end.
+A chat stream may extend several calls at once, with text in between; a Messages stream has one block open at a time. So
+texts and calls form a queue, in the order in which they began. The head of the queue is released as it arrives. The
+other items wait until the head is complete: a text is complete when anything follows it, a call when its arguments are
+one whole JSON value. At the end all remaining items are released in order, complete or not. A call without arguments
+cannot be told from a call whose arguments are still to come, so the items after it wait until the end.
 
-Nothing is reordered, merged or lost; what waits is only what could not be sent without breaking the grammar. It is
-weighed, so that an engine that never ends a call does not fill the memory.
+Nothing is reordered, merged or lost, and an item waits only if its release would break the grammar. The size of the
+waiting items is limited, so that an engine that never ends a call does not fill the memory.
 """
 
 import re
@@ -20,31 +20,40 @@ from ...wire.deltas import Delta, ToolJson, ToolStart
 from ...wire.errors import BadUpstream
 from ...wire.repairs import Repairs
 
-_MAX_UNREAD = 64  # pieces that may wait to be looked at, so that a long call does not keep them all
-_LONG_PIECE = 64 * 1024  # characters of a piece that does not
-_ITEM_COST = 64  # bytes that a text costs beside what it says, and an id
+_MAX_UNREAD = 64  # pieces kept before they are scanned, so that a long call does not keep all of its pieces
+_LONG_PIECE = 64 * 1024  # characters; a piece of this length is scanned at once
+_ITEM_COST = 64  # bytes that a waiting text or an id costs beside its own size
 _STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
 
 class ToolCall:
-    """A tool call on its way. It is announced once its name is whole: when arguments follow it, or at the end.
+    """A tool call that is being received. It is announced when its name is complete: with its arguments, or at the end.
 
-    `said` is the id the engine uses for it, `id` the one the client sees.
+    `engine_id` is the id that the engine uses for it, `id` the one that the client receives.
     """
 
     __slots__ = (
-        *("_announced", "_depth", "_in_string", "_stopped", "_unread", "_unsent", "_complete"),
-        *("id", "kept", "name", "engine_id"),
+        "_announced",
+        "_complete",
+        "_depth",
+        "_in_string",
+        "_stopped",
+        "_unread",
+        "_unsent",
+        "engine_id",
+        "id",
+        "kept",
+        "name",
     )
 
     def __init__(self, identity: str, engine_id: str | None) -> None:
         self.id = identity
         self.engine_id = engine_id
         self.name = ""
-        self.kept = 0  # bytes of arguments that wait
+        self.kept = 0  # bytes of the arguments that are not released yet
         self._unsent: list[str] = []
         self._announced = False
-        self._unread: list[str] = []  # not yet looked at for where the JSON ends: it is asked only when something waits
+        self._unread: list[str] = []  # pieces not yet scanned for the end of the JSON; only a waiting item needs it
         self._depth = 0
         self._in_string = False
         self._complete = False
@@ -52,7 +61,7 @@ class ToolCall:
 
     def grow(self, name: str | None, arguments: str) -> None:
         if name and (not self.name or (name != self.name and not self._announced and not self._unsent)):
-            self.name += name  # the first part of a name, or the next where it is split over chunks
+            self.name += name  # the first part of the name, or the next part of a name that is split over chunks
         if arguments:
             self.kept += utf8_size(arguments)
             self._unsent.append(arguments)
@@ -61,7 +70,7 @@ class ToolCall:
                 self._scan()
 
     def release(self, name_of: Callable[[str], str], *, at_end: bool = False) -> list[Delta]:
-        """What may go out now. `name_of` tells the tool that the engine calls so."""
+        """The deltas that may be sent now. `name_of` maps the engine's name of a tool to the client's."""
         out: list[Delta] = []
         if not self._announced:
             if not (self._unsent and self.name) and not at_end:
@@ -77,7 +86,7 @@ class ToolCall:
         return out
 
     def extend(self, arguments: str) -> ToolJson:
-        """The same as `grow` and `release`, for a call that was announced and has nothing waiting."""
+        """The same as `grow` and `release`, for a call that is announced and has no waiting arguments."""
         self._unread.append(arguments)
         if len(self._unread) > _MAX_UNREAD:
             self._scan()
@@ -88,19 +97,19 @@ class ToolCall:
         return self._announced and not self._unsent
 
     def stop(self) -> None:
-        """The engine says that no more will come."""
+        """The engine says that the call is complete."""
         self._stopped = True
 
     @property
     def is_complete(self) -> bool:
-        """Whether the arguments are all there: the engine said so, or they are an object, an array, a string of one."""
+        """Whether the arguments are complete: the engine said so, or they are a whole object, array or string."""
         if not self._stopped:
             self._scan()
         return self._stopped or self._complete
 
     def _scan(self) -> None:
         text = "".join(self._unread)
-        # a backslash at the very end waits for what it escapes
+        # a backslash at the end waits for the character that it escapes
         self._unread = ["\\"] if (len(text) - len(text.rstrip("\\"))) % 2 else []
         for match in _STRUCTURE.finditer(text[: len(text) - len(self._unread)]):
             mark = match[0]
@@ -115,15 +124,24 @@ class ToolCall:
 
 
 class ToolCallQueue:
-    """The queue. `new_id` makes an id for a call that comes without one, or with one of those `taken`.
+    """The queue of the texts and calls of one answer.
 
-    `names` are those that a tool has for the engine, where they are not its own. `repairs` counts what is mended.
-    What takes in raises AnswerTooLarge when too much waits.
+    `new_id` returns an id for a call without one, or whose id is in `taken`. `names` maps the engine's names of tools
+    to the client's. `repairs` counts the repairs. `add` and `add_call` raise AnswerTooLarge if too much is waiting.
     """
 
     __slots__ = (
-        *("_by_key", "_ids", "_kept", "_last", "_limits", "_names", "_new_id", "_queue", "_untangled"),
-        *("repairs", "has_calls"),
+        "_by_key",
+        "_ids",
+        "_kept",
+        "_last",
+        "_limits",
+        "_names",
+        "_new_id",
+        "_queue",
+        "_untangled",
+        "has_calls",
+        "repairs",
     )
 
     def __init__(
@@ -137,28 +155,28 @@ class ToolCallQueue:
         self._new_id = new_id
         self._names = names or {}
         self._limits = limits
-        self._kept = 0  # bytes of all that waits, and of what every call leaves behind
+        self._kept = 0  # bytes of the waiting items, and of what is remembered of every call
         self._untangled = False
         self.repairs = Repairs()
         self._queue: deque[ToolCall | Delta] = deque()
         self._by_key: dict[object, ToolCall] = {}
         self._ids = set(taken)
         self._last: ToolCall | None = None
-        self.has_calls = False  # whether any call was seen at all
+        self.has_calls = False  # whether there was any call in this answer
 
     def add(self, delta: Delta) -> None:
-        """Anything that is no call, for its turn."""
+        """Add a delta that is not part of a call."""
         self._queue.append(delta)
         self._account(_ITEM_COST + delta_size(delta))
 
     def stop(self, index: int | None) -> None:
-        """The call with this index is whole, whatever its arguments look like."""
+        """The call with this index is complete, whatever its arguments look like."""
         call = self._by_key.get(index)
         if call is not None:
             call.stop()
 
     def add_call(self, index: int | None, identity: str | None, name: str | None, arguments: str) -> None:
-        """A piece of a call, as a chat delta has it: any part of it may be missing or said again."""
+        """Add a piece of a call. Any field may be missing, or may repeat the value of an earlier piece."""
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
         cost = utf8_size(arguments)
@@ -177,7 +195,7 @@ class ToolCallQueue:
         keys = len(self._by_key)
         self._by_key[key] = self._last = call
         if index is not None and identity is not None:
-            self._by_key[identity] = call  # the next piece may leave out the index
+            self._by_key[identity] = call  # the next piece may omit the index
         if len(self._by_key) > keys:
             cost += _ITEM_COST + utf8_size(identity or "")
         self._limits.check_tool_input(call.kept)
@@ -188,7 +206,7 @@ class ToolCallQueue:
         self._limits.check_answer(self._kept)
 
     def extender(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
-        """What takes further arguments that come as this piece did, if they go straight to the client."""
+        """A function for further arguments in chunks like `entry`, if they can be released at once; else None."""
         function = entry.get("function") or entry
         index, identity = entry.get("index"), entry.get("id")
         if not isinstance(identity, str | None):
@@ -202,10 +220,10 @@ class ToolCallQueue:
     def _begins_new_call(
         self, call: ToolCall, key: object, identity: str | None, name: str | None, arguments: str
     ) -> bool:
-        """Whether a piece under a known key begins a new call: a new id, or a name where a call is already whole.
+        """Whether a piece with a known key begins a new call: it has a new id, or a name after complete arguments.
 
-        Some repeat id and name in every piece, so the same name again, with no arguments to it, says nothing new; and
-        some number every piece anew, so arguments without a name go on where there is something to go on with.
+        Some engines repeat id and name in every piece, so the same name without arguments is not a new call. Some give
+        every piece a new id, so arguments without a name continue a call that is incomplete.
         """
         if identity and call.engine_id is not None and identity != call.engine_id:
             return bool(name) or not arguments or call.is_complete
@@ -214,7 +232,7 @@ class ToolCallQueue:
         return bool(arguments.strip()) or name != call.name or key is None
 
     def _unique_id(self, identity: str | None) -> str:
-        """The engine's id, unless it was used before: some number the calls of every answer alike, from `call_0` on."""
+        """The engine's id, or a new one if it was used before: some engines begin each answer with `call_0`."""
         own = identity or self._new_id()
         while own in self._ids:
             own = self._new_id()
@@ -224,14 +242,14 @@ class ToolCallQueue:
         return own
 
     def _name(self, called: str) -> str:
-        """The tool that the engine calls so."""
+        """The client's name of the tool that the engine calls `called`."""
         name = self._names.get(called, called)
         if name != called:
             self.repairs["call_name"] += 1
         return name
 
     def release(self, *, at_end: bool = False) -> list[Delta]:
-        """What may go out now, in order."""
+        """The deltas that may be sent now, in order. `at_end`: all that is left."""
         out: list[Delta] = []
         queue = self._queue
         while queue:
@@ -252,5 +270,5 @@ class ToolCallQueue:
 
     @property
     def busy(self) -> bool:
-        """Whether text must queue behind calls."""
+        """Whether a text must wait in the queue."""
         return bool(self._queue)
