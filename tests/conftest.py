@@ -1,13 +1,46 @@
-"""Runs `async def test_…` functions, each on an event loop of its own that must end with nothing left running."""
+"""How tests run: each `async def test_…` on an event loop of its own, and the suite in parallel.
+
+Each test has one of two marks. `slow` tests start real processes or models, or measure time: all below the folders in
+`SLOW`, all that use the real llama.cpp, and those that say `@pytest.mark.slow`. All others are `core`. With `-m core`
+the folders in `SLOW` are not even imported.
+
+In parallel (`-n auto`), all tests of a file run in one worker, and so do all tests that use the real llama.cpp, so that
+a server shared by tests starts once. Slow files start first: the run then ends with short tests, and no worker is idle.
+"""
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.clock import FakeClockLoop
 from tests.support.llama_fixture import llama as llama
+
+TESTS = Path(__file__).parent
+SLOW = tuple(
+    TESTS / folder
+    for folder in ("bench", "checks", "cli", "deploy", "embedding", "end_to_end", "server", "support/llama")
+)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if config.option.markexpr == "core" and collection_path in SLOW else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        real_engine = "llama" in getattr(item, "fixturenames", ())
+        slow = real_engine or any(folder in item.path.parents for folder in SLOW)
+        if slow and item.get_closest_marker("slow") is None:
+            item.add_marker("slow")
+        if item.get_closest_marker("slow") is None:
+            item.add_marker("core")
+        group = "llama" if real_engine else str(item.path.relative_to(TESTS))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(tryfirst=True)

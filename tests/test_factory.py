@@ -37,6 +37,7 @@ def test_a_factory_wants_keys_or_to_be_told_that_there_are_none(monkeypatch: pyt
     assert repr(create_app()).endswith("<ApiKeys open>>")
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_a_factory_serves_it() -> None:
     command = [sys.executable, "-m", "uvicorn", "--factory", "anthro_asgi:create_app", "--port", "0"]
     with subprocess.Popen(
@@ -61,6 +62,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_model_file_is_served_with_nothing_else(model: Path) -> None:
     options = ("--model", str(model), "--model-context", "1024", "--model-slots", "2", "--model-threads", "1")
     with Service(*options) as service:
@@ -76,6 +78,7 @@ def refused(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_a_model_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"not a model")
@@ -83,6 +86,7 @@ def test_a_model_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (2, f"anthro-asgi: error: {bad} is no GGUF file\n")
 
 
+@pytest.mark.slow
 def test_a_model_file_that_llama_cpp_cannot_load_is_told_and_ends_the_start(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(1000))
@@ -92,6 +96,7 @@ def test_a_model_file_that_llama_cpp_cannot_load_is_told_and_ends_the_start(tmp_
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_model_file_is_for_one_worker(model: Path) -> None:
     ended = refused("--model", str(model), "--workers", "2")
     assert ended.returncode == 2

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "anthro_asgi"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = (
-    *("cli", "conformance", "engines", "http", "observability", "server", "settings", "simulator", "upstream", "wire"),
+    "cli",
+    "conformance",
+    "engines",
+    "http",
+    "observability",
+    "server",
+    "settings",
+    "simulator",
+    "upstream",
+    "wire",
 )
 PURE = [
     *(name for name in FILES if name.startswith(("wire/", "conformance/"))),
@@ -56,10 +66,15 @@ LAW = {
 FACE = {"engines": {"anthro_asgi.engines.base", "anthro_asgi.engines.functions"}}
 
 
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text())
+
+
 def imports(name: str) -> Iterator[str]:
     """The modules a file imports, anywhere in it, by their full names."""
     package = ["anthro_asgi", *Path(name).parent.parts]
-    for node in ast.walk(ast.parse(FILES[name].read_text())):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -89,7 +104,7 @@ def module_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_imports_keep_to_the_law(name: str) -> None:
+def test_a_file_imports_only_the_rooms_that_its_room_may_import(name: str) -> None:
     here = room_of(module_of(name))
     for module in ours(name):
         room = room_of(module)
@@ -105,13 +120,13 @@ def test_imports_keep_to_the_law(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_pure_files_know_no_sockets_clock_or_randomness(name: str) -> None:
+def test_a_pure_file_imports_no_socket_clock_or_randomness(name: str) -> None:
     assert name in FILES
     assert not IMPURE & {module.split(".")[0] for module in imports(name)}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_only_the_cards_packages_are_imported_outright(name: str) -> None:
+def test_only_the_three_dependencies_are_imported_unguarded(name: str) -> None:
     outside = {module.split(".")[0] for module in imports(name)} - set(sys.stdlib_module_names) - {"anthro_asgi"}
     optional = {"httptools", "uvloop", "prometheus_client", "opentelemetry", "xllamacpp"}
     assert outside - optional <= {"uvicorn", "orjson", "h11"}
@@ -121,7 +136,7 @@ def test_only_the_cards_packages_are_imported_outright(name: str) -> None:
 
 def assert_guarded(name: str, module: str) -> None:
     """The import stands in a `try` that catches ImportError."""
-    for node in ast.walk(ast.parse(FILES[name].read_text())):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Try) and any("ImportError" in ast.dump(handler) for handler in node.handlers):
             inside = {alias.name for inner in ast.walk(node) if isinstance(inner, ast.Import) for alias in inner.names}
             inside |= {inner.module or "" for inner in ast.walk(node) if isinstance(inner, ast.ImportFrom)}
@@ -130,7 +145,7 @@ def assert_guarded(name: str, module: str) -> None:
     raise AssertionError(f"{name} imports {module} unguarded")
 
 
-def test_there_is_no_cycle_of_imports() -> None:
+def test_the_imports_have_no_cycle() -> None:
     graph = {module_of(name): ours(name) - {module_of(name)} for name in FILES if name != "__init__.py"}
     done: set[str] = set()
 
@@ -149,10 +164,10 @@ def test_there_is_no_cycle_of_imports() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_says_what_it_is(name: str) -> None:
-    assert ast.get_docstring(ast.parse(FILES[name].read_text()))
+def test_each_file_has_a_docstring(name: str) -> None:
+    assert ast.get_docstring(tree(name))
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_nothing_hides_behind_type_checking(name: str) -> None:
+def test_no_import_is_only_for_type_checkers(name: str) -> None:
     assert "TYPE_CHECKING" not in FILES[name].read_text()

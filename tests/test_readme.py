@@ -15,6 +15,8 @@ from anthro_asgi.settings.options import markdown_table
 from anthro_asgi.simulator import SimulatedEngine
 from tests.support.driver import Driver
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -52,7 +54,7 @@ def test_the_options_table_is_the_option_table() -> None:
 
 
 def test_each_command_sets_up_what_it_needs() -> None:
-    for mark, job in (("run", "anthro-asgi serve"), ("test", "python -m pytest")):
+    for mark, job in (("run", "anthro-asgi serve"), ("test", "python -m pytest -n auto")):
         command = marked(mark)
         assert command.count("\n") == 1
         assert command.startswith("python3 -m venv ")

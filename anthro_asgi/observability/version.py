@@ -1,4 +1,4 @@
-"""The version of the installed package."""
+"""Which version this is."""
 
 from functools import cache
 
@@ -6,7 +6,7 @@ from functools import cache
 @cache
 def version() -> str:
     """The installed version; "unknown" in a copy that is not installed."""
-    from importlib import metadata  # slow to import and rarely needed
+    from importlib import metadata  # slow to import, and seldom needed
 
     try:
         return metadata.version("anthro-asgi")

@@ -29,6 +29,8 @@ from anthro_asgi.wire.request import MessagesRequest, parse_request
 from tests.support.driver import Driver, Response
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, raw_answer, sse
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 
 

@@ -288,7 +288,7 @@ async def test_an_exporter_that_is_not_there_is_one_line_and_no_reason_not_to_se
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "pigeon")
     assert (await answered(app_of("a", Finish("end_turn")), body=body())).status == 200
     (line,) = told(caplog)
-    assert line["event"] == "traces_disabled"
+    assert line["event"] == "no_traces"
     assert "pigeon" in str(line["error"])
 
 
@@ -315,6 +315,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_without_the_extra_one_line_says_what_to_install_and_the_trace_is_passed_on() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT, PARENT],
@@ -326,7 +327,7 @@ def test_without_the_extra_one_line_says_what_to_install_and_the_trace_is_passed
     )
     assert done.stdout == f"{(('traceparent', PARENT),)}\n"
     lines = [orjson.loads(line) for line in done.stderr.splitlines()]
-    assert [line["event"] for line in lines] == ["traces_disabled", "request"]
+    assert [line["event"] for line in lines] == ["no_traces", "request"]
     assert "anthro-asgi[otel]" in lines[0]["remedy"]
 
 
@@ -340,6 +341,7 @@ def serving(collector: Collector, *options: str) -> Iterator[Service]:
         yield service
 
 
+@pytest.mark.slow
 def test_each_worker_exports_what_it_served_and_the_last_of_it_when_it_stops() -> None:
     with Collector() as collector:
         with serving(collector, "--workers", "2") as service:
@@ -350,6 +352,7 @@ def test_each_worker_exports_what_it_served_and_the_last_of_it_when_it_stops() -
         assert len({span.span_id for span in collector.spans}) == 40
 
 
+@pytest.mark.slow
 def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_waiting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -366,9 +369,10 @@ def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_wai
         (last,) = (thread for thread in threading.enumerate() if thread.name == "last spans")
         last.join(10)
         assert not last.is_alive()
-    assert [line["event"] for line in told(caplog)] == ["spans_lost"]
+    assert [line["event"] for line in told(caplog)] == ["traces_left"]
 
 
+@pytest.mark.slow
 def test_the_console_gets_them_too() -> None:
     script = WITHOUT.replace('sys.modules["opentelemetry.sdk"] = None', "")
     done = subprocess.run(

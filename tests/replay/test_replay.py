@@ -131,12 +131,13 @@ def asked(case: Case) -> str:
 
 # Cut off inside a call's arguments, these engines give a call in a stream, and without one text or nothing at all.
 CUT_IN_A_CALL = "05g_tools_required_cut"
+ASKED = [(case, (case.engine, case.variant, asked(case))) for case in GOOD if isinstance(case.body, dict)]
 TWINS = [
     (case, twin)
-    for case in GOOD
-    for twin in GOOD
-    if (case.engine, case.variant, case.streamed, twin.streamed) == (twin.engine, twin.variant, True, False)
-    if isinstance(case.body, dict) and isinstance(twin.body, dict) and asked(case) == asked(twin)
+    for case, what in ASKED
+    if case.streamed
+    for twin, what_twin in ASKED
+    if not twin.streamed and what == what_twin
     if case.name != CUT_IN_A_CALL or case.engine in ("llamacpp", "llama-cpp-python")
 ]
 
@@ -280,6 +281,7 @@ def test_every_case_of_the_corpus_is_replayed() -> None:
 # the real command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
 async def test_the_command_gives_the_same_messages(engine: str) -> None:
     replay = Replay(engine)

@@ -233,6 +233,7 @@ async def test_an_exchange_cancelled_at_any_step_frees_its_slot(
             break
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("seed", range(3))
 async def test_random_requests_cancellations_and_resets_leak_no_slot(parser: ParserFactory, seed: int) -> None:

@@ -279,6 +279,7 @@ FLOODS: dict[str, list[Delta]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_no_more_is_collected_than_may_be_and_a_little(flood: list[Delta]) -> None:
     """Memory, not only bytes, as many small things take up much."""

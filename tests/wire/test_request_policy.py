@@ -119,6 +119,7 @@ def sdk_type(module: str, name: str) -> Any:
     return getattr(import_module(f"{SDK}_{module}"), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "module", "name"),
     [

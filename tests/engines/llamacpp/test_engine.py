@@ -18,6 +18,8 @@ from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.llama.model import write_model
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 20.0  # seconds
 HELLO = [{"role": "user", "content": "Hello?"}]
 

@@ -99,6 +99,7 @@ def test_values_that_orjson_cannot_write_are_encoded() -> None:
     assert str(2**80).encode() in encode(deep)
 
 
+@pytest.mark.slow
 def test_a_value_nested_too_deeply_for_python_is_refused() -> None:
     deep: Any = 1
     for _ in range(100_000):

@@ -41,6 +41,7 @@ async def test_a_small_request_is_sent_in_one_piece() -> None:
     assert await EncodedRequest(whole, body).encoded() == [encode(body)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
 async def test_what_is_nested_too_deeply_is_the_clients_fault(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     deep: Any = "x" * 300_000

@@ -202,6 +202,7 @@ def mangled(event: bytes, rng: random.Random) -> bytes:
             return event[:place] + event[place:].replace(b"0", b"00", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES, ids=lambda style: style.__name__)
 @pytest.mark.parametrize("wrong", [0.0, 0.1], ids=["well formed", "mangled"])
 def test_random_streams_give_the_same_deltas_on_both_paths(style: Callable[[Json, int], Json], wrong: float) -> None:

@@ -101,6 +101,7 @@ async def test_the_words_of_a_refusal_are_not_waited_for_long(speech: Speech, mo
         await upstream.until(lambda: upstream.open <= 1)
 
 
+@pytest.mark.slow
 @both_engines
 @pytest.mark.parametrize("length", ["5", "999"], ids=["too short", "too long"])
 async def test_a_refusal_that_lies_about_its_length_is_still_one(speech: Speech, length: str) -> None:

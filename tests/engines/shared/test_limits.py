@@ -40,6 +40,7 @@ async def refused(speech: Speech, answer: Any, limits: AnswerLimits = SMALL) -> 
 # what is collected
 
 
+@pytest.mark.slow
 @both_engines
 async def test_an_answer_without_an_end_is_a_502_for_who_wants_it_whole_and_frees_the_upstream(speech: Speech) -> None:
     left: list[bool] = []

@@ -20,6 +20,8 @@ from anthro_asgi.wire.request import parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.wire.strategies import VALUES, Json, examples
 
+pytestmark = pytest.mark.slow
+
 Outcome = tuple[Any, ...]
 LONG = 'A long text, with "quotes", \\backslashes\\, \n lines, ümläuts, 漢字 and 🙂 emoji. '
 DATA = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYmFzZTY0" * 9
