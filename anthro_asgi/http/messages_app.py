@@ -78,7 +78,7 @@ class MessagesApp(BaseApp):
 
     async def _start(self) -> None:
         await super()._start()
-        self._tracer = tracer_for(os.environ, self.metrics.outcomes.route)
+        self._tracer = tracer_for(os.environ, self.metrics.request_labels.route)
 
     def _sample(self) -> Sample:
         connections = self.engine.connections()

@@ -1,9 +1,9 @@
-"""One line for each request, one for each turn in the service's life, and other lines in the same shape.
+"""The log: one line for each request, one for each event of the service such as `started`, and other messages.
 
-A RequestRecord is the message of its log record (`record.msg`), and so is a LogEvent: a handler of an embedding
-application may read its attributes, any other gets it as `key=value` text. Neither has a place for content or keys.
-What came from outside is cleaned when it is written: a control character in a path or a model's name must not forge a
-line or drive a terminal.
+A RequestRecord or a LogEvent is the message of its log record (`record.msg`). A handler of an embedding application may
+read its attributes; as a string it is `key=value` text. Neither has a field for content or keys. Values from outside
+are cleaned when they are written: a control character in a path or a model name must not forge a line or control a
+terminal.
 
 `configure` is for the command. An application that embeds the service configures logging itself.
 """
@@ -20,17 +20,17 @@ import orjson
 _logger: Final = logging.getLogger("anthro_asgi")
 SCOPE_REFUSAL: Final = "anthro_asgi.refused"
 """Key in an ASGI scope: the RequestRecord of an error that the server itself sent for this request."""
-_PROBES: Final = ("/healthz", "/readyz", "/metrics")  # asked some twenty times a minute, by machines
+_PROBES: Final = ("/healthz", "/readyz", "/metrics")  # requested many times a minute by machines
 _LONGEST: Final = 300  # characters of one value
-_LONGEST_MESSAGE: Final = 4000
+_LONGEST_MESSAGE: Final = 4000  # characters
 
 
 @dataclass(slots=True, eq=False)
 class RequestRecord:
-    """How one request went; None is unknown or not so.
+    """The result of one request. None means unknown or not applicable.
 
-    Durations in seconds: `queued` for its turn, `ttft` from when it was read, queued or not, to the first output.
-    `input_tokens` are without the cached ones.
+    Durations are in seconds. `queued` is the wait for a slot at the engine. `ttft` is the time from the complete
+    request to the first output, including `queued`. `input_tokens` excludes `cached_tokens`.
     """
 
     method: str
@@ -52,16 +52,16 @@ class RequestRecord:
     error: str | None = None
 
     def fields(self) -> dict[str, object]:
-        """What is known, in a fixed order, fit to be printed."""
+        """The known values, cleaned, in a fixed order."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "client_left" or self.client_left}
-        return _fit(values)
+        return _cleaned(values)
 
     def __str__(self) -> str:
         return _words(self.fields())
 
 
 class LogEvent:
-    """A turn in the service's life: what it is called, and what is to be known of it."""
+    """An event in the life of the service: its name and its values."""
 
     __slots__ = ("name", "values")
 
@@ -70,14 +70,14 @@ class LogEvent:
         self.values = values
 
     def fields(self) -> dict[str, object]:
-        return {"event": self.name, **_fit(self.values)}
+        return {"event": self.name, **_cleaned(self.values)}
 
     def __str__(self) -> str:
         return _words(self.fields())
 
 
 def log_request(record: RequestRecord) -> None:
-    """Log `record`: a warning when the service or its engine failed, debug for a probe that went well, else info."""
+    """Log `record`: at warning when the service or its engine failed, at debug for a successful probe, else at info."""
     failed = record.error_type is not None and (record.status is None or not 400 <= record.status < 500)
     level = logging.WARNING if failed else logging.INFO
     if record.status == 200 and record.path in _PROBES:
@@ -87,13 +87,13 @@ def log_request(record: RequestRecord) -> None:
 
 
 def log_event(name: str, level: int = logging.INFO, **values: object) -> None:
-    """Log a turn in the service's life, as `event=name` with these values; None is unknown and left out."""
+    """Log an event in the life of the service, as `event=name` with these values. A value None is omitted."""
     if _logger.isEnabledFor(level):
         _logger.log(level, LogEvent(name, values))
 
 
 def clean(text: str, longest: int = _LONGEST) -> str:
-    """`text`, bounded, with everything that does not print (line ends and lone surrogates too) written as an escape."""
+    """The first `longest` characters of `text`, with all that is not printable (line ends too) written as escapes."""
     if len(text) > longest:
         text = text[:longest] + "…"
     if text.isprintable():
@@ -101,17 +101,17 @@ def clean(text: str, longest: int = _LONGEST) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
-def _fit(values: Mapping[str, object]) -> dict[str, object]:
-    """What is known of `values`, fit to be printed."""
-    fit: dict[str, object] = {}
+def _cleaned(values: Mapping[str, object]) -> dict[str, object]:
+    """`values` without None: numbers as they are, everything else as cleaned text."""
+    cleaned: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, float):
-            fit[name] = round(value, 6)
+            cleaned[name] = round(value, 6)
         elif isinstance(value, bool | int):
-            fit[name] = value
+            cleaned[name] = value
         elif value is not None:
-            fit[name] = clean(str(value))
-    return fit
+            cleaned[name] = clean(str(value))
+    return cleaned
 
 
 def _words(values: Mapping[str, object]) -> str:
@@ -119,7 +119,7 @@ def _words(values: Mapping[str, object]) -> str:
 
 
 def _word(value: object) -> str:
-    """A value as one word, quoted as JSON where a reader could lose its end."""
+    """A value as one word. A text with spaces or quotes is quoted as JSON, so that its end is clear."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, str) and (not text or any(char in text for char in ' "=\\')):
         return orjson.dumps(text).decode()
@@ -127,12 +127,12 @@ def _word(value: object) -> str:
 
 
 def _when(record: logging.LogRecord) -> str:
-    """RFC 3339, in UTC."""
+    """The time of `record` in RFC 3339 format, in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
 
 
 class _Formatter(logging.Formatter):
-    """What both shapes are made of."""
+    """The values of a line, for both formats."""
 
     def values(self, record: logging.LogRecord) -> dict[str, object]:
         if isinstance(record.msg, RequestRecord):
@@ -140,7 +140,7 @@ class _Formatter(logging.Formatter):
         if isinstance(record.msg, LogEvent):
             return record.msg.fields()
         message = record.getMessage()
-        if record.name == "asyncio":  # which goes on with what a task or a callback was given
+        if record.name == "asyncio":  # the rest of its message may show arguments of a task or a callback
             message = message.partition("\n")[0].partition("(")[0]
         values: dict[str, object] = {"event": "log", "logger": record.name, "message": clean(message, _LONGEST_MESSAGE)}
         if record.exc_info and record.exc_info[1] is not None:
@@ -149,7 +149,7 @@ class _Formatter(logging.Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line."""
+    """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         head = {"time": _when(record), "level": record.levelname.lower()}
@@ -157,16 +157,17 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """`TIME LEVEL key=value …`, for eyes."""
+    """`TIME LEVEL key=value …`, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{_when(record)} {record.levelname:<7} {_words(self.values(record))}"
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
-    """Send every logger's lines to `stream` (default stderr) as "json" or "text". `level` is that of our own.
+    """Write the lines of every logger to `stream` (default stderr) as "json" or "text". `level` is for our own loggers.
 
-    The server below tells of each start and stop at info, which the command says itself: it is heard from warning on.
+    Other loggers are written from warning on (at `debug`, everything): uvicorn logs each start and stop at info, for
+    which the command has events of its own.
     """
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
@@ -181,12 +182,12 @@ def _level(name: str) -> int:
 
 
 def log_failure(request_id: str, exc: BaseException) -> None:
-    """Log a bug of ours."""
+    """Log an unexpected exception in the service, which is a bug, with the place where it was raised."""
     if _logger.isEnabledFor(logging.ERROR):
         _logger.error("%s: %s", request_id, _traced(exc))
 
 
 def _traced(exc: BaseException) -> str:
-    """The type of an exception and where it happened, but not its message, which may quote what a client said."""
+    """The type of an exception and its traceback in one line. Its message is omitted, because it may quote content."""
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(exc.__traceback__)]
-    return clean(f"{type(exc).__name__} at {' < '.join(reversed(places)) or 'an unknown place'}", _LONGEST_MESSAGE)
+    return clean(f"{type(exc).__name__} at {' < '.join(reversed(places)) or 'unknown place'}", _LONGEST_MESSAGE)

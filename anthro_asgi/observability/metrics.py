@@ -1,51 +1,85 @@
-"""What is counted, and `GET /metrics`, which tells it as Prometheus text (extra `metrics`).
+"""The metrics of one application, and `GET /metrics` in the Prometheus text format (extra `metrics`).
 
-    Metrics ── counts on ──► SharedCounters, a slot for each worker ── added up ──► exposition
+    Metrics ── counts in ──► SharedCounters, one slot for each worker ── sums ──► exposition
 
-To count is to add to a place that a table knows, with the extra or without it. What a client sends makes no label.
+Every label set has its place in a slot from the start, so counting is one addition, and a client cannot create a label
+set. Counting works without the extra; only the exposition needs it.
 """
 
 import asyncio
 import platform
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
+from itertools import product
 from operator import sub
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
+from ..wire.deltas import StopReason
+from ..wire.errors import ApiError
 from ..wire.repairs import REPAIRS
 from .logs import RequestRecord
-from .outcomes import LABELS, OTHER, Outcomes
 from .prometheus import Constant, exposition
 from .shared_counters import CounterLayout, MetricType, SharedCounters
 from .version import version
 
+OTHER: Final = "other"
+"""The label value for everything that is in no table."""
+
 _PREFIX: Final = "anthro_asgi_"
-_FRESH: Final = 1.0  # seconds, within which the other workers see what is sampled here
+_SAMPLE_INTERVAL: Final = 1.0  # seconds between the samples that a worker takes for the exposition of another worker
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _GAPS: Final = (
-    *(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075),
-    *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    0.001,
+    0.0025,
+    0.005,
+    0.0075,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.04,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
 )
 _CONNECTIONS: Final = ("idle", "leased", "connecting", "draining", "waiting")
 _TOKENS: Final = ("input", "output", "cached")
 
-# What is noted: its metric, what that says, the label and its values.
+# The first argument of `note`: the metric, its help, its label, and the label's values.
 _NOTED: Final = {
     "upstream_error": (
         "upstream_errors_total",
-        "What went wrong at the upstream",
+        "Failures of the upstream, by kind",
         "kind",
         (
-            *("connect", "timeout_connect", "timeout_first_byte", "timeout_silence", "timeout_total"),
-            *("broken", "too_large", "exhausted", "status_4xx", "status_5xx", "nonsense", OTHER),
+            "connect",
+            "timeout_connect",
+            "timeout_first_byte",
+            "timeout_silence",
+            "timeout_total",
+            "broken",
+            "too_large",
+            "exhausted",
+            "status_4xx",
+            "status_5xx",
+            "nonsense",
+            OTHER,
         ),
     ),
-    "repair": ("repairs_total", "Mends made to what the upstream sent", "kind", (*REPAIRS, OTHER)),
+    "repair": ("repairs_total", "Repairs of invalid upstream responses, by kind", "kind", (*REPAIRS, OTHER)),
     "refused": (
         "admission_refusals_total",
-        "Requests sent away since too many others were there",
+        "Requests refused with status 529, by the limit that they exceeded",
         "reason",
         ("queue_full", "queue_timeout", "key", OTHER),
     ),
@@ -53,7 +87,7 @@ _NOTED: Final = {
 
 
 class Sample(NamedTuple):
-    """What is looked at, not counted. `connections` to the upstream by state."""
+    """Values that are read when they are needed, not counted. `connections` to the upstream are by their state."""
 
     waiting: int
     running: int
@@ -62,18 +96,20 @@ class Sample(NamedTuple):
 
 
 class Metrics:
-    """One app's numbers; `paths` are the app's own.
+    """The metrics of one application, whose routes are `paths`.
 
-    The app sets `sample`. It is called for each exposition, and once a second between `start` and `stop` where other
-    workers may be the ones that are asked. Before workers are forked `share` the numbers among them; in each of them
-    `take` its part, and where one has died note it as `lost`.
+    The application sets `sample`. It is called for each exposition. Between `start` and `stop` it is called once a
+    second too, if there are other workers, because any worker may be asked for the exposition.
+
+    With several workers, call `share_among` before the fork, `count_as` in each worker, and `worker_lost` in the
+    supervisor when a worker has died.
     """
 
     def __init__(self, paths: Collection[str]) -> None:
         self.sample: Callable[[], Sample] | None = None
-        self.outcomes = Outcomes(paths)
+        self.request_labels = RequestLabels(paths)
         self._timer: asyncio.TimerHandle | None = None
-        self._began = time.time()
+        self._started_at = time.time()
         self._layout = CounterLayout(_PREFIX)
         self._add_gauges(self._layout)
         self._add_counters(self._layout)
@@ -82,73 +118,82 @@ class Metrics:
         self.share_among(1)
         self.count_as(0)
 
-    # what there is
+    # --- the metrics ---
 
     def _add_gauges(self, layout: CounterLayout) -> None:
-        self._up = layout.add("gauge", "worker_up", "Whether the worker runs", by_worker=True).place
-        self._in_flight = layout.add("gauge", "requests_in_flight", "Requests being answered, on any route").place
-        self._running = layout.add("gauge", "answers_running", "Requests for a message that have their turn").place
-        self._waiting = layout.add("gauge", "queue_depth", "Requests for a message that wait for their turn").place
-        self._draining = layout.add("gauge", "workers_draining", "Workers that only finish what is open").place
-        text = "Connections to the upstream; waiting: requests that there is none for yet"
-        self._connections = _labelled(layout, "gauge", "upstream_connections", text, "state", _CONNECTIONS)
+        self._up = layout.add("gauge", "worker_up", "Whether the worker is running", by_worker=True).place
+        text = "Requests in progress, on any route"
+        self._in_flight = layout.add("gauge", "requests_in_flight", text).place
+        text = "Requests that the engine is answering"
+        self._running = layout.add("gauge", "answers_running", text).place
+        text = "Requests that wait for a slot at the engine"
+        self._waiting = layout.add("gauge", "queue_depth", text).place
+        text = "Workers that finish open requests before they stop"
+        self._draining = layout.add("gauge", "workers_draining", text).place
+        text = "Connections to the upstream by state; waiting: requests that wait for a connection"
+        self._connections = _add_labelled(layout, "gauge", "upstream_connections", text, "state", _CONNECTIONS)
 
     def _add_counters(self, layout: CounterLayout) -> None:
-        self._starts = layout.add("counter", "worker_starts_total", "Starts of the worker", by_worker=True).place
-        text = "Requests; status none: never answered; stop_reason error: a stream that failed"
-        every = self.outcomes.every()
-        self._requests = layout.add("counter", "requests_total", text, LABELS, every, sparse=True).places
-        self._left = layout.add("counter", "clients_left_total", "Requests whose client left before the end").place
-        text = "Tokens as the engine counts them; input is without cached"
-        self._tokens = _labelled(layout, "counter", "tokens_total", text, "kind", _TOKENS)
+        text = "Number of times the worker was started"
+        self._starts = layout.add("counter", "worker_starts_total", text, by_worker=True).place
+        text = (
+            "Requests. status none: no response was sent; stop_reason error: the stream failed after its status was "
+            "sent; stop_reason client_left: the client disconnected"
+        )
+        every = self.request_labels.every()
+        self._requests = layout.add("counter", "requests_total", text, REQUEST_LABELS, every, sparse=True).places
+        text = "Requests whose client disconnected before the end"
+        self._left = layout.add("counter", "clients_left_total", text).place
+        text = "Tokens as counted by the engine; input excludes cached"
+        self._tokens = _add_labelled(layout, "counter", "tokens_total", text, "kind", _TOKENS)
         self._pings = layout.add("counter", "pings_total", "Pings sent on silent streams").place
         self._noted = {
-            what: _labelled(layout, "counter", name, text, label, kinds)
-            for what, (name, text, label, kinds) in _NOTED.items()
+            what: _add_labelled(layout, "counter", name, text, label, values)
+            for what, (name, text, label, values) in _NOTED.items()
         }
 
     def _add_histograms(self, layout: CounterLayout) -> None:
-        text = "Of whole requests"
-        routes = [(route,) for route in self.outcomes.routes]
+        text = "Duration of a whole request"
+        routes = [(route,) for route in self.request_labels.routes]
         self._duration = layout.add(
             "histogram", "request_duration_seconds", text, ("route",), routes, edges=_SECONDS, sparse=True
         ).places
-        text = "Waiting for a turn, where one was had"
+        text = "Time that a request waited for a slot at the engine, for requests that got one"
         self._queued = layout.add("histogram", "queue_wait_seconds", text, edges=_SECONDS).place
-        text = "From when the request was read, through the queue, to the engine's first output"
+        text = "Time from the complete request to the engine's first output, including the wait in the queue"
         self._ttft = layout.add("histogram", "time_to_first_token_seconds", text, edges=_SECONDS).place
-        text = "Between two sends of a stream: what arrives in one read leaves in one send, however many tokens it is"
+        text = "Time between two writes to a stream; the tokens of one read from the upstream leave in one write"
         self._gaps = layout.add("histogram", "inter_token_latency_seconds", text, edges=_GAPS).place
 
-    # whose numbers they are
+    # --- workers ---
 
     def share_among(self, workers: int) -> None:
-        """Begin anew, for so many workers that are then forked from this process."""
+        """Start again with one slot for each of `workers`, which are then forked from this process."""
         self._counters = SharedCounters(self._layout, workers)
         self._cells = self._counters.slots[0]
 
     def count_as(self, worker: int) -> None:
-        """From now on this process counts as that worker, whose number begins at 0."""
-        self._counters.clear(worker)
+        """From now on this process counts in the slot of `worker`, a number from 0."""
+        self._counters.clear_gauges(worker)
         self._cells = self._counters.slots[worker]
         self._cells[self._up] = 1.0
         self._cells[self._starts] += 1.0
 
     def worker_lost(self, worker: int) -> None:
-        """That worker is no more."""
-        self._counters.clear(worker)
+        """The process of `worker` has ended."""
+        self._counters.clear_gauges(worker)
 
     def start(self) -> None:
         """Begin to sample for the other workers. Needs a running event loop."""
         if len(self._counters.slots) > 1:
-            self._sampled()
-            self._timer = asyncio.get_running_loop().call_later(_FRESH, self.start)
+            self._take_sample()
+            self._timer = asyncio.get_running_loop().call_later(_SAMPLE_INTERVAL, self.start)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _sampled(self) -> None:
+    def _take_sample(self) -> None:
         if self.sample is None:
             return
         cells, sample = self._cells, self.sample()
@@ -158,7 +203,7 @@ class Metrics:
         for state in _CONNECTIONS:
             cells[self._connections[state]] = sample.connections.get(state, 0)
 
-    # counting
+    # --- counting ---
 
     def request_began(self) -> None:
         self._cells[self._in_flight] += 1.0
@@ -166,13 +211,13 @@ class Metrics:
     def request_ended(self, record: RequestRecord) -> None:
         cells = self._cells
         cells[self._in_flight] -= 1.0
-        outcome = self.outcomes.of(record)
-        cells[self._requests[outcome]] += 1.0
+        labels = self.request_labels.of(record)
+        cells[self._requests[labels]] += 1.0
         cells[self._left] += record.client_left
         cells[self._tokens["input"]] += record.input_tokens or 0
         cells[self._tokens["output"]] += record.output_tokens or 0
         cells[self._tokens["cached"]] += record.cached_tokens or 0
-        self._observe(self._duration[outcome[:1]], record.duration)
+        self._observe(self._duration[labels[:1]], record.duration)
         self._observe(self._queued, record.queued)
         self._observe(self._ttft, record.ttft)
 
@@ -182,10 +227,11 @@ class Metrics:
             self._cells[place + len(_SECONDS) + 1] += seconds
 
     def observe_gaps(self, marks: list[float]) -> None:
-        """Count the times between `marks`, at which a stream sent something, and leave the last of them for the next.
+        """Count the times between `marks`, the clock readings at which a stream was written to.
 
-        A reply keeps the clock readings that it takes anyway, and hands over some dozens of them at a time: sorted,
-        they fall into few buckets, so that a token costs a third of what a count for each would.
+        The last mark stays in the list, as the first one of the next call. A response keeps the clock readings that it
+        takes anyway, and passes some dozens of them at once: sorted, they fall into few buckets, so that a token costs
+        a third of what a count for each would.
         """
         if len(marks) < 2:
             return
@@ -201,40 +247,106 @@ class Metrics:
         del marks[:-1]
 
     def note(self, what: str, kind: str) -> None:
-        """Something happened: an "upstream_error", a "repair" or "refused", each of a kind, or a "ping"."""
+        """Count one event: an "upstream_error", a "repair" or "refused" of this `kind`, or a "ping".
+
+        An unknown `kind` counts as `other`, an unknown `what` is ignored: both may come from an engine of a user.
+        """
         places = self._noted.get(what)
         if places is not None:
             self._cells[places.get(kind, places[OTHER])] += 1.0
         elif what == "ping":
             self._cells[self._pings] += 1.0
 
-    # telling
+    # --- exposition ---
 
     def exposition(self) -> tuple[bytes, str]:
         """The text and its content type. Raises NotFound without the extra."""
-        self._sampled()
+        self._take_sample()
         return exposition(self.constants(), self.families, self._counters)
 
     def constants(self) -> list[Constant]:
-        """What does not change while the service runs."""
-        build = {"version": version(), "python": platform.python_version(), **_parts()}
+        """The values that do not change while the service runs."""
+        build = {
+            "version": version(),
+            "python": platform.python_version(),
+            "http": "httptools" if find_spec("httptools") else "h11",
+            "loop": "uvloop" if find_spec("uvloop") else "asyncio",
+        }
         return [
-            Constant(f"{_PREFIX}build_info", "What runs here", 1.0, build),
-            Constant(f"{_PREFIX}start_time_seconds", "When the service started, in Unix time", self._began, {}),
+            Constant(f"{_PREFIX}build_info", "Versions of the service and of its parts", 1.0, build),
+            Constant(f"{_PREFIX}start_time_seconds", "Start of the service, in Unix time", self._started_at, {}),
         ]
 
 
-def _labelled(
+def _add_labelled(
     layout: CounterLayout, kind: MetricType, name: str, text: str, label: str, values: tuple[str, ...]
 ) -> dict[str, int]:
-    """A family with one label: the places by its values."""
+    """Add a family with one label, and return the place of each of its values."""
     places = layout.add(kind, name, text, (label,), [(value,) for value in values]).places
     return {value: place for (value,), place in places.items()}
 
 
-def _parts() -> dict[str, str]:
-    """What parses, and what turns the event loop."""
-    return {
-        "http": "httptools" if find_spec("httptools") else "h11",
-        "loop": "uvloop" if find_spec("uvloop") else "asyncio",
-    }
+# --- the labels of a request ---
+
+Labels = tuple[str, str, str, str]
+REQUEST_LABELS: Final[Labels] = ("route", "status", "stop_reason", "stream")
+
+_ANSWER_ROUTES: Final = ("/v1/messages", "/v1/chat/completions")  # only these have a stop_reason and a stream label
+_MODEL_ROUTE: Final = "/v1/models/{id}"
+_FAILED: Final = "error"
+_LEFT: Final = "client_left"
+_STOP_REASONS: Final = ("", *get_args(StopReason), _FAILED, _LEFT, OTHER)
+_STREAMS: Final = {None: "", False: "false", True: "true"}
+
+
+class RequestLabels:
+    """The labels of `requests_total`: route, status, stop reason, streamed or not. All values come from tables."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self._routes = {path: _canonical(path, paths) for path in paths}
+        self._model_prefixes = tuple(f"{path}/" for path in paths if path.endswith("/models"))
+        self.routes = tuple(dict.fromkeys([*self._routes.values(), _MODEL_ROUTE, OTHER]))
+
+    def route(self, path: str) -> str:
+        """The one name of a route that has several paths."""
+        return self._routes.get(path) or (_MODEL_ROUTE if path.startswith(self._model_prefixes) else OTHER)
+
+    def every(self) -> Iterator[Labels]:
+        """Every label set that `of` may return."""
+        statuses = (*_STATUSES.values(), OTHER)
+        for route in self.routes:
+            if route in _ANSWER_ROUTES:
+                yield from product((route,), statuses, _STOP_REASONS, _STREAMS.values())
+            else:
+                yield from product((route,), statuses, ("", _LEFT), ("",))
+
+    def of(self, record: RequestRecord) -> Labels:
+        """The label set of one request."""
+        route = self.route(record.path)
+        status = _STATUSES.get(record.status, OTHER)
+        stop_reason = ""
+        if record.client_left:
+            stop_reason = _LEFT
+        elif route in _ANSWER_ROUTES and record.status == 200:
+            stop_reason = _FAILED if record.error_type is not None else record.stop_reason or ""
+            if stop_reason not in _STOP_REASONS:
+                stop_reason = OTHER
+        return route, status, stop_reason, _STREAMS[record.stream] if route in _ANSWER_ROUTES else ""
+
+
+def _canonical(path: str, paths: Collection[str]) -> str:
+    """`/v1/…` for `/…` and `/v1/v1/…`, if the application has that path."""
+    usual = "/v1" + path.removeprefix("/v1").removeprefix("/v1")
+    return usual if usual in paths else path
+
+
+def _error_statuses(error: type[ApiError] = ApiError) -> Iterator[int]:
+    yield error.status
+    for kind in error.__subclasses__():
+        yield from _error_statuses(kind)
+
+
+_STATUSES: Final[dict[int | None, str]] = {
+    None: "none",  # no response was sent
+    **{status: str(status) for status in sorted({200, 503, *_error_statuses()})},  # `/readyz` responds with 503
+}

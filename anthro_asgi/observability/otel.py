@@ -1,12 +1,14 @@
-"""OpenTelemetry spans (extra `otel`): one for each request on `/v1/…`, when the standard environment variables ask.
+"""OpenTelemetry spans (extra `otel`): one for each request on `/v1/…`, if the standard environment variables say so.
 
     OTEL_TRACES_EXPORTER=otlp|console|…      or an endpoint: OTEL_EXPORTER_OTLP_ENDPOINT, …_TRACES_ENDPOINT
-    OTEL_SDK_DISABLED, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_BSP_…, …      as the SDK has them
+    OTEL_SDK_DISABLED, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_BSP_…, …      as the SDK defines them
 
-A SERVER span by the conventions for generative AI and for HTTP; it has names, numbers and reasons, and never content.
-It begins with the request, so that its id can go to the engine, and is filled when that is over: no token costs more.
+Each is a SERVER span with the attributes of the semantic conventions for generative AI and HTTP: names, numbers and
+reasons, never content. It starts with the request, so that its id can go to the engine, and gets its attributes at the
+end of the request: a token costs nothing more.
 
-The exporter's thread must not be there when workers are forked, so all of this is made when the application starts.
+The exporter has a thread, which must not exist when workers are forked. So all of this is made when the application
+starts.
 """
 
 import asyncio
@@ -20,21 +22,21 @@ from typing import Any, Final
 
 from ..wire.request import MessagesRequest
 from .logs import RequestRecord, clean, log_event
-from .trace_context import Fields, Headers, Trace, Tracer, parse_trace_headers
+from .trace_context import RequestHeaders, Trace, TraceHeaders, Tracer, parse_trace_headers
 from .version import version
 
 _GROUP: Final = "opentelemetry_traces_exporter"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc", "http/json": "otlp_json_http"}
-_PATIENCE: Final = 5.0  # seconds for what is still to be exported at the end
+_PATIENCE: Final = 5.0  # seconds for the last export when the application stops
 _OPERATIONS: Final = {"/v1/messages": "chat", "/v1/messages/count_tokens": "count_tokens"}
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
-_LONGEST: Final = 100  # characters of a model in the name of a span
+_LONGEST: Final = 100  # characters of a model name in the name of a span
 
 
 def tracer_for(environ: Mapping[str, str], route: Callable[[str], str]) -> Tracer:
-    """The tracer that the environment asks for. `route` names a path. What is missing is told in one log line."""
+    """The tracer that `environ` configures. `route` maps a path to its route. A failure is one line in the log."""
     names = exporters(environ)
     if not names:
         return Tracer()
@@ -42,22 +44,26 @@ def tracer_for(environ: Mapping[str, str], route: Callable[[str], str]) -> Trace
         return SpanTracer([_load(name) for name in names], route)
     except ImportError as exc:
         log_event(
-            "no_traces", logging.ERROR, exporter=",".join(names), error=str(exc), remedy="install anthro-asgi[otel]"
+            "traces_disabled",
+            logging.ERROR,
+            exporter=",".join(names),
+            error=str(exc),
+            remedy="install anthro-asgi[otel]",
         )
-    except Exception as exc:  # an exporter that makes nothing of its settings
-        log_event("no_traces", logging.ERROR, exporter=",".join(names), error=f"{type(exc).__name__}: {exc}")
+    except Exception as exc:  # an exporter rejects its settings
+        log_event("traces_disabled", logging.ERROR, exporter=",".join(names), error=f"{type(exc).__name__}: {exc}")
     return Tracer()
 
 
 def exporters(environ: Mapping[str, str]) -> list[str]:
-    """The names of the entry points of those that are asked for."""
+    """The entry point names of the configured exporters."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []
-    asked = environ.get("OTEL_TRACES_EXPORTER", "").strip()
-    if not asked and any(environ.get(name) for name in _ENDPOINTS):
-        asked = "otlp"
+    configured = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    if not configured and any(environ.get(name) for name in _ENDPOINTS):
+        configured = "otlp"
     protocol = next((environ[name].strip() for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
-    names = [name.strip() for name in asked.split(",")]
+    names = [name.strip() for name in configured.split(",")]
     return [_OTLP.get(protocol, protocol) if name == "otlp" else name for name in names if name not in ("", "none")]
 
 
@@ -67,11 +73,11 @@ def _load(name: str) -> Any:
 
     for found in entry_points(group=_GROUP, name=name):
         return found.load()
-    raise ImportError(f"no exporter {name!r} is installed")
+    raise ImportError(f"the exporter {name!r} is not installed")
 
 
 class SpanTracer(Tracer):
-    """Makes a span of each request, as part of the trace that it came with. Raises ImportError without the SDK."""
+    """Records a span for each request, in the trace that its headers name. Raises ImportError without the SDK."""
 
     def __init__(self, exporters: Iterable[Any], route: Callable[[str], str]) -> None:
         try:
@@ -89,40 +95,40 @@ class SpanTracer(Tracer):
             self._provider.add_span_processor(BatchSpanProcessor(exporter()))
         self._tracer = self._provider.get_tracer("anthro_asgi", version())
 
-    def begin(self, record: RequestRecord, headers: Headers) -> Trace:
-        came = parse_trace_headers(headers)
+    def begin(self, record: RequestRecord, headers: RequestHeaders) -> Trace:
+        incoming = parse_trace_headers(headers)
         route = self._route(record.path)
         if not route.startswith("/v1/"):
-            return came
+            return incoming
         attributes = {
             "http.request.method": record.method if record.method in _METHODS else "_OTHER",
             "http.route": route,
             "url.path": clean(record.path),
-            "gen_ai.provider.name": "anthropic",  # whose API it is; no name is set for those who imitate it
+            "gen_ai.provider.name": "anthropic",  # the conventions have no name for a service that implements this API
             "anthro_asgi.request_id": record.request_id,
         }
         if route in _OPERATIONS:
             attributes["gen_ai.operation.name"] = _OPERATIONS[route]
         span = self._tracer.start_span(
             f"{attributes['http.request.method']} {route}",
-            self._propagator.extract(dict(came.headers)),
+            self._propagator.extract(dict(incoming.headers)),
             self._api.SpanKind.SERVER,
             attributes,
         )
-        return SpanTrace(span, self._sent_on(span), _OPERATIONS.get(route), self._api)
+        return SpanTrace(span, self._outgoing(span), _OPERATIONS.get(route), self._api)
 
-    def _sent_on(self, span: Any) -> Fields:
+    def _outgoing(self, span: Any) -> TraceHeaders:
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, self._api.set_span_in_context(span))
         return tuple(carrier.items())
 
     async def stop(self) -> None:
-        """Export what is left, for some seconds at the most: a collector that is away must not keep us."""
+        """Export the last spans, for at most _PATIENCE seconds: an unreachable collector must not delay the stop."""
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with suppress(RuntimeError):  # nobody waits any more
+            with suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(done.set)
 
         threading.Thread(target=shut_down, daemon=True, name="last spans").start()
@@ -130,11 +136,11 @@ class SpanTracer(Tracer):
             async with asyncio.timeout(_PATIENCE):
                 await done.wait()
         except TimeoutError:
-            log_event("traces_left", logging.WARNING, seconds=_PATIENCE)
+            log_event("spans_lost", logging.WARNING, seconds=_PATIENCE)
 
 
 def _resource() -> Any:
-    """What the environment says of this process; its name is ours unless that gives another."""
+    """The resource attributes from the environment. The default service name is `anthro-asgi`."""
     from opentelemetry.sdk.resources import Resource
 
     known = Resource.create({"service.version": version(), "process.pid": os.getpid()})
@@ -144,11 +150,11 @@ def _resource() -> Any:
 
 
 class SpanTrace(Trace):
-    """A request's span. `headers` name it as the parent of what the engine does."""
+    """The span of one request. `headers` name it as the parent of the engine's spans."""
 
     __slots__ = ("_api", "_operation", "_read_at", "_span")
 
-    def __init__(self, span: Any, headers: Fields, operation: str | None, api: Any) -> None:
+    def __init__(self, span: Any, headers: TraceHeaders, operation: str | None, api: Any) -> None:
         super().__init__(f"{span.get_span_context().trace_id:032x}", headers)
         self._span = span
         self._operation = operation
@@ -175,20 +181,22 @@ class SpanTrace(Trace):
             self._span.add_event("first token", timestamp=self._read_at + int(record.ttft * 1e9))
         if record.client_left:
             self._span.add_event("client left")
-        given = None if record.input_tokens is None else record.input_tokens + (record.cached_tokens or 0)
+        input_tokens = None if record.input_tokens is None else record.input_tokens + (record.cached_tokens or 0)
         self._set(
             {
                 "http.response.status_code": record.status,
                 "gen_ai.response.finish_reasons": (record.stop_reason,) if record.stop_reason else None,
                 "gen_ai.response.time_to_first_chunk": record.ttft,
-                "gen_ai.usage.input_tokens": given,  # cached ones too, by the conventions
+                "gen_ai.usage.input_tokens": input_tokens,  # by the conventions, including cached tokens
                 "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
                 "gen_ai.usage.output_tokens": record.output_tokens,
                 "anthro_asgi.queue_wait": record.queued,
                 "error.type": record.error_type,
             }
         )
-        if record.error_type is not None and not 400 <= (record.status or 0) < 500:  # those are the client's
+        if (
+            record.error_type is not None and not 400 <= (record.status or 0) < 500
+        ):  # 4xx is an error of the client, not of the span
             self._span.set_status(self._api.StatusCode.ERROR)
         self._span.end()
 

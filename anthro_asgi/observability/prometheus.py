@@ -1,4 +1,4 @@
-"""The numbers of a counters as Prometheus text, by prometheus-client (extra `metrics`)."""
+"""SharedCounters in the Prometheus text format, written by prometheus-client (extra `metrics`)."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ except ImportError:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A gauge that never changes, and so is on no counters."""
+    """A gauge that never changes, so it needs no place in SharedCounters."""
 
     name: str
     help: str
@@ -32,14 +32,14 @@ def exposition(
 ) -> tuple[bytes, str]:
     """The text and its content type. Raises NotFound without the extra."""
     if prometheus is None:
-        raise NotFound("metrics need an extra: pip install 'anthro-asgi[metrics]'")
+        raise NotFound("/metrics needs the extra `metrics`: pip install 'anthro-asgi[metrics]'")
     registry = prometheus.CollectorRegistry()
     registry.register(_Collector(constants, families, counters))
     return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
 
 
 class _Collector:
-    """What prometheus-client asks for the metrics."""
+    """The collector that prometheus-client calls for the metrics."""
 
     def __init__(
         self, constants: Sequence[Constant], families: Sequence[MetricFamily], counters: SharedCounters

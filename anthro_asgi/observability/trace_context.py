@@ -1,10 +1,10 @@
-"""W3C trace context: which trace a request is part of, taken over from its headers and passed to the engine.
+"""W3C trace context: the trace that a request belongs to, read from its headers and passed to the engine.
 
-By the W3C Recommendation "Trace Context" of 23 November 2021: the formats of `traceparent` and `tracestate` (sections
-3.2 and 3.3) and, for a service that only passes them on, the processing model (section 4). A `traceparent` that is not
-valid is as good as none, and then nobody looks at the `tracestate`; a `tracestate` that is not valid is left out.
+This follows the W3C Recommendation "Trace Context" of 23 November 2021: the formats of `traceparent` and `tracestate`
+(sections 3.2 and 3.3), and the processing model for a service that only forwards them (section 4). An invalid
+`traceparent` is ignored together with the `tracestate`; an invalid `tracestate` alone is omitted.
 
-A Tracer makes a Trace of each request. This one passes on what came; that of `spans` puts a span of its own into it.
+A Tracer returns a Trace for each request. The Tracer here forwards the headers; SpanTracer in `otel` adds a span.
 """
 
 import re
@@ -14,10 +14,10 @@ from typing import Final
 from ..wire.request import MessagesRequest
 from .logs import RequestRecord
 
-Fields = tuple[tuple[str, str], ...]
-Headers = Iterable[tuple[bytes, bytes]]
+TraceHeaders = tuple[tuple[str, str], ...]
+RequestHeaders = Iterable[tuple[bytes, bytes]]
 
-# A version above 00 may go on behind a dash. That much of it is passed on as is.
+# A version above 00 may have more fields after a dash. Up to 200 characters of them are forwarded.
 _PARENT: Final = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
     r"(?P<more>-[!-~]{0,200})?"
@@ -25,42 +25,42 @@ _PARENT: Final = re.compile(
 _KEY: Final = r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
 _MEMBER: Final = re.compile(rf"({_KEY})=[ -+\--<>-~]{{0,255}}[!-+\--<>-~]")
 _MEMBERS: Final = 32
-_LONGEST: Final = 512  # characters of a tracestate, beyond which members are left out,
-_LONG: Final = 128  # and first those that are longer than this
+_LONGEST: Final = 512  # characters of a tracestate; members are removed from a longer one,
+_LONG: Final = 128  # first those that have more characters than this
 
 
 class Trace:
-    """The trace of one request. `trace_id` is 32 hex digits, None without a trace; `headers` are for the engine."""
+    """The trace of one request. `trace_id` is 32 hex digits, or None without a trace; `headers` go to the engine."""
 
     __slots__ = ("headers", "trace_id")
 
-    def __init__(self, trace_id: str | None = None, headers: Fields = ()) -> None:
+    def __init__(self, trace_id: str | None = None, headers: TraceHeaders = ()) -> None:
         self.trace_id = trace_id
         self.headers = headers
 
     def request_parsed(self, request: MessagesRequest) -> None:
-        """The request has been read: this is what it asks for."""
+        """Called when the request has been read and is valid."""
 
     def ended(self, record: RequestRecord) -> None:
-        """It is over, and this is how it went."""
+        """Called once, at the end of the request, with its result."""
 
 
 class Tracer:
-    """Passes on what came."""
+    """Forwards the trace headers of each request, and records nothing."""
 
-    def begin(self, record: RequestRecord, headers: Headers) -> Trace:
-        """The trace of a request that begins, with these headers (names in lower case)."""
+    def begin(self, record: RequestRecord, headers: RequestHeaders) -> Trace:
+        """The trace of a request with these headers (names in lower case)."""
         return parse_trace_headers(headers)
 
     async def stop(self) -> None:
-        """No trace begins after this."""
+        """Called when the application stops, after its last request."""
 
 
 NO_TRACE: Final = Trace()
 
 
-def parse_trace_headers(headers: Headers) -> Trace:
-    """The trace that these headers (names in lower case) are of."""
+def parse_trace_headers(headers: RequestHeaders) -> Trace:
+    """The trace that these headers (names in lower case) name; NO_TRACE when they name none."""
     parents = []
     states = []
     for name, value in headers:
@@ -83,7 +83,7 @@ def _text(value: bytes) -> str:
 
 
 def _state(members: Sequence[str]) -> str:
-    """The list as it is passed on, empty where it is not valid."""
+    """The tracestate to forward, empty when it is invalid."""
     members = [member for member in (member.strip(" \t") for member in members) if member]
     found = [_MEMBER.fullmatch(member) for member in members]
     keys = {match[1] for match in found if match is not None}

@@ -1,4 +1,4 @@
-"""Which version this is."""
+"""The version of the installed package."""
 
 from functools import cache
 
@@ -6,7 +6,7 @@ from functools import cache
 @cache
 def version() -> str:
     """The installed version; "unknown" in a copy that is not installed."""
-    from importlib import metadata  # slow to import, and seldom needed
+    from importlib import metadata  # slow to import and rarely needed
 
     try:
         return metadata.version("anthro-asgi")

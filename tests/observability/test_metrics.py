@@ -126,8 +126,8 @@ def test_whatever_a_request_comes_to_there_is_a_place_for_it() -> None:
         metrics.request_ended(
             record(path, status=status, stop_reason=reason, stream=stream, client_left=left, error_type=error)
         )
-    assert set(metrics.outcomes.every()) >= {
-        metrics.outcomes.of(record(status=status)) for status in (200, 400, 408, 413, 431, 529, None, 1)
+    assert set(metrics.request_labels.every()) >= {
+        metrics.request_labels.of(record(status=status)) for status in (200, 400, 408, 413, 431, 529, None, 1)
     }
 
 
@@ -462,4 +462,4 @@ asyncio.run(main())
 @pytest.mark.slow
 def test_without_the_extra_everything_else_works_and_the_route_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT], capture_output=True, text=True, check=True)
-    assert done.stdout == "404 metrics need an extra: pip install 'anthro-asgi[metrics]'\n"
+    assert done.stdout == "404 /metrics needs the extra `metrics`: pip install 'anthro-asgi[metrics]'\n"

@@ -288,7 +288,7 @@ async def test_an_exporter_that_is_not_there_is_one_line_and_no_reason_not_to_se
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "pigeon")
     assert (await answered(app_of("a", Finish("end_turn")), body=body())).status == 200
     (line,) = told(caplog)
-    assert line["event"] == "no_traces"
+    assert line["event"] == "traces_disabled"
     assert "pigeon" in str(line["error"])
 
 
@@ -327,7 +327,7 @@ def test_without_the_extra_one_line_says_what_to_install_and_the_trace_is_passed
     )
     assert done.stdout == f"{(('traceparent', PARENT),)}\n"
     lines = [orjson.loads(line) for line in done.stderr.splitlines()]
-    assert [line["event"] for line in lines] == ["no_traces", "request"]
+    assert [line["event"] for line in lines] == ["traces_disabled", "request"]
     assert "anthro-asgi[otel]" in lines[0]["remedy"]
 
 
@@ -369,7 +369,7 @@ def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_wai
         (last,) = (thread for thread in threading.enumerate() if thread.name == "last spans")
         last.join(10)
         assert not last.is_alive()
-    assert [line["event"] for line in told(caplog)] == ["traces_left"]
+    assert [line["event"] for line in told(caplog)] == ["spans_lost"]
 
 
 @pytest.mark.slow

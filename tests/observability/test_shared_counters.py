@@ -92,7 +92,7 @@ def test_what_a_dead_process_counted_stays_and_what_it_was_doing_does_not() -> N
 
     os.waitpid(in_a_child(count), 0)
     counters.slots[0][0] = 1.0
-    counters.clear(1)
+    counters.clear_gauges(1)
     assert counters.totals()[:3] == [1.0, 0.0, 0.0]
     assert set(counters.totals()[3:]) == {7.0}
 
