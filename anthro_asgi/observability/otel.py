@@ -43,13 +43,8 @@ def tracer_for(environ: Mapping[str, str], route: Callable[[str], str]) -> Trace
     try:
         return SpanTracer([_load(name) for name in names], route)
     except ImportError as exc:
-        log_event(
-            "traces_disabled",
-            logging.ERROR,
-            exporter=",".join(names),
-            error=str(exc),
-            remedy="install anthro-asgi[otel]",
-        )
+        remedy = "install anthro-asgi[otel]"
+        log_event("traces_disabled", logging.ERROR, exporter=",".join(names), error=str(exc), remedy=remedy)
     except Exception as exc:  # an exporter rejects its settings
         log_event("traces_disabled", logging.ERROR, exporter=",".join(names), error=f"{type(exc).__name__}: {exc}")
     return Tracer()
@@ -194,9 +189,7 @@ class SpanTrace(Trace):
                 "error.type": record.error_type,
             }
         )
-        if (
-            record.error_type is not None and not 400 <= (record.status or 0) < 500
-        ):  # 4xx is an error of the client, not of the span
+        if record.error_type is not None and not 400 <= (record.status or 0) < 500:  # 4xx is the client's error
             self._span.set_status(self._api.StatusCode.ERROR)
         self._span.end()
 
