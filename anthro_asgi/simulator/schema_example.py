@@ -1,313 +1,318 @@
-"""A value that satisfies a JSON Schema: what a simulated engine hands to a tool.
+"""A value that satisfies a JSON Schema: the input that the simulated engine gives to a tool.
 
-Theory. A value is made in three steps:
+Theory: generate and test. `_flat` joins a schema with what it refers to (`$ref`, `allOf`, one branch of each `anyOf`
+and `oneOf`) into one dict of keywords, `_make` makes a value for them, and `_fits` checks the value against the schema
+as it was sent. A value that does not fit is made again with other random choices, `_TRIES` times at most.
 
-1. *flatten*: a schema and all it leans on (`$ref`, `allOf`, one branch of each `anyOf` and `oneOf`) become one dict of
-   plain keywords, each in one form and of the right type. A branch that contradicts the rest gives way to the next;
-2. *wish*: a value that the author wrote down (`const`, `enum`, `default`, `examples`) is taken if it fits;
-3. *make*: else one is made for the type that was said, or that the keywords imply.
+Interpreted: `type`, `nullable`, `enum`, `const`, `default`, `properties`, `required`, `additionalProperties`, `items`,
+`prefixItems`, `format`, and the bounds of numbers, texts, arrays and objects. Everything else is not, `pattern` among
+it: a client's regular expression is never run.
 
 Rules. Nothing raises: a client's schema is passed on and never judged (contract section 3), so a keyword of the wrong
-type says nothing, and where nothing fits something of the right kind is given. Work, depth and sizes are bounded, so a
-hostile schema costs little: below `_SHALLOW` levels only what is required is made, and of several branches the one that
-ends soonest, which is what makes recursive schemas end. The same schema and random state give the same value.
-
-Not interpreted: `if`, `contains`, `dependent…`, `patternProperties`, `unevaluated…`, references to other documents.
+type counts as absent, and where nothing fits the last value made is given. Work, depth and sizes are bounded, so a
+hostile schema costs little. Below `_SHALLOW` levels only required properties are made, and of several branches the one
+with the fewest parts, which ends recursive schemas. The same schema and random state give the same value.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from itertools import zip_longest
+from collections.abc import Callable
+from math import ceil, floor, inf
 from random import Random
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
+from uuid import UUID
 
-from .schema_keywords import IMPLIED, MOST, Schema, exact, fits_plainly, has_keywords, merge, nonempty, read, same
-from .schema_texts import FORMATS, LONGEST, WORDS, matching
+import orjson
 
-_WORK = 20_000  # keywords looked at, per value asked for
-_DEPTH = 32
-_SHALLOW = 4
-_TRIES = 8
-_ENDLESS = 1_000
-_SCALARS = ("null", "boolean", "integer", "number", "string")
+Schema = dict[str, Any]
+
+_WORK: Final = 3_000  # schemas looked at for one value
+_TRIES: Final = 24
+_DEPTH: Final = 24  # levels of a value, and of references
+_SHALLOW: Final = 3
+_MOST: Final = 64  # branches, items, optional properties
+_LONGEST: Final = 4_096  # characters of one text
+_LARGEST: Final = 2**53
+_WORDS: Final = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "island", "juniper")
 
 
-def example(schema: Any, rng: Random) -> Any:
-    """A value that satisfies `schema` (JSON Schema 2020-12 or an older draft), as parsed JSON. Never raises."""
-    return _Maker(schema, rng).value(schema)
+class _Exhausted(Exception):
+    """The schema needs more work or depth than it gets."""
+
+
+def example(schema: Any, rng: Random, root: Any = None) -> Any:
+    """A value that satisfies `schema` (JSON Schema 2020-12 or an older draft), as parsed JSON. Never raises.
+
+    References are looked up in `root`, by default in `schema` itself.
+    """
+    maker = _Maker(schema if root is None else root, rng)
+    value: Any = None
+    for _ in range(_TRIES):
+        try:
+            value = maker.value(schema, 0)
+            if maker.fits(value, schema, 0):
+                break
+        except (_Exhausted, RecursionError):
+            break
+    return value
 
 
 def tool_input(schema: Any, rng: Random) -> dict[str, Any]:
     """Like `example`, but always an object, as a tool's input is; `{}` where the schema allows no object."""
-    value = _Maker(schema, rng).value({"allOf": [schema, {"type": "object"}]})
+    value = example({"allOf": [schema, {"type": "object"}]}, rng, schema)
     return value if isinstance(value, dict) else {}
 
 
 class _Maker:
-    """One value's making: where references lead, and how much work is left."""
+    """Makes and checks values for parts of one schema, `root`."""
 
     def __init__(self, root: Any, rng: Random) -> None:
-        self.root = root
-        self.rng = rng
-        self.work = _WORK
-        self.heights: dict[int, tuple[Schema, int]] = {}  # by id; the schema is kept so that its id stays its own
+        self._root = root
+        self._rng = rng
+        self._left = _WORK
 
-    def value(self, schema: Any, depth: int = 0, *, wishes: bool = True) -> Any:
-        """A value for `schema`. Without `wishes` the author's own are passed over, where different ones are needed."""
-        if depth > _DEPTH or not self._afford(schema):
-            return None
-        value = None
-        for attempt in range(_TRIES):  # again only when `not` or `oneOf` refuses what was made
-            level = depth if attempt == 0 else max(depth, _SHALLOW)  # fewer properties match fewer branches
-            said = self._flatten(schema, level)
-            if said is None:
-                continue
-            value = self._made(said, level, wishes)
-            if not self._refused(value, said):
-                break
-        return value
+    def value(self, schema: Any, depth: int) -> Any:
+        """Raises _Exhausted."""
+        flat = self._flat(schema, depth)
+        authored = [flat[key] for key in ("const", "default") if key in flat]
+        choices = _list(flat, "enum")
+        for value in authored + self._rng.sample(choices, len(choices)):
+            if _writable(value) and self.fits(value, flat, depth):
+                return value
+        types = [name for name in _types(flat) if name in _MAKERS] or [_implied(flat)]
+        return _MAKERS[self._rng.choice(types)](self, flat, depth)
 
-    def _afford(self, schema: Any) -> bool:
-        size = (
-            sum(len(value) for value in schema.values() if isinstance(value, dict | list))
-            if has_keywords(schema)
-            else 0
-        )
-        self.work -= 1 + size
-        return self.work > 0
+    # several schemas as one
 
-    # flatten
+    def _flat(self, schema: Any, depth: int) -> Schema:
+        """The keywords of `schema`, of what it refers to and of one branch of each choice. Raises _Exhausted."""
+        self._spend(depth)
+        if not isinstance(schema, dict):
+            return {}
+        flat = {key: value for key, value in schema.items() if key not in ("$ref", "allOf", "anyOf", "oneOf")}
+        parts = _list(schema, "allOf") + ([self._target(schema)] if "$ref" in schema else [])
+        parts += [self._branch(_list(schema, key), depth) for key in ("anyOf", "oneOf") if _list(schema, key)]
+        for part in parts:
+            for key, value in self._flat(part, depth + 1).items():
+                flat[key] = _joined(key, flat[key], value) if key in flat else value
+        return flat
 
-    def _flatten(self, schema: Any, depth: int, said: Schema | None = None) -> Schema | None:
-        """`schema` and what was already `said` as one dict of plain keywords; None when they contradict each other."""
-        said = dict(said or {})
-        pending, seen, choices = [schema], dict[int, Schema](), list[list[Any]]()
-        while pending:
-            part = pending.pop()
-            if part is False:
-                return None
-            if not has_keywords(part) or id(part) in seen or not self._afford(part):
-                continue
-            seen[id(part)] = part
-            pending += self._leans_on(part)
-            choices += [part[key] for key in ("anyOf", "oneOf") if nonempty(part.get(key))]
-            merge(said, read(part))
-            if one := nonempty(part.get("oneOf")):
-                said["exclusive"] = [*said.get("exclusive", ()), one]
-        return self._choose(said, choices, depth) if self._possible(said) else None
+    def _spend(self, depth: int) -> None:
+        self._left -= 1
+        if self._left < 0 or depth > _DEPTH:
+            raise _Exhausted
 
-    def _choose(self, said: Schema, choices: list[list[Any]], depth: int) -> Schema | None:
-        """One branch of each of `choices` that agrees with `said` and with the others; None when none do."""
-        if not choices or depth > _DEPTH:
-            return said
-        for branch in self._ordered(choices[0], depth):
-            chosen = self._flatten(branch, depth + 1, said)
-            if chosen is not None and (chosen := self._choose(chosen, choices[1:], depth + 1)) is not None:
-                return chosen
-        return None
+    def _target(self, schema: Schema) -> Any:
+        """What a reference within the document points to; True, which allows anything, for one that leads nowhere."""
+        place: Any = self._root
+        for step in str(schema["$ref"]).split("/")[1:] if str(schema["$ref"]).startswith("#") else [""]:
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            place = place.get(name, True) if isinstance(place, dict) else True
+        return place
 
-    def _ordered(self, branches: list[Any], depth: int) -> list[Any]:
-        order = self.rng.sample(branches, len(branches))
-        return order if depth < _SHALLOW else sorted(order, key=lambda branch: self._height(branch))
+    def _branch(self, branches: list[Any], depth: int) -> Any:
+        allowed = [branch for branch in branches if branch is not False] or [True]
+        return self._rng.choice(allowed) if depth <= _SHALLOW else min(allowed, key=self._size)
 
-    def _leans_on(self, part: Schema) -> list[Any]:
-        target = [self._resolve(part["$ref"])] if isinstance(part.get("$ref"), str) else []
-        return target + (nonempty(part.get("allOf")) or [])
+    def _size(self, branch: Any) -> int:
+        """The number of required properties: the branch with the fewest ends a recursion soonest."""
+        branch = self._target(branch) if isinstance(branch, dict) and "$ref" in branch else branch
+        return len(_names(branch)) if isinstance(branch, dict) else 0
 
-    def _resolve(self, reference: str) -> Any:
-        """What a JSON pointer into this schema means (RFC 6901, as a URI fragment); elsewhere anything goes: `{}`."""
-        place = self.root
-        document, _, pointer = reference.partition("#")
-        for step in pointer.split("/")[1:]:
-            step = unquote(step).replace("~1", "/").replace("~0", "~")
-            if has_keywords(place):
-                place = place.get(step)
-            elif isinstance(place, list) and step.isdecimal() and len(step) < 6:
-                place = place[int(step)] if int(step) < len(place) else None
-        return {} if document or place is None else place
+    # one value of one type
 
-    def _possible(self, said: Schema) -> bool:
-        """Whether anything can be all that `said` says; leaves in it only the `enum` values that can."""
-        if said.get("type") == []:
-            return False
-        if "enum" in said:
-            others = {key: rule for key, rule in said.items() if key != "enum"}
-            said["enum"] = [value for value in said["enum"] if self.fits(value, others)]
-        return said.get("enum") != []
+    def _object(self, flat: Schema, depth: int) -> dict[str, Any]:
+        properties, extra = _dict(flat, "properties"), flat.get("additionalProperties", True)
+        names = dict.fromkeys(_names(flat))
+        if depth <= _SHALLOW:
+            names |= {name: None for name in list(properties)[:_MOST] if self._rng.random() < 0.5}
+        for name in [*list(properties)[:_MOST], *_WORDS]:
+            if len(names) < _whole(flat, "minProperties", 0):
+                names[name] = None
+        return {name: self.value(properties.get(name, extra), depth + 1) for name in names}
 
-    def _height(self, schema: Any, depth: int = 0) -> int:
-        """How many levels of value `schema` forces at the least; `_ENDLESS` for one that never ends."""
-        if not has_keywords(schema) or not self._afford(schema):
-            return 0
-        if depth > _DEPTH:
-            return _ENDLESS
-        if id(schema) not in self.heights:
-            self.heights[id(schema)] = schema, _ENDLESS  # for whoever comes back here from inside
-            self.heights[id(schema)] = schema, self._forced(schema, depth + 1)
-        return self.heights[id(schema)][1]
+    def _array(self, flat: Schema, depth: int) -> list[Any]:
+        prefix, rest = _list(flat, "prefixItems"), flat.get("items", True)
+        least = _whole(flat, "minItems", 0)
+        room = 0 if depth > _SHALLOW or rest is False else 2
+        most = min(_whole(flat, "maxItems", max(least, len(prefix)) + room), _MOST)
+        size = min(most, self._rng.randint(least, least + room))
+        return [self.value(part, depth + 1) for part in (*prefix[:size], *[rest] * (size - len(prefix)))]
 
-    def _forced(self, schema: Schema, depth: int) -> int:
-        said = read(schema)
-        inner = [said.get("properties", {}).get(name) for name in said.get("required", ())]
-        inner += [said.get("items")] if said.get("minItems") else []
-        heights = [1 + self._height(part, depth) for part in inner]
-        heights += [self._height(part, depth) for part in self._leans_on(schema)]
-        for key in ("anyOf", "oneOf"):
-            heights += [min(self._height(part, depth) for part in schema[key])] if nonempty(schema.get(key)) else []
-        return min(max(heights, default=0), _ENDLESS)
+    def _string(self, flat: Schema, _: int) -> str:
+        text = _FORMATS.get(str(flat.get("format")), _word)(self._rng)
+        while len(text) < min(_whole(flat, "minLength", 0), _LONGEST):
+            text += f" {_word(self._rng)}"
+        return text[: _whole(flat, "maxLength", _LONGEST)]
 
-    def _refused(self, value: Any, said: Schema) -> bool:
-        if "not" in said and self.fits(value, said["not"]):
-            return True
-        return any(sum(self.fits(value, branch) for branch in branches) > 1 for branches in said.get("exclusive", ()))
+    def _fraction(self, flat: Schema, _: int) -> float:
+        """A multiple of `multipleOf`, or of a hundredth, within the bounds; their middle where there is none."""
+        low, high = _bounds(flat)
+        low = min(1, high) if low == -inf else low
+        high = low + 99 if high == inf else high
+        step = _number(flat.get("multipleOf"))
+        for unit in [step] if step and step > 1e-9 else [0.01, 1e-6, 1e-12]:
+            first = ceil(low / unit)
+            last = max(first, min(floor(high / unit), first + 9_999))
+            value = round(self._rng.randint(first, last) * unit, 12)
+            if _within(value, flat):
+                return value
+        return (low + high) / 2
 
-    # make
+    def _integer(self, flat: Schema, _: int) -> int:
+        step = flat.get("multipleOf")
+        return int(self._fraction(flat | {"multipleOf": step if isinstance(step, int) and step > 0 else 1}, 0))
 
-    def _made(self, said: Schema, depth: int, wishes: bool) -> Any:
-        for wish in said.get("examples", ()) if wishes else ():
-            if self.fits(wish, said):
-                return wish
-        if "enum" in said:
-            return self.rng.choice(said["enum"])
-        return _MAKERS[self._kind(said, depth)](self, said, depth)
+    # a value held against its schema
 
-    def _kind(self, said: Schema, depth: int) -> str:
-        if "type" not in said:
-            return next((kind for kind, keys in IMPLIED.items() if any(key in said for key in keys)), "string")
-        kinds: list[str] = said["type"]
-        if depth >= _SHALLOW:
-            return next((kind for kind in _SCALARS if kind in kinds), kinds[0])
-        return self.rng.choice([kind for kind in kinds if kind != "null"] or kinds)
-
-    def _object(self, said: Schema, depth: int) -> dict[str, Any]:
-        known: Schema = said.get("properties", {})
-        extra = said.get("additionalProperties", True)
-        wanted = set(said.get("required", ())[:MOST])
-        least, most = min(said.get("minProperties", 0), MOST), min(said.get("maxProperties", MOST), MOST)
-        optional = [name for name, schema in known.items() if name not in wanted and schema is not False][:MOST]
-        chosen = [name for name in optional if depth < _SHALLOW and self.rng.random() < 0.5]
-        chosen += [name for name in optional if name not in chosen][: max(0, least - len(wanted) - len(chosen))]
-        wanted.update(chosen[: max(0, most - len(wanted))])
-        if not known and has_keywords(extra) and depth < _SHALLOW:
-            least = max(least, self.rng.randint(1, 2))
-        names = [name for name in known if name in wanted] + sorted(wanted - known.keys())
-        names += self._new_names(said.get("propertyNames", True), names, min(least, most)) if extra is not False else []
-        return {name: self.value(known.get(name, extra), depth + 1) for name in names}
-
-    def _new_names(self, rule: Any, taken: list[str], least: int) -> list[str]:
-        names: list[str] = []
-        for _ in range(_TRIES * least):
-            if len(taken) + len(names) >= least:
-                break
-            name = self.value(rule, _SHALLOW, wishes=False) if rule is not True else f"{self._word()}_{len(names)}"
-            if isinstance(name, str) and name not in taken and name not in names:
-                names.append(name)
-        return names
-
-    def _array(self, said: Schema, depth: int) -> list[Any]:
-        prefix, rest = said.get("prefixItems", []), said.get("items", True)
-        least, most = min(said.get("minItems", 0), MOST), min(said.get("maxItems", MOST), MOST)
-        most = min(most, len(prefix)) if rest is False else most
-        usual = (len(prefix) or self.rng.randint(1, 3)) if depth < _SHALLOW else 0
-        unique, items = said.get("uniqueItems", False), list[Any]()
-        for index in range(max(least, min(usual, most))):
-            schema = prefix[index] if index < len(prefix) else rest
-            item = self.value(schema, depth + 1, wishes=not unique)
-            for _ in range(_TRIES * _TRIES if unique else 0):
-                if not any(same(item, other) for other in items):
-                    break
-                item = self.value(schema, depth + 1, wishes=False)
-            items.append(item)
-        return items
-
-    def _string(self, said: Schema, _: int) -> str:
-        least, most = min(said.get("minLength", 0), LONGEST), min(said.get("maxLength", LONGEST), LONGEST)
-        if "pattern" in said and (text := matching(said["pattern"], self.rng, least, most)) is not None:
-            return text
-        formatted = FORMATS.get(said.get("format", ""))
-        text = formatted(self.rng) if formatted else f"{self._word()} {self._word()}"
-        while len(text) < least:
-            text += f" {self._word()}"
-        return text[:most]
-
-    def _word(self) -> str:
-        return self.rng.choice(WORDS)
-
-    def _number(self, said: Schema, steps: Sequence[Fraction]) -> int | float:
-        """A multiple of `multipleOf`, or else of the coarsest of `steps` that has one within the bounds."""
-        if "multipleOf" in said:
-            step = exact(said["multipleOf"])
-            steps = [Fraction(step.numerator) if steps is _WHOLE else step]
-        for step in steps:
-            low, high = _bounds(said, step)
-            if low <= high:
-                break
-        else:
-            if steps is _FRACTIONS:  # the bounds are closer to each other than any of them
-                return _middle(said)
-        number = self.rng.randint(low, max(low, min(high, low + 9_999))) * step
-        return int(number) if number.denominator == 1 and abs(number) < 2**53 else float(number)
-
-    # check
-
-    def fits(self, value: Any, schema: Any, depth: int = 0) -> bool:
-        """Whether `value` surely satisfies `schema`: False too where that would take long or needs a pattern."""
-        if not has_keywords(schema):
+    def fits(self, value: Any, schema: Any, depth: int) -> bool:
+        """Whether `value` satisfies `schema`, as far as it is interpreted. Raises _Exhausted."""
+        self._spend(depth)
+        if not isinstance(schema, dict):
             return schema is not False
-        if depth > _DEPTH or not self._afford(schema):
+        parts = _list(schema, "allOf") + ([self._target(schema)] if "$ref" in schema else [])
+        if not all(self.fits(value, part, depth + 1) for part in parts):
             return False
-        if value is None and schema.get("nullable") is True:
-            return True
-        if not all(self.fits(value, part, depth + 1) for part in self._leans_on(schema)):
+        for key in ("anyOf", "oneOf"):
+            count = sum(self.fits(value, part, depth + 1) for part in _list(schema, key))
+            if _list(schema, key) and (count == 0 or (key == "oneOf" and count > 1)):
+                return False
+        types, choices = _types(schema), _list(schema, "enum") + ([schema["const"]] if "const" in schema else [])
+        if (types and not any(_is_a(value, name) for name in types)) or (choices and value not in choices):
             return False
-        if (some := nonempty(schema.get("anyOf"))) and not any(self.fits(value, part, depth + 1) for part in some):
-            return False
-        if (one := nonempty(schema.get("oneOf"))) and sum(self.fits(value, part, depth + 1) for part in one) != 1:
-            return False
-        said = read(schema)
-        if "not" in said and self.fits(value, said["not"], depth + 1):
-            return False
-        return fits_plainly(value, said) and self._fits_inside(value, said, depth + 1)
-
-    def _fits_inside(self, value: Any, said: Schema, depth: int) -> bool:
-        if isinstance(value, list):
-            prefix, rest = said.get("prefixItems", []), said.get("items", True)
-            return all(self.fits(*pair, depth) for pair in zip_longest(value, prefix[: len(value)], fillvalue=rest))
         if isinstance(value, dict):
-            known, extra = said.get("properties", {}), said.get("additionalProperties", True)
-            return all(self.fits(item, known.get(name, extra), depth) for name, item in value.items()) and all(
-                self.fits(name, said.get("propertyNames", True), depth) for name in value
-            )
+            properties, extra = _dict(schema, "properties"), schema.get("additionalProperties", True)
+            within = _sized(value, schema, "Properties") and set(_names(schema)) <= set(value)
+            return within and all(self.fits(value[name], properties.get(name, extra), depth + 1) for name in value)
+        if isinstance(value, list):
+            prefix, rest = _list(schema, "prefixItems"), schema.get("items", True)
+            pairs = zip(value, [*prefix, *[rest] * len(value)], strict=False)
+            return _sized(value, schema, "Items") and all(self.fits(item, part, depth + 1) for item, part in pairs)
+        return _sized(value, schema, "Length") if isinstance(value, str) else _within(value, schema)
+
+
+# keywords, each absent where it is of the wrong type
+
+
+def _list(schema: Schema, key: str) -> list[Any]:
+    value = schema.get(key)
+    return value[:_MOST] if isinstance(value, list) else []
+
+
+def _dict(schema: Schema, key: str) -> dict[str, Any]:
+    value = schema.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(schema: Schema, key: str, default: int) -> int:
+    value = _number(schema.get(key))
+    return default if value is None or value < 0 else int(value)
+
+
+def _number(value: Any) -> float | None:
+    """`value` if it is a JSON number of a size that bounds something."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    return value if number else None
+
+
+def _names(schema: Schema) -> list[str]:
+    return [name for name in _list(schema, "required") if isinstance(name, str)]
+
+
+def _types(schema: Schema) -> list[str]:
+    value = schema.get("type")
+    names = [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+    return [*names, "null"] if names and schema.get("nullable") is True else names
+
+
+def _implied(flat: Schema) -> str:
+    """The type that the keywords of a schema without `type` are about."""
+    return next((name for name, keys in _ABOUT.items() if keys & set(flat)), "string")
+
+
+def _joined(key: str, one: Any, other: Any) -> Any:
+    """One value for a keyword that two schemas have."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = {name: {"allOf": [one[name], other[name]]} for name in one if name in other}
+        return one | other | both if key in ("properties", "$defs", "definitions") else {"allOf": [one, other]}
+    if isinstance(one, list) and isinstance(other, list):
+        one, other = one[:_MOST], other[:_MOST]
+        return [*one, *other] if key == "required" else [value for value in one if value in other] or one
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return max(one, other) if "min" in key.lower() else min(one, other)
+    return one
+
+
+def _bounds(schema: Schema) -> tuple[float, float]:
+    lows = [number for key in ("minimum", "exclusiveMinimum") if (number := _number(schema.get(key))) is not None]
+    highs = [number for key in ("maximum", "exclusiveMaximum") if (number := _number(schema.get(key))) is not None]
+    return max(lows, default=-inf), min(highs, default=inf)
+
+
+def _within(value: Any, schema: Schema) -> bool:
+    number, step = _number(value), _number(schema.get("multipleOf"))
+    if number is None:
         return True
+    low, high = _bounds(schema)
+    on_step = not step or step <= 1e-9 or abs(number / step - round(number / step)) < 1e-9
+    excluded = (schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum"))
+    return low <= number <= high and number not in excluded and on_step
 
 
-def _bounds(said: Schema, step: Fraction) -> tuple[int, int]:
-    """The first and last multiple of `step` that the bounds of `said` allow."""
-    lows = [math.ceil(exact(said["minimum"]) / step)] if "minimum" in said else []
-    lows += [math.floor(exact(said["exclusiveMinimum"]) / step) + 1] if "exclusiveMinimum" in said else []
-    highs = [math.floor(exact(said["maximum"]) / step)] if "maximum" in said else []
-    highs += [math.ceil(exact(said["exclusiveMaximum"]) / step) - 1] if "exclusiveMaximum" in said else []
-    low = max(lows, default=min([1, *highs]))
-    return low, min(highs, default=low + 99)
+def _sized(value: Any, schema: Schema, what: str) -> bool:
+    return _whole(schema, f"min{what}", 0) <= len(value) <= _whole(schema, f"max{what}", _LARGEST)
 
 
-def _middle(said: Schema) -> float:
-    low = max(exact(said[key]) for key in ("minimum", "exclusiveMinimum") if key in said)
-    high = min(exact(said[key]) for key in ("maximum", "exclusiveMaximum") if key in said)
-    return float((low + high) / 2)
+def _is_a(value: Any, name: str) -> bool:
+    if name in ("integer", "number"):
+        number = _number(value)
+        return number is not None and (name == "number" or number == int(number))
+    return isinstance(value, _PYTHON.get(name, ()))
 
 
-_WHOLE = (Fraction(1),)
-_FRACTIONS = tuple(Fraction(1, 10**digits) for digits in (2, 6, 12, 18))
+def _writable(value: Any) -> bool:
+    """Whether the service can write an author's own value as JSON: it may be nested too deeply."""
+    try:
+        return bool(orjson.dumps(value))
+    except TypeError:
+        return False
 
-_MAKERS: dict[str, Callable[[_Maker, Schema, int], Any]] = {
+
+def _word(rng: Random) -> str:
+    return rng.choice(_WORDS)
+
+
+def _date(rng: Random) -> str:
+    return f"20{rng.randint(20, 29)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+
+
+def _time(rng: Random) -> str:
+    return f"{rng.randint(0, 23):02}:{rng.randint(0, 59):02}:{rng.randint(0, 59):02}Z"
+
+
+_PYTHON: Final = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
+_ABOUT: Final = {
+    "object": {"properties", "required", "additionalProperties", "minProperties", "maxProperties"},
+    "array": {"items", "prefixItems", "minItems", "maxItems"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+}
+_FORMATS: Final[dict[str, Callable[[Random], str]]] = {
+    "date": _date,
+    "time": _time,
+    "date-time": lambda rng: f"{_date(rng)}T{_time(rng)}",
+    "email": lambda rng: f"{_word(rng)}@example.com",
+    "hostname": lambda rng: f"{_word(rng)}.example.com",
+    "uri": lambda rng: f"https://example.com/{_word(rng)}",
+    "url": lambda rng: f"https://example.com/{_word(rng)}",
+    "uuid": lambda rng: str(UUID(int=rng.getrandbits(128), version=4)),
+    "ipv4": lambda rng: f"192.0.2.{rng.randint(1, 254)}",
+    "ipv6": lambda rng: f"2001:db8::{rng.randint(1, 65_535):x}",
+}
+_MAKERS: Final[dict[str, Callable[[_Maker, Schema, int], Any]]] = {
     "object": _Maker._object,
     "array": _Maker._array,
     "string": _Maker._string,
-    "integer": lambda maker, said, _: maker._number(said, _WHOLE),
-    "number": lambda maker, said, _: maker._number(said, _FRACTIONS),
-    "boolean": lambda maker, _, __: maker.rng.random() < 0.5,
+    "integer": _Maker._integer,
+    "number": _Maker._fraction,
+    "boolean": lambda maker, _, __: maker._rng.random() < 0.5,
     "null": lambda _, __, ___: None,
 }
