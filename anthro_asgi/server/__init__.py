@@ -1,1 +1,1 @@
-"""THE PROCESS: its sockets, its server, its workers and its end."""
+"""The server process: sockets, TLS, HTTP/1.1 connections on uvicorn, worker processes, reload and shutdown."""

@@ -1,142 +1,161 @@
-"""One process that serves: uvicorn, told what this service needs of it, and made to start and stop in good order.
+"""One process that serves: uvicorn's server, with its own startup, signals, reload and shutdown.
 
-start ─► listening ─► a signal ─► not ready, but serving ─► nobody new ─► what is open comes to its end ─► stop
-                         │         (for the drain delay)                  (for the drain timeout, then it is told)
-                         └─ a second SIGINT: all that at once
+start ─► listening ─► a signal ─► not ready, still serving ─► listeners closed ─► open responses end ─► stopped
+                         │        (for the drain delay)                           (within the drain timeout; then
+                         │                                                        they are ended with an error)
+                         └─ a second SIGINT: everything ends at once
 """
 
 import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 from uvicorn import Config, Server
 
 from ..observability.logs import log_event
+from ..observability.metrics import Metrics
 from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
-from .http_protocol import protocol_class
+from .http_protocol import StrictProtocolMixin, protocol_class
 from .listeners import Listener
 from .tls import Certificate
 
-_KEEP_ALIVE: Final = 75  # seconds: longer than load balancers keep an idle connection (60), so that they hang up first
-_TICK: Final = 1.0  # seconds between renewals of the date that answers bear
-_LOOK: Final = 0.02  # seconds between looks at what is still open
-_HURRY: Final = 2.0  # seconds for the errors that end answers to reach their clients
+_KEEP_ALIVE: Final = 75  # seconds: longer than load balancers keep an idle connection (60), so that they close first
+_TICK: Final = 1.0  # seconds between renewals of the date header
+_POLL: Final = 0.02  # seconds between two checks of the open connections
+_ABORT_GRACE: Final = 2.0  # seconds for the errors that end responses to reach their clients
 _log = logging.getLogger(__name__)
+
+AsgiMessage = MutableMapping[str, Any]
+
+
+class Application(Protocol):
+    """The ASGI application that a process serves, with what the server needs of it.
+
+    The server sets `draining` when it begins to stop. `metrics` counts the requests that the server refuses by itself.
+    """
+
+    draining: bool
+    metrics: Metrics
+
+    async def __call__(
+        self,
+        scope: AsgiMessage,
+        receive: Callable[[], Awaitable[AsgiMessage]],
+        send: Callable[[AsgiMessage], Awaitable[None]],
+    ) -> None: ...
 
 
 class ServerProcess(Server):
-    """Serves `app`. `reload` renews what else the app has from files, on SIGHUP, and raises ConfigError."""
+    """Serves `app`. On SIGHUP it calls `reload`, which re-reads the app's files or raises ConfigError."""
 
     def __init__(
-        self, app: Any, settings: Settings, certificate: Certificate | None, reload: Callable[[], object]
+        self, app: Application, settings: Settings, certificate: Certificate | None, reload: Callable[[], object]
     ) -> None:
-        super().__init__(_uvicorn_config(app, protocol_class(settings)))
+        super().__init__(_uvicorn_config(app, protocol_class(settings, app.metrics)))
         self._app = app
         self._settings = settings
         self._certificate = certificate
         self._reload = reload
         self._stop = asyncio.Event()
-        self._loop_factory = _loop_factory()  # imported here, before a fork, it is in memory once
+        self._loop_factory = _loop_factory()  # uvloop is imported before a fork, so that workers share its memory
 
     def serve_listeners(
         self, listeners: Sequence[Listener], announce: Callable[[], object], lifeline: int | None = None
     ) -> int:
-        """Serve until a signal; the exit status. Raises ResourceUnavailable when it cannot start.
+        """Serve until a signal, and return the exit status. Raises ResourceUnavailable if it cannot start.
 
-        `announce` is called once it listens. The end of the file `lifeline` is as good as a SIGTERM.
+        `announce` is called when the process listens. `lifeline` is a file descriptor; its EOF counts as a SIGTERM.
         """
         self._announce = announce
-        logging.getLogger("uvicorn.error").addFilter(_is_news)
+        logging.getLogger("uvicorn.error").addFilter(_is_not_cancellation)
         with asyncio.Runner(loop_factory=self._loop_factory) as runner, suppress(asyncio.CancelledError):
-            runner.run(self._live(listeners, lifeline))
+            runner.run(self._serve_until_stopped(listeners, lifeline))
         return 130 if self.force_exit else 0
 
-    async def _live(self, listeners: Sequence[Listener], lifeline: int | None) -> None:
-        how: dict[str, Any] = {}
-        if self._certificate is not None:
-            how = {"ssl": self._certificate.context, "ssl_handshake_timeout": self._settings.receive_deadline}
-        self._acceptor = Acceptor(listeners, self._connection, how)
+    async def _serve_until_stopped(self, listeners: Sequence[Listener], lifeline: int | None) -> None:
+        tls = None if self._certificate is None else self._certificate.context
+        self._acceptor = Acceptor(listeners, self._new_connection, tls, self._settings.receive_deadline)
         if lifeline is not None:
-            asyncio.get_running_loop().add_reader(lifeline, self._orphaned, lifeline)
+            asyncio.get_running_loop().add_reader(lifeline, self._on_lifeline_eof, lifeline)
         try:
             await self.serve()
         except asyncio.CancelledError:
             self._acceptor.close_now()
-            await self._cut_off()
+            await self._abort_responses()
             raise
         finally:
             self._acceptor.close_now()
 
-    def _connection(self) -> asyncio.Protocol:
-        kind: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+    def _new_connection(self) -> asyncio.Protocol:
+        create = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return create(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
-    # it starts
+    # startup
 
-    async def startup(self, sockets: Any = None) -> None:
+    async def startup(self, sockets: object = None) -> None:
         await self.lifespan.startup()
         if self.lifespan.should_exit:
-            raise ResourceUnavailable("the engine did not start; the log says why")
+            raise ResourceUnavailable("the engine failed to start; see the log")
         self._acceptor.open()
         self.started = True
         log_event("started", version=version())
         self._announce()
         gc.collect()
-        gc.freeze()  # what is there now stays: no collection, each of which holds the loop, need ever walk it again
+        gc.freeze()  # long-lived objects: no later collection, which blocks the event loop, has to visit them
 
-    # it is told something
+    # signals
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         cancel = asyncio.current_task().cancel  # type: ignore[union-attr]  # a coroutine runs in a task
-        # Never restored: a signal that comes while the process is ending must not end it differently.
+        # The handlers are never restored: a signal during the exit must not change how the process exits.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: self._told_to_end(loop, cancel, number))
-        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self.renew))
+            signal.signal(number, lambda number, _: self._on_stop_signal(loop, cancel, number))
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self.reload))
         yield
 
-    def _told_to_end(self, loop: asyncio.AbstractEventLoop, cancel: Callable[[], object], number: int) -> None:
-        """The first signal lets open answers end; a second SIGINT does not. Nothing is open before the start."""
+    def _on_stop_signal(self, loop: asyncio.AbstractEventLoop, cancel: Callable[[], object], number: int) -> None:
+        """The first signal starts the drain; a second SIGINT, or a signal during startup, ends everything at once."""
         self.force_exit = self.force_exit or (self.should_exit and number == signal.SIGINT)
         self.should_exit = True
         self._app.draining = True
         with suppress(RuntimeError):  # the loop is closed already
             loop.call_soon_threadsafe(cancel if self.force_exit or not self.started else self._stop.set)
 
-    def _orphaned(self, lifeline: int) -> None:
+    def _on_lifeline_eof(self, lifeline: int) -> None:
         asyncio.get_running_loop().remove_reader(lifeline)
         signal.raise_signal(signal.SIGTERM)
 
-    def renew(self) -> bool:
-        """Take what the files hold now: keys, certificate. Where that cannot be, the log says why."""
+    def reload(self) -> bool:
+        """Re-read the API keys and the certificate from their files. False if that failed; the log has the reason."""
         try:
             self._reload()
             if self._certificate is not None:
                 self._certificate.reload()
-        except Exception as exc:  # whatever it is, the service goes on
-            # what was not written for operators may tell a key
+        except Exception as exc:  # no error of a reload may end the service
+            # only a ConfigError is written for operators; the text of another exception may contain a key
             reason = str(exc) if isinstance(exc, ConfigError) else type(exc).__name__
-            _log.error("not reloaded: %s", " ".join(reason.split()))
+            _log.error("reload failed: %s", " ".join(reason.split()))
             return False
         log_event("reloaded")
         return True
 
-    # it serves
+    # serving
 
     async def main_loop(self) -> None:
         await self._tick(self._stop, None)
 
-    async def _tick(self, until: asyncio.Event, longest: float | None) -> None:
-        """Do what is due every second until the event, and for at most so many seconds."""
+    async def _tick(self, until: asyncio.Event, seconds: float | None) -> None:
+        """Do the work of every second until the event is set, for at most `seconds`."""
         loop = asyncio.get_running_loop()
-        end = None if longest is None else loop.time() + longest
+        end = None if seconds is None else loop.time() + seconds
         while end is None or loop.time() < end:
             await self.on_tick(0)
             self._acceptor.maintain()
@@ -145,54 +164,54 @@ class ServerProcess(Server):
                     await until.wait()
                     return
 
-    # it stops
+    # shutdown
 
-    async def shutdown(self, sockets: Any = None) -> None:
+    async def shutdown(self, sockets: object = None) -> None:
         log_event("draining", connections=len(self.server_state.connections), answers=len(self.server_state.tasks))
         await self._tick(asyncio.Event(), self._settings.drain_delay)
         await self._acceptor.close()
         for connection in self._connections():
             connection.shutdown()
-        if not await self._until(self._is_idle, self._settings.drain_timeout):
+        if not await self._wait_until(self._is_idle, self._settings.drain_timeout):
             if self.server_state.tasks:
-                text = "timeout graceful shutdown exceeded: %s open answers end with an error"
-                _log.warning(text, len(self.server_state.tasks))
-            await self._cut_off()
+                text = "drain timeout of %g s exceeded: ending %d open responses with an error"
+                _log.warning(text, self._settings.drain_timeout, len(self.server_state.tasks))
+            await self._abort_responses()
         await self.lifespan.shutdown()
         log_event("stopped")
 
-    async def _cut_off(self) -> None:
-        """End what is open: each answer with an error. Who does not take it is hung up on."""
+    async def _abort_responses(self) -> None:
+        """End each open response with an error, and abort the connections of clients that do not read it."""
         tasks = list(self.server_state.tasks)
         for connection in self._connections():
             connection.shutdown()
-            connection.hurry()
+            connection.close_unless_responding()
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_HURRY)
-        await self._until(self._is_idle, _HURRY)
+            await asyncio.wait(tasks, timeout=_ABORT_GRACE)
+        await self._wait_until(self._is_idle, _ABORT_GRACE)
         for connection in self._connections():
             connection.transport.abort()
 
-    def _connections(self) -> list[Any]:
-        """Those of our own class, whatever uvicorn thinks."""
-        return list(self.server_state.connections)
+    def _connections(self) -> list[StrictProtocolMixin]:
+        """A copy of the open connections, which are all of our class."""
+        return list(cast("set[StrictProtocolMixin]", self.server_state.connections))
 
     def _is_idle(self) -> bool:
         return not (self.server_state.connections or self.server_state.tasks)
 
-    async def _until(self, condition: Callable[[], bool], longest: float) -> bool:
-        """Whether it came true in so many seconds."""
-        end = asyncio.get_running_loop().time() + longest
+    async def _wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Whether the condition became true within `seconds`."""
+        end = asyncio.get_running_loop().time() + seconds
         while not condition():
             if asyncio.get_running_loop().time() >= end:
                 return False
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_POLL)
         return True
 
 
-def _uvicorn_config(app: Any, protocol: type[asyncio.Protocol]) -> Config:
+def _uvicorn_config(app: Application, protocol: type[asyncio.Protocol]) -> Config:
     return Config(
         app,
         http=protocol,
@@ -208,13 +227,13 @@ def _uvicorn_config(app: Any, protocol: type[asyncio.Protocol]) -> Config:
     )
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """A task that the end of the service cancels is reported by uvicorn as if the application had failed."""
+def _is_not_cancellation(record: logging.LogRecord) -> bool:
+    """uvicorn logs a request that was cancelled at shutdown as if the application had failed."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _loop_factory() -> Callable[[], Any] | None:
-    """uvloop's when it is installed; None is asyncio's own."""
+    """uvloop's if it is installed; None means asyncio's own. uvloop has no type stubs, so the loop is Any."""
     try:
         from uvloop import new_event_loop
     except ImportError:

@@ -1,19 +1,19 @@
-"""Where each request begins and ends in the bytes of a connection. Pure: bytes in, bytes out.
+"""Finds where each request begins and ends in the bytes of a connection. Pure: bytes in, bytes out.
 
-Request smuggling lives on what two readers of HTTP take differently, and the two parsers that may stand behind this do.
-So what frames a request is judged here, before either of them, by the letter of RFC 9112; what is in doubt is refused.
-A parser then gets one request at a time, in a form of which there is but one reading:
+Request smuggling exploits bytes that two HTTP parsers read differently, and the two parsers behind this class differ.
+So this class checks what frames a request, before either parser sees it, strictly by RFC 9112. An ambiguous request is
+refused. A parser then gets one request at a time, in a form that can be read in one way only:
 
-    head       whole, CRLF only, without an offer to upgrade (none is taken up) and without a target's scheme and host
-    body       of a told length: as it came;  chunked: chunks anew, without extensions and trailers
+    head       complete, with CRLF only, without Upgrade (no upgrade is supported), the target as a path
+    body       with a Content-Length: unchanged;  chunked: chunked again, without chunk extensions and trailers
 
     ──► _head ──► (no body) ───────────────────────────────► _end ──► advance() ──► _head
           ├─────► _sized ────────────────────────────────────► │
           └─────► _chunk ──► _chunk_data ──► _chunk_end ──► _chunk
                      └─────► _trailers ────────────────────────┘
 
-Editors: a step takes what it needs from the front of the buffer and returns what the parser may have of it, or None
-when it needs more. Whatever is not yet judged stays in the buffer, which is never much longer than the limit.
+To editors: a step removes what it needs from the front of the buffer. It returns the bytes for the parser, or None when
+it needs more. Bytes that are not checked yet stay in the buffer, which is never much longer than the limit.
 """
 
 import re
@@ -22,16 +22,16 @@ from typing import Final
 
 from ..wire.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed
 
-_METHODS: Final = frozenset(b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE".split())  # which both parsers know
+_METHODS: Final = frozenset(b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE".split())  # those that both parsers know
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]"
-_LONGEST_METHOD: Final = 32
-_BEGINNING: Final = re.compile(rb"%s{1,%d}(?: |\Z)" % (_TOKEN, _LONGEST_METHOD))
+_MAX_METHOD: Final = 32
+_REQUEST_START: Final = re.compile(rb"%s{1,%d}(?: |\Z)" % (_TOKEN, _MAX_METHOD))
 _REQUEST_LINE: Final = re.compile(
-    rb"(%s{1,%d}) (?:[Hh][Tt][Tt][Pp][Ss]?://[^/?# ]+)?([!-~]*) HTTP/1\.([01])\r\n" % (_TOKEN, _LONGEST_METHOD)
+    rb"(%s{1,%d}) (?:[Hh][Tt][Tt][Pp][Ss]?://[^/?# ]+)?([!-~]*) HTTP/1\.([01])\r\n" % (_TOKEN, _MAX_METHOD)
 )
 _FIELDS: Final = re.compile(rb"(?:%s++:%s*+\r\n)*+\r\n" % (_TOKEN, _VALUE))
-_TELLING: Final = re.compile(
+_FRAMING_FIELDS: Final = re.compile(
     rb"^(content-length|transfer-encoding|host|expect|upgrade):([^\r\n]*)\r\n", re.IGNORECASE | re.MULTILINE
 )
 _HOST: Final = re.compile(rb"[\w.~%!$&'()*+;=:\[\]-]*", re.ASCII)
@@ -44,12 +44,12 @@ _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 class RequestFraming:
     """The requests of one connection, one after the other.
 
-    `limit` is the size in bytes of the largest head; extensions of chunks and trailers count as part of it. `whole`
-    says that all of a request was given out. `expects` says that its sender may wait for our consent before it sends
-    the body, and has sent none of it yet.
+    `limit` is the largest size of a head in bytes; chunk extensions and trailers count as part of the head. `whole` is
+    True when a request was returned completely. `expects` is True while the client may be waiting for `100 Continue`,
+    that is, it sent `Expect: 100-continue` and none of its body yet.
     """
 
-    __slots__ = ("_buffer", "_left", "_limit", "_room", "_seen", "_step", "expects", "whole")
+    __slots__ = ("_allowance", "_buffer", "_left", "_limit", "_scanned", "_step", "expects", "whole")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -61,99 +61,99 @@ class RequestFraming:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a byte of the request."""
+        """Whether a byte of the request has arrived."""
         return self._step is not RequestFraming._head or bool(self._buffer)
 
     @property
     def held(self) -> int:
-        """How many bytes have come beyond what was given out."""
+        """Bytes that have arrived and were not returned."""
         return len(self._buffer)
 
     def advance(self) -> None:
-        """Go on to the next request."""
+        """Go on to the next request, when `whole` is True."""
         self._step: Callable[[RequestFraming], bytes | None] = RequestFraming._head
-        self._seen = 0  # bytes of the buffer in which no head ends
-        self._left = 0  # bytes of the body, or of its chunk, that are still to come
-        self._room = self._limit
+        self._scanned = 0  # bytes of the buffer that were searched for the end of the head
+        self._left = 0  # bytes of the body, or of the chunk, that have not arrived
+        self._allowance = self._limit  # bytes that chunk extensions and trailers may still take
         self.whole = self.expects = False
 
     def feed(self, data: bytes) -> bytes:
-        """What the parser may have of the request, now that `data` has come. What is beyond its end is held.
+        """Take `data`, and return what is complete and checked of the current request. Bytes of later ones are held.
 
-        Raises InvalidRequest, MethodNotAllowed and HeadersTooLarge, and cannot go on after that.
+        Raises InvalidRequest, MethodNotAllowed and HeadersTooLarge; the object must not be used after that.
         """
-        if self._step is RequestFraming._sized and len(data) < self._left:  # most of a large body, which is not copied
+        if self._step is RequestFraming._sized and len(data) < self._left:  # the usual case of a large body: no copy
             self.expects = False
             self._left -= len(data)
             return data
         self._buffer += data
-        given = bytearray()
+        output = bytearray()
         while (piece := self._step(self)) is not None:
-            given += piece
-        return bytes(given)
+            output += piece
+        return bytes(output)
 
     # the head
 
     def _head(self) -> bytes | None:
         buffer = self._buffer
-        while buffer.startswith(b"\r\n"):  # RFC 9112, section 2.2
+        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2 allows empty lines before a request
             del buffer[:2]
-        last = buffer.find(b"\r\n\r\n", max(0, self._seen - 3))
+        last = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         size = last + 4 if last >= 0 else len(buffer)
         if size > self._limit:
-            raise HeadersTooLarge(f"the head of the request is larger than {self._limit} bytes")
+            raise HeadersTooLarge(f"the request head is larger than {self._limit} bytes")
         if last < 0:
-            self._doubt()
+            self._check_incomplete_head()
             return None
-        self._room -= size
-        return self._judge(self._take(size))
+        self._allowance -= size
+        return self._check_head(self._take(size))
 
-    def _doubt(self) -> None:
-        """Refuse at once what will not become a head, rather than wait for its end."""
+    def _check_incomplete_head(self) -> None:
+        """Refuse bytes that cannot become a valid head at once, without waiting for its end."""
         buffer = self._buffer
-        if buffer and buffer != b"\r" and not _BEGINNING.match(buffer):
-            raise _no_request_line()
-        if _BARE_LF.search(buffer, self._seen):
-            raise InvalidRequest("the request has a line that does not end in CRLF")
-        self._seen = len(buffer)
+        if buffer and buffer != b"\r" and not _REQUEST_START.match(buffer):
+            raise _invalid_request_line()
+        if _BARE_LF.search(buffer, self._scanned):
+            raise InvalidRequest("the request has a line that does not end with CRLF")
+        self._scanned = len(buffer)
 
-    def _judge(self, head: bytes) -> bytes:
+    def _check_head(self, head: bytes) -> bytes:
         line = _REQUEST_LINE.match(head)
         if line is None:
-            raise _no_request_line()
+            raise _invalid_request_line()
         method, target, minor = line.groups()
         if method not in _METHODS:
-            raise MethodNotAllowed("that method is not known", headers=(("allow", "GET, HEAD, POST"),))
+            raise MethodNotAllowed("the request method is unknown", headers=(("allow", "GET, HEAD, POST"),))
         if not _FIELDS.fullmatch(head, line.end()):
             raise InvalidRequest("the request has a malformed header field")
         if target[:1] != b"/":
             if line.end(1) + 1 == line.start(2) or target[:1] not in (b"", b"?"):
-                raise InvalidRequest("the target of the request is no path")
+                raise InvalidRequest("the request target is not a path")
             target = b"/" + target
         if b"#" in target:
-            raise InvalidRequest("the target of the request has a fragment")
+            raise InvalidRequest("the request target has a fragment")
         fields = head[line.end() :]
-        dropped = self._weigh(_TELLING.findall(fields), old=minor == b"0")
+        dropped = self._frame_body(_FRAMING_FIELDS.findall(fields), http_1_0=minor == b"0")
         if dropped:
-            fields = _TELLING.sub(lambda field: b"" if field[1].lower() in dropped else field[0], fields)
+            fields = _FRAMING_FIELDS.sub(lambda field: b"" if field[1].lower() in dropped else field[0], fields)
         return b"%s %s HTTP/1.%s\r\n%s" % (method, target, minor, fields)
 
-    def _weigh(self, fields: list[tuple[bytes, bytes]], *, old: bool) -> set[bytes]:
-        """Settle how long the body is, by the header fields that tell; the names of those to leave out."""
-        told: dict[bytes, bytes] = {}
+    def _frame_body(self, fields: list[tuple[bytes, bytes]], *, http_1_0: bool) -> set[bytes]:
+        """Choose the step that reads the body. Returns the names of the header fields to leave out."""
+        values: dict[bytes, bytes] = {}
         for name, value in fields:
             name = name.lower()
-            if name in told and name not in (b"expect", b"upgrade"):
+            if name in values and name not in (b"expect", b"upgrade"):
                 raise InvalidRequest(f"the request has more than one {name.decode()}")
-            told[name] = value.strip(b"\t ")
-        if not _HOST.fullmatch(told.get(b"host", b"" if old else b"/")):
+            values[name] = value.strip(b"\t ")
+        if not _HOST.fullmatch(values.get(b"host", b"" if http_1_0 else b"/")):
             raise InvalidRequest("the request has no valid host")
-        length = told.get(b"content-length")
-        coding = told.get(b"transfer-encoding")
+        length = values.get(b"content-length")
+        coding = values.get(b"transfer-encoding")
         if coding is not None:
             if length is not None:
                 raise InvalidRequest("the request has both content-length and transfer-encoding")
-            if old or coding.lower() != b"chunked":
+            if http_1_0 or coding.lower() != b"chunked":
                 raise InvalidRequest("the request has a transfer-encoding other than chunked")
             self._step = RequestFraming._chunk
         elif length is not None and not _LENGTH.fullmatch(length):
@@ -161,8 +161,8 @@ class RequestFraming:
         else:
             self._left = int(length or 0)
             self._step = RequestFraming._sized if self._left else RequestFraming._end
-        self.expects = not old and told.get(b"expect", b"").lower() == b"100-continue"
-        return told.keys() & ({b"upgrade", b"expect"} if old else {b"upgrade"})
+        self.expects = not http_1_0 and values.get(b"expect", b"").lower() == b"100-continue"
+        return values.keys() & ({b"upgrade", b"expect"} if http_1_0 else {b"upgrade"})
 
     # the body
 
@@ -195,7 +195,7 @@ class RequestFraming:
     def _chunk_end(self) -> bytes | None:
         end = bytes(self._buffer[:2])
         if not b"\r\n".startswith(end):
-            raise InvalidRequest("the body has a chunk that is longer than it says")
+            raise InvalidRequest("the body has a chunk that is longer than its size")
         if len(end) < 2:
             return None
         self._step = RequestFraming._chunk
@@ -226,26 +226,26 @@ class RequestFraming:
         return data
 
     def _line(self) -> bytes | None:
-        """The next line, without its end."""
+        """The next line without its CRLF, or None if it is incomplete."""
         end = self._buffer.find(b"\r\n")
         line = bytes(self._buffer[: end if end >= 0 else None])
         if b"\n" in line:
-            raise InvalidRequest("the body has a line that does not end in CRLF")
+            raise InvalidRequest("the body has a line that does not end with CRLF")
         if end >= 0:
             del self._buffer[: end + 2]
             self.expects = False
             return line
-        if len(line) > self._room + 16:
+        if len(line) > self._allowance + 16:
             self._charge(len(line))
         return None
 
     def _charge(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
+        self._allowance -= size
+        if self._allowance < 0:
             raise HeadersTooLarge(
-                f"the head of the request, its chunks and trailers are larger than {self._limit} bytes"
+                f"the request head with its chunk extensions and trailers is larger than {self._limit} bytes"
             )
 
 
-def _no_request_line() -> InvalidRequest:
-    return InvalidRequest("that is no request of HTTP/1.1")
+def _invalid_request_line() -> InvalidRequest:
+    return InvalidRequest("the request is not valid HTTP/1.1")

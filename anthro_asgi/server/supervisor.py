@@ -1,12 +1,12 @@
-"""As many processes as are asked for: one serves by itself; of several, the master forks the others.
+"""Runs the service in one process or in several: a supervisor forks the workers and replaces those that die.
 
-    master ──forks──► worker ── "I listen" ──► when all do, the master prints where
-      │  signals ──────► each                      a worker that dies is replaced, at its sockets
-      └─ its end ──────► the end of a pipe, `lifeline`: they stop as well
+    supervisor ──forks──► worker ── "ready" ──► when all are ready, the supervisor prints the addresses
+        │  signals ──────► each                 a worker that dies is replaced, with the same listeners
+        └─ its exit ─────► EOF on the pipe `lifeline`: the workers stop too
 
-The master has no event loop and no thread. What it has made, the application and its engine, each worker gets a copy
-of, so that must not hold what belongs to a process: a loop, a thread, a connection. These begin when the application
-starts.
+The supervisor has no event loop and no thread. Each worker gets a copy of what the supervisor has created, which
+includes the application and its engine. So those must not hold anything that belongs to one process, such as an event
+loop, a thread or a connection, until the application starts.
 """
 
 import gc
@@ -23,103 +23,109 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from ..settings.options import ResourceUnavailable, Settings
 from .listeners import Listener
-from .process import ServerProcess
+from .process import Application, ServerProcess
 from .tls import Certificate
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _READY: Final = b"+"
-_STABLE: Final = 30.0  # seconds after which a worker that dies is replaced as if it were the first to
-_REST: Final = 0.1  # seconds until then, doubled each time up to
-_LONGEST_REST: Final = 5.0
+_STABLE: Final = 30.0  # seconds; the back-off starts anew for a worker that lived longer
+_FIRST_BACKOFF: Final = 0.1  # seconds before a worker is replaced, doubled with each death up to
+_MAX_BACKOFF: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
 def serve(
-    app: Any,
-    shares: list[list[Listener]],
+    app: Application,
+    listeners: list[list[Listener]],
     settings: Settings,
     certificate: Certificate | None,
     reload: Callable[[], object],
 ) -> int:
-    """Serve `app` until a signal, each of `shares` in a process; the exit status.
+    """Serve `app` until a signal, with one process for each item of `listeners`; return the exit status.
 
-    Raises ResourceUnavailable when it cannot start.
-
-    `reload` is called on SIGHUP to take what files hold now, or to raise ConfigError and leave everything as it is.
+    On SIGHUP it calls `reload`, which re-reads the app's files, or raises ConfigError and changes nothing.
+    Raises ResourceUnavailable if a process cannot start.
     """
-    _have_files()
+    _raise_file_limit()
     process = ServerProcess(app, settings, certificate, reload)
     scheme = "http" if certificate is None else "https"
 
     def announce() -> None:
-        for listener in shares[0]:
+        for listener in listeners[0]:
             listener.publish()
-        for listener in shares[0]:
+        for listener in listeners[0]:
             print("listening on", listener.address(scheme), flush=True)
 
-    if len(shares) == 1:
-        return process.serve_listeners(shares[0], announce)
-    app.metrics.share_among(len(shares))
-    return WorkerSupervisor(process, shares, announce, started=app.metrics.count_as, lost=app.metrics.worker_lost).run()
+    if len(listeners) == 1:
+        return process.serve_listeners(listeners[0], announce)
+    app.metrics.share_among(len(listeners))
+    return WorkerSupervisor(
+        process, listeners, announce, on_start=app.metrics.count_as, on_exit=app.metrics.worker_lost
+    ).run()
 
 
-def _have_files() -> None:
-    """As many open files as this process may have: an answer takes two, and the usual soft limit is 1024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # an endless limit may be more than the system has
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_file_limit() -> None:
+    """Raise the limit of open files to the hard limit: a request takes two, and the usual soft limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # an infinite hard limit may be more than the system allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(slots=True)
 class Worker:
-    """`number` counts from 0. `ready` is the file in which it says that it listens, until it has, or `why` it does not.
+    """One worker process. Times are of the monotonic clock, in seconds.
 
-    A worker without a `pid` has died, and is `due` to be replaced. Times are of the monotonic clock.
+    `number` counts from 0. `ready` is the read end of a pipe until the worker has written that it is ready, or why it
+    cannot start, which is then `reason`. `pid` is None while the worker is dead; it is replaced at `restart_at`.
     """
 
     number: int
     pid: int | None = None
     ready: int | None = None
-    why: str = ""
-    began: float = 0.0
-    rest: float = _REST
-    due: float = 0.0
+    reason: str = ""
+    started_at: float = 0.0
+    backoff: float = _FIRST_BACKOFF
+    restart_at: float = 0.0
 
 
 class WorkerSupervisor:
-    """Runs `process` at each of `shares`. `started` is called in each worker and `lost` for it, with its number."""
+    """Runs `process` in one worker for each item of `listeners`.
+
+    `announce` is called once, when all workers are ready. `on_start` is called in each worker, and `on_exit` in the
+    supervisor, with the number of the worker.
+    """
 
     def __init__(
         self,
         process: ServerProcess,
-        shares: list[list[Listener]],
+        listeners: list[list[Listener]],
         announce: Callable[[], None],
         *,
-        started: Callable[[int], None],
-        lost: Callable[[int], None],
+        on_start: Callable[[int], None],
+        on_exit: Callable[[int], None],
     ) -> None:
         self._process = process
-        self._shares = shares
+        self._listeners = listeners
         self._announce = announce
-        self._started = started
-        self._lost = lost
-        self._workers = [Worker(number) for number in range(len(shares))]
+        self._on_start = on_start
+        self._on_exit = on_exit
+        self._workers = [Worker(number) for number in range(len(listeners))]
         self._announced = False
         self._stopping = False
         self._failure: str | None = None
         self._status = 0
 
     def run(self) -> int:
-        """Until a signal; the exit status. Raises ResourceUnavailable when a worker cannot start."""
+        """Serve until a signal, and return the exit status. Raises ResourceUnavailable if a worker cannot start."""
         gc.collect()
-        gc.freeze()  # the pages of what is there now stay shared
-        self._lifeline, self._life = os.pipe()
-        self._ear, self._mouth = os.pipe()
-        self._listen_to_signals()
+        gc.freeze()  # the workers then share the memory pages of the objects that exist now
+        self._lifeline_read, self._lifeline_write = os.pipe()
+        self._signal_read, self._signal_write = os.pipe()
+        self._install_signal_handlers()
         for worker in self._workers:
             self._fork(worker)
         while not self._stopping or any(worker.pid for worker in self._workers):
@@ -128,46 +134,46 @@ class WorkerSupervisor:
             raise ResourceUnavailable(self._failure)
         return self._status
 
-    def _listen_to_signals(self) -> None:
-        """Never undone: a signal that comes while the process is ending must not end it differently."""
-        for file in (self._ear, self._mouth):
+    def _install_signal_handlers(self) -> None:
+        """They are never removed: a signal during the exit must not change how the process exits."""
+        for file in (self._signal_read, self._signal_write):
             os.set_blocking(file, False)
-        signal.set_wakeup_fd(self._mouth, warn_on_full_buffer=False)  # their numbers can be read from the ear
+        signal.set_wakeup_fd(self._signal_write, warn_on_full_buffer=False)  # writes the number of each signal
         for number in _SIGNALS:
-            signal.signal(number, _heard)
+            signal.signal(number, _ignore)
 
-    # what happens
+    # events
 
     def _wait(self) -> None:
-        """Wait until something happens, and do what is to be done about it."""
+        """Wait for the next event, and handle it."""
         dead = [] if self._stopping else [worker for worker in self._workers if worker.pid is None]
         poll = select.poll()
-        poll.register(self._ear, select.POLLIN)
+        poll.register(self._signal_read, select.POLLIN)
         for worker in self._workers:
             if worker.ready is not None:
                 poll.register(worker.ready, select.POLLIN)
-        rest = min((max(0.0, worker.due - time.monotonic()) for worker in dead), default=None)
-        happened = [file for file, _ in poll.poll(None if rest is None else rest * 1000)]
+        seconds = min((max(0.0, worker.restart_at - time.monotonic()) for worker in dead), default=None)
+        readable = [file for file, _ in poll.poll(None if seconds is None else seconds * 1000)]
         for worker in self._workers:
-            if worker.ready in happened:
-                self._hear_from(worker)
-        if self._ear in happened:
-            for number in os.read(self._ear, 4096):
-                self._obey(number)
+            if worker.ready in readable:
+                self._on_ready_pipe(worker)
+        if self._signal_read in readable:
+            for number in os.read(self._signal_read, 4096):
+                self._on_signal(number)
         for worker in dead:
-            if not self._stopping and worker.due <= time.monotonic():
+            if not self._stopping and worker.restart_at <= time.monotonic():
                 self._fork(worker)
 
-    def _hear_from(self, worker: Worker) -> None:
-        """It listens, or says why it does not, or ended without a word."""
+    def _on_ready_pipe(self, worker: Worker) -> None:
+        """The worker is ready, or reports why it cannot start, or has exited without a report."""
         assert worker.ready is not None  # noqa: S101 - for the type checker
-        said = os.read(worker.ready, 4096)
+        report = os.read(worker.ready, 4096)
         os.close(worker.ready)
         worker.ready = None
-        if said != _READY:
-            worker.why = said.decode()
+        if report != _READY:
+            worker.reason = report.decode()
             if not self._announced:
-                self._fail(worker.why or f"worker {worker.number} ended before it was ready; the log may say why")
+                self._fail(worker.reason or f"worker {worker.number} exited before it was ready; see the log")
         elif not (self._announced or self._stopping or any(worker.ready is not None for worker in self._workers)):
             try:
                 self._announce()
@@ -175,55 +181,56 @@ class WorkerSupervisor:
             except ResourceUnavailable as exc:
                 self._fail(str(exc))
 
-    def _obey(self, number: int) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
             for worker in self._workers:
-                self._look_at(worker)
+                self._reap(worker)
         elif number != signal.SIGHUP:
             self._stop(number)
-        elif not self._stopping and self._process.renew():  # for those that are yet to be forked, and to say it once
-            self._tell_all(number)
+        elif not self._stopping and self._process.reload():  # for workers forked later, and to log an error only once
+            self._signal_workers(number)
 
-    def _look_at(self, worker: Worker) -> None:
+    def _reap(self, worker: Worker) -> None:
+        """If the worker has exited, schedule its replacement."""
         if worker.pid is None:
             return
-        ended, how = os.waitpid(worker.pid, os.WNOHANG)
-        if not ended:
+        pid, wait_status = os.waitpid(worker.pid, os.WNOHANG)
+        if not pid:
             return
         worker.pid = None
-        self._lost(worker.number)
-        status = os.waitstatus_to_exitcode(how)
+        self._on_exit(worker.number)
+        status = os.waitstatus_to_exitcode(wait_status)
         if self._stopping:
-            # before it serves, a worker has no other way to end by a signal than to die of it
+            # a worker that does not serve yet has no handler, so a signal kills it
             self._status = max(self._status, 0 if -status in (signal.SIGTERM, signal.SIGINT) else abs(status))
             return
         now = time.monotonic()
-        if now - worker.began > _STABLE:
-            worker.rest = _REST
-        worker.due = now + worker.rest
-        why = f" ({worker.why})" if worker.why else ""
-        text = "worker %s (process %s) ended with status %s%s; another starts in %g s"
-        _log.error(text, worker.number, ended, status, why, worker.rest)
-        worker.rest = min(2 * worker.rest, _LONGEST_REST)
+        if now - worker.started_at > _STABLE:
+            worker.backoff = _FIRST_BACKOFF
+        worker.restart_at = now + worker.backoff
+        reason = f" ({worker.reason})" if worker.reason else ""
+        text = "worker %s (pid %s) exited with status %s%s; restarting it in %g s"
+        _log.error(text, worker.number, pid, status, reason, worker.backoff)
+        worker.backoff = min(2 * worker.backoff, _MAX_BACKOFF)
 
-    # what is done about it
+    # actions
 
     def _fail(self, reason: str) -> None:
-        """The service does not come to be."""
+        """Give up the start of the service."""
         self._failure = self._failure or reason
         self._stop(signal.SIGTERM)
 
     def _stop(self, number: int) -> None:
         if not self._stopping:
             self._stopping = True
-            for share in self._shares:
-                for listener in share:
+            for group in self._listeners:
+                for listener in group:
                     if not self._announced:
                         listener.withdraw()
-                    listener.close()  # only where the workers close it too is it closed
-        self._tell_all(number)
+                    listener.close()  # a socket is closed only when the workers have closed it too
+        self._signal_workers(number)
 
-    def _tell_all(self, number: int) -> None:
+    def _signal_workers(self, number: int) -> None:
         for worker in self._workers:
             if worker.pid is not None:
                 os.kill(worker.pid, number)
@@ -231,38 +238,38 @@ class WorkerSupervisor:
     def _fork(self, worker: Worker) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        worker.ready, mouth = os.pipe()
-        worker.why = ""
-        worker.began = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what the child gets shall not be heard by us
+        worker.ready, report_to = os.pipe()
+        worker.reason = ""
+        worker.started_at = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # signals to the child must not reach our pipe
         try:
             pid = os.fork()
         except OSError as exc:
             os.close(worker.ready)
             worker.ready = None
-            worker.due = worker.began + _LONGEST_REST
+            worker.restart_at = worker.started_at + _MAX_BACKOFF
             if self._announced:
                 _log.error("cannot start worker %s: %s", worker.number, exc.strerror)
             else:
                 self._fail(f"cannot start worker {worker.number}: {exc.strerror}")
         else:
             if pid == 0:
-                self._be(worker, mouth)
+                self._run_worker(worker, report_to)
             worker.pid = pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            os.close(mouth)
+            os.close(report_to)
 
-    def _be(self, worker: Worker, mouth: int) -> NoReturn:
-        """What the worker does, in its own process."""
+    def _run_worker(self, worker: Worker, report_to: int) -> NoReturn:
+        """Serve in the worker's own process, and exit."""
         status = 1
         try:
-            self._let_go(worker)
-            self._started(worker.number)
-            listeners = self._shares[worker.number]
-            status = self._process.serve_listeners(listeners, partial(os.write, mouth, _READY), self._lifeline)
+            self._close_inherited(worker)
+            self._on_start(worker.number)
+            listeners = self._listeners[worker.number]
+            status = self._process.serve_listeners(listeners, partial(os.write, report_to, _READY), self._lifeline_read)
         except ResourceUnavailable as exc:
-            os.write(mouth, str(exc).encode())
+            os.write(report_to, str(exc).encode())
         except BaseException:
             traceback.print_exc()
         finally:
@@ -270,22 +277,25 @@ class WorkerSupervisor:
             sys.stderr.flush()
             os._exit(status)
 
-    def _let_go(self, worker: Worker) -> None:
-        """Of what is the master's, or another worker's."""
+    def _close_inherited(self, worker: Worker) -> None:
+        """Undo and close what belongs to the supervisor or to other workers."""
         signal.set_wakeup_fd(-1)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        os.setpgid(0, 0)  # a terminal tells its whole group of an interrupt, and the master tells us as well
-        for file in (self._life, self._ear, self._mouth, *(other.ready for other in self._workers)):
+        # A terminal sends an interrupt to its whole process group. The supervisor passes it on, so without a group of
+        # its own a worker would get it twice, and a second SIGINT ends everything at once.
+        os.setpgid(0, 0)
+        pipes = (self._lifeline_write, self._signal_read, self._signal_write)
+        for file in (*pipes, *(other.ready for other in self._workers)):
             if file is not None:
                 os.close(file)
-        ours = self._shares[worker.number]
-        for share in self._shares:
-            for listener in share:
-                if listener not in ours:
+        own = self._listeners[worker.number]
+        for group in self._listeners:
+            for listener in group:
+                if listener not in own:
                     listener.close()
 
 
-def _heard(number: int, _: FrameType | None) -> None:
-    """It is read from the ear."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """The signal's number is read from the wakeup pipe."""

@@ -1,4 +1,4 @@
-"""The certificate that clients see, which may be renewed while we serve."""
+"""The server certificate, which can be replaced while the service runs."""
 
 import ssl
 
@@ -7,9 +7,9 @@ from ..settings.options import ResourceUnavailable
 
 
 class Certificate:
-    """`context` presents the certificate in the file `cert` with the key in the file `key`. TLS 1.2 is the least.
+    """`context` uses the PEM certificate in the file `cert` and the unencrypted PEM key in the file `key`.
 
-    Raises ResourceUnavailable, in one line, for files that hold no such thing.
+    The oldest TLS version is 1.2. Raises ResourceUnavailable, with one line of text, if the files cannot be used.
     """
 
     def __init__(self, cert: str, key: str) -> None:
@@ -20,17 +20,18 @@ class Certificate:
         self.reload()
 
     def reload(self) -> None:
-        """Present what the files hold now to who connects from now on.
+        """Read the files again and use their contents for new connections.
 
-        Raises ResourceUnavailable, and then nothing changes.
+        Raises ResourceUnavailable; the previous certificate then stays in use.
         """
         check_readable("--tls-cert", self._cert)
         check_readable("--tls-key", self._key)
         try:
-            # a context that fails half-way has the new certificate and the old key: so it is tried on another one
+            # Loading into a context is not atomic: a wrong key leaves the new certificate with the old key. So the
+            # files are first loaded into another context.
             for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.context):
                 context.load_cert_chain(self._cert, self._key, password="")
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError; ValueError for a key with a passphrase
-            reason = getattr(exc, "reason", None) or exc
+            reason = (exc.reason if isinstance(exc, ssl.SSLError) else None) or exc
             files = f"{self._cert} and {self._key}"
-            raise ResourceUnavailable(f"{files} are no PEM certificate and its unencrypted key: {reason}") from exc
+            raise ResourceUnavailable(f"{files} are not a PEM certificate and its unencrypted key: {reason}") from exc

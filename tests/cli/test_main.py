@@ -305,7 +305,7 @@ def test_a_certificate_without_its_key_is_one_line(tmp_path: Path) -> None:
     locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n")
     for other in (key, junk, locked):
         words = refusal(1, "serve", "--tls-cert", str(cert), "--tls-key", str(other))
-        assert words.startswith(f"{cert} and {other} are no PEM certificate and its unencrypted key: ")
+        assert words.startswith(f"{cert} and {other} are not a PEM certificate and its unencrypted key: ")
 
 
 def test_a_unix_socket_is_served_and_removed(tmp_path: Path) -> None:
@@ -328,14 +328,14 @@ def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
 def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with service("--uds", str(path)) as running:
-        assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: another server answers there"
+        assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: another server is listening there"
         assert running.get("/healthz") == 200
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: it exists and is no socket"
+    assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: the file exists and is not a socket"
     assert path.read_text() == "data"
 
 
@@ -402,7 +402,7 @@ def test_an_engine_that_cannot_start_is_told_and_ends_it(tmp_path: Path) -> None
         out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (1, "")
     assert "no GPU here" in err
-    assert err.splitlines()[-1] == "anthro-asgi: error: the engine did not start; the log says why"
+    assert err.splitlines()[-1] == "anthro-asgi: error: the engine failed to start; see the log"
 
 
 SLOW_START = """
@@ -464,7 +464,7 @@ def test_an_endless_answer_gets_an_error_event_when_the_drain_timeout_is_over() 
         status, _, err = running.end(None)
         assert time.monotonic() - begun < PATIENCE / 2
     assert status == 0
-    assert "timeout graceful shutdown exceeded" in err
+    assert "drain timeout of" in err
     assert "Traceback" not in err
 
 

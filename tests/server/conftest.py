@@ -1,4 +1,4 @@
-"""Both ways in which the service can be installed."""
+"""Runs a test with both sets of installed packages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Engines as an operator may name them: with answers as large as one likes, and with a start that may fail."""
+"""Engines for `--engine`: large responses, a startup that fails, and a key that cannot be replaced."""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ PIECE = 1000  # characters
 
 
 async def large(request: MessagesRequest) -> AsyncIterator[str | Finish]:
-    """`model` is the length of the answer in characters."""
+    """`model` is the length of the response in characters."""
     left = int(request.model)
     while left > 0:
         yield "x" * min(PIECE, left)
@@ -17,8 +17,8 @@ async def large(request: MessagesRequest) -> AsyncIterator[str | Finish]:
     yield Finish("end_turn")
 
 
-class Doomed:
-    """Starts unless there is a file that the environment names."""
+class FailingStart:
+    """Startup fails while the file named by the environment variable DOOM exists."""
 
     async def start(self) -> None:
         if "DOOM" in os.environ and os.access(os.environ["DOOM"], os.F_OK):
@@ -28,8 +28,8 @@ class Doomed:
         yield request.model
 
 
-class Stubborn:
-    """Takes no other key."""
+class FixedKey:
+    """Raises when its key is replaced."""
 
     def replace_key(self, key: str | None) -> None:
         raise ZeroDivisionError(key)

@@ -1,4 +1,4 @@
-"""The service as a process whose inside can be looked at, on either parser."""
+"""The service as a child process whose sockets, memory and workers can be inspected, with either HTTP parser."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.end_to_end.service import PATIENCE, Line, Service
 from tests.support.client import connect
 
-# As on a machine without the extra `fast`: h11 parses, and the event loop is asyncio's own.
+# As without the extra `fast`: h11 parses, and the event loop is asyncio's.
 _PLAIN = (
     "import sys; sys.modules['httptools'] = sys.modules['uvloop'] = None; "
     "from anthro_asgi.cli.main import main; sys.exit(main())"
@@ -24,10 +24,11 @@ ENDLESS = ("--simulate-ttft", "0", "--simulate-itl", "20ms", "--simulate-output-
 class Process(Service):
     """`anthro-asgi serve` with `options`: "fast" is with httptools and uvloop, "plain" without.
 
-    "leading" is fast and, as in a terminal, the first of a group of processes. What is `unwell` may log errors.
+    "leading" is fast and, as in a terminal, leads a process group. If `may_log_errors`, an error line does not fail the
+    test.
     """
 
-    unwell = False
+    may_log_errors = False
 
     def __init__(self, kind: str, *options: str, **environ: str) -> None:
         super().__init__(*options, **environ)
@@ -43,18 +44,18 @@ class Process(Service):
         super()._end()
 
     def _is_excused(self, line: Line) -> bool:
-        return self.unwell or super()._is_excused(line)
+        return self.may_log_errors or super()._is_excused(line)
 
     @property
     def children(self) -> list[int]:
-        """The processes that it has forked, if it lives."""
+        """The pids of its child processes; none if it has exited."""
         with suppress(FileNotFoundError):
             return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         return []
 
     @property
     def refuses(self) -> bool:
-        """Whether nobody new is let in."""
+        """Whether it refuses new connections."""
         try:
             with closing(connect(self.url)) as connection:
                 if connection.sock is None:
@@ -65,17 +66,17 @@ class Process(Service):
 
     @property
     def sockets(self) -> int:
-        """How many sockets it has open."""
-        return sum(1 for file in Path(f"/proc/{self.pid}/fd").iterdir() if _leads_to(file).startswith("socket:"))
+        """The number of its open sockets."""
+        return sum(1 for file in Path(f"/proc/{self.pid}/fd").iterdir() if _link_target(file).startswith("socket:"))
 
     @property
     def resident(self) -> int:
-        """Bytes of memory."""
+        """Resident memory in bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process, dead ones not counted."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -83,16 +84,16 @@ def runs(pid: int) -> bool:
 
 
 def until(condition: Callable[[], object], within: float = PATIENCE) -> None:
-    """Wait for what is bound to come true. Raises TimeoutError."""
+    """Wait until the condition is true. Raises TimeoutError after `within` seconds."""
     end = time.monotonic() + within
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError("it did not come true")
+            raise TimeoutError(f"the condition was not true within {within} s")
         time.sleep(0.005)
 
 
-def _leads_to(file: Path) -> str:
+def _link_target(file: Path) -> str:
     try:
         return os.readlink(file)
-    except FileNotFoundError:  # it was just closed
+    except FileNotFoundError:  # the file was closed in the meantime
         return ""

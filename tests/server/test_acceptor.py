@@ -1,4 +1,4 @@
-"""The door: who comes to nothing there leaves nothing, and when the house is full it is not slammed."""
+"""Accepting: failed TLS handshakes leak nothing, and running out of file descriptors loses no client."""
 
 import resource
 import socket
@@ -17,7 +17,7 @@ def reach(service: Process) -> socket.socket:
     return socket.create_connection((host, int(port)), 10)
 
 
-def test_who_cannot_agree_on_tls_leaves_nothing_behind(kind: str, tmp_path: Path) -> None:
+def test_failed_tls_handshakes_leave_no_socket_open(kind: str, tmp_path: Path) -> None:
     authority = trustme.CA()
     both = str(tmp_path / "both")
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
@@ -25,15 +25,15 @@ def test_who_cannot_agree_on_tls_leaves_nothing_behind(kind: str, tmp_path: Path
     authority.configure_trust(trusting)
     with Process(kind, *AT_ONCE, "--tls-cert", both, "--tls-key", both) as service:
         before = service.sockets
-        for said in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05\x01\x00"):
+        for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05\x01\x00"):
             for _ in range(5):
                 with reach(service) as client:
-                    client.sendall(said)
+                    client.sendall(sent)
         until(lambda: service.sockets == before)
         assert get(service.url, "/healthz", trusting).status == 200
 
 
-def test_who_says_nothing_of_tls_has_but_the_time_of_a_request(kind: str, tmp_path: Path) -> None:
+def test_a_tls_handshake_must_end_within_the_receive_deadline(kind: str, tmp_path: Path) -> None:
     both = str(tmp_path / "both")
     trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
     options = ("--tls-cert", both, "--tls-key", both, "--receive-deadline", "200ms")
@@ -41,7 +41,7 @@ def test_who_says_nothing_of_tls_has_but_the_time_of_a_request(kind: str, tmp_pa
         assert client.recv(1) == b""
 
 
-def test_where_there_are_no_files_left_clients_wait_until_there_are(kind: str) -> None:
+def test_without_file_descriptors_clients_wait_until_some_are_free(kind: str) -> None:
     with Process(kind, *AT_ONCE) as service, ExitStack() as owned:
         assert get(service.url, "/healthz").status == 200
         used = max(int(file.name) for file in Path(f"/proc/{service.pid}/fd").iterdir())
@@ -50,10 +50,10 @@ def test_where_there_are_no_files_left_clients_wait_until_there_are(kind: str) -
         clients = [owned.enter_context(reach(service)) for _ in range(8)]
         assert service.logged(level="error")["message"] == "cannot accept a connection: Too many open files"
         clients[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert clients[0].recv(12) == b"HTTP/1.1 200", "who is in is served"
+        assert clients[0].recv(12) == b"HTTP/1.1 200", "accepted clients are served"
         clients[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         for client in clients[:-1]:
             client.close()
-        assert clients[-1].recv(12) == b"HTTP/1.1 200", "and so is who waits"
+        assert clients[-1].recv(12) == b"HTTP/1.1 200", "waiting clients are served later"
         service.interrupt()
         assert service.ended(excused="cannot accept a connection") == 0

@@ -1,4 +1,4 @@
-"""The end of a service: balancers have time to notice, what has come is answered, what takes too long is told so."""
+"""Shutdown: the drain delay, requests that have arrived, and responses that exceed the drain timeout."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ from tests.server.process import AT_ONCE, ENDLESS, Process, until
 from tests.support.client import HELLO, ask, get
 
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-GRACE = 1.0  # seconds in which a client that was not told may send its next request
+GRACE = 1.0  # seconds in which a client without `connection: close` may send its next request
 SHORT = ("--simulate-ttft", "0", "--simulate-itl", "10ms", "--simulate-output-tokens", "40")
 
 
@@ -22,10 +22,10 @@ def streamed(**body: object) -> bytes:
     return b"POST /v1/messages HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(content), content)
 
 
-# --- while balancers learn of it ---
+# --- the drain delay ---
 
 
-def test_for_the_drain_delay_it_serves_on_but_is_not_ready_and_ends_each_connection(kind: str) -> None:
+def test_during_the_drain_delay_it_serves_but_is_not_ready_and_closes_each_connection(kind: str) -> None:
     with Process(kind, *AT_ONCE, "--drain-delay", "600ms") as service:
         assert get(service.url, "/readyz").status == 200
         begun = time.monotonic()
@@ -35,13 +35,13 @@ def test_for_the_drain_delay_it_serves_on_but_is_not_ready_and_ends_each_connect
         assert (whole.status, whole.headers["connection"]) == (200, "close")
         assert (stream.status, stream.headers["connection"]) == (200, "close")
         assert message_from_events(stream.events)["stop_reason"] == "end_turn"
-        assert time.monotonic() - begun < 0.6, "or else this says nothing"
+        assert time.monotonic() - begun < 0.6, "otherwise the test proves nothing"
         until(lambda: service.refuses)
         assert time.monotonic() - begun >= 0.6
         assert service.ended() == 0
 
 
-def test_a_stream_may_begin_in_the_delay_and_end_after_it(kind: str) -> None:
+def test_a_stream_may_begin_during_the_drain_delay_and_end_after_it(kind: str) -> None:
     with Process(kind, *SHORT, "--drain-delay", "200ms") as service:
         service.interrupt()
         until(lambda: get(service.url, "/readyz").status == 503)
@@ -50,7 +50,7 @@ def test_a_stream_may_begin_in_the_delay_and_end_after_it(kind: str) -> None:
         assert service.ended() == 0
 
 
-def test_a_second_interrupt_does_not_wait_for_the_delay(kind: str) -> None:
+def test_a_second_interrupt_skips_the_drain_delay(kind: str) -> None:
     with Process(kind, *AT_ONCE, "--drain-delay", "1h") as service:
         service.interrupt(signal.SIGINT)
         until(lambda: get(service.url, "/readyz").status == 503)
@@ -58,10 +58,10 @@ def test_a_second_interrupt_does_not_wait_for_the_delay(kind: str) -> None:
         assert service.ended(expected=130) == 130
 
 
-# --- what has come is answered ---
+# --- requests that have arrived ---
 
 
-def test_those_that_wait_to_be_accepted_are_served(kind: str) -> None:
+def test_connections_in_the_accept_queue_are_served(kind: str) -> None:
     with Process(kind, *AT_ONCE) as service:
         service.interrupt(signal.SIGSTOP)
         clients = [RawClient(service.url) for _ in range(50)]
@@ -76,7 +76,7 @@ def test_those_that_wait_to_be_accepted_are_served(kind: str) -> None:
         assert service.ended() == 0
 
 
-def test_who_has_just_connected_may_still_ask(kind: str) -> None:
+def test_a_client_that_has_just_connected_may_send_a_request(kind: str) -> None:
     with Process(kind, *AT_ONCE) as service, RawClient(service.url) as client, RawClient(service.url) as silent:
         begun = time.monotonic()
         service.interrupt()
@@ -84,12 +84,12 @@ def test_who_has_just_connected_may_still_ask(kind: str) -> None:
         client.send(ALIVE)
         (answer,) = client.rest()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
-        assert silent.rest() == [], "who says nothing is told nothing"
+        assert silent.rest() == [], "a client without a request gets no response"
         assert service.ended() == 0
         assert time.monotonic() - begun < GRACE + 1
 
 
-def test_who_was_just_answered_and_not_told_may_ask_once_more(kind: str) -> None:
+def test_a_client_without_connection_close_may_send_one_more_request(kind: str) -> None:
     with Process(kind, *SHORT) as service, RawClient(service.url) as client:
         client.send(streamed())
         until(lambda: service.sockets)
@@ -106,7 +106,7 @@ def test_who_was_just_answered_and_not_told_may_ask_once_more(kind: str) -> None
         assert service.ended() == 0
 
 
-def test_who_has_been_idle_is_hung_up_on_at_once(kind: str) -> None:
+def test_an_idle_connection_is_closed_at_once(kind: str) -> None:
     with Process(kind, *AT_ONCE) as service, RawClient(service.url) as client:
         client.send(ALIVE)
         client.answer()
@@ -118,7 +118,7 @@ def test_who_has_been_idle_is_hung_up_on_at_once(kind: str) -> None:
         assert service.ended() == 0
 
 
-def test_a_request_that_is_on_its_way_is_waited_for(kind: str) -> None:
+def test_a_request_that_has_arrived_in_part_is_awaited(kind: str) -> None:
     asked = streamed()
     with Process(kind, *AT_ONCE) as service, RawClient(service.url) as early, RawClient(service.url) as late:
         early.send(asked[:20])
@@ -133,7 +133,7 @@ def test_a_request_that_is_on_its_way_is_waited_for(kind: str) -> None:
         assert service.ended() == 0
 
 
-def test_requests_behind_one_another_are_answered_or_known_not_to_be(kind: str) -> None:
+def test_pipelined_requests_are_answered_until_one_closes_the_connection(kind: str) -> None:
     with Process(kind, *SHORT) as service, RawClient(service.url) as client:
         client.send(streamed() + ALIVE + ALIVE)
         client._unread += client._receive()
@@ -145,12 +145,12 @@ def test_requests_behind_one_another_are_answered_or_known_not_to_be(kind: str) 
         assert service.ended() == 0
 
 
-# --- when it takes too long ---
+# --- the drain timeout ---
 
 CUT = ("--drain-timeout", "200ms")
 
 
-def test_a_whole_answer_that_takes_too_long_becomes_an_error(kind: str) -> None:
+def test_a_non_streaming_response_that_exceeds_the_drain_timeout_becomes_a_529(kind: str) -> None:
     with Process(kind, *ENDLESS, *CUT) as service, RawClient(service.url) as client:
         client.send(streamed(stream=False, max_tokens=100_000))
         until(lambda: b"in_flight 2.0\n" in get(service.url, "/metrics").body)
@@ -162,7 +162,7 @@ def test_a_whole_answer_that_takes_too_long_becomes_an_error(kind: str) -> None:
         assert service.logged(path="/v1/messages")["status"] == 529
 
 
-def test_a_stream_that_has_not_begun_becomes_an_error_with_its_status(kind: str) -> None:
+def test_a_stream_that_has_not_begun_becomes_a_529(kind: str) -> None:
     with Process(kind, "--simulate-ttft", "1m", *CUT) as service, RawClient(service.url) as client:
         client.send(streamed())
         until(lambda: b"in_flight 2.0\n" in get(service.url, "/metrics").body)
@@ -172,7 +172,7 @@ def test_a_stream_that_has_not_begun_becomes_an_error_with_its_status(kind: str)
         assert service.ended() == 0
 
 
-def test_many_streams_that_take_too_long_each_get_their_error(kind: str) -> None:
+def test_each_stream_that_exceeds_the_drain_timeout_gets_an_error_event(kind: str) -> None:
     with Process(kind, *ENDLESS, *CUT) as service:
         clients = [RawClient(service.url) for _ in range(40)]
         for client in clients:
@@ -187,11 +187,11 @@ def test_many_streams_that_take_too_long_each_get_their_error(kind: str) -> None
                 check_stream(events)
                 assert (events[-1].type, events[-1].data["error"]["type"]) == ("error", "overloaded_error")
         assert service.ended() == 0
-        warnings = [line["message"] for line in service.log if line.get("logger", "").endswith("serving.server")]
-        assert warnings[-1] == "timeout graceful shutdown exceeded: 40 open answers end with an error"
+        warnings = [line["message"] for line in service.log if line.get("logger", "").endswith("server.process")]
+        assert warnings[-1] == "drain timeout of 0.2 s exceeded: ending 40 open responses with an error"
 
 
-def test_a_client_that_takes_nothing_does_not_hold_up_the_end(kind: str, tmp_path: Path) -> None:
+def test_a_client_that_reads_nothing_does_not_delay_the_shutdown(kind: str, tmp_path: Path) -> None:
     engine = ("--engine", "tests.server.engines:large", "--uds", f"{tmp_path}/a.sock")
     with Process(kind, *engine, *CUT) as service, RawClient(service.url) as stalled, RawClient(service.url) as half:
         stalled.send(streamed(model="1000000000", max_tokens=1_000_000_000))
@@ -204,7 +204,7 @@ def test_a_client_that_takes_nothing_does_not_hold_up_the_end(kind: str, tmp_pat
         assert time.monotonic() - begun < 6
 
 
-def test_a_request_that_never_comes_is_not_waited_for_any_longer(kind: str) -> None:
+def test_an_incomplete_request_is_awaited_only_until_the_drain_timeout(kind: str) -> None:
     with Process(kind, *AT_ONCE, *CUT) as service, RawClient(service.url) as half:
         half.send(ALIVE[:10])
         time.sleep(GRACE)
@@ -215,8 +215,8 @@ def test_a_request_that_never_comes_is_not_waited_for_any_longer(kind: str) -> N
         assert time.monotonic() - begun < 1.5
 
 
-def test_who_gets_in_at_a_unix_socket_is_answered_however_late(kind: str, tmp_path: Path) -> None:
-    """Its file is gone before it is closed, so nobody is at the door by then."""
+def test_every_client_that_connects_to_a_unix_socket_gets_a_response(kind: str, tmp_path: Path) -> None:
+    """The file is removed before the socket is closed, so the accept queue is empty by then."""
     outcomes: list[bytes] = []
 
     def connect_and_ask() -> None:

@@ -1,4 +1,4 @@
-"""A connection at the moment at which the service would close it."""
+"""A connection at the moment when the service is about to close it."""
 
 import asyncio
 import socket
@@ -11,18 +11,23 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.server.http_protocol import StrictH11Protocol, protocol_class
 from anthro_asgi.settings.loader import load_settings
 from tests.server.engines import large
 
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
 SETTINGS = load_settings({}, {})
-CLASSES = (protocol_class(SETTINGS), type("H11", (StrictH11Protocol,), {"settings": SETTINGS}))
+METRICS = Metrics(())
+CLASSES = (
+    protocol_class(SETTINGS, METRICS),
+    type("H11", (StrictH11Protocol,), {"settings": SETTINGS, "metrics": METRICS}),
+)
 
 
 @asynccontextmanager
 async def connected(kind: type[asyncio.Protocol]) -> AsyncIterator[tuple[Any, socket.socket]]:
-    """A protocol on a real socket, and the client's end of it."""
+    """A protocol on a real socket, and the client's end of the socket."""
     config = Config(MessagesApp(large), http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None)
     config.load()
     ours, theirs = socket.socketpair()
@@ -39,30 +44,30 @@ async def connected(kind: type[asyncio.Protocol]) -> AsyncIterator[tuple[Any, so
         await asyncio.sleep(0)
 
 
-async def heard(client: socket.socket) -> bytes:
-    """All that comes until the service hangs up."""
+async def received(client: socket.socket) -> bytes:
+    """All bytes until the service closes the connection."""
     loop = asyncio.get_running_loop()
-    said = b""
+    data_so_far = b""
     while data := await loop.sock_recv(client, 10_000):
-        said += data
-    return said
+        data_so_far += data
+    return data_so_far
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-async def test_a_request_that_the_kernel_has_and_nobody_has_read_is_answered(kind: type[asyncio.Protocol]) -> None:
+async def test_a_request_that_is_still_in_the_kernel_is_answered(kind: type[asyncio.Protocol]) -> None:
     async with connected(kind) as (protocol, client):
         protocol._idle_since -= 3600
         client.send(ALIVE)
         protocol.shutdown()
-        assert (await heard(client)).startswith(b"HTTP/1.1 200 ")
+        assert (await received(client)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-async def test_who_was_idle_for_long_is_hung_up_on_without_a_word(kind: type[asyncio.Protocol]) -> None:
+async def test_a_connection_that_was_idle_for_long_is_closed_without_a_response(kind: type[asyncio.Protocol]) -> None:
     async with connected(kind) as (protocol, client):
         protocol._idle_since -= 3600
         protocol.shutdown()
-        assert await heard(client) == b""
+        assert await received(client) == b""
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -71,4 +76,4 @@ async def test_empty_lines_do_not_keep_a_connection_open(kind: type[asyncio.Prot
         protocol._idle_since -= 3600
         client.send(b"\r\n")
         protocol.shutdown()
-        assert await heard(client) == b""
+        assert await received(client) == b""

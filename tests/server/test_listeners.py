@@ -1,4 +1,4 @@
-"""Sockets: whose they are, when clients find them, and how one server takes them over from another."""
+"""Listening sockets: how they are bound, published, withdrawn, shared and replaced."""
 
 import os
 import resource
@@ -36,7 +36,7 @@ def bound(owned: ExitStack, path: Path, *, replace: bool = True) -> UnixListener
 
 
 def listeners(owned: ExitStack, count: int) -> list[Listener]:
-    """So many on one port."""
+    """`count` listeners on one port."""
     out: list[Listener] = []
     for _ in range(count):
         sock = owned.enter_context(socket.socket())
@@ -48,8 +48,8 @@ def listeners(owned: ExitStack, count: int) -> list[Listener]:
     return out
 
 
-def shares(owned: ExitStack, group: list[Listener], clients: int = 60) -> list[int]:
-    """How many of so many new clients come to each."""
+def accepted(owned: ExitStack, group: list[Listener], clients: int = 60) -> list[int]:
+    """How many of `clients` new connections each listener gets."""
     address = group[-1].sock.getsockname()
     for _ in range(clients):
         owned.enter_context(socket.create_connection(address))
@@ -62,23 +62,23 @@ def shares(owned: ExitStack, group: list[Listener], clients: int = 60) -> list[i
     return counts
 
 
-def test_clients_are_steered_to_those_behind_until_it_is_undone(owned: ExitStack) -> None:
+def test_clients_are_steered_to_a_later_socket_until_that_is_undone(owned: ExitStack) -> None:
     group = listeners(owned, 3)
-    assert all(shares(owned, group)), "drawn"
+    assert all(accepted(owned, group)), "chosen by the hash"
     group[0].withdraw()
-    assert shares(owned, group) == [0, 60, 0]
+    assert accepted(owned, group) == [0, 60, 0]
     group[2].maintain()
-    assert all(shares(owned, group))
+    assert all(accepted(owned, group))
 
 
-def test_a_server_that_is_gone_steers_nobody_to_where_there_is_nobody(owned: ExitStack) -> None:
+def test_steering_by_a_closed_server_loses_no_client(owned: ExitStack) -> None:
     old, new = group = listeners(owned, 2)
     old.withdraw()
     old.close()
-    assert shares(owned, [new]) == [60]
+    assert accepted(owned, [new]) == [60]
     group[0] = listeners_beside(owned, new)
     new.publish()
-    assert all(shares(owned, group))
+    assert all(accepted(owned, group))
 
 
 def listeners_beside(owned: ExitStack, other: Listener) -> Listener:
@@ -90,13 +90,13 @@ def listeners_beside(owned: ExitStack, other: Listener) -> Listener:
     return Listener(sock, 1)
 
 
-def test_where_nobody_can_be_steered_nothing_is_done(owned: ExitStack) -> None:
+def test_steering_has_no_effect_on_a_unix_socket(owned: ExitStack) -> None:
     alone = owned.enter_context(socket.socket(socket.AF_UNIX))
     steer(alone, 1)
     unsteer(alone)
 
 
-def test_each_worker_has_a_socket_of_its_own_on_a_port_that_nobody_else_may_have() -> None:
+def test_each_worker_has_its_own_socket_on_a_port_that_others_cannot_bind() -> None:
     with bind_listeners(settings(port=0, workers=3)) as workers:
         ports = {listener.sock.getsockname()[1] for (listener,) in workers}
         assert (len(workers), len(ports)) == (3, 1)
@@ -113,7 +113,7 @@ def test_each_worker_has_a_socket_of_its_own_on_a_port_that_nobody_else_may_have
         pass
 
 
-def test_a_port_is_shared_only_by_those_that_say_so() -> None:
+def test_a_port_is_shared_only_with_reuse_port() -> None:
     with bind_listeners(settings(port=0)) as ((alone,),):
         alone.sock.listen()
         port = alone.sock.getsockname()[1]
@@ -122,10 +122,10 @@ def test_a_port_is_shared_only_by_those_that_say_so() -> None:
     with bind_listeners(settings(port=port, reuse_port="true")) as ((one,),):
         one.sock.listen()
         with bind_listeners(settings(port=port, reuse_port="true", workers=2)) as others:
-            assert [other.peers for (other,) in others] == [2, 2]
+            assert [other.group_size for (other,) in others] == [2, 2]
 
 
-def test_a_client_that_vanished_without_a_word_is_noticed_by_the_kernel() -> None:
+def test_accepted_sockets_have_tcp_keepalive() -> None:
     with bind_listeners(settings(port=0)) as ((listener,),):
         listener.sock.listen()
         with socket.create_connection(listener.sock.getsockname()), listener.sock.accept()[0] as accepted:
@@ -136,7 +136,7 @@ def test_a_client_that_vanished_without_a_word_is_noticed_by_the_kernel() -> Non
 # --- paths ---
 
 
-def test_a_path_leads_nowhere_until_somebody_listens_there(tmp_path: Path, owned: ExitStack) -> None:
+def test_a_path_does_not_exist_until_it_is_published(tmp_path: Path, owned: ExitStack) -> None:
     path = tmp_path / "a"
     listener = bound(owned, path)
     assert not path.exists()
@@ -146,13 +146,15 @@ def test_a_path_leads_nowhere_until_somebody_listens_there(tmp_path: Path, owned
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_bound_and_never_published_leaves_nothing(tmp_path: Path) -> None:
+def test_a_socket_that_was_never_published_leaves_no_file(tmp_path: Path) -> None:
     with bind_listeners(settings(uds=tmp_path / "a")):
         assert len(list(tmp_path.iterdir())) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_who_takes_over_is_there_at_once_and_not_removed_by_who_was_there(tmp_path: Path, owned: ExitStack) -> None:
+def test_a_replacing_server_is_reachable_at_once_and_not_removed_by_the_old_one(
+    tmp_path: Path, owned: ExitStack
+) -> None:
     path = tmp_path / "a"
     old, new = bound(owned, path), bound(owned, path)
     old.publish()
@@ -168,8 +170,8 @@ def test_who_takes_over_is_there_at_once_and_not_removed_by_who_was_there(tmp_pa
     assert not path.exists()
 
 
-def test_a_file_that_has_the_number_of_one_that_is_gone_is_not_taken_for_it(tmp_path: Path, owned: ExitStack) -> None:
-    """A server that closed its socket long ago ends at last; numbers of files are given out again."""
+def test_a_file_with_a_reused_inode_number_is_not_removed(tmp_path: Path, owned: ExitStack) -> None:
+    """A server exits long after it closed its socket, when the inode number may belong to another file."""
     path = tmp_path / "a"
     old = bound(owned, path)
     old.publish()
@@ -182,39 +184,39 @@ def test_a_file_that_has_the_number_of_one_that_is_gone_is_not_taken_for_it(tmp_
     assert path.exists()
 
 
-def test_a_server_that_came_in_the_meantime_is_left_alone(tmp_path: Path, owned: ExitStack) -> None:
+def test_a_server_that_has_published_first_is_not_replaced(tmp_path: Path, owned: ExitStack) -> None:
     path = tmp_path / "a"
     late, first = bound(owned, path, replace=False), bound(owned, path)
     first.publish()
-    with pytest.raises(ResourceUnavailable, match="another server answers there"):
+    with pytest.raises(ResourceUnavailable, match="another server is listening there"):
         late.publish()
-    with pytest.raises(ResourceUnavailable, match="another server answers there"):
+    with pytest.raises(ResourceUnavailable, match="another server is listening there"):
         bound(owned, path, replace=False)
     first.withdraw()
     late.publish()
     assert path.exists()
 
 
-def test_what_is_no_socket_is_not_taken_over(tmp_path: Path, owned: ExitStack) -> None:
+def test_a_file_that_is_not_a_socket_is_not_replaced(tmp_path: Path, owned: ExitStack) -> None:
     path = tmp_path / "a"
     path.write_text("precious")
-    with pytest.raises(ResourceUnavailable, match="it exists and is no socket"):
+    with pytest.raises(ResourceUnavailable, match="the file exists and is not a socket"):
         bound(owned, path)
     assert path.read_text() == "precious"
 
 
-def test_a_directory_that_is_gone_is_refused_in_one_line(tmp_path: Path, owned: ExitStack) -> None:
+def test_a_path_that_cannot_be_published_is_a_one_line_error(tmp_path: Path, owned: ExitStack) -> None:
     (tmp_path / "b").mkdir()
     listener = bound(owned, tmp_path / "b" / "a")
-    os.unlink(listener._beside)
+    os.unlink(listener._temporary)
     with pytest.raises(ResourceUnavailable, match="No such file"):
         listener.publish()
 
 
-def test_a_server_is_taken_over_only_where_that_is_wanted(kind: str, tmp_path: Path) -> None:
+def test_a_running_server_is_replaced_only_with_reuse_port(kind: str, tmp_path: Path) -> None:
     path = str(tmp_path / "a")
     with Process(kind, *AT_ONCE, "--uds", path, "--reuse-port") as old:
-        assert refusal(1, "serve", "--uds", path) == f"cannot listen on {path}: another server answers there"
+        assert refusal(1, "serve", "--uds", path) == f"cannot listen on {path}: another server is listening there"
         with Process(kind, *AT_ONCE, "--uds", path, "--reuse-port") as new:
             assert new.url == f"unix:{path}"
             old.interrupt()
@@ -223,7 +225,7 @@ def test_a_server_is_taken_over_only_where_that_is_wanted(kind: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_as_many_files_may_be_open_as_the_machine_lets_a_process_have() -> None:
+def test_the_limit_of_open_files_is_raised_to_the_hard_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
     try:

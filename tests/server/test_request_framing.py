@@ -1,4 +1,4 @@
-"""The judge of where a request ends: the same whatever pieces it comes in, and in doubt it is no request."""
+"""Request framing: the result does not depend on how the bytes are cut, and ambiguous requests are refused."""
 
 import random
 
@@ -22,8 +22,8 @@ def post(body: bytes, *fields: bytes) -> bytes:
 
 CHUNKED = b"Transfer-Encoding: chunked"
 
-# What is sent, and what the parser is given of it; the same where there is no second.
-SOUND = {
+# The bytes received, and the bytes for the parser, or None if they are the same.
+VALID = {
     "no body": (get(), None),
     "HTTP/1.0 without a host": (b"GET / HTTP/1.0\r\n\r\n", None),
     "every character a target may have": (get(b"GET /" + bytes(set(range(0x21, 0x7F)) - {0x23}) + b" HTTP/1.1"), None),
@@ -40,20 +40,20 @@ SOUND = {
         post(b"5\r\nhello\r\n0\r\n\r\n", CHUNKED),
     ),
     "empty lines before": (b"\r\n\r\n" + get(), get()),
-    "a proxy's form": (get(b"GET HTTPS://b:1/c?d HTTP/1.1"), get(b"GET /c?d HTTP/1.1")),
-    "a proxy's form without a path": (get(b"OPTIONS http://b HTTP/1.1"), get(b"OPTIONS / HTTP/1.1")),
-    "a proxy's form with a query only": (get(b"GET http://b?c HTTP/1.1"), get(b"GET /?c HTTP/1.1")),
-    "an offer": (get(b"GET / HTTP/1.1", b"UPGRADE: h2c", b"Upgrade: b", b"X: c"), get(b"GET / HTTP/1.1", b"X: c")),
-    "consent asked for": (post(b"hello", b"Content-Length: 5", b"Expect: 100-continue"), None),
-    "consent asked for in HTTP/1.0": (get(b"GET / HTTP/1.0", b"Expect: 100-continue"), get(b"GET / HTTP/1.0")),
+    "an absolute target": (get(b"GET HTTPS://b:1/c?d HTTP/1.1"), get(b"GET /c?d HTTP/1.1")),
+    "an absolute target without a path": (get(b"OPTIONS http://b HTTP/1.1"), get(b"OPTIONS / HTTP/1.1")),
+    "an absolute target with only a query": (get(b"GET http://b?c HTTP/1.1"), get(b"GET /?c HTTP/1.1")),
+    "an upgrade": (get(b"GET / HTTP/1.1", b"UPGRADE: h2c", b"Upgrade: b", b"X: c"), get(b"GET / HTTP/1.1", b"X: c")),
+    "expect": (post(b"hello", b"Content-Length: 5", b"Expect: 100-continue"), None),
+    "expect in HTTP/1.0": (get(b"GET / HTTP/1.0", b"Expect: 100-continue"), get(b"GET / HTTP/1.0")),
 }
 
-DOUBTFUL = {
+AMBIGUOUS = {
     "LF": (b"GET / HTTP/1.1\n", InvalidRequest),
     "LF in the middle": (b"GET / HTTP/1.1\r\nA: b\n", InvalidRequest),
     "no method": (b"\x16\x03\x01\x02", InvalidRequest),
     "a method without an end": (b"A" * 33, InvalidRequest),
-    "a method nobody has": (get(b"SMUGGLE / HTTP/1.1"), MethodNotAllowed),
+    "an unknown method": (get(b"SMUGGLE / HTTP/1.1"), MethodNotAllowed),
     "a tunnel": (get(b"CONNECT a:1 HTTP/1.1"), MethodNotAllowed),
     "another version": (get(b"GET / HTTP/1.2"), InvalidRequest),
     "no path": (get(b"OPTIONS * HTTP/1.1"), InvalidRequest),
@@ -65,10 +65,10 @@ DOUBTFUL = {
     "length twice": (post(b"", b"Content-Length: 0", b"content-length: 0"), InvalidRequest),
     "a coding of more than chunks": (post(b"", b"Transfer-Encoding: gzip, chunked"), InvalidRequest),
     "chunks in HTTP/1.0": (get(b"POST / HTTP/1.0", CHUNKED), InvalidRequest),
-    "a chunk that lies": (post(b"1\r\nab", CHUNKED), InvalidRequest),
-    "a chunk of no size": (post(b";a\r\n", CHUNKED), InvalidRequest),
+    "a chunk longer than its size": (post(b"1\r\nab", CHUNKED), InvalidRequest),
+    "a chunk without a size": (post(b";a\r\n", CHUNKED), InvalidRequest),
     "a chunk with LF": (post(b"1;\na\r\n", CHUNKED), InvalidRequest),
-    "a trailer that is none": (post(b"0\r\nA b\r\n", CHUNKED), InvalidRequest),
+    "a malformed trailer": (post(b"0\r\nA b\r\n", CHUNKED), InvalidRequest),
     "a head too large": (get(b"GET / HTTP/1.1", b"A: " + b"b" * LIMIT), HeadersTooLarge),
     "a head too large, without an end": (b"GET / HTTP/1.1\r\nA: " + b"b" * LIMIT, HeadersTooLarge),
     "an extension too large": (post(b"1;" + b"a" * LIMIT + b"\r\n", CHUNKED), HeadersTooLarge),
@@ -82,10 +82,10 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", VALID)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10_000])
-def test_a_sound_request_is_given_out_and_nothing_behind_it(name: str, size: int) -> None:
-    sent, given = SOUND[name]
+def test_a_valid_request_is_returned_without_the_bytes_after_it(name: str, size: int) -> None:
+    sent, given = VALID[name]
     framing = RequestFraming(LIMIT)
     for _ in range(2):
         assert b"".join(map(framing.feed, pieces(sent + NEXT, size))) == (given or sent)
@@ -96,20 +96,20 @@ def test_a_sound_request_is_given_out_and_nothing_behind_it(name: str, size: int
         assert (framing.begun, framing.held) == (False, 0)
 
 
-@pytest.mark.parametrize("name", DOUBTFUL)
+@pytest.mark.parametrize("name", AMBIGUOUS)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100_000])
-def test_what_is_doubtful_is_refused_as_soon_as_it_is_there(name: str, size: int) -> None:
-    sent, error = DOUBTFUL[name]
+def test_an_ambiguous_request_is_refused_as_soon_as_it_arrives(name: str, size: int) -> None:
+    sent, error = AMBIGUOUS[name]
     framing = RequestFraming(LIMIT)
     with pytest.raises(ApiError) as raised:
         list(map(framing.feed, pieces(sent, size)))
     assert type(raised.value) is error
 
 
-def test_any_requests_in_any_pieces_come_out_as_they_were() -> None:
+def test_random_requests_in_random_pieces_are_returned_one_by_one() -> None:
     drawn = random.Random(5)
     for _ in range(300):
-        asked = [SOUND[name] for name in drawn.choices(list(SOUND), k=drawn.randint(1, 6))]
+        asked = [VALID[name] for name in drawn.choices(list(VALID), k=drawn.randint(1, 6))]
         stream = b"".join(sent for sent, _ in asked)
         cuts = sorted(drawn.randrange(len(stream) + 1) for _ in range(drawn.randint(0, 8)))
         framing = RequestFraming(LIMIT)
@@ -124,7 +124,7 @@ def test_any_requests_in_any_pieces_come_out_as_they_were() -> None:
         assert out == [given or sent for sent, given in asked]
 
 
-def test_no_more_is_held_of_a_head_than_the_limit_and_one_read() -> None:
+def test_no_more_of_a_head_is_held_than_the_limit_and_one_read() -> None:
     framing = RequestFraming(LIMIT)
     framing.feed(b"GET / HTTP/1.1\r\nA: ")
     while framing.held + 100 <= LIMIT:
@@ -133,7 +133,7 @@ def test_no_more_is_held_of_a_head_than_the_limit_and_one_read() -> None:
         framing.feed(b"b" * 100)
 
 
-def test_a_large_body_is_not_copied_on_its_way() -> None:
+def test_a_large_body_is_not_copied() -> None:
     framing = RequestFraming(LIMIT)
     framing.feed(post(b"", b"Content-Length: 1000"))
     data = b"a" * 900
@@ -142,7 +142,7 @@ def test_a_large_body_is_not_copied_on_its_way() -> None:
     assert (framing.whole, framing.held) == (True, 100)
 
 
-def test_it_knows_whose_consent_is_still_waited_for() -> None:
+def test_expects_is_true_until_the_first_byte_of_the_body() -> None:
     framing = RequestFraming(LIMIT)
     framing.feed(post(b"", b"Content-Length: 5", b"Expect: 100-Continue"))
     assert framing.expects
@@ -160,7 +160,7 @@ def test_it_knows_whose_consent_is_still_waited_for() -> None:
     assert not framing.expects
 
 
-def test_it_says_how_far_it_is() -> None:
+def test_the_repr_shows_the_step_and_the_bytes_held() -> None:
     framing = RequestFraming(LIMIT)
     assert repr(framing) == "<RequestFraming head, 0 bytes held>"
     framing.feed(post(b"5\r\nhel", CHUNKED))

@@ -1,4 +1,4 @@
-"""A service is replaced by the next one under load, again and again, and no client ever notices."""
+"""Rolling restarts under load: a new service replaces the old one repeatedly, and no client sees an error."""
 
 import http.client
 import socket
@@ -14,17 +14,17 @@ from tests.server.process import Process, until
 from tests.support.client import connect, post
 
 ROUNDS = 3
-CLIENTS = 4  # of either kind
+CLIENTS = 4  # of each kind
 SPEED = ("--simulate-ttft", "1ms", "--simulate-itl", "2ms", "--simulate-output-tokens", "20", "--log-level", "warning")
 
 
 class Clients:
-    """Threads that ask for one stream after the other. `answers` is how many came whole; the rest is in `failures`."""
+    """Threads that request one stream after another. `answers` counts complete ones; `failures` lists the others."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._leaving = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(way,)) for way in (_anew, _kept) * CLIENTS]
+        self._threads = [threading.Thread(target=self._run, args=(way,)) for way in (_reconnecting, _keeping) * CLIENTS]
         self.answers = 0
         self.failures: list[str] = []
 
@@ -45,8 +45,8 @@ class Clients:
             except (OSError, http.client.HTTPException, AssertionError) as exc:
                 self.failures.append(f"{way.__name__}: {exc!r}")
 
-    def go_on(self) -> None:
-        """Until there are some more answers, or a failure."""
+    def wait_for_answers(self) -> None:
+        """Wait for 20 more answers, or a failure."""
         before = self.answers
         until(lambda: self.answers > before + 20 or self.failures)
 
@@ -55,7 +55,7 @@ class Clients:
 
 
 def _stream(connection: http.client.HTTPConnection) -> bool:
-    """Ask on that connection; whether it may be asked on again."""
+    """Request a stream; returns whether the connection may be used again."""
     post(connection, stream=True)
     response = connection.getresponse()
     assert response.status == 200
@@ -64,16 +64,16 @@ def _stream(connection: http.client.HTTPConnection) -> bool:
     return not response.will_close
 
 
-def _anew(url: str, leaving: Callable[[], bool], count: Callable[[], None]) -> None:
-    """Each on a connection of its own."""
+def _reconnecting(url: str, leaving: Callable[[], bool], count: Callable[[], None]) -> None:
+    """Each request on a new connection."""
     while not leaving():
         with closing(connect(url)) as connection:
             _stream(connection)
             count()
 
 
-def _kept(url: str, leaving: Callable[[], bool], count: Callable[[], None]) -> None:
-    """On one connection, for as long as the service keeps it."""
+def _keeping(url: str, leaving: Callable[[], bool], count: Callable[[], None]) -> None:
+    """All requests on one connection, for as long as the service keeps it open."""
     with closing(connect(url)) as connection:
         again = True
         while again and not leaving():
@@ -100,7 +100,7 @@ def free_port() -> int:
         ("fast", "port", ("--drain-delay", "150ms")),
     ],
 )
-def test_not_one_stream_is_lost(kind: str, where: str, more: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_rolling_restart_loses_no_stream(kind: str, where: str, more: tuple[str, ...], tmp_path: Path) -> None:
     place = ("--port", str(free_port())) if where == "port" else ("--uds", str(tmp_path / "a.sock"))
     options = (*place, "--reuse-port", *SPEED, *more)
     with ExitStack() as owned:
@@ -108,9 +108,9 @@ def test_not_one_stream_is_lost(kind: str, where: str, more: tuple[str, ...], tm
         with Clients(serving.url) as clients:
             for _ in range(ROUNDS):
                 coming = owned.enter_context(Process(kind, *options))
-                clients.go_on()
+                clients.wait_for_answers()
                 serving.interrupt()
                 assert serving.ended() == 0
                 serving = coming
-            clients.go_on()
+            clients.wait_for_answers()
         assert clients.failures == []

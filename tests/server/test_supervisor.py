@@ -1,4 +1,4 @@
-"""Several processes that serve as one: they come and go together, and one that dies takes only its own along."""
+"""Several workers: they start and stop together, and one that dies only loses its own streams."""
 
 import os
 import re
@@ -22,11 +22,11 @@ from tests.support.client import ask, connect, get, post
 
 TWO = ("--workers", "2")
 SHORT = ("--simulate-ttft", "0", "--simulate-itl", "10ms", "--simulate-output-tokens", "60")
-DIED = "ended with status -9"
+DIED = "exited with status -9"
 
 
 class Stream:
-    """A streamed answer that has begun. `worker` is the process that gives it."""
+    """A stream that has begun. `worker` is the pid of the process that serves it."""
 
     def __init__(self, service: Process) -> None:
         self._connection = connect(service.url)
@@ -43,14 +43,14 @@ class Stream:
     def rest(self) -> bytes:
         return self.begun + self._response.read()
 
-    def goes_on(self) -> None:
+    def read_line(self) -> None:
         line = self._response.readline()
         assert line
         self.begun += line
 
 
 def peers(pid: int) -> set[int]:
-    """The ports of those that the process is connected to, on IPv4."""
+    """The remote ports of the process's IPv4 connections."""
     mine = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return {int(row[2].split(":")[1], 16) for row in rows if f"socket:[{row[9]}]" in mine}
@@ -62,7 +62,7 @@ def kill(pid: int) -> None:
 
 
 def on_each(service: Process, owned: ExitStack, of: int) -> list[Stream]:
-    """Streams, until each of so many workers gives at least one; those of one worker stand together."""
+    """Streams, at least one from each of `of` workers, sorted by worker."""
     streams: list[Stream] = []
     while len({stream.worker for stream in streams}) < of:
         streams.append(owned.enter_context(closing(Stream(service))))
@@ -75,10 +75,10 @@ def owned() -> Iterator[ExitStack]:
         yield stack
 
 
-# --- they start ---
+# --- start ---
 
 
-def test_all_of_them_serve_at_one_address_which_is_printed_once(kind: str, owned: ExitStack) -> None:
+def test_all_workers_serve_at_one_address_which_is_printed_once(kind: str, owned: ExitStack) -> None:
     with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "0s") as service:
         assert len(service.children) == 2
         assert len({stream.worker for stream in on_each(service, owned, 2)}) == 2
@@ -88,7 +88,7 @@ def test_all_of_them_serve_at_one_address_which_is_printed_once(kind: str, owned
         assert service.ended() == 0
 
 
-def test_they_share_a_unix_socket(kind: str, tmp_path: Path) -> None:
+def test_workers_share_a_unix_socket(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with Process(kind, *AT_ONCE, *TWO, "--uds", str(path)) as service:
         for _ in range(20):
@@ -98,7 +98,7 @@ def test_they_share_a_unix_socket(kind: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_they_share_tls(kind: str, tmp_path: Path) -> None:
+def test_workers_share_the_certificate(kind: str, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both")
     context = ssl.create_default_context()
@@ -109,7 +109,7 @@ def test_they_share_tls(kind: str, tmp_path: Path) -> None:
             assert get(service.url, "/healthz", context).status == 200
 
 
-def test_a_port_that_others_have_is_one_line() -> None:
+def test_a_port_in_use_is_a_one_line_error() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", 0))
@@ -131,11 +131,11 @@ class Engine:
 @pytest.mark.parametrize(
     ("does", "words"),
     [
-        ("raise RuntimeError('no GPU here')", "the engine did not start; the log says why"),
-        ("import os; os._exit(3)", "worker 0 ended before it was ready; the log may say why"),
+        ("raise RuntimeError('no GPU here')", "the engine failed to start; see the log"),
+        ("import os; os._exit(3)", "worker 0 exited before it was ready; see the log"),
     ],
 )
-def test_workers_that_cannot_start_end_it_with_one_line(tmp_path: Path, does: str, words: str) -> None:
+def test_workers_that_cannot_start_end_the_service_with_one_line(tmp_path: Path, does: str, words: str) -> None:
     (tmp_path / "broken.py").write_text(BROKEN.format(does=does))
     command = [*COMMAND, "serve", "--port", "0", *TWO, "--engine", "broken:Engine"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -145,7 +145,7 @@ def test_workers_that_cannot_start_end_it_with_one_line(tmp_path: Path, does: st
     assert ended.stderr.count("anthro-asgi: error: ") == 1
 
 
-def test_workers_that_cannot_start_leave_no_file_behind(tmp_path: Path) -> None:
+def test_workers_that_cannot_start_leave_no_file(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(BROKEN.format(does="raise RuntimeError('no GPU here')"))
     (tmp_path / "sockets").mkdir()
     command = [*COMMAND, "serve", "--uds", str(tmp_path / "sockets" / "a"), *TWO, "--engine", "broken:Engine"]
@@ -154,11 +154,11 @@ def test_workers_that_cannot_start_leave_no_file_behind(tmp_path: Path) -> None:
     assert not list((tmp_path / "sockets").iterdir())
 
 
-# --- they end ---
+# --- stop ---
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_open_streams_of_every_worker_come_to_their_end(kind: str, owned: ExitStack, number: int) -> None:
+def test_open_streams_of_every_worker_are_completed(kind: str, owned: ExitStack, number: int) -> None:
     with Process(kind, *SHORT, *TWO) as service:
         streams = on_each(service, owned, 2)
         service.interrupt(number)
@@ -167,7 +167,7 @@ def test_open_streams_of_every_worker_come_to_their_end(kind: str, owned: ExitSt
         assert service.ended() == 0
 
 
-def test_streams_that_take_too_long_get_their_error_from_every_worker(kind: str, owned: ExitStack) -> None:
+def test_streams_of_every_worker_that_exceed_the_drain_timeout_get_an_error(kind: str, owned: ExitStack) -> None:
     with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "200ms") as service:
         streams = on_each(service, owned, 2)
         service.interrupt()
@@ -178,19 +178,19 @@ def test_streams_that_take_too_long_get_their_error_from_every_worker(kind: str,
         assert service.ended() == 0
 
 
-def test_a_second_interrupt_waits_for_nobody(kind: str, owned: ExitStack) -> None:
+def test_a_second_interrupt_ends_everything_at_once(kind: str, owned: ExitStack) -> None:
     with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "1h") as service:
         streams = on_each(service, owned, 2)
         service.interrupt(signal.SIGINT)
         until(lambda: service.refuses)
         for stream in streams:
-            stream.goes_on()
+            stream.read_line()
         service.interrupt(signal.SIGINT)
         assert service.ended(expected=130) == 130
 
 
-def test_an_interrupt_in_a_terminal_is_for_the_master_to_pass_on(owned: ExitStack) -> None:
-    """A terminal tells the whole group; who is told twice ends what is open at once."""
+def test_an_interrupt_in_a_terminal_reaches_each_worker_once(owned: ExitStack) -> None:
+    """A terminal signals the whole process group. A worker that got two signals would end its streams at once."""
     with Process("leading", *SHORT, *TWO) as service:
         streams = on_each(service, owned, 2)
         service.interrupt(signal.SIGSTOP)
@@ -203,7 +203,7 @@ def test_an_interrupt_in_a_terminal_is_for_the_master_to_pass_on(owned: ExitStac
         assert service.ended() == 0
 
 
-def test_workers_whose_master_was_killed_end_as_well_and_in_good_order(kind: str, owned: ExitStack) -> None:
+def test_workers_drain_and_exit_when_the_supervisor_is_killed(kind: str, owned: ExitStack) -> None:
     with Process(kind, *SHORT, *TWO) as service, owned:
         workers = service.children
         streams = on_each(service, owned, 2)
@@ -216,10 +216,10 @@ def test_workers_whose_master_was_killed_end_as_well_and_in_good_order(kind: str
         assert service.ended(expected=-signal.SIGKILL) == -signal.SIGKILL
 
 
-# --- one dies ---
+# --- a worker dies ---
 
 
-def test_a_worker_that_is_killed_takes_its_own_streams_along_and_is_replaced(kind: str, owned: ExitStack) -> None:
+def test_a_killed_worker_only_loses_its_own_streams_and_is_replaced(kind: str, owned: ExitStack) -> None:
     with Process(kind, *SHORT, "--workers", "3") as service:
         streams = on_each(service, owned, 3)
         victim = streams[0].worker
@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_takes_its_own_streams_along_and_is_replaced(kin
             if stream.worker != victim:
                 assert message_from_events(parse_events(stream.rest()))["content"]
         line = service.logged(level="error")
-        assert re.fullmatch(rf"worker \d \(process {victim}\) {DIED}; another starts in 0\.1 s", line["message"])
+        assert re.fullmatch(rf"worker \d \(pid {victim}\) {DIED}; restarting it in 0\.1 s", line["message"])
         until(lambda: len(service.children) == 3)
         assert others < set(service.children)
         for _ in range(30):
@@ -238,7 +238,7 @@ def test_a_worker_that_is_killed_takes_its_own_streams_along_and_is_replaced(kin
         assert service.ended(excused=DIED) == 0
 
 
-def test_who_waits_at_a_worker_that_dies_is_served_by_the_next(kind: str) -> None:
+def test_clients_in_the_queue_of_a_dead_worker_are_served_by_its_replacement(kind: str) -> None:
     with Process(kind, *AT_ONCE, *TWO) as service, ExitStack() as owned:
         (victim, other) = service.children
         for pid in (victim, other):
@@ -254,16 +254,16 @@ def test_who_waits_at_a_worker_that_dies_is_served_by_the_next(kind: str) -> Non
         assert service.ended(excused=DIED) == 0
 
 
-def test_a_worker_that_dies_again_and_again_rests_longer_each_time_and_comes_back(tmp_path: Path) -> None:
+def test_a_worker_that_keeps_dying_is_restarted_with_a_growing_delay(tmp_path: Path) -> None:
     doom = tmp_path / "doom"
-    with Process("fast", *TWO, "--engine", "tests.server.engines:Doomed", DOOM=str(doom)) as service:
-        service.unwell = True
+    with Process("fast", *TWO, "--engine", "tests.server.engines:FailingStart", DOOM=str(doom)) as service:
+        service.may_log_errors = True
         doom.touch()
         os.kill(service.children[0], signal.SIGKILL)
         for words in (
-            r"ended with status -9; another starts in 0\.1 s",
-            r"ended with status 1 \(the engine did not start; the log says why\); another starts in 0\.2 s",
-            r"ended with status 1 \(the engine did not start; the log says why\); another starts in 0\.4 s",
+            r"exited with status -9; restarting it in 0\.1 s",
+            r"exited with status 1 \(the engine failed to start; see the log\); restarting it in 0\.2 s",
+            r"exited with status 1 \(the engine failed to start; see the log\); restarting it in 0\.4 s",
         ):
             until(lambda words=words: any(re.search(words, line.get("message", "")) for line in service.log))
         assert len(service.children) <= 2
@@ -271,30 +271,30 @@ def test_a_worker_that_dies_again_and_again_rests_longer_each_time_and_comes_bac
         until(lambda: len(service.children) == 2)
         for _ in range(20):
             assert get(service.url, "/healthz").status == 200
-        assert sum("another starts" in line.get("message", "") for line in service.log) == 3
+        assert sum("restarting it" in line.get("message", "") for line in service.log) == 3
 
 
-def test_what_one_worker_counted_is_told_by_every_other_and_outlives_it() -> None:
+def test_every_worker_reports_the_counts_of_all_workers_even_of_dead_ones() -> None:
     with Process("fast", *AT_ONCE, *TWO) as service:
         for _ in range(20):
             assert ask(service.url).status == 200
-        told = 'requests_total{route="/v1/messages",status="200",stop_reason="end_turn",stream="false"} 20.0\n'
-        until(lambda: told.encode() in get(service.url, "/metrics").body)
+        expected = 'requests_total{route="/v1/messages",status="200",stop_reason="end_turn",stream="false"} 20.0\n'
+        until(lambda: expected.encode() in get(service.url, "/metrics").body)
         os.kill(service.children[0], signal.SIGKILL)
         until(lambda: b"worker_starts_total" in get(service.url, "/metrics").body)
         service.logged(level="error")
         until(lambda: len(service.children) == 2)
         body = get(service.url, "/metrics").body.decode()
-        assert told in body
+        assert expected in body
         assert sorted(re.findall(r'worker_starts_total\{worker="\d"\} (\d)', body)) == ["1", "2"]
         service.interrupt()
         assert service.ended(excused=DIED) == 0
 
 
-# --- they take what files hold now ---
+# --- reload ---
 
 
-def test_every_worker_takes_new_keys_and_so_do_those_that_start_later(tmp_path: Path) -> None:
+def test_every_worker_reloads_the_keys_and_later_workers_have_them(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("sk-old\n")
 
@@ -321,16 +321,16 @@ def test_every_worker_takes_new_keys_and_so_do_those_that_start_later(tmp_path: 
         assert service.ended(excused=DIED) == 0
 
 
-def test_keys_that_are_none_are_one_line_and_every_worker_keeps_the_old_ones(tmp_path: Path) -> None:
+def test_a_failed_reload_of_keys_logs_one_line_and_keeps_the_old_ones(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("sk-old\n")
     with Process("fast", *AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
         keys.unlink()
         service.interrupt(signal.SIGHUP)
         line = service.logged(level="error")
-        assert line["message"] == f"not reloaded: cannot read the key file {keys}: No such file or directory"
+        assert line["message"] == f"reload failed: cannot read the key file {keys}: No such file or directory"
         for _ in range(10):
             assert get(service.url, "/v1/models").status == 401
         assert sum(line.get("level") == "error" for line in service.log) == 1
         service.interrupt()
-        assert service.ended(excused="not reloaded") == 0
+        assert service.ended(excused="reload failed") == 0

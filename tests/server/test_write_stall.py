@@ -1,4 +1,4 @@
-"""Clients that do not take their answers, and clients that take them slowly."""
+"""Clients that do not read their responses, and clients that read slowly."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ from tests.support.client import HELLO
 
 DEADLINE = 0.8  # seconds
 ENDLESS = 1_000_000_000
-ALL = 250_000  # more than a Unix socket holds, and so little more that writing does not pause for it
+ALL = 250_000  # a little more than a Unix socket buffers, so that writing does not pause
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -34,7 +34,7 @@ def far(request: pytest.FixtureRequest) -> Iterator[Process]:
 
 @contextmanager
 def asking(service: Process, size: int, *fields: bytes, stream: bool = True) -> Iterator[socket.socket]:
-    """A client that has asked for an answer of so many characters, and has little room for it."""
+    """A client with a small receive buffer that has requested a response of `size` characters."""
     body = json.dumps({**HELLO, "model": str(size), "max_tokens": ENDLESS, "stream": stream}).encode()
     head = [b"POST /v1/messages HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body), *fields, b"", body]
     scheme, _, rest = service.url.partition(":")
@@ -47,18 +47,18 @@ def asking(service: Process, size: int, *fields: bytes, stream: bool = True) -> 
         yield client
 
 
-def assert_cut_off(service: Process, client: socket.socket) -> None:
-    """What was on its way when it was cut off may still be read, and is not the whole answer."""
-    taken = b""
+def assert_incomplete(service: Process, client: socket.socket) -> None:
+    """Bytes that were sent before the disconnect may still be read, but they are not the complete response."""
+    received = b""
     try:
         while data := client.recv(1_000_000):
-            taken = taken[-100:] + data[-100:]
+            received = received[-100:] + data[-100:]
     except ConnectionResetError:
         pass
-    assert b"message_stop" not in taken
+    assert b"message_stop" not in received
 
 
-def test_a_client_that_takes_nothing_of_a_stream_is_cut_off_and_leaves_nothing_behind(service: Process) -> None:
+def test_a_client_that_reads_nothing_is_disconnected_and_leaks_nothing(service: Process) -> None:
     before = service.sockets
     since = len(service.log)
     began = time.monotonic()
@@ -66,20 +66,20 @@ def test_a_client_that_takes_nothing_of_a_stream_is_cut_off_and_leaves_nothing_b
         line = service.logged(within=6 * DEADLINE, since=since, path="/v1/messages")
         assert time.monotonic() - began >= DEADLINE
         until(lambda: service.sockets == before, within=1)
-        assert_cut_off(service, client)
+        assert_incomplete(service, client)
     assert (line["client_left"], line["level"]) == (True, "info")
 
 
-def test_it_is_so_over_tcp_with_its_megabytes_of_buffers(far: Process) -> None:
+def test_a_stalled_client_is_disconnected_over_tcp_despite_large_buffers(far: Process) -> None:
     before = far.sockets
     with asking(far, ENDLESS) as client:
         assert far.logged(within=10, path="/v1/messages")["client_left"]
         until(lambda: far.sockets == before, within=1)
-        assert_cut_off(far, client)
+        assert_incomplete(far, client)
 
 
-def test_a_client_that_takes_a_little_now_and_then_is_left_alone(service: Process) -> None:
-    """The kernel takes more only when three quarters of what it holds are gone: at this pace, after 2.5 deadlines."""
+def test_a_client_that_reads_slowly_stays_connected(service: Process) -> None:
+    """The kernel accepts more bytes only when its buffer is three quarters empty: here after 2.5 deadlines."""
     with asking(service, ENDLESS) as client:
         end = time.monotonic() + 4 * DEADLINE
         while time.monotonic() < end:
@@ -87,20 +87,22 @@ def test_a_client_that_takes_a_little_now_and_then_is_left_alone(service: Proces
             time.sleep(DEADLINE / 8)
 
 
-def test_a_client_that_comes_back_in_time_gets_all_of_its_answer(service: Process) -> None:
+def test_a_client_that_resumes_in_time_gets_its_complete_response(service: Process) -> None:
     for stream in (True, False):
         with asking(service, 2_000_000, b"Connection: close", stream=stream) as client:
             for _ in range(3):
                 time.sleep(DEADLINE / 2)
-                taken = client.recv(500_000)
+                received = client.recv(500_000)
             while data := client.recv(1_000_000):
-                taken = taken[-200:] + data
-            assert (b"message_stop" if stream else b'"stop_reason":"end_turn"') in taken
+                received = received[-200:] + data
+            assert (b"message_stop" if stream else b'"stop_reason":"end_turn"') in received
 
 
 @pytest.mark.parametrize("fields", [(), (b"Connection: close",)], ids=["kept alive", "closing"])
-def test_the_end_of_an_answer_that_is_not_taken_is_not_waited_for(service: Process, fields: tuple[bytes, ...]) -> None:
-    """The answer is complete here, and its last bytes wait for a client that does not come."""
+def test_a_client_that_does_not_read_the_end_of_a_response_is_disconnected(
+    service: Process, fields: tuple[bytes, ...]
+) -> None:
+    """The response is complete for the application; its last bytes wait in our buffers."""
     before = service.sockets
     since = len(service.log)
     with asking(service, ALL, *fields, stream=False):
@@ -109,11 +111,11 @@ def test_the_end_of_an_answer_that_is_not_taken_is_not_waited_for(service: Proce
         until(lambda: service.sockets == before, within=6 * DEADLINE)
 
 
-def test_who_took_all_may_stay(service: Process) -> None:
+def test_a_client_that_has_read_everything_stays_connected(service: Process) -> None:
     with asking(service, ALL, stream=False) as client:
-        taken = b""
-        while not taken.endswith(b"}"):
-            taken += client.recv(1_000_000)
+        received = b""
+        while not received.endswith(b"}"):
+            received += client.recv(1_000_000)
         client.settimeout(2 * DEADLINE)
         with pytest.raises(TimeoutError):
             client.recv(1)
