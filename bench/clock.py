@@ -33,7 +33,7 @@ from typing import Final
 import uvloop
 
 from anthro_asgi.http.inline_driver import InlineDriver
-from anthro_asgi.simulator import LoopClock, Nap, SimulatedEngine
+from anthro_asgi.simulator import LoopClock, SimulatedEngine, Sleeper
 from anthro_asgi.wire.request import MessagesRequest
 
 from .client import Connection, Ending
@@ -61,8 +61,8 @@ class Timing:
 class _WatchedNap:
     """Notes the first moment it is meant for."""
 
-    def __init__(self, nap: Nap, first: list[float]) -> None:
-        self._nap = nap
+    def __init__(self, sleeper: Sleeper, first: list[float]) -> None:
+        self._nap = sleeper
         self._first: list[float] | None = first
 
     async def until(self, when: float) -> None:
@@ -79,8 +79,8 @@ class _WatchedClock(LoopClock):
         super().__init__()
         self.first: list[float] = []
 
-    def nap(self) -> Nap:
-        return _WatchedNap(super().nap(), self.first)
+    def sleeper(self) -> Sleeper:
+        return _WatchedNap(super().sleeper(), self.first)
 
 
 async def _spread(streams: int, itl: float, begin: Callable[[int], Awaitable[None]]) -> None:
@@ -100,7 +100,7 @@ async def engine(streams: int, timing: Timing) -> Rows:
 
     async def consume(number: int, row: list[float]) -> None:
         message = {"role": "user", "content": f"stream {number}"}
-        place = len(clock.first)  # a nap begins before anybody else has a turn
+        place = len(clock.first)  # a sleeper begins before anybody else has a turn
         async for batch in simulated.stream(MessagesRequest("bench", timing.tokens, [message])):
             now = monotonic() - clock.first[place]
             said = sum(isinstance(delta, str) for delta in batch) if isinstance(batch, list) else 1

@@ -1,38 +1,40 @@
-"""Tokens on a clock, seeded: an engine without a model, for clients' tests and for latency benchmarks.
+"""A simulated engine: no model, seeded tokens on a clock, for tests of clients and for latency benchmarks.
 
-Theory. An answer is planned whole before its first token, so the loop that plays it does nothing but wait and yield,
-and what is measured is the service around it. The plan has three parts, each from its own source:
+Theory. An answer is planned completely before its first token. The loop that plays it only waits and yields, so a
+measurement measures the service around it. The plan has three parts, each from its own source:
 
-    what is said       the seed and what an engine would read of the request       answer, prose, trace
-    what befalls it    these, and how often the very same was asked before         spread, faults
-    how long it takes  the profile, what is cached, and how many others run        profile, prefix_cache, gate
+    content   the seed and what an engine would read of the request          answer, prose, recordings
+    failure   the same, and how often an equal request came before           failures, seeds
+    timing    the profile, the cached prefix, the number of running answers  profile, prefix_cache, queue
 
-Rules. Two requests that differ in `stream`, `user_id` or `stop_sequences` get the same tokens, and a smaller
-`max_tokens` cuts the same answer sooner. Who asks again after a failure gets another draw, and the same one in every
-run, whatever others asked meanwhile. Each token has its moment on an absolute clock: a late one does not make the next
-one late, and who was kept waiting gets all that is due as one batch, as from an engine whose chunks piled up in a
-socket. Every delta but Usage and Finish counts as one token, a call's head included. Stop sequences are matched by the
-service, over any engine's text.
+Rules. Two requests that differ only in `stream`, `user_id` or `stop_sequences` get the same tokens; a smaller
+`max_tokens` cuts the same answer earlier. A client that asks again after a failure gets another draw, and the same draw
+in every run. Each token has its time on an absolute clock: a late token does not delay the next one, and tokens that
+are overdue leave together as one batch, like chunks that piled up in a socket. Every delta except Usage and Finish
+counts as one token, the start of a tool call included. Stop sequences are matched by the service, as for
+any other engine.
+
+The files chat_app, chat_response, chat_request and chat_encoder serve the same engine as a chat-completions server.
 """
 
-from .clock import Clock, LoopClock, Nap
-from .distributions import SHAPES, Shape, Spread
+from .clock import Clock, LoopClock, Sleeper
+from .distributions import SHAPES, Distribution, Shape
 from .engine import SimulatedEngine
-from .failures import KINDS, Faults
+from .failures import FAILURE_KINDS, FailureRates
 from .profile import Profile
-from .recordings import Recorded, read_trace
+from .recordings import RecordedAnswer, read_trace
 
 __all__ = [
-    "KINDS",
+    "FAILURE_KINDS",
     "SHAPES",
     "Clock",
-    "Faults",
+    "Distribution",
+    "FailureRates",
     "LoopClock",
-    "Nap",
     "Profile",
-    "Recorded",
+    "RecordedAnswer",
     "Shape",
     "SimulatedEngine",
-    "Spread",
+    "Sleeper",
     "read_trace",
 ]

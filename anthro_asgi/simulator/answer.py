@@ -1,4 +1,4 @@
-"""What is answered: every token of it, planned before the first one is due."""
+"""Plans an answer: all its tokens, before the first one is due."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,17 @@ from ..wire.request import MessagesRequest, Tool
 from .profile import Profile
 from .prompt import as_json
 from .prose import echoed, prose
-from .recordings import Recorded
+from .recordings import RecordedAnswer
 from .schema_example import example, tool_input
 
 Answer = tuple[Sequence[Delta], StopReason]
 
 _ID: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # what a tool may be called
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")  # a tool's name
 
 
-def planned(request: MessagesRequest, profile: Profile, rng: Random) -> Answer:
-    """Every token of the answer, at least one and `max_tokens` at the most, and why it ends."""
+def plan_answer(request: MessagesRequest, profile: Profile, rng: Random) -> Answer:
+    """All tokens of the answer, from 1 to `max_tokens`, and its stop reason."""
     room = request.max_tokens
     tokens: list[Delta] = []
     stop_reason: StopReason = "end_turn"
@@ -42,8 +42,8 @@ def planned(request: MessagesRequest, profile: Profile, rng: Random) -> Answer:
     return _within(tokens, stop_reason, room)
 
 
-def replayed(recorded: Recorded, room: int, rng: Random) -> Answer:
-    """A recorded answer, of `room` tokens at the most."""
+def replay_answer(recorded: RecordedAnswer, room: int, rng: Random) -> Answer:
+    """A recorded answer, cut to at most `room` tokens."""
     return _within([_delta(kind, text, rng) for kind, text in recorded.parts], recorded.stop_reason, room)
 
 
@@ -63,7 +63,7 @@ def _delta(kind: str, text: str, rng: Random) -> Delta:
 
 
 def _thinks(request: MessagesRequest, profile: Profile, rng: Random) -> bool:
-    """A client that asks for it has it, one that forbids it has not; of the others, a part."""
+    """Whether the answer has thinking: as the client asks, or else at random by `thinking_rate`."""
     if request.thinking is not None:
         return request.thinking.type != "disabled"
     return rng.random() < profile.thinking_rate if profile.thinking_rate else False
@@ -92,7 +92,7 @@ def _last(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _asked(messages: list[dict[str, Any]]) -> Iterable[str]:
-    """The words of the last user message; none when it brings a tool's result, which is to be answered in words."""
+    """The words of the last user message; none when it holds a tool result, which is answered by text."""
     blocks = _last(messages)
     if any(block["type"] == "tool_result" for block in blocks):
         return []
@@ -100,7 +100,7 @@ def _asked(messages: list[dict[str, Any]]) -> Iterable[str]:
 
 
 def _said(messages: list[dict[str, Any]]) -> Iterable[str]:
-    """The texts of the last user message, those in a tool's result too."""
+    """The texts of the last user message, including those in tool results."""
     for block in _last(messages):
         content = block.get("content") if block["type"] == "tool_result" else [block]
         inner = [{"type": "text", "text": content}] if isinstance(content, str) else content or []

@@ -1,9 +1,9 @@
-"""When it is and how to wait, for thousands of streams at once and to a fraction of a millisecond.
+"""The simulator's clock: tells the time and wakes thousands of streams, exact to a fraction of a millisecond.
 
-An event loop's own timers are no clock for tokens: they count in whole milliseconds, uvloop's `time()` is that of the
-turn's beginning, and each sleep is a timer, a future and a wake-up of its task. So there is one alarm for all streams,
-set for the one that is due next, and who is due is woken from its callback; where a `InlineDriver` runs the stream (see
-`drive`), it runs from there.
+An event loop's own timers are too coarse for tokens: they count in whole milliseconds, uvloop's `time()` is that of the
+beginning of the loop's iteration, and each sleep costs a timer, a future and a task wake-up. So one alarm serves all
+streams. It is set for the stream that is due next and wakes it from its callback; a stream that an InlineDriver runs
+continues inside that callback.
 """
 
 import asyncio
@@ -15,64 +15,64 @@ from typing import Any, Final, Protocol
 
 from .timerfd import alarm_for
 
-_TURN: Final = 64  # streams that are woken in one turn of the loop, the others having theirs between
+_YIELD_EVERY: Final = 64  # streams woken in one iteration of the loop, so that other tasks run in between
 
 
-class Nap(Protocol):
-    """One stream's waiting, again and again."""
+class Sleeper(Protocol):
+    """Waits on behalf of one stream, many times."""
 
     async def until(self, when: float) -> None:
-        """Return at `when` or later. Gives other tasks a turn even if `when` has passed."""
+        """Return at `when` or later. Lets other tasks run even if `when` has passed."""
 
 
 class Clock(Protocol):
-    """`time` in seconds from any origin."""
+    """`time` is in seconds from any origin."""
 
     def time(self) -> float: ...
 
-    def nap(self) -> Nap: ...
+    def sleeper(self) -> Sleeper: ...
 
     def close(self) -> None:
-        """Give back what the waiting took of the system. Nobody may be waiting."""
+        """Release system resources. No stream may be waiting."""
 
 
 class LoopClock:
-    """The machine's monotonic clock, and the running event loop to wait on: one at a time, whichever runs."""
+    """The machine's monotonic clock; waits on the event loop that runs at the time of the call."""
 
     def __init__(self) -> None:
-        self._dial: _Dial | None = None
+        self._queue: _AlarmQueue | None = None
 
     def time(self) -> float:
         return monotonic()
 
-    def nap(self) -> Nap:
+    def sleeper(self) -> Sleeper:
         loop = asyncio.get_running_loop()
-        if self._dial is None or self._dial.loop is not loop:
+        if self._queue is None or self._queue.loop is not loop:
             self.close()
-            self._dial = _Dial(loop)
-        return _Nap(self._dial)
+            self._queue = _AlarmQueue(loop)
+        return _LoopSleeper(self._queue)
 
     def close(self) -> None:
-        if self._dial is not None:
-            self._dial.alarm.close()
-            self._dial = None
+        if self._queue is not None:
+            self._queue.alarm.close()
+            self._queue = None
 
 
-class _Dial:
-    """Who waits on one loop, and for when."""
+class _AlarmQueue:
+    """The streams that wait on one loop, ordered by time."""
 
     __slots__ = ("_due", "_ringing", "_serial", "_set_for", "alarm", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.alarm = alarm_for(self._ring)
-        self._due: list[tuple[float, int, _Nap]] = []
+        self._due: list[tuple[float, int, _LoopSleeper]] = []
         self._serial = count()  # keeps naps themselves from being compared
         self._set_for = 0.0
         self._ringing = False
 
-    def add(self, when: float, nap: "_Nap") -> None:
-        heappush(self._due, (when, next(self._serial), nap))
+    def add(self, when: float, sleeper: "_LoopSleeper") -> None:
+        heappush(self._due, (when, next(self._serial), sleeper))
         if self._due[0][0] != self._set_for and not self._ringing:
             self._wind()
 
@@ -81,13 +81,13 @@ class _Dial:
         self.alarm.set(int(self._set_for * 1e9) + 1)
 
     def _ring(self) -> None:
-        due, now, left = self._due, monotonic(), _TURN
+        due, now, left = self._due, monotonic(), _YIELD_EVERY
         self._ringing = True
         try:
             while due and due[0][0] <= now and left:
                 left -= 1
-                when, _, nap = heappop(due)
-                nap.wake(when)
+                when, _, sleeper = heappop(due)
+                sleeper.wake(when)
         finally:
             self._ringing = False
             self._set_for = 0.0
@@ -125,21 +125,21 @@ class _Waiter(asyncio.Future[None]):
                 self.set_result(None)
 
 
-class _Nap:
-    """A nap of one stream: the same waiter for all its tokens, as long as it is driven."""
+class _LoopSleeper:
+    """The sleeper of one stream. An InlineDriver lets it use one waiter for all tokens."""
 
-    __slots__ = ("_dial", "_waiter", "_when")
+    __slots__ = ("_queue", "_waiter", "_when")
 
-    def __init__(self, dial: _Dial) -> None:
-        self._dial = dial
+    def __init__(self, dial: _AlarmQueue) -> None:
+        self._queue = dial
         self._waiter = _Waiter(loop=dial.loop)
         self._when = 0.0
 
     async def until(self, when: float) -> None:
         if self._waiter.done():
-            self._waiter = _Waiter(loop=self._dial.loop)
+            self._waiter = _Waiter(loop=self._queue.loop)
         self._when = when
-        self._dial.add(when, self)
+        self._queue.add(when, self)
         await self._waiter
 
     def wake(self, when: float) -> None:

@@ -1,4 +1,4 @@
-"""How times and lengths are spread. Pure: the randomness is handed in."""
+"""Distributions of times and lengths. Pure: the caller passes the source of randomness."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ Shape = Literal["constant", "uniform", "normal", "log-normal", "gamma"]
 SHAPES: Final[tuple[Shape, ...]] = ("constant", "uniform", "normal", "log-normal", "gamma")
 
 
-class Draws(Protocol):
-    """What is needed of a `random.Random`."""
+class RandomSource(Protocol):
+    """The methods of `random.Random` that are used here."""
 
     def uniform(self, a: float, b: float) -> float: ...
     def gauss(self, mu: float, sigma: float) -> float: ...
@@ -19,11 +19,11 @@ class Draws(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """A distribution of what is never negative.
+class Distribution:
+    """A distribution of values that are never negative.
 
-    `first` and `second` are the mean and the standard deviation, and of `uniform` its two ends. What a normal
-    distribution has below zero is zero. Raises ValueError for numbers that make none.
+    `first` and `second` are the mean and the standard deviation; for `uniform`, the lower and the upper end. Negative
+    values of a normal distribution become 0. Raises ValueError for invalid numbers.
     """
 
     shape: Shape
@@ -32,16 +32,16 @@ class Spread:
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
-            raise ValueError(f"{self.shape!r} is none of {', '.join(SHAPES)}")
+            raise ValueError(f"{self.shape!r} is not one of {', '.join(SHAPES)}")
         if not (0 <= self.first < inf and 0 <= self.second < inf):
             raise ValueError(f"{self.first} and {self.second} must be 0 or more")
         if self.shape == "uniform" and self.first > self.second:
-            raise ValueError(f"{self.first} to {self.second} is no range")
+            raise ValueError(f"{self.first} to {self.second} is not a range")
 
     @classmethod
-    def of(cls, value: "Spread | tuple[Shape, float, float] | float") -> "Spread":
-        """A spread written in short: a number is a constant."""
-        if isinstance(value, Spread):
+    def of(cls, value: "Distribution | tuple[Shape, float, float] | float") -> "Distribution":
+        """A distribution from its short form: a number is a constant."""
+        if isinstance(value, Distribution):
             return value
         return cls(*value) if isinstance(value, tuple) else cls("constant", value)
 
@@ -54,8 +54,8 @@ class Spread:
         """Whether every draw is 0."""
         return self.first == 0 and (self.second == 0 or self.shape in ("constant", "log-normal", "gamma"))
 
-    def drawn_by(self, draws: Draws) -> Callable[[], float]:
-        """Draws one value each time it is called."""
+    def sampler(self, draws: RandomSource) -> Callable[[], float]:
+        """RandomSource one value each time it is called."""
         first, second = self.first, self.second
         if self.shape == "uniform":
             return partial(draws.uniform, first, second)
@@ -69,10 +69,10 @@ class Spread:
         middle, sigma = log(first) - square / 2, sqrt(square)
         return lambda: exp(draws.gauss(middle, sigma))
 
-    def draw(self, draws: Draws) -> float:
+    def draw(self, draws: RandomSource) -> float:
         """One value."""
-        return self.drawn_by(draws)()
+        return self.sampler(draws)()
 
-    def whole(self, draws: Draws) -> int:
+    def whole(self, draws: RandomSource) -> int:
         """One value as a length: a whole number, at least 1."""
         return max(1, round(self.draw(draws)))

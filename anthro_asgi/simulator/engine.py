@@ -1,6 +1,6 @@
-"""The engine: lets requests in, and plays their answers on the clock.
+"""The simulated engine: queues requests and plays their answers on the clock.
 
-Editors: the loops of `stream` are once round for every token of every stream.
+Editors: the loops of `stream` run once for each token of each stream.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from typing import Any, Final
 from ..engines.base import BaseEngine, ModelInfo
 from ..wire.deltas import Batch, Finish, Usage
 from ..wire.request import MessagesRequest
-from .answer import Answer, planned, replayed
+from .answer import Answer, plan_answer, replay_answer
 from .clock import Clock, LoopClock
-from .failures import Fault, placed, refuses
+from .failures import PlannedFailure, is_refusal, place_failure
 from .prefix_cache import PrefixCache
 from .profile import Profile
 from .prompt import TOKEN, prompt
-from .queue import Gate
-from .recordings import Recorded
-from .seeds import Times, digest
+from .queue import RequestQueue
+from .recordings import RecordedAnswer
+from .seeds import RequestCounts, request_digest
 
-_TURN: Final = 32  # tokens between two turns for the other tasks, when no token is waited for
+_YIELD_EVERY: Final = 32  # tokens after which other tasks may run, when no token is waited for
 _CREATED: Final = 1_735_689_600  # 2025-01-01, in Unix seconds
 _PLAIN: Final = Profile()
 
@@ -31,21 +31,21 @@ Gap = Callable[[], float]
 
 
 @dataclass(slots=True)
-class _Lot:
-    """What is drawn for one request. `prompt` is its model and what is read of it, until that is cached."""
+class _Plan:
+    """The plan for one request. `prompt` is its model and its prompt bytes, kept until they are cached."""
 
     prompt: tuple[str, bytes]
     answer: Answer
     chance: Random
-    fault: Fault | None
-    recorded: Recorded | None
+    fault: PlannedFailure | None
+    recorded: RecordedAnswer | None
 
 
 class SimulatedEngine(BaseEngine):
-    """Answers any request with seeded text, thinking, a tool call or JSON, in the way and at the pace of `profile`.
+    """Answers any request with seeded text, thinking, a tool call or JSON, as `profile` says.
 
-    `changes` are fields of it that are otherwise, as `Profile.but` takes them: `SimulatedEngine(ttft=0.5, itl=0)`.
-    Raises ValueError for what cannot be.
+    `changes` replace fields of the profile, as in `Profile.but`: `SimulatedEngine(ttft=0.5, itl=0)`.
+    Raises ValueError for an invalid value.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class SimulatedEngine(BaseEngine):
         self.profile = profile = profile.but(**changes)
         self.model = model
         self._clock: Clock = clock or LoopClock()
-        self._gate = Gate(profile.max_running, profile.max_waiting)
+        self._queue = RequestQueue(profile.max_running, profile.max_waiting)
         self._cache = PrefixCache(profile.cache_tokens // profile.cache_block, profile.cache_block * TOKEN)
-        self._times = Times()
+        self._times = RequestCounts()
         self._turns = count()
 
     def __repr__(self) -> str:
@@ -71,11 +71,11 @@ class SimulatedEngine(BaseEngine):
 
     @property
     def streaming(self) -> int:
-        """Answers that run now: a client that left must not stay among them."""
-        return self._gate.running
+        """The number of answers that run now."""
+        return self._queue.running
 
     async def stop(self) -> None:
-        """For the end of the service: nothing may run any more."""
+        """Release the clock. No answer may be running."""
         self._clock.close()
 
     async def models(self) -> list[ModelInfo]:
@@ -85,25 +85,25 @@ class SimulatedEngine(BaseEngine):
         return True
 
     async def count_tokens(self, request: MessagesRequest) -> int:
-        """The prompt's length: what its stream's `Usage` has, the cached tokens with it."""
+        """The prompt's length in tokens, cached ones included: what the `Usage` of its answer adds up to."""
         return len(prompt(request)) // TOKEN
 
     async def stream(self, request: MessagesRequest) -> AsyncGenerator[Batch, None]:
-        """The answer. Raises InvalidRequest for a prompt nested too deeply to be read, and what is to fail."""
+        """The answer. Raises InvalidRequest for a prompt that is nested too deeply, and simulated failures."""
         lot = self._draw(request)
         del request  # a stream is open for long, and a prompt is large
-        async with self._gate:
+        async with self._queue:
             usage, due, gap = self._begin(lot)
             (tokens, stop_reason), fault = lot.answer, lot.fault
             del lot
-            time, nap = self._clock.time, self._clock.nap()
-            await nap.until(due)
+            time, sleeper = self._clock.time, self._clock.sleeper()
+            await sleeper.until(due)
             yield [usage, tokens[0]]
             sent, total = 1, len(tokens)
             due += gap() if gap else 0.0
             for end in (fault.place, total) if fault else (total,):
                 while sent < end and gap:
-                    await nap.until(due)
+                    await sleeper.until(due)
                     now, first = time(), sent
                     sent += 1
                     due += gap()
@@ -113,32 +113,32 @@ class SimulatedEngine(BaseEngine):
                     yield tokens[first] if sent == first + 1 else list(tokens[first:sent])
                 while sent < end:
                     await asyncio.sleep(0)
-                    first, sent = sent, min(sent + _TURN, end)
+                    first, sent = sent, min(sent + _YIELD_EVERY, end)
                     for token in tokens[first:sent]:
                         yield token
                 if fault and end == fault.place:
-                    due = (due if gap else time()) + self._struck(fault)
+                    due = (due if gap else time()) + self._fail(fault)
                     fault = None
-                    await nap.until(due)
+                    await sleeper.until(due)
             yield [Usage(output_tokens=total), Finish(stop_reason)]
 
-    def _draw(self, request: MessagesRequest) -> _Lot:
-        """Raises what the request is refused with."""
+    def _draw(self, request: MessagesRequest) -> _Plan:
+        """Raises the error of a simulated refusal."""
         profile = self.profile
         read = prompt(request)
-        known = digest(request, read, profile.seed)
-        chance = Random(known + self._times.count(known).to_bytes(8))  # noqa: S311  # it must repeat itself
+        known = request_digest(request, read, profile.seed)
+        chance = Random(known + self._times.count(known).to_bytes(8))  # noqa: S311  # repeatable, not secret
         kind = profile.fail.draw(chance)
-        if kind is not None and refuses(kind):
-            Fault(kind).strike()
+        if kind is not None and is_refusal(kind):
+            PlannedFailure(kind).raise_error()
         rng = Random(known)  # noqa: S311 - repeatable, not secret
         recorded = profile.trace[next(self._turns) % len(profile.trace)] if profile.trace else None
-        answer = replayed(recorded, request.max_tokens, rng) if recorded else planned(request, profile, rng)
-        fault = None if kind is None else placed(kind, len(answer[0]), chance)
-        return _Lot((request.engine_model, read), answer, chance, fault, recorded)
+        answer = replay_answer(recorded, request.max_tokens, rng) if recorded else plan_answer(request, profile, rng)
+        fault = None if kind is None else place_failure(kind, len(answer[0]), chance)
+        return _Plan((request.engine_model, read), answer, chance, fault, recorded)
 
-    def _begin(self, lot: _Lot) -> tuple[Usage, float, Gap | None]:
-        """The prompt's counts, the moment of the first token, and what draws the time to the next; None is at once."""
+    def _begin(self, lot: _Plan) -> tuple[Usage, float, Gap | None]:
+        """The prompt's counts, the time of the first token, and a function that draws the next gap; None is no gap."""
         profile = self.profile
         now = self._clock.time()
         size = len(lot.prompt[1]) // TOKEN
@@ -150,16 +150,16 @@ class SimulatedEngine(BaseEngine):
             gap = chain(lot.recorded.gaps, repeat(0.0)).__next__
             return usage, now + gap(), gap
         prefill = profile.ttft.draw(lot.chance) + profile.ttft_per_token * (size - cached)
-        drawn = profile.itl.drawn_by(lot.chance)
+        drawn = profile.itl.sampler(lot.chance)
         slowed = (lambda: drawn() * self._load()) if profile.load_factor else drawn
         return usage, now + prefill * self._load(), None if profile.itl.zero else slowed
 
     def _load(self) -> float:
-        """How many times as long everything takes as for an answer that runs alone."""
-        return 1 + self.profile.load_factor * (self._gate.running - 1)
+        """The factor by which the other running answers slow this one down."""
+        return 1 + self.profile.load_factor * (self._queue.running - 1)
 
-    def _struck(self, fault: Fault) -> float:
-        """The seconds of silence that it brings. Raises, where it is another."""
+    def _fail(self, fault: PlannedFailure) -> float:
+        """The seconds of a stall. Raises the error of any other failure."""
         if fault.kind != "stall":
-            fault.strike()
+            fault.raise_error()
         return self.profile.stall

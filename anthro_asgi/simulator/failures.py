@@ -1,61 +1,69 @@
-"""What goes wrong on purpose, how often, and where in an answer. Pure.
+"""Simulated failures: which kind, how often, and where in an answer. Pure.
 
-429, 529, 500   refused before anything is said, with that status
-error           breaks off within the answer, with an error event
-stall           falls silent within the answer for a while, and goes on
-cut             the connection is closed within the answer, without a word
+429, 529, 500   the request is refused with that status
+error           the answer ends in the middle with an error event
+stall           the answer pauses in the middle, then goes on
+cut             the connection is closed in the middle of the answer
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, NoReturn, Protocol
+from typing import Final, Literal, NoReturn, Protocol, assert_never
 
 from ..wire.errors import InternalError, Overloaded, RateLimited, SimulatedDisconnect
 
 Kind = Literal["429", "529", "500", "error", "stall", "cut"]
-KINDS: Final[tuple[Kind, ...]] = ("429", "529", "500", "error", "stall", "cut")
+FAILURE_KINDS: Final[tuple[Kind, ...]] = ("429", "529", "500", "error", "stall", "cut")
 _RETRY_AFTER: Final = (("retry-after", "1"),)
 
 
-class Chance(Protocol):
-    """What is needed of a `random.Random`."""
+class RandomSource(Protocol):
+    """The methods of `random.Random` that are used here."""
 
     def random(self) -> float: ...
     def randrange(self, stop: int, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One of an answer. `place` is the number of tokens said before; none for one that is refused."""
+class PlannedFailure:
+    """One failure of one answer. `place` is the number of tokens sent before it; 0 for a refusal."""
 
     kind: Kind
     place: int = 0
 
-    def strike(self) -> NoReturn:
-        """Raises what the kind says; not for `stall`."""
-        if self.kind == "429":
-            raise RateLimited("a simulated rate limit", headers=_RETRY_AFTER)
-        if self.kind == "529":
-            raise Overloaded("a simulated overload")
-        if self.kind == "cut":
-            raise SimulatedDisconnect
-        raise InternalError("a simulated failure")
+    def raise_error(self) -> NoReturn:
+        """Raises the error of this kind. A `stall` raises nothing, so it must not be called for one."""
+        match self.kind:
+            case "429":
+                raise RateLimited("a simulated rate limit", headers=_RETRY_AFTER)
+            case "529":
+                raise Overloaded("a simulated overload")
+            case "cut":
+                raise SimulatedDisconnect
+            case "500" | "error":
+                raise InternalError("a simulated failure")
+            case "stall":
+                raise AssertionError("a stall raises no error")
+            case _:
+                assert_never(self.kind)
 
 
-class Faults:
-    """How often each kind befalls a request, as a part of 1. Raises ValueError for what cannot be."""
+class FailureRates:
+    """The rate of each kind, from 0 to 1. Raises ValueError for an unknown kind or rates that exceed 1 together."""
 
     __slots__ = ("_rates",)
 
     def __init__(self, rates: Iterable[tuple[str, float]] = ()) -> None:
         self._rates: dict[Kind, float] = {}
         for name, rate in rates:
-            kind = next((kind for kind in KINDS if kind == name), None)
+            kind = next((kind for kind in FAILURE_KINDS if kind == name), None)
             if kind is None or not 0 <= rate <= 1 or kind in self._rates:
-                raise ValueError(f"{name}={rate:g}: one of {', '.join(KINDS)}, each once, with a rate from 0 to 1")
+                raise ValueError(
+                    f"{name}={rate:g}: one of {', '.join(FAILURE_KINDS)}, each once, with a rate from 0 to 1"
+                )
             self._rates[kind] = rate
         if sum(self._rates.values()) > 1.000001:
-            raise ValueError("the rates of all failures are more than 1 together")
+            raise ValueError("the failure rates add up to more than 1")
 
     def __bool__(self) -> bool:
         return any(self._rates.values())
@@ -63,8 +71,8 @@ class Faults:
     def __repr__(self) -> str:
         return " ".join(f"{kind}={rate:g}" for kind, rate in self._rates.items())
 
-    def draw(self, chance: Chance) -> Kind | None:
-        """What befalls one request."""
+    def draw(self, chance: RandomSource) -> Kind | None:
+        """The failure of one request, drawn at random; None for most."""
         left = chance.random()
         for kind, rate in self._rates.items():
             left -= rate
@@ -73,11 +81,11 @@ class Faults:
         return None
 
 
-def placed(kind: Kind, tokens: int, chance: Chance) -> Fault:
-    """Where in an answer of so many tokens it happens: after the first, and before the last if there is one."""
-    return Fault(kind, 1 + chance.randrange(max(1, tokens - 1)))
+def place_failure(kind: Kind, tokens: int, chance: RandomSource) -> PlannedFailure:
+    """A failure at a random place of an answer of `tokens` tokens: after the first and before the last."""
+    return PlannedFailure(kind, 1 + chance.randrange(max(1, tokens - 1)))
 
 
-def refuses(kind: Kind | None) -> bool:
-    """Whether nothing is said at all."""
+def is_refusal(kind: Kind | None) -> bool:
+    """Whether the request is refused before its answer begins."""
     return kind in ("429", "529", "500")

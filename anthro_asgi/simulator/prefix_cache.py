@@ -1,8 +1,8 @@
-"""Which prompts an engine has computed before, in blocks, the way vLLM and SGLang know it. Pure.
+"""A cache of prompt prefixes in blocks, like that of vLLM and SGLang. Pure.
 
-A block is known by itself and all that stands before it: its key is the hash of its content and of the key before. So
-two prompts share blocks from the first one on, as far as they are equal, and never from the middle. Of the blocks that
-are longest unused the one at the end of its prompt goes first, for without the ones before it a block is of no use.
+The key of a block is the hash of its content and of the key of the block before, so two prompts share blocks from the
+beginning up to their first difference. Of the least recently used blocks the last one of a prompt is evicted first,
+because a block is useless without the blocks before it.
 """
 
 from collections import OrderedDict
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class PrefixCache:
-    """Holds `blocks` blocks of `size` bytes each at the most; of none it says that nothing is cached."""
+    """Holds at most `blocks` blocks of `size` bytes each. With 0 blocks nothing is ever cached."""
 
     __slots__ = ("_blocks", "_known", "_size")
 
@@ -26,9 +26,9 @@ class PrefixCache:
         return f"<PrefixCache {len(self._known)}/{self._blocks}>"
 
     def take(self, model: str, prompt: bytes) -> int:
-        """The bytes at the beginning of `prompt` that were known; from now on, all of it is, as far as there is room.
+        """The number of leading bytes of `prompt` that are cached; then the whole prompt is, as far as there is room.
 
-        Only whole blocks are known, and never the last byte: an engine computes something of every prompt.
+        Only whole blocks count, and never the last byte: an engine computes at least one token of each prompt.
         """
         if not self._blocks:
             return 0

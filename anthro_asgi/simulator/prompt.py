@@ -1,8 +1,8 @@
-"""The prompt as an engine would see it: bytes, of which four are one token. Pure.
+"""The prompt of a request as bytes, four of which are one token. Pure.
 
-Tools come first, then the system prompt, then the turns, as templates have them, so that what stays the same from turn
-to turn is a common prefix. Each piece begins with a token of its own; ids, signatures and cache marks are no part of
-it, nor is the order of keys.
+Tools come first, then the system prompt, then the messages, as in chat templates, so that two requests of one
+conversation share a prefix. Each part begins with a token of its own. Ids, signatures, cache marks and the order of
+keys have no effect.
 """
 
 import json
@@ -22,7 +22,7 @@ _READ: Final = ("text", "thinking", "title", "context", "name", "tool_name", "so
 
 
 def prompt(request: MessagesRequest) -> bytes:
-    """Everything an engine would read. Raises InvalidRequest for what is nested too deeply to be read."""
+    """Everything an engine would read. Raises InvalidRequest for content that is nested too deeply."""
     pieces = [_BEGIN]
     for tool in request.tools:
         pieces += (_TOOL, _padded(canonical([tool.name, tool.description, tool.input_schema])))
@@ -69,15 +69,15 @@ def _add_block(block: dict[str, Any], pieces: list[bytes]) -> None:
 
 
 def canonical(value: Any) -> bytes:
-    """JSON that is the same for equal values. Raises InvalidRequest for what is nested too deeply."""
+    """JSON that is equal for equal values. Raises InvalidRequest for a value that is nested too deeply."""
     return as_json(value, orjson.OPT_SORT_KEYS)
 
 
 def as_json(value: Any, option: int = 0) -> bytes:
-    """Raises InvalidRequest for what is nested too deeply."""
+    """`value` as JSON. Raises InvalidRequest for a value that is nested too deeply."""
     try:
         return orjson.dumps(value, option=option)
-    except TypeError:  # the two ways parsed JSON fails: an integer beyond 64 bit, and more than 254 levels
+    except TypeError:  # orjson writes no integer beyond 64 bit and no more than 254 levels
         pass
     try:
         return json.dumps(value, sort_keys=bool(option)).encode()

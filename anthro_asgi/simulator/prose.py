@@ -1,4 +1,4 @@
-"""What words there are. "|" parts a word's tokens; some need several bytes a character, as clients must bear."""
+"""The simulated text. "|" separates the tokens of a word; some characters need several bytes in UTF-8, on purpose."""
 
 import re
 from random import Random
@@ -31,7 +31,7 @@ _ECHO: Final = re.compile(r"\s*\S{1,6}|\s+")
 
 
 def prose(rng: Random, length: int) -> list[str]:
-    """Sentences of `length` tokens in all, ended by a full stop. A longer text begins with the shorter one's words."""
+    """Sentences of `length` tokens, ended by a full stop. A longer text begins with the words of a shorter one."""
     tokens: list[str] = []
     while len(tokens) < length:
         words = [piece for slot in rng.choice(_FRAMES) for piece in rng.choice(slot)]
@@ -43,5 +43,5 @@ def prose(rng: Random, length: int) -> list[str]:
 
 
 def echoed(text: str) -> list[str]:
-    """The same text, in tokens; at least one."""
+    """`text` split into tokens; at least one."""
     return _ECHO.findall(text) or ["…"]

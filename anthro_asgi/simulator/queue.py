@@ -1,4 +1,4 @@
-"""How many answers run at one time, and who waits for that: first come, first served."""
+"""Limits how many answers run at one time; the others wait in order of arrival."""
 
 import asyncio
 from collections import deque
@@ -7,8 +7,8 @@ from types import TracebackType
 from ..wire.errors import Overloaded
 
 
-class Gate:
-    """`async with` it to run. `most` run, the next `waiting` wait; None is no limit. Raises Overloaded beyond that."""
+class RequestQueue:
+    """`async with` it to run. At most `most` run and `waiting` wait; None is no limit. Raises Overloaded."""
 
     __slots__ = ("_most", "_queue", "_waiting", "running")
 
@@ -20,23 +20,23 @@ class Gate:
 
     def __repr__(self) -> str:
         most = "" if self._most is None else f"/{self._most}"
-        return f"<Gate running={self.running}{most} waiting={len(self._queue)}>"
+        return f"<RequestQueue running={self.running}{most} waiting={len(self._queue)}>"
 
     async def __aenter__(self) -> None:
         if self._most is None or self.running < self._most:
             self.running += 1
             return
         if self._waiting is not None and len(self._queue) >= self._waiting:
-            raise Overloaded("too many requests wait already")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+            raise Overloaded("too many requests are waiting")
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(slot)
         try:
-            await turn
+            await slot
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # its turn had come
+            if slot.done() and not slot.cancelled():  # it got a slot and is cancelled at the same moment
                 self._pass_on()
             else:
-                self._queue.remove(turn)
+                self._queue.remove(slot)
             raise
 
     async def __aexit__(
@@ -45,7 +45,7 @@ class Gate:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """The place of one that ran goes to the next one in the queue."""
+        """Give the slot to the first request that waits."""
         if self._queue:
             self._queue.popleft().set_result(None)
         else:

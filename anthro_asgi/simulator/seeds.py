@@ -1,8 +1,8 @@
-"""What chance a request has: the same in every run, whatever else is asked meanwhile. Pure.
+"""The random seed of a request: the same in every run, whatever other requests there are. Pure.
 
-An answer is drawn by the seed and what an engine would read of the request, its *digest*: the same request has the same
-answer. What befalls it (how the tokens are spread in time, and whether it fails) is drawn by these and by how often
-the very same request came before: who asks again is not bound to fail again.
+The content of an answer depends on the profile's seed and on what an engine would read of the request, its *digest*:
+equal requests get equal answers. The timing and the failure of an answer also depend on how often an equal request came
+before, so a client that asks again after a failure can succeed.
 """
 
 from collections import OrderedDict
@@ -11,12 +11,12 @@ from hashlib import blake2b
 from ..wire.request import MessagesRequest
 from .prompt import canonical
 
-_REMEMBERED = 1 << 14  # requests whose number of times is known; longest unasked are forgotten first
+_REMEMBERED = 1 << 14  # digests that are counted; the least recently used one is dropped first
 
 
-def digest(request: MessagesRequest, prompt: bytes, seed: int) -> bytes:
-    """Equal for equal requests: for `prompt` and what else an engine would heed."""
-    heeded = (
+def request_digest(request: MessagesRequest, prompt: bytes, seed: int) -> bytes:
+    """16 bytes that are equal for requests with equal `prompt` and equal fields that shape an answer."""
+    shaping = (
         str(seed),
         request.engine_model,
         request.tool_choice and (request.tool_choice.type, request.tool_choice.name),
@@ -25,11 +25,11 @@ def digest(request: MessagesRequest, prompt: bytes, seed: int) -> bytes:
         len(request.tools),
         request.output_schema is not None,
     )
-    return blake2b(canonical(heeded) + prompt, digest_size=16).digest()
+    return blake2b(canonical(shaping) + prompt, digest_size=16).digest()
 
 
-class Times:
-    """How often each digest was asked for."""
+class RequestCounts:
+    """Counts how often each digest was requested."""
 
     __slots__ = ("_asked",)
 
@@ -37,7 +37,7 @@ class Times:
         self._asked: OrderedDict[bytes, int] = OrderedDict()
 
     def count(self, digest: bytes) -> int:
-        """How often it was before, and once more from now on."""
+        """How often it was requested before this call."""
         before = self._asked.get(digest, 0)
         self._asked[digest] = before + 1
         self._asked.move_to_end(digest)

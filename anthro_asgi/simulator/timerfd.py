@@ -1,10 +1,9 @@
-"""An alarm clock on an event loop that is right to some ten microseconds, where the loop's own timers round to 1 ms.
+"""A timer of an event loop that is exact to about ten microseconds; the loop's own timers round to 1 ms.
 
 libuv and epoll count in whole milliseconds. Sixty-four streams of fifty tokens a second have a token due every 312 µs:
-on the loop's timers they would come in clumps of three, and an arrival at a stated moment would be up to a millisecond
-late, which is what is to be measured. A timerfd (Linux) has the kernel's high-resolution timers and is one more file
-descriptor in the loop's poll; setting it again also clears it, so an alarm costs one system call. Where there is none,
-the loop's own timers have to do.
+with the loop's timers three of them would come at once, up to a millisecond late. A timerfd (Linux) uses the kernel's
+high-resolution timers and is one more file descriptor in the loop's poll. Setting it again also clears it, so an alarm
+costs one system call. Other systems use the loop's own timers.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ _BILLION: Final = 1_000_000_000
 
 
 class _Timerspec(ctypes.Structure):
-    """struct itimerspec: an interval, which is not used, and the moment."""
+    """struct itimerspec: an interval (unused) and the time of expiry."""
 
     _fields_ = tuple((name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns"))
 
@@ -32,7 +31,7 @@ if _precise:
 
 
 class Alarm:
-    """Calls `ring()` from the loop at the moment set last; once for each `set`. Made inside a running event loop.
+    """Calls `ring()` from the event loop at the time set last, once for each `set`. Create it in a running loop.
 
     Raises OSError when the system has no more file descriptors.
     """
@@ -49,18 +48,18 @@ class Alarm:
         self._loop.add_reader(self._file, self._rang)
 
     def set(self, at_ns: int) -> None:
-        """Ring at this value of `time.monotonic_ns`; at once if it is past. Replaces the moment that was set."""
+        """Ring at this value of `time.monotonic_ns`, at once if it is past. Replaces the time set before."""
         self._is_set = True
         self._spec.at_s, self._spec.at_ns = divmod(max(at_ns, 1), _BILLION)
         _libc.timerfd_settime(self._file, _ABSOLUTE, self._at, None)
 
     def off(self) -> None:
-        """Do not ring, until set again."""
+        """Do not ring until `set` is called again."""
         self._spec.at_s = self._spec.at_ns = 0
         _libc.timerfd_settime(self._file, _ABSOLUTE, self._at, None)
 
     def close(self) -> None:
-        """Give the file descriptor back. The alarm is of no further use; may be called again."""
+        """Close the file descriptor. The alarm cannot be used again; a second call does nothing."""
         if self._file >= 0:
             if not self._loop.is_closed():
                 self._loop.remove_reader(self._file)
@@ -68,7 +67,7 @@ class Alarm:
             self._file = -1
 
     def _rang(self) -> None:
-        # The descriptor is reported until it is read or set; `ring` does the latter as a rule.
+        # The descriptor stays readable until it is read or set again; `ring` usually sets it again.
         self._is_set = False
         self._ring()
         if not self._is_set and self._file >= 0:
@@ -76,7 +75,7 @@ class Alarm:
 
 
 class LoopAlarm:
-    """The same on the loop's own timers."""
+    """The same interface with the loop's own timers."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -84,12 +83,12 @@ class LoopAlarm:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, at_ns: int) -> None:
-        """As an Alarm's."""
+        """See Alarm."""
         self.off()
         self._timer = self._loop.call_later(max(0, at_ns - monotonic_ns()) / _BILLION, self._ring)
 
     def off(self) -> None:
-        """As an Alarm's."""
+        """See Alarm."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -98,5 +97,5 @@ class LoopAlarm:
 
 
 def alarm_for(ring: Callable[[], None]) -> Alarm | LoopAlarm:
-    """The best alarm that the system has."""
+    """A timerfd alarm where the system has timerfd, else one on the loop's timers."""
     return Alarm(ring) if _precise else LoopAlarm(ring)

@@ -19,7 +19,7 @@ class FakeClock:
     def time(self) -> float:
         return self.now
 
-    def nap(self) -> "FakeClock":
+    def sleeper(self) -> "FakeClock":
         return self
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class SharedClock:
     def time(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def nap(self) -> "SharedClock":
+    def sleeper(self) -> "SharedClock":
         return self
 
     async def until(self, when: float) -> None:

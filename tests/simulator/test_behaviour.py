@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.simulator import KINDS, Profile, SimulatedEngine, Spread, read_trace
+from anthro_asgi.simulator import FAILURE_KINDS, Distribution, Profile, SimulatedEngine, read_trace
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import ApiError, InternalError, Overloaded, SimulatedDisconnect
 from anthro_asgi.wire.request import MessagesRequest, ThinkingConfig, ToolChoice
@@ -320,7 +320,7 @@ async def test_an_answer_that_stalls_is_silent_once_and_loses_nothing(itl: float
 
 async def test_who_fails_and_how_is_the_same_in_every_run_and_in_any_order() -> None:
     async def run(order: list[int]) -> dict[int, list[str]]:
-        simulated = engine(fail=[(kind, 0.1) for kind in KINDS], stall=0, seed=11)
+        simulated = engine(fail=[(kind, 0.1) for kind in FAILURE_KINDS], stall=0, seed=11)
         found: dict[int, list[str]] = {}
         for number in order:
             found.setdefault(number, []).append(await outcome(simulated, ask(f"question {number}")))
@@ -389,7 +389,7 @@ def test_a_profile_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 def test_a_profile_is_changed_by_making_another() -> None:
     plain = Profile()
     other = plain.but(itl=("gamma", 1.0, 0.5), fail=[("cut", 0.1)])
-    assert (plain.itl, other.itl) == (Spread("constant", 0.005), Spread("gamma", 1.0, 0.5))
+    assert (plain.itl, other.itl) == (Distribution("constant", 0.005), Distribution("gamma", 1.0, 0.5))
     assert (bool(plain.fail), bool(other.fail)) == (False, True)
 
 

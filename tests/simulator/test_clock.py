@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from anthro_asgi.http.inline_driver import InlineDriver
-from anthro_asgi.simulator import LoopClock, Nap
+from anthro_asgi.simulator import LoopClock, Sleeper
 
 
 async def test_nobody_wakes_before_the_hour() -> None:
@@ -17,7 +17,7 @@ async def test_nobody_wakes_before_the_hour() -> None:
     woken: list[tuple[float, float]] = []
 
     async def sleep(hour: float) -> None:
-        await clock.nap().until(hour)
+        await clock.sleeper().until(hour)
         woken.append((hour, monotonic()))
 
     await asyncio.gather(*map(sleep, hours))
@@ -30,7 +30,7 @@ async def test_an_hour_that_has_passed_is_a_turn_for_the_others() -> None:
     clock = LoopClock()
     others: list[str] = []
     asyncio.get_running_loop().call_soon(others.append, "turn")
-    await clock.nap().until(clock.time() - 5)
+    await clock.sleeper().until(clock.time() - 5)
     assert others == ["turn"]
     clock.close()
 
@@ -38,15 +38,15 @@ async def test_an_hour_that_has_passed_is_a_turn_for_the_others() -> None:
 async def test_one_nap_serves_a_stream_from_token_to_token_driven_or_not() -> None:
     clock = LoopClock()
 
-    async def tokens(nap: Nap) -> list[float]:
+    async def tokens(sleeper: Sleeper) -> list[float]:
         begun = clock.time()
         late = []
         for number in range(20):
-            await nap.until(begun + number * 0.001)
+            await sleeper.until(begun + number * 0.001)
             late.append(monotonic() - begun - number * 0.001)
         return late
 
-    for late in (await tokens(clock.nap()), await InlineDriver(tokens(clock.nap()))):
+    for late in (await tokens(clock.sleeper()), await InlineDriver(tokens(clock.sleeper()))):
         assert len(late) == 20
         assert min(late) >= 0
     clock.close()
@@ -56,9 +56,9 @@ async def test_a_driven_stream_goes_on_within_the_alarms_callback() -> None:
     clock = LoopClock()
 
     async def tokens() -> list[bool]:
-        nap, within = clock.nap(), list[bool]()
+        sleeper, within = clock.sleeper(), list[bool]()
         for number in range(10):
-            await nap.until(clock.time() + (-1 if number % 2 else 0.0005))
+            await sleeper.until(clock.time() + (-1 if number % 2 else 0.0005))
             within.append(any(frame.function == "_rang" for frame in inspect.stack(0)))
         return within
 
@@ -70,8 +70,8 @@ async def test_a_driven_stream_goes_on_within_the_alarms_callback() -> None:
 async def test_who_leaves_in_its_sleep_keeps_nobody_else_from_waking() -> None:
     clock = LoopClock()
     soon = clock.time() + 0.002
-    leaving = asyncio.ensure_future(clock.nap().until(soon))
-    staying = asyncio.ensure_future(clock.nap().until(soon + 0.002))
+    leaving = asyncio.ensure_future(clock.sleeper().until(soon))
+    staying = asyncio.ensure_future(clock.sleeper().until(soon + 0.002))
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -82,11 +82,11 @@ async def test_who_leaves_in_its_sleep_keeps_nobody_else_from_waking() -> None:
 
 async def test_a_nap_is_not_ended_by_the_hour_of_one_it_gave_up() -> None:
     clock = LoopClock()
-    nap = clock.nap()
+    sleeper = clock.sleeper()
     begun = clock.time()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(nap.until(begun + 0.01), 0.001)
-    await nap.until(begun + 0.03)
+        await asyncio.wait_for(sleeper.until(begun + 0.01), 0.001)
+    await sleeper.until(begun + 0.03)
     assert clock.time() >= begun + 0.03
     clock.close()
 
@@ -103,7 +103,7 @@ async def test_a_crowd_that_is_due_at_once_leaves_turns_to_the_loop() -> None:
 
     async def once() -> None:
         nonlocal woken
-        await clock.nap().until(hour)
+        await clock.sleeper().until(hour)
         woken += 1
 
     async def other() -> None:
@@ -120,7 +120,7 @@ def test_a_clock_goes_on_in_another_loop_and_gives_back_what_it_took() -> None:
     clock = LoopClock()
 
     async def sleep() -> float:
-        await clock.nap().until(hour := clock.time() + 0.001)
+        await clock.sleeper().until(hour := clock.time() + 0.001)
         return clock.time() - hour
 
     assert asyncio.run(sleep()) >= 0

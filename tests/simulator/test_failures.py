@@ -6,13 +6,13 @@ from random import Random
 import pytest
 
 from anthro_asgi.settings import options
-from anthro_asgi.simulator import KINDS, Faults
-from anthro_asgi.simulator.failures import Fault, Kind, placed
+from anthro_asgi.simulator import FAILURE_KINDS, FailureRates
+from anthro_asgi.simulator.failures import Kind, PlannedFailure, place_failure
 from anthro_asgi.wire.errors import InternalError, Overloaded, RateLimited, SimulatedDisconnect
 
 
 def test_each_kind_comes_as_often_as_its_rate_says() -> None:
-    faults = Faults([("429", 0.2), ("cut", 0.05), ("stall", 0.1)])
+    faults = FailureRates([("429", 0.2), ("cut", 0.05), ("stall", 0.1)])
     chance = Random(5)
     found = Counter(faults.draw(chance) for _ in range(20_000))
     assert {kind: count / 20_000 for kind, count in found.items()} == pytest.approx(
@@ -22,10 +22,10 @@ def test_each_kind_comes_as_often_as_its_rate_says() -> None:
 
 def test_without_rates_nothing_ever_fails_and_with_a_rate_of_one_everything() -> None:
     chance = Random(5)
-    assert {Faults().draw(chance) for _ in range(100)} == {None}
-    assert {Faults([("500", 0.4), ("error", 0.6)]).draw(chance) for _ in range(1000)} == {"500", "error"}
-    assert bool(Faults()) is bool(Faults([("cut", 0)])) is False
-    assert bool(Faults([("cut", 0.1)])) is True
+    assert {FailureRates().draw(chance) for _ in range(100)} == {None}
+    assert {FailureRates([("500", 0.4), ("error", 0.6)]).draw(chance) for _ in range(1000)} == {"500", "error"}
+    assert bool(FailureRates()) is bool(FailureRates([("cut", 0)])) is False
+    assert bool(FailureRates([("cut", 0.1)])) is True
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,14 @@ def test_without_rates_nothing_ever_fails_and_with_a_rate_of_one_everything() ->
 )
 def test_kinds_and_rates_that_cannot_be_are_refused(wrong: list[tuple[str, float]]) -> None:
     with pytest.raises(ValueError, match=r"0 to 1|more than 1"):
-        Faults(wrong)
+        FailureRates(wrong)
 
 
 def test_it_strikes_within_the_answer_after_the_first_token_and_before_the_last() -> None:
     chance = Random(2)
-    assert {placed("cut", 5, chance).place for _ in range(200)} == {1, 2, 3, 4}
-    assert {placed("cut", 2, chance).place for _ in range(50)} == {1}
-    assert placed("cut", 1, chance).place == 1  # before the end, when there is only one
+    assert {place_failure("cut", 5, chance).place for _ in range(200)} == {1, 2, 3, 4}
+    assert {place_failure("cut", 2, chance).place for _ in range(50)} == {1}
+    assert place_failure("cut", 1, chance).place == 1  # before the end, when there is only one
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_it_strikes_within_the_answer_after_the_first_token_and_before_the_last(
 )
 def test_each_says_what_it_is(kind: Kind, raised: type[Exception]) -> None:
     with pytest.raises(raised) as caught:
-        Fault(kind).strike()
+        PlannedFailure(kind).raise_error()
     if kind in ("429", "529"):
         assert ("retry-after", "1") in caught.value.headers  # type: ignore[attr-defined]
 
 
 def test_every_kind_can_be_named_in_an_option() -> None:
-    assert options.FAILURES == KINDS
+    assert options.FAILURES == FAILURE_KINDS

@@ -1,4 +1,4 @@
-"""Recorded answers, read and written."""
+"""RecordedAnswer answers, read and written."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_again() -> None:
         ({"deltas": [[-1, "text", "a"]]}, "a time of -1"),
         ({"deltas": [["0", "text", "a"]]}, "a time of '0'"),
         ({"deltas": [[1, "text", "a"], [0.5, "text", "b"]]}, "do not ascend"),
-        ({"deltas": [[0, "json", "{}"]]}, "json without a call"),
+        ({"deltas": [[0, "json", "{}"]]}, "json delta without a call"),
         ({"deltas": [[0, "text", "a"]], "stop_reason": "bored"}, "'bored'"),
     ],
 )

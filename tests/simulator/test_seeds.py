@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from anthro_asgi.simulator.prompt import prompt
-from anthro_asgi.simulator.seeds import Times, digest
+from anthro_asgi.simulator.seeds import RequestCounts, request_digest
 from anthro_asgi.wire.request import MessagesRequest, ThinkingConfig, ToolChoice
 from tests.simulator.asking import SEARCH, ask
 
 
 def digest_of(request: MessagesRequest, seed: int = 0) -> bytes:
-    return digest(request, prompt(request), seed)
+    return request_digest(request, prompt(request), seed)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_the_seed_makes_all_of_them_others() -> None:
 
 
 def test_each_request_is_counted_by_itself() -> None:
-    times = Times()
+    times = RequestCounts()
     assert [times.count(name) for name in (b"a", b"a", b"b", b"a", b"b")] == [0, 1, 0, 2, 1]
 
 
 def test_of_more_than_can_be_remembered_the_longest_unasked_is_forgotten() -> None:
-    times = Times()
+    times = RequestCounts()
     times.count(b"old")
     times.count(b"kept")
     for number in range((1 << 14) - 2):
