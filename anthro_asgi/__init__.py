@@ -1,55 +1,57 @@
 """The Anthropic Messages API in front of any inference engine, as a pure ASGI callable.
 
-from anthro_asgi import MessagesApp
+    from anthro_asgi import MessagesApp
 
-async def engine(request):
-    yield "Hello"
+    async def engine(request):
+        yield "Hello"
 
-app = MessagesApp(engine)        # uvicorn module:app
+    app = MessagesApp(engine)        # uvicorn module:app
+
+Each name is imported when it is first used, because `anthro-asgi health` runs every few seconds and needs none of them.
+A new public name goes into the table here and into `__init__.pyi`, which type checkers read.
 """
 
-from .engines.base import BaseEngine, Engine, ModelInfo
-from .engines.openai.chat_request import as_chat
-from .factory import create_app
-from .http.messages_app import MessagesApp
-from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
-from .wire.errors import (
-    ApiError,
-    BadUpstream,
-    ContextTooLong,
-    InvalidRequest,
-    NotFound,
-    Overloaded,
-    RateLimited,
-    UpstreamTimeout,
-)
-from .wire.request import MessagesRequest
-from .wire.request_policy import Rules
+from importlib import import_module
 
-__all__ = [
-    "ApiError",
-    "BadUpstream",
-    "BaseEngine",
-    "Batch",
-    "Block",
-    "ContextTooLong",
-    "Delta",
-    "Engine",
-    "Finish",
-    "InvalidRequest",
-    "MessagesApp",
-    "MessagesRequest",
-    "ModelInfo",
-    "NotFound",
-    "Overloaded",
-    "RateLimited",
-    "Rules",
-    "Signature",
-    "Thinking",
-    "ToolJson",
-    "ToolStart",
-    "UpstreamTimeout",
-    "Usage",
-    "as_chat",
-    "create_app",
-]
+_MODULES = {
+    "ApiError": "wire.errors",
+    "BadUpstream": "wire.errors",
+    "BaseEngine": "engines.base",
+    "Batch": "wire.deltas",
+    "Block": "wire.deltas",
+    "ContextTooLong": "wire.errors",
+    "Delta": "wire.deltas",
+    "Engine": "engines.base",
+    "Finish": "wire.deltas",
+    "InvalidRequest": "wire.errors",
+    "MessagesApp": "http.messages_app",
+    "MessagesRequest": "wire.request",
+    "ModelInfo": "engines.base",
+    "NotFound": "wire.errors",
+    "Overloaded": "wire.errors",
+    "RateLimited": "wire.errors",
+    "Rules": "wire.request_policy",
+    "Signature": "wire.deltas",
+    "Thinking": "wire.deltas",
+    "ToolJson": "wire.deltas",
+    "ToolStart": "wire.deltas",
+    "UpstreamTimeout": "wire.errors",
+    "Usage": "wire.deltas",
+    "as_chat": "engines.openai.chat_request",
+    "create_app": "factory",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,47 @@
+"""The public names, for type checkers: `__init__.py` imports each when it is first used."""
+
+from .engines.base import BaseEngine, Engine, ModelInfo
+from .engines.openai.chat_request import as_chat
+from .factory import create_app
+from .http.messages_app import MessagesApp
+from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
+from .wire.errors import (
+    ApiError,
+    BadUpstream,
+    ContextTooLong,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    UpstreamTimeout,
+)
+from .wire.request import MessagesRequest
+from .wire.request_policy import Rules
+
+__all__ = [
+    "ApiError",
+    "BadUpstream",
+    "BaseEngine",
+    "Batch",
+    "Block",
+    "ContextTooLong",
+    "Delta",
+    "Engine",
+    "Finish",
+    "InvalidRequest",
+    "MessagesApp",
+    "MessagesRequest",
+    "ModelInfo",
+    "NotFound",
+    "Overloaded",
+    "RateLimited",
+    "Rules",
+    "Signature",
+    "Thinking",
+    "ToolJson",
+    "ToolStart",
+    "UpstreamTimeout",
+    "Usage",
+    "as_chat",
+    "create_app",
+]
