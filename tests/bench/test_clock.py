@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from anthro_asgi.simulator.clock import _Nap
+from anthro_asgi.simulator.clock import _LoopSleeper
 from bench import clock
 from bench.clock import Round, Timing, anchored, drift
 
@@ -33,11 +33,11 @@ async def test_the_engine_is_never_early_and_every_token_is_seen() -> None:
 
 
 async def test_a_clock_that_wakes_late_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def late(nap: _Nap, when: float) -> None:
+    async def late(nap: _LoopSleeper, when: float) -> None:
         await punctual(nap, when + 0.02)
 
-    punctual = _Nap.until
-    monkeypatch.setattr(_Nap, "until", late)
+    punctual = _LoopSleeper.until
+    monkeypatch.setattr(_LoopSleeper, "until", late)
     rows = await clock.engine(1, Timing(0.002, 39))
     assert len(rows[0]) == 39
     assert max(rows[0]) > 0.02
