@@ -1,7 +1,7 @@
-"""How much of an engine's answer is kept here at one time. Pure.
+"""Limits on how much of an engine's answer is held in memory at one time. Pure.
 
-What streams is passed on and not kept. Kept is what has to be whole before it can be said: an event, what waits for its
-turn behind a tool call, and the answer to a client that wants one Message.
+A streamed answer is passed on and not held. Held is only what must be complete before it can be sent: one event, text
+that waits behind an unfinished tool call, and the answer to a client that wants one whole Message.
 """
 
 from dataclasses import dataclass
@@ -13,29 +13,31 @@ from .errors import AnswerTooLarge
 from .json_codec import dumps
 
 BLOCK_OVERHEAD: Final = 256
-"""Bytes that a block costs beside what it says, so that a flood of empty ones has an end too."""
+"""Bytes counted for each block beside its content, so that a flood of empty blocks reaches the limit, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
-    """Bytes, as UTF-8."""
+    """Limits in bytes of UTF-8."""
 
     max_event: int = defaults.MAX_EVENT
-    """One event of a stream, with all of its lines."""
+    """One event of a stream, with all its lines."""
     max_tool_input: int = defaults.MAX_TOOL_INPUT
-    """The input of one tool call, where it is kept."""
+    """The input of one tool call, where it is held."""
     max_answer: int = defaults.MAX_ANSWER
-    """An answer that comes whole, or is to be given whole; and all that waits for its turn in one that streams."""
+    """An answer that is received or given whole; and all that waits behind a tool call in a streamed one."""
 
-    def check_tool_input(self, kept: int) -> None:
-        """Raises AnswerTooLarge."""
-        if kept > self.max_tool_input:
-            raise AnswerTooLarge(f"the input of a tool call passed {self.max_tool_input} bytes (max-tool-input)")
+    def check_tool_input(self, held: int) -> None:
+        """Raises AnswerTooLarge if `held` bytes of a tool call's input are over the limit."""
+        if held > self.max_tool_input:
+            raise AnswerTooLarge(
+                f"the input of a tool call is larger than {self.max_tool_input} bytes (max-tool-input)"
+            )
 
-    def check_answer(self, kept: int) -> None:
-        """Raises AnswerTooLarge."""
-        if kept > self.max_answer:
-            raise AnswerTooLarge(f"what has to be kept of it passed {self.max_answer} bytes (max-answer)")
+    def check_answer(self, held: int) -> None:
+        """Raises AnswerTooLarge if `held` bytes of an answer are over the limit."""
+        if held > self.max_answer:
+            raise AnswerTooLarge(f"the part held in memory is larger than {self.max_answer} bytes (max-answer)")
 
 
 DEFAULT_LIMITS: Final = AnswerLimits()

@@ -1,8 +1,8 @@
-"""Anthropic's tools that the client runs itself, as functions with a schema.
+"""The tools of Anthropic that the client runs itself, as functions with a schema.
 
-On the wire such a tool is a type and a name; its schema is built into Anthropic's models, and no other model knows it.
-Names, commands and fields are those of the SDK's types and of Anthropic's tool documentation. `insert` takes its text
-as `new_str` in the editors of old and as `insert_text` since `text_editor_20250728`. The descriptions are ours.
+In a request such a tool is only a type and a name: its schema is built into Anthropic's models, and other models do not
+know it. Names, commands and fields follow the SDK's types and Anthropic's tool documentation. `insert` takes its text
+as `new_str` in older editors and as `insert_text` since `text_editor_20250728`. The descriptions are our own.
 """
 
 from typing import Any, Final, NamedTuple
@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 
 
 class ClientTool(NamedTuple):
-    """What a type of tool is called, and how it is described to an engine."""
+    """The name of a tool type, and its description for an engine."""
 
     name: str
     description: str
@@ -51,7 +51,7 @@ _EDITING: Final = ("view", "create", "str_replace", "insert")
 
 
 def _editor(name: str, *commands: str, inserts: bool) -> ClientTool:
-    """`inserts` says that the text of an insert has a field of its own."""
+    """A text editor. `inserts`: the command insert has its own field `insert_text`."""
     fields = {"file_text": _FILE_TEXT, "old_str": _OLD, "new_str": _NEW if inserts else _NEW_OR_INSERTED}
     if inserts:
         fields["insert_text"] = _INSERT_TEXT

@@ -1,8 +1,8 @@
-"""How many tokens a prompt has, about, when no engine has counted it.
+"""Estimates the tokens of a prompt when no engine has counted them.
 
-Everything a prompt holds is counted, tools and their results too: four characters a token, the usual figure for English
-and JSON; a fixed price for an image, as its base64 says nothing about its tokens. What never reaches an engine, such as
-redacted thinking, costs nothing.
+Everything in the prompt counts, tools and their results too. A token is taken as four characters, the usual figure for
+English and JSON. An image has a fixed price, since its base64 says nothing about its tokens. Content that never reaches
+an engine, such as redacted thinking, costs nothing.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from .request import MessagesRequest
 
 _CHARACTERS: Final = 4
 _IMAGE: Final = 1500 * _CHARACTERS
-_MESSAGE: Final = 4 * _CHARACTERS  # what a chat template puts around a turn
-# Where the results of server tools hold their words; what is encrypted there, no engine gets to read.
+_MESSAGE: Final = 4 * _CHARACTERS  # what a chat template adds around a turn
+# Keys under which results of server tools hold readable text. Encrypted content is never sent to an engine.
 _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", "stderr")
 
 
 def estimate_tokens(request: MessagesRequest) -> int:
-    """The estimate, in tokens; never 0, as what is put around a turn counts too."""
+    """The estimate in tokens. It is never 0, because the template around each turn counts, too."""
     characters = sum(map(len, request.system)) + _MESSAGE
     for message in request.messages:
         characters += _MESSAGE + _content(message["content"])

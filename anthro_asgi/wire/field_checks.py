@@ -1,7 +1,7 @@
-"""How validators say where a request is wrong: `messages.0.content.1.source.media_type: …` (contract section 7).
+"""Checks of single fields. Errors name the path: `messages.0.content.1.source.media_type: …` (contract section 7).
 
-A validator raises `FieldError` with the last step of the path; whoever called it adds the step before with `within`.
-So a path costs nothing unless something is wrong.
+A check raises `FieldError` with the last step of the path. Each caller adds the step before it with `within`, so that
+paths cost nothing as long as the request is valid.
 """
 
 from collections.abc import Collection
@@ -9,12 +9,12 @@ from typing import Any
 
 from .json_codec import is_shallow
 
-_TOO_LARGE = 2**64  # beyond what JSON libraries take for an integer
+_TOO_LARGE = 2**64  # JSON libraries do not read larger integers
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 
 class FieldError(Exception):
-    """Something is wrong at `path`, for `reason`. Internal to the validators: clients see InvalidRequest."""
+    """The value at `path` is invalid, for `reason`. Internal to the validators: clients get InvalidRequest."""
 
     def __init__(self, path: str, reason: str, error_code: str | None = None) -> None:
         super().__init__(path, reason)
@@ -23,11 +23,12 @@ class FieldError(Exception):
         self.error_code = error_code
 
     def within(self, step: str) -> "FieldError":
+        """The same error with `step` in front of its path."""
         return FieldError(f"{step}.{self.path}" if self.path else step, self.reason, self.error_code)
 
 
 def required(container: dict[str, Any], key: str, kind: type) -> Any:
-    """The value at `key`, which must be there and of exactly this kind (a bool is no integer)."""
+    """The value at `key`, which must be present and of exactly the type `kind` (a bool is not an int)."""
     value = container.get(key)
     if type(value) is not kind:
         raise FieldError(key, "required" if value is None else f"must be {_NAMES[kind]}")
@@ -35,7 +36,7 @@ def required(container: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def optional(container: dict[str, Any], key: str, kind: type) -> Any:
-    """The value at `key`, or None when it is absent or null."""
+    """The value at `key`, of exactly the type `kind`; None if it is absent or null."""
     value = container.get(key)
     if value is not None and type(value) is not kind:
         raise FieldError(key, f"must be {_NAMES[kind]}")
@@ -43,20 +44,21 @@ def optional(container: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def check_depth(container: dict[str, Any], key: str, most: int) -> None:
-    """Refuses at `key` a value of the client's own making that would be too deep to write or walk later."""
+    """Refuses a value at `key` with more than `most` levels of arrays and objects: it could not be written later."""
     if not is_shallow(container[key], most):
         raise FieldError(key, f"must not be nested deeper than {most} levels")
 
 
 def optional_array(container: dict[str, Any], key: str, most: int) -> list[Any]:
-    """The array at `key`, which may be absent or null, with no more than `most` elements."""
+    """The array at `key`, with at most `most` elements; empty if it is absent or null."""
     elements = optional(container, key, list) or []
     if len(elements) > most:
-        raise FieldError(key, f"must hold at most {most}")
+        raise FieldError(key, f"must hold at most {most} elements")
     return elements
 
 
 def optional_number(container: dict[str, Any], key: str, low: float, high: float) -> float | None:
+    """The number at `key`, from `low` to `high`; None if it is absent or null."""
     value = container.get(key)
     if value is None:
         return None
@@ -68,6 +70,7 @@ def optional_number(container: dict[str, Any], key: str, low: float, high: float
 
 
 def optional_integer(container: dict[str, Any], key: str, low: int) -> int | None:
+    """The integer at `key`, from `low` up; None if it is absent or null."""
     value = container.get(key)
     if value is None:
         return None
@@ -79,6 +82,7 @@ def optional_integer(container: dict[str, Any], key: str, low: int) -> int | Non
 
 
 def one_of(container: dict[str, Any], key: str, allowed: Collection[str]) -> str:
+    """The string at `key`, which must be one of `allowed`."""
     value = container.get(key)
     if type(value) is not str or value not in allowed:
         raise FieldError(key, "required" if value is None else f"must be one of {', '.join(sorted(allowed))}")

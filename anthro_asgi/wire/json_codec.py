@@ -1,8 +1,8 @@
-"""JSON as clients and engines really send it.
+"""JSON reading and writing that tolerates what clients and engines really send.
 
-orjson refuses a lone surrogate escape, which a JavaScript client sends when it cuts a text inside an emoji, and an
-engine when a token ends there. One such character must not cost a conversation: it is read as U+FFFD, as UTF-8
-decoders do. In-process engines cut texts there too, so writing knows the same mercy.
+orjson rejects a lone surrogate escape. A JavaScript client sends one when it cuts a text inside an emoji, an engine
+when a token ends there. One such character must not fail a whole conversation, so it is read as U+FFFD, as UTF-8
+decoders do. In-process engines cut texts in the same way, so writing replaces lone surrogates, too.
 """
 
 import json
@@ -16,42 +16,42 @@ from .defaults import MAX_DEPTH
 
 _HALF = re.compile(
     rb"\\u(?:"
-    rb"([dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})?"  # a first half, and the second if it is there
+    rb"([dD][89abAB][0-9a-fA-F]{2})(\\u[dD][c-fC-F][0-9a-fA-F]{2})?"  # a first half, with the second half if it follows
     rb"|[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 _REPLACEMENT = rb"\ufffd"
-_ROUNDED = float(2**63)  # an integer that orjson makes a float of is as far from zero
+_ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at least this large
 _WALKED = frozenset({dict, list, float})
 
 
 def loads(data: bytes) -> Any:
-    """`data` as JSON. Raises orjson.JSONDecodeError (a ValueError) for anything but lone surrogates."""
+    """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError)."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        whole = _HALF.sub(_mend, data)
+        whole = _HALF.sub(_replace_halves, data)
         if whole == data:
             raise
         return orjson.loads(whole)
 
 
 def loads_exactly(data: bytes) -> tuple[Any, int]:
-    """As `loads`, but an integer beyond 64 bit stays what it is, where orjson makes a float of it.
+    """The value of `data` as `loads` reads it, but with exact integers beyond 64 bit; and its depth.
 
-    Beside the value, how many of its arrays and objects lie in one another.
+    The depth is the number of nested arrays and objects. Raises as `loads`.
     """
     value = loads(data)
     levels, rounded = depth_and_rounding(value)
     if rounded:
-        with suppress(RecursionError, ValueError):  # more levels or digits than Python reads
-            value = json.loads(_HALF.sub(_mend, data))
+        with suppress(RecursionError, ValueError):  # more levels or digits than Python can read
+            value = json.loads(_HALF.sub(_replace_halves, data))
     return value, levels
 
 
 def depth_and_rounding(value: Any) -> tuple[int, bool]:
-    """How many arrays and objects of `value` lie in one another, and whether it may have had an integer beyond 64 bit.
+    """The depth of `value`, and whether it may hold an integer beyond 64 bit that was rounded to a float.
 
-    This looks at every value of a request, of which nearly all are strings: in one walk, a level at a time.
+    Looks at every value of a request in one walk, level by level. Nearly all values are strings, which are skipped.
     """
     level = [value] if type(value) in _WALKED else []
     levels, rounded = 0, False
@@ -71,14 +71,14 @@ def depth_and_rounding(value: Any) -> tuple[int, bool]:
 
 
 def dumps(value: Any) -> bytes:
-    """`value` as JSON, also with lone surrogates, integers beyond 64 bit and more levels than orjson writes.
+    """`value` as JSON. Lone surrogates are replaced; integers beyond 64 bit and deep nesting are allowed.
 
-    Raises TypeError for what is no JSON, and RecursionError for more levels than Python walks.
+    Raises TypeError for a value that JSON cannot hold, RecursionError for nesting beyond Python's recursion limit.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
-        value = _all_mended(value)
+        value = _without_lone_surrogates(value)
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -86,12 +86,12 @@ def dumps(value: Any) -> bytes:
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """`text` with U+FFFD for each half of a surrogate pair that stands alone."""
+    """`text` with each lone surrogate replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def is_shallow(value: Any, most: int = MAX_DEPTH) -> bool:
-    """Whether no more than `most` arrays and objects of `value` lie in one another."""
+    """Whether `value` has at most `most` levels of nested arrays and objects."""
     level: list[Any] = [value] if type(value) is dict or type(value) is list else []
     for _ in range(most + 1):
         if not level:
@@ -105,27 +105,27 @@ def is_shallow(value: Any, most: int = MAX_DEPTH) -> bool:
     return False
 
 
-def _all_mended(value: Any) -> Any:
+def _without_lone_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return replace_lone_surrogates(value)
     if isinstance(value, dict):
-        return {_all_mended(key): _all_mended(item) for key, item in value.items()}
+        return {_without_lone_surrogates(key): _without_lone_surrogates(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_all_mended(item) for item in value]
+        return [_without_lone_surrogates(item) for item in value]
     return value
 
 
-def _mend(match: re.Match[bytes]) -> bytes:
-    """The match, with a replacement for each half of a pair in it that stands alone."""
+def _replace_halves(match: re.Match[bytes]) -> bytes:
+    """The matched escapes, with each lone surrogate replaced."""
     first, second = match.groups()
-    if _is_escaped(match.string, match.start()):  # this is text, and then perhaps a half
+    if _is_escaped(match.string, match.start()):  # the backslash is escaped: plain text, perhaps followed by a half
         return match[0].removesuffix(second) + _REPLACEMENT if second else match[0]
     return match[0] if first and second else _REPLACEMENT
 
 
 def _is_escaped(data: bytes, at: int) -> bool:
-    """Whether the character at `at` has an odd number of backslashes before it."""
-    look = 16  # so many as a rule, but there may be a million
+    """Whether an odd number of backslashes precedes position `at`."""
+    look = 16  # usually enough, but a client can send a million backslashes
     before = data[max(0, at - look) : at]
     while look < at and not before.rstrip(b"\\"):
         look *= 16

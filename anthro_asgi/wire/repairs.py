@@ -1,19 +1,19 @@
-"""The mends that an engine's answer may need on its way to a client, by kind, for whoever counts them. Pure."""
+"""The repairs that an engine's answer may need on its way to a client, counted by kind. Pure."""
 
 from collections import Counter
 from typing import Final, Literal, get_args
 
 Repair = Literal[
-    "call_id",  # made here: the engine gave none, or one that another call had
-    "call_name",  # given back in full to a tool whose name was too long for the engine
-    "call_input",  # closed where it broke off, unpacked, or put into an object
-    "call_order",  # calls, or text between them, that came interleaved
-    "call_dropped",  # left out: its input made no sense, or none was allowed
-    "block_order",  # of a Messages server: a block that went on behind another had begun
-    "signature",  # of a Messages server: empty, or too late
-    "finish_reason",  # one that its answer contradicts, or that nobody knows
-    "stop_sequence",  # matched and cut off here
-    "usage",  # tokens that were counted or estimated here, for want of a word about them
+    "call_id",  # generated here: the engine sent none, or one that another call has
+    "call_name",  # a tool name that was shortened for the engine, restored
+    "call_input",  # input that broke off and was closed, was encoded twice, or was not an object
+    "call_order",  # interleaved tool calls, or text between their pieces, put in order
+    "call_dropped",  # a call left out: its input was unreadable, or no call was allowed
+    "block_order",  # from a Messages server: a block that continued after another one had begun
+    "signature",  # from a Messages server: empty, or too late
+    "finish_reason",  # unknown, or contradicted by the answer
+    "stop_sequence",  # matched here, and the answer cut there
+    "usage",  # tokens counted or estimated here, because the engine reported none
 ]
 REPAIRS: Final[tuple[Repair, ...]] = get_args(Repair)
 

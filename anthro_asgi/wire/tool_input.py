@@ -1,4 +1,4 @@
-"""Tool arguments as engines leave them → the object a tool_use block must hold (contract sections 4 and 6)."""
+"""Tool arguments as engines write them → the object that a tool_use block must hold (contract sections 4 and 6)."""
 
 import re
 from typing import Any
@@ -7,16 +7,16 @@ from .json_codec import is_shallow, loads_exactly, replace_lone_surrogates
 from .repairs import Repairs
 
 _CLOSERS = {"{": "}", "[": "]"}
-# What gives JSON its shape. A string goes up to its quote, or up to an escape that is not whole.
+# The tokens that give JSON its structure. A string ends at its closing quote, or before an incomplete escape.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
 
 
 def parse_tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
-    """The object in `text`; "" is {}. What broke off is closed at the last place where that gives JSON.
+    """The object in `text`; {} for "". Input that broke off is closed at the last place where the result is JSON.
 
-    A JSON string that holds an object is unpacked (some engines encode twice); another value becomes
-    `{"value": it}`, so that nothing is lost. None when there is no sense in it, or no end to its depth.
-    What had to be mended is counted in `repairs`.
+    A JSON string that holds an object is decoded again (some engines encode twice). Any other value becomes
+    `{"value": …}`, so that nothing is lost. None if `text` cannot be read or is nested too deeply.
+    Counts what was repaired in `repairs`.
     """
     if not text.strip():
         return {}
@@ -24,12 +24,12 @@ def parse_tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any
     value = _loads(text)
     if value is None:
         value = next((value for value in map(_loads, _closings(text)) if value is not None), None)
-        is_mended = True
+        is_repaired = True
     else:
-        is_mended = not text.lstrip().startswith("{")
+        is_repaired = not text.lstrip().startswith("{")
     if value is not None and not is_shallow(value):
         value = None
-    if repairs is not None and (is_mended or value is None):
+    if repairs is not None and (is_repaired or value is None):
         repairs["call_input" if value is not None else "call_dropped"] += 1
     return value
 
@@ -50,9 +50,9 @@ def _loads(text: str) -> dict[str, Any] | None:
 
 
 def _closings(text: str) -> list[str]:
-    """What `text` may have been meant to become, best first: all of it closed, else cut after its last whole value.
+    """Ways to complete `text`, best first: all of it closed; or cut after its last complete value, then closed.
 
-    What follows a whole value at the top is noise, such as a bracket too many.
+    Anything after a complete top-level value, such as an extra bracket, is dropped.
     """
     cut = depth = 0
     for token in _TOKEN.finditer(text):
@@ -74,7 +74,7 @@ def _closings(text: str) -> list[str]:
 
 
 def _closers(text: str) -> str:
-    """What closes the brackets that are open at the end of `text`."""
+    """The brackets that close those still open at the end of `text`."""
     opened: list[str] = []
     for token in _TOKEN.finditer(text):
         mark = token[0]

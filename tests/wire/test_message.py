@@ -241,7 +241,7 @@ def test_an_answer_may_have_so_many_bytes_and_no_more(kind: Any, letter: str) ->
     before: list[Delta] = [CALL, ToolJson('{"a":"')] if kind is ToolJson else []
     weight = BLOCK_OVERHEAD + (len("toolu_1" + "w" + '{"a":"') if before else 0) + 300 * size
     assert collected(AnswerLimits(max_answer=weight), *before, *[kind(letter * 100)] * 3)
-    with pytest.raises(AnswerTooLarge, match=rf"passed {weight - 1} bytes \(max-answer\)"):
+    with pytest.raises(AnswerTooLarge, match=rf"larger than {weight - 1} bytes \(max-answer\)"):
         collected(AnswerLimits(max_answer=weight - 1), *before, *[kind(letter * 100)] * 3)
 
 
@@ -252,7 +252,9 @@ def test_the_input_of_a_call_may_have_so_many_bytes_and_no_more(letter: str) -> 
     assert collected(AnswerLimits(max_tool_input=weight), *deltas, *deltas)["content"][3]["input"] == {
         "a": letter * 100
     }
-    with pytest.raises(AnswerTooLarge, match=rf"input of a tool call passed {weight - 1} bytes \(max-tool-input\)"):
+    with pytest.raises(
+        AnswerTooLarge, match=rf"input of a tool call is larger than {weight - 1} bytes \(max-tool-input\)"
+    ):
         collected(AnswerLimits(max_tool_input=weight - 1), *deltas)
 
 

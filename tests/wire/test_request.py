@@ -349,7 +349,7 @@ def test_a_wrong_field_is_refused_by_its_path(changes: Json, reason: str) -> Non
 def test_a_conversation_has_an_end() -> None:
     longest = b'{"model":"m","max_tokens":1,"messages":[' + b",".join([orjson.dumps(HI)] * 100_000) + b"%b]}"
     assert len(parse_request(longest % b"").messages) == 100_000
-    assert refusal(longest % b',{"role":"user"}').message == "messages: must hold at most 100000"
+    assert refusal(longest % b',{"role":"user"}').message == "messages: must hold at most 100000 elements"
 
 
 @pytest.mark.clause("3.14")

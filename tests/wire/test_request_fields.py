@@ -11,7 +11,7 @@ import pytest
 import anthro_asgi
 from anthro_asgi.engines.openai.chat_request import to_chat
 from anthro_asgi.engines.openai.dialects import DIALECTS, VLLM, Dialect
-from anthro_asgi.engines.openai.retry import DROPPABLE, unwelcome
+from anthro_asgi.engines.openai.retry import DROPPABLE, rejected_field
 from anthro_asgi.simulator.prompt import prompt
 from anthro_asgi.simulator.seeds import digest
 from anthro_asgi.wire.errors import InvalidRequest
@@ -177,14 +177,14 @@ def test_only_comfort_fields_can_be_dropped_and_every_comfort_field_can() -> Non
 
 @pytest.mark.parametrize("field", DROPPABLE)
 def test_a_droppable_chat_field_is_dropped_when_the_engine_names_it(field: str) -> None:
-    assert unwelcome({field: 1, "messages": []}, f"unknown parameter: '{field}'") == field
-    assert unwelcome({"messages": []}, f"unknown parameter: '{field}'") is None
+    assert rejected_field({field: 1, "messages": []}, f"unknown parameter: '{field}'") == field
+    assert rejected_field({"messages": []}, f"unknown parameter: '{field}'") is None
 
 
 def test_a_field_that_is_not_a_comfort_is_never_dropped() -> None:
     body = sent(parse({}))
     for field in body.keys() - DROPPABLE.keys():
-        assert unwelcome(body, f"unknown parameter: '{field}'") is None
+        assert rejected_field(body, f"unknown parameter: '{field}'") is None
 
 
 def test_every_droppable_chat_field_is_sent_by_some_dialect() -> None:

@@ -326,10 +326,15 @@ def tools(count: int) -> list[Json]:
 
 
 AMOUNTS: list[tuple[str, Any, str, str]] = [
-    ("max_messages", lambda count: {"messages": [HI] * count}, "messages", "must hold at most {}"),
-    ("max_tools", lambda count: {"tools": tools(count)}, "tools", "must hold at most {}"),
-    ("max_tools", lambda count: {"tools": [SEARCH] * count}, "tools", "must hold at most {}"),
-    ("max_stop_sequences", lambda count: {"stop_sequences": stops(count)}, "stop_sequences", "must hold at most {}"),
+    ("max_messages", lambda count: {"messages": [HI] * count}, "messages", "must hold at most {} elements"),
+    ("max_tools", lambda count: {"tools": tools(count)}, "tools", "must hold at most {} elements"),
+    ("max_tools", lambda count: {"tools": [SEARCH] * count}, "tools", "must hold at most {} elements"),
+    (
+        "max_stop_sequences",
+        lambda count: {"stop_sequences": stops(count)},
+        "stop_sequences",
+        "must hold at most {} elements",
+    ),
     *(
         ("max_depth", made, path, "must not be nested deeper than {} levels")
         for made, path in (

@@ -89,7 +89,7 @@ async def read_body(response: Exchange, limits: AnswerLimits) -> bytes:
     try:
         return await response.read_all(limits.max_answer)
     except TooLarge as exc:
-        raise AnswerTooLarge(f"it passed {limits.max_answer} bytes (max-answer)") from exc
+        raise AnswerTooLarge(f"it is larger than {limits.max_answer} bytes (max-answer)") from exc
 
 
 def _told(response: Exchange, name: bytes) -> str | None:

@@ -1,1 +1,1 @@
-"""Bodies of megabytes, read and written in steps so that the event loop stays free."""
+"""JSON bodies of megabytes, read and written in steps so that the event loop is never blocked for long."""

@@ -1,8 +1,8 @@
-"""Work that would hold an event loop for too long, done in steps, with turns for everybody else between them. Pure.
+"""Long work in short steps, so that the event loop can serve others in between. Pure.
 
-A function that works in steps is a generator: it yields where it may pause and returns what it has made. Who needs that
-at once calls `run_to_end`; who runs on a loop awaits `run_with_yields`, which yields when a millisecond is over.
-So no step should take much longer than that.
+A function that works in steps is a generator: it yields where it may pause, and returns its result. A step should not
+take much longer than a millisecond. `run_to_end` runs the steps without a pause. On an event loop, await
+`run_with_yields`: it yields to the loop whenever a millisecond has passed.
 """
 
 from collections.abc import Callable, Generator
@@ -13,47 +13,47 @@ T = TypeVar("T")
 Steps = Generator[None, None, T]
 
 LARGE_BODY: Final = 256 * 1024
-"""Bytes of a request from which on it is worth it."""
-_TURN: Final = 0.001  # seconds
+"""Bytes of a request body above which it is processed in steps."""
+_YIELD_AFTER: Final = 0.001  # seconds
 
 
 def run_to_end(steps: Steps[T]) -> T:
-    """What the steps make, without a pause."""
+    """The result of the steps, run without a pause."""
     try:
         while True:
             next(steps)
     except StopIteration as stop:
-        made: T = stop.value
-        return made
+        result: T = stop.value
+        return result
 
 
-def clear_in_steps(held: list[Any]) -> Steps[None]:
-    """Lets go of all that is in the list, one by one: it takes its time to give much memory back."""
-    while held:
-        held.pop()
+def clear_in_steps(items: list[Any]) -> Steps[None]:
+    """Empties the list item by item: freeing a lot of memory at once would block the loop."""
+    while items:
+        items.pop()
         yield
 
 
 @coroutine
 def run_with_yields(steps: Steps[T], clock: Callable[[], float]) -> Steps[T]:
-    """Await it for what the steps make. `clock` gives seconds, as they pass also within a turn of the loop.
+    """Await the result of the steps. `clock` returns seconds and must advance while the loop is blocked.
 
-    A bare yield is a turn for the loop: `asyncio.sleep(0)` is nothing else. The last is given when all is made, so that
-    who goes on begins with a turn of its own.
+    A bare yield gives control to the loop, exactly as `asyncio.sleep(0)` does. If the last slice is used up, there is
+    one more yield after the last step, so that the caller starts with a fresh slice.
     """
     try:
-        until = clock() + _TURN
+        until = clock() + _YIELD_AFTER
         while True:
             try:
                 next(steps)
             except StopIteration as stop:
-                made: T = stop.value
+                result: T = stop.value
                 break
             if clock() >= until:
                 yield
-                until = clock() + _TURN
+                until = clock() + _YIELD_AFTER
         if clock() >= until:
             yield
-        return made
+        return result
     finally:
         steps.close()

@@ -1,26 +1,27 @@
-"""JSON too large for one turn of an event loop, read in pieces. Pure. (`writing` writes it.)
+"""Reads JSON that is too large to parse in one slice of the event loop. Pure. (`json_writer` writes such JSON.)
 
-orjson reads a megabyte in a millisecond or more, and nothing else runs meanwhile. So a large document is cut as it is
-gone through, from its beginning, and what is cut out is parsed by itself:
+orjson needs a millisecond or more for a megabyte, and blocks the loop meanwhile. So a large document is read window by
+window, parts of it are cut out, and each part is parsed by itself:
 
     {"model":…,"messages":[{"role":…},{"role":…},…,{"role":…,"content":"…a long text…"},…],"tools":…}
                            └──────── a run ──────┘                       └─ a stretch ─┘
 
-A stretch is a part of one string, a run some of the elements of one array. Where they are is guessed: a window that is
-a string when it is put between quotes is a stretch, and a run ends before what looks like the next message. That the
-guess is right is not taken on trust, it is proved. In the place of what was cut out stands a mark, and the skeleton is
-parsed too:
+A stretch is a part of one string. A run is a sequence of whole elements of the `messages` array. Both are found by
+guessing: a window that parses as a string when put between quotes is taken for a stretch; a run is taken to end before
+something that looks like the next message. The guess is then proved. What is left of the document is the skeleton; it
+has a mark in the place of every part that was cut out, and it is parsed, too:
 
     {"model":…,"messages":["\\u0000…run;",{"role":…,"content":"…\\u0000…0;…"},…],"tools":…}
 
-JSON knows no context. Where a string holds the mark it might hold any other characters, and so all that the stretch
-holds; where an array has the mark for an element it might have any other elements, and so all those of the run. Each
-mark must come out of the parser once. One that does not has been swallowed, by an escape or by a key that comes twice,
-and then, as with anything else that does not fit, the whole is parsed after all, by `lenient.loads_exactly`: that alone
-says what is wrong with a document, and reads what is deep or has integers beyond 64 bit.
+The proof rests on JSON being context-free. Where a string holds a mark, it could hold any other characters, so also all
+of the stretch. Where an array has a mark as its element, it could have any other elements, so also those of the run.
+Each mark must come out of the parser exactly once. A mark that does not was swallowed by an escape or by a repeated
+key. In that case, and whenever anything else does not fit, the whole document is parsed at once by
+`json_codec.loads_exactly`. That function alone decides what is wrong with a document, and it alone reads deep nesting
+and integers beyond 64 bit.
 
-Cuts are made where no escape is cut, nor the two halves of a surrogate pair, nor a character of several bytes. So what
-is mended (see `lenient`) is mended in a piece as it would be in the whole.
+No cut falls inside an escape, between the halves of a surrogate pair, or inside a multi-byte character. So lone
+surrogates are replaced (see `json_codec`) in a part exactly as they would be in the whole document.
 """
 
 import re
@@ -32,43 +33,43 @@ from ..errors import RequestTooLarge
 from ..json_codec import depth_and_rounding, dumps, loads, loads_exactly
 from .cooperative import Steps, clear_in_steps
 
-_WHOLE: Final = 1024 * 1024  # bytes up to which a document is read at once
-_WINDOW: Final = 256 * 1024  # bytes that are looked at in a step
-_SHORTEST: Final = 16 * 1024  # bytes of a stretch
-_RUN: Final = 512 * 1024  # bytes of a run, at the least
-_MOST_VALUES: Final = 2_000_000  # of a document: a value may take 100 times the memory of the two bytes that it is
-_CANDIDATES: Final = 3  # for the end of a run, before more of the document is waited for
-# Ends between two characters, also if the backslash that it may begin with is not what begins the escape, and not
-# before the second half of a pair.
-_SAFE: Final = re.compile(
+_WHOLE: Final = 1024 * 1024  # bytes up to which a document is parsed at once
+_WINDOW: Final = 256 * 1024  # bytes read in a step
+_MIN_STRETCH: Final = 16 * 1024  # bytes
+_MIN_RUN: Final = 512 * 1024  # bytes
+_MAX_VALUES: Final = 2_000_000  # per document: a two-byte value can take 200 bytes of memory
+_CANDIDATES: Final = 3  # possible run ends to try before reading more of the document
+# Matches up to a place between two characters where a cut is safe: not inside an escape, even if the first byte of the
+# match is an escaped backslash, and not before the second half of a surrogate pair.
+_SAFE_CUT: Final = re.compile(
     rb"(?:[^\\]{6}|\\u[0-9a-fA-F]{4}|\\[\"/bfnrt])(?=[^\x80-\xbf].{3})(?!\\u[dD][c-fC-F])", re.DOTALL
 )
-_BETWEEN_STRINGS: Final = b"0123456789+-.eE,:[]{} \t\r\ntrufalsn"  # an array of numbers has no quotes either
-_GLANCE: Final = 64  # bytes
+_BETWEEN_STRINGS: Final = b"0123456789+-.eE,:[]{} \t\r\ntrufalsn"  # an array of numbers holds no quotes, either
+_GLANCE: Final = 64  # bytes at the start of a window that show whether it is inside a string
 _ARRAY: Final = re.compile(rb'"messages"\s*:\s*\[\s*(?=\{)')
 _ROLE: Final = b'"role"'
-_LONGEST_GAP: Final = 64  # bytes, from one message to the role of the next
+_MAX_GAP: Final = 64  # bytes from the end of one message to the role of the next
 _BEFORE_ROLE: Final = re.compile(rb"(?<=\})\s*,\s*(?=\{\s*\Z)")
 _BEHIND_ROLE: Final = re.compile(rb'"role"\s*:\s*"\w*"\s*\}(\s*,\s*)(?=\{)')
-# No one can know it who writes a document: strings are hashed with a secret of this process.
-_SIGN: Final = f"\x00{hash('a mark') & 0xFFFF_FFFF_FFFF_FFFF:016x}."
-_SIGNED: Final = dumps(_SIGN)[1:-1]
-_RUN_MARK: Final = f"{_SIGN}run;"
+# A client cannot know the mark: Python hashes strings with a secret of the process.
+_MARK: Final = f"\x00{hash('a mark') & 0xFFFF_FFFF_FFFF_FFFF:016x}."
+_MARK_JSON: Final = dumps(_MARK)[1:-1]
+_RUN_MARK: Final = f"{_MARK}run;"
 
 
-class _Misfit(Exception):
-    """What was cut out cannot be put back."""
+class _CannotCut(Exception):
+    """The document cannot be read in parts; it has to be parsed whole."""
 
 
 def loads_in_steps(pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
-    """What `loads_exactly` says of the pieces together, in steps, or rather too many levels than too few.
+    """`loads_exactly` of the joined pieces, in steps: the value, and an upper bound of its depth.
 
-    Raises orjson.JSONDecodeError, and RequestTooLarge for more values than anybody has use for.
+    Raises orjson.JSONDecodeError; RequestTooLarge for more than `_MAX_VALUES` values.
     """
     if sum(map(len, pieces)) > _WHOLE:
         try:
             return (yield from _Reader().read(pieces))
-        except (_Misfit, ValueError, LookupError):
+        except (_CannotCut, ValueError, LookupError):
             yield
     whole = b"".join(pieces)
     _count(whole)
@@ -76,10 +77,10 @@ def loads_in_steps(pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
 
 
 def _count(text: bytes, before: int = 0) -> int:
-    """`before` and how many values `text` has; those in its strings, if they are JSON too, are not told from others."""
+    """`before` plus an upper bound of the number of values in `text`: punctuation inside strings is counted, too."""
     values = before + text.count(b",") + text.count(b"[") + text.count(b"{")
-    if values > _MOST_VALUES:
-        raise RequestTooLarge(f"body: more than {_MOST_VALUES} JSON values")
+    if values > _MAX_VALUES:
+        raise RequestTooLarge(f"body: more than {_MAX_VALUES} JSON values")
     return values
 
 
@@ -87,103 +88,103 @@ class _Reader:
     """Reads one document."""
 
     def __init__(self) -> None:
-        self._texts: list[list[str]] = []  # what belongs in the place of each mark, in parts
-        self._found: list[int] = []  # marks that came out of the parser again
-        self._reading = False  # a stretch, which the next window may go on with
-        self._head = b""  # of the skeleton, to the array whose elements are cut out
-        self._rest = bytearray()  # of the skeleton, from there on
-        self._looked = 0  # bytes of it that are known not to hold what is looked for next
-        self._elements: list[Any] = []
+        self._stretches: list[list[str]] = []  # the text of each mark, in parts
+        self._marks_seen: list[int] = []  # numbers of the marks that came out of the parser
+        self._in_stretch = False  # the last window ended in a stretch, which may go on in the next one
+        self._head = b""  # of the skeleton, up to the array whose elements are cut out
+        self._tail = bytearray()  # of the skeleton, after `_head`
+        self._searched = 0  # bytes of `_tail` that hold no run end and no start of the array
+        self._elements: list[Any] = []  # parsed elements of all runs
         self._levels = 0
         self._values = 0
-        self._due = _RUN  # bytes of the rest to look for a run in
+        self._search_at = _MIN_RUN  # length of `_tail` from which to look for a run in it
 
     def read(self, pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
-        """The value, and how many levels it has at the most.
+        """The value, and an upper bound of its depth.
 
-        Raises _Misfit, or whatever the parser or a look-up raises, if it cannot be read like this.
+        Raises _CannotCut, or a ValueError or LookupError, if the document cannot be read in parts.
         """
         for window in _windows(pieces):
-            self._take(window)
+            self._add(window)
             yield
-            yield from self._shorten()
-        run = [b'"', _SIGNED, b'run;",'] if self._elements else []
-        skeleton = b"".join([self._head, *run, self._rest])
+            yield from self._cut_run()
+        run = [b'"', _MARK_JSON, b'run;",'] if self._elements else []
+        skeleton = b"".join([self._head, *run, self._tail])
         value, levels = yield from self._parse(skeleton, has_run=bool(run))
         levels += self._levels
-        if sorted(self._found) != list(range(len(self._texts))) or levels > MAX_DEPTH:
-            raise _Misfit
+        if sorted(self._marks_seen) != list(range(len(self._stretches))) or levels > MAX_DEPTH:
+            raise _CannotCut
         return value, levels
 
-    def _take(self, window: bytes) -> None:
-        """A stretch, or more of it, leaves no more than a mark in the skeleton; all else stays."""
-        text = _said(window)
-        if text is None and window.count(b'"') < len(window) // _SHORTEST * 4:  # it may be images, one by one
+    def _add(self, window: bytes) -> None:
+        """Adds a window to the skeleton; stretches in it are replaced by their marks."""
+        text = _string_content(window)
+        if text is None and window.count(b'"') < len(window) // _MIN_STRETCH * 4:  # few quotes: it may hold images
             first, *others = window.split(b'"')
-            self._put(first, _said(first) if len(first) >= _SHORTEST or self._reading else None)
+            self._append(first, _string_content(first) if len(first) >= _MIN_STRETCH or self._in_stretch else None)
             for part in others:
-                self._put(b'"', None)
-                self._put(part, _said(part) if len(part) >= _SHORTEST else None)
+                self._append(b'"', None)
+                self._append(part, _string_content(part) if len(part) >= _MIN_STRETCH else None)
         else:
-            self._put(window, text)
+            self._append(window, text)
 
-    def _put(self, part: bytes, text: str | None) -> None:
-        """`text` is what it says if it is a stretch."""
+    def _append(self, part: bytes, text: str | None) -> None:
+        """Adds `part` to the skeleton. `text` is its content if it is a stretch, else None."""
         if text is None:
-            self._rest += part
-        elif self._reading:
-            self._texts[-1].append(text)
+            self._tail += part
+        elif self._in_stretch:
+            self._stretches[-1].append(text)
         else:
-            self._rest += b"%b%d;" % (_SIGNED, len(self._texts))
-            self._texts.append([text])
-        self._reading = text is not None
+            self._tail += b"%b%d;" % (_MARK_JSON, len(self._stretches))
+            self._stretches.append([text])
+        self._in_stretch = text is not None
 
-    # runs
+    # Runs
 
-    def _shorten(self) -> Steps[None]:
-        """Takes the elements out of the skeleton that can be told, once they are many."""
+    def _cut_run(self) -> Steps[None]:
+        """Once the skeleton is long, cuts a run out of it and parses the run."""
         if not self._head:
             self._find_array()
-        if not self._head or len(self._rest) < self._due:
+        if not self._head or len(self._tail) < self._search_at:
             return
-        for end, begin in _ends(self._rest, self._looked):
+        for end, begin in _run_ends(self._tail, self._searched):
             try:
-                elements, levels = yield from self._parse(b"".join((b"[", self._rest[:end], b"]")))
+                elements, levels = yield from self._parse(b"".join((b"[", self._tail[:end], b"]")))
             except ValueError:
-                self._due = len(self._rest) * 3 // 2  # so that all that is parsed in vain is a few times the document
+                self._search_at = len(self._tail) * 3 // 2  # bounds the bytes parsed in vain
                 continue
             self._elements += elements
             self._levels = max(self._levels, levels)
-            del self._rest[:begin]
-            self._looked, self._due = 0, _RUN
+            del self._tail[:begin]
+            self._searched, self._search_at = 0, _MIN_RUN
             return
-        self._looked = max(0, len(self._rest) - 2 * _LONGEST_GAP)
+        self._searched = max(0, len(self._tail) - 2 * _MAX_GAP)
 
     def _find_array(self) -> None:
-        found = _ARRAY.search(self._rest, self._looked)
+        found = _ARRAY.search(self._tail, self._searched)
         if found is None:
-            self._looked = max(0, len(self._rest) - _LONGEST_GAP)
+            self._searched = max(0, len(self._tail) - _MAX_GAP)
             return
-        self._head = bytes(self._rest[: found.end()])
-        del self._rest[: found.end()]
-        self._looked = 0
+        self._head = bytes(self._tail[: found.end()])
+        del self._tail[: found.end()]
+        self._searched = 0
 
-    # parsing, and putting back
+    # Parsing, and restoring what was cut out
 
     def _parse(self, text: bytes, *, has_run: bool = False) -> Steps[tuple[Any, int]]:
-        """The value of a piece with everything in its place, and how many levels it has at the most."""
+        """The value of one part with its stretches restored, and an upper bound of its depth."""
         values = _count(text, self._values)
         value = loads(text)
         self._values = values
         yield
         levels, rounded = depth_and_rounding(value)
         if rounded or levels > MAX_DEPTH:
-            raise _Misfit
-        if (self._texts or has_run) and _SIGNED in text:
-            yield from self._put_back(value, has_run)
+            raise _CannotCut
+        if (self._stretches or has_run) and _MARK_JSON in text:
+            yield from self._restore(value, has_run)
         return value, levels
 
-    def _put_back(self, value: Any, has_run: bool) -> Steps[None]:
+    def _restore(self, value: Any, has_run: bool) -> Steps[None]:
         containers = [value]
         array: list[Any] | None = None
         while containers:
@@ -192,36 +193,36 @@ class _Reader:
                 kind = type(inner)
                 if kind is dict or kind is list:
                     containers.append(inner)
-                elif kind is str and _SIGN in inner:
+                elif kind is str and _MARK in inner:
                     if inner == _RUN_MARK and key == 0 and array is None:
                         array = container
                         continue
-                    container[key] = yield from self._filled(inner)
+                    container[key] = yield from self._restored(inner)
         if has_run is (array is None):
-            raise _Misfit
+            raise _CannotCut
         if array is not None:
             array[:1] = self._elements
 
-    def _filled(self, text: str) -> Steps[str]:
-        """`text` with the stretches in the place of their marks."""
-        first, *marked = text.split(_SIGN)
+    def _restored(self, text: str) -> Steps[str]:
+        """`text` with every mark replaced by its stretch."""
+        first, *marked = text.split(_MARK)
         parts = [first]
         for part in marked:
             number, _, rest = part.partition(";")
             mark = int(number)
-            self._found.append(mark)
-            parts += self._texts[mark]
+            self._marks_seen.append(mark)
+            parts += self._stretches[mark]
             parts.append(rest)
-            self._texts[mark] = []
+            self._stretches[mark] = []
         yield
-        filled = "".join(parts)  # for this no step can be made smaller
+        filled = "".join(parts)  # cannot be split into smaller steps
         yield
         yield from clear_in_steps(parts)
         return filled
 
 
 def _windows(pieces: Sequence[bytes]) -> Iterator[bytes]:
-    """The document in windows, each of which ends where it may be cut. Raises _Misfit."""
+    """The document in windows that end at a safe cut. Raises _CannotCut."""
     held: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -230,25 +231,26 @@ def _windows(pieces: Sequence[bytes]) -> Iterator[bytes]:
             size += len(held[-1])
             if size >= _WINDOW:
                 window = b"".join(held)
-                end = _end(window)
+                end = _cut_position(window)
                 yield window[:end]
                 held = [window[end:]]
                 size = len(held[0])
     yield b"".join(held)
 
 
-def _end(window: bytes) -> int:
-    """Where the window may be cut, near its end if it can be. Raises _Misfit where it may not."""
+def _cut_position(window: bytes) -> int:
+    """A safe cut in the window, near its end if possible. Raises _CannotCut if there is none."""
     for start in (len(window) - 64, len(window) // 2, 0):
-        safe = _SAFE.search(window, max(0, start))
+        safe = _SAFE_CUT.search(window, max(0, start))
         if safe is not None:
             return safe.end()
-    raise _Misfit
+    raise _CannotCut
 
 
-def _said(window: bytes) -> str | None:
-    """What a window says that lies within a string; None for one that does not, or does not seem to."""
-    if b'"' in window and (b'":"' in window or b'": "' in window):  # not both quotes of these can be escaped
+def _string_content(window: bytes) -> str | None:
+    """The decoded text of a window that lies inside one string; None if it does not seem to."""
+    # One of the two quotes in these is unescaped, so they cannot be inside a string.
+    if b'"' in window and (b'":"' in window or b'": "' in window):
         return None
     if not window[:_GLANCE].strip(_BETWEEN_STRINGS):
         return None
@@ -259,10 +261,10 @@ def _said(window: bytes) -> str | None:
     return text
 
 
-def _ends(rest: bytearray, begin: int) -> Iterator[tuple[int, int]]:
-    """Where a message seems to end, and where the next one begins: the last such places, the last of all first.
+def _run_ends(rest: bytearray, begin: int) -> Iterator[tuple[int, int]]:
+    """Places where one message seems to end and the next one begins: (end, begin), the last place first.
 
-    It is told by the role, which is the first word of a message as a rule, and the last with some clients.
+    They are found by the key `role`: most clients write it first in a message, some write it last.
     """
     at = len(rest)
     for _ in range(_CANDIDATES):
@@ -273,7 +275,7 @@ def _ends(rest: bytearray, begin: int) -> Iterator[tuple[int, int]]:
         if behind is not None:
             yield behind.span(1)
             continue
-        start = max(0, at - _LONGEST_GAP)
+        start = max(0, at - _MAX_GAP)
         before = _BEFORE_ROLE.search(rest[start:at])
         if before is not None:
             yield start + before.start(), start + before.end()

@@ -1,15 +1,15 @@
-"""JSON too large for one turn of an event loop, written in pieces. Pure."""
+"""Writes JSON that is too large to write in one slice of the event loop. Pure."""
 
 from typing import Any, Final
 
 from ..json_codec import dumps
 from .cooperative import Steps
 
-_WINDOW: Final = 256 * 1024  # bytes of a text that are written in a step
+_WINDOW: Final = 256 * 1024  # characters of a string written in a step
 
 
 class JoinedText:
-    """A text in parts, so long that it is not worth while to put them together; `dumps_in_steps` writes it as one."""
+    """A long string in parts, which `dumps_in_steps` writes as one string without joining them first."""
 
     __slots__ = ("parts",)
 
@@ -18,7 +18,7 @@ class JoinedText:
 
 
 def dumps_in_steps(value: Any) -> Steps[list[bytes]]:
-    """`value` as JSON, as `lenient.dumps` writes it, in steps and in pieces. Raises as that does."""
+    """`json_codec.dumps` of `value`, in steps and in pieces; `JoinedText` is allowed in it. Raises as `dumps`."""
     written: list[bytes] = []
     yield from _write(value, written)
     return written
@@ -50,7 +50,7 @@ def _write(value: Any, written: list[bytes]) -> Steps[None]:
 
 
 def _write_elements(elements: list[Any], written: list[bytes]) -> Steps[None]:
-    """What stands between the brackets of an array, of which there is something."""
+    """Writes what is between the brackets of an array that is not empty."""
     if len(elements) == 1:
         yield from _write(elements[0], written)
     elif _is_light(elements):
@@ -64,7 +64,7 @@ def _write_elements(elements: list[Any], written: list[bytes]) -> Steps[None]:
 
 
 def _is_light(value: Any) -> bool:
-    """Whether it is written in a step, judged by its texts and the number of its values; so are all that are empty."""
+    """Whether `value` can be written in one step, judged by the length of its strings and the number of its values."""
     weight = 0
     level = [value]
     while level:
@@ -77,7 +77,7 @@ def _is_light(value: Any) -> bool:
 
 
 def _length(value: Any) -> int:
-    """Of a text, more for one in parts."""
+    """Characters of a string; a whole window for a `JoinedText`, so that it is never light; 0 for other values."""
     kind = type(value)
     if kind is str:
         return len(value)

@@ -42,7 +42,10 @@ Json = dict[str, Any]
 Outcome = MessagesRequest | ApiError
 
 SERVED = 1 / 12  # of the trials; the service takes ten times as long as the reading
-SMALL = {json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_SHORTEST": 16, "_RUN": 200}, messages_checks: {"_DECODED": 8}}
+SMALL = {
+    json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_MIN_STRETCH": 16, "_MIN_RUN": 200},
+    messages_checks: {"_DECODED": 8},
+}
 ROLES = {"system", "user", "assistant", "tool"}
 LONGEST_MESSAGE = 1000  # characters of an error
 

@@ -120,8 +120,8 @@ def test_an_error_of_the_service_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_request_that_means_something_else_in_steps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = json_reader._said
-    monkeypatch.setattr(json_reader, "_said", lambda window: text.upper() if (text := said(window)) else text)
+    said = json_reader._string_content
+    monkeypatch.setattr(json_reader, "_string_content", lambda window: text.upper() if (text := said(window)) else text)
     assert found(Bodies).kind == "read in steps it says something else"
 
 

@@ -50,7 +50,7 @@ async def test_an_answer_without_an_end_is_a_502_for_who_wants_it_whole_and_free
         response = await driver.request("POST", "/v1/messages", body=orjson.dumps(BODY))
         assert response.status == 502
         assert response.json()["error"]["message"] == (
-            "the engine's answer is too large: what has to be kept of it passed 67108864 bytes (max-answer)"
+            "the engine's answer is too large: the part held in memory is larger than 67108864 bytes (max-answer)"
         )
         await upstream.until(lambda: left)
 
@@ -58,7 +58,7 @@ async def test_an_answer_without_an_end_is_a_502_for_who_wants_it_whole_and_free
 @both_engines
 async def test_an_answer_that_comes_whole_is_bounded(speech: Speech) -> None:
     words = await refused(speech, speech.whole("x" * 5000))
-    assert words == "the engine's answer is too large: it passed 4000 bytes (max-answer)"
+    assert words == "the engine's answer is too large: it is larger than 4000 bytes (max-answer)"
     async with over(speech, speech.whole("x" * 3000), limits=SMALL) as (_, engine):
         assert "x" * 3000 in await said(engine)
 
@@ -114,7 +114,9 @@ async def test_the_input_of_a_call_that_waits_is_bounded(speech: Speech) -> None
         [speech.begin(), speech.call(0), speech.input(0, '{"a":'), speech.call(1)], speech.input(1, KIB[:99])
     )
     words = await refused(speech, waiting)
-    assert words == "the engine's answer is too large: the input of a tool call passed 2000 bytes (max-tool-input)"
+    assert (
+        words == "the engine's answer is too large: the input of a tool call is larger than 2000 bytes (max-tool-input)"
+    )
 
 
 @both_engines
@@ -124,7 +126,7 @@ async def test_all_that_waits_is_bounded_however_little_of_it_belongs_to_one_cal
 
     waiting = endless([speech.begin(), speech.call(0), speech.input(0, '{"a":')], next_call)
     words = await refused(speech, waiting)
-    assert words == ("the engine's answer is too large: what has to be kept of it passed 4000 bytes (max-answer)")
+    assert words == ("the engine's answer is too large: the part held in memory is larger than 4000 bytes (max-answer)")
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small documents are large."""
     monkeypatch.setattr(json_reader, "_WHOLE", 0)
     monkeypatch.setattr(json_reader, "_WINDOW", 96)
-    monkeypatch.setattr(json_reader, "_SHORTEST", 16)
-    monkeypatch.setattr(json_reader, "_RUN", 200)
+    monkeypatch.setattr(json_reader, "_MIN_STRETCH", 16)
+    monkeypatch.setattr(json_reader, "_MIN_RUN", 200)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_nothing_large_is_parsed_at_once(
     }
     document = write(body)
     assert read_in_pieces(document) == body
-    assert max(parsed) < 3 * (json_reader._RUN + 2 * json_reader._WINDOW) < len(document) / 10
+    assert max(parsed) < 3 * (json_reader._MIN_RUN + 2 * json_reader._WINDOW) < len(document) / 10
 
 
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -329,8 +329,8 @@ def test_any_value_means_the_same_in_pieces(values: list[Any], size: int) -> Non
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_reader, "_WHOLE", 0)
         patched.setattr(json_reader, "_WINDOW", 64)
-        patched.setattr(json_reader, "_SHORTEST", 9)
-        patched.setattr(json_reader, "_RUN", 100)
+        patched.setattr(json_reader, "_MIN_STRETCH", 9)
+        patched.setattr(json_reader, "_MIN_RUN", 100)
         read = outcome(lambda: read_in_pieces(document, size))
     assert read == outcome(lambda: loads_exactly(document)[0])
 
@@ -363,10 +363,10 @@ def test_a_mark_that_the_document_swallows_is_missed(wholes: list[bytes]) -> Non
 @pytest.mark.usefixtures("small")
 def test_a_document_that_guesses_the_mark_is_believed_no_more_than_another() -> None:
     """It could not be known, but if it were: the same mark twice is one too many."""
-    guess = json_reader._SIGNED + b"0;"
+    guess = json_reader._MARK_JSON + b"0;"
     document = b'{"b":"' + guess + b'","a":"' + b"x" * 500 + b'"}'
     assert same(document) == ("read", repr({"b": json.loads(b'"' + guess + b'"'), "a": "x" * 500}))
-    run = json_reader._SIGNED + b"run;"
+    run = json_reader._MARK_JSON + b"run;"
     for where in (b'{"b":["%b"],"a":"' % run, b'{"b":"%b","a":"' % run, b'{"b":[1,"%b"],"a":"' % run):
         document = where + b"x" * 500 + b'","messages":[' + b",".join([b'{"role":"user"}'] * 40) + b"]}"
         assert json.loads(b'"' + run + b'"') in str(same(document)[1]).encode().decode("unicode_escape")
