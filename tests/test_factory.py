@@ -1,4 +1,4 @@
-"""What is made of settings: the application of a factory, and engines that the command names."""
+"""What the factory builds from settings: the application of `create_app`, and the engines that the command names."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def environ(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
         monkeypatch.setenv(f"ANTHRO_ASGI_{name.upper()}", value)
 
 
-async def test_a_factory_makes_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_create_app_builds_the_application_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     environ(monkeypatch, api_keys="one,two", simulate_ttft="0", simulate_itl="0", model_alias="claude-*=m")
     driver = Driver(create_app())
     assert (await driver.request("POST", "/v1/messages", body=HELLO)).status == 401
@@ -30,7 +30,7 @@ async def test_a_factory_makes_what_the_environment_says(monkeypatch: pytest.Mon
     assert (answer.status, answer.json()["type"]) == (200, "message")
 
 
-def test_a_factory_wants_keys_or_to_be_told_that_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no API key"):
         create_app()
     environ(monkeypatch, no_auth="true")
@@ -38,7 +38,7 @@ def test_a_factory_wants_keys_or_to_be_told_that_there_are_none(monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_a_server_that_takes_a_factory_serves_it() -> None:
+def test_uvicorn_serves_the_create_app_factory() -> None:
     command = [sys.executable, "-m", "uvicorn", "--factory", "anthro_asgi:create_app", "--port", "0"]
     with subprocess.Popen(
         command,
@@ -63,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_model_file_is_served_with_nothing_else(model: Path) -> None:
+def test_a_model_file_is_served_without_another_engine(model: Path) -> None:
     options = ("--model", str(model), "--model-context", "1024", "--model-slots", "2", "--model-threads", "1")
     with Service(*options) as service:
         message = ask_both_ways(service.url)
@@ -79,7 +79,7 @@ def refused(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_model_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_model_file_is_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"not a model")
     ended = refused("--model", str(bad))
@@ -87,7 +87,7 @@ def test_a_model_file_that_is_none_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_file_that_llama_cpp_cannot_load_is_told_and_ends_the_start(tmp_path: Path) -> None:
+def test_a_model_file_that_llama_cpp_cannot_load_ends_the_start(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(1000))
     ended = refused("--model", str(bad))
@@ -97,7 +97,7 @@ def test_a_model_file_that_llama_cpp_cannot_load_is_told_and_ends_the_start(tmp_
 
 
 @pytest.mark.slow
-def test_a_model_file_is_for_one_worker(model: Path) -> None:
+def test_a_model_file_needs_a_single_worker(model: Path) -> None:
     ended = refused("--model", str(model), "--workers", "2")
     assert ended.returncode == 2
     assert "--model needs --workers 1" in ended.stderr

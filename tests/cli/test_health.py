@@ -1,4 +1,4 @@
-"""`anthro-asgi health`, as a container runs it: a process that asks a real server how it is."""
+"""`anthro-asgi health` as a container runs it: as a process that checks a real server."""
 
 import os
 import socket
@@ -42,24 +42,24 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::"])
-def test_a_server_that_lives_is_found_by_the_options_it_was_started_with(host: str) -> None:
+def test_a_running_server_is_found_by_the_options_it_was_started_with(host: str) -> None:
     with Service("--host", host, "--no-auth") as service:
         found = ask("--host", host, "--port", port_of(service))
     assert found == (0, '{"status":"ok"}\n', "")
 
 
-def test_the_environment_says_where_the_server_is_just_as_well() -> None:
+def test_the_address_may_come_from_the_environment() -> None:
     with Service() as service:
         assert ask(ANTHRO_ASGI_PORT=port_of(service))[0] == 0
 
 
-def test_a_unix_socket_is_asked(tmp_path: Path) -> None:
+def test_a_server_on_a_unix_socket_is_checked(tmp_path: Path) -> None:
     where = ("--uds", str(tmp_path / "socket"))
     with Service(*where):
         assert ask(*where) == (0, '{"status":"ok"}\n', "")
 
 
-def test_tls_is_spoken_and_a_renewed_certificate_is_no_illness(tmp_path: Path) -> None:
+def test_a_server_with_tls_stays_healthy_when_its_certificate_file_is_renewed(tmp_path: Path) -> None:
     authority = trustme.CA()
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     options = ("--tls-cert", str(cert), "--tls-key", str(key))
@@ -76,7 +76,7 @@ def test_tls_is_spoken_and_a_renewed_certificate_is_no_illness(tmp_path: Path) -
         assert ask("--port", port_of(service))[0] == 1
 
 
-def test_a_server_whose_engine_is_away_lives_and_is_not_ready() -> None:
+def test_a_server_without_its_engine_is_alive_but_not_ready() -> None:
     with Service("--upstream", f"http://127.0.0.1:{free_port()}/v1") as service:
         assert ask("--port", port_of(service))[0] == 0
         status, out, _ = ask("--port", port_of(service), "--ready")
@@ -84,17 +84,17 @@ def test_a_server_whose_engine_is_away_lives_and_is_not_ready() -> None:
     assert "the engine does not answer" in out
 
 
-def test_a_server_that_is_ready_says_so() -> None:
+def test_a_ready_server_passes_the_readiness_check() -> None:
     with Service() as service:
         assert ask("--port", port_of(service), "--ready") == (0, '{"status":"ready"}\n', "")
 
 
-def test_nobody_there_is_one_line_and_status_1(tmp_path: Path) -> None:
+def test_without_a_server_the_check_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
     assert ask("--port", str(free_port())) == (1, "", "no response: Connection refused\n")
     assert ask("--uds", str(tmp_path / "none")) == (1, "", "no response: No such file or directory\n")
 
 
-def test_what_makes_no_sense_is_status_2() -> None:
+def test_a_wrong_option_exits_with_2() -> None:
     status, _, error = ask("--upstream", "http://127.0.0.1:1")
     assert status == 2
     assert "health: unknown option '--upstream'" in error
@@ -167,7 +167,7 @@ def hanging_up(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("answer", [silent, dripping])
-def test_a_server_that_comes_to_no_end_is_given_up(
+def test_a_server_that_never_completes_its_response_times_out(
     answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(health, "_TIMEOUT", 0.2)
@@ -179,7 +179,7 @@ def test_a_server_that_comes_to_no_end_is_given_up(
 
 
 @pytest.mark.parametrize("answer", [babbling, hanging_up])
-def test_what_is_no_http_server_is_not_healthy(
+def test_a_server_that_does_not_speak_http_is_unhealthy(
     answer: Callable[[socket.socket], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(answer) as port:

@@ -1,4 +1,4 @@
-"""The command as an operator runs it: a process of its own, its lines, its exit status, real sockets."""
+"""The command as an operator runs it: a process, its output, its exit status, real sockets."""
 
 import asyncio
 import contextlib
@@ -146,7 +146,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["check", "--upstream", "http://x:99999"], "the port must be 1 to 65535"),
     ],
 )
-def test_what_makes_no_sense_is_one_line_and_status_2(
+def test_a_wrong_command_line_is_one_line_on_stderr_and_status_2(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", ENVIRONMENT)
@@ -179,14 +179,14 @@ def test_help_names_every_option_and_every_secret_variable(command: str, capsys:
         assert (name in shown.replace("\n", " ")) is (command in option.commands), option.name
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("anthro-asgi")
 
 
-def test_a_wrong_option_waits_for_no_server_to_be_imported() -> None:
+def test_a_wrong_option_is_reported_before_a_server_is_imported() -> None:
     program = (
         "import sys; from anthro_asgi.cli.main import main; main(['serve', '--port', 'x']); "
         "print(*sys.modules, sep=chr(10))"
@@ -198,35 +198,35 @@ def test_a_wrong_option_waits_for_no_server_to_be_imported() -> None:
     assert not {"uvicorn", "uvloop", "anthro_asgi.simulator", "anthro_asgi.upstream"} & set(done.stdout.split())
 
 
-def test_every_dialect_there_is_can_be_named() -> None:
+def test_every_dialect_is_a_value_of_the_option() -> None:
     assert set(options.DIALECTS) == {"auto", *dialects.DIALECTS}
 
 
 # --- listening ---
 
 
-def test_the_address_is_printed_once_it_answers() -> None:
+def test_the_address_is_printed_when_the_server_accepts_connections() -> None:
     with service() as running:
         assert running.address.startswith("http://127.0.0.1:")
         assert running.get("/healthz") == 200
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_it_cleanly(number: int) -> None:
+def test_a_signal_stops_the_server_with_status_0(number: int) -> None:
     with service() as running:
         running.get("/healthz")
         assert running.end(number)[:2] == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_anybody_asked_stops_it_and_its_log_tells_its_life(number: int) -> None:
+def test_a_server_without_requests_logs_started_draining_and_stopped(number: int) -> None:
     with service() as running:
         status, more, log = running.end(number)
     assert (status, more) == (0, "")
     assert [json.loads(line)["event"] for line in log.splitlines()] == ["started", "draining", "stopped"]
 
 
-def test_localhost_is_every_address_of_that_name() -> None:
+def test_localhost_listens_on_every_address_of_that_name() -> None:
     addresses = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     with service("--host", "localhost") as running:
         port = int(running.address.rpartition(":")[2])
@@ -259,11 +259,11 @@ def test_a_port_in_use_is_one_line() -> None:
     assert words == f"cannot listen on 127.0.0.1 port {port}: Address already in use"
 
 
-def test_a_name_that_is_none_is_one_line() -> None:
+def test_an_invalid_host_name_is_one_line() -> None:
     assert "cannot listen on a..b port 8484: " in refusal(1, "serve", "--host", "a..b", "--no-auth")
 
 
-def test_tls_is_served_and_named(tmp_path: Path) -> None:
+def test_an_https_address_is_printed_and_served(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
     context = ssl.create_default_context()
@@ -275,7 +275,7 @@ def test_tls_is_served_and_named(tmp_path: Path) -> None:
         assert running.end()[0] == 0
 
 
-def test_files_the_machine_will_not_give_are_one_line_each(tmp_path: Path) -> None:
+def test_each_unreadable_file_is_one_line(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     words = f"cannot read {gone}: No such file or directory"
     assert refusal(1, "serve", "--tls-cert", gone, "--tls-key", gone) == f"--tls-cert: {words}"
@@ -288,7 +288,7 @@ def test_files_the_machine_will_not_give_are_one_line_each(tmp_path: Path) -> No
     assert refusal(1, "serve", "--port", "0", "--tokenizer", gone) == f"--tokenizer: {words}"
 
 
-def test_a_tokenizer_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_tokenizer_file_is_one_line(tmp_path: Path) -> None:
     junk = tmp_path / "tokenizer.json"
     junk.write_text("{}")
     words = refusal(1, "serve", "--port", "0", "--tokenizer", str(junk))
@@ -325,21 +325,21 @@ def test_the_socket_of_a_dead_server_is_replaced(tmp_path: Path) -> None:
         assert running.get("/healthz") == 200
 
 
-def test_the_socket_of_a_living_server_is_left_alone(tmp_path: Path) -> None:
+def test_the_socket_of_a_running_server_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with service("--uds", str(path)) as running:
         assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: another server is listening there"
         assert running.get("/healthz") == 200
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     assert refusal(1, "serve", "--uds", str(path)) == f"cannot listen on {path}: the file exists and is not a socket"
     assert path.read_text() == "data"
 
 
-def test_a_socket_another_server_took_over_is_not_removed(tmp_path: Path) -> None:
+def test_a_socket_that_another_server_has_replaced_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with service("--uds", str(path)) as running, socket.socket(socket.AF_UNIX) as successor:
         successor.bind(str(tmp_path / "b.sock"))
@@ -348,7 +348,7 @@ def test_a_socket_another_server_took_over_is_not_removed(tmp_path: Path) -> Non
         assert path.exists()
 
 
-def test_a_path_no_socket_can_have_is_one_line(tmp_path: Path) -> None:
+def test_an_impossible_socket_path_is_one_line(tmp_path: Path) -> None:
     assert "No such file" in refusal(1, "serve", "--uds", str(tmp_path / "no" / "a.sock"))
     assert "path too long" in refusal(1, "serve", "--uds", str(tmp_path / ("x" * 200)))
 
@@ -356,7 +356,7 @@ def test_a_path_no_socket_can_have_is_one_line(tmp_path: Path) -> None:
 # --- serving ---
 
 
-def test_the_keys_of_the_environment_are_asked_for_and_never_shown() -> None:
+def test_keys_from_the_environment_are_required_and_never_logged() -> None:
     with service("--log-level", "debug", ANTHRO_ASGI_API_KEYS="sk-right,sk-other") as running:
         assert running.get("/v1/models") == 401
         assert running.get("/v1/models", {"x-api-key": "sk-wrong"}) == 401
@@ -367,7 +367,7 @@ def test_the_keys_of_the_environment_are_asked_for_and_never_shown() -> None:
     assert "sk-" not in err
 
 
-def test_the_keys_of_a_file_are_asked_for(tmp_path: Path) -> None:
+def test_keys_from_a_file_are_required(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours\nsk-filed\n")
     with service("--api-key-file", str(file)) as running:
@@ -384,13 +384,13 @@ def test_each_request_is_one_json_line_on_stderr() -> None:
     assert [line["path"] for line in lines if line["event"] == "request"] == ["/v1/models"]
 
 
-def test_an_engine_of_ones_own_is_imported_from_where_one_stands(tmp_path: Path) -> None:
+def test_an_engine_is_imported_from_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("async def engine(request):\n    yield 'From mine'\n")
     with service("--engine", "mine:engine", cwd=tmp_path) as running, running.stream() as response:
         assert b"From mine" in response.read()
 
 
-def test_an_engine_that_cannot_start_is_told_and_ends_it(tmp_path: Path) -> None:
+def test_an_engine_that_fails_to_start_ends_the_server_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "class Engine:\n"
         "    async def start(self):\n"
@@ -417,7 +417,7 @@ class Engine:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_a_slow_start(tmp_path: Path, number: int) -> None:
     (tmp_path / "slow.py").write_text(SLOW_START)
     with process("serve", "--port", "0", "--engine", "slow:Engine", cwd=tmp_path) as running:
         assert running.stdout is not None
@@ -433,7 +433,7 @@ def test_a_signal_ends_a_start_that_takes_long(tmp_path: Path, number: int) -> N
 ENDLESS = ("--simulate-output-tokens", "10000", "--simulate-itl", "20ms")
 
 
-def test_an_open_answer_is_given_to_its_end_after_a_signal() -> None:
+def test_an_open_response_is_completed_after_a_signal() -> None:
     with service("--simulate-output-tokens", "30", "--simulate-itl", "20ms") as running:
         with running.stream() as response:
             running.process.send_signal(signal.SIGTERM)
@@ -442,7 +442,7 @@ def test_an_open_answer_is_given_to_its_end_after_a_signal() -> None:
 
 
 @pytest.mark.clause("1.5")
-def test_nobody_new_is_let_in_after_a_signal() -> None:
+def test_no_connection_is_accepted_after_a_signal() -> None:
     with service(*ENDLESS) as running, running.stream() as response:
         running.process.send_signal(signal.SIGTERM)
         refused = False
@@ -454,7 +454,7 @@ def test_nobody_new_is_let_in_after_a_signal() -> None:
                 refused = True
 
 
-def test_an_endless_answer_gets_an_error_event_when_the_drain_timeout_is_over() -> None:
+def test_an_endless_response_ends_with_an_error_event_after_the_drain_timeout() -> None:
     with service(*ENDLESS, "--drain-timeout", "200ms") as running, running.stream() as response:
         begun = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
@@ -468,7 +468,7 @@ def test_an_endless_answer_gets_an_error_event_when_the_drain_timeout_is_over() 
     assert "Traceback" not in err
 
 
-def test_a_second_interrupt_waits_for_nobody() -> None:
+def test_a_second_interrupt_ends_open_responses_at_once() -> None:
     with service(*ENDLESS, "--drain-timeout", "1h") as running, running.stream() as response:
         running.process.send_signal(signal.SIGINT)
         for _ in range(100):  # two seconds of tokens: it had time to end, and goes on
@@ -555,7 +555,7 @@ async def test_check_reports_an_engine_that_works() -> None:
     assert [(body["model"], body["max_tokens"]) for body in upstream.asked] == [("qwen", 1)]
 
 
-async def test_check_tries_the_model_it_is_told_to() -> None:
+async def test_check_tries_the_model_given_by_try_model() -> None:
     upstream = Upstream({"no": "list"}, ONE_TOKEN)
     status, report = await checked(upstream, "--try-model", "mine")
     assert status == 0
@@ -566,7 +566,7 @@ async def test_check_tries_the_model_it_is_told_to() -> None:
     assert upstream.asked[0]["model"] == "mine"
 
 
-async def test_check_of_an_engine_without_models_says_how_to_name_one() -> None:
+async def test_check_of_an_engine_without_models_points_to_try_model() -> None:
     status, report = await checked(Upstream())
     assert status == 1
     assert report.endswith("message  not tried: the upstream lists no model; name one with --try-model NAME\n")
@@ -586,7 +586,7 @@ async def test_check_fails_when_its_key_is_refused() -> None:
     assert "credential" in report
 
 
-def test_check_names_the_address_nobody_answers_at() -> None:
+def test_check_names_the_unreachable_address() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""What operators are given to import: every metric, label and value that it names is one that the service has."""
+"""The Grafana dashboard and the alert rules: every metric, label and value that they use exists in the service."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def selectors(expression: str) -> Iterator[tuple[str, list[tuple[str, str, str]]
 
 
 @pytest.mark.parametrize(("where", "expression"), EXPRESSIONS, ids=lambda part: part[:40])
-def test_an_expression_names_what_there_is(where: str, expression: str) -> None:
+def test_every_expression_uses_existing_series_labels_and_values(where: str, expression: str) -> None:
     read = list(selectors(expression))
     assert read, where
     for name, conditions in read:
@@ -78,7 +78,7 @@ def test_an_expression_names_what_there_is(where: str, expression: str) -> None:
 
 
 @pytest.mark.parametrize(("where", "expression"), EXPRESSIONS, ids=lambda part: part[:40])
-def test_an_expression_sums_by_labels_that_there_are(where: str, expression: str) -> None:
+def test_every_expression_groups_by_existing_labels(where: str, expression: str) -> None:
     labels = {label for name, _ in selectors(expression) for label in SERIES[name]} | SCRAPED
     for names in re.findall(r"(?:by|on) \(([^)]*)\)", expression):
         assert {name.strip() for name in names.split(",")} <= labels, where
@@ -96,7 +96,7 @@ def test_counters_are_read_as_rates_and_gauges_are_not(where: str, expression: s
             assert function not in ("rate", "increase"), f"{where}: {name}"
 
 
-def test_nothing_is_measured_that_nobody_is_shown() -> None:
+def test_every_metric_is_shown_in_a_panel_or_an_alert() -> None:
     shown = {name for _, expression in EXPRESSIONS for name, _ in selectors(expression)}
     bare = {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown}
     assert {one.name for one in (*METRICS.families, *METRICS.constants())} <= bare
@@ -122,7 +122,7 @@ def test_the_dashboard_takes_any_data_source_job_and_instance() -> None:
                 assert {label for label, _, _ in conditions} >= SCRAPED, panel["title"]
 
 
-def test_no_two_panels_have_one_id_or_one_place() -> None:
+def test_panels_have_distinct_ids_and_do_not_overlap() -> None:
     assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
     for first, second in combinations([panel["gridPos"] for panel in BOARD["panels"]], 2):
         assert (
@@ -135,7 +135,7 @@ def test_no_two_panels_have_one_id_or_one_place() -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_a_panel_says_what_it_shows_and_in_what_unit(panel: Any) -> None:
+def test_a_panel_has_a_description_and_a_unit(panel: Any) -> None:
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
@@ -148,7 +148,7 @@ def test_a_panel_says_what_it_shows_and_in_what_unit(panel: Any) -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_look(rule: Any) -> None:
+def test_an_alert_has_a_severity_a_summary_and_a_description(rule: Any) -> None:
     assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
     assert re.fullmatch(r"AnthroAsgi[A-Z]\w+", rule["alert"])
     assert rule["labels"]["severity"] in ("critical", "warning", "info")
@@ -158,18 +158,18 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_look(rule: Any) 
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_tells_only_of_labels_that_it_has(rule: Any) -> None:
+def test_an_alerts_annotations_use_only_its_own_labels(rule: Any) -> None:
     grouped = {name.strip() for names in re.findall(r"by \(([^)]*)\)", rule["expr"]) for name in names.split(",")}
     plain = {label for name, _ in selectors(rule["expr"]) for label in SERIES[name]} | SCRAPED
     told = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     assert told <= ((grouped - {"le"}) or plain)
 
 
-def test_no_two_alerts_have_one_name() -> None:
+def test_alert_names_are_distinct() -> None:
     assert len({rule["alert"] for rule in ALERTS}) == len(ALERTS)
 
 
-def test_the_alerts_watch_what_an_operator_is_called_for() -> None:
+def test_the_alerts_cover_the_metrics_an_operator_is_paged_for() -> None:
     watched = {name for rule in ALERTS for name, _ in selectors(rule["expr"])}
     assert watched >= {
         "anthro_asgi_requests_total",

@@ -1,4 +1,4 @@
-"""What is deployed agrees with what it deploys. That it runs is shown by `deploy/verify`, which takes minutes."""
+"""The files in `deploy/` agree with the service. `deploy/verify` runs them, which takes minutes."""
 
 import fnmatch
 import json
@@ -59,7 +59,7 @@ def ignored(path: Path) -> bool:
     return verdict
 
 
-def test_what_the_image_is_made_of_is_there_and_reaches_the_builder() -> None:
+def test_every_copied_file_exists_and_is_in_the_build_context() -> None:
     copied = [words for line in instructions("COPY") if not (words := line.split())[0].startswith("--from")]
     sources = [ROOT / source for words in copied for source in words[:-1]]
     assert len(sources) > 5
@@ -70,11 +70,11 @@ def test_what_the_image_is_made_of_is_there_and_reaches_the_builder() -> None:
 
 
 @pytest.mark.parametrize("name", [".git", "tests", "deploy/verify", "anthro_asgi/__pycache__", "bench/report.md"])
-def test_what_the_image_is_not_made_of_does_not(name: str) -> None:
+def test_other_files_are_not_in_the_build_context(name: str) -> None:
     assert ignored(ROOT / name)
 
 
-def test_the_image_runs_as_nobody_and_wants_no_shell() -> None:
+def test_the_image_runs_as_an_unprivileged_user_without_a_shell() -> None:
     (user,) = instructions("USER")
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user), "by number, or Kubernetes could not tell that it is not root"
     (health,) = instructions("HEALTHCHECK")
@@ -86,7 +86,7 @@ def test_the_image_runs_as_nobody_and_wants_no_shell() -> None:
     assert settled(json.loads(commands[2])[1:])[0] == "health"
 
 
-def test_the_base_is_the_builders_choice() -> None:
+def test_the_base_image_is_a_build_argument() -> None:
     assert DOCKERFILE.index("ARG BASE=") < DOCKERFILE.index("FROM ${BASE}")
     assert instructions("FROM")[-1] == "scratch"
 
@@ -117,7 +117,7 @@ def wanted(name: str) -> Iterator[str]:
         yield from PROJECT["project"]["optional-dependencies"][extra]
 
 
-def test_the_image_has_what_the_project_depends_on_in_versions_that_it_bears() -> None:
+def test_the_pinned_versions_satisfy_the_projects_dependencies() -> None:
     pinned = pins("requirements.txt")
     needed = [Requirement(text) for text in wanted("requirements.txt")]
     assert {"uvicorn", "uvloop", "httptools", "prometheus-client"} <= {one.name for one in needed}
@@ -125,20 +125,20 @@ def test_the_image_has_what_the_project_depends_on_in_versions_that_it_bears() -
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
-def test_the_image_is_built_with_what_the_project_is_built_with() -> None:
+def test_the_pinned_build_tools_satisfy_the_build_requirements() -> None:
     pinned = pins("requirements-build.txt")
     for requirement in map(Requirement, PROJECT["build-system"]["requires"]):
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt"])
-def test_what_is_pinned_may_come_from_anywhere(name: str) -> None:
+def test_the_requirements_name_no_package_index(name: str) -> None:
     text = (DEPLOY / name).read_text()
     assert "://" not in text
     assert "--index" not in text
 
 
-def test_the_bill_of_materials_lists_what_is_installed_and_is_the_same_each_time(tmp_path: Path) -> None:
+def test_the_bill_of_materials_is_complete_and_reproducible(tmp_path: Path) -> None:
     records = tmp_path / "var" / "lib" / "dpkg" / "status.d"
     records.mkdir(parents=True)
     (records / "libc6").write_text("Package: libc6\nArchitecture: amd64\nVersion: 2.36-9+deb12u1\nDescription: C\n")
@@ -177,16 +177,16 @@ def engine_option(name: str) -> str:
     return str(next(word for word in ENGINE["args"] if word.startswith(f"--{name}="))).partition("=")[2]
 
 
-def test_the_sidecar_is_one() -> None:
+def test_the_service_is_a_native_sidecar() -> None:
     assert SIDECAR["restartPolicy"] == "Always"
 
 
-def test_the_engine_does_not_wait_for_itself_to_be_ready() -> None:
+def test_the_sidecars_startup_probe_does_not_wait_for_the_engine() -> None:
     assert ASKED == {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}
     assert set(ASKED.values()) <= _ROUTES.keys()
 
 
-def test_the_sidecar_is_asked_where_it_listens() -> None:
+def test_the_probes_use_the_port_the_sidecar_listens_on() -> None:
     (port,) = SIDECAR["ports"]
     assert port["containerPort"] == served().port
     assert {SIDECAR[f"{name}Probe"]["httpGet"]["port"] for name in ASKED} == {port["name"]}
@@ -195,7 +195,7 @@ def test_the_sidecar_is_asked_where_it_listens() -> None:
     assert notes["prometheus.io/path"] in _ROUTES
 
 
-def test_the_engine_is_where_the_sidecar_looks_for_it_and_nobody_else_can() -> None:
+def test_the_engine_listens_on_loopback_at_the_sidecars_upstream_address() -> None:
     assert engine_option("host") == "127.0.0.1"
     assert served().upstream == f"http://127.0.0.1:{engine_option('port')}/v1"
     assert ("*", engine_option("served-model-name")) in served().model_alias
@@ -211,7 +211,7 @@ def test_the_keys_are_mounted_where_they_are_read() -> None:
     )
 
 
-def test_there_is_time_to_drain_before_the_engine_and_then_everything_is_stopped() -> None:
+def test_the_sidecar_has_time_to_drain_before_the_engine_stops() -> None:
     settings = served()
     drained = settings.drain_delay + settings.drain_timeout + GRACE
     waited = re.search(r"^sleep (\d+)$", ENGINE["lifecycle"]["preStop"]["exec"]["command"][-1], re.MULTILINE)
@@ -223,7 +223,7 @@ def test_there_is_time_to_drain_before_the_engine_and_then_everything_is_stopped
 
 
 @pytest.mark.parametrize("container", [SIDECAR, ENGINE], ids=lambda container: container["name"])
-def test_a_container_is_locked_in(container: dict[str, Any]) -> None:
+def test_containers_have_no_privileges(container: dict[str, Any]) -> None:
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -235,7 +235,7 @@ def test_a_container_is_locked_in(container: dict[str, Any]) -> None:
     assert f"USER {pod['runAsUser']}:{pod['runAsGroup']}" in DOCKERFILE
 
 
-def test_the_pod_can_be_run_without_kubernetes(tmp_path: Path) -> None:
+def test_the_pod_can_be_run_locally_without_kubernetes(tmp_path: Path) -> None:
     path = tmp_path / "pod.yaml"
     command = [sys.executable, DEPLOY / "checks" / "local_pod.py", path, "ours", "theirs", tmp_path, "18484", "18000"]
     shell = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
@@ -251,7 +251,7 @@ def test_the_pod_can_be_run_without_kubernetes(tmp_path: Path) -> None:
     assert f"hook=({shlex.join(SIDECAR['lifecycle']['preStop']['exec']['command'])})" in shell.splitlines()
 
 
-def test_the_engine_to_try_it_with_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_the_local_pods_engine_serves_until_it_is_stopped(tmp_path: Path) -> None:
     write_model(tmp_path / "model.gguf")
     command = [sys.executable, "-m", "tests.support.llama.contained", str(tmp_path / "model.gguf")]
     with subprocess.Popen(
@@ -276,7 +276,7 @@ def unit(name: str) -> str:
     return str(value)
 
 
-def test_the_unit_starts_what_there_is(tmp_path: Path) -> None:
+def test_the_units_command_line_is_valid(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('upstream = "http://127.0.0.1:8000/v1"\n')
     program, *words = shlex.split(unit("ExecStart"))
@@ -307,14 +307,14 @@ def test_the_unit_leaves_time_to_drain() -> None:
         ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
     ],
 )
-def test_the_unit_is_locked_in(name: str, value: str) -> None:
+def test_the_unit_has_no_privileges(name: str, value: str) -> None:
     assert unit(name) == value
 
 
 # --- that it runs ---
 
 
-def test_verify_is_a_script_that_bash_can_read_and_names_what_is_there() -> None:
+def test_the_verify_script_parses_and_its_files_exist() -> None:
     path = DEPLOY / "verify"
     assert os.access(path, os.X_OK)
     read = subprocess.run(["/bin/bash", "-n", str(path)], capture_output=True, text=True, check=False)
@@ -330,7 +330,7 @@ def test_verify_is_a_script_that_bash_can_read_and_names_what_is_there() -> None
 FRONT = {part["kind"]: part for part in yaml.safe_load_all((DEPLOY / "front.yaml").read_text())}
 
 
-def test_the_shared_front_is_set_by_variables_that_there_are_and_read_as_they_stand() -> None:
+def test_the_shared_fronts_variables_are_valid_options() -> None:
     (container,) = FRONT["Deployment"]["spec"]["template"]["spec"]["containers"]
     environ = {entry["name"]: entry["value"] for entry in container["env"]}
     settings = load_settings({}, environ)
@@ -338,7 +338,7 @@ def test_the_shared_front_is_set_by_variables_that_there_are_and_read_as_they_st
     assert container["args"] == ["serve"]
 
 
-def test_the_shared_front_is_given_the_time_to_drain() -> None:
+def test_the_shared_front_has_time_to_drain() -> None:
     pod = FRONT["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     settings = load_settings({}, {entry["name"]: entry["value"] for entry in container["env"]})
@@ -348,7 +348,7 @@ def test_the_shared_front_is_given_the_time_to_drain() -> None:
     assert (probe["httpGet"]["path"], container["livenessProbe"]["httpGet"]["path"]) == ("/readyz", "/healthz")
 
 
-async def test_the_shared_front_scales_by_a_metric_that_there_is() -> None:
+async def test_the_shared_front_scales_by_an_existing_metric() -> None:
     (metric,) = FRONT["HorizontalPodAutoscaler"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
     exposed = (await Driver(MessagesApp(SimulatedEngine())).request("GET", "/metrics")).body.decode()

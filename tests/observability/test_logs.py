@@ -1,4 +1,4 @@
-"""The log: one line for each request, which nothing from outside can forge."""
+"""The log: its format, its levels, and values from outside that cannot forge a line."""
 
 import asyncio
 import io
@@ -40,7 +40,7 @@ def logged(style: Any, record: RequestRecord, level: Any = "info") -> str:
     return stream.getvalue()
 
 
-def test_a_json_line_has_what_is_known_and_nothing_else() -> None:
+def test_a_json_line_has_the_known_values_and_nothing_else() -> None:
     record = record_of_a_request(
         status=200,
         model="m",
@@ -76,7 +76,7 @@ def test_a_json_line_has_what_is_known_and_nothing_else() -> None:
     }
 
 
-def test_a_text_line_is_words() -> None:
+def test_a_text_line_is_key_value_pairs() -> None:
     line = logged("text", record_of_a_request(status=200, model="my model", stream=False, client_left=True))
     assert line.split(" ", 1)[1] == (
         "INFO    event=request method=POST path=/v1/messages request_id=req_1 "
@@ -86,7 +86,7 @@ def test_a_text_line_is_words() -> None:
 
 @pytest.mark.parametrize("style", ["json", "text"])
 @pytest.mark.parametrize("field", ["path", "model", "error"])
-def test_nothing_from_outside_forges_a_line_or_drives_a_terminal(style: str, field: str) -> None:
+def test_values_from_outside_cannot_forge_a_line_or_control_a_terminal(style: str, field: str) -> None:
     line = logged(style, record_of_a_request(**{field: NASTY}))
     assert line.endswith("\n")
     assert line[:-1].isprintable()
@@ -113,7 +113,7 @@ def test_a_value_from_outside_is_bounded() -> None:
         ({"error_type": "api_error"}, "warning"),
     ],
 )
-def test_a_failure_of_ours_is_a_warning_and_a_mistake_of_the_client_is_not(values: Any, level: str) -> None:
+def test_a_server_error_is_a_warning_and_a_client_error_is_not(values: Any, level: str) -> None:
     assert orjson.loads(logged("json", record_of_a_request(**values)))["level"] == level
     assert bool(logged("json", record_of_a_request(**values), "warning")) == (level == "warning")
     assert not logged("json", record_of_a_request(**values), "error")
@@ -137,7 +137,7 @@ def test_an_embedding_application_gets_the_record_itself_and_a_text(caplog: pyte
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-def test_other_lines_have_the_same_shape(style: Any) -> None:
+def test_messages_of_other_loggers_have_the_same_format(style: Any) -> None:
     stream = io.StringIO()
     configure("info", style, stream)
     logging.getLogger("anthro_asgi.upstream").info("lost %s", "a\nb\udc80")
@@ -151,7 +151,7 @@ def test_other_lines_have_the_same_shape(style: Any) -> None:
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-def test_an_exception_is_told_in_its_line_by_type_and_place_alone(style: Any) -> None:
+def test_an_exception_is_logged_by_type_and_place_without_its_message(style: Any) -> None:
     stream = io.StringIO()
     configure("info", style, stream)
     try:
@@ -165,7 +165,7 @@ def test_an_exception_is_told_in_its_line_by_type_and_place_alone(style: Any) ->
     assert "a prompt" not in text
 
 
-def test_the_event_loop_complains_without_what_callbacks_were_given() -> None:
+def test_errors_of_the_event_loop_are_logged_without_callback_arguments() -> None:
     stream = io.StringIO()
     configure("info", "text", stream)
     loop = asyncio.new_event_loop()
@@ -180,7 +180,7 @@ def test_the_event_loop_complains_without_what_callbacks_were_given() -> None:
     assert "a prompt" not in text
 
 
-def test_the_server_below_is_heard_from_warning_on_and_at_debug_in_full() -> None:
+def test_uvicorn_is_logged_from_warning_on_and_fully_at_debug() -> None:
     stream = io.StringIO()
     below = logging.getLogger("uvicorn.error")
     configure("info", "text", stream)
@@ -196,7 +196,7 @@ def test_the_server_below_is_heard_from_warning_on_and_at_debug_in_full() -> Non
     assert "strange" not in stream.getvalue()
 
 
-def test_a_bug_of_ours_is_told_by_type_and_place_without_the_words_it_may_quote() -> None:
+def test_an_unexpected_exception_is_logged_by_type_and_place_without_its_message() -> None:
     stream = io.StringIO()
     configure("info", "json", stream)
     try:
@@ -214,7 +214,7 @@ def test_a_bug_of_ours_is_told_by_type_and_place_without_the_words_it_may_quote(
 
 
 @pytest.mark.parametrize("style", ["json", "text"])
-def test_a_turn_in_the_services_life_is_a_line_of_its_own_shape(style: Any) -> None:
+def test_an_event_of_the_service_is_one_line_with_its_name_and_values(style: Any) -> None:
     stream = io.StringIO()
     configure("info", style, stream)
     log_event("started", version="1.2", worker=3, spare=None, ready=True, after=0.12345678, engine=NASTY)
@@ -247,7 +247,7 @@ def test_an_event_has_a_level() -> None:
     assert orjson.loads(stream.getvalue())["error"] == "no such file"
 
 
-async def test_an_engine_that_comes_and_goes_is_told_once_each_time(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_change_of_readiness_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     class Moody:
         up = False
 
@@ -274,7 +274,7 @@ async def test_an_engine_that_comes_and_goes_is_told_once_each_time(caplog: pyte
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
-def test_a_probe_that_went_well_is_heard_at_debug_only(path: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_successful_probe_is_logged_at_debug_only(path: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="anthro_asgi"):
         for status in (200, 503):
             log_request(RequestRecord("GET", path, "req_1", status=status))

@@ -1,4 +1,4 @@
-"""What is counted, by whom, and how it is told: parsed back by prometheus-client, so it is the format as well."""
+"""What is counted, and the exposition, which is parsed back with prometheus-client."""
 
 import asyncio
 import random
@@ -108,11 +108,11 @@ def outcome(route: str, status: str, stop_reason: str = "", stream: str = "") ->
         ({"path": "/", "status": 200}, outcome("/", "200")),
     ],
 )
-def test_a_request_is_counted_once_under_what_became_of_it(values: Any, expected: str) -> None:
+def test_a_request_is_counted_once_with_the_labels_of_its_result(values: Any, expected: str) -> None:
     assert counted(**values) == [expected]
 
 
-def test_whatever_a_request_comes_to_there_is_a_place_for_it() -> None:
+def test_every_possible_result_of_a_request_has_a_place() -> None:
     metrics = Metrics(PATHS)
     strange = ("x", 'a"b', "")
     for path, status, reason, stream, left, error in product(
@@ -131,7 +131,7 @@ def test_whatever_a_request_comes_to_there_is_a_place_for_it() -> None:
     }
 
 
-def test_what_a_client_makes_up_makes_no_label() -> None:
+def test_values_from_a_client_create_no_label() -> None:
     metrics = Metrics(PATHS)
     metrics.request_ended(record("/first", status=404, duration=0.1))
     lines = len(told(metrics))
@@ -175,21 +175,21 @@ def test_durations_tokens_and_waits_of_a_request_are_counted() -> None:
         *(("repair", kind, f'repairs_total{{kind="{kind}"}}') for kind in REPAIRS),
     ],
 )
-def test_what_happens_is_counted_by_its_kind(what: str, kind: str, name: str) -> None:
+def test_noted_events_are_counted_by_their_kind(what: str, kind: str, name: str) -> None:
     metrics = Metrics(PATHS)
     before = told(metrics)
     metrics.note(what, kind)
     assert happened(before, told(metrics)) == {name: 1.0}
 
 
-def test_what_nobody_knows_is_not_counted() -> None:
+def test_an_unknown_event_is_not_counted() -> None:
     metrics = Metrics(PATHS)
     before = told(metrics)
     metrics.note("surprise", "connect")
     assert happened(before, told(metrics)) == {}
 
 
-def test_an_alert_can_see_the_first_time_that_something_happens() -> None:
+def test_counters_of_rare_events_are_exposed_as_zero_from_the_start() -> None:
     samples = told(Metrics(PATHS))
     for name in ("upstream_errors_total", "repairs_total", "admission_refusals_total", "tokens_total"):
         assert {value for key, value in samples.items() if name in key} == {0.0}
@@ -212,7 +212,7 @@ def by_hand(bounds: list[float], gaps: list[float]) -> dict[float, float]:
     return expected
 
 
-def test_times_between_sends_are_counted_as_each_for_itself_would_be() -> None:
+def test_gaps_counted_together_equal_gaps_counted_one_by_one() -> None:
     chance = random.Random(5)
     metrics = Metrics(PATHS)
     bounds = sorted(buckets(told(metrics)))
@@ -233,7 +233,7 @@ def test_times_between_sends_are_counted_as_each_for_itself_would_be() -> None:
 
 
 @pytest.mark.parametrize("marks", [[], [5.0]])
-def test_nothing_is_between_fewer_than_two_sends(marks: list[float]) -> None:
+def test_fewer_than_two_writes_have_no_gap(marks: list[float]) -> None:
     metrics = Metrics(PATHS)
     before = told(metrics)
     kept = marks[:]
@@ -243,7 +243,7 @@ def test_nothing_is_between_fewer_than_two_sends(marks: list[float]) -> None:
 
 
 @fake_clock
-async def test_the_times_between_the_sends_of_a_stream_are_observed_as_its_client_has_them() -> None:
+async def test_the_gaps_between_the_writes_of_a_stream_are_observed() -> None:
     steps: list[Any] = ["first"]
     for pause in (0.025, 0.025, 0.3):
         steps += [lambda pause=pause: asyncio.sleep(pause), ["two", "tokens"]]
@@ -256,7 +256,7 @@ async def test_the_times_between_the_sends_of_a_stream_are_observed_as_its_clien
 
 
 @fake_clock
-async def test_a_ping_is_no_token_and_the_pause_around_it_is_one() -> None:
+async def test_a_ping_does_not_split_the_gap_around_it() -> None:
     app = app_of("a", lambda: asyncio.sleep(25), "b", Finish("end_turn"), ping_interval=10)
     await Driver(app, PATIENCE).request("POST", "/v1/messages", body=body(stream=True))
     samples = told(app.metrics)
@@ -264,7 +264,7 @@ async def test_a_ping_is_no_token_and_the_pause_around_it_is_one() -> None:
     assert {bound: count for bound, count in buckets(samples).items() if count} == {30.0: 1}
 
 
-async def test_a_long_stream_is_counted_while_it_goes_on() -> None:
+async def test_the_gaps_of_a_long_stream_are_counted_before_its_end() -> None:
     go_on = asyncio.Event()
     app = app_of(*("token" for _ in range(100)), go_on.wait, Finish("end_turn"))
     async with Driver(app).open("POST", "/v1/messages", body=body(stream=True)) as exchange:
@@ -279,7 +279,7 @@ async def test_a_long_stream_is_counted_while_it_goes_on() -> None:
 # the app
 
 
-async def test_a_request_is_in_flight_until_its_answer_is_out() -> None:
+async def test_a_request_is_in_flight_until_its_response_is_complete() -> None:
     go_on = asyncio.Event()
     app = app_of("a", go_on.wait, Finish("end_turn"))
     async with Driver(app).open("POST", "/v1/messages", body=body(stream=True)) as exchange:
@@ -294,7 +294,7 @@ async def test_a_request_is_in_flight_until_its_answer_is_out() -> None:
     assert samples["anthro_asgi_answers_running"] == 0
 
 
-async def test_those_who_wait_for_their_turn_are_the_depth_of_the_queue() -> None:
+async def test_waiting_requests_are_the_queue_depth() -> None:
     go_on = asyncio.Event()
     app = app_of("a", go_on.wait, Finish("end_turn"), max_concurrency=1)
     async with Driver(app).open("POST", "/v1/messages", body=body(stream=True)) as first:
@@ -311,7 +311,7 @@ async def test_those_who_wait_for_their_turn_are_the_depth_of_the_queue() -> Non
     assert samples["anthro_asgi_queue_wait_seconds_count"] == 2
 
 
-async def test_a_client_that_leaves_is_counted_with_the_tokens_that_were_made_for_it() -> None:
+async def test_a_client_that_disconnects_is_counted_with_the_tokens_generated_for_it() -> None:
     app = app_of(Usage(11, None, 5), "a", [Usage(output_tokens=7), "b"], asyncio.Event().wait)
     async with Driver(app).open("POST", "/v1/messages", body=body(stream=True)) as exchange:
         await exchange.chunk()
@@ -325,7 +325,7 @@ async def test_a_client_that_leaves_is_counted_with_the_tokens_that_were_made_fo
     assert samples["anthro_asgi_requests_in_flight"] == 0
 
 
-async def test_an_answer_that_never_began_has_no_tokens() -> None:
+async def test_a_refused_request_has_no_tokens() -> None:
     app = app_of(Overloaded("busy"))
     assert (await Driver(app).request("POST", "/v1/messages", body=body())).status == 529
     samples = told(app.metrics)
@@ -333,7 +333,7 @@ async def test_an_answer_that_never_began_has_no_tokens() -> None:
     assert samples["anthro_asgi_time_to_first_token_seconds_count"] == 0
 
 
-async def test_the_connections_of_an_engine_that_has_some_are_told_by_state() -> None:
+async def test_upstream_connections_are_exposed_by_state() -> None:
     class Connected:
         async def stream(self, request: Any) -> AsyncIterator[Any]:
             yield Finish("end_turn")
@@ -350,7 +350,7 @@ async def test_the_connections_of_an_engine_that_has_some_are_told_by_state() ->
 # workers
 
 
-def test_workers_are_added_up_and_shown_one_by_one() -> None:
+def test_counters_of_all_workers_are_summed_and_worker_up_is_not() -> None:
     metrics = Metrics(PATHS)
     metrics.share_among(3)
     for worker in (0, 2):
@@ -365,7 +365,7 @@ def test_workers_are_added_up_and_shown_one_by_one() -> None:
     assert [samples[f'anthro_asgi_worker_up{{worker="{number}"}}'] for number in range(3)] == [1, 0, 1]
 
 
-def test_a_worker_that_died_is_down_and_counts_on_once_it_is_back() -> None:
+def test_a_dead_worker_is_down_and_its_counters_continue_after_its_restart() -> None:
     metrics = Metrics(PATHS)
     metrics.share_among(2)
     metrics.count_as(1)
@@ -385,7 +385,7 @@ def test_a_worker_that_died_is_down_and_counts_on_once_it_is_back() -> None:
 
 @pytest.mark.slow
 @fake_clock
-async def test_what_is_sampled_is_seen_by_other_workers_within_a_second() -> None:
+async def test_other_workers_see_a_sample_within_a_second() -> None:
     depth = 0
     metrics = Metrics(PATHS)
     metrics.sample = lambda: Sample(depth, 0, False, {})
@@ -403,7 +403,7 @@ async def test_what_is_sampled_is_seen_by_other_workers_within_a_second() -> Non
 
 
 @fake_clock
-async def test_one_worker_by_itself_needs_no_clock() -> None:
+async def test_a_single_worker_takes_no_periodic_samples() -> None:
     metrics = Metrics(PATHS)
     metrics.sample = lambda: pytest.fail("nobody has asked")
     metrics.start()
@@ -414,7 +414,7 @@ async def test_one_worker_by_itself_needs_no_clock() -> None:
 # telling
 
 
-def test_every_name_keeps_to_the_conventions() -> None:
+def test_every_metric_name_follows_the_conventions() -> None:
     metrics = Metrics(PATHS)
     families = list(text_string_to_metric_families(metrics.exposition()[0].decode()))
     assert len({family.name for family in families}) == len(families)
@@ -426,7 +426,7 @@ def test_every_name_keeps_to_the_conventions() -> None:
     assert {family.type for family in families} == {"gauge", "counter", "histogram"}
 
 
-def test_what_runs_here_is_told() -> None:
+def test_build_info_names_the_versions_and_parts() -> None:
     text = Metrics(PATHS).exposition()[0].decode()
     found = re.search(r"^anthro_asgi_build_info\{(.*)\} 1\.0$", text, re.MULTILINE)
     assert found is not None
@@ -460,6 +460,6 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_without_the_extra_everything_else_works_and_the_route_says_what_to_install() -> None:
+def test_without_the_extra_only_the_metrics_route_fails_and_names_the_extra() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT], capture_output=True, text=True, check=True)
     assert done.stdout == "404 /metrics needs the extra `metrics`: pip install 'anthro-asgi[metrics]'\n"

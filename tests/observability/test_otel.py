@@ -1,4 +1,4 @@
-"""OpenTelemetry otel, as a real collector gets them over OTLP: what they say, whose they are, what they hide."""
+"""Spans as a real collector receives them over OTLP: their attributes, their trace, and that they hold no content."""
 
 import asyncio
 import subprocess
@@ -55,7 +55,7 @@ def only_span(collector: Collector) -> Span:
 # what they say
 
 
-async def test_a_span_says_what_was_asked_and_how_it_went(collector: Collector) -> None:
+async def test_a_span_has_the_attributes_of_request_and_result(collector: Collector) -> None:
     app = app_of(Usage(11, None, 5), "Hello", Usage(output_tokens=7), Finish("end_turn"))
     asked = body(stream=True, max_tokens=50, temperature=0.5, top_p=0.25, top_k=4)
     response = await answered(app, "/messages", body=asked)
@@ -85,7 +85,7 @@ async def test_a_span_says_what_was_asked_and_how_it_went(collector: Collector) 
     }
 
 
-async def test_every_attribute_that_is_not_ours_is_one_of_the_conventions(collector: Collector) -> None:
+async def test_every_attribute_without_our_prefix_is_in_the_conventions(collector: Collector) -> None:
     asked = body(stream=True, temperature=0.5, top_p=0.5, top_k=1)
     await answered(app_of(Usage(1, 2, 3), "a", BadUpstream("gone")), body=asked)
     known = {
@@ -108,7 +108,7 @@ async def test_the_first_token_is_an_event_within_the_span(collector: Collector)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_failure_of_ours_or_the_engines_is_an_error(stream: bool, collector: Collector) -> None:
+async def test_a_failure_of_service_or_engine_is_an_error_status(stream: bool, collector: Collector) -> None:
     await answered(app_of("a", BadUpstream("gone")), body=body(stream=stream))
     span = only_span(collector)
     assert span.status == ERROR
@@ -116,7 +116,7 @@ async def test_a_failure_of_ours_or_the_engines_is_an_error(stream: bool, collec
     assert span.attributes["http.response.status_code"] == (200 if stream else 502)
 
 
-async def test_a_mistake_of_the_client_is_told_and_no_error_of_the_server(collector: Collector) -> None:
+async def test_a_client_error_is_recorded_without_an_error_status(collector: Collector) -> None:
     await answered(app_of("a", Finish("end_turn")), body=b"{")
     span = only_span(collector)
     assert (span.name, span.status) == ("POST /v1/messages", UNSET)
@@ -124,7 +124,7 @@ async def test_a_mistake_of_the_client_is_told_and_no_error_of_the_server(collec
     assert span.attributes["http.response.status_code"] == 400
 
 
-async def test_a_client_that_leaves_is_told(collector: Collector) -> None:
+async def test_a_client_that_disconnects_is_an_event_of_the_span(collector: Collector) -> None:
     driver = Driver(app_of("a", asyncio.Event().wait))
     async with driver.lifespan(), driver.open("POST", "/v1/messages", body=body(stream=True)) as exchange:
         await exchange.chunk()
@@ -143,7 +143,7 @@ async def test_a_client_that_leaves_is_told(collector: Collector) -> None:
         ("BREW", "/v1/models", "_OTHER /v1/models"),
     ],
 )
-async def test_the_other_routes_have_spans_of_bounded_names(
+async def test_other_routes_have_a_bounded_set_of_span_names(
     method: str, path: str, name: str, collector: Collector
 ) -> None:
     await answered(app_of("a", Finish("end_turn")), path, method, body=body() if method == "POST" else b"")
@@ -151,12 +151,12 @@ async def test_the_other_routes_have_spans_of_bounded_names(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/", "/nowhere"])
-async def test_probes_and_nonsense_have_no_spans(path: str, collector: Collector) -> None:
+async def test_probes_and_unknown_paths_have_no_spans(path: str, collector: Collector) -> None:
     await answered(app_of("a", Finish("end_turn")), path, "GET")
     assert collector.spans == []
 
 
-async def test_nothing_that_was_said_is_in_a_span(collector: Collector) -> None:
+async def test_no_content_is_in_a_span(collector: Collector) -> None:
     asked = body(
         messages=[{"role": "user", "content": "secret prompt"}],
         system="secret system",
@@ -190,7 +190,7 @@ def engine_and_its_trace() -> tuple[MessagesApp, list[dict[str, str]]]:
     return MessagesApp(engine), seen
 
 
-async def test_a_span_is_the_child_of_the_clients_and_the_parent_of_the_engines(
+async def test_a_span_is_the_child_of_the_clients_span_and_the_parent_of_the_engines(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
@@ -202,7 +202,7 @@ async def test_a_span_is_the_child_of_the_clients_and_the_parent_of_the_engines(
     assert any(f"trace_id={ID}" in line for line in caplog.messages)
 
 
-async def test_a_request_of_no_trace_begins_one(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_without_a_trace_starts_one(collector: Collector, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
     app, seen = engine_and_its_trace()
     await answered(app, body=body(), headers=[("traceparent", PARENT.replace(ID, "0" * 32))])
@@ -214,7 +214,7 @@ async def test_a_request_of_no_trace_begins_one(collector: Collector, caplog: py
     assert any(f"trace_id={span.trace_id}" in line for line in caplog.messages)
 
 
-async def test_what_the_client_does_not_record_we_do_not(collector: Collector) -> None:
+async def test_an_unsampled_trace_is_not_recorded(collector: Collector) -> None:
     app, seen = engine_and_its_trace()
     await answered(app, body=body(), headers=[("traceparent", PARENT[:-2] + "00")])
     assert collector.spans == []
@@ -222,9 +222,7 @@ async def test_what_the_client_does_not_record_we_do_not(collector: Collector) -
     assert seen[0]["traceparent"].endswith("-00")
 
 
-async def test_the_sampler_is_the_one_that_the_environment_names(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_sampler_comes_from_the_environment(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
     app, seen = engine_and_its_trace()
     await answered(app, body=body())
@@ -240,7 +238,7 @@ async def test_the_sampler_is_the_one_that_the_environment_names(
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=edge,zone=a"}, "edge"),
     ],
 )
-async def test_the_service_has_the_name_that_it_was_given(
+async def test_the_service_name_comes_from_the_environment(
     environ: dict[str, str], name: str, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable, value in environ.items():
@@ -274,7 +272,7 @@ async def test_the_service_has_the_name_that_it_was_given(
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_SDK_DISABLED": "false"}, ["otlp_proto_http"]),
     ],
 )
-def test_the_standard_variables_say_where_spans_go(environ: dict[str, str], names: list[str]) -> None:
+def test_the_standard_variables_choose_the_exporters(environ: dict[str, str], names: list[str]) -> None:
     assert otel.exporters(environ) == names
 
 
@@ -282,7 +280,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     return [record.msg.fields() for record in caplog.records if isinstance(record.msg, LogEvent)]
 
 
-async def test_an_exporter_that_is_not_there_is_one_line_and_no_reason_not_to_serve(
+async def test_a_missing_exporter_is_one_log_line_and_the_service_still_serves(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "pigeon")
@@ -316,7 +314,7 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-def test_without_the_extra_one_line_says_what_to_install_and_the_trace_is_passed_on() -> None:
+def test_without_the_extra_one_log_line_names_it_and_the_trace_is_forwarded() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT, PARENT],
         env={"OTEL_TRACES_EXPORTER": "console", "PATH": ""},
@@ -342,7 +340,7 @@ def serving(collector: Collector, *options: str) -> Iterator[Service]:
 
 
 @pytest.mark.slow
-def test_each_worker_exports_what_it_served_and_the_last_of_it_when_it_stops() -> None:
+def test_each_worker_exports_its_spans_including_the_last_ones_at_its_stop() -> None:
     with Collector() as collector:
         with serving(collector, "--workers", "2") as service:
             for _ in range(40):
@@ -353,7 +351,7 @@ def test_each_worker_exports_what_it_served_and_the_last_of_it_when_it_stops() -
 
 
 @pytest.mark.slow
-def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_waiting(
+def test_an_unresponsive_collector_delays_neither_requests_nor_the_stop(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(otel, "_PATIENCE", 0.2)
@@ -373,7 +371,7 @@ def test_a_collector_that_does_not_answer_keeps_neither_requests_nor_the_end_wai
 
 
 @pytest.mark.slow
-def test_the_console_gets_them_too() -> None:
+def test_the_console_exporter_prints_spans() -> None:
     script = WITHOUT.replace('sys.modules["opentelemetry.sdk"] = None', "")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, PARENT],

@@ -1,4 +1,4 @@
-"""The counters: what processes count in it is added up, exactly, and outlives them."""
+"""Shared counters: counts of several processes add up exactly and outlive the processes."""
 
 import os
 from itertools import pairwise
@@ -46,7 +46,7 @@ def test_gauges_come_first_so_that_they_can_be_cleared() -> None:
 
 
 @FORKS
-def test_what_processes_count_at_one_time_is_added_up_exactly() -> None:
+def test_concurrent_counts_of_several_processes_add_up_exactly() -> None:
     counters = SharedCounters(layout(), 4)
 
     def count(worker: int) -> None:
@@ -60,7 +60,7 @@ def test_what_processes_count_at_one_time_is_added_up_exactly() -> None:
 
 
 @FORKS
-def test_a_number_can_be_read_while_it_is_written_and_is_whole() -> None:
+def test_a_read_during_a_write_never_sees_a_partial_value() -> None:
     counters = SharedCounters(layout(), 2)
     told, tell = os.pipe()
 
@@ -83,7 +83,7 @@ def test_a_number_can_be_read_while_it_is_written_and_is_whole() -> None:
 
 
 @FORKS
-def test_what_a_dead_process_counted_stays_and_what_it_was_doing_does_not() -> None:
+def test_clearing_a_dead_workers_gauges_keeps_its_counters() -> None:
     counters = SharedCounters(layout(), 2)
 
     def count() -> None:
@@ -97,7 +97,7 @@ def test_what_a_dead_process_counted_stays_and_what_it_was_doing_does_not() -> N
     assert set(counters.totals()[3:]) == {7.0}
 
 
-def test_one_slot_is_its_own_total() -> None:
+def test_the_totals_of_one_slot_are_its_values() -> None:
     counters = SharedCounters(layout(), 1)
     counters.slots[0][5] = 2.5
     assert counters.totals() == [0.0] * 5 + [2.5] + [0.0] * (len(counters.slots[0]) - 6)

@@ -1,4 +1,4 @@
-"""W3C trace context: what is valid is taken over and reaches the engine as it came, what is not is as good as none."""
+"""W3C trace context: valid headers reach the engine unchanged, invalid headers are ignored."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def state_of(*states: str) -> str | None:
     ],
 )
 @pytest.mark.parametrize("around", ["{}", " {}", "\t {} \t"])
-def test_a_valid_parent_is_passed_on_as_it_came(parent: str, around: str) -> None:
+def test_a_valid_traceparent_is_forwarded_unchanged(parent: str, around: str) -> None:
     trace = parse_trace_headers(headers_of(("traceparent", around.format(parent))))
     assert trace.trace_id == ID
     assert trace.headers == (("traceparent", parent),)
@@ -81,16 +81,16 @@ def test_a_valid_parent_is_passed_on_as_it_came(parent: str, around: str) -> Non
     ],
     ids=lambda parent: parent[:70],
 )
-def test_an_invalid_parent_is_none_and_its_state_is_not_looked_at(parent: str) -> None:
+def test_an_invalid_traceparent_is_ignored_with_its_tracestate(parent: str) -> None:
     trace = parse_trace_headers(headers_of(("traceparent", parent), ("tracestate", "foo=1")))
     assert (trace.trace_id, trace.headers) == (None, ())
 
 
-def test_two_parents_are_none() -> None:
+def test_two_traceparent_headers_are_ignored() -> None:
     assert parse_trace_headers(headers_of(("traceparent", PARENT), ("traceparent", PARENT))).trace_id is None
 
 
-def test_a_state_without_a_parent_is_none() -> None:
+def test_a_tracestate_without_a_traceparent_is_ignored() -> None:
     assert parse_trace_headers(headers_of(("tracestate", "foo=1"))).headers == ()
 
 
@@ -113,7 +113,7 @@ CHARACTERS = "".join(map(chr, [*range(0x20, 0x2C), *range(0x2D, 0x3D), *range(0x
     ],
     ids=repr,
 )
-def test_a_valid_state_is_passed_on_in_one_header(states: list[str], passed: str) -> None:
+def test_a_valid_tracestate_is_forwarded_in_one_header(states: list[str], passed: str) -> None:
     assert state_of(*states) == passed
 
 
@@ -146,11 +146,11 @@ def test_a_valid_state_is_passed_on_in_one_header(states: list[str], passed: str
     ],
     ids=repr,
 )
-def test_an_invalid_state_is_left_out(states: list[str]) -> None:
+def test_an_invalid_tracestate_is_omitted(states: list[str]) -> None:
     assert state_of(*states) is None
 
 
-def test_a_state_that_is_too_long_loses_its_long_members_first_and_then_its_last() -> None:
+def test_a_long_tracestate_loses_its_long_members_first_and_then_its_last() -> None:
     short = [f"s{number}=" + "x" * 60 for number in range(8)]
     assert state_of(",".join([short[0], "long=" + "y" * 200, *short[1:]])) == ",".join(short)
     many = [f"s{number:02}=" + "x" * 60 for number in range(20)]
@@ -167,7 +167,7 @@ CHUNK = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_engine_is_told_of_the_trace_and_the_log_names_it(
+async def test_the_trace_is_forwarded_to_the_engine_and_named_in_the_log(
     stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
@@ -193,7 +193,7 @@ async def test_the_engine_is_told_of_the_trace_and_the_log_names_it(
     assert f"trace_id={ID}" in caplog.messages[-1]
 
 
-async def test_a_request_of_no_trace_begins_none(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_request_without_a_trace_starts_none(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
     response = await Driver(app_of("a", Finish("end_turn"))).request("POST", "/v1/messages", body=body())
     assert response.status == 200

@@ -1,4 +1,4 @@
-"""The option table: where values come from, which are refused, and in which words."""
+"""The option table and its loader: where values come from, which are errors, and the error texts."""
 
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def test_the_defaults_an_operator_relies_on() -> None:
     assert (settings.max_concurrency, settings.dialect, settings.log_format) == (1024, "auto", "json")
 
 
-def test_a_secret_has_no_place_but_the_environment() -> None:
+def test_secrets_are_read_only_from_the_environment() -> None:
     secrets = [option.name for option in OPTIONS if option.secret]
     assert secrets == ["api-keys", "upstream-key"]
 
@@ -136,7 +136,7 @@ def test_settings_do_not_print_secrets() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_place_gives_the_same_value(name: str, tmp_path: Path) -> None:
+def test_the_command_line_the_environment_and_the_file_give_the_same_value(name: str, tmp_path: Path) -> None:
     option, (text, value) = BY_NAME[name], EXAMPLES[name]
     assert value != getattr(load_settings({}, {}), option.attribute), "an example equal to the default shows nothing"
     assert getattr(load_settings({name: [text]}, {}), option.attribute) == value
@@ -148,7 +148,9 @@ def test_every_place_gives_the_same_value(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "option", [o for o in OPTIONS if o.type.metavar == "" and "file" in o.channels], ids=lambda option: option.name
 )
-def test_a_switch_is_true_in_every_place(option: Option, tmp_path: Path) -> None:
+def test_a_switch_can_be_set_on_the_command_line_in_the_environment_and_in_the_file(
+    option: Option, tmp_path: Path
+) -> None:
     assert getattr(load_settings({option.name: ["true"]}, {}), option.attribute) is True
     for yes, no in (("true", "false"), ("1", "0"), ("YES", "No"), ("on", "off")):
         assert getattr(load_settings({}, {option.variable: yes}), option.attribute) is True
@@ -156,7 +158,7 @@ def test_a_switch_is_true_in_every_place(option: Option, tmp_path: Path) -> None
     assert getattr(settings_from_file(tmp_path, f"{option.name} = true"), option.attribute) is True
 
 
-def test_every_option_is_in_one_of_these_examples() -> None:
+def test_every_option_has_an_example_or_is_listed_as_tested_elsewhere() -> None:
     elsewhere = {
         "config",
         "try-model",
@@ -171,7 +173,7 @@ def test_every_option_is_in_one_of_these_examples() -> None:
     assert set(EXAMPLES) | elsewhere | switches == set(BY_NAME)
 
 
-def test_the_line_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
+def test_the_order_is_command_line_environment_file_default(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("port = 1\nmax-body = 2048\nhost = 'file'\n")
     environ = {"ANTHRO_ASGI_CONFIG": str(file), "ANTHRO_ASGI_PORT": "2", "ANTHRO_ASGI_HOST": "environment"}
@@ -179,12 +181,12 @@ def test_the_line_beats_the_environment_beats_the_file_beats_the_default(tmp_pat
     assert (settings.port, settings.host, settings.max_body, settings.ping_interval) == (3, "environment", 2048, 10.0)
 
 
-def test_the_file_named_on_the_line_is_read_instead_of_the_one_in_the_environment(tmp_path: Path) -> None:
+def test_a_config_file_on_the_command_line_replaces_the_one_in_the_environment(tmp_path: Path) -> None:
     settings = settings_from_file(tmp_path, "port = 5")
     assert load_settings({"config": [settings.config or ""]}, {"ANTHRO_ASGI_CONFIG": "/nowhere"}).port == 5
 
 
-def test_native_toml_values_are_taken(tmp_path: Path) -> None:
+def test_native_toml_values_are_accepted(tmp_path: Path) -> None:
     settings = settings_from_file(tmp_path, "port = 99\nping-interval = 2.5\nsimulate = true\nmodel-alias = ['a=b']")
     assert (settings.port, settings.ping_interval, settings.simulate) == (99, 2.5, True)
     assert settings.model_alias == (("a", "b"),)
@@ -205,11 +207,11 @@ def test_several_keys_are_comma_separated() -> None:
     assert load_settings({}, {"ANTHRO_ASGI_API_KEYS": "one, two"}).api_keys == ("one", "two")
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     assert load_settings({}, {"ANTHRO_ASGI_PORT": "", "ANTHRO_ASGI_API_KEYS": ""}) == load_settings({}, {})
 
 
-def test_the_variables_kubernetes_adds_for_a_service_of_our_name_are_no_options() -> None:
+def test_variables_that_kubernetes_adds_for_a_service_are_ignored() -> None:
     environ = {
         "ANTHRO_ASGI_PORT": "tcp://10.0.0.1:8484",
         "ANTHRO_ASGI_PORT_8484_TCP": "tcp://10.0.0.1:8484",
@@ -239,30 +241,30 @@ def test_the_variables_kubernetes_adds_for_a_service_of_our_name_are_no_options(
         ({"no-auth": ["true"], "api-key-file": ["k"]}, "--no-auth contradicts"),
     ],
 )
-def test_a_contradiction_is_named(line: dict[str, list[str]], words: str) -> None:
+def test_options_that_contradict_each_other_are_named(line: dict[str, list[str]], words: str) -> None:
     assert words in complaint(line)
 
 
-def test_two_engines_in_one_environment_contradict_each_other() -> None:
+def test_two_engines_in_one_environment_exclude_each_other() -> None:
     words = complaint({}, {"ANTHRO_ASGI_UPSTREAM": "http://x", "ANTHRO_ASGI_ENGINE": "a:b"})
     assert words == "ANTHRO_ASGI_UPSTREAM and ANTHRO_ASGI_ENGINE exclude each other"
 
 
-def test_no_auth_contradicts_keys_wherever_they_are() -> None:
+def test_no_auth_contradicts_keys_from_another_place() -> None:
     assert "--no-auth contradicts" in complaint({"no-auth": ["true"]}, {"ANTHRO_ASGI_API_KEYS": "k"})
 
 
-def test_an_engine_on_the_line_sets_aside_the_ones_of_weaker_places(tmp_path: Path) -> None:
+def test_an_engine_on_the_command_line_overrides_an_engine_in_the_file(tmp_path: Path) -> None:
     settings = settings_from_file(tmp_path, "upstream = 'http://x'", {"simulate": ["true"]})
     assert (settings.simulate, settings.upstream) == (True, None)
 
 
-def test_a_switch_that_is_off_names_no_engine() -> None:
+def test_simulate_set_to_false_excludes_no_other_engine() -> None:
     settings = load_settings({"upstream": ["http://x"]}, {"ANTHRO_ASGI_SIMULATE": "false"})
     assert (settings.simulate, settings.upstream) == (False, "http://x")
 
 
-def test_a_socket_on_the_line_sets_aside_the_port_of_the_environment() -> None:
+def test_a_socket_on_the_command_line_overrides_the_port_in_the_environment() -> None:
     settings = load_settings({"uds": ["/a"]}, {"ANTHRO_ASGI_PORT": "0"})
     assert (settings.uds, settings.port) == ("/a", 8484)
 
@@ -321,7 +323,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "text", "words"), WRONG)
-def test_a_wrong_value_is_named_with_its_option(name: str, text: str, words: str) -> None:
+def test_a_wrong_value_is_reported_with_its_option(name: str, text: str, words: str) -> None:
     said = complaint({name: [text]})
     assert said.startswith(f"--{name}: ")
     assert words in said
@@ -329,7 +331,7 @@ def test_a_wrong_value_is_named_with_its_option(name: str, text: str, words: str
 
 
 @pytest.mark.parametrize(("name", "text", "words"), [row for row in WRONG if row[1] and "\0" not in row[1]])
-def test_a_wrong_value_in_the_environment_is_named_with_its_variable(name: str, text: str, words: str) -> None:
+def test_a_wrong_value_in_the_environment_is_reported_with_its_variable(name: str, text: str, words: str) -> None:
     said = complaint({}, {BY_NAME[name].variable: text})
     assert said.startswith(f"{BY_NAME[name].variable}: ")
     assert words in said
@@ -357,7 +359,7 @@ def test_a_wrong_value_in_the_environment_is_named_with_its_variable(name: str, 
         ("port = 1\nport = 2", "is not valid TOML"),
     ],
 )
-def test_a_wrong_file_is_named_with_the_place_of_the_fault(tmp_path: Path, toml: str, words: str) -> None:
+def test_an_error_in_a_file_names_the_file_and_the_option(tmp_path: Path, toml: str, words: str) -> None:
     if not words:
         assert settings_from_file(tmp_path, toml).model_alias == (("a", "1"),)
         return
@@ -370,14 +372,14 @@ def test_a_wrong_file_is_named_with_the_place_of_the_fault(tmp_path: Path, toml:
     assert caught.value.status == 2
 
 
-def test_a_file_that_is_not_utf8_is_no_toml(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_not_valid_toml(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_bytes(b"host = '\xff'")
     assert "is not valid TOML" in complaint({"config": [str(file)]})
 
 
 @pytest.mark.parametrize("path", ["missing.toml", "."])
-def test_a_file_that_cannot_be_read_is_refused_by_the_machine(tmp_path: Path, path: str) -> None:
+def test_a_file_that_cannot_be_read_is_an_unavailable_resource(tmp_path: Path, path: str) -> None:
     with pytest.raises(ResourceUnavailable, match="--config: cannot read") as caught:
         load_settings({"config": [str(tmp_path / path)]}, {})
     assert caught.value.status == 1
@@ -393,23 +395,23 @@ def test_a_file_that_cannot_be_read_is_refused_by_the_machine(tmp_path: Path, pa
         ("ANTHRO_ASGI_QQQQQQ", "'ANTHRO_ASGI_QQQQQQ': unknown variable"),
     ],
 )
-def test_an_unknown_variable_is_an_error_and_its_value_stays_unsaid(variable: str, words: str) -> None:
+def test_an_unknown_variable_is_an_error_that_does_not_quote_its_value(variable: str, words: str) -> None:
     said = complaint({}, {variable: SECRET_VALUE})
     assert said.endswith(words)
     assert SECRET_VALUE not in said
 
 
-def test_variables_of_others_are_left_alone() -> None:
+def test_variables_without_the_prefix_are_ignored() -> None:
     assert load_settings({}, {"ANTHRO_ASGIX": "1", "PORT": "x", "anthro_asgi_port": "x"}).port == 8484
 
 
 @pytest.mark.parametrize("text", ["two words", "sch\u00f6n", "tab\tbed", "line\nfeed"])
 @pytest.mark.parametrize("variable", ["ANTHRO_ASGI_API_KEYS", "ANTHRO_ASGI_UPSTREAM_KEY"])
-def test_a_key_no_header_can_carry_is_refused_without_showing_it(variable: str, text: str) -> None:
+def test_an_invalid_key_is_an_error_that_does_not_quote_it(variable: str, text: str) -> None:
     assert complaint({}, {variable: text}) == f"{variable}: a key must be one word of printable ASCII"
 
 
-def test_keys_that_are_only_commas_do_not_open_the_service() -> None:
+def test_keys_that_are_only_commas_are_an_error() -> None:
     assert complaint({}, {"ANTHRO_ASGI_API_KEYS": " , "}) == "ANTHRO_ASGI_API_KEYS: contains only commas"
 
 

@@ -1,4 +1,4 @@
-"""Profiles of the simulator: by name, in a file, and under the options that override them."""
+"""Profiles of the simulator: presets, files, and the options that override them."""
 
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ def profile_of(settings: Settings) -> Profile:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str) -> None:
+def test_every_preset_builds_a_simulator_and_names_its_source(name: str) -> None:
     assert profile_of(settings(name)) != profile_of(load_settings({}, {}))
     source = PRESETS[name]["source"]
     assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Nobody's: ")
@@ -36,7 +36,7 @@ def test_every_preset_is_an_engine_and_says_where_its_figures_are_from(name: str
     }
 
 
-def test_the_preset_of_published_figures_gives_these_figures() -> None:
+def test_the_llama_70b_preset_reproduces_the_published_figures() -> None:
     profile = profile_of(settings("llama-3.3-70b-2xh100"))
     for prompt, published in ((500, 0.04777), (5000, 0.40677)):
         assert profile.ttft.first + prompt * profile.ttft_per_token == pytest.approx(published, rel=0.01)
@@ -47,7 +47,7 @@ def test_the_preset_of_published_figures_gives_these_figures() -> None:
     assert fmean(draw() for _ in range(5000)) == pytest.approx(0.01858, rel=0.01)
 
 
-def test_options_override_the_profile_wherever_they_are_given(tmp_path: Path) -> None:
+def test_options_from_every_place_override_the_profile(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("simulate-profile = 'laptop'\nsimulate-itl = '1ms'\n")
     found = load_settings(
@@ -59,7 +59,7 @@ def test_options_override_the_profile_wherever_they_are_given(tmp_path: Path) ->
     assert found.simulate_text == "seeded", "and what the profile does not say is the default"
 
 
-def test_the_strongest_place_names_the_profile(tmp_path: Path) -> None:
+def test_the_profile_is_taken_from_the_place_of_highest_precedence(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("simulate-profile = 'laptop'\n")
     found = load_settings({"config": [str(file)]}, {"ANTHRO_ASGI_SIMULATE_PROFILE": "flaky"})
@@ -87,7 +87,7 @@ def test_a_profile_may_be_a_file_with_native_values(tmp_path: Path) -> None:
         ("port = 1", "unknown option 'port'"),
     ],
 )
-def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_in_a_profile_is_reported_with_its_option(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -95,12 +95,12 @@ def test_what_is_wrong_in_a_profile_is_named(tmp_path: Path, text: str, words: s
     assert words in str(caught.value)
 
 
-def test_a_name_that_is_neither_file_nor_preset_is_told_the_presets() -> None:
+def test_an_unknown_profile_is_an_error_that_lists_the_presets() -> None:
     with pytest.raises(ResourceUnavailable, match=r"--simulate-profile: cannot read lapdog: .*; the presets are .*"):
         settings("lapdog")
 
 
-def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_or_invalid_trace_is_an_unavailable_resource(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
     with pytest.raises(ResourceUnavailable, match="--simulate-trace: cannot read"):
         factory.build_simulated_engine(load_settings({"simulate-trace": [str(file)]}, {}))
