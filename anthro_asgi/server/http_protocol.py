@@ -175,7 +175,7 @@ class StrictProtocolMixin(UvicornProtocol):
             return
         if self._framing.whole:
             self._next_request()
-        elif self._framing.expects:  # the next bytes may be the body or another request; nothing tells them apart
+        elif self._framing.expects:  # the next bytes may be the body or another request
             self._linger()
         else:  # the rest of the request is read, within the receive deadline, and dropped
             self._unset_keepalive_if_required()

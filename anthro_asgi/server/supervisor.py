@@ -32,7 +32,7 @@ from .tls import Certificate
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _READY: Final = b"+"
-_STABLE: Final = 30.0  # seconds; the back-off starts anew for a worker that lived longer
+_STABLE: Final = 30.0  # seconds; a worker that lived longer starts again with the first back-off
 _FIRST_BACKOFF: Final = 0.1  # seconds before a worker is replaced, doubled with each death up to
 _MAX_BACKOFF: Final = 5.0
 _log = logging.getLogger(__name__)

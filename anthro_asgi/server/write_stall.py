@@ -1,4 +1,4 @@
-"""Disconnects a client that reads no response data, and tells it from a client that reads slowly."""
+"""Disconnects a client that reads no response data. A client that reads slowly stays connected."""
 
 import asyncio
 import fcntl

@@ -15,7 +15,7 @@ A connection is always in exactly one state. These are the states and all transi
     STREAMING   the head is complete, the body is arriving
     PAUSED      as STREAMING, but nothing is read from the socket: the reader is behind by more than HIGH_WATER, or it
                 asked for a pause
-    DRAINING    nobody reads the response: its body is dropped so that the connection can be used again
+    DRAINING    the owner has left; the body is dropped so that the connection can be used again
     ENDED       the response is complete, another request may follow
     MUST_CLOSE  the response is complete, no request may follow
     CLOSED      the connection is over; `read` returns what had arrived and then raises
@@ -30,7 +30,7 @@ can be left unretrieved.
 
 There are two deadlines, one for the next byte and one for the whole response, and one timer that compares both with the
 clock when it fires. A read therefore costs one addition; a timer or a timeout context for each read would cost as much
-as the read itself. In PAUSED only the deadline of the whole response counts, because the engine is not to blame.
+as the read itself. In PAUSED only the deadline of the whole response counts, because the delay is not the engine's.
 
 A request body is written as fast as the transport accepts it. A server that refuses a body (413) and closes makes our
 next write fail, perhaps before its response was read. So when a connection is lost before its response was read, the
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
             self._waiter = Waiter(loop=self._loop)
         return self._waiter
 
-    # ---- the owner gives the connection up
+    # ---- the owner releases the connection
 
     def recycle(self) -> None:
         """ENDED to IDLE: ready for another request."""
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         self._chunks.clear()
         self._buffered = 0
 
-    # ---- the request goes out
+    # ---- writing the request
 
     def _write_body(self) -> None:
         # A response that refuses the request ends the writing of its body (RFC 9112 section 9.3).
@@ -229,7 +229,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._write_body()
 
-    # ---- the response comes in
+    # ---- the response arrives
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's have the methods but not the base class
@@ -319,7 +319,7 @@ class Connection(asyncio.Protocol):
         self._set_deadline(self._deadlines.silence)
         self._transport.resume_reading()
 
-    # ---- the end
+    # ---- closing
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost.set_result(None)

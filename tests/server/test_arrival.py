@@ -188,9 +188,9 @@ def test_a_malformed_chunk_after_the_response_ends_the_connection(service: Proce
 
 
 def test_garbage_after_a_request_does_not_corrupt_its_response(service: Process) -> None:
-    asked = json.dumps({**HELLO, "stream": True}).encode()
+    body = json.dumps({**HELLO, "stream": True}).encode()
     with RawClient(service.url) as client:
-        client.send(post(asked) + b"nonsense\r\n\r\n")
+        client.send(post(body) + b"nonsense\r\n\r\n")
         stream, refusal = client.rest()
     assert message_from_events(parse_events(stream.body))["stop_reason"] == "end_turn"
     assert_refused(service, refusal, 400, "InvalidRequest")

@@ -119,14 +119,14 @@ def test_an_idle_connection_is_closed_at_once(kind: str) -> None:
 
 
 def test_a_request_that_has_arrived_in_part_is_awaited(kind: str) -> None:
-    asked = streamed()
+    request = streamed()
     with Process(kind, *AT_ONCE) as service, RawClient(service.url) as early, RawClient(service.url) as late:
-        early.send(asked[:20])
-        late.send(asked[:-1])
+        early.send(request[:20])
+        late.send(request[:-1])
         time.sleep(GRACE)
         service.interrupt()
         until(lambda: service.refuses)
-        for client, rest in ((early, asked[20:]), (late, asked[-1:])):
+        for client, rest in ((early, request[20:]), (late, request[-1:])):
             client.send(rest)
             (answer,) = client.rest()
             assert message_from_events(parse_events(answer.body))["stop_reason"] == "end_turn"

@@ -109,8 +109,8 @@ def test_an_ambiguous_request_is_refused_as_soon_as_it_arrives(name: str, size: 
 def test_random_requests_in_random_pieces_are_returned_one_by_one() -> None:
     drawn = random.Random(5)
     for _ in range(300):
-        asked = [VALID[name] for name in drawn.choices(list(VALID), k=drawn.randint(1, 6))]
-        stream = b"".join(sent for sent, _ in asked)
+        requests = [VALID[name] for name in drawn.choices(list(VALID), k=drawn.randint(1, 6))]
+        stream = b"".join(sent for sent, _ in requests)
         cuts = sorted(drawn.randrange(len(stream) + 1) for _ in range(drawn.randint(0, 8)))
         framing = RequestFraming(LIMIT)
         out = []
@@ -121,7 +121,7 @@ def test_random_requests_in_random_pieces_are_returned_one_by_one() -> None:
                 out.append(given)
                 framing.advance()
                 given = framing.feed(b"")
-        assert out == [given or sent for sent, given in asked]
+        assert out == [given or sent for sent, given in requests]
 
 
 def test_no_more_of_a_head_is_held_than_the_limit_and_one_read() -> None:

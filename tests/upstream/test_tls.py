@@ -174,14 +174,14 @@ async def test_a_server_refuses_a_missing_or_foreign_client_certificate(
     """The server is a thread, because asyncio's server closes without the alert that most servers send."""
     (tmp_path / "other").mkdir()
     ours = None if missing else Authority(tmp_path / "other").client_certificate()
-    context, said = authority.mutual_tls_server(newest), b""
+    context, received = authority.mutual_tls_server(newest), b""
 
     def accept() -> None:
-        nonlocal said
+        nonlocal received
         raw, _ = listener.accept()
         with raw.dup() as lingering, suppress(ssl.SSLError, OSError):
             with suppress(ssl.SSLError), context.wrap_socket(raw, server_side=True) as wrapped:
-                said = wrapped.recv(1)
+                received = wrapped.recv(1)
             lingering.shutdown(socket.SHUT_WR)
             while lingering.recv(65536):  # so that no RST overtakes the alert
                 pass
@@ -195,7 +195,7 @@ async def test_a_server_refuses_a_missing_or_foreign_client_certificate(
             await body_of(pool)
         await accepting
     assert re.search("(?i)alert|certificate.required", str(caught.value)), "the log should say why"
-    assert (pool.slots_used, said) == (0, b"")
+    assert (pool.slots_used, received) == (0, b"")
 
 
 async def test_tls_to_a_plain_http_server_is_a_failed_connect(authority: Authority) -> None:
