@@ -14,6 +14,7 @@ A new public name goes into the table here and into `__init__.pyi`, which type c
 from importlib import import_module
 
 _MODULES = {
+    "Answer": "http.answer",
     "ApiError": "wire.errors",
     "BadUpstream": "wire.errors",
     "BaseEngine": "engines.base",
@@ -38,7 +39,10 @@ _MODULES = {
     "UpstreamTimeout": "wire.errors",
     "Usage": "wire.deltas",
     "as_chat": "engines.openai.chat_request",
+    "as_engine": "engines.functions",
     "create_app": "factory",
+    "deltas_of": "wire.deltas",
+    "parse_request": "wire.request",
 }
 
 __all__ = list(_MODULES)

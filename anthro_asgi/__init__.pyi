@@ -1,10 +1,12 @@
 """The public names, for type checkers: `__init__.py` imports each when it is first used."""
 
 from .engines.base import BaseEngine, Engine, ModelInfo
+from .engines.functions import as_engine
 from .engines.openai.chat_request import as_chat
 from .factory import create_app
+from .http.answer import Answer
 from .http.messages_app import MessagesApp
-from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
+from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage, deltas_of
 from .wire.errors import (
     ApiError,
     BadUpstream,
@@ -15,10 +17,11 @@ from .wire.errors import (
     RateLimited,
     UpstreamTimeout,
 )
-from .wire.request import MessagesRequest
+from .wire.request import MessagesRequest, parse_request
 from .wire.request_policy import Rules
 
 __all__ = [
+    "Answer",
     "ApiError",
     "BadUpstream",
     "BaseEngine",
@@ -43,5 +46,8 @@ __all__ = [
     "UpstreamTimeout",
     "Usage",
     "as_chat",
+    "as_engine",
     "create_app",
+    "deltas_of",
+    "parse_request",
 ]

@@ -5,16 +5,15 @@ Most of the report is text of the upstream, so it is cleaned before it is printe
 
 import asyncio
 import logging
-from contextlib import aclosing
 from time import perf_counter
 from typing import Final
 
 from ..engines.base import UpstreamEngine
 from ..factory import build_upstream_engine
+from ..http.answer import Answer
 from ..observability.logs import clean
 from ..settings.options import ConfigError, Settings
-from ..wire.deltas import Finish
-from ..wire.errors import ApiError, BadUpstream
+from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest
 
 _LISTED: Final = 20  # models that are printed
@@ -87,16 +86,13 @@ async def _try_count(engine: UpstreamEngine, model: str) -> str:
 
 async def _try_message(engine: UpstreamEngine, model: str) -> str:
     """Request one token. Raises ApiError."""
-    request = _hello(model)
-    begun, first, last = perf_counter(), None, None
-    async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]  # it is an async generator
-        async for batch in batches:
-            if batch:
-                first = first or perf_counter()
-                last = batch[-1] if isinstance(batch, list) else batch
-    if first is None or not isinstance(last, Finish):
-        raise BadUpstream("the upstream ended its response early")
-    return f"ok ({last.stop_reason}), first output after {(first - begun) * 1000:.0f} ms"
+    began = perf_counter()
+    async with Answer(engine, _hello(model)) as answer:
+        await answer.begin()
+        first = perf_counter()
+        async for _ in answer:
+            pass
+    return f"ok ({answer.stop_reason}), first output after {(first - began) * 1000:.0f} ms"
 
 
 def _explain(exc: BaseException) -> str:

@@ -27,6 +27,7 @@ class BaseApp:
         self.engine = as_engine(engine)
         self.draining = False
         self.metrics = Metrics(paths)
+        self.engine.observe = self.metrics.note
         self._keys = ApiKeys(keys)
         self._tracer = Tracer()
 

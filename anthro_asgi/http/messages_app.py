@@ -20,6 +20,7 @@ from ..wire.request import MessagesRequest, parse_request, parse_request_in_step
 from ..wire.request_policy import Rules
 from . import models
 from .admission import Admission
+from .answer import Answer
 from .base_app import BaseApp
 from .http_request import HttpRequest
 from .message_response import MessageResponse
@@ -74,7 +75,6 @@ class MessagesApp(BaseApp):
         )
         self.metrics.sample = self._sample
         self._last_readiness = ""  # as it was told last
-        self.engine.observe = self.metrics.note
 
     async def _start(self) -> None:
         await super()._start()
@@ -94,18 +94,25 @@ class MessagesApp(BaseApp):
         self._admission.check(key)
         request = await self._read_request(http_request, counting=False)
         http_request.record.stream = request.stream
-        response = MessageResponse(
-            http_request,
+        estimate = self._prompt_counter.start_estimate(request)
+        answer = Answer(
             self.engine,
             request,
-            slot=self._admission.slot(key),
-            metrics=self.metrics,
-            estimate=self._prompt_counter.start_estimate(request),
-            ping_interval=self._ping_interval,
             hide_thinking=self._hide_thinking,
             limits=self._limits,
+            observe=self.metrics.note,
+            estimate=estimate,
         )
-        del request  # a stream is open for long, and a prompt is large
+        response = MessageResponse(
+            http_request,
+            answer,
+            stream=request.stream,
+            slot=self._admission.slot(key),
+            metrics=self.metrics,
+            estimate=estimate,
+            ping_interval=self._ping_interval,
+        )
+        del request  # a prompt is large, and the engine alone needs it while a stream lasts
         await response.run()
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:

@@ -6,9 +6,11 @@ from typing import Any, Final
 import orjson
 
 from ..engines.base import ModelInfo
+from ..http.answer import Answer
 from ..http.base_app import BaseApp
 from ..http.http_request import HttpRequest
 from ..wire import defaults
+from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.errors import MethodNotAllowed, NotFound
 from .chat_encoder import error_body, status_of
 from .chat_request import parse
@@ -20,7 +22,9 @@ Handler = Callable[["CompletionsApp", HttpRequest], Awaitable[None]]
 class CompletionsApp(BaseApp):
     """Serves chat completions over `engine`, for clients with one of `keys`; see `BaseApp`.
 
-    `max_body` and `max_decompressed` in bytes.
+    Args:
+        max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
+        limits: bounds of what is collected for a completion that is not streamed.
     """
 
     def __init__(
@@ -30,10 +34,12 @@ class CompletionsApp(BaseApp):
         keys: Sequence[str] = (),
         max_body: int = defaults.MAX_BODY,
         max_decompressed: int = defaults.MAX_DECOMPRESSED,
+        limits: AnswerLimits = DEFAULT_LIMITS,
     ) -> None:
         super().__init__(engine, keys, _ROUTES)
         self._max_body = max_body
         self._max_decompressed = max_decompressed
+        self._limits = limits
 
     # routes
 
@@ -46,13 +52,13 @@ class CompletionsApp(BaseApp):
 
     async def _complete(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
-        completion_request = parse(b"".join(await http_request.read_body(self._max_body, self._max_decompressed)))
-        http_request.record.model, http_request.record.stream = (
-            completion_request.request.model,
-            completion_request.request.stream,
-        )
-        response = CompletionResponse(http_request, self.engine, completion_request)
-        del completion_request  # a stream is open for long, and a prompt is large
+        body = b"".join(await http_request.read_body(self._max_body, self._max_decompressed))
+        parsed = parse(body)
+        request = parsed.request
+        http_request.record.model, http_request.record.stream = request.model, request.stream
+        answer = Answer(self.engine, request, limits=self._limits, observe=self.metrics.note)
+        response = CompletionResponse(http_request, answer, stream=request.stream, usage=parsed.usage)
+        del body, parsed, request  # a prompt is large, and the engine alone needs it while a stream lasts
         await response.run()
 
     async def _list_models(self, http_request: HttpRequest) -> None:

@@ -1,113 +1,123 @@
-"""One answer's life, in chat completions: the engine's first batch → start → chunks → the end, or one whole.
+"""The HTTP response to one `POST /v1/chat/completions`: chunks of a stream, or one completion as JSON.
 
-Like `http.message_response`, as far as it goes: the head waits for the engine's first output, so a failure before it
-has a status of its own, and nothing is asked of the engine while `send` waits. Engines of this tongue send no pings.
+It is to chat completions what `http.message_response` is to messages, and stands on the same `Answer`. An engine that
+speaks this API sends no pings, so a head waits for the engine's first output however long that takes.
 
-Editors: `_pump` runs once for each thing an engine yields, for every token of every stream.
+Editors: `_pump` runs once for each batch of the engine, so for every token of every stream.
 """
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Final
 
-from ..engines.base import BaseEngine
+from ..http.answer import YIELD_EVERY, Answer
 from ..http.disconnect import DisconnectWatch
 from ..http.http_request import ClientDisconnected, HttpRequest
 from ..http.inline_driver import InlineDriver
-from ..wire.deltas import Batch
-from ..wire.errors import BadUpstream, SimulatedDisconnect
-from ..wire.stop_sequences import StopSequenceFilter
-from .chat_encoder import ChunkEncoder, Completion, CompletionCounts
-from .chat_request import CompletionRequest
+from ..wire.errors import Overloaded, SimulatedDisconnect
+from .chat_encoder import ChunkEncoder, completion_body
 
 _EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 _HEADERS: Final = (("cache-control", "no-cache"),)
-_YIELD_EVERY: Final = 32  # batches after which other tasks get a turn
 
 
 class CompletionResponse:
-    """Answers one `POST /v1/chat/completions` from `engine`. `run` raises ApiError only before the head is sent."""
+    """Sends `answer` as the response to `http_request`.
 
-    def __init__(self, http_request: HttpRequest, engine: BaseEngine, completion_request: CompletionRequest) -> None:
+    Args:
+        stream: whether the client asked for a stream.
+        usage: whether it asked for the token counts in the last chunk.
+    """
+
+    def __init__(self, http_request: HttpRequest, answer: Answer, *, stream: bool, usage: bool) -> None:
         self._http_request = http_request
-        self._engine = engine
-        self._completion_request: CompletionRequest | None = (
-            completion_request  # until the engine is asked: a prompt is large
-        )
-        self._streams = completion_request.request.stream
-        self._usage = completion_request.usage
-        self._model = completion_request.request.model
-        self._stops = (
-            StopSequenceFilter(completion_request.request.stop_sequences)
-            if completion_request.request.stop_sequences
-            else None
-        )
+        self._answer = answer
+        self._streams = stream
+        self._id = f"chatcmpl-{secrets.token_hex(16)}"
+        self._created = int(time.time())
+        self._encoder = ChunkEncoder(self._id, answer.model, self._created, usage=usage)
+        self._watch = DisconnectWatch(http_request.receive)
         self._began = time.monotonic()
 
     async def run(self) -> None:
-        async with DisconnectWatch(self._http_request.receive):
-            await (self._stream() if self._streams else self._whole())
+        """Send the whole response.
 
-    def _ask(self) -> AsyncIterator[Batch]:
-        completion_request, self._completion_request = self._completion_request, None
-        assert completion_request is not None  # noqa: S101 - for the type checker
-        return self._engine.stream(completion_request.request)
-
-    def _identity(self) -> tuple[str, str, int]:
-        return f"chatcmpl-{secrets.token_hex(16)}", self._model, int(time.time())
+        Raises ApiError only while no head has been sent, ClientDisconnected, and SimulatedDisconnect.
+        """
+        try:
+            async with self._watch:
+                await (self._stream() if self._streams else self._whole())
+        finally:
+            self._record_end()
 
     async def _whole(self) -> None:
-        completion = Completion(*self._identity())
-        turn = 0
-        async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                self._note_first()
-                completion.feed(self._passing(batch))
-                if completion.counted.finish is not None:
-                    break
-                turn += 1
-                if turn % _YIELD_EVERY == 0:
-                    await asyncio.sleep(0)
-            else:
-                raise BadUpstream("the engine broke off before it had finished")
-        self._note_end(completion.counted)
-        await self._http_request.respond(200, completion.body())
+        answer = self._answer
+        async with answer:
+            await answer.begin()
+            self._record_first_output()
+            message = await answer.message()
+        body = completion_body(message, self._id, self._created, answer.thinking_counted)
+        self._http_request.record.stop_reason = answer.stop_reason
+        await self._http_request.respond(200, body)
 
     async def _stream(self) -> None:
-        encoder = ChunkEncoder(*self._identity(), usage=self._usage)
+        answer = self._answer
         try:
-            async with aclosing(self._ask()) as batches:  # type: ignore[type-var]
-                last = await InlineDriver(self._pump(encoder, batches))
-            self._note_end(encoder.counted)
-            await self._send(last + encoder.end(), more=False)
+            async with answer:
+                last = await InlineDriver(self._pump())
+            assert answer.finish is not None  # noqa: S101 - for the type checker
+            end = self._encoder.end(answer.finish, answer.usage, answer.thinking_counted)
+            self._http_request.record.stop_reason = answer.stop_reason
+            await self._send(last + end, more=False)
+        except asyncio.CancelledError:
+            # The server stops and no longer waits for this stream.
+            if self._http_request.started and not self._watch.disconnected:
+                await self._fail(Overloaded("the service is stopping"))
+            raise
         except Exception as exc:
-            if isinstance(exc, (ClientDisconnected, SimulatedDisconnect)) or not self._http_request.started:
+            if isinstance(exc, ClientDisconnected | SimulatedDisconnect) or not self._http_request.started:
                 raise
-            await self._send(encoder.error(self._http_request.record_error(exc)), more=False)
+            await self._fail(exc)
 
-    async def _pump(self, encoder: ChunkEncoder, batches: AsyncIterator[Batch]) -> bytes:
-        """Sends what the engine yields, one send a batch, until it has finished; what is still unsent."""
-        opening = encoder.start()
-        filters = self._stops is not None
-        turn = _YIELD_EVERY
-        async for batch in batches:
-            data = encoder.feed(self._passing(batch) if filters else batch)
-            if not self._http_request.started and (data or encoder.counted.finish):
-                self._note_first()
-                await self._http_request.start_response(200, _EVENT_STREAM, _HEADERS)
-                data = opening + data
-            if encoder.counted.finish is not None:
-                return data
+    async def _fail(self, exc: Exception) -> None:
+        """End a stream that has begun with an error chunk."""
+        if not self._encoder.ended:
+            await self._send(self._encoder.error(self._http_request.record_error(exc)), more=False)
+
+    async def _pump(self) -> bytes:
+        """Send the head and what the engine yields, one send for each batch, until the answer ends.
+
+        Returns the last bytes, which are sent together with the end of the stream.
+        """
+        answer = self._answer
+        take = answer.take
+        filters = answer.filters
+        encoder = self._encoder
+        text = encoder.text
+        await answer.begin()
+        self._record_first_output()
+        await self._http_request.start_response(200, _EVENT_STREAM, _HEADERS)
+        data = encoder.start() + encoder.feed(await anext(answer))
+        if self._answer.finish is not None:
+            return data
+        await self._send(data)
+        until_yield = YIELD_EVERY
+        async for batch in answer.batches:
+            if type(batch) is str and not filters:
+                answer.counted += 1
+                data = text(batch)
+            else:
+                data = encoder.feed(take(batch))
+                if answer.finish is not None:
+                    return data
             if data:
                 await self._send(data)
-            turn -= 1
-            if not turn:
-                turn = _YIELD_EVERY
+            until_yield -= 1
+            if not until_yield:
+                until_yield = YIELD_EVERY
                 await asyncio.sleep(0)
-        raise BadUpstream("the engine broke off before it had finished")
+        return encoder.feed(answer.ended())
 
     async def _send(self, data: bytes, *, more: bool = True) -> None:
         try:
@@ -115,16 +125,17 @@ class CompletionResponse:
         except OSError as exc:
             raise ClientDisconnected from exc
 
-    def _passing(self, batch: Batch) -> Batch:
-        """The batch, cut off at a stop sequence."""
-        return batch if self._stops is None else self._stops.feed(batch)
+    # for the log
 
-    def _note_first(self) -> None:
-        if self._http_request.record.ttft is None:
-            self._http_request.record.ttft = time.monotonic() - self._began
+    def _record_first_output(self) -> None:
+        self._http_request.record.ttft = time.monotonic() - self._began
 
-    def _note_end(self, counted: CompletionCounts) -> None:
-        record = self._http_request.record
-        record.stop_reason = counted.finish.stop_reason if counted.finish else None
-        record.input_tokens = counted.usage.input_tokens
-        record.output_tokens = counted.tokens
+    def _record_end(self) -> None:
+        """Record the tokens of the answer, also of one that was not completed."""
+        record, answer = self._http_request.record, self._answer
+        if record.ttft is None:
+            return
+        usage = answer.usage
+        record.input_tokens = usage.input_tokens
+        record.output_tokens = answer.counted if usage.output_tokens is None else usage.output_tokens
+        record.cached_tokens = usage.cache_read_input_tokens

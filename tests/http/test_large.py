@@ -91,7 +91,7 @@ async def test_a_large_request_is_the_request_it_would_be_read_at_once(encoding:
     whole = parse_request(BODY)
     assert repr(engine.asked[0]) == repr(whole)
     assert repr(engine.asked[0].raw) == repr(whole.raw)
-    assert engine.asked[0].size == len(BODY)
+    assert engine.asked[0].body_size == len(BODY)
 
 
 def _deflated(body: bytes) -> bytes:

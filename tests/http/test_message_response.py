@@ -391,10 +391,14 @@ def test_every_error_an_engine_may_raise_is_told_as_it_is() -> None:
     assert {kind.status for kind in kinds} == {400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 502, 504, 529}
 
 
-@pytest.mark.parametrize("nonsense", [42, ToolJson("{}")], ids=repr)
-async def test_an_engine_that_begins_with_nonsense_still_gives_a_stream_by_the_grammar(nonsense: Any) -> None:
-    response = await Driver(app_of(nonsense)).request("POST", "/v1/messages", body=body(stream=True))
+async def test_an_engine_that_begins_with_a_misplaced_delta_still_gives_a_stream_by_the_grammar() -> None:
+    response = await Driver(app_of(ToolJson("{}"))).request("POST", "/v1/messages", body=body(stream=True))
     assert [event.type for event in parse_events(response.body)] == ["message_start", "error"]
+
+
+async def test_an_engine_that_begins_with_an_object_that_is_no_delta_is_an_internal_error() -> None:
+    response = await Driver(app_of(42)).request("POST", "/v1/messages", body=body(stream=True))
+    assert (response.status, response.json()["error"]["type"]) == (500, "api_error")
 
 
 async def test_a_stream_the_server_cancels_ends_with_an_error_event() -> None:

@@ -155,7 +155,7 @@ async def test_a_whole_completion_says_what_the_stream_says() -> None:
         "reasoning_content": "Let me see.",
         "tool_calls": [
             {"id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
-            {"id": "toolu_2", "type": "function", "function": {"name": "g", "arguments": ""}},
+            {"id": "toolu_2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
         ],
     }
     assert completion["usage"]["total_tokens"] == 51
@@ -197,10 +197,21 @@ async def test_a_failure_within_a_stream_is_an_error_chunk_and_its_end() -> None
     assert chunks[2:] == [{"error": error}, b"[DONE]"]
 
 
-async def test_an_engine_that_breaks_off_is_no_stop() -> None:
-    chunks = await streamed(engine_of("Hel"))
+async def test_an_engine_that_must_send_a_finish_and_does_not_has_failed() -> None:
+    class Engine:
+        async def stream(self, request: Any) -> AsyncIterator[Batch]:
+            yield "Hel"
+
+    chunks = await streamed(Engine())
     assert chunks[-2]["error"]["code"] == 502
-    assert (await post(engine_of("Hel"))).status == 502
+    assert (await post(Engine())).status == 502
+
+
+async def test_a_generator_function_ends_its_answer_by_returning() -> None:
+    chunks = await streamed(engine_of("Hel"))
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    choice = (await post(engine_of("Hel"))).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Hel", "stop")
 
 
 async def test_a_request_that_is_wrong_is_told_with_its_field() -> None:

@@ -1,0 +1,358 @@
+"""One answer of an engine, from its first delta to its end, without HTTP.
+
+    engine.stream(request) ─► thinking filter ─► stop sequences ─► count, usage, ending ─► the consumer
+
+Everything that holds for an answer whatever it is sent as (a stream, one Message, a chat completion, an entry of a
+batch) is applied here and nowhere else. This file knows no socket and no ASGI.
+
+Deltas, as they come:
+
+    async with Answer(engine, request) as answer:
+        async for batch in answer:
+            ...
+    print(answer.stop_reason, answer.usage)
+
+One Message:
+
+    message = await Answer(engine, request).message()
+
+Editors: a consumer that sends every token may not pay for a coroutine per token. It iterates over `batches` itself and
+gives each batch to `take`, until `finish` is set, and then calls `ended` if `batches` has run out before that. A batch
+that is a `str` needs no `take` while `filters` is false: adding 1 to `counted` is enough. See `message_response`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self, assert_never
+
+from ..engines.base import BaseEngine, Observer, ignore_observation
+from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
+from ..wire.deltas import (
+    Batch,
+    Block,
+    BlockStop,
+    Citation,
+    Delta,
+    Deltas,
+    EncodedTexts,
+    Finish,
+    Signature,
+    StopReason,
+    Thinking,
+    ToolJson,
+    ToolStart,
+    Usage,
+    deltas_of,
+)
+from ..wire.errors import AnswerTooLarge, BadUpstream
+from ..wire.estimate import estimate_tokens
+from ..wire.message import MessageBuilder, final_finish, is_tool_use, merge_usage
+from ..wire.request import MessagesRequest
+from ..wire.stop_sequences import StopSequenceFilter
+from ..wire.thinking_filter import ThinkingFilter
+
+YIELD_EVERY: Final = 32
+"""Batches after which the event loop runs other tasks: an engine that has its output ready never suspends."""
+
+_ONLY_COUNTED: Final = frozenset({str, ToolJson})
+"""Deltas that count as a token and on which nothing else depends. `_note` need not be called for them."""
+
+
+class Answer:
+    """One answer of `engine` to `request`. Consume it once, in one of the three ways above.
+
+    Args:
+        hide_thinking: leave out thinking that the request disabled and the engine produced nevertheless.
+        limits: bounds, in bytes, of what `message` collects.
+        observe: is called with ("repair", kind) and ("upstream_error", reason).
+        estimate: returns the prompt's length in tokens. It is called at most once, when the engine does not report it.
+            The default estimates from the request, which therefore stays in memory until the engine reports the length.
+
+    Attributes:
+        id: the id of the Message.
+        model: the model as the client named it.
+        batches: what the engine yields, unfiltered. It is set on entering.
+        filters: whether text has to pass through `take`.
+        counted: deltas of text, thinking and tool calls that the engine generated. They stand in for the output tokens
+            when the engine does not report these.
+        thinking_counted: how many of these are Thinking.
+        usage: token counts so far. They are complete once `finish` is set.
+        finish: how the answer ended, as the client is told it; None before that.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_estimate",
+        "_has_tool_use",
+        "_limits",
+        "_observe",
+        "_pending",
+        "_pulled",
+        "_request",
+        "_stops",
+        "_thinking",
+        "batches",
+        "counted",
+        "filters",
+        "finish",
+        "id",
+        "model",
+        "thinking_counted",
+        "usage",
+    )
+
+    batches: AsyncIterator[Batch]
+
+    def __init__(
+        self,
+        engine: BaseEngine,
+        request: MessagesRequest,
+        *,
+        hide_thinking: bool = False,
+        limits: AnswerLimits = DEFAULT_LIMITS,
+        observe: Observer = ignore_observation,
+        estimate: Callable[[], int] | None = None,
+    ) -> None:
+        self.id = f"msg_{secrets.token_urlsafe(18)}"
+        self.model = request.model
+        self.counted = 0
+        self.thinking_counted = 0
+        self.usage = Usage()
+        self.finish: Finish | None = None
+        self._engine = engine
+        self._request: MessagesRequest | None = request  # a prompt is large, so it is dropped once the engine has it
+        self._limits = limits
+        self._observe = observe
+        self._estimate = partial(estimate_tokens, request) if estimate is None else estimate
+        self._stops = StopSequenceFilter(request.stop_sequences) if request.stop_sequences else None
+        self._thinking = _thinking_filter(request, hide_thinking)
+        self.filters = self._stops is not None or self._thinking is not None
+        self._has_tool_use = False
+        self._pending: Batch | None = None  # the first output, between `begin` and its consumer
+        self._pulled = 0
+
+    def __repr__(self) -> str:
+        return f"<Answer {self.id} of {self._engine!r} counted={self.counted} finish={self.finish}>"
+
+    async def __aenter__(self) -> Self:
+        request, self._request = self._request, None
+        if request is None:
+            raise RuntimeError("an Answer is entered once")
+        self.batches = self._engine.stream(request)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.batches.aclose()  # type: ignore[attr-defined]  # `stream` is an async generator
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the answer ended; None before that."""
+        return None if self.finish is None else self.finish.stop_reason
+
+    @property
+    def stop_matched(self) -> str | None:
+        """The stop sequence that was found here, and not by the engine."""
+        return None if self._stops is None else self._stops.matched
+
+    # consuming
+
+    async def begin(self) -> None:
+        """Wait for the engine's first output, and keep it for the consumer. Raises what the engine raises.
+
+        Counts and empty texts are no output: an engine that has sent only these may still fail with its own status.
+        """
+        empty = False
+        async for batch in self.batches:
+            taken = self.take(batch)
+            if any(delta != "" and not isinstance(delta, Usage) for delta in deltas_of(taken)):
+                break
+            empty = empty or "" in deltas_of(taken)
+            await asyncio.sleep(0)
+        else:
+            taken = self.ended()
+        self._pending = ["", *deltas_of(taken)] if empty else taken
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The next batch, never an empty list; the last one holds the Finish as the client is told it.
+
+        Raises ApiError, and what else the engine raises.
+        """
+        if self._pending is not None:
+            batch, self._pending = self._pending, None
+            return self._with_final_finish(batch)
+        while self.finish is None:
+            self._pulled += 1
+            if self._pulled % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            try:
+                batch = self.take(await anext(self.batches))
+            except StopAsyncIteration:
+                batch = self.ended()
+            if batch != []:
+                return self._with_final_finish(batch)
+        raise StopAsyncIteration
+
+    async def message(self) -> dict[str, Any]:
+        """The whole Message, as JSON values. Raises ApiError, and what else the engine raises."""
+        if self._request is None:
+            return await self._collect()
+        async with self:
+            return await self._collect()
+
+    async def _collect(self) -> dict[str, Any]:
+        builder = MessageBuilder(self.id, self.model, self._estimate, limits=self._limits)
+        builder.usage = self.usage
+        try:
+            if self._pending is not None:
+                builder.feed(self._pending)
+                self._pending = None
+            if self.finish is None:
+                await self._feed(builder)
+            message = builder.message(self.counted)
+        except AnswerTooLarge:
+            self._observe("upstream_error", "too_large")
+            raise
+        for kind in builder.repairs.elements():
+            self._observe("repair", kind)
+        assert self.finish is not None  # noqa: S101 - for the type checker
+        self.finish = Finish(message["stop_reason"], message["stop_sequence"], self.finish.details)
+        return message
+
+    async def _feed(self, builder: MessageBuilder) -> None:
+        pulled = 0
+        take = self.take
+        async for batch in self.batches:
+            builder.feed(take(batch))
+            if self.finish is not None:
+                return
+            pulled += 1
+            if pulled % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+        builder.feed(self.ended())
+
+    # what the engine yields
+
+    def take(self, batch: Batch) -> Batch:
+        """The batch as the client gets it: without unwanted thinking, cut off at a stop sequence, counted.
+
+        Sets `finish` when the answer ends in it. Nothing may be taken after that.
+        """
+        if self.filters:
+            return self._filtered(batch)
+        kind: type = type(batch)
+        if kind is EncodedTexts:
+            self.counted += len(batch)  # type: ignore[arg-type]  # it is a list
+            return batch
+        if kind in _ONLY_COUNTED:
+            self.counted += 1
+            return batch
+        deltas: Deltas = batch if isinstance(batch, list) else (batch,)  # `deltas_of`, inlined
+        counted = len(deltas)
+        for delta in deltas:
+            kind = type(delta)
+            if kind is Thinking:
+                self.thinking_counted += 1
+            elif kind not in _ONLY_COUNTED and not self._note(delta):
+                counted -= 1
+        self.counted += counted
+        if self.finish is not None:
+            self._complete()
+        return batch
+
+    def ended(self) -> Batch:
+        """The last batch, once the engine has returned and `finish` is not set.
+
+        Raises BadUpstream for an engine that says by Finish, and only by Finish, that its answer is complete.
+        """
+        if not self._engine.returning_ends_turn:
+            raise BadUpstream("the engine broke off before it had finished")
+        return self.take([Finish("end_turn")])
+
+    def _filtered(self, batch: Batch) -> Batch:
+        """Counts what the engine generated, also what the filters leave out; but nothing after a stop sequence."""
+        if type(batch) is str:
+            self.counted += 1
+        else:
+            self.counted += _generated(deltas_of(batch))
+            self.thinking_counted += sum(1 for delta in deltas_of(batch) if isinstance(delta, Thinking))
+        if self._thinking is not None:
+            batch = self._thinking.feed(batch)
+        if self._stops is not None:
+            arrived = batch
+            batch = self._stops.feed(batch)
+            if type(batch) is str:
+                return batch
+            if self._stops.matched is not None:
+                self._observe("repair", "stop_sequence")
+                unread = self._stops.unread
+                self.counted -= _generated(deltas_of(arrived)[-unread:]) if unread else 0
+        for delta in deltas_of(batch):
+            self._note(delta)
+        if self.finish is not None:
+            self._complete()
+        return batch
+
+    def _complete(self) -> None:
+        """What the end of the answer settles: the stop reason that its content allows, and counts nobody reported."""
+        assert self.finish is not None  # noqa: S101 - for the type checker
+        self.finish = final_finish(self.finish, self._has_tool_use)
+        if self.usage.input_tokens is None:
+            self.usage.input_tokens = self._estimate()
+        if self.usage.output_tokens is None:
+            self.usage.output_tokens = self.counted
+
+    def _note(self, delta: Delta) -> bool:
+        """Keep what the end of the answer depends on. Whether the delta counts as a token."""
+        match delta:
+            case Usage():
+                merge_usage(self.usage, delta)
+                if delta.input_tokens is not None:
+                    self._estimate = _already_reported
+                return False
+            case str() | Thinking() | ToolJson():
+                pass
+            case ToolStart():
+                self._has_tool_use = True
+            case Block(content):
+                self._has_tool_use |= is_tool_use(content)
+                return False
+            case Finish():
+                self.finish = delta
+                return False
+            case Signature() | Citation() | BlockStop():
+                return False
+            case _:
+                assert_never(delta)
+        return True
+
+    def _with_final_finish(self, batch: Batch) -> Batch:
+        if self.finish is None:
+            return batch
+        return [self.finish if isinstance(delta, Finish) else delta for delta in deltas_of(batch)]
+
+
+def _already_reported() -> int:
+    """The estimate of an answer whose engine has reported the prompt's length. It holds no request."""
+    raise AssertionError("the prompt's length is known")
+
+
+def _generated(deltas: Deltas) -> int:
+    """How many of the deltas count as tokens."""
+    return sum(1 for delta in deltas if isinstance(delta, str | Thinking | ToolStart | ToolJson))
+
+
+def _thinking_filter(request: MessagesRequest, hide_thinking: bool) -> ThinkingFilter | None:
+    thinking = request.thinking
+    if thinking is None:
+        return None
+    if hide_thinking and thinking.type == "disabled":
+        return ThinkingFilter(keep_signatures=False)
+    return ThinkingFilter(keep_signatures=True) if thinking.display == "omitted" else None
