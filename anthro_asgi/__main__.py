@@ -1,4 +1,4 @@
-"""`python -m anthro_asgi`, the same as `anthro-asgi`."""
+"""`python -m anthro_asgi`, the same as the command `anthro-asgi`."""
 
 import sys
 

@@ -35,7 +35,7 @@ def port_of(service: Service) -> str:
 
 
 def free_port() -> int:
-    """Of the loopback, where nobody listens."""
+    """A port of the loopback address on which nothing listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -116,12 +116,12 @@ def test_the_check_imports_neither_a_server_nor_an_event_loop() -> None:
     assert others == "set()"
 
 
-# --- servers that are none ---
+# --- servers that do not respond properly ---
 
 
 @contextmanager
 def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """The port of a server that does so to each who comes, until its end."""
+    """The port of a server that treats each connection with `answer`."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -33,7 +33,7 @@ ASKED = {"model": "m", "max_tokens": 10_000, "stream": True, "messages": [{"role
 
 
 class Service:
-    """A running `serve`. `address` is what it printed."""
+    """A running `serve`. `address` is the address that it printed."""
 
     def __init__(self, process: subprocess.Popen[str], address: str) -> None:
         self.process = process
@@ -59,7 +59,7 @@ class Service:
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[http.client.HTTPResponse]:
-        """A streamed answer of which the first line has come."""
+        """A streamed response whose first line has arrived."""
         with contextlib.closing(self.connection()) as connection:
             connection.request("POST", "/v1/messages", json.dumps(ASKED), {"content-type": "application/json"})
             response = connection.getresponse()
@@ -103,7 +103,7 @@ def service(*arguments: str, cwd: Path = ROOT, **environ: str) -> Iterator[Servi
 
 
 def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> str:
-    """The one line a command ends with that does not run."""
+    """The one line on stderr of a command that cannot run."""
     with process(*arguments, cwd=cwd, **environ) as running:
         out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (status, "")
@@ -428,7 +428,7 @@ def test_a_signal_ends_a_slow_start(tmp_path: Path, number: int) -> None:
     assert "Traceback" not in err
 
 
-# --- the end of open answers ---
+# --- the end of open responses ---
 
 ENDLESS = ("--simulate-output-tokens", "10000", "--simulate-itl", "20ms")
 
@@ -482,7 +482,7 @@ def test_a_second_interrupt_ends_open_responses_at_once() -> None:
 
 
 class Upstream:
-    """An OpenAI-compatible engine of a few answers, on a port of this machine. It is at nobody's own addresses."""
+    """An OpenAI-compatible engine with a few fixed responses. It answers 404 to requests for engine-specific paths."""
 
     def __init__(self, models: object = None, answer: bytes | None = None, status: int = 200) -> None:
         self.models = {"data": []} if models is None else models

@@ -34,7 +34,7 @@ Samples = dict[str, float]
 
 
 def told(metrics: Metrics) -> Samples:
-    """The samples by their names and labels as they are written, and no name or label set twice."""
+    """The samples by name and labels. Fails when a name with its labels occurs twice."""
     text = metrics.exposition()[0].decode()
     samples: Samples = {}
     for family in text_string_to_metric_families(text):
@@ -48,7 +48,7 @@ def told(metrics: Metrics) -> Samples:
 
 
 def happened(before: Samples, after: Samples, prefix: str = "anthro_asgi_") -> Samples:
-    """What has changed, without the common prefix of the names."""
+    """The samples that changed, with their differences, without the common prefix of the names."""
     return {
         name.removeprefix("anthro_asgi_"): value - before.get(name, 0.0)
         for name, value in after.items()
@@ -405,13 +405,13 @@ async def test_other_workers_see_a_sample_within_a_second() -> None:
 @fake_clock
 async def test_a_single_worker_takes_no_periodic_samples() -> None:
     metrics = Metrics(PATHS)
-    metrics.sample = lambda: pytest.fail("nobody has asked")
+    metrics.sample = lambda: pytest.fail("no sample was needed")
     metrics.start()
     await asyncio.sleep(5)
     metrics.stop()
 
 
-# telling
+# exposition
 
 
 def test_every_metric_name_follows_the_conventions() -> None:

@@ -52,7 +52,7 @@ def only_span(collector: Collector) -> Span:
     return span
 
 
-# what they say
+# attributes
 
 
 async def test_a_span_has_the_attributes_of_request_and_result(collector: Collector) -> None:
@@ -172,7 +172,7 @@ async def test_no_content_is_in_a_span(collector: Collector) -> None:
     assert b"secret" not in b"".join(collector.bodies)
 
 
-# whose they are
+# the trace they belong to
 
 
 def is_sampled(trace: dict[str, str]) -> bool:
@@ -249,7 +249,7 @@ async def test_the_service_name_comes_from_the_environment(
     assert resource["service.version"]
 
 
-# who asks for them
+# configuration
 
 
 @pytest.mark.parametrize(

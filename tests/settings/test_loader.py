@@ -10,7 +10,7 @@ from anthro_asgi.settings.options import OPTIONS, ConfigError, Option, ResourceU
 BY_NAME = {option.name: option for option in OPTIONS}
 SECRET_VALUE = "sk-do-not-show"
 
-# a right value of each kind of option, unlike its default
+# a valid value of each option, different from its default
 EXAMPLES: dict[str, tuple[str, object]] = {
     "log-level": ("debug", "debug"),
     "log-format": ("text", "text"),
@@ -138,7 +138,7 @@ def test_settings_do_not_print_secrets() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_command_line_the_environment_and_the_file_give_the_same_value(name: str, tmp_path: Path) -> None:
     option, (text, value) = BY_NAME[name], EXAMPLES[name]
-    assert value != getattr(load_settings({}, {}), option.attribute), "an example equal to the default shows nothing"
+    assert value != getattr(load_settings({}, {}), option.attribute), "an example must differ from the default"
     assert getattr(load_settings({name: [text]}, {}), option.attribute) == value
     assert getattr(load_settings({}, {option.variable: text}), option.attribute) == value
     assert getattr(settings_from_file(tmp_path, f'{name} = "{text}"'), option.attribute) == value
@@ -225,7 +225,7 @@ def test_variables_that_kubernetes_adds_for_a_service_are_ignored() -> None:
     assert load_settings({}, environ) == load_settings({}, {})
 
 
-# --- what excludes what ---
+# --- exclusions ---
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def profile_of(settings: Settings) -> Profile:
 def test_every_preset_builds_a_simulator_and_names_its_source(name: str) -> None:
     assert profile_of(settings(name)) != profile_of(load_settings({}, {}))
     source = PRESETS[name]["source"]
-    assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Nobody's: ")
+    assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Illustrative: ")
     assert set(PRESETS[name]) <= {"source"} | {
         option.removeprefix("simulate_").replace("_", "-")
         for option in Settings.__dataclass_fields__
@@ -55,8 +55,8 @@ def test_options_from_every_place_override_the_profile(tmp_path: Path) -> None:
     )
     assert (found.simulate_max_running, found.simulate_cache_tokens) == (7, 9)
     assert found.simulate_itl == ("constant", 0.001, 0.0)
-    assert found.simulate_ttft == ("constant", 0.15, 0.0), "what nobody overrides is the profile's"
-    assert found.simulate_text == "seeded", "and what the profile does not say is the default"
+    assert found.simulate_ttft == ("constant", 0.15, 0.0), "the profile gives what is not overridden"
+    assert found.simulate_text == "seeded", "the default gives what is not in the profile"
 
 
 def test_the_profile_is_taken_from_the_place_of_highest_precedence(tmp_path: Path) -> None:
