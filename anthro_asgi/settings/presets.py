@@ -1,6 +1,6 @@
 """The simulator's presets, written as in a TOML file. `source` says where the figures of each are from.
 
-A figure that the source does not give keeps its default, or is marked as an assumption of ours.
+A figure that the source does not give keeps its default, or is marked as our assumption.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         first token of a single request comes after 47.77 ms for a prompt of 500 tokens, and after 406.77 ms for 5,000.
         Tokens are 18.58 ms apart for a single request, 38.75 ms for 25 and 59.73 ms for 50, which is a straight line.
         From 100 requests on they are 92.9 ms apart; on that line 90 requests run and the others wait. Under load the
-        first token is later than measured: 1.3 s for 50 requests, instead of 0.83 s. Jitter is an assumption of ours.""",
+        first token is later than measured: 1.3 s for 50 requests, not 0.83 s. The jitter is our assumption.""",
         "ttft": "7.9ms",
         "ttft-per-token": "79.8us",
         "itl": "gamma(18.58ms, 1ms)",
@@ -25,14 +25,14 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "llama-3.1-8b-nim": {
         "source": f"""Fitted to NVIDIA's figures for Llama-3.1-8b-instruct, NIM 1.8.0 ({_NIM}). The first token of a
         single request comes after 10.26 ms. Tokens are 4.63 ms apart for a single request, 5.91 ms for 50 and 7.57 ms
-        for 100. The time per prompt token and the jitter are assumptions of ours.""",
+        for 100. The time per prompt token and the jitter are our assumptions.""",
         "ttft": "8ms",
         "ttft-per-token": "10us",
         "itl": "gamma(4.63ms, 0.3ms)",
         "load-factor": 0.006,
     },
     "8b-h100": {
-        "source": f"8B-class model on H100, balanced load, from {_LLM_D}; the cache size is an assumption of ours.",
+        "source": f"8B-class model on H100, balanced load, from {_LLM_D}; the cache size is our assumption.",
         "ttft": "normal(30ms, 5ms)",
         "ttft-per-token": "250us",
         "itl": "normal(12ms, 2ms)",
@@ -41,7 +41,7 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
         "cache-tokens": 400_000,
     },
     "70b-8xh100": {
-        "source": f"70B model on 8 x H100, throughput-optimised, from {_LLM_D}; the cache size is an assumption of ours.",
+        "source": f"70B model on 8 x H100, throughput-optimised, from {_LLM_D}; the cache size is our assumption.",
         "ttft": "normal(80ms, 15ms)",
         "ttft-per-token": "500us",
         "itl": "normal(25ms, 4ms)",

@@ -43,7 +43,7 @@ def test_the_llama_70b_preset_reproduces_the_published_figures() -> None:
     for running, published in ((1, 0.01858), (25, 0.03875), (50, 0.05973), (profile.max_running, 0.0929)):
         slowed = profile.itl.first * (1 + profile.load_factor * (running - 1))
         assert slowed == pytest.approx(published, rel=0.02)
-    draw = profile.itl.drawn_by(Random(1))
+    draw = profile.itl.sampler(Random(1))
     assert fmean(draw() for _ in range(5000)) == pytest.approx(0.01858, rel=0.01)
 
 
