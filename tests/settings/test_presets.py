@@ -105,5 +105,5 @@ def test_an_unreadable_or_invalid_trace_is_an_unavailable_resource(tmp_path: Pat
     with pytest.raises(ResourceUnavailable, match="--simulate-trace: cannot read"):
         factory.build_simulated_engine(load_settings({"simulate-trace": [str(file)]}, {}))
     file.write_text('{"deltas": []}\n')
-    with pytest.raises(ResourceUnavailable, match=r"trace.jsonl: line 1 is no recorded answer"):
+    with pytest.raises(ResourceUnavailable, match=r"trace.jsonl: line 1 is not a recorded answer"):
         factory.build_simulated_engine(load_settings({"simulate-trace": [str(file)]}, {}))
