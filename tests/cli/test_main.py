@@ -135,7 +135,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["serve", "--engine", "json:nothing"], "engine 'json:nothing': json has no nothing"),
         (["serve", "--engine", "json:dumps"], "engine 'json:dumps': "),
         (["serve", "--host", "0.0.0.0"], "other machines can connect to 0.0.0.0, but no API key is configured"),
-        (["serve", "--simulate-fail", "cut=0.6", "--simulate-fail", "429=0.6"], "are more than 1 together"),
+        (["serve", "--simulate-fail", "cut=0.6", "--simulate-fail", "429=0.6"], "add up to more than 1"),
         (["simulate-openai", "--simulate-fail", "cut=0.6", "--simulate-fail", "cut=0.1"], "each once"),
         (["simulate-openai", "--upstream", "http://x"], "simulate-openai: unknown option '--upstream'"),
         (

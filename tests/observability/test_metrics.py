@@ -25,8 +25,18 @@ from tests.support.clock import fake_clock
 from tests.support.driver import Driver
 
 PATHS = (
-    *("/v1/messages", "/messages", "/v1/v1/messages", "/v1/messages/count_tokens", "/messages/count_tokens"),
-    *("/v1/models", "/models", "/v1/v1/models", "/healthz", "/readyz", "/metrics", "/"),
+    "/v1/messages",
+    "/messages",
+    "/v1/v1/messages",
+    "/v1/messages/count_tokens",
+    "/messages/count_tokens",
+    "/v1/models",
+    "/models",
+    "/v1/v1/models",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/",
 )
 GAPS = "anthro_asgi_inter_token_latency_seconds"
 
