@@ -10,7 +10,7 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "load": ("bench.load", "load on any Messages server, and its latencies and cost"),
     "peers": ("bench.peers", "this service, a byte relay and other proxies, side by side"),
     "report": ("bench.report", "a page with plots, and Markdown tables, from result files"),
-    "hold": ("bench.hold", "how long one request blocks the event loop"),
+    "hold": ("tests.checks.stall", "how long one request blocks the event loop"),
     "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
     "record": ("bench.record", "record a server's answers, with times, for the simulated engine to replay"),
     "metered": ("bench.metered", "what metrics add to the cost of a token"),
@@ -44,7 +44,7 @@ def _load(module: str) -> Any:
         if exc.name in ("httptools", "uvloop"):
             sys.exit(f"python -m bench needs {exc.name}: pip install 'anthro-asgi[bench]'")
         if exc.name in ("tests", "tests.checks"):
-            sys.exit("python -m bench soak needs a checkout of the repository: run it in the folder that has tests/")
+            sys.exit("this command needs a checkout of the repository: run it in the folder that has tests/")
         raise
 
 

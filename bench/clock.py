@@ -1,21 +1,19 @@
-"""`python -m bench clock`: how exactly the simulated engine keeps the moments that it means its tokens to have.
+"""`python -m bench clock`: how exactly the simulated engine keeps the schedule of its tokens.
 
-Twice, at each number of streams:
+Two measurements at each number of streams:
 
-*engine*: many streams of the engine in this process, on uvloop, each driven as the service drives it. What is measured
-is the time from the moment that a token was meant for to the moment the stream goes on.
+*engine*: many streams of the engine in this process, on uvloop, driven as the service drives them. Measured is the time
+from a token's scheduled moment to the moment the stream continues.
 
-*client*: `anthro-asgi serve` in a process of its own, and a client on loopback that notes when it reads each token. A
-token is compared with its stream's own schedule, anchored at the token that came soonest after its moment; so a stream
-that began late as a whole is not counted late with every token. That is in *first token*: its time against the moment
-the request was written, and the time to the first token that was asked for.
+*client*: `anthro-asgi serve` in its own process, and a client on loopback that notes when it reads each token. A token
+is compared with the schedule of its stream, anchored at the stream's least late token, so a stream that began late does
+not count as late with every token. The delay of the begin is *first token*: the time from the request to the first
+token, minus the configured time to first token.
 
-Streams begin one after the other, a thousand a second at the most, and their moments are evenly spread. *drift* is the
-mean error of the last quarter of each stream's tokens less that of the first: a schedule that is not absolute shows
-there.
+Streams begin one after the other, at most a thousand per second, with evenly spread phases. *drift* is the mean error
+of the last quarter of each stream's tokens minus that of the first quarter; it grows when a schedule is not absolute.
 
-On a machine that is busy with other things a delay may be the machine's, so of several rounds the one with the best p99
-counts; the median of the others' stands beside it.
+A delay may be the machine's. So the round with the best p99 is shown, beside the median p99 of all rounds.
 """
 
 import argparse
@@ -38,13 +36,13 @@ from anthro_asgi.wire.request import MessagesRequest
 
 from .client import Connection, Ending
 from .counting import Counter
-from .load.asking import Requests, Target, Wording
+from .load.requests import Requests, Target, Wording
 from .options import positive
 from .process import many_files, serving
 
 _TTFT: Final = 0.5  # seconds
-_BEGUN: Final = 1000  # streams a second
-_PATIENCE: Final = 30.0  # seconds beyond the end that was meant
+_STREAMS_PER_SECOND: Final = 1000  # that begin
+_PATIENCE: Final = 30.0  # seconds beyond the scheduled end
 
 Rows = list[list[float]]
 """For each stream, how late each of its tokens was, in seconds."""
@@ -52,41 +50,41 @@ Rows = list[list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What is asked of every stream: seconds between tokens, and how many there are."""
+    """The schedule of every stream: seconds between tokens, and the number of tokens."""
 
     itl: float
     tokens: int
 
 
-class _WatchedNap:
-    """Notes the first moment it is meant for."""
+class _WatchedSleeper:
+    """Notes the first moment that it waits for."""
 
     def __init__(self, sleeper: Sleeper, first: list[float]) -> None:
-        self._nap = sleeper
+        self._sleeper = sleeper
         self._first: list[float] | None = first
 
     async def until(self, when: float) -> None:
         if self._first is not None:
             self._first.append(when)
             self._first = None
-        await self._nap.until(when)
+        await self._sleeper.until(when)
 
 
 class _WatchedClock(LoopClock):
-    """A clock of which it is known for what moment each of its naps was meant first, in the order they began."""
+    """`first` holds the first moment that each of its sleepers waited for, in the order they began."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first: list[float] = []
 
     def sleeper(self) -> Sleeper:
-        return _WatchedNap(super().sleeper(), self.first)
+        return _WatchedSleeper(super().sleeper(), self.first)
 
 
 async def _spread(streams: int, itl: float, begin: Callable[[int], Awaitable[None]]) -> None:
-    """Begin the streams one after the other, their phases evenly spread over an interval, and wait for all."""
+    """Begin the streams one after the other, with phases evenly spread over an interval, and wait for all."""
     tasks = []
-    start, ramp = monotonic(), itl * ceil(streams / (_BEGUN * itl))
+    start, ramp = monotonic(), itl * ceil(streams / (_STREAMS_PER_SECOND * itl))
     for number in range(streams):
         await asyncio.sleep(start + number * ramp / streams - monotonic())
         tasks.append(asyncio.ensure_future(begin(number)))
@@ -100,11 +98,11 @@ async def engine(streams: int, timing: Timing) -> Rows:
 
     async def consume(number: int, row: list[float]) -> None:
         message = {"role": "user", "content": f"stream {number}"}
-        place = len(clock.first)  # a sleeper begins before anybody else has a turn
+        place = len(clock.first)  # the sleeper begins before any other task runs
         async for batch in simulated.stream(MessagesRequest("bench", timing.tokens, [message])):
             now = monotonic() - clock.first[place]
-            said = sum(isinstance(delta, str) for delta in batch) if isinstance(batch, list) else 1
-            row += [now - (len(row) + more) * timing.itl for more in range(said)]
+            tokens = sum(isinstance(delta, str) for delta in batch) if isinstance(batch, list) else 1
+            row += [now - (len(row) + more) * timing.itl for more in range(tokens)]
 
     async def driven(number: int) -> None:
         await InlineDriver(consume(number, rows[number]))
@@ -116,7 +114,7 @@ async def engine(streams: int, timing: Timing) -> Rows:
 
 
 class _Stream:
-    """An Asker that notes when each token was read."""
+    """A Receiver that notes when each token was read."""
 
     def __init__(self) -> None:
         self.read: list[int] = []
@@ -136,15 +134,15 @@ class _Stream:
 
 
 async def client(url: str, streams: int, timing: Timing) -> tuple[list[float], Rows]:
-    """How late the first tokens are, and how late all are by their own stream's schedule, read from the server."""
+    """How late the first tokens are, and how late all tokens are by the schedule of their own stream."""
     target = Target.parse(url, "messages")
     requests = Requests(target, Wording("messages", "bench", None, True, 8, timing.tokens, 0, {}))
     loop = asyncio.get_running_loop()
     connected = [await loop.create_connection(Connection, target.hosts[0], target.port) for _ in range(streams)]
-    asked = [_Stream() for _ in range(streams)]
+    received = [_Stream() for _ in range(streams)]
 
     async def ask(number: int) -> None:
-        stream = asked[number]
+        stream = received[number]
         stream.sent = monotonic_ns()
         connected[number][1].ask(requests.make(number), stream)
         await asyncio.wait_for(stream.over, _TTFT + timing.itl * timing.tokens + _PATIENCE)
@@ -155,23 +153,21 @@ async def client(url: str, streams: int, timing: Timing) -> tuple[list[float], R
         for _, connection in connected:
             with suppress(AttributeError):
                 connection.abort()
-    short = sum(len(stream.read) != timing.tokens for stream in asked)
+    short = sum(len(stream.read) != timing.tokens for stream in received)
     if short:
-        raise RuntimeError(f"{short} streams are not {timing.tokens} tokens long")
-    return [(stream.read[0] - stream.sent) / 1e9 - _TTFT for stream in asked], [
-        anchored(stream.read, timing.itl) for stream in asked
-    ]
+        raise RuntimeError(f"{short} streams do not have {timing.tokens} tokens")
+    first = [(stream.read[0] - stream.sent) / 1e9 - _TTFT for stream in received]
+    return first, [anchored(stream.read, timing.itl) for stream in received]
 
 
 def anchored(read: Iterable[int], itl: float) -> list[float]:
-    """Seconds each of a stream's tokens was late, from the nanoseconds at which they were read."""
+    """Seconds by which each of a stream's tokens was late, from the nanoseconds at which they were read."""
     offsets = [now / 1e9 - number * itl for number, now in enumerate(read)]
-    soonest = min(offsets)
-    return [offset - soonest for offset in offsets]
+    return [offset - min(offsets) for offset in offsets]
 
 
 def drift(rows: Rows) -> float:
-    """How much later the last quarter of the tokens is than the first, in the mean."""
+    """The mean lateness of the last quarter of the tokens minus that of the first quarter."""
     quarters = [(row[: len(row) // 4], row[-(len(row) // 4) :]) for row in rows if len(row) >= 8]
     return statistics.fmean(statistics.fmean(last) - statistics.fmean(first) for first, last in quarters)
 
@@ -182,7 +178,7 @@ def _at(values: Sequence[float], part: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One measurement: errors in seconds, without their sign, and the drift where there is one."""
+    """One measurement: absolute errors in seconds, and the drift if there is one."""
 
     errors: Sequence[float]
     drift: float | None = None
@@ -197,11 +193,11 @@ class Round:
 
 
 def rounds(url: str, streams: int, timing: Timing, number: int) -> dict[str, list[Round]]:
-    """So many rounds, by what was measured."""
+    """The rounds of each measurement."""
     found: dict[str, list[Round]] = {"engine": [], "client": [], "client, first token": []}
     for _ in range(number):
         gc.collect()
-        gc.freeze()  # a collection of what this ruler itself keeps would hold it up
+        gc.freeze()  # a collection of the measured values would delay the measurement
         found["engine"].append(Round.of(uvloop.run(engine(streams, timing))))
         first, rows = uvloop.run(client(url, streams, timing))
         found["client"].append(Round.of(rows))
@@ -210,7 +206,7 @@ def rounds(url: str, streams: int, timing: Timing, number: int) -> dict[str, lis
 
 
 def show(streams: int, found: dict[str, list[Round]]) -> None:
-    """Print the rows of one number of streams."""
+    """Print a row for each measurement."""
     for what, measured in found.items():
         best = min(measured, key=lambda one: one.p99)
         usual = statistics.median(one.p99 for one in measured)
@@ -220,16 +216,13 @@ def show(streams: int, found: dict[str, list[Round]]) -> None:
         print(f"{streams:>8,} {what:<22}{len(best.errors):>10,}{cells}{last}", flush=True)
 
 
-# from the command line
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     add = parser.add_argument
     add("--streams", type=positive, nargs="+", default=[100, 2000], metavar="N", help="at once (default 100 2000)")
-    add("--itl", type=float, default=0.1, metavar="S", help="between tokens (default 0.1)")
+    add("--itl", type=float, default=0.1, metavar="S", help="seconds between tokens (default 0.1)")
     add("--tokens", type=positive, default=60, metavar="N", help="of each stream (default 60)")
-    add("--rounds", type=positive, default=3, metavar="N", help="best of N (default 3)")
+    add("--rounds", type=positive, default=3, metavar="N", help="show the best of N rounds (default 3)")
 
 
 def main(options: argparse.Namespace) -> int:

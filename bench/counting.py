@@ -1,15 +1,15 @@
-"""Counts the tokens of a streamed answer as its bytes come, at a fraction of what parsing them would cost.
+"""Counts the tokens of a streamed answer as its bytes arrive, at a fraction of the cost of parsing them.
 
 A token is a content delta that is not empty: of text, thinking or tool input in the Messages API; of content, reasoning
 or tool arguments in chat completions.
 
-The theory. Within one content block all events are the same but for the text: a prefix that ends in the quote before
-it, and a suffix that starts with the quote after it. The first event is parsed as JSON and the frame around its text is
-learned, and checked by parsing it with another text. An event is then counted without being parsed if it has the
-prefix, if the first quote from there on, not escaped, starts the suffix, and if there is something between. In chat the
-suffix ends with the bracket that closes `choices`, for what follows (the usage, where every chunk has it) may vary and
-cannot hold content. Everything else is parsed, and may be learned in its turn. So the count is the parser's count,
-whatever the order of the keys, the white space or the cuts between reads; the tests hold it against the parser.
+Theory: within one content block all events are equal except for the text. They have a prefix that ends with the quote
+before the text and a suffix that starts with the quote after it. The first event is parsed as JSON, and this frame is
+learned; it is checked by parsing it with another text. An event is then counted without parsing when it has the prefix,
+when the next quote is not escaped and starts the suffix, and when the text is not empty. In chat the suffix ends with
+the bracket that closes `choices`: what follows it, such as the usage, may vary and holds no content. Every other event
+is parsed, and its frame is learned. So the count is the parser's count, whatever the order of keys, the white space or
+the boundaries of the reads.
 """
 
 from typing import Any, Final, Literal
@@ -17,18 +17,19 @@ from typing import Any, Final, Literal
 import orjson
 
 Api = Literal["messages", "chat"]
+PATHS: Final[dict[Api, str]] = {"messages": "/v1/messages", "chat": "/v1/chat/completions"}
 
 _KEYS: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 _PROBE: Final = "x9Q"
-_LESSONS: Final = 64  # frames that are learned of a stream; one whose frames never repeat is only parsed
+_LESSONS: Final = 64  # frames that are learned per stream; a stream whose frames never repeat is only parsed
 _BACKSLASH: Final = 92
 _NEVER: Final = b"\n"  # no event starts with it
 
 
 class Counter:
-    """One answer. `ended` when the API's last event came; `error` is the kind of failure that the stream tells of.
+    """Counts one answer. `ended` is set by the API's last event; `error` is the kind of failure in the stream.
 
-    `stamps` has the texts of the tokens of the last `feed`, if the first token of all was digits after a space.
+    `stamps` holds the texts of the last `feed`, if the first token of all was digits after a space; else None.
     """
 
     __slots__ = (
@@ -51,7 +52,7 @@ class Counter:
         self._held = False  # a carriage return that may be half a line end
         self._prefix = _NEVER
         self._suffix = b""
-        self._open = False  # something may follow the suffix
+        self._open = False  # other bytes may follow the suffix
         self._lessons = _LESSONS
         self.ended = False
         self.error: str | None = None
@@ -59,7 +60,7 @@ class Counter:
         self.total = 0
 
     def feed(self, data: bytes) -> int:
-        """Take the next bytes of the body, cut anywhere; returns the number of tokens they complete."""
+        """Takes the next bytes of the body; returns the number of tokens that they complete."""
         if b"\r" in data or self._held:
             data = self._plain(data)
         if self._tail:
@@ -91,7 +92,7 @@ class Counter:
         return self.total - before
 
     def _plain(self, data: bytes) -> bytes:
-        # SSE lines end in LF, CRLF or CR; JSON has neither of them unescaped.
+        # SSE lines end with LF, CRLF or CR; JSON contains none of them unescaped
         if self._held:
             data = b"\r" + data
         self._held = data.endswith(b"\r")
@@ -99,7 +100,7 @@ class Counter:
             data = data[:-1]
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    # ---- the slow way
+    # ---- parsing
 
     def _parse(self, event: bytes) -> None:
         name, payload = _fields(event)
@@ -153,11 +154,11 @@ class Counter:
         quoted = f'"{text}"'.encode()
         at = event.find(quoted)
         if at < 0:
-            return  # it is escaped
+            return  # the text is escaped
         self._lessons -= 1
         prefix, rest = event[: at + 1], event[at + len(quoted) - 1 :]
         if self._read(prefix + _PROBE.encode() + rest) != [_PROBE]:
-            return  # a key, or another value, reads the same
+            return  # the text also occurs elsewhere in the event
         bracket = rest.find(b"]")
         self._open = self._api == "chat" and bracket >= 0
         self._prefix, self._suffix = prefix, rest[: bracket + 1] if self._open else rest
@@ -171,11 +172,11 @@ class Counter:
 
 
 def whole(api: Api, body: bytes) -> int:
-    """The tokens of an answer that was not streamed, as its usage tells. Raises ValueError when it does not."""
+    """The token count in the usage of an answer that was not streamed. Raises ValueError without one."""
     try:
         return int(orjson.loads(body)["usage"]["output_tokens" if api == "messages" else "completion_tokens"])
     except (KeyError, TypeError) as exc:
-        raise ValueError("an answer without its usage") from exc
+        raise ValueError("an answer without usage") from exc
 
 
 def _fields(event: bytes) -> tuple[bytes, bytes]:
@@ -193,7 +194,7 @@ def _filled(text: Any) -> list[str]:
     if text is None or text == "":
         return []
     if not isinstance(text, str):
-        raise TypeError("a delta that is no text")
+        raise TypeError("a delta that is not text")
     return [text]
 
 

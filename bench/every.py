@@ -1,4 +1,4 @@
-"""`python -m bench`: everything measured, one after the other, then the report of it all."""
+"""`python -m bench`: all measurements, one after the other, then the report."""
 
 import argparse
 import shlex
@@ -13,11 +13,11 @@ from .peers.envs import cache
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     parser.add_argument("--html", type=Path, metavar="FILE", help="the page (default: report.html in the cache)")
-    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="turns of every server (default 3)")
+    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="rounds of `peers` (default 3)")
 
 
 def main(options: argparse.Namespace) -> int:
-    """Each measurement as a process of its own, as by hand. The exit status is that of the first that failed."""
+    """Each command runs as its own process. The exit status is that of the first one that failed."""
     folder = cache()
     folder.mkdir(parents=True, exist_ok=True)
     results = [str(folder / name) for name in ("results.jsonl", "hold.jsonl", "micro.jsonl")]

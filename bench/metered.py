@@ -1,19 +1,16 @@
-"""`python -m bench metered`: what it costs a token that the service counts it (`/metrics`).
+"""`python -m bench metered`: what `/metrics` adds to the cost of a token.
 
-Measured is all of a token's way but the kernel's part: from the bytes of the engine's connection through chunk, delta,
-event and uvicorn to the bytes for the client. Two streams in one process take turns, in a random order; for one of them
-the times between tokens are thrown away instead of counted. What is left in both is that a clock reading, which is
-taken anyway, is put into a list: some 20 ns.
+Measured is all of a token's way except the kernel's part: from the bytes of the engine's connection through chunk,
+delta, event and uvicorn to the bytes for the client. Two streams in one process alternate in random order. For one of
+them the intervals between tokens are discarded instead of counted. Both still append a clock reading, which is taken
+anyway, to a list: some 20 ns.
 
-The sockets are not there, and the pause of a stream that races (`engines.gather`) is off: here time is made by the
-bench.
+There are no sockets, and the pause of a fast stream (`read_coalescer`) is off, because the bench sets the pace here.
 """
 
 import argparse
 import asyncio
-import gc
 import random
-import statistics
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import perf_counter_ns
@@ -32,15 +29,13 @@ from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.upstream import pool
 from anthro_asgi.upstream.origin import Origin
 
-from .micro.streams import STYLES, framed, stream
-from .micro.texts import varied
+from .micro.case import Comparison, collector_off
+from .micro.streams import STYLES, framed, stream, varied
 from .options import positive
-from .timing import Comparison
 
 BAR: Final = 0.05
 _ROUNDS: Final = 101
-_TOKENS: Final = 320  # a round, of each stream
-_SEED: Final = 1
+_TOKENS: Final = 320  # per round and stream
 _BODY: Final = b'{"model":"m","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hi"}]}'
 _REQUEST: Final = (
     b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -50,14 +45,14 @@ _END: Final = b"0\r\n\r\n"
 
 
 class Unmetered(Metrics):
-    """Throws the times between tokens away."""
+    """Discards the intervals between tokens."""
 
-    def gaps(self, marks: list[float]) -> None:
+    def observe_gaps(self, marks: list[float]) -> None:
         marks.clear()
 
 
 class Sink(asyncio.Transport):
-    """A transport without a socket, which counts the writes."""
+    """A transport without a socket that counts the writes."""
 
     def __init__(self, protocol: Any) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -86,7 +81,7 @@ class Sink(asyncio.Transport):
     pause_reading = resume_reading = set_write_buffer_limits = set_protocol = _nothing
 
 
-class Way:
+class Pipeline:
     """One open stream, from the engine's connection to the client's."""
 
     def __init__(self, metrics: type[Metrics]) -> None:
@@ -97,10 +92,10 @@ class Way:
         self._dialled = asyncio.Event()
 
     async def open(self, head: Sequence[bytes]) -> None:
-        """Ask, and have the engine begin its answer."""
-        how = Config(self.app, lifespan="off", ws="none", access_log=False, log_config=None, proxy_headers=False)
-        how.load()
-        server = HttpToolsProtocol(how, ServerState(), {}, asyncio.get_running_loop())
+        """Send the request, and let the engine begin its answer."""
+        config = Config(self.app, lifespan="off", ws="none", access_log=False, log_config=None, proxy_headers=False)
+        config.load()
+        server = HttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
         self.client = Sink(server)
         with patch.object(pool, "dial", self._dial):
             server.data_received(_REQUEST % len(_BODY) + _BODY)
@@ -114,13 +109,13 @@ class Way:
         self._dialled.set()
 
     async def close(self, tail: Sequence[bytes]) -> None:
-        """Have the engine end its answer."""
+        """Let the engine end its answer."""
         await self.feed([*map(chunked, tail), _END])
         await self.engine.stop()
         self.client.close()
 
     async def feed(self, reads: Sequence[bytes]) -> int:
-        """Have the reads come in, each in a turn of the loop; the nanoseconds that they took."""
+        """Pass on the reads, one per event loop iteration; returns the nanoseconds that they took."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         left = iter(reads)
@@ -143,52 +138,43 @@ class Way:
 
 
 def chunked(payload: bytes) -> bytes:
-    """An event of the engine's, as HTTP frames it."""
+    """An event of the engine as an HTTP chunk."""
     event = framed([payload])
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 
 @asynccontextmanager
-async def ways() -> AsyncIterator[tuple[Way, Way]]:
-    """Both streams, open: the one whose times are thrown away, and the one whose are counted."""
+async def paths() -> AsyncIterator[tuple[Pipeline, Pipeline]]:
+    """Two open streams: one whose intervals are discarded, and one whose intervals are counted."""
     answer = stream(STYLES[0], "text", ["Hello"])
-    opened = Way(Unmetered), Way(Metrics)
+    opened = Pipeline(Unmetered), Pipeline(Metrics)
     with patch.object(ReadCoalescer, "should_pause", lambda _: False):
-        for way in opened:
-            await way.open([*answer.head, *answer.chunks])
+        for path in opened:
+            await path.open([*answer.head, *answer.chunks])
         yield opened
-        for way in opened:
-            await way.close(answer.tail)
+        for path in opened:
+            await path.close(answer.tail)
 
 
 async def _measured(rounds: int) -> Comparison:
     reads = [chunked(chunk) for chunk in stream(STYLES[0], "text", varied(_TOKENS)).chunks]
-    chance = random.Random(_SEED)  # noqa: S311 (an order, no secret)
+    chance = random.Random(1)  # noqa: S311 (an order, no secret)
     pairs: list[tuple[float, float]] = []
-    async with ways() as both:
+    async with paths() as both:
         for _ in range(rounds + 1):
-            took = {way: await way.feed(reads) / _TOKENS for way in chance.sample(both, 2)}
+            took = {path: await path.feed(reads) / _TOKENS for path in chance.sample(both, 2)}
             pairs.append((took[both[0]], took[both[1]]))
-    del pairs[0]  # to warm up
-    return Comparison(
-        statistics.median(first for first, _ in pairs),
-        statistics.median(second for _, second in pairs),
-        statistics.median(second / first for first, second in pairs),
-    )
+    return Comparison.of(pairs[1:])  # the first round warms up
 
 
 def measure(rounds: int = _ROUNDS) -> Comparison:
-    """Medians: nanoseconds a token without and with, and the ratio."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    """Nanoseconds per token without and with metrics, and the ratio."""
+    with collector_off():
         return uvloop.run(_measured(rounds))
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `main`."""
     parser.add_argument("--rounds", type=positive, default=_ROUNDS, help=f"pairs of measurements (default {_ROUNDS})")
 
 

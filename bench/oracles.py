@@ -1,21 +1,19 @@
-"""What is timed, said the slow and obvious way: each of these can be read at a glance, and none is fast.
-
-They share no code with the package, save the errors it raises, so that a mistake in the one is not in the other.
+"""Slow, obvious ways to compute what the bench times. They share no code with the package except the errors it raises,
+so that a mistake in one is not repeated in the other.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from anthro_asgi.upstream.sse import EventTooLarge
 
-Json = dict[str, Any]
 Said = tuple[str, Any]
-"""A kind (`text`, `thinking`, `call`, `arguments`) and what it holds."""
+"""A kind (`text`, `thinking`, `call` or `arguments`) and its content."""
 
 
 def payloads(stream: bytes, *, max_event: int = 1 << 30) -> list[bytes]:
-    """The payloads of all events of a whole stream, its unfinished last event included. Raises EventTooLarge."""
+    """The payloads of all events of a stream, including an unfinished last one. Raises EventTooLarge."""
     found: list[bytes] = []
     data: list[bytes] = []
     size = 0
@@ -41,7 +39,7 @@ def payloads(stream: bytes, *, max_event: int = 1 << 30) -> list[bytes]:
 
 
 def before_a_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
-    """What of a whole text comes before the stop sequence that is complete first, and which that is."""
+    """The part of a text before the stop sequence that is complete first, and that sequence."""
     ends = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
     if not ends:
         return text, None
@@ -49,43 +47,19 @@ def before_a_stop(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
     return text[: end - len(stop)], stop
 
 
-# an engine's answer
-
-
 def said(payload: bytes) -> list[Said]:
-    """What one chunk of a chat stream adds to the answer, where a chunk has one choice."""
-    if payload == b"[DONE]":
-        return []
+    """The content of one chunk of a chat stream."""
     out: list[Said] = []
-    for choice in json.loads(payload)["choices"]:
+    for choice in [] if payload == b"[DONE]" else json.loads(payload)["choices"]:
         delta = choice["delta"]
         thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if thought:
-            out.append(("thinking", thought))
-        if delta.get("content"):
-            out.append(("text", delta["content"]))
+        out += [("thinking", thought)] if thought else []
+        out += [("text", delta["content"])] if delta.get("content") else []
         for call in delta.get("tool_calls") or ():
-            if call["function"].get("name"):
-                out.append(("call", (call["id"], call["function"]["name"])))
-            if call["function"].get("arguments"):
-                out.append(("arguments", call["function"]["arguments"]))
+            function = call["function"]
+            out += [("call", (call["id"], function["name"]))] if function.get("name") else []
+            out += [("arguments", function["arguments"])] if function.get("arguments") else []
     return out
-
-
-def usage(stream: Iterable[bytes]) -> Json:
-    """The newest counts of a chat stream, as a Message has them, where no chunk counts only some."""
-    counts = Json()
-    for payload in stream:
-        told = {} if payload == b"[DONE]" else json.loads(payload).get("usage") or {}
-        if told:
-            cached = (told.get("prompt_tokens_details") or {}).get("cached_tokens")
-            counts = {
-                "input_tokens": told["prompt_tokens"] - (cached or 0),
-                "output_tokens": told["completion_tokens"],
-            }
-            if cached is not None:
-                counts["cache_read_input_tokens"] = cached
-    return counts
 
 
 # a client's stream
@@ -98,121 +72,23 @@ def event(name: str, **fields: Any) -> bytes:
 
 
 def delta(kind: str, value: str, index: int = 0) -> bytes:
-    """A `content_block_delta` of block `index` that adds `value`."""
+    """A `content_block_delta` that adds `value` to block `index`."""
     body = {
         "text": {"type": "text_delta", "text": value},
         "thinking": {"type": "thinking_delta", "thinking": value},
         "arguments": {"type": "input_json_delta", "partial_json": value},
-        "signature": {"type": "signature_delta", "signature": value},
     }[kind]
     return event("content_block_delta", index=index, delta=body)
 
 
-def client_stream(pieces: Iterable[Said], signature: str) -> bytes:
-    """All blocks of a Messages stream that says the pieces, from the first `content_block_start` on, all closed.
-
-    `signature` is what signs thinking.
-    """
-    out: list[bytes] = []
-    index, opened = -1, ""
-    for kind, value in [*pieces, ("", None)]:
-        block = {"arguments": "call"}.get(kind, kind)
-        if opened and (block != opened or kind == "call"):
-            if opened == "thinking":
-                out.append(delta("signature", signature, index))
-            out.append(event("content_block_stop", index=index))
-            opened = ""
-        if block and block != opened:
-            index, opened = index + 1, block
-            out.append(event("content_block_start", index=index, content_block=_empty(kind, value)))
-        if kind not in ("", "call"):
-            out.append(delta(kind, value, index))
-    return b"".join(out)
-
-
-def _empty(kind: str, value: Any) -> Json:
-    if kind == "call":
-        return {"type": "tool_use", "id": value[0], "name": value[1], "input": {}}
-    if kind == "thinking":
-        return {"type": "thinking", "thinking": "", "signature": ""}
-    return {"type": "text", "text": ""}
-
-
 def client_text(stream: bytes) -> str:
-    """The text in a Messages stream's deltas, joined."""
+    """The joined text of a Messages stream's deltas."""
     events = [json.loads(payload) for payload in payloads(stream)]
     return "".join(event["delta"].get("text", "") for event in events if event["type"] == "content_block_delta")
 
 
-def client_end(stop_reason: str, stop_sequence: str | None, counts: Json) -> bytes:
-    """The last two events of a Messages stream."""
-    delta = {"stop_reason": stop_reason, "stop_sequence": stop_sequence}
-    return event("message_delta", delta=delta, usage=counts) + event("message_stop")
-
-
-def stop_sequence(stream: bytes) -> str | None:
-    """The stop sequence that ended a Messages stream."""
-    events = [json.loads(payload) for payload in payloads(stream)]
-    found: str | None = next(event["delta"]["stop_sequence"] for event in events if event["type"] == "message_delta")
-    return found
-
-
-# a request
-
-
-def chat_body(raw: Json) -> Json:
-    """The chat-completions body for vLLM of a request as `bodies` makes them, with those blocks and no others."""
-    body: Json = {
-        "model": raw["model"],
-        "messages": [],
-        "max_tokens": raw["max_tokens"],
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    }
-    if "temperature" in raw:
-        body["temperature"] = raw["temperature"]
-    if "metadata" in raw:
-        body["user"] = raw["metadata"]["user_id"]
-    if "thinking" in raw:
-        body["chat_template_kwargs"] = {"enable_thinking": True, "thinking": True}
-        body["thinking_token_budget"] = raw["thinking"]["budget_tokens"]
-    if "system" in raw:
-        texts = [block["text"] for block in raw["system"]]
-        body["messages"].append({"role": "system", "content": "\n".join(texts)})
-    for message in raw["messages"]:
-        body["messages"] += _chat_turn(message)
-    if "tools" in raw:
-        body["tools"] = [{"type": "function", "function": _function(tool)} for tool in raw["tools"]]
-    return body
-
-
-def _function(tool: Json) -> Json:
-    return {"name": tool["name"], "description": tool["description"], "parameters": tool["input_schema"]}
-
-
-def _chat_turn(message: Json) -> list[Json]:
-    content = message["content"]
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    texts = [block["text"] for block in blocks if block["type"] == "text"]
-    if message["role"] == "assistant":
-        turn: Json = {"role": "assistant", "content": "".join(texts) or None}
-        thoughts = [block["thinking"] for block in blocks if block["type"] == "thinking"]
-        if thoughts:
-            turn["reasoning"] = "\n".join(thoughts)
-        turn["tool_calls"] = [_call(block) for block in blocks if block["type"] == "tool_use"]
-        return [turn]
-    turns = [_result(block) for block in blocks if block["type"] == "tool_result"]
-    return turns + ([{"role": "user", "content": "\n".join(texts)}] if texts else [])
-
-
-def _call(block: Json) -> Json:
-    arguments = json.dumps(block["input"], ensure_ascii=False, separators=(",", ":"))
-    return {"id": block["id"], "type": "function", "function": {"name": block["name"], "arguments": arguments}}
-
-
-def _result(block: Json) -> Json:
-    content = block["content"]
-    text = content if isinstance(content, str) else "\n".join(part["text"] for part in content)
-    if block.get("is_error"):
-        text = f"[tool error] {text}"
-    return {"role": "tool", "tool_call_id": block["tool_use_id"], "content": text}
+def client_ending(stream: bytes) -> tuple[str, str | None]:
+    """Stop reason and stop sequence of a complete Messages stream. Raises AssertionError when it is not complete."""
+    *_, ending, last = [json.loads(payload) for payload in payloads(stream)]
+    assert (ending["type"], last["type"]) == ("message_delta", "message_stop")
+    return ending["delta"]["stop_reason"], ending["delta"]["stop_sequence"]

@@ -1,33 +1,45 @@
-"""What a process costs, read from outside, and how the bench runs one.
+"""Processes: how the bench starts and ends them, and what they cost, read from outside.
 
-CPU is read from the process's own clock (`clock_getcpuclockid(3)`): nanoseconds of user and system time of all its
-threads, those that have ended included, for a microsecond a look. The other sources are wrong for this: the times in
-`/proc/PID/stat` come in ticks of 10 ms, and sums over `/proc/PID/task/*/schedstat` lose the threads that have ended. A
-descendant counts from when it is first seen, with all that it had used if it was not there at the start; one that ends
-keeps what it had at the last look, so `sample` is called a few times a second.
+Every process is started in a group of its own, and the whole group is ended: first with SIGTERM, then with SIGKILL. So
+no worker of a server survives.
 
-Resident memory is the sum over the processes of what `/proc/PID/statm` says; pages that they share count in each.
+CPU is read from the process's CPU clock (`clock_getcpuclockid(3)`): nanoseconds of user and system time of all its
+threads, including those that have ended, at a microsecond per reading. Other sources are wrong for this purpose:
+`/proc/PID/stat` counts ticks of 10 ms, and sums over `/proc/PID/task/*/schedstat` lose the threads that have ended. A
+descendant that appears after the start counts in full. One that ends keeps the value of the last reading, so `sample`
+is called a few times per second.
+
+Resident memory is the sum over the processes of `/proc/PID/statm`; shared pages count in each of them.
 """
 
+import asyncio
 import os
 import resource
+import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import Final
+from types import FrameType
+from typing import IO, Any, Final
 
+from .records import CHECKOUT
+
+PATIENCE: Final = 20.0  # seconds for a server to print its address, and for a process to end after SIGTERM
 _CPUCLOCK_SCHED: Final = 2
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _MIB: Final = 1024 * 1024
-PATIENCE: Final = 20.0  # seconds for a server to say where it listens, and for any process to end
+_BACKLOG: Final = 4096  # thousands of clients may connect at once
+
+
+# cost
 
 
 def cpu_ns(pid: int) -> int:
-    """User and system time of a process since it began, without its children's. Raises ProcessLookupError."""
+    """User and system time of a process, without its children's. Raises ProcessLookupError."""
     try:
         return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
     except OSError as exc:
@@ -35,7 +47,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process has resident; 0 when it is gone."""
+    """Bytes of resident memory; 0 when the process has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
     except OSError:
@@ -43,7 +55,7 @@ def resident(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants, those that live."""
+    """A process and its living descendants."""
     found, front = [pid], [pid]
     while front:
         front = [child for parent in front for child in _children(parent)]
@@ -59,15 +71,9 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def many_files() -> None:
-    """Let this process, and those it starts, have as many files open as it may: a stream is one, or two in a proxy."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds used while measured; MiB resident at the end, and the most that was seen."""
+    """CPU seconds between `start` and `stop`; resident MiB at the end and at most."""
 
     cpu_s: float
     rss_mib: float
@@ -84,7 +90,7 @@ class Meter:
         self._resident = self._peak = 0
 
     def start(self) -> None:
-        """Count from here. Raises ProcessLookupError when one of the processes is not there."""
+        """Raises ProcessLookupError when one of the processes does not exist."""
         for pid in self._pids:
             cpu_ns(pid)
         self._first, self._last, self._peak = {}, {}, 0
@@ -92,7 +98,7 @@ class Meter:
         self._first = dict(self._last)
 
     def sample(self) -> None:
-        """Look now."""
+        """Read the clocks and the memory."""
         self._resident = 0
         for pid in {member for root in self._pids for member in family(root)}:
             try:
@@ -103,44 +109,102 @@ class Meter:
         self._peak = max(self._peak, self._resident)
 
     def stop(self) -> Cost:
-        """Count to here."""
+        """The cost since `start`."""
         self.sample()
         used = sum(last - self._first.get(pid, 0) for pid, last in self._last.items())
         return Cost(used / 1e9, self._resident / _MIB, self._peak / _MIB)
 
 
+# starting and ending
+
+
 class NotListening(RuntimeError):
-    """A server ended, or its first line was no address. The message holds what it said."""
+    """A server ended, or its first line was not an address. The message quotes that line."""
+
+
+def many_files() -> None:
+    """Raise the limit of open files of this process and its children to the maximum: each stream is a file or two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def start(
+    command: Sequence[str], stdout: IO[Any] | int, environment: Mapping[str, str] | None = None, **options: Any
+) -> Any:
+    """The process, in its own group and in the checkout, where `python -m bench` works. Raises OSError."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        cwd=CHECKOUT,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+        **options,
+    )
+
+
+def end(process: "subprocess.Popen[Any]", patience: float = PATIENCE) -> None:
+    """End the process and its group. Returns when the process has ended; may be called again."""
+    _signal_group(process, signal.SIGTERM)
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _signal_group(process: "subprocess.Popen[Any]", number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # the group is empty, or on some systems all zombies
+        os.killpg(process.pid, number)
 
 
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Run a server whose first line on stdout is `listening on URL`: its URL and its pid. It is ended on leaving.
+    """Run a server whose first line on stdout is `listening on URL`; gives that URL and the pid.
 
-    It must not say much more on stdout, which is not read. Raises NotListening.
+    Nothing else that it writes to stdout is read. Raises NotListening.
     """
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    patience = Timer(PATIENCE, process.kill)
-    patience.start()
+    process = start(command, subprocess.PIPE, text=True)
+    timer = Timer(PATIENCE, process.kill)
+    timer.start()
     try:
-        assert process.stdout is not None
         line = process.stdout.readline().strip()
-        patience.cancel()
+        timer.cancel()
         if not line.startswith("listening on "):
             raise NotListening(f"{' '.join(command)}: {line!r}")
         yield line.removeprefix("listening on "), process.pid
     finally:
-        patience.cancel()
+        timer.cancel()
         end(process)
 
 
-def end(process: "subprocess.Popen[str]") -> None:
-    """SIGTERM, and SIGKILL when that is not heeded; returns when the process is gone."""
-    process.terminate()
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit, so that each `finally` ends the processes that it started."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def listen(connect: Callable[[], asyncio.Protocol], host: str = "127.0.0.1", port: int = 0) -> None:
+    """Serve until SIGTERM or SIGINT. Prints `listening on URL` first; `port` 0 is any free port."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(connect, host, port, backlog=_BACKLOG)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    host, port = server.sockets[0].getsockname()[:2]
+    print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    await stop.wait()
+    server.close()

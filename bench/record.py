@@ -1,15 +1,15 @@
-"""`python -m bench record URL`: asks a server, one request after the other, and writes what it said, and when.
+"""`python -m bench record URL`: sends requests one after the other and records the answers with their times.
 
     python -m bench record http://127.0.0.1:8484 --requests 20 --out trace.jsonl
     anthro-asgi serve --simulate --simulate-trace trace.jsonl
 
-The format is said in `anthro_asgi.simulator.recordings`. What is asked is made up as in `bench load`, or read from
-a file of bodies, one JSON object a line. A server of the Messages API, or of chat completions (`--api chat`).
+`anthro_asgi.simulator.recordings` describes the format. The requests are made as in `bench load`, or read from a file
+with one JSON object per line. The server speaks the Messages API, or chat completions with `--api chat`.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -21,11 +21,9 @@ import orjson
 from anthro_asgi.simulator.recordings import line
 from anthro_asgi.upstream.sse import SSEParser
 
-from .counting import Api
-from .load.asking import BadRun, Requests, Target, Wording
+from .load.requests import BadRun, Requests, Target, Wording
 from .options import positive
 
-_READ: Final = 1 << 16
 _DELTAS: Final = {
     "text_delta": ("text", "text"),
     "thinking_delta": ("thinking", "thinking"),
@@ -34,15 +32,15 @@ _DELTAS: Final = {
 _REASONS: Final = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 Said = Iterator[tuple[str, str]]
-"""Pairs of a delta's kind and text; `stop` and the reason."""
+"""Pairs of a delta's kind and text, and of `stop` and the stop reason."""
 
 
 class NoAnswer(RuntimeError):
-    """The server refused, or broke off."""
+    """The server refused the request, or the stream failed or ended early."""
 
 
 def of_messages(event: dict[str, Any]) -> Said:
-    """What an event of a Messages stream says."""
+    """The content of an event of a Messages stream."""
     match event.get("type"):
         case "content_block_start" if event["content_block"]["type"] == "tool_use":
             yield "call", event["content_block"]["name"]
@@ -51,14 +49,10 @@ def of_messages(event: dict[str, Any]) -> Said:
             yield kind, event["delta"][key]
         case "message_delta":
             yield "stop", event["delta"]["stop_reason"]
-        case "error":
-            raise NoAnswer(f"an error within the stream: {event['error']}")
 
 
 def of_chat(event: dict[str, Any]) -> Said:
-    """What a chunk of chat completions says."""
-    if event.get("error"):
-        raise NoAnswer(f"an error within the stream: {event['error']}")
+    """The content of a chat completions chunk."""
     for choice in event.get("choices") or ():
         delta = choice.get("delta") or {}
         yield "thinking", delta.get("reasoning_content") or delta.get("reasoning") or ""
@@ -71,34 +65,37 @@ def of_chat(event: dict[str, Any]) -> Said:
             yield "stop", _REASONS.get(choice["finish_reason"], "end_turn")
 
 
-_READERS: Final[dict[Api, Callable[[dict[str, Any]], Said]]] = {"messages": of_messages, "chat": of_chat}
-
-
-def record(target: Target, api: Api, head: dict[str, str], body: bytes, timeout: float) -> bytes:
-    """One answer, as a line of a trace. Raises NoAnswer; OSError and HTTPException as the network has it."""
+def record(target: Target, options: argparse.Namespace, body: bytes) -> bytes:
+    """One answer as a line of a trace. Raises NoAnswer, OSError and HTTPException."""
+    read = of_messages if options.api == "messages" else of_chat
     connect = HTTPSConnection if target.tls else HTTPConnection
-    with closing(connect(target.hosts[0], target.port, timeout=timeout)) as connection:
+    headers = {"content-type": "application/json"}
+    headers |= {"authorization": f"Bearer {options.key}"} if options.key else {}
+    with closing(connect(target.hosts[0], target.port, timeout=options.timeout)) as connection:
         began = perf_counter()
-        connection.request("POST", target.path, body, {"content-type": "application/json", **head})
+        connection.request("POST", target.path, body, headers)
         response = connection.getresponse()
         if response.status != 200:
             raise NoAnswer(f"status {response.status}: {response.read(500).decode(errors='replace')}")
         parser, deltas, reason = SSEParser(), [], ""
-        while data := response.read1(_READ):
+        while data := response.read1(1 << 16):
             now = perf_counter() - began
             for payload in parser.feed(data):
-                for kind, text in _READERS[api](orjson.loads(payload)) if payload != b"[DONE]" else ():
+                event = {} if payload == b"[DONE]" else orjson.loads(payload)
+                if event.get("error"):
+                    raise NoAnswer(f"an error in the stream: {event['error']}")
+                for kind, text in read(event):
                     if kind == "stop":
                         reason = text
                     elif text:
                         deltas.append((now, kind, text))
     if not (reason and deltas):
-        raise NoAnswer("the stream broke off" if deltas else "the stream holds no token")
+        raise NoAnswer("the stream ended early" if deltas else "the stream holds no token")
     return line(deltas, reason, request=orjson.loads(body))
 
 
 def bodies(options: argparse.Namespace, target: Target) -> Iterator[bytes]:
-    """What is asked. Raises BadRun."""
+    """The bodies of the requests. Raises BadRun."""
     if options.bodies is None:
         lengths = (options.prompt_tokens, options.output_tokens)
         wording = Wording(options.api, options.model, options.key, True, *lengths, options.seed, {})
@@ -110,30 +107,27 @@ def bodies(options: argparse.Namespace, target: Target) -> Iterator[bytes]:
             if text.strip():
                 yield orjson.dumps({**orjson.loads(text), "stream": True})
     except (OSError, ValueError, TypeError) as exc:
-        raise BadRun(f"{options.bodies} is no file of requests: {exc}") from exc
-
-
-# from the command line
+        raise BadRun(f"{options.bodies} is not a file of requests: {exc}") from exc
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     add = parser.add_argument
     add("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
-    add("--out", type=Path, metavar="FILE", help="where the trace goes (default stdout)")
-    add("--api", choices=("messages", "chat"), default="messages", help="what the server speaks (default messages)")
+    add("--out", type=Path, metavar="FILE", help="write the trace to FILE (default stdout)")
+    add("--api", choices=("messages", "chat"), default="messages", help="the server's API (default messages)")
     add("--model", default="bench", help="the model to ask for (default bench)")
     add("--key", help="API key")
-    add("--bodies", type=Path, metavar="FILE", help="what to ask: JSON objects, one a line, instead of made-up ones")
-    add("--requests", type=positive, default=10, metavar="N", help="of those made up (default 10)")
-    add("--prompt-tokens", type=positive, default=64, metavar="N", help="about so many in each (default 64)")
-    add("--output-tokens", type=positive, default=256, metavar="N", help="max_tokens of each (default 256)")
+    add("--bodies", type=Path, metavar="FILE", help="request bodies, one JSON object per line")
+    add("--requests", type=positive, default=10, metavar="N", help="number of requests without --bodies (default 10)")
+    add("--prompt-tokens", type=positive, default=64, metavar="N", help="approximate prompt length (default 64)")
+    add("--output-tokens", type=positive, default=256, metavar="N", help="max_tokens of each request (default 256)")
     add("--seed", type=int, default=0, metavar="N", help="of the prompts (default 0)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="of each wait for the server (default 120)")
+    add("--timeout", type=float, default=120.0, metavar="S", help="of each read from the server (default 120)")
 
 
 def main(options: argparse.Namespace) -> int:
-    """Ask and write. The exit status is 1 for an answer that could not be recorded, 2 for bad options."""
+    """The exit status is 1 for an answer that could not be recorded, 2 for invalid options."""
     try:
         if options.out is None:
             return _record_all(options, sys.stdout.buffer)
@@ -146,8 +140,7 @@ def main(options: argparse.Namespace) -> int:
 
 def _record_all(options: argparse.Namespace, out: BinaryIO) -> int:
     target = Target.parse(options.url, options.api)
-    head = {"authorization": f"Bearer {options.key}"} if options.key else {}
     for body in bodies(options, target):
-        out.write(record(target, options.api, head, body, options.timeout))
+        out.write(record(target, options, body))
         out.flush()
     return 0

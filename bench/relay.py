@@ -1,32 +1,31 @@
-"""`python -m bench.relay HOST:PORT`: a byte relay that reads nothing it carries, the floor that every proxy is held to.
+"""`python -m bench.relay HOST:PORT`: a byte relay that parses nothing: the floor of every proxy.
 
-One Protocol on each side of a client: what one receives, the other writes. Nothing is parsed, joined or delayed, so
-what this costs is what two sockets and an event loop cost. Back-pressure is kept, as a proxy without it could only be
-faster by filling its memory: who cannot write stops the other side from reading.
+What one side of a client's connection receives, the other side writes. Nothing is parsed, joined or delayed, so its
+cost is that of two sockets and an event loop. It has back-pressure: a proxy without it is faster only by filling its
+memory. When one side cannot write, the other side is not read.
 """
 
 import argparse
 import asyncio
-import signal
-from typing import Final, cast
+from typing import cast
 
 import uvloop
 
-_BACKLOG: Final = 4096
+from .process import listen
 
 
 class Side(asyncio.Protocol):
-    """One of the two connections; `other` is what its bytes go to."""
+    """One of the two connections; its bytes go to `other`."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: Side | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are that only by their methods
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports only have the same methods
 
     def data_received(self, data: bytes) -> None:
-        self.other.transport.write(data)  # type: ignore[union-attr]  # nothing is read before both are there
+        self.other.transport.write(data)  # type: ignore[union-attr]  # nothing is read before both sides exist
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
@@ -42,7 +41,7 @@ class Side(asyncio.Protocol):
 
 
 class Front(Side):
-    """A client's connection: one read at most is taken from it until its way upstream is open."""
+    """A client's connection. At most one read is taken from it until the upstream connection is open."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()
@@ -60,7 +59,7 @@ class Front(Side):
             return
         assert self.transport is not None
         self._early = data
-        self.transport.pause_reading()  # not before: uvloop starts to read after connection_made, whatever that did
+        self.transport.pause_reading()  # not in connection_made: uvloop starts to read after that returns
 
     async def _dial(self) -> None:
         assert self.transport is not None
@@ -80,25 +79,13 @@ class Front(Side):
             self.transport.resume_reading()
 
 
-async def serve(host: str, port: int, listen_on: int) -> None:
-    """Relay 127.0.0.1:`listen_on` (0: any free port) to `host`:`port` until SIGTERM or SIGINT."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    server = await loop.create_server(lambda: Front(host, port), "127.0.0.1", listen_on, backlog=_BACKLOG)
-    print(f"listening on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
-    await ended.wait()
-    server.close()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description="A byte relay: the floor of a proxy.")
-    parser.add_argument("upstream", metavar="HOST:PORT", help="where every connection goes")
-    parser.add_argument("--port", type=int, default=0, help="the port on 127.0.0.1 (default: any that is free)")
+    parser.add_argument("upstream", metavar="HOST:PORT", help="the address to which every connection goes")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default 0: any free port)")
     options = parser.parse_args()
     host, _, port = options.upstream.rpartition(":")
-    uvloop.run(serve(host, int(port), options.port))
+    uvloop.run(listen(lambda: Front(host, int(port)), port=options.port))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
 """`python -m bench start`: the real command, from process start to `listening on …`, and its memory when idle.
 
-Time is wall-clock, in seconds; memory is the resident set in MiB, read from /proc when the first answer has been given.
+Times are wall-clock seconds. Memory is the resident set in MiB after the first answer.
 """
 
 import argparse
 import statistics
-import subprocess
 import sys
 from http.client import HTTPConnection
-from pathlib import Path
 from time import perf_counter
 from typing import Final
+from urllib.parse import urlsplit
 
 from .options import positive
+from .process import resident, serving
 
 SECONDS: Final = 0.5
 MEBIBYTES: Final = 45.0
@@ -26,46 +26,27 @@ def measure(runs: int) -> tuple[list[float], list[float]]:
 
 def _once() -> tuple[float, float]:
     began = perf_counter()
-    command = [sys.executable, "-m", "anthro_asgi", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            seconds = perf_counter() - began
-            _ask(line.rpartition("/")[2].strip())
-            return seconds, _resident(server.pid)
-        finally:
-            server.terminate()
-
-
-def _ask(address: str) -> None:
-    connection = HTTPConnection(address, timeout=10)
-    connection.request("GET", "/healthz")
-    assert connection.getresponse().status == 200
-    connection.close()
-
-
-def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise LookupError("VmRSS")
+    with serving([sys.executable, "-m", "anthro_asgi", "serve", "--port", "0"]) as (url, pid):
+        seconds = perf_counter() - began
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=10)
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+        connection.close()
+        return seconds, resident(pid) / (1024 * 1024)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
-    parser.add_argument("--runs", type=positive, default=7, help="starts (default 7)")
+    parser.add_argument("--runs", type=positive, default=7, help="number of starts (default 7)")
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print medians and the worst."""
+    """Print medians and maxima."""
     seconds, memory = measure(options.runs)
-    _line("start to listening", seconds, "s", SECONDS)
-    _line("idle resident set", memory, "MiB", MEBIBYTES)
+    for name, values, unit, bar in (
+        ("start to listening", seconds, "s", SECONDS),
+        ("idle resident set", memory, "MiB", MEBIBYTES),
+    ):
+        median, worst = statistics.median(values), max(values)
+        print(f"{name:<20} {median:.3f} {unit} median, {worst:.3f} {unit} worst  (bar {bar} {unit})")
     return 0
-
-
-def _line(name: str, values: list[float], unit: str, bar: float) -> None:
-    print(
-        f"{name:<20} {statistics.median(values):.3f} {unit} median, {max(values):.3f} {unit} worst  (bar {bar} {unit})"
-    )

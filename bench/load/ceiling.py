@@ -1,21 +1,20 @@
-"""`python -m bench load --ceiling`: how many tokens a second this program itself can take.
+"""`python -m bench load --ceiling`: how many tokens per second the load generator itself can receive.
 
-It runs against a server that sends bytes made beforehand, in a process of its own. Many tokens a read are the best
-case; one token a read is the worst, where nearly all of the time is the kernel's. Where the server is the slower of the
-two, the rate is the server's; so what a whole core could do, by the CPU that a token cost, is said beside it.
+It runs against a scripted engine with many tokens per write, which is the best case, and with one token per write, the
+worst case, where the kernel takes nearly all of the time. Where the engine is slower than the generator, the rate is
+the engine's; so the rate of a whole core, computed from CPU per token, is shown too.
 """
 
 import sys
 from dataclasses import replace
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import uvloop
 
 from ..process import serving
-from . import report
-from .asking import Requests, Target, Wording
-from .lines import Lines
-from .progress import Progress
+from .exchange import Connections
+from .output import Progress, write
+from .requests import Requests, Target, Wording
 from .runner import Plan, Run
 from .tally import Slo, Tally
 
@@ -26,25 +25,24 @@ _TOKENS: Final = 64 * 64
 
 
 def show(plan: Plan, concurrency: int | None, out: TextIO | None, quiet: bool) -> int:
-    """Measure, and say it; returns the exit status."""
-    if not quiet:
-        print(f"{'tokens a write':>14} {'tokens/s':>12} {'CPU µs/token':>13} {'tokens/s of a core':>19}")
+    """Measure and print; returns the exit status. Raises NotListening."""
+    heads = f"{'tokens a write':>14} {'tokens/s':>12} {'CPU µs/token':>13} {'tokens/s of a core':>19}"
+    lines = [heads]
     for together in _TOGETHER:
-        result = measure(replace(plan, concurrency=concurrency or _CONCURRENCY), together)
-        if out is not None:
-            report.write(out, result)
-        if not quiet:
-            print(
-                f"{together:>14} {result['tokens_per_s']:>12,.0f} {result['cpu_us_per_token']:>13.3f} "
-                f"{result['tokens_per_s_of_a_core']:>19,.0f}"
-            )
+        result = _measure(replace(plan, concurrency=concurrency or _CONCURRENCY), together)
+        write(out, result)
+        numbers = f"{result['tokens_per_s']:>12,.0f} {result['cpu_us_per_token']:>13.3f}"
+        lines.append(f"{together:>14} {numbers} {result['tokens_per_s_of_a_core']:>19,.0f}")
+    if not quiet:
+        print("\n".join(lines))
     return 0
 
 
-def measure(plan: Plan, together: int) -> report.Json:
-    """One run against a server that writes so many tokens at once. Raises NotListening."""
-    command = (sys.executable, "-m", "bench.load.canned", "--together", str(together))
-    plan = replace(plan, rate=None, requests=None, duration=min(plan.duration or _SECONDS, _SECONDS), drain=0.0)
+def _measure(plan: Plan, together: int) -> dict[str, Any]:
+    command = (sys.executable, "-m", "bench.scripted", "--together", str(together))
+    plan = replace(
+        plan, api="chat", rate=None, requests=None, duration=min(plan.duration or _SECONDS, _SECONDS), drain=0.0
+    )
     tally = Tally(Slo(), None)
     with serving(command) as (url, _):
         uvloop.run(_run(url, plan, tally))
@@ -63,5 +61,5 @@ def measure(plan: Plan, together: int) -> report.Json:
 
 async def _run(url: str, plan: Plan, tally: Tally) -> None:
     target = Target.parse(url, plan.api)
-    wording = Wording(plan.api, "canned", None, True, 16, _TOKENS, plan.seed, {})
-    await Run(plan, Lines(target, Requests(target, wording), plan.timeout), tally, Progress(plan)).run()
+    wording = Wording(plan.api, "scripted", None, True, 16, _TOKENS, plan.seed, {})
+    await Run(plan, Connections(target, Requests(target, wording), plan.timeout), tally, Progress(plan)).run()

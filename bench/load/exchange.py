@@ -1,74 +1,55 @@
-"""One request, from the moment it was due to the end of its answer: what is heard, and what the tally gets of it."""
+"""One request, from the moment it was due to the end of its answer; and the connections of a run."""
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from time import monotonic_ns
+from typing import Final
 
 from ..client import Connection, Ending
 from ..counting import Api, Counter, whole
+from .requests import Requests, Target
 from .tally import Tally
 
+# A listener with a full backlog drops connections, which the kernel retries after a second. asyncio's backlog is 100.
+_DIALLING: Final = 64
 
+
+@dataclass(slots=True, eq=False)
 class Exchange:
-    """An Asker. Latency is counted from `due`. `finish` is called when all is over.
+    """A Receiver. Latency counts from `due`. `finish` is called at the end.
 
-    It is called once before, with `over` still 0, if the connection was closed just when the request was written to it:
-    such a request is repeated on a new one, as clients do.
+    `finish` is called once before, with `over` still 0, when a reused connection was closed just as the request was
+    written: such a request is repeated on a new connection, as clients do.
 
-    All moments are values of `time.monotonic_ns`, 0 for what has not happened. `error` is the kind of failure.
+    Moments are values of `time.monotonic_ns`, 0 for what has not happened. `error` is the kind of failure.
     """
 
-    __slots__ = (
-        "_counter",
-        "_ended",
-        "_finish",
-        "_status",
-        "_type",
-        "_whole",
-        "api",
-        "connection",
-        "counted",
-        "due",
-        "error",
-        "first",
-        "last",
-        "number",
-        "over",
-        "retried",
-        "sent",
-        "stream",
-        "tally",
-        "tokens",
-    )
+    number: int
+    api: Api
+    stream: bool
+    counted: bool
+    tally: Tally
+    finish: "Callable[[Exchange], None]"
+    due: int = 0
+    sent: int = 0
+    first: int = 0
+    last: int = 0
+    over: int = 0
+    tokens: int = 0
+    error: str | None = None
+    retried: bool = False
+    connection: Connection | None = None
+    _ended: int = 0  # when the API's last event was read
+    _status: int = 0
+    _type: bytes = b""
+    _pieces: list[bytes] = field(default_factory=list)  # of an answer that is not streamed
+    _counter: Counter = field(init=False)
 
-    def __init__(
-        self,
-        number: int,
-        api: Api,
-        stream: bool,
-        counted: bool,
-        tally: Tally,
-        finish: "Callable[[Exchange], None]",
-        due: int = 0,
-    ) -> None:
-        self.number = number
-        self.api = api
-        self.stream = stream
-        self.counted = counted
-        self.tally = tally
-        self.due = due
-        self.sent = self.first = self.last = self.over = self.tokens = 0
-        self.error: str | None = None
-        self.retried = False
-        self.connection: Connection | None = None
-        self._finish = finish
-        self._counter = Counter(api)
-        self._ended = 0  # when the API's last event came
-        self._status = 0
-        self._type = b""
-        self._whole: list[bytes] = []
-
-    # ---- the answer
+    def __post_init__(self) -> None:
+        self._counter = Counter(self.api)
 
     def headed(self, status: int, content_type: bytes) -> None:
         self._status = status
@@ -76,7 +57,7 @@ class Exchange:
 
     def took(self, data: bytes, now: int) -> None:
         if self._status != 200 or not self.stream:
-            self._whole.append(data)
+            self._pieces.append(data)
             return
         counter = self._counter
         count = counter.feed(data)
@@ -105,7 +86,7 @@ class Exchange:
             self._transit(stamps, now)
 
     def _transit(self, stamps: list[bytes], now: int) -> None:
-        # A server may join texts, or cut them anew: what is no moment since the request went out is no stamp.
+        # A server may join or split texts, so a number that is not a moment since the request was sent is no stamp.
         add, sent = self.tally.transit.add, self.sent
         for text in stamps:
             for part in text.split():
@@ -114,47 +95,145 @@ class Exchange:
                     if sent <= stamp <= now:
                         add(now - stamp)
 
-    # ---- the end
-
     def ended(self, ending: Ending, now: int) -> None:
         if ending == "stale" and not self.retried:
             self.retried = True
-            self._finish(self)
+            self.finish(self)
             return
-        self.error = self._judge(ending)
-        self.finish(self._ended or now)
+        self.error = self._failure(ending)
+        self._finish_at(self._ended or now)
 
     def fail(self, error: str) -> None:
-        """It is over without an answer, or without the rest of it."""
+        """End it without an answer, or without the rest of it."""
         self.error = error
         if self.connection is not None:
             self.connection.abort()
-        self.finish(monotonic_ns())
+        self._finish_at(monotonic_ns())
 
-    def finish(self, now: int) -> None:
+    def _finish_at(self, now: int) -> None:
         self.over = now
-        self._finish(self)
+        self.finish(self)
 
-    def _judge(self, ending: Ending) -> str | None:
+    def _failure(self, ending: Ending) -> str | None:
         if ending == "garbled" or not self._status:
             return "garbled" if ending == "garbled" else "cut"
         if self._status != 200:
             return f"http {self._status}"
         if not self.stream:
-            return self._judge_whole(ending)
+            return self._whole_failure(ending)
         if self._counter.error is not None:
             return self._counter.error
         if not self._type.lower().startswith(b"text/event-stream"):
             return "not a stream"
         return None if self._counter.ended else "cut"
 
-    def _judge_whole(self, ending: Ending) -> str | None:
+    def _whole_failure(self, ending: Ending) -> str | None:
         if ending != "complete":
             return "cut"
         try:
-            self.tokens = whole(self.api, b"".join(self._whole))
+            self.tokens = whole(self.api, b"".join(self._pieces))
         except ValueError:
             return "garbled"
         if self.tally.counting:
             self.tally.tokens += self.tokens
         return None
+
+
+class Connections:
+    """Sends exchanges over connections, the most recently used first. Needs a running event loop.
+
+    A connection attempt fails after `timeout` seconds. A bounded number of attempts is made at once.
+    """
+
+    def __init__(self, target: Target, requests: Requests, timeout: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._target = target
+        self._requests = requests
+        self._timeout = timeout
+        self._hosts = list(target.hosts)
+        self._idle: list[Connection] = []
+        self._waiting: deque[Exchange] = deque()
+        self._dialling: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def send(self, exchange: Exchange) -> None:
+        """Send it over an idle connection or a new one. An exchange without a due moment is due when it is sent."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                exchange.due = exchange.due or monotonic_ns()
+                self._ask(connection, exchange)
+                return
+        self.send_anew(exchange)
+
+    def send_anew(self, exchange: Exchange) -> None:
+        """Send it over a new connection."""
+        self._waiting.append(exchange)
+        self._dial_more()
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection whose exchange has ended for the next one."""
+        if connection.usable:
+            self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Close all idle connections and cancel the attempts."""
+        self._closed = True
+        self._waiting.clear()
+        for task in self._dialling:
+            task.cancel()
+        await asyncio.gather(*self._dialling, return_exceptions=True)
+        for connection in self._idle:
+            if connection.usable:
+                connection.abort()
+        self._idle.clear()
+
+    def _ask(self, connection: Connection, exchange: Exchange) -> None:
+        exchange.connection = connection
+        exchange.sent = monotonic_ns()
+        connection.ask(self._requests.make(exchange.number), exchange)
+
+    def _dial_more(self) -> None:
+        while self._waiting and len(self._dialling) < _DIALLING:
+            exchange = self._waiting.popleft()
+            if exchange.over:
+                continue
+            exchange.due = exchange.due or monotonic_ns()
+            task = self._loop.create_task(self._dial(exchange))
+            self._dialling.add(task)
+            task.add_done_callback(self._dialled)
+
+    def _dialled(self, task: asyncio.Task[None]) -> None:
+        self._dialling.discard(task)
+        if not self._closed:
+            self._dial_more()
+
+    async def _dial(self, exchange: Exchange) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await self._connect()
+        except OSError as exc:
+            if not exchange.over:
+                exchange.fail("timeout" if isinstance(exc, TimeoutError) else "connect")
+            return
+        if exchange.over:
+            self.give_back(connection)
+        else:
+            self._ask(connection, exchange)
+
+    async def _connect(self) -> Connection:
+        target = self._target
+        failure = OSError("no address")
+        for host in tuple(self._hosts):
+            try:
+                _, connection = await self._loop.create_connection(
+                    Connection, host, target.port, ssl=target.tls, server_hostname=target.name if target.tls else None
+                )
+            except OSError as exc:
+                failure = exc
+                continue
+            if self._hosts[0] != host:
+                self._hosts.remove(host)
+                self._hosts.insert(0, host)
+            return connection
+        raise failure

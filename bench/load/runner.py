@@ -1,20 +1,18 @@
-"""Sends the requests of a run, closed loop or open, and ends it.
+"""Sends the requests of a run, in a closed or an open loop, and ends it.
 
-Closed loop: so many clients, each of whom asks again when it has its answer. A request's clock starts when it is
-written, or when its connection is begun. This loop cannot see what it never asks: while a server stalls no client asks,
-and the requests that would have come meanwhile, and waited, are in no percentile. It is for throughput and cost.
+Closed loop: `concurrency` clients, each of which sends its next request when it has its answer. A request's clock
+starts when it is written, or when its connection is begun. This loop has coordinated omission: while a server stalls,
+no client sends, and the requests that would have waited are in no percentile. It measures throughput and cost.
 
-Open loop: requests come at moments fixed beforehand, whatever becomes of those before, and the latency of each is
-counted from its moment, not from when this program got round to it: that is coordinated omission avoided. No answer
-delays an arrival. Only `max_open` may be open at once, to bound memory: one that comes when that many are is the error
-`not sent`, and is counted. How late this program was itself is reported too.
+Open loop: the moments of the requests are fixed beforehand, and each latency counts from that moment, not from when the
+generator sent the request. No answer delays an arrival. At most `max_open` requests are open, to bound memory; one that
+arrives beyond that is the error `not sent`. How late the generator itself was is reported too.
 
-A request that times out is in the percentiles of what it waited for, with the time it waited, since it would have taken
-longer. One that is still open when the run ends is `unfinished`, and is in none but that of the first token, in the
-same way, if it had none.
+A request that times out is in the percentiles with the time that it waited. A request that is open when the run ends is
+`unfinished`; it counts only for the time to first token, in the same way, if it had no token.
 
-Warm-up and counted part are one flow: counting begins when so many requests have ended, without a pause after which all
-clients would ask at once. Requests begun before are not counted, but the tokens that they still get are.
+Warm-up and counted part are one flow without a pause: counting begins when `warmup` requests have ended. Requests that
+began before do not count, but the tokens that they receive afterwards do.
 """
 
 import asyncio
@@ -29,9 +27,8 @@ from typing import Final
 from anthro_asgi.simulator.timerfd import Alarm
 
 from ..counting import Api
-from .arrivals import ARRIVALS
-from .exchange import Exchange
-from .lines import Lines
+from .exchange import Connections, Exchange
+from .requests import ARRIVALS
 from .tally import Tally
 
 _BILLION: Final = 1_000_000_000
@@ -41,10 +38,7 @@ _PAUSE: Final = 0.05  # seconds until a client of the closed loop that could not
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much, and when. `concurrency` is the closed loop's, or else `rate` (requests/s) the open loop's.
-
-    `ramp`, `duration`, `timeout` and `drain` are in seconds.
-    """
+    """`concurrency` is set for the closed loop, `rate` (requests/s) for the open one. Times are in seconds."""
 
     api: Api
     stream: bool
@@ -66,43 +60,38 @@ Each = Callable[[Exchange], None]
 
 
 class Flow:
-    """The requests. `warm` is set when the warm-up is over, `over` when all that count have ended.
+    """The requests. `warm` is set when the warm-up is over, `over` when all counted requests have ended."""
 
-    Made inside a running event loop.
-    """
-
-    def __init__(self, plan: Plan, lines: Lines, tally: Tally, each: Each | None) -> None:
+    def __init__(self, plan: Plan, connections: Connections, tally: Tally, each: Each | None) -> None:
         self.warm = asyncio.Event()
         self.over = asyncio.Event()
         self.open: set[Exchange] = set()
         self.done = 0
         self._plan = plan
-        self._lines = lines
+        self._connections = connections
         self._tally = tally
         self._each = each
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(random.Random(plan.seed).randrange(10**6) * 10**6)  # noqa: S311 (nothing secret)
         self._left: float = inf
-        self._counted = 0  # of those open
+        self._counted = 0  # open requests that count
         self._until: float = inf
         self._stopped = False
         self._alarm: Alarm | None = None
         self._moments: Iterator[int] = iter(())
         self._next = 0
-        self._ramped = 0
+        self._joined = 0
 
     def count(self) -> None:
-        """Requests count from here. Raises ProcessLookupError when a process to be measured is not there."""
+        """Start counting. Raises ProcessLookupError when a process to be measured does not exist."""
         plan = self._plan
         self._tally.begin()
         self.done = 0
         self._left = plan.requests or inf
         self._until = self._tally.began + (plan.duration or inf) * _BILLION
 
-    # ---- requests begin
-
     def start(self) -> None:
-        """Let the clients come, or the requests."""
+        """Start the clients or the arrivals."""
         plan = self._plan
         if plan.concurrency is not None:
             for number in range(plan.concurrency):
@@ -117,7 +106,7 @@ class Flow:
         self._alarm.set(self._next)
 
     def _join(self) -> None:
-        self._ramped += 1
+        self._joined += 1
         self._begin(0)
 
     def _arrive(self) -> None:
@@ -145,17 +134,15 @@ class Flow:
             if len(self.open) > plan.max_open:
                 exchange.fail("not sent")
                 return
-        self._lines.send(exchange)
-
-    # ---- requests end
+        self._connections.send(exchange)
 
     def _finished(self, exchange: Exchange) -> None:
         connection, exchange.connection = exchange.connection, None
         if not exchange.over:
-            self._lines.send_anew(exchange)
+            self._connections.send_anew(exchange)
             return
         if connection is not None:
-            self._lines.rest(connection)
+            self._connections.give_back(connection)
         self.open.discard(exchange)
         self.done += 1
         if exchange.counted:
@@ -163,24 +150,20 @@ class Flow:
             self._tally.record(exchange)
             if self._each is not None:
                 self._each(exchange)
-        if self._alarm is None:
-            self._again(exchange)
+        if self._alarm is None and exchange.error == "connect":
+            self._loop.call_later(_PAUSE, self._begin, 0)
+        elif self._alarm is None:
+            self._begin(0)
         self._look()
 
-    def _again(self, exchange: Exchange) -> None:
-        if exchange.error == "connect":
-            self._loop.call_later(_PAUSE, self._begin, 0)
-        else:
-            self._begin(0)
-
     def _look(self) -> None:
-        if self.done >= self._plan.warmup and (self._alarm is not None or self._ramped == self._plan.concurrency):
+        if self.done >= self._plan.warmup and (self._alarm is not None or self._joined == self._plan.concurrency):
             self.warm.set()
         if not self._counted and (self._stopped or self._left <= 0):
             self.over.set()
 
     def stop(self) -> None:
-        """Begin no more, but those whose moment has come."""
+        """Begin no more requests, except those that are due already."""
         if self._alarm is not None:
             self._arrive()
             self._alarm.close()
@@ -188,41 +171,43 @@ class Flow:
         self._look()
 
     def expire(self) -> None:
-        """Fail those that have waited too long."""
+        """Fail the requests that have reached their timeout."""
         oldest = monotonic_ns() - round(self._plan.timeout * _BILLION)
         for exchange in [exchange for exchange in self.open if 0 < exchange.due < oldest]:
             exchange.fail("timeout")
 
     def abandon(self) -> None:
-        """Give up those that are open; begin no more."""
+        """End all open requests as unfinished; begin no more."""
         self.stop()
         for exchange in list(self.open):
             exchange.fail("unfinished")
 
 
 Watch = Callable[[str, Flow, Tally], None]
-"""Told a few times a second: the name of the part that runs, the requests, what was counted."""
+"""Called a few times per second with the name of the current part of the run."""
 
 
 class Run:
-    """A whole run: warm-up, counted part, and what is left of it. Made inside a running event loop."""
+    """A whole run: warm-up, counted part, and the drain of open requests. Needs a running event loop."""
 
-    def __init__(self, plan: Plan, lines: Lines, tally: Tally, watch: Watch, each: Each | None = None) -> None:
+    def __init__(
+        self, plan: Plan, connections: Connections, tally: Tally, watch: Watch, each: Each | None = None
+    ) -> None:
         self.interrupted = False
         self._plan = plan
-        self._lines = lines
+        self._connections = connections
         self._tally = tally
         self._watch = watch
-        self._flow = Flow(plan, lines, tally, each)
+        self._flow = Flow(plan, connections, tally, each)
         self._interrupt = asyncio.Event()
 
     def interrupt(self) -> None:
-        """End it now, with what was counted so far."""
+        """End the run now, with what was counted so far."""
         self.interrupted = True
         self._interrupt.set()
 
     async def run(self) -> None:
-        """Raises ProcessLookupError when a process to be measured is not there."""
+        """Raises ProcessLookupError when a process to be measured does not exist."""
         plan, flow = self._plan, self._flow
         ticker = asyncio.create_task(self._tick())
         try:
@@ -242,10 +227,10 @@ class Run:
             flow.abandon()
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
-            await self._lines.close()
+            await self._connections.close()
 
     async def _until(self, event: asyncio.Event, seconds: float | None) -> None:
-        """Wait for the event, for so long at most, or until the run is interrupted."""
+        """Wait for the event, for at most `seconds`, or until the run is interrupted."""
         waiting = [asyncio.create_task(one.wait()) for one in (event, self._interrupt)]
         try:
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -259,9 +244,5 @@ class Run:
             await asyncio.sleep(min(_TICK, self._plan.timeout / 10))
             self._flow.expire()
             self._tally.settle()
-            self._watch(self._part(), self._flow, self._tally)
-
-    def _part(self) -> str:
-        if not self._tally.began:
-            return "warm-up"
-        return "load" if self._tally.counting else "drain"
+            part = "warm-up" if not self._tally.began else "load" if self._tally.counting else "drain"
+            self._watch(part, self._flow, self._tally)

@@ -1,75 +1,65 @@
-"""Environments of the peers: one folder each below the bench's cache, made once, made again when its pins change.
+"""The environments of the peers: one folder each below the bench's cache, built again when its pins change.
 
-A folder counts as made only when its stamp says that exactly these pins were installed for this interpreter, and the
-stamp is written last: an installation that was interrupted, or is for other pins, is thrown away and made anew. A lock
-keeps two benches from making the same one.
+A folder counts as built only when its stamp lists exactly these pins for this interpreter. The stamp is written last,
+so an interrupted installation is discarded. A lock keeps two processes from building the same folder.
 """
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from .peer import Missing
+import orjson
 
-CHECKOUT: Final = Path(__file__).resolve().parents[2]
+from ..records import CHECKOUT
+from .peer import Unavailable
+
 _STAMP: Final = "stamp.json"
 _SECONDS: Final = 900  # for one installation
-Build = Callable[[Path], dict[str, str]]  # fills an empty folder and returns the versions it got
+Versions = dict[str, str]
 
 
 def cache() -> Path:
-    """Where environments and results are kept: bench/.cache, or the variable ANTHRO_ASGI_BENCH_CACHE."""
+    """The folder of environments and results: bench/.cache, or the variable ANTHRO_ASGI_BENCH_CACHE."""
     return Path(os.environ.get("ANTHRO_ASGI_BENCH_CACHE") or CHECKOUT / "bench" / ".cache").resolve()
 
 
-def ensure(folder: Path, pins: Sequence[str], build: Build, *, refresh: bool = False) -> dict[str, str]:
-    """The versions in `folder`, which `build` fills unless it is there with exactly these `pins`. Raises Missing."""
+def ensure(folder: Path, pins: Sequence[str], build: Callable[[Path], Versions], *, refresh: bool = False) -> Versions:
+    """The versions in `folder`, which `build` fills unless it was built with these `pins`. Raises Unavailable."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        stamp = _read(folder / _STAMP)
-        if not refresh and stamp is not None and stamp["pins"] == list(pins):
-            return dict(stamp["versions"])
+    stamp = folder / _STAMP
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not refresh and (found := _read(stamp, pins)) is not None:
+            return found
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         print(f"installing {folder.name}", file=sys.stderr, flush=True)
         versions = build(folder)
         new = folder / f"{_STAMP}.new"
-        new.write_text(json.dumps({"pins": list(pins), "versions": versions}))
-        new.replace(folder / _STAMP)
+        new.write_bytes(orjson.dumps({"pins": list(pins), "versions": versions}))
+        new.replace(stamp)
         return versions
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, pins: Sequence[str]) -> Versions | None:
+    """The versions of a stamp that is valid for `pins`."""
     try:
-        stamp = json.loads(path.read_text())
-    except (OSError, ValueError):
+        stamp = orjson.loads(path.read_bytes())
+        return dict(stamp["versions"]) if stamp["pins"] == list(pins) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    whole = isinstance(stamp, dict) and isinstance(stamp.get("pins"), list) and isinstance(stamp.get("versions"), dict)
-    return stamp if whole else None
 
 
-# --- Python ---
+def venv(folder: Path, requirements: Sequence[str], *, editable: bool = False, refresh: bool = False) -> Versions:
+    """A virtual environment with `requirements` for pip; the version of every package in it. Raises Unavailable.
 
-
-def venv(folder: Path, requirements: Sequence[str], *, editable: bool = False, refresh: bool = False) -> dict[str, str]:
-    """A virtual environment with `requirements` (for pip); the version of everything in it. Raises Missing.
-
-    An `editable` one follows the checkout's code by itself, and its pins hold what the checkout says it depends on.
+    An `editable` one follows the checkout's code, and is built again when pyproject.toml changes.
     """
     pins = [*requirements, f"python {sys.version.split()[0]} {sys.executable}"]
     if editable:
@@ -77,41 +67,38 @@ def venv(folder: Path, requirements: Sequence[str], *, editable: bool = False, r
     return ensure(folder, pins, lambda empty: _install(empty, requirements, editable), refresh=refresh)
 
 
-def _install(folder: Path, requirements: Sequence[str], editable: bool) -> dict[str, str]:
+def _install(folder: Path, requirements: Sequence[str], editable: bool) -> Versions:
     _run([sys.executable, "-m", "venv", str(folder)])
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     _run([*pip, "install", "--quiet", *(["--editable"] if editable else []), *requirements])
-    listed = json.loads(_run([*pip, "list", "--format", "json"]))
+    listed = orjson.loads(_run([*pip, "list", "--format", "json"]))
     return {package["name"].lower(): package["version"] for package in listed}
 
 
-# --- Node ---
-
-
-def node_modules(folder: Path, packages: Sequence[str], *, refresh: bool = False) -> dict[str, str]:
-    """A folder with node_modules for `packages` (NAME@VERSION), and their versions. Raises Missing."""
+def node_modules(folder: Path, packages: Sequence[str], *, refresh: bool = False) -> Versions:
+    """A folder with node_modules for `packages` (NAME@VERSION), and their versions. Raises Unavailable."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        raise Missing("node and npm are not on PATH: apt-get install --no-install-recommends nodejs npm")
+        raise Unavailable("node and npm are not on PATH: apt-get install --no-install-recommends nodejs npm")
     pins = [*packages, f"node {_run(['node', '--version']).strip()}"]
     return ensure(folder, pins, lambda empty: _install_node(empty, packages), refresh=refresh)
 
 
-def _install_node(folder: Path, packages: Sequence[str]) -> dict[str, str]:
+def _install_node(folder: Path, packages: Sequence[str]) -> Versions:
     (folder / "package.json").write_text('{"private": true}')
     quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel", "error"]
     _run(["npm", "install", "--prefix", str(folder), *quiet, *packages])
     names = [package.rpartition("@")[0] for package in packages]
     described = {name: folder / "node_modules" / name / "package.json" for name in names}
-    return {name: json.loads(path.read_text())["version"] for name, path in described.items()}
+    return {name: orjson.loads(path.read_bytes())["version"] for name, path in described.items()}
 
 
 def _run(command: Sequence[str]) -> str:
-    """The standard output of `command`. Raises Missing with the last line it complained in."""
+    """The standard output of `command`. Raises Unavailable with the last line of its error output."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as exc:
-        raise Missing(f"{command[0]}: {exc}") from exc
+        raise Unavailable(f"{command[0]}: {exc}") from exc
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()
-        raise Missing(f"could not be installed: {words[-1].strip()}")
+        raise Unavailable(f"could not be installed: {words[-1].strip()}")
     return done.stdout

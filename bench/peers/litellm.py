@@ -1,14 +1,14 @@
-"""LiteLLM's proxy: /v1/messages in front of an OpenAI-compatible engine, one worker, with nothing sent home.
+"""LiteLLM's proxy: /v1/messages in front of an OpenAI-compatible engine, with one worker and without telemetry.
 
-Its list of prices is read from the package instead of the network, and it asks for no key, which spares it work. It is
-told to use chat completions, as it would otherwise ask for the Responses API, which such engines do not have.
+It reads its price list from the package instead of the network and asks for no key. It is told to use chat completions,
+because it would otherwise use the Responses API, which such engines do not have.
 """
 
 from pathlib import Path
 from typing import Final
 
 from .envs import venv
-from .peer import MODEL, Api, Launch
+from .peer import MODEL, Launch, Peer
 
 _REQUIREMENT: Final = "litellm[proxy]==1.106.2"
 _CONFIG: Final = """\
@@ -29,17 +29,10 @@ _ENVIRONMENT: Final = {
 }
 
 
-class LiteLLM:
-    """From PyPI, in an environment of its own."""
-
-    name: Final = "litellm"
-    label: Final = "LiteLLM proxy"
-    api: Final[Api] = "messages"
-    model: Final = MODEL
-    ready: Final = "/health/liveliness"
-
-    def __init__(self) -> None:
-        self._folder = Path()
+class LiteLLM(Peer):
+    name = "litellm"
+    label = "LiteLLM proxy"
+    ready = "/health/liveliness"
 
     def prepare(self, cache: Path, *, refresh: bool) -> str:
         self._folder = cache / "envs" / self.name

@@ -1,7 +1,4 @@
-"""nginx: `proxy_pass` that passes every read on, with connections to the engine kept open, in one worker.
-
-Used when it is installed; the bench installs nothing on the machine itself.
-"""
+"""The system's nginx, if installed: one worker, `proxy_pass` without buffering, kept-open connections to the engine."""
 
 import shutil
 import subprocess
@@ -9,7 +6,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from .peer import MODEL, Api, Launch, Missing
+from .peer import Launch, Peer, Unavailable
 
 _CONFIG: Final = """\
 daemon off;
@@ -41,14 +38,10 @@ http {{
 """
 
 
-class Nginx:
-    """The system's nginx, with a configuration and folders of its own."""
-
-    name: Final = "nginx"
-    label: Final = "nginx proxy_pass"
-    api: Final[Api] = "chat"
-    model: Final = MODEL
-    ready: Final = "/v1/models"
+class Nginx(Peer):
+    name = "nginx"
+    label = "nginx proxy_pass"
+    api = "chat"
 
     def prepare(self, cache: Path, *, refresh: bool) -> str:
         said = subprocess.run([self._path(), "-v"], capture_output=True, text=True, check=False, timeout=10)
@@ -62,5 +55,5 @@ class Nginx:
     def _path(self) -> str:
         path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if path is None:
-            raise Missing("not installed: apt-get install --no-install-recommends nginx")
+            raise Unavailable("not installed: apt-get install --no-install-recommends nginx")
         return path

@@ -1,51 +1,46 @@
-"""What a peer is to the bench: the seam between the runner and the adapter files."""
+"""The interface between the measurements and the files of the peers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final
 
-Api = Literal["chat", "messages"]
-MODEL = "scripted"  # what the scripted engine's one model is called where a peer has to be told
+from ..counting import Api
+
+MODEL: Final = "scripted"  # the scripted engine's model
 
 
-class Missing(Exception):
-    """A peer that cannot be compared. The text says why, for a person, in one line."""
+class Unavailable(Exception):
+    """A peer that cannot be measured. The message gives the reason in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a peer: its command line, and the environment variables to set on top of this process's."""
+    """A command line, and environment variables that are added to those of this process."""
 
     command: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-class Peer(Protocol):
-    """One server that stands between a client and the engine."""
+class Peer(ABC):
+    """A server between a client and the engine."""
 
-    @property
-    def name(self) -> str:
-        """In records and on the command line."""
+    name: str
+    """In records and on the command line."""
+    label: str
+    """In tables and plots."""
+    api: Api = "messages"
+    """What its clients speak: `chat` for a byte proxy, `messages` for a converting one."""
+    model: str = MODEL
+    """The model name that clients send."""
+    ready: str = "/v1/models"
+    """A path that is answered with a status below 500 once the peer serves."""
 
-    @property
-    def label(self) -> str:
-        """In tables and plots."""
-
-    @property
-    def api(self) -> Api:
-        """What its clients speak: "chat" for what passes bytes through, "messages" for what converts."""
-
-    @property
-    def model(self) -> str:
-        """The model to ask for, in the words of this peer."""
-
-    @property
-    def ready(self) -> str:
-        """A path that is answered with a status below 500 once the peer serves."""
-
+    @abstractmethod
     def prepare(self, cache: Path, *, refresh: bool) -> str:
-        """Install what it needs below `cache`, anew if `refresh`, and return its version. Raises Missing."""
+        """Install what it needs below `cache`, again if `refresh`; returns its version. Raises Unavailable."""
 
+    @abstractmethod
     def launch(self, upstream: str, port: int, folder: Path) -> Launch:
-        """How to serve `upstream` (`http://HOST:PORT`) on 127.0.0.1:`port`. Files it needs are written to `folder`."""
+        """How to serve `upstream` (`http://HOST:PORT`) on 127.0.0.1:`port`. Its files go to `folder`."""

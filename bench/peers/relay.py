@@ -1,25 +1,19 @@
-"""The floor: `bench.relay`, which passes bytes on and looks at none of them."""
+"""The floor: `bench.relay` passes bytes on without parsing them, in the bench's own environment."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
-from .peer import MODEL, Api, Launch
+from .peer import Launch, Peer
 
 
-class Relay:
-    """Runs in the bench's own environment."""
-
-    name: Final = "relay"
-    label: Final = "byte relay (asyncio, uvloop)"
-    api: Final[Api] = "chat"
-    model: Final = MODEL
-    ready: Final = "/v1/models"
+class Relay(Peer):
+    name = "relay"
+    label = "byte relay (asyncio, uvloop)"
+    api = "chat"
 
     def prepare(self, cache: Path, *, refresh: bool) -> str:
-        from importlib.metadata import version
-
         return f"uvloop {version('uvloop')}"
 
     def launch(self, upstream: str, port: int, folder: Path) -> Launch:

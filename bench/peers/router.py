@@ -1,10 +1,10 @@
-"""claude-code-router's core, `@musistudio/llms`: the Server that it exports, one provider, no logging."""
+"""claude-code-router's core, the npm package `@musistudio/llms`: its Server with one provider and no logging."""
 
 from pathlib import Path
 from typing import Final
 
 from .envs import node_modules
-from .peer import MODEL, Api, Launch
+from .peer import MODEL, Launch, Peer
 
 _PACKAGE: Final = "@musistudio/llms"
 _VERSION: Final = "1.0.53"
@@ -18,17 +18,13 @@ new Server({ logger: false, useJsonFile: false, initialConfig }).start();
 """
 
 
-class Router:
-    """From npm, in a folder of its own, where the main program is written too: so it finds the node_modules."""
+class Router(Peer):
+    """Its main program is written beside node_modules, where Node finds the package."""
 
-    name: Final = "ccr"
-    label: Final = "claude-code-router core"
-    api: Final[Api] = "messages"
-    model: Final = f"{_PROVIDER},{MODEL}"
-    ready: Final = "/health"
-
-    def __init__(self) -> None:
-        self._folder = Path()
+    name = "ccr"
+    label = "claude-code-router core"
+    model = f"{_PROVIDER},{MODEL}"
+    ready = "/health"
 
     def prepare(self, cache: Path, *, refresh: bool) -> str:
         self._folder = cache / "envs" / self.name

@@ -1,47 +1,47 @@
-"""`python -m bench report`: result files → one HTML page with plots, and a Markdown table for the README.
+"""`python -m bench report`: result files → one HTML page with plots, and Markdown tables for the README.
 
-Everything on them is computed from the records; what was not recorded is said to be not measured.
+Everything in them is computed from the records; what was not recorded is shown as not measured.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from .fields import RecordError
-from .markdown import markdown, renewed
-from .page import page
-from .records import Records, read
-
-__all__ = ["add_arguments", "main"]
+from ..records import RecordError, Records, read
+from .tables import markdown, renewed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `main`."""
+    """The options of `main`."""
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="result files: JSON lines")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the page there")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the page to FILE; needs matplotlib")
     parser.add_argument(
         "--markdown",
         metavar="FILE",
-        help="write the tables there, between their marks if the file exists; `-`, the default without --html, prints",
+        help="write the tables to FILE, between its marks if it exists; `-`, the default without --html, prints them",
     )
 
 
 def main(options: argparse.Namespace) -> int:
-    """Write what was asked for. The exit status is 2 when a file cannot be read, understood or written."""
+    """Write what was asked for. The exit status is 2 when a file cannot be read or written, or a record is invalid."""
     try:
         records = read(options.results)
         if options.html is not None:
-            options.html.write_text(page(records), encoding="utf-8")
-        _write_markdown(records, options.markdown, printed=options.html is None)
+            options.html.write_text(_page(records), encoding="utf-8")
+        if options.markdown == "-" or options.markdown is options.html is None:
+            sys.stdout.write(markdown(records))
+        elif options.markdown is not None:
+            path = Path(options.markdown)
+            path.write_text(renewed(path, markdown(records)), encoding="utf-8")
     except (OSError, RecordError, ValueError) as exc:
         print(f"bench report: {exc}", file=sys.stderr)
         return 2
     return 0
 
 
-def _write_markdown(records: Records, target: str | None, *, printed: bool) -> None:
-    if target == "-" or (target is None and printed):
-        sys.stdout.write(markdown(records))
-    elif target is not None:
-        path = Path(target)
-        path.write_text(renewed(path, markdown(records)), encoding="utf-8")
+def _page(records: Records) -> str:
+    try:
+        from .page import page
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"the page needs {exc.name}: pip install 'anthro-asgi[bench]'") from exc
+    return page(records)

@@ -1,129 +1,233 @@
-"""The bars of the bench: what may cost how much, as data, and the verdict on each by what the records say.
+"""The bars: how much each thing may cost, as data, and the verdict on each from the records.
 
-Nothing measured is written down here. A bar without records is `not measured`, which is not the same as met.
+A bar without records is `not measured`, which is not the same as met.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Final
 
-from .figures import FIRST, Figure
-from .measures import (
-    AddedLatency,
-    AsgiRatio,
-    CostGrowth,
-    CpuRatio,
-    LongestHold,
-    Measure,
-    MicroRatio,
-    StreamErrors,
-    StreamMemory,
+from ..figures import (
+    TTFT_RUN,
+    Figure,
+    added,
+    against,
+    asgi_costs,
+    figure,
+    latency,
+    main_setting,
+    operations,
+    ratios,
+    server_cpu,
+    stream_costs,
 )
-from .numbers import GAP, Show, duration, growth, honest, kibibytes, part, plain, plain_duration, reach, times, whole
-from .records import Missing, Records
-from .servers import FLOOR, LITELLM, NGINX, OURS, OURS_BARE, ROUTER, named
+from ..records import DIRECT, Hold, Memory, Missing, Records, Run
+from .numbers import GAP, Show, distinct, duration, growth, kibibytes, part, plain, plain_duration, span, times, whole
+
+FLOOR: Final = "relay"
+OURS: Final = "ours-fast"
+OURS_H11: Final = "ours-h11"
+NGINX: Final = "nginx"
+ROUTER: Final = "ccr"
+LITELLM: Final = "litellm"
+NAMES: Final = {  # in the order of tables and plots
+    DIRECT: "the engine itself",
+    FLOOR: "byte relay",
+    NGINX: "nginx",
+    OURS: "ours, fast",
+    OURS_H11: "ours, h11",
+    ROUTER: "claude-code-router core",
+    LITELLM: "LiteLLM proxy",
+}
 
 MET: Final = "met"
 NOT_MET: Final = "not met"
 NOT_MEASURED: Final = "not measured"
 
+PACED_LIMIT: Final = 1.7  # CPU per token, paced, as a multiple of the byte relay's
+MEMORY_LIMIT: Final = 40.0  # KiB per open stream
+
+Measure = Callable[[Records], Figure | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`measure` may be at most `limit`; `text` says the limit in words, `show` writes what was measured."""
+    """The median of `measure` may be at most `limit`, which `text` writes out. `servers` are those it needs."""
 
     what: str
     text: str
     limit: float
     show: Show
     measure: Measure
+    servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A bar and what became of it: `state` is MET, NOT_MET or NOT_MEASURED."""
+    """`state` is MET, NOT_MET or NOT_MEASURED."""
 
     bar: Bar
-    figure: Figure | None
     state: str
     measured: str
 
 
-def _times(what: str, limit: float, of: str, measure: Measure) -> Bar:
+def named(records: Records, server: str) -> str:
+    """The label of a server in the records, else the default one."""
+    labels = (run.label for run in records.of(Run) if run.server == server)
+    return next(labels, NAMES.get(server, server))
+
+
+# measures
+
+
+def micro_ratio(group: str, prefix: str = "", excluded: str | None = None) -> Measure:
+    """The worst ratio of the group's operations whose names start with `prefix` and not with `excluded`."""
+
+    def measure(records: Records) -> Figure | None:
+        found = [one for one in operations(records) if one.group == group and one.name.startswith(prefix)]
+        found = [one for one in found if excluded is None or not one.name.startswith(excluded)]
+        worst = max(found, key=lambda one: one.ratio.median, default=None)
+        return None if worst is None else replace(worst.ratio, detail=worst.name if len(found) > 1 else "")
+
+    return measure
+
+
+def cpu_ratio(run: str, server: str, base: str) -> Measure:
+    """CPU per token as a multiple of another server's."""
+
+    def measure(records: Records) -> Figure | None:
+        setting = main_setting(records, run)
+        return against(records, setting, server, base, server_cpu) if setting else None
+
+    return measure
+
+
+def added_latency(run: str, name: str, percentile: str) -> Measure:
+    """Seconds that our service adds to a percentile of `ttft` or `transit` of the engine itself."""
+
+    def measure(records: Records) -> Figure | None:
+        setting = main_setting(records, run)
+        return added(records, setting, OURS, latency(name, percentile)) if setting else None
+
+    return measure
+
+
+def cost_growth(few: int, many: int) -> Measure:
+    """CPU per token with `many` streams as a multiple of that with `few`."""
+    return lambda records: figure(ratios(stream_costs(records, OURS, many), stream_costs(records, OURS, few)))
+
+
+def stream_memory(records: Records) -> Figure | None:
+    """KiB per open stream, with the largest number of streams."""
+    found = [item for item in records.of(Memory) if item.server == OURS]
+    most = max((item.streams for item in found), default=0)
+    return figure(item.rss_kib_per_stream for item in found if item.streams == most)
+
+
+def stream_errors(streams: int) -> Measure:
+    """Errors with at least this many streams open at once."""
+
+    def measure(records: Records) -> Figure | None:
+        tried = (item for item in records.of(Memory) if item.server == OURS and item.streams >= streams)
+        errors = [sum(item.errors.values()) for item in tried if item.errors is not None]
+        return figure([sum(errors)] if errors else [])
+
+    return measure
+
+
+def asgi_ratio(records: Records) -> Figure | None:
+    """CPU per token of the simulated engine as a multiple of a raw ASGI application's."""
+    return figure(ratios(asgi_costs(records, "simulated"), asgi_costs(records, "raw")))
+
+
+def longest_hold(records: Records) -> Figure | None:
+    """Seconds, over all request bodies."""
+    holds = [hold.longest_s for hold in records.of(Hold)]
+    return figure([max(holds)] if holds else [])
+
+
+# the bars
+
+_SATURATED: Final = "proxy, saturated: CPU per token"
+_PACED: Final = "proxy, paced: CPU per token"
+_H11: Final = "without the fast extra (h11)"
+
+
+def _micro(what: str, limit: float, of: str, measure: Measure) -> Bar:
     return Bar(what, f"≤{GAP}{plain(limit)}{GAP}× {of}", limit, times, measure)
 
 
-def _part(what: str, whole_parts: int, of: str, measure: Measure) -> Bar:
-    return Bar(what, f"≤{GAP}1/{whole_parts} of {of}", 1 / whole_parts, part, measure)
+def _cpu(what: str, limit: float, of: str, run: str, base: str, server: str = OURS) -> Bar:
+    text = f"≤{GAP}{plain(limit)}{GAP}× {of}" if limit >= 1 else f"≤{GAP}1/{round(1 / limit)} of {of}"
+    return Bar(what, text, limit, times if limit >= 1 else part, cpu_ratio(run, server, base), (server, base))
 
 
 def _added(what: str, limit: float, name: str, percentile: str, run: str = "paced") -> Bar:
-    return Bar(what, f"≤{GAP}{plain_duration(limit)}", limit, duration, AddedLatency(run, OURS, name, percentile))
+    text = f"≤{GAP}{plain_duration(limit)}"
+    return Bar(what, text, limit, duration, added_latency(run, name, percentile), (OURS,))
 
-
-_MOST_SAID: Final = 160  # characters of why there is no record; all of it stands elsewhere
-_LOADS: Final = "orjson.loads of the chunk"
-_SATURATED: Final = "proxy, saturated: CPU per token"
-_PACED: Final = "proxy, paced: CPU per token"
-_BARE: Final = "without the fast extra (h11)"
-_STEADY: Final = "text, steady state"  # how the names of micro records begin whose tokens may take the short way
-_AGENT: Final = "check and convert, agent"
 
 BARS: Final = (
-    _times("text token, steady state, bytes to bytes", 1, _LOADS, MicroRatio("conversion", _STEADY)),
-    _times("token on the general path, bytes to bytes", 2, _LOADS, MicroRatio("conversion", but="text, ")),
-    _part(_SATURATED, 3, "claude-code-router core", CpuRatio("saturated", OURS, ROUTER)),
-    _part(_SATURATED, 120, "LiteLLM proxy", CpuRatio("saturated", OURS, LITELLM)),
-    _times(_SATURATED, 2, "the byte relay", CpuRatio("saturated", OURS, FLOOR)),
-    _times(_PACED, 1.7, "the byte relay", CpuRatio("paced", OURS, FLOOR)),
-    _times(_PACED, 1.8, "nginx", CpuRatio("paced", OURS, NGINX)),
-    _part(_PACED, 4, "claude-code-router core", CpuRatio("paced", OURS, ROUTER)),
+    _micro(
+        "text token, steady state, bytes to bytes",
+        1,
+        "orjson.loads of the chunk",
+        micro_ratio("conversion", "text, steady state"),
+    ),
+    _micro(
+        "token on the general path, bytes to bytes",
+        2,
+        "orjson.loads of the chunk",
+        micro_ratio("conversion", excluded="text, "),
+    ),
+    _cpu(_SATURATED, 1 / 3, "claude-code-router core", "saturated", ROUTER),
+    _cpu(_SATURATED, 1 / 120, "LiteLLM proxy", "saturated", LITELLM),
+    _cpu(_SATURATED, 2, "the byte relay", "saturated", FLOOR),
+    _cpu(_PACED, PACED_LIMIT, "the byte relay", "paced", FLOOR),
+    _cpu(_PACED, 1.8, "nginx", "paced", NGINX),
+    _cpu(_PACED, 1 / 4, "claude-code-router core", "paced", ROUTER),
     _added("proxy, paced: added inter-token latency, p50", 100e-6, "transit", "p50"),
     _added("proxy, paced: added inter-token latency, p99", 1e-3, "transit", "p99"),
     _added("proxy, paced: added TTFT, p50, one stream beginning among 64", 1e-3, "ttft", "p50"),
-    _added("proxy, one stream after the other: added TTFT, p50", 1e-3, "ttft", "p50", FIRST),
-    _times("simulated engine: CPU per token", 1.3, "a raw ASGI application", AsgiRatio()),
+    _added("proxy, one stream after the other: added TTFT, p50", 1e-3, "ttft", "p50", TTFT_RUN),
+    _micro("simulated engine: CPU per token", 1.3, "a raw ASGI application", asgi_ratio),
     Bar(
-        "CPU per token, 1\u202f000 streams against 10", f"≤{GAP}20{GAP}% more", 1.2, growth, CostGrowth(OURS, 10, 1000)
+        "CPU per token, 1\u202f000 streams against 10",
+        f"≤{GAP}20{GAP}% more",
+        1.2,
+        growth,
+        cost_growth(10, 1000),
+        (OURS,),
     ),
-    Bar("memory of an open proxied stream", f"≤{GAP}40{GAP}KiB", 40, kibibytes, StreamMemory(OURS)),
-    Bar("8\u202f000 proxied streams at once: errors", "none", 0, whole, StreamErrors(OURS, 8000)),
-    _times("1 MB agent request: validate and convert", 2, "orjson.loads of it", MicroRatio("request", _AGENT)),
-    Bar("event loop held by one request", f"≤{GAP}{plain_duration(5e-3)}", 5e-3, duration, LongestHold()),
-    _times(f"{_BARE}, saturated: CPU per token", 3, "with it", CpuRatio("saturated", OURS_BARE, OURS)),
-    _times(f"{_BARE}, paced: CPU per token", 3, "with it", CpuRatio("paced", OURS_BARE, OURS)),
+    Bar("memory of an open proxied stream", f"≤{GAP}40{GAP}KiB", MEMORY_LIMIT, kibibytes, stream_memory, (OURS,)),
+    Bar("8\u202f000 proxied streams at once: errors", "none", 0, whole, stream_errors(8000), (OURS,)),
+    _micro(
+        "1 MB agent request: validate and convert",
+        2,
+        "orjson.loads of it",
+        micro_ratio("request", "check and convert, agent"),
+    ),
+    Bar("event loop held by one request", f"≤{GAP}{plain_duration(5e-3)}", 5e-3, duration, longest_hold),
+    _cpu(f"{_H11}, saturated: CPU per token", 3, "with it", "saturated", OURS, OURS_H11),
+    _cpu(f"{_H11}, paced: CPU per token", 3, "with it", "paced", OURS, OURS_H11),
 )
 
 
 def judge(records: Records) -> list[Verdict]:
-    """Every bar, in order."""
-    return [_verdict(records, bar, bar.measure.of(records)) for bar in BARS]
+    """The verdict on every bar, in order."""
+    return [_verdict(records, bar) for bar in BARS]
 
 
-def _verdict(records: Records, bar: Bar, found: Figure | None) -> Verdict:
+def _verdict(records: Records, bar: Bar) -> Verdict:
+    found = bar.measure(records)
     if found is None:
-        return Verdict(bar, None, NOT_MEASURED, _why(records, bar))
-    return Verdict(bar, found, MET if found.median <= bar.limit else NOT_MET, spelled(bar, found))
-
-
-def _why(records: Records, bar: Bar) -> str:
-    missing = [item for item in records.of(Missing) if item.server in bar.measure.servers()]
-    said = dict.fromkeys(f"{named(records, item.server)}: {item.why}" for item in missing)
-    return shorten("; ".join(("no record", *said)), _MOST_SAID, placeholder=" …")
-
-
-def spelled(bar: Bar, found: Figure) -> str:
-    """What was measured, over how many rounds, and what went wrong in them."""
-    return "".join((honest(bar.show, found.median, bar.limit), _spread(bar.show, found), _notes(found)))
-
-
-def _spread(show: Show, found: Figure) -> str:
-    if len(found.values) == 1:
-        return ""
-    return f" ({reach(show(found.low, 3), show(found.high, 3))} in {len(found.values)} rounds)"
-
-
-def _notes(found: Figure) -> str:
-    detail = f" (the worst: {found.detail})" if found.detail else ""
-    failed = f"; {found.failed} requests failed in these runs" if found.failed else ""
-    return detail + failed
+        missing = [item for item in records.of(Missing) if item.server in bar.servers]
+        reasons = dict.fromkeys(f"{named(records, item.server)}: {item.why}" for item in missing)
+        return Verdict(bar, NOT_MEASURED, shorten("; ".join(("no record", *reasons)), 160, placeholder=" …"))
+    text = distinct(bar.show, found.median, bar.limit)
+    if len(found.values) > 1:
+        text += f" ({span(bar.show(found.low, 3), bar.show(found.high, 3))} in {len(found.values)} rounds)"
+    text += f" (the worst: {found.detail})" if found.detail else ""
+    text += f"; {found.failed} requests failed in these runs" if found.failed else ""
+    return Verdict(bar, MET if found.median <= bar.limit else NOT_MET, text)

@@ -1,180 +1,153 @@
-"""The report as one HTML page that needs nothing else: no network, no script, its plots and its style inside it."""
+"""The report as one HTML page: no network, no script; plots and style are inside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
 from typing import Final
-from xml.etree.ElementTree import Element
 
-from . import words
-from .figures import FIRST, settings, timed
-from .markup import append, node, written
-from .plots import (
-    MEMORY,
-    STREAMS,
-    THROUGHPUT,
-    Plot,
-    cpu_plot,
-    latency_plot,
-    memory_plot,
-    micro_plots,
-    streams_plot,
-    throughput_plot,
-)
-from .records import Records
-from .style import CSS
-from .tables import (
-    NOTHING,
-    Table,
-    bars_table,
-    cpu_table,
-    fairness_table,
-    hold_table,
-    latency_table,
-    machine_table,
-    micro_table,
-    peers_table,
-    streams_table,
-)
+from ..figures import TTFT_RUN, settings, timed
+from ..records import Records
+from . import plots, tables
+from .bars import MET, NOT_MEASURED, NOT_MET
+from .plots import Plot
+from .tables import Table, clean
 
 _TITLE: Final = "What a token costs"
+_CSS: Final = Path(__file__).with_name("page.css")
 _LATENCIES: Final = (("transit", "Transit time of a token"), ("ttft", "TTFT"))
+_CLASSES: Final = {MET: "met", NOT_MET: "not-met", NOT_MEASURED: "not-measured"}
 
 
-_DOCUMENT: Final = f"""<!DOCTYPE html>
-<html lang="en"><head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_TITLE}</title>
-<style>{CSS}</style>
-</head>
-"""
+class Markup(str):
+    """Text that is already HTML."""
+
+    __slots__ = ()
+
+
+def node(tag: str, *children: str, **attributes: str) -> Markup:
+    """An element. Children that are not Markup are escaped. `class_` is written `class`, `aria_label` `aria-label`."""
+    words = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escape(clean(value))}"' for name, value in attributes.items() if value
+    )
+    inside = "".join(child if isinstance(child, Markup) else escape(clean(child)) for child in children)
+    return Markup(f"<{tag}{words}>{inside}</{tag}>")
 
 
 def page(records: Records) -> str:
     """The whole document."""
-    return f"{_DOCUMENT}{written(node('body', _opening(records), *_sections(records)))}\n</html>\n"
-
-
-def _opening(records: Records) -> Element:
-    return node(
-        "header",
-        node("h1", _TITLE),
-        node("p", words.finding(records), class_="lead"),
-        node("p", words.count(records), class_="lead"),
-        node("p", words.place(records), class_="soft"),
-        *(node("p", line, class_="missing") for line in words.missing(records)),
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_TITLE}</title>\n<style>\n{_CSS.read_text()}</style>\n</head>\n"
+        f"{node('body', _opening(records), *_sections(records))}\n</html>\n"
     )
 
 
-def _sections(records: Records) -> list[Element]:
+def _opening(records: Records) -> Markup:
+    return node(
+        "header",
+        node("h1", _TITLE),
+        node("p", tables.finding(records), class_="lead"),
+        node("p", tables.verdict_count(records), class_="lead"),
+        _paragraph(tables.provenance(records)),
+        *(node("p", line, class_="missing") for line in tables.missing_servers(records)),
+    )
+
+
+def _sections(records: Records) -> list[Markup]:
+    bars = tables.bars_table(records)
     return [
-        _section("The numbers against the bars", _paragraph(words.HOW), _table(bars_table(records), captioned=False)),
+        _section(bars.caption, _paragraph(tables.HOW), _table(bars, captioned=False)),
         _cpu(records),
         _latencies(records),
         _streams(records),
-        _operations(records),
-        _section("Fairness", _table(fairness_table(records))),
-        _section("The request side", _table(hold_table(records))),
+        _section(
+            "Operations against their floors",
+            _paragraph(tables.MICRO),
+            _plots(plots.micro_plots(records)),
+            _table(tables.micro_table(records), absent=False),
+        ),
+        _section("Fairness", _table(tables.fairness_table(records))),
+        _section("The request side", _table(tables.hold_table(records))),
         _peers(records),
         _section(
-            "Machine and versions", _paragraph(words.others(records)), _table(machine_table(records), captioned=False)
+            "Machine and versions",
+            _paragraph(tables.unknown_kinds(records)),
+            _table(tables.machine_table(records), captioned=False),
         ),
     ]
 
 
-def _section(title: str, *children: Element | None) -> Element:
-    """A heading and what is there to say; where that is nothing, so it says."""
-    return node("section", node("h2", title), *(child for child in children if child is not None))
+def _section(title: str, *children: Markup) -> Markup:
+    return node("section", node("h2", title), *children)
 
 
-def _paragraph(text: str) -> Element | None:
-    return node("p", text, class_="soft") if text else None
+def _paragraph(text: str) -> Markup:
+    return node("p", text, class_="soft") if text else Markup()
 
 
-def _absent() -> Element:
-    return node("p", f"{NOTHING.capitalize()}.", class_="not-measured")
+def _not_measured() -> Markup:
+    return node("p", f"{NOT_MEASURED.capitalize()}.", class_="not-measured")
 
 
-def _cpu(records: Records) -> Element:
-    plots = _plots([cpu_plot(records, setting) for setting in timed(records)])
-    table = cpu_table(records)
-    generator = _paragraph(words.generator(records))
-    return _section("CPU per token by server", plots, _table(table, captioned=False) if table.rows else None, generator)
+def _cpu(records: Records) -> Markup:
+    drawn = _plots(plots.cpu_plot(records, setting) for setting in timed(records))
+    table = tables.cpu_table(records)
+    shown = _table(table, captioned=False) if table.rows else Markup()
+    return _section(table.caption, drawn, shown, _paragraph(tables.generator_cost(records)))
 
 
-def _latencies(records: Records) -> Element:
-    """Only where tokens are paced: a server as fast as it can be has a queue, and a queue has no latency of its own."""
+def _latencies(records: Records) -> Markup:
+    """Only where tokens are paced: a saturated server has a queue, whose length is all that its latency would show."""
     loads = settings(records)
     shown = [(setting, name, what) for setting in loads if setting.rate for name, what in _LATENCIES]
-    shown += [(setting, *_LATENCIES[-1]) for setting in loads if setting.run == FIRST]
-    plots = _plots([latency_plot(records, *one) for one in shown])
-    tables = [_table(latency_table(records, *one)) for one in shown]
-    return _section("Added latency", _paragraph(words.LATENCY), plots, *tables)
+    shown += [(setting, *_LATENCIES[-1]) for setting in loads if setting.run == TTFT_RUN]
+    drawn = _plots(plots.latency_plot(records, *one) for one in shown)
+    listed = [_table(tables.latency_table(records, *one)) for one in shown]
+    return _section("Added latency", _paragraph(tables.LATENCY), drawn, *listed)
 
 
-def _streams(records: Records) -> Element:
-    """What the number of streams does, and what there is to be had of everything."""
-    saturated = [setting for setting in timed(records) if not setting.rate]
-    speeds = [throughput_plot(records, setting) for setting in saturated]
-    plots = [_panel(STREAMS, streams_plot(records)), _panel(MEMORY, memory_plot(records))]
-    plots += [_panel(THROUGHPUT, speed) for speed in speeds or [None]]
-    table = streams_table(records)
-    return _section(
-        "Streams, memory and throughput", node("div", *plots, class_="plots"), _table(table) if table else None
-    )
+def _streams(records: Records) -> Markup:
+    speeds = [plots.throughput_plot(records, setting) for setting in timed(records) if not setting.rate]
+    panels = [(plots.STREAMS, plots.streams_plot(records)), (plots.MEMORY, plots.memory_plot(records))]
+    panels += [(plots.THROUGHPUT, speed) for speed in speeds or [None]]
+    drawn = node("div", *(_panel(title, plot) for title, plot in panels), class_="plots")
+    return _section("Streams, memory and throughput", drawn, _table(tables.streams_table(records), absent=False))
 
 
-def _operations(records: Records) -> Element:
-    table = micro_table(records)
-    plots = _plots(micro_plots(records))
-    return _section("Operations against their floors", _paragraph(words.MICRO), plots, _table(table) if table else None)
-
-
-def _peers(records: Records) -> Element:
-    lines = words.errors(records)
-    failed = node("ul", *(node("li", line) for line in lines)) if lines else _paragraph("No request failed in any run.")
-    table = peers_table(records)
+def _peers(records: Records) -> Markup:
+    table = tables.peers_table(records)
     if not table.rows:
-        return _section("Peers", _absent())
-    return _section("Peers", _table(table), node("h3", "Requests that failed"), failed)
+        return _section("Servers", _not_measured())
+    lines = tables.failed_requests(records)
+    failed = node("ul", *(node("li", line) for line in lines)) if lines else _paragraph("No request failed in any run.")
+    return _section("Servers", _table(table, captioned=False), node("h3", "Requests that failed"), failed)
 
 
-def _plots(plots: Sequence[Plot | None]) -> Element:
-    found = [plot for plot in plots if plot]
-    if not found:
-        return _absent()
-    return node("div", *(_figure(plot) for plot in found), class_="plots")
+def _plots(drawn: Iterable[Plot | None]) -> Markup:
+    found = [_panel(plot.title, plot) for plot in drawn if plot]
+    return node("div", *found, class_="plots") if found else _not_measured()
 
 
-def _panel(title: str, plot: Plot | None) -> Element:
-    """A plot, or in its place that there is nothing to be drawn."""
-    return _figure(plot) if plot else node("figure", node("figcaption", node("strong", title)), _absent())
+def _panel(title: str, plot: Plot | None) -> Markup:
+    if plot is None:
+        return node("figure", node("figcaption", node("strong", title)), _not_measured())
+    note = node("small", plot.note) if plot.note else Markup()
+    return node("figure", node("figcaption", node("strong", plot.title), note), Markup(plot.svg))
 
 
-def _figure(plot: Plot) -> Element:
-    caption = node("figcaption", node("strong", plot.title))
-    if plot.note:
-        append(caption, node("small", plot.note))
-    return node("figure", caption, plot.drawing)
-
-
-def _table(table: Table | None, *, captioned: bool = True) -> Element:
-    """A table, which scrolls by itself where it is too wide. Under a heading of the same words it has no caption."""
+def _table(table: Table | None, *, captioned: bool = True, absent: bool = True) -> Markup:
+    """A table that scrolls by itself where it is too wide. Without one, `absent` says that nothing was measured."""
     if table is None:
-        return _absent()
-    caption = [node("caption", table.caption)] if captioned else []
-    head = node("tr", *(node("th", cell, scope="col") for cell in table.head))
-    body = [_line(table, row) for row in table.rows]
-    kind = "numbers" if table.numeric else "words"
-    found = node("table", *caption, node("thead", head), node("tbody", *body), class_=kind)
-    return node("div", found, class_="wide", tabindex="0", role="region", aria_label=table.caption)
+        return _not_measured() if absent else Markup()
+    caption = node("caption", table.caption) if captioned else Markup()
+    head = node("thead", node("tr", *(node("th", cell, scope="col") for cell in table.head)))
+    body = node("tbody", *(_line(table, row) for row in table.rows))
+    shown = node("table", caption, head, body, class_="numbers" if table.numeric else "words")
+    return node("div", shown, class_="wide", tabindex="0", role="region", aria_label=table.caption)
 
 
-def _line(table: Table, row: Sequence[str]) -> Element:
-    name, *cells = row
-    line = node("tr", node("th", name, scope="row"))
-    for label, cell in zip(table.head[1:], cells, strict=True):
-        line.append(node("td", cell, data_label=label, class_=_STATES.get(cell, "")))
-    return line
-
-
-_STATES: Final = {"met": "met", "not met": "not-met", NOTHING: "not-measured"}
+def _line(table: Table, row: tuple[str, ...]) -> Markup:
+    cells = zip(table.head[1:], row[1:], strict=True)
+    data = (node("td", cell, data_label=label, class_=_CLASSES.get(cell, "")) for label, cell in cells)
+    return node("tr", node("th", row[0], scope="row"), *data)

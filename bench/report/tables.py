@@ -1,38 +1,55 @@
-"""The tables of a report as plain words; the page and the Markdown both write these, so they cannot differ."""
+"""The tables and sentences of a report as plain text. Page and Markdown both use these, so they cannot differ."""
 
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from .bars import judge
-from .fields import PERCENTILES
-from .figures import (
-    FIRST,
+from ..figures import (
+    TTFT_RUN,
     Figure,
     Setting,
     added,
     against,
-    costs_of,
     failures,
     figure,
     latency,
     level,
+    main_setting,
     operations,
     server_cpu,
     servers_of,
+    stream_costs,
     throughput,
     timed,
 )
-from .numbers import GAP, Write, duration, micros, plain, reach, signed, significant, times
-from .records import DIRECT, Cost, Env, Fairness, Grammar, Hold, Missing, Records, Run
-from .servers import FLOOR, mentioned, named, ordered
+from ..records import DIRECT, Env, Fairness, Grammar, Hold, Memory, Missing, Records, Run, StreamCost
+from .bars import FLOOR, MET, NAMES, NOT_MEASURED, NOT_MET, OURS, judge, named
+from .numbers import GAP, Write, duration, micros, plain, signed, significant, span, times
 
-NOTHING: Final = "not measured"
+PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
 _ADDED: Final = ("p50", "p99", "p99.9")
+
+HOW: Final = (
+    "Every ratio and every difference is taken within a round, against the relay, nginx, the peer or the engine itself "
+    "of the same round; what is shown is the median over the rounds, and in brackets the lowest and the highest round. "
+    "CPU is user and system time of the server's process and its children."
+)
+LATENCY: Final = (
+    "Transit is the time from the engine writing a token to the client reading it. What a server adds is its transit "
+    "minus the same percentile of the engine asked directly in the same round. Delays of the whole machine are in both."
+)
+MICRO: Final = (
+    "The cost of an operation as a multiple of its floor. Left of the dashed line it costs less than the floor; the "
+    "upright stroke is the operation's bar; an operation that exceeds its bar is red."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells row by row. The first column names the row; the others are numbers, if `numeric`."""
+    """The first column names the row; the other columns are numbers if `numeric`."""
 
     caption: str
     head: tuple[str, ...]
@@ -40,27 +57,43 @@ class Table:
     numeric: bool = True
 
 
+_HARMFUL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+
+
+def clean(text: str) -> str:
+    """`text` with control characters, and those that change the direction of text, replaced by U+FFFD."""
+    return _HARMFUL.sub("\ufffd", text)
+
+
+def ordered(servers: Iterable[str]) -> list[str]:
+    """Each server once: the known ones in the order of `NAMES`, then the others by name."""
+    unique = set(servers)
+    return [name for name in NAMES if name in unique] + sorted(unique.difference(NAMES))
+
+
 def setting_name(setting: Setting) -> str:
-    """A load in words: its kind, its streams and what each is paced at."""
-    if setting.run == FIRST and setting.streams == 1:
+    """A load in words, such as `paced, 64 streams` and their rate."""
+    if setting.run == TTFT_RUN and setting.streams == 1:
         return "one short stream after the other"
     streams = f"{setting.run}, {plain(setting.streams)} streams"
     return f"{streams} × {plain(setting.rate)} tokens/s" if setting.rate else streams
 
 
+# tables
+
+
 def bars_table(records: Records) -> Table:
-    """Every bar, what was measured, and whether it is met."""
+    """Every bar, what was measured, and the verdict."""
     rows = tuple((item.bar.what, item.bar.text, item.measured, item.state) for item in judge(records))
     return Table("The numbers against the bars", ("what", "bar", "measured", "verdict"), rows, numeric=False)
 
 
 def cpu_table(records: Records) -> Table:
-    """CPU per token under each load, and tokens a second where nothing held them back."""
+    """CPU per token under each load, and tokens/s where streams are not paced."""
     loads = timed(records)
     head = ["server"]
     for setting in loads:
-        name = setting_name(setting)
-        head += [f"CPU per token, {name}", f"× byte relay, {setting.run}"]
+        head += [f"CPU per token, {setting_name(setting)}", f"× byte relay, {setting.run}"]
         head += [] if setting.rate else [f"tokens/s, {setting.run}"]
     servers = ordered(name for setting in loads for name in servers_of(records, setting) if name != DIRECT)
     rows = tuple(_cpu_row(records, loads, server) for server in servers)
@@ -70,25 +103,21 @@ def cpu_table(records: Records) -> Table:
 def _cpu_row(records: Records, loads: list[Setting], server: str) -> tuple[str, ...]:
     cells = [named(records, server)]
     for setting in loads:
-        cells.append(spread(level(records, setting, server, server_cpu), micros))
-        cells.append(middle(against(records, setting, server, FLOOR, server_cpu), times))
+        cells.append(_spread(level(records, setting, server, server_cpu), micros))
+        cells.append(_median(against(records, setting, server, FLOOR, server_cpu), times))
         if not setting.rate:
-            cells.append(middle(level(records, setting, server, throughput), significant))
+            cells.append(_median(level(records, setting, server, throughput), significant))
     return (*cells, plain(sum(failures(records, setting, server) for setting in loads)))
 
 
-def spread(found: Figure | None, write: Write) -> str:
-    """The median, and the least and the most of the rounds."""
-    if found is None:
-        return NOTHING
-    if len(found.values) == 1:
-        return write(found.median)
-    return f"{write(found.median)} ({reach(write(found.low), write(found.high))})"
+def _spread(found: Figure | None, write: Write) -> str:
+    if found is None or len(found.values) == 1:
+        return _median(found, write)
+    return f"{write(found.median)} ({span(write(found.low), write(found.high))})"
 
 
-def middle(found: Figure | None, write: Write) -> str:
-    """The median."""
-    return NOTHING if found is None else write(found.median)
+def _median(found: Figure | None, write: Write) -> str:
+    return NOT_MEASURED if found is None else write(found.median)
 
 
 def latency_table(records: Records, setting: Setting, name: str, what: str) -> Table:
@@ -96,21 +125,23 @@ def latency_table(records: Records, setting: Setting, name: str, what: str) -> T
     head = ("server", *PERCENTILES, *(f"added {percentile}" for percentile in _ADDED))
     rows = []
     for server in ordered(servers_of(records, setting)):
-        seen = [level(records, setting, server, latency(name, percentile)) for percentile in PERCENTILES]
-        cells = [middle(found, duration) for found in seen]
+        cells = [_median(level(records, setting, server, latency(name, one)), duration) for one in PERCENTILES]
         for percentile in _ADDED:
             more = added(records, setting, server, latency(name, percentile))
-            cells.append("the base" if server == DIRECT else middle(more, signed))
+            cells.append("the base" if server == DIRECT else _median(more, signed))
         rows.append((named(records, server), *cells))
     return Table(f"{what}, {setting_name(setting)}", head, tuple(rows))
 
 
 def streams_table(records: Records) -> Table | None:
     """CPU per token by server and number of streams."""
-    costs = records.of(Cost)
+    costs = records.of(StreamCost)
     counts = sorted({cost.streams for cost in costs})
     rows = tuple(
-        (named(records, server), *(spread(figure(costs_of(records, server, count)), micros) for count in counts))
+        (
+            named(records, server),
+            *(_spread(figure(stream_costs(records, server, count).values()), micros) for count in counts),
+        )
         for server in ordered(cost.server for cost in costs)
     )
     head = ("server", *(f"{plain(count)} streams" for count in counts))
@@ -118,7 +149,7 @@ def streams_table(records: Records) -> Table | None:
 
 
 def micro_table(records: Records) -> Table | None:
-    """Every operation with its time, its floor's, and the ratio."""
+    """Every operation with its time, its floor's time, and the ratio."""
     rows = tuple(
         (
             f"{item.group}: {item.name}",
@@ -133,10 +164,9 @@ def micro_table(records: Records) -> Table | None:
 
 
 def fairness_table(records: Records) -> Table | None:
-    """What a stream as fast as it can be does to slow ones beside it."""
+    """The effect of one unpaced stream on slow streams beside it."""
     head = ("server", "slow streams", *(f"{when}, {p}" for p in ("p50", "p99") for when in ("alone", "beside")))
-    taken = ordered(item.server for item in records.of(Fairness))
-    rows = tuple(_fairness_row(records, server) for server in taken)
+    rows = tuple(_fairness_row(records, server) for server in ordered(one.server for one in records.of(Fairness)))
     return Table("Inter-token latency beside a saturated stream", (*head, "p99 beside / alone"), rows) if rows else None
 
 
@@ -145,55 +175,165 @@ def _fairness_row(records: Records, server: str) -> tuple[str, ...]:
     cells = []
     for percentile in ("p50", "p99"):
         for seen in ([item.alone for item in found], [item.beside for item in found]):
-            values = figure(one[percentile] for one in seen if percentile in one)
-            cells.append(middle(values, duration))
-    both = [(item.beside["p99"], item.alone.get("p99")) for item in found if "p99" in item.beside]
-    ratio = figure(beside / alone for beside, alone in both if alone)
+            values = [value for one in seen if (value := one.get(percentile)) is not None]
+            cells.append(_median(figure(values), duration))
+    pairs = [(item.beside.get("p99"), item.alone.get("p99")) for item in found]
+    ratio = figure(beside / alone for beside, alone in pairs if beside is not None and alone)
     streams = ", ".join(dict.fromkeys(plain(item.slow_streams) for item in found))
-    return (named(records, server), streams, *cells, middle(ratio, times))
+    return (named(records, server), streams, *cells, _median(ratio, times))
 
 
 def hold_table(records: Records) -> Table | None:
-    """How long one request held the event loop."""
-    rows = tuple((f"{plain(item.body_bytes)} bytes", duration(item.longest)) for item in records.of(Hold))
+    """How long one request blocked the event loop."""
+    rows = tuple((f"{plain(item.body_bytes)} bytes", duration(item.longest_s)) for item in records.of(Hold))
     return Table("Event loop held by one request", ("body of the request", "longest hold"), rows) if rows else None
 
 
 def peers_table(records: Records) -> Table:
-    """Who took part, in which version, and what is wrong with whom: nobody is left out."""
-    rows = tuple(
-        (named(records, server), _versions(records, server), _grammar(records, server), _missing(records, server))
-        for server in mentioned(records)
+    """Every server that a record names, its version, and what is wrong or missing."""
+    kinds = (Run, Missing, Grammar, StreamCost, Memory, Fairness)
+    names = ordered(record.server for _, record in records.entries if isinstance(record, kinds))
+    head = ("server", "version", "its stream against the grammar", "not measured")
+    return Table("Servers", head, tuple(_peer_row(records, server) for server in names), numeric=False)
+
+
+def _peer_row(records: Records, server: str) -> tuple[str, ...]:
+    versions = [run.version for run in records.of(Run) if run.server == server and run.version]
+    checked = [item.faults for item in records.of(Grammar) if item.server == server]
+    faults = dict.fromkeys(fault for one in checked for fault in one)
+    missing = dict.fromkeys(item.why for item in records.of(Missing) if item.server == server)
+    return (
+        named(records, server),
+        ", ".join(dict.fromkeys(versions)) or "not recorded",
+        "; ".join(faults) or ("no fault found" if checked else "not checked"),
+        "; ".join(missing) or "nothing",
     )
-    return Table(
-        "Who took part", ("server", "version", "its stream against the grammar", "not measured"), rows, numeric=False
-    )
-
-
-def _versions(records: Records, server: str) -> str:
-    found = dict.fromkeys(run.version for run in records.of(Run) if run.server == server and run.version)
-    return ", ".join(found) or "not recorded"
-
-
-def _grammar(records: Records, server: str) -> str:
-    said = [item.faults for item in records.of(Grammar) if item.server == server]
-    if not said:
-        return "not checked"
-    return "; ".join(dict.fromkeys(fault for faults in said for fault in faults)) or "no fault found"
-
-
-def _missing(records: Records, server: str) -> str:
-    return "; ".join(dict.fromkeys(item.why for item in records.of(Missing) if item.server == server)) or "nothing"
 
 
 def machine_table(records: Records) -> Table | None:
-    """Where and when each session was measured, and with what."""
+    """Where and when each session was measured, and with which versions."""
     found = records.of(Env)
-    names = dict.fromkeys(name for env in found for name in env.versions)
     rows = [
-        (name, *(getattr(env, name) or "not recorded" for env in found))
+        (name, *(str(getattr(env, name) or "not recorded") for env in found))
         for name in ("date", "commit", "python", "cpu", "cores", "kernel")
     ]
-    rows += [(name, *(env.versions.get(name, "not recorded") for env in found)) for name in names]
+    packages = dict.fromkeys(name for env in found for name in env.versions)
+    rows += [(name, *(env.versions.get(name, "not recorded") for env in found)) for name in packages]
     head = ("", *(f"session {number}" for number in range(1, len(found) + 1)))
     return Table("Machine and versions", head, tuple(rows), numeric=False) if found else None
+
+
+# sentences
+
+
+def finding(records: Records) -> str:
+    """The main result: what a token costs in a paced, proxied stream."""
+    setting = main_setting(records, "paced")
+    cost = level(records, setting, OURS, server_cpu) if setting else None
+    if setting is None or cost is None:
+        return "What a token costs through a proxied stream was not measured."
+    ratio = against(records, setting, OURS, FLOOR, server_cpu)
+    more = added(records, setting, OURS, latency("transit", "p50"))
+    relay = f", {times(ratio.median)} what a byte relay takes" if ratio else ""
+    text = f"A token through this service takes {micros(cost.median)} of CPU{relay} ({setting_name(setting)})."
+    return f"{text} Its added latency is {duration(more.median)} (p50)." if more else text
+
+
+def verdict_count(records: Records) -> str:
+    """How many bars are met, not met and not measured."""
+    states = [item.state for item in judge(records)]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in (MET, NOT_MET, NOT_MEASURED))
+    return f"{len(states)} bars: {counts}."
+
+
+def provenance(records: Records) -> str:
+    """When, at which commit and on which machine: one sentence per session."""
+    sentences = dict.fromkeys(
+        f"Measured {env.date[:16].replace('T', ' ') or 'on an unknown day'} at "
+        f"{f'commit {env.commit[:12]}' if env.commit else 'an unknown commit'}, Python {env.python or 'unknown'}, "
+        f"on {env.cpu or 'an unknown processor'} ({env.cores or 'unknown'} cores), kernel {env.kernel or 'unknown'}."
+        for env in records.of(Env)
+    )
+    return " ".join(sentences) or "No record says when, where or with what this was measured."
+
+
+def missing_servers(records: Records) -> list[str]:
+    """A line for each server that was not measured, or only in part."""
+    measured = {run.server for run in records.of(Run)}
+    lines = (
+        f"{named(records, item.server)} is {'incomplete' if item.server in measured else 'missing'}: {item.why}"
+        for item in records.of(Missing)
+    )
+    return list(dict.fromkeys(lines))
+
+
+def generator_cost(records: Records) -> str:
+    """The CPU of the load generator itself; empty when it was not recorded."""
+    costs = (run.load.client.cpu_us_per_token for run in records.of(Run) if run.run != TTFT_RUN)
+    found = figure(cost for cost in costs if cost)
+    return f"The load generator itself took {micros(found.median)} of CPU per token (median)." if found else ""
+
+
+def failed_requests(records: Records) -> list[str]:
+    """A line for each server with failed requests: the kinds of failure, and how many of each."""
+    lines = []
+    for server in ordered(run.server for run in records.of(Run)):
+        totals: Counter[str] = Counter()
+        for run in records.of(Run):
+            totals.update(run.load.errors if run.server == server else {})
+        kinds = ", ".join(f"{kind} × {number}" for kind, number in totals.items() if number)
+        lines += [f"{named(records, server)}: {kinds}"] if kinds else []
+    return lines
+
+
+def unknown_kinds(records: Records) -> str:
+    """Which lines of the result files are not in the report; empty when all are."""
+    kinds = ", ".join(f"{kind} ({number})" for kind, number in records.others.items())
+    return f"Lines of kinds that this report does not show: {kinds}." if kinds else ""
+
+
+# Markdown
+
+BEGIN: Final = "<!-- bench report: begin -->"
+END: Final = "<!-- bench report: end -->"
+_SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|#~&])")
+
+
+def markdown(records: Records) -> str:
+    """The bars, the CPU table and what belongs to them, between the two marks."""
+    table = cpu_table(records)
+    parts = [
+        BEGIN,
+        escaped(f"{provenance(records)} {verdict_count(records)}"),
+        _markdown_table(bars_table(records)),
+        _markdown_table(table) if table.rows else "CPU per token by server: not measured.",
+        HOW,
+        *(escaped(line) for line in (*missing_servers(records), *failed_requests(records))),
+        END,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def renewed(path: Path, text: str) -> str:
+    """The content of `path` with `text` in place of what stands between the marks; `text` alone for a new file.
+
+    Raises ValueError when the file exists and has no marks.
+    """
+    if not path.exists():
+        return text
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{path.name} has no place for the report: put {BEGIN} and {END} where it should be")
+    return before + text.rstrip("\n") + after
+
+
+def escaped(text: str) -> str:
+    """`text` without markup, with plain spaces."""
+    return _SPECIAL.sub(r"\\\1", re.sub(r"\s+", " ", clean(text)).strip())
+
+
+def _markdown_table(table: Table) -> str:
+    rule = "|" + "---|" + ("---:|" if table.numeric else "---|") * (len(table.head) - 1)
+    lines = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in (table.head, *table.rows)]
+    return "\n".join([lines[0], rule, *lines[1:]])

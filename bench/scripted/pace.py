@@ -1,16 +1,15 @@
-"""When each stream writes its next token: as fast as its client takes them, or on a clock.
+"""When each stream writes its next token: as fast as its client reads, or on a schedule.
 
-A stream is stepped, which writes one token, until it is done. One whose client does not read is held, and is not
+A stream is stepped, which writes one token, until it is done. A stream whose client does not read is held: it is not
 stepped until it is resumed.
 
-Saturated: the streams that are not held take turns, one token each in a turn of the event loop, so that none is ahead
-and what arrives on other sockets is seen between turns.
+Saturated: each stream that is not held writes one token per event loop iteration. So no stream gets ahead of the
+others, and other sockets are served between the tokens.
 
-Paced: a stream has a grid of moments, an interval apart, and writes at each. The grid never moves: a late token does
-not make the next one late. Grids are offset by the golden ratio, which spreads any number of them evenly, and the first
-token comes at once, as after a prefill; in lockstep there is one grid for all and the first token waits for it, as for
-the next step of an engine that decodes in batches. A stream that was held goes on at its next moment and does not make
-up for those it missed.
+Paced: a stream has a grid of moments, one interval apart, and writes at each. A late token does not delay the next one.
+The grids are offset by multiples of the golden ratio, which spreads any number of streams evenly; the first token is
+written at once, as after a prefill. In lockstep all streams share one grid and the first token waits for it, as in an
+engine that decodes in batches. A stream that was held continues at its next moment and skips those that it missed.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ _BILLION: Final = 1_000_000_000
 
 
 class Steps(Protocol):
-    """A stream, as far as a pace knows it. `queued` and `phase` are the pace's own."""
+    """A stream as a pace sees it. Only the pace uses `queued` and `phase`."""
 
     held: bool
     done: bool
@@ -34,7 +33,7 @@ class Steps(Protocol):
     phase: int
 
     def step(self) -> None:
-        """Write one token, and after the last one end."""
+        """Write one token; end after the last one."""
 
 
 class Pace(Protocol):
@@ -44,26 +43,26 @@ class Pace(Protocol):
         """Take a new stream."""
 
     def resume(self, stream: Steps) -> None:
-        """Go on with a stream that was held."""
+        """Continue a stream that was held."""
 
     def close(self) -> None:
         """Step no more."""
 
 
 class Saturated:
-    """As fast as the clients read. Made inside a running event loop."""
+    """As fast as the clients read. Needs a running event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready: deque[Steps] = deque()
-        self._turning = False
+        self._scheduled = False
 
     def begin(self, stream: Steps) -> None:
         stream.queued = True
         self._ready.append(stream)
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._step_all)
 
     def resume(self, stream: Steps) -> None:
         if not stream.queued:
@@ -72,7 +71,7 @@ class Saturated:
     def close(self) -> None:
         self._ready.clear()
 
-    def _turn(self) -> None:
+    def _step_all(self) -> None:
         ready = self._ready
         for _ in range(len(ready)):
             stream = ready.popleft()
@@ -82,13 +81,13 @@ class Saturated:
                 stream.queued = False
             else:
                 ready.append(stream)
-        self._turning = bool(ready)
+        self._scheduled = bool(ready)
         if ready:
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._step_all)
 
 
 class Paced:
-    """`rate` tokens a second of each stream. Made inside a running event loop."""
+    """`rate` tokens/s of each stream. Needs a running event loop."""
 
     def __init__(self, rate: float, lockstep: bool) -> None:
         self._interval = round(_BILLION / rate)
@@ -106,27 +105,22 @@ class Paced:
             stream.phase = int(self._begun * _GOLDEN % 1.0 * self._interval)
             self._begun += 1
             stream.step()
-        self._queue(stream)
+        self.resume(stream)
 
     def resume(self, stream: Steps) -> None:
-        if not stream.queued:
-            self._queue(stream)
+        if stream.queued or stream.held or stream.done:
+            return
+        stream.queued = True
+        now = monotonic_ns()
+        self._push(now + self._interval - (now - stream.phase) % self._interval, stream)
+        self._set_alarm()
 
     def close(self) -> None:
         self._due.clear()
         self._alarm.close()
 
-    def _queue(self, stream: Steps) -> None:
-        if stream.held or stream.done:
-            return
-        stream.queued = True
-        now = monotonic_ns()
-        self._push(now + self._interval - (now - stream.phase) % self._interval, stream)
-        self._wind()
-
     def _push(self, due: int, stream: Steps) -> None:
-        # The serial number keeps streams themselves from being compared.
-        self._serial += 1
+        self._serial += 1  # keeps the heap from comparing streams
         heappush(self._due, (due, self._serial, stream))
 
     def _ring(self) -> None:
@@ -140,9 +134,9 @@ class Paced:
                 stream.queued = False
             else:
                 self._push(moment + interval, stream)
-        self._wind()
+        self._set_alarm()
 
-    def _wind(self) -> None:
+    def _set_alarm(self) -> None:
         if self._due and self._due[0][0] != self._set_for:
             self._set_for = self._due[0][0]
             self._alarm.set(self._set_for)

@@ -1,4 +1,4 @@
-"""The scripted engine's HTTP: one protocol a connection, requests of any framing in, one script a request out."""
+"""The scripted engine's HTTP: one protocol per connection, one script per streaming request."""
 
 import asyncio
 import itertools
@@ -12,7 +12,9 @@ import orjson
 from . import styles
 from .pace import Pace, Paced, Saturated
 
+UNPACED: Final = "unpaced"  # the model whose streams are written as fast as they are read
 _COMPLETIONS: Final = (b"/v1/chat/completions", b"/chat/completions")
+_STREAMS: Final = b"/streams"  # the number of open streams
 _MODELS: Final = (b"/v1/models", b"/models")
 _STREAM_TYPE: Final = b"text/event-stream; charset=utf-8"
 _REASONS: Final = {
@@ -28,7 +30,10 @@ _NOT_FOUND: Final = orjson.dumps({"error": {"message": "Not Found", "type": "not
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The command line. `rate` is in tokens a second of each stream; 0 is as fast as the client reads."""
+    """The command line's options. `rate` is in tokens/s of each stream; 0 is as fast as the client reads.
+
+    `together` is the number of tokens per write, for the load generator's ceiling.
+    """
 
     style: styles.Style
     rate: float = 0.0
@@ -36,54 +41,64 @@ class Settings:
     tokens: int = 64
     usage_every_chunk: bool = False
     model: str = "scripted"
+    together: int = 1
 
 
 class Engine:
-    """What the connections share. Made inside a running event loop."""
+    """State that the connections share. Needs a running event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.created = int(time.time())
-        self.pace: Pace = Paced(settings.rate, settings.lockstep) if settings.rate else Saturated()
+        self.open = 0  # streams
+        self.unpaced: Pace = Saturated()
+        self.pace: Pace = Paced(settings.rate, settings.lockstep) if settings.rate else self.unpaced
         self.models = styles.models(settings.style, settings.model, self.created)
         self._serial = itertools.count(time.time_ns())
 
     def names(self) -> dict[str, Any]:
-        """The constants of a new stream."""
+        """The constant fields of a new stream."""
         return styles.names_of(self.settings.style, self.settings.model, next(self._serial), self.created)
 
     def connect(self) -> "Wire":
         """A protocol for a new connection."""
         return Wire(self)
 
+    def close(self) -> None:
+        """Write no more tokens."""
+        self.pace.close()
+        self.unpaced.close()
+
 
 class Stream:
-    """One streaming answer. Ends early, without a word, when its client has left."""
+    """One streaming answer. It is done early when its client has disconnected."""
 
-    __slots__ = ("_left", "_script", "_usage", "_wire", "done", "held", "phase", "queued")
+    __slots__ = ("_left", "_script", "_together", "_usage", "_wire", "done", "held", "phase", "queued")
 
     def __init__(self, wire: "Wire", script: styles.Script, tokens: int, usage: bool) -> None:
         self._wire = wire
         self._script = script
         self._left = tokens
         self._usage = usage
+        self._together = wire.engine.settings.together
         self.held = self.done = self.queued = False
         self.phase = 0
 
     def step(self) -> None:
-        self._wire.transport.write(self._script.token())
-        self._left -= 1
-        if not self._left:
+        self._wire.transport.write(self._script.token() * self._together)
+        self._left -= self._together
+        if self._left <= 0:
             self.done = True
             self._wire.answered(self._script.ending(self._usage))
 
 
 class Wire(asyncio.Protocol):
-    """One connection. Requests that come while one is answered wait for their turn."""
+    """One connection. Requests that arrive during an answer wait."""
 
     def __init__(self, engine: Engine) -> None:
-        self.transport: Any  # uvloop's have the methods of asyncio.Transport, and are none
-        self._engine = engine
+        self.transport: Any  # uvloop's transports have the methods of asyncio.Transport but are not instances of it
+        self.engine = engine
+        self._pace = engine.pace
         self._parser: Any = httptools.HttpRequestParser(self)
         self._target = b""
         self._body: list[bytes] = []
@@ -109,8 +124,8 @@ class Wire(asyncio.Protocol):
         self._asked.clear()
         if self._stream is not None:
             self._stream.done = True
-            self._stream = None
-        self._parser = None  # it holds this protocol, and this protocol holds it
+            self._forget()
+        self._parser = None  # breaks the reference cycle between the two
 
     def pause_writing(self) -> None:
         self._congested = True
@@ -121,7 +136,7 @@ class Wire(asyncio.Protocol):
         self._congested = False
         if self._stream is not None:
             self._stream.held = False
-            self._engine.pace.resume(self._stream)
+            self._pace.resume(self._stream)
 
     # ---- the request
 
@@ -150,8 +165,10 @@ class Wire(asyncio.Protocol):
         self._busy = True
         if method == b"POST" and path in _COMPLETIONS:
             self._complete(body)
+        elif path == _STREAMS:
+            self._send(200, b"%d" % self.engine.open)
         elif method == b"GET" and path in _MODELS:
-            self._send(200, self._engine.models)
+            self._send(200, self.engine.models)
         else:
             self._send(404, _NOT_FOUND)
 
@@ -159,34 +176,40 @@ class Wire(asyncio.Protocol):
         try:
             request = orjson.loads(body)
             tokens = request.get("max_completion_tokens") or request.get("max_tokens")
-            tokens = int(tokens or self._engine.settings.tokens)
+            tokens = int(tokens or self.engine.settings.tokens)
             if tokens < 1:
                 raise ValueError("max_tokens is below 1")
         except (ValueError, TypeError, AttributeError) as exc:
             error = {"message": str(exc), "type": "BadRequestError", "param": None, "code": 400}
             return self._send(400, orjson.dumps({"error": error}))
-        prompt = max(1, len(body) // 4)  # about what a tokenizer would say
+        prompt = max(1, len(body) // 4)  # close to a tokenizer's count
         if request.get("stream"):
             return self._start(request, prompt, tokens)
-        answer = styles.whole_answer(self._engine.settings.style, self._engine.names(), prompt, tokens)
-        rate = self._engine.settings.rate
+        answer = styles.whole_answer(self.engine.settings.style, self.engine.names(), prompt, tokens)
+        rate = self.engine.settings.rate
         if rate:
             asyncio.get_running_loop().call_later(tokens / rate, self._send, 200, answer)
             return None
         return self._send(200, answer)
 
     def _start(self, request: dict[str, Any], prompt: int, tokens: int) -> None:
-        settings = self._engine.settings
+        settings = self.engine.settings
         every = settings.usage_every_chunk
-        script = styles.Script(settings.style, self._engine.names(), prompt, every, self._bare)
+        script = styles.Script(settings.style, self.engine.names(), prompt, every, self._bare)
         usage = every or bool((request.get("stream_options") or {}).get("include_usage"))
         if self._bare:
-            self._keep = False  # the end of the connection is the end of the body
+            self._keep = False  # the body ends with the connection
         framing = b"" if self._bare else b"transfer-encoding: chunked\r\n"
         self.transport.write(self._head(200, _STREAM_TYPE) + framing + b"\r\n" + script.opening())
         self._stream = self._streaming(script, tokens, usage)
+        self.engine.open += 1
         self._stream.held = self._congested
-        self._engine.pace.begin(self._stream)
+        self._pace = self.engine.unpaced if request.get("model") == UNPACED else self.engine.pace
+        self._pace.begin(self._stream)
+
+    def _forget(self) -> None:
+        self.engine.open -= self._stream is not None
+        self._stream = None
 
     def _streaming(self, script: styles.Script, tokens: int, usage: bool) -> Stream:
         return Stream(self, script, tokens, usage)
@@ -196,11 +219,11 @@ class Wire(asyncio.Protocol):
         self.answered(head + body)
 
     def answered(self, last: bytes) -> None:
-        """Write the last of an answer, and turn to the next request or close."""
+        """Write the end of an answer; then take the next request or close."""
         if self.transport.is_closing():
             return
         self.transport.write(last)
-        self._stream = None
+        self._forget()
         self._busy = False
         if not self._keep:
             self.transport.close()
@@ -209,8 +232,6 @@ class Wire(asyncio.Protocol):
 
     def _head(self, status: int, kind: bytes) -> bytes:
         connection = b"keep-alive" if self._keep else b"close"
-        server = self._engine.settings.style.server.encode()
-        return b"HTTP/1.1 %d %b\r\nserver: %b\r\ncontent-type: %b\r\nconnection: %b\r\n" % (
-            *(status, _REASONS[status], server),
-            *(kind, connection),
-        )
+        server = self.engine.settings.style.server.encode()
+        form = b"HTTP/1.1 %d %b\r\nserver: %b\r\ncontent-type: %b\r\nconnection: %b\r\n"
+        return form % (status, _REASONS[status], server, kind, connection)

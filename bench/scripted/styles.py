@@ -1,7 +1,7 @@
-"""The chunks of a chat stream as vLLM, llama.cpp and the original API write them, and one stream's script of them.
+"""The chunks of a chat stream as vLLM and llama.cpp write them, and the script of one stream.
 
-Everything but the time stamp, the number of tokens and the size of an HTTP chunk is constant within a stream, so a
-token is one formatting of bytes. `tests/bench` holds the chunks against recordings of the real engines.
+Within a stream only the time stamp, the token counts and the size of the HTTP chunk change, so a token costs one
+formatting of bytes. `tests/bench` compares the chunks with recordings of the real engines.
 """
 
 from dataclasses import dataclass
@@ -13,103 +13,71 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Templates of `%` formatting: `id`, `created`, `model` in all; `usage` and `final` are empty, or members."""
+    """`%` templates with the fields `id`, `created`, `model`; `usage` and `final` are empty, or further members."""
 
     name: str
     owned_by: str
-    server: str
-    """The `server` header."""
+    server: str  # the `server` header
     id_form: str
     role: str
     content_head: str
     content_tail: str
     finish: str
     usage_chunk: str
-    final: str
-    """Members of the last chunk of all, whichever it is."""
-    usage: str
-    """An object, of `prompt`, `total` and `completion` tokens."""
-    every_chunk: bool = True
-    """The engine can be told to send the usage with every chunk."""
+    final: str  # members of the last chunk
+    usage: str  # an object with the fields `prompt`, `completion` and `total`
+    every_chunk: bool = True  # the engine can send the usage in every chunk
 
 
-_VLLM_TOP: Final = (
-    '{"id":"%(id)s","object":"chat.completion.chunk","created":%(created)d,"model":"%(model)s","choices":'
-)
+_VLLM: Final = '{"id":"%(id)s","object":"chat.completion.chunk","created":%(created)d,"model":"%(model)s","choices":'
 VLLM: Final = Style(
     "vllm",
     owned_by="vllm",
     server="uvicorn",
     id_form="chatcmpl-%016x",
-    role=_VLLM_TOP
-    + '[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]%(usage)s'
-    + ',"prompt_token_ids":null,"prompt_text":null}',
-    content_head=_VLLM_TOP + '[{"index":0,"delta":{"content":"',
+    role=f'{_VLLM}[{{"index":0,"delta":{{"role":"assistant","content":""}},"logprobs":null,"finish_reason":null}}]'
+    '%(usage)s,"prompt_token_ids":null,"prompt_text":null}',
+    content_head=f'{_VLLM}[{{"index":0,"delta":{{"content":"',
     content_tail='"},"logprobs":null,"finish_reason":null,"token_ids":null}]%(usage)s}',
-    finish=_VLLM_TOP
-    + '[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null}]%(usage)s'
-    + "%(final)s}",
-    usage_chunk=_VLLM_TOP + "[]%(usage)s%(final)s}",
+    finish=f'{_VLLM}[{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"stop","stop_reason":null,'
+    '"token_ids":null}]%(usage)s%(final)s}',
+    usage_chunk=f"{_VLLM}[]%(usage)s%(final)s}}",
     final=',"system_fingerprint":"vllm-0.32.0-dcaafb6d"',
     usage='{"prompt_tokens":%(prompt)d,"total_tokens":%(total)d,"completion_tokens":%(completion)d,'
     '"completion_tokens_details":{"reasoning_tokens":0}}',
 )
 
-_LLAMA_END: Final = (
+_LLAMA: Final = (
     '"created":%(created)d,"id":"%(id)s","model":"%(model)s","system_fingerprint":"b0-unknown",'
     '"object":"chat.completion.chunk"'
-)
-_LLAMA_TIMINGS: Final = (
-    ',"timings":{"cache_n":0,"prompt_n":%(prompt)d,"prompt_ms":0.325,"prompt_per_token_ms":0.325,'
-    '"prompt_per_second":3076.9230769230767,"predicted_n":%(completion)d,"predicted_ms":1.765,'
-    '"predicted_per_token_ms":0.1961111111111111,"predicted_per_second":5099.15014164306}'
 )
 LLAMACPP: Final = Style(
     "llamacpp",
     owned_by="llamacpp",
     server="llama.cpp",
     id_form="chatcmpl-%032x",
-    role='{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],'
-    + _LLAMA_END
-    + "}",
+    role='{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],' + _LLAMA + "}",
     content_head='{"choices":[{"finish_reason":null,"index":0,"delta":{"content":"',
-    content_tail='"}}],' + _LLAMA_END + "}",
-    finish='{"choices":[{"finish_reason":"stop","index":0,"delta":{}}],' + _LLAMA_END + "%(final)s}",
-    usage_chunk='{"choices":[],' + _LLAMA_END + "%(usage)s%(final)s}",
-    final=_LLAMA_TIMINGS,
+    content_tail=f'"}}}}],{_LLAMA}}}',
+    finish='{"choices":[{"finish_reason":"stop","index":0,"delta":{}}],' + _LLAMA + "%(final)s}",
+    usage_chunk='{"choices":[],' + _LLAMA + "%(usage)s%(final)s}",
+    final=',"timings":{"cache_n":0,"prompt_n":%(prompt)d,"prompt_ms":0.325,"prompt_per_token_ms":0.325,'
+    '"prompt_per_second":3076.9230769230767,"predicted_n":%(completion)d,"predicted_ms":1.765,'
+    '"predicted_per_token_ms":0.1961111111111111,"predicted_per_second":5099.15014164306}',
     usage='{"completion_tokens":%(completion)d,"prompt_tokens":%(prompt)d,"total_tokens":%(total)d,'
     '"prompt_tokens_details":{"cached_tokens":0}}',
     every_chunk=False,
 )
 
-_OPENAI_TOP: Final = (
-    '{"id":"%(id)s","object":"chat.completion.chunk","created":%(created)d,"model":"%(model)s",'
-    '"service_tier":"default","system_fingerprint":"fp_560af6e559","choices":'
-)
-OPENAI: Final = Style(
-    "openai",
-    owned_by="system",
-    server="scripted",
-    id_form="chatcmpl-%029x",
-    role=_OPENAI_TOP
-    + '[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}]'
-    + "%(usage)s}",
-    content_head=_OPENAI_TOP + '[{"index":0,"delta":{"content":"',
-    content_tail='"},"logprobs":null,"finish_reason":null}]%(usage)s}',
-    finish=_OPENAI_TOP + '[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]%(usage)s}',
-    usage_chunk=_OPENAI_TOP + "[]%(usage)s}",
-    final="",
-    usage='{"prompt_tokens":%(prompt)d,"completion_tokens":%(completion)d,"total_tokens":%(total)d}',
-)
-STYLES: Final = {style.name: style for style in (VLLM, LLAMACPP, OPENAI)}
+STYLES: Final = {style.name: style for style in (VLLM, LLAMACPP)}
 
 _LINE: Final = (b"data: ", b"\n\n")
-_ROOM: Final = "\x00"  # holds the place of a stamp's space and digits; JSON has none
+_ROOM: Final = "\x00"  # placeholder for the space and the digits of a stamp; JSON text contains no such byte
 _CHUNK_END: Final = b"\r\n"
 
 
 class Script:
-    """What one stream says, as bytes for the wire: in HTTP chunks, or bare where the body ends with the connection."""
+    """The bytes of one stream: in HTTP chunks, or `bare` where the body ends with the connection."""
 
     __slots__ = ("_bare", "_every", "_head", "_limit", "_names", "_prompt", "_style", "_tail", "tokens")
 
@@ -128,7 +96,7 @@ class Script:
         return self._event(self._style.role)
 
     def token(self) -> bytes:
-        """The next content chunk, stamped now."""
+        """The next content chunk, with the current time as its text."""
         now = monotonic_ns()
         self.tokens += 1
         if now >= self._limit or self._every:
@@ -136,14 +104,14 @@ class Script:
         return b"%b %d%b" % (self._head, now, self._tail)
 
     def ending(self, usage: bool) -> bytes:
-        """All that comes after the last token, the end of the body included."""
+        """Everything after the last token, including the end of the body."""
         events = self._event(self._style.finish, final=not usage)
         if usage:
             events += self._event(self._style.usage_chunk, usage=True, final=True)
         return events + self._framed(b"[DONE]") + (b"" if self._bare else b"0\r\n\r\n")
 
     def _fit(self, now: int) -> None:
-        # The size of the HTTP chunk counts the digits of the stamp, and the whole of the usage.
+        # the size of the HTTP chunk depends on the number of digits of the stamp, and on the usage
         fields = self._fields(self._every)
         digits = len(str(now))
         head, tail = self._style.content_head % fields, self._style.content_tail % fields
@@ -165,14 +133,14 @@ class Script:
 
 
 def names_of(style: Style, model: str, serial: int, created: int) -> dict[str, Any]:
-    """What stays the same in every chunk of stream number `serial`. `created` is in seconds since the epoch."""
-    # The model's name goes between quotes that are in the templates.
+    """The constant fields of the chunks of stream number `serial`. `created` is in seconds since the epoch."""
+    # the templates have the quotes around the model name
     quoted = orjson.dumps(model)[1:-1].decode()
     return {"id": style.id_form % serial, "created": created, "model": quoted}
 
 
 def models(style: Style, model: str, created: int) -> bytes:
-    """The answer to `GET /v1/models`: one model, owned by the engine that the style is of."""
+    """The answer to `GET /v1/models`: one model, owned by the style's engine."""
     entry = {"id": model, "object": "model", "created": created, "owned_by": style.owned_by, "max_model_len": 131072}
     return orjson.dumps({"object": "list", "data": [entry]})
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bench import load
-from bench.load import ceiling, command
-from bench.load.progress import Progress
+from bench.load import ceiling
+from bench.load.output import Progress
 from bench.load.tally import Slo, Tally
 from bench.process import serving
 from tests.end_to_end.service import ROOT, Service
@@ -100,8 +100,8 @@ def test_json_on_stdout_is_all_that_is_there(engine: tuple[str, int], capsys: py
     ("words", "reason"),
     [
         (("http://192.0.2.1:80",), "not a loopback address"),
-        (("ftp://127.0.0.1",), "no http:// or https:// URL"),
-        ((), "no http:// or https:// URL"),
+        (("ftp://127.0.0.1",), "is not an http:// or https:// URL"),
+        ((), "is not an http:// or https:// URL"),
         (("http://127.0.0.1:1", "--rate", 1, "--concurrency", 1), "give one of them"),
         (("http://127.0.0.1:1", "--each"), "--json"),
         (("http://127.0.0.1:1", "--json", "/proc/none/file"), "/proc/none/file"),
@@ -126,7 +126,7 @@ def test_an_interrupt_prints_what_was_counted(engine: tuple[str, int]) -> None:
     arguments = [engine[0], "--api", "chat", "--duration", "600", "--drain", "600", "--timeout", "1000"]
     arguments += ["--output-tokens", "20", "--json", "-", "--each"]
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "bench.load", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "error", "-m", "bench", "load", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -157,7 +157,7 @@ class Screen(io.StringIO):
 
 
 def test_progress_is_a_bar_on_a_terminal_and_now_and_then_a_line_elsewhere() -> None:
-    plan = command._plan(options("http://127.0.0.1:1", "--requests", 4))
+    plan = load._plan(options("http://127.0.0.1:1", "--requests", 4))
     tally, flow = Tally(Slo(), None), argparse.Namespace(done=2, open=[1, 2, 3])
     tally.ok = 2
     screen, file = Screen(), io.StringIO()

@@ -3,7 +3,7 @@
 import random
 from math import ceil
 
-from bench.load.samples import PERCENTILES, Samples
+from bench.load.tally import PERCENTILES, Samples
 
 
 def expected(values: list[int]) -> dict[str, float]:

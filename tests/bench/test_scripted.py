@@ -12,7 +12,7 @@ import pytest
 from anthro_asgi.engines.openai.dialects import recognise
 from bench.scripted import serving, styles
 from bench.scripted.serving import Engine, Settings
-from bench.scripted.styles import LLAMACPP, OPENAI, STYLES, VLLM, Script, Style
+from bench.scripted.styles import LLAMACPP, STYLES, VLLM, Script, Style
 from tests.replay import Case, cases
 
 
@@ -85,7 +85,7 @@ def test_the_size_of_an_http_chunk_follows_the_stamp(every: bool, monkeypatch: p
 def test_the_model_list_tells_our_service_which_dialect_to_take() -> None:
     for style in STYLES.values():
         dialect = recognise(json.loads(styles.models(style, "m", 1)), "")
-        assert (dialect and dialect.name) == {VLLM: "vllm", LLAMACPP: "llamacpp", OPENAI: None}[style]
+        assert (dialect and dialect.name) == style.name
 
 
 # ---- over a socket

@@ -1,37 +1,39 @@
-"""What is asked, and of whom: a base URL on this machine, and requests as bytes, made as cheaply as they can be.
+"""The requests of a run: the target, a loopback URL; the bytes of each request; and when they are due in the open loop.
 
-A prompt is short words, about one token each, drawn from a seed. Its first word is the request's number, so that no two
-prompts begin alike and a cache of prefixes helps no server more than another.
+A prompt consists of short words, about one token each, drawn from a seed. It begins with the request's number, so that
+no two prompts share a prefix and no server gains from a prefix cache.
 """
 
 import ipaddress
 import random
 import socket
 import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
-from ..counting import Api
+from ..counting import PATHS, Api
 
 _TEXT: Final = (
     "a an and are as at be but by can do for from get go had has he her his how I if in is it its just like me my no "
     "not now of on one or our out over say she so some than that the them then they this time to two up us use was we "
     "well what when who will with work year you"
 )
-_PATHS: Final[dict[Api, str]] = {"messages": "/v1/messages", "chat": "/v1/chat/completions"}
+_WORDS: Final = _TEXT.split()
 _MARK: Final = "\x00"
 
 
 class BadRun(ValueError):
-    """What was asked for cannot be: the URL is none, or is not of this machine; options contradict each other."""
+    """The URL is invalid or not on this machine, or options contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect (`hosts` are addresses to try in turn), and what the request line and `host` header say."""
+    """Where to connect (`hosts` are addresses to try in turn), and the request's path and `host` header."""
 
     name: str
     hosts: tuple[str, ...]
@@ -42,31 +44,31 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, api: Api) -> "Target":
-        """A base URL, with or without `/v1`. Raises BadRun: load goes to loopback addresses only."""
+        """A base URL, with or without `/v1`. Raises BadRun: load is sent to loopback addresses only."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadRun(f"{url} is no http:// or https:// URL")
+            raise BadRun(f"{url!r} is not an http:// or https:// URL")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = parts.port or (443 if tls else 80)
         base = parts.path.rstrip("/").removesuffix("/v1")
         hosts = _loopback(parts.hostname, port)
-        return cls(parts.hostname, hosts, port, base + _PATHS[api], parts.netloc.rpartition("@")[2], tls)
+        return cls(parts.hostname, hosts, port, base + PATHS[api], parts.netloc.rpartition("@")[2], tls)
 
 
 def _loopback(host: str, port: int) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as exc:
-        raise BadRun(f"{host} is not known: {exc}") from exc
+        raise BadRun(f"{host} cannot be resolved: {exc}") from exc
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not all(ipaddress.ip_address(address).is_loopback for address in addresses):
-        raise BadRun(f"{host} is not a loopback address, and load is for this machine only")
+        raise BadRun(f"{host} is not a loopback address; load is sent to this machine only")
     return addresses
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """What the requests say. `extra` is merged into the body."""
+    """The content of the requests. `extra` is merged into the body."""
 
     api: Api
     model: str
@@ -95,8 +97,7 @@ class Requests:
 
 def _body(wording: Wording) -> dict[str, Any]:
     draw = random.Random(wording.seed)  # noqa: S311 (nothing secret)
-    choices = _TEXT.split()
-    words = [_MARK, *(draw.choice(choices) for _ in range(wording.prompt_tokens - 1))]
+    words = [_MARK, *(draw.choice(_WORDS) for _ in range(wording.prompt_tokens - 1))]
     body: dict[str, Any] = {
         "model": wording.model,
         "max_tokens": wording.output_tokens,
@@ -116,3 +117,32 @@ def _head(target: Target, wording: Wording) -> bytes:
     if wording.key:
         lines.append(f"{'x-api-key: ' if wording.api == 'messages' else 'authorization: Bearer '}{wording.key}")
     return "\r\n".join([*lines, "content-length: "]).encode()
+
+
+# arrivals in the open loop: endless offsets in seconds from the start, the same for the same seed
+
+
+def constant(rate: float, burst: int, seed: int) -> Iterator[float]:
+    """At equal intervals."""
+    return (number / rate for number in count())
+
+
+def poisson(rate: float, burst: int, seed: int) -> Iterator[float]:
+    """Independent of each other, as from very many clients."""
+    draw = random.Random(seed)  # noqa: S311 (nothing secret)
+    now = 0.0
+    while True:
+        now += draw.expovariate(rate)
+        yield now
+
+
+def bursts(rate: float, burst: int, seed: int) -> Iterator[float]:
+    """`burst` at once, at intervals that give `rate` on average."""
+    return (number // burst * burst / rate for number in count())
+
+
+ARRIVALS: Final[dict[str, Callable[[float, int, int], Iterator[float]]]] = {
+    "poisson": poisson,
+    "constant": constant,
+    "bursts": bursts,
+}

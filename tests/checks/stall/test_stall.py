@@ -11,12 +11,12 @@ import orjson
 import pytest
 
 from anthro_asgi.wire.request import parse_request
-from bench import bodies, hold
-from bench.hold import Body, Hold, Ticker, best, once
-from bench.report.records import Hold as Reported
-from bench.report.records import read
+from bench import bodies
+from bench.records import Hold, read
+from tests.checks import stall
+from tests.checks.stall import Ticker, best, once
 
-SMALL = Body("small", orjson.dumps({**orjson.loads(bodies.hello()), "max_tokens": 3}))
+SMALL = orjson.dumps({**orjson.loads(bodies.hello()), "max_tokens": 3})
 
 
 class Clock:
@@ -60,16 +60,16 @@ async def test_work_that_gives_turns_counts_by_its_parts() -> None:
     clock = Clock()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert await body_of(receive) == len(SMALL.data)
+        assert await body_of(receive) == len(SMALL)
         for _ in range(10):
             clock.now += 0.25
             await asyncio.sleep(0)
         clock.now += 0.5
         await answer(send, b"event: content_block_", b"delta")
 
-    found = await once(app, SMALL, clock)
-    assert (found.longest, found.at, found.total) == (0.5, 2.5, 3.0)
-    assert found.alone == 0.0
+    found = await once(app, "small", SMALL, clock)
+    assert (found.longest_s, found.at_s, found.total_s) == (0.5, 2.5, 3.0)
+    assert found.alone_s == 0.0
 
 
 async def test_what_comes_after_the_first_token_counts_too() -> None:
@@ -81,30 +81,30 @@ async def test_what_comes_after_the_first_token_counts_too() -> None:
         await asyncio.sleep(0)
         clock.now += 7.0
 
-    found = await once(app, SMALL, clock)
-    assert (found.longest, found.total) == (7.0, 0.0)
+    found = await once(app, "small", SMALL, clock)
+    assert (found.longest_s, found.total_s) == (7.0, 0.0)
 
 
 async def test_the_body_comes_in_pieces_each_in_its_own_turn() -> None:
-    body = Body("image", hold.image(300_000))
+    body = stall.image(300_000)
     turns: list[int] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert dict(scope["headers"])[b"content-length"] == b"%d" % len(body.data)
+        assert dict(scope["headers"])[b"content-length"] == b"%d" % len(body)
         seen = 0
         handle = asyncio.get_running_loop().call_soon(lambda: turns.append(seen))
-        while seen < len(body.data):
+        while seen < len(body):
             message = await receive()
             seen += len(message["body"])
-            assert message["more_body"] is (seen < len(body.data))
+            assert message["more_body"] is (seen < len(body))
             assert 0 < len(message["body"]) <= 64 * 1024
             assert turns[-1:] != [seen]
             handle = asyncio.get_running_loop().call_soon(turns.append, seen)
         handle.cancel()
         await answer(send, b"content_block_delta")
 
-    await once(app, body)
-    assert len(turns) == len(body.data) // 65_536 + 1
+    await once(app, "image", body)
+    assert len(turns) == len(body) // 65_536 + 1
 
 
 async def test_an_answer_without_a_token_is_no_measurement() -> None:
@@ -112,65 +112,65 @@ async def test_an_answer_without_a_token_is_no_measurement() -> None:
         await body_of(receive)
         await answer(send, b'{"type":"error"}')
 
-    with pytest.raises(AssertionError, match=r"no token came: .*error"):
-        await once(app, SMALL)
+    with pytest.raises(AssertionError, match=r"no token was sent: .*error"):
+        await once(app, "small", SMALL)
 
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("out of ink")
 
     with pytest.raises(ValueError, match="out of ink"):
-        await once(broken, SMALL)
+        await once(broken, "small", SMALL)
 
 
 def test_of_several_the_best_counts_with_the_median_beside_it() -> None:
-    holds = [Hold(SMALL, longest, longest, at, 9.0, alone) for longest, at, alone in ((3, 1, 5), (2, 7, 6), (8, 4, 4))]
-    assert best(holds) == Hold(SMALL, 2, 3, 7, 9.0, 4)
+    holds = [Hold(1, longest, "a", longest, at, 9.0, alone) for longest, at, alone in ((3, 1, 5), (2, 7, 6), (8, 4, 4))]
+    assert best(holds) == Hold(1, 2, "a", 3, 7, 9.0, 4)
 
 
 def test_what_is_measured_with_are_requests_of_the_sizes_they_are_named_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hold, "_IMAGE", 2_000_000)
-    found = hold.requests()
-    assert [body.name for body in found] == ["agent, 1 MB", "agent, 4 MB", "agent, 16 MB", "image, 2 MB"]
-    for body, size in zip(found, (1e6, 4e6, 16e6, 2e6), strict=True):
-        assert abs(len(body.data) - size) < size / 100
-        request = parse_request(body.data)
+    monkeypatch.setattr(stall, "_IMAGE", 2_000_000)
+    found = stall.requests()
+    assert list(found) == ["agent, 1 MB", "agent, 4 MB", "agent, 16 MB", "image, 2 MB"]
+    for body, size in zip(found.values(), (1e6, 4e6, 16e6, 2e6), strict=True):
+        assert abs(len(body) - size) < size / 100
+        request = parse_request(body)
         assert (request.stream, request.max_tokens) == (True, 4)
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> list[Body]:
-    chosen = [SMALL, Body("image", hold.image(400_000)), Body("agent", hold._brief(bodies.agent(1_300_000)))]
-    monkeypatch.setattr(hold, "requests", lambda: chosen)
+def small(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    chosen = {"small": SMALL, "image": stall.image(400_000), "agent": stall._brief(bodies.agent(1_300_000))}
+    monkeypatch.setattr(stall, "requests", lambda: chosen)
     return chosen
 
 
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    hold.add_arguments(parser)
+    stall.add_arguments(parser)
     return parser.parse_args(words)
 
 
 def test_the_service_is_measured_whole_and_what_is_written_the_report_reads(
-    small: list[Body], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "hold.jsonl"
-    assert hold.main(options("--repetitions", "2", "--out", str(out))) == 0
+    assert stall.main(options("--repetitions", "2", "--out", str(out))) == 0
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(line["kind"], line["name"], line["body_bytes"]) for line in lines] == [
-        ("hold", body.name, len(body.data)) for body in small
+        ("hold", name, len(body)) for name, body in small.items()
     ]
     for line in lines:
         assert 0 < line["longest_s"] <= line["median_s"]
         assert 0 < line["longest_s"] < line["total_s"] + 1
         assert line["alone_s"] > 0
-    assert read([out]).of(Reported) == [Reported(line["body_bytes"], line["longest_s"]) for line in lines]
+    assert [hold.longest_s for hold in read([out]).of(Hold)] == [line["longest_s"] for line in lines]
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 1 + len(small)
-    assert all(row.startswith(body.name) for row, body in zip(table[1:], small, strict=True))
+    assert all(row.startswith(name) for row, name in zip(table[1:], small, strict=True))
 
 
 def test_a_bar_that_is_missed_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
-    hold.show([Hold(SMALL, 0.005, 0.1, 0, 1, 0), Hold(SMALL, 0.0051, 0.1, 0, 1, 0)])
+    stall.show([Hold(1, 0.005), Hold(1, 0.0051)])
     _, met, missed = capsys.readouterr().out.splitlines()
     assert not met.endswith("missed")
     assert missed.endswith("   missed")
@@ -178,5 +178,5 @@ def test_a_bar_that_is_missed_is_marked(capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.usefixtures("small")
 def test_nothing_that_is_asked_for_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert hold.main(options("--only", "elephant")) == 2
+    assert stall.main(options("--only", "elephant")) == 2
     assert "elephant" in capsys.readouterr().err

@@ -1,0 +1,239 @@
+"""What every measurement uses: the scripted engine, a peer in front of it, and the load client as its own process.
+
+What a process prints goes to a file: no pipe can fill up, and the last line explains why it did not start.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from socket import socket
+from threading import Event
+from time import monotonic
+from typing import Any, Final
+
+from ..counting import Api
+from ..process import end, start
+from ..records import DIRECT, Grammar, Load, ResultFile, load_from
+from .peer import MODEL, Launch, Peer, Unavailable
+from .probe import TOKENS, probe
+
+START_SECONDS: Final = 60.0  # LiteLLM takes ten on a busy machine
+SLACK_SECONDS: Final = 30.0  # for a load client to start and to write its summary
+PATIENCE: Final = 12  # a server hangs when a turn takes this many times what it should
+_END_SECONDS: Final = 5.0
+_NEVER: Final = 3_600
+
+
+# processes
+
+
+def free_port() -> int:
+    """A port on 127.0.0.1 that is free at this moment."""
+    with socket() as probing:
+        probing.bind(("127.0.0.1", 0))
+        return int(probing.getsockname()[1])
+
+
+def pause(seconds: float) -> None:
+    """Let the measured time pass. Ctrl-C interrupts it."""
+    Event().wait(seconds)
+
+
+@contextmanager
+def running(launch: Launch, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """The process while the `with` block runs. Raises Unavailable when the command does not exist."""
+    with log.open("wb") as out:
+        try:
+            process = start(launch.command, out, launch.environment, stderr=subprocess.STDOUT)
+        except OSError as exc:
+            raise Unavailable(f"cannot be started: {exc}") from exc
+    try:
+        yield process
+    finally:
+        end(process, _END_SECONDS)
+
+
+@contextmanager
+def started(launch: Launch, port: int, path: str, log: Path, seconds: float = START_SECONDS) -> Iterator[int]:
+    """The pid of a server, once GET `path` is answered with a status below 500. Raises Unavailable."""
+    with running(launch, log) as process:
+        deadline = monotonic() + seconds
+        while not _answers(port, path, min(2.0, seconds)):
+            if process.poll() is not None:
+                raise Unavailable(f"ended with status {process.returncode}: {last_line(log)}")
+            if monotonic() > deadline:
+                raise Unavailable(f"not ready after {seconds:g} s: {last_line(log)}")
+            pause(0.05)
+        yield process.pid
+
+
+def _answers(port: int, path: str, seconds: float) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status < 500
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not blank."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no output"
+
+
+# servers
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the load client connects to: a peer, or the engine itself. `pid` is the process whose cost counts."""
+
+    name: str
+    label: str
+    api: Api
+    model: str
+    url: str
+    pid: int
+    version: str | None = None
+
+
+@contextmanager
+def engine(rate: float, folder: Path) -> Iterator[Server]:
+    """The scripted engine at `rate` tokens/s per stream (0: as fast as it is read). Raises Unavailable."""
+    port = free_port()
+    command = [sys.executable, "-m", "bench.scripted", "--port", str(port), "--rate", f"{rate:g}", "--model", MODEL]
+    with started(Launch(command), port, "/v1/models", folder / "engine.log") as pid:
+        yield Server(DIRECT, "the engine itself", "chat", MODEL, f"http://127.0.0.1:{port}", pid)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An installed peer and its version."""
+
+    peer: Peer
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One invocation. `seconds` is the intended length of a turn; `folder` is for temporary files."""
+
+    peers: Sequence[Prepared]
+    rounds: int
+    seconds: float
+    memory_streams: int
+    folder: Path
+    records: ResultFile
+
+    def named(self, *names: str) -> list[Prepared]:
+        """Those of `names` that are prepared, in that order."""
+        found = {prepared.peer.name: prepared for prepared in self.peers}
+        return [found[name] for name in names if name in found]
+
+    @contextmanager
+    def serving(self, prepared: Prepared, upstream: Server, tokens: int = TOKENS) -> Iterator[Server]:
+        """The peer in front of `upstream`; a stream of `tokens` tokens is checked first. Raises Unavailable."""
+        peer, port = prepared.peer, free_port()
+        home = self.folder / peer.name
+        home.mkdir(exist_ok=True)
+        with started(peer.launch(upstream.url, port, home), port, peer.ready, home / "log") as pid:
+            url = f"http://127.0.0.1:{port}"
+            faults = probe(url, peer.api, peer.model, tokens)
+            if peer.name not in {known.server for known in self.records.of(Grammar)}:
+                self.records.add(Grammar(peer.name, tuple(faults)))
+                for fault in faults:
+                    print(f"{peer.name}: BREAKS THE CONTRACT: {fault}", flush=True)
+            yield Server(peer.name, peer.label, peer.api, peer.model, url, pid, prepared.version)
+
+
+# load
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run of the load client: streams of `tokens` tokens, `concurrency` at once, or `rate` new ones per second.
+
+    It ends after `requests` streams or `duration` seconds. The concurrent streams start over `ramp` seconds.
+    """
+
+    tokens: int
+    requests: int | None = None
+    duration: float | None = None
+    concurrency: int | None = None
+    rate: float | None = None
+    ramp: float | None = None
+
+    def arguments(self) -> list[str]:
+        """The command line. The bench, not the client, decides how long a request may take."""
+        open_loop = self.rate is not None
+        options = {
+            "--concurrency": self.concurrency,
+            "--ramp": self.ramp,
+            "--rate": self.rate,
+            "--arrivals": "constant" if open_loop else None,
+            "--max-open": self.requests if open_loop else None,
+            "--requests": self.requests,
+            "--duration": self.duration,
+            "--output-tokens": self.tokens,
+            "--timeout": _NEVER,
+        }
+        return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+
+
+class Client:
+    """A running load client."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", out: Path, log: Path) -> None:
+        self._process = process
+        self._out = out
+        self._log = log
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def summary(self, seconds: float) -> Load:
+        """Waits for the end. Raises Unavailable when that takes longer than `seconds`, or no request succeeded."""
+        try:
+            status = self._process.wait(seconds + SLACK_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"hangs: the load was not over after {seconds + SLACK_SECONDS:g} s") from None
+        lines = self._out.read_bytes().splitlines() if self._out.exists() else []
+        if not lines:
+            raise Unavailable(f"the load client ended with status {status}: {last_line(self._log)}")
+        summary = load_from(lines[-1])
+        if not summary.ok or not summary.tokens:
+            raise Unavailable(f"no request was answered: {summary.errors}")
+        return summary
+
+
+@contextmanager
+def driving(server: Server, plan: Plan, folder: Path, name: str = "load") -> Iterator[Client]:
+    """A load client on `server` while the `with` block runs. Its files go to `folder` and begin with `name`."""
+    out, log = folder / f"{name}.json", folder / f"{name}.log"
+    out.unlink(missing_ok=True)
+    target = [server.url, "--api", server.api, "--model", server.model, "--pid", str(server.pid)]
+    command = [sys.executable, "-m", "bench", "load", *target, *plan.arguments(), "--json", str(out)]
+    with running(Launch(command), log) as process:
+        yield Client(process, out, log)
+
+
+def drive(server: Server, plan: Plan, folder: Path, seconds: float) -> Load:
+    """The summary of a whole run that should take up to `seconds`. Raises Unavailable."""
+    with driving(server, plan, folder) as client:
+        return client.summary(seconds)
+
+
+def cpu_per_token(load: Load) -> float:
+    """Microseconds of the server's CPU. Raises Unavailable when it was not metered."""
+    cost: Any = load.server and load.server.cpu_us_per_token
+    if not cost:
+        raise Unavailable("its CPU time was not measured")
+    return float(cost)
