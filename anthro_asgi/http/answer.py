@@ -57,9 +57,6 @@ from ..wire.thinking_filter import ThinkingFilter
 YIELD_EVERY: Final = 32
 """Batches after which the event loop runs other tasks: an engine that has its output ready never suspends."""
 
-_ONLY_COUNTED: Final = frozenset({str, ToolJson})
-"""Deltas that count as a token and on which nothing else depends. `_note` need not be called for them."""
-
 
 class Answer:
     """One answer of `engine` to `request`. Consume it once, in one of the three ways above.
@@ -243,7 +240,8 @@ class Answer:
     def take(self, batch: Batch) -> Batch:
         """The batch as the client gets it: without unwanted thinking, cut off at a stop sequence, counted.
 
-        Sets `finish` when the answer ends in it. Nothing may be taken after that.
+        Sets `finish` when the answer ends in it. Nothing may be taken after that. What most engines yield most of the
+        time is one delta that only has to be counted, alone or in a list; so that comes first.
         """
         if self.filters:
             return self._filtered(batch)
@@ -251,18 +249,18 @@ class Answer:
         if kind is EncodedTexts:
             self.counted += len(batch)  # type: ignore[arg-type]  # it is a list
             return batch
-        if kind in _ONLY_COUNTED:
+        if kind is list and len(batch) == 1:  # type: ignore[arg-type]  # it is a list
+            kind = type(batch[0])  # type: ignore[index]  # as above
+        if kind is str or kind is ToolJson:
             self.counted += 1
             return batch
-        deltas: Deltas = batch if isinstance(batch, list) else (batch,)  # `deltas_of`, inlined
-        counted = len(deltas)
-        for delta in deltas:
-            kind = type(delta)
-            if kind is Thinking:
-                self.thinking_counted += 1
-            elif kind not in _ONLY_COUNTED and not self._note(delta):
-                counted -= 1
-        self.counted += counted
+        if kind is Thinking:
+            self.counted += 1
+            self.thinking_counted += 1
+            return batch
+        for delta in deltas_of(batch):
+            if self._note(delta):
+                self.counted += 1
         if self.finish is not None:
             self._complete()
         return batch
@@ -282,8 +280,8 @@ class Answer:
             self.counted += 1
         else:
             self.counted += _generated(deltas_of(batch))
-            self.thinking_counted += sum(1 for delta in deltas_of(batch) if isinstance(delta, Thinking))
         if self._thinking is not None:
+            self.thinking_counted += sum(1 for delta in deltas_of(batch) if isinstance(delta, Thinking))
             batch = self._thinking.feed(batch)
         if self._stops is not None:
             arrived = batch
@@ -317,8 +315,10 @@ class Answer:
                 if delta.input_tokens is not None:
                     self._estimate = _already_reported
                 return False
-            case str() | Thinking() | ToolJson():
+            case str() | ToolJson():
                 pass
+            case Thinking():
+                self.thinking_counted += 1
             case ToolStart():
                 self._has_tool_use = True
             case Block(content):
