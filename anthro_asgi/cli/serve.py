@@ -5,7 +5,8 @@ from functools import partial
 
 from ..factory import build_app, build_completions_app, build_engine, reload_keys
 from ..http.base_app import BaseApp
-from ..observability.logs import configure
+from ..observability.log_writer import open_standard_descriptors
+from ..observability.logs import capture_output, configure
 from ..server.listeners import bind_listeners
 from ..server.supervisor import serve as serve_app
 from ..server.tls import Certificate
@@ -29,10 +30,12 @@ def simulate_openai(settings: Settings) -> int:
 
 def _serve(settings: Settings, build: Callable[[], BaseApp]) -> int:
     """The address is bound before the application is built, because building may take long and a port may be in use."""
+    open_standard_descriptors()
     certificate = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     with bind_listeners(settings) as shares:
         app = build()
         configure(settings.log_level, settings.log_format)
+        capture_output()
         return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings))

@@ -8,6 +8,7 @@ terminal.
 `configure` is for the command. An application that embeds the service configures logging itself.
 """
 
+import atexit
 import logging
 import time
 import traceback
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 import orjson
+
+from . import log_writer
+from .log_writer import LogWriter, LogWriterHandler
 
 _logger: Final = logging.getLogger("anthro_asgi")
 SCOPE_REFUSAL: Final = "anthro_asgi.refused"
@@ -164,17 +168,53 @@ class TextFormatter(_Formatter):
 
 
 def configure(level: str, style: str, stream: TextIO | None = None) -> None:
-    """Write the lines of every logger to `stream` (default stderr) as "json" or "text". `level` is for our own loggers.
+    """Write the lines of every logger to `stream` as "json" or "text". `level` is for our own loggers.
 
-    Other loggers are written from warning on (at `debug`, everything): uvicorn logs each start and stop at info, for
-    which the command has events of its own.
+    Without a stream they go to standard error through a LogWriter, so that a reader that has stopped reading blocks
+    nothing; see `close`. Other loggers are written from warning on (at `debug`, everything): uvicorn logs each start
+    and stop at info, for which the command has events of its own.
     """
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    formatter = JsonFormatter() if style == "json" else TextFormatter()
+    handler = LogWriterHandler(_new_writer(formatter)) if stream is None else logging.StreamHandler(stream)
+    handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, _level(level)))
     _logger.setLevel(_level(level))
+
+
+_writer: LogWriter | None = None  # one standard error for a process, so one writer
+_output: LogWriter | None = None
+
+
+def _new_writer(formatter: logging.Formatter) -> LogWriter:
+    def notice(count: int) -> bytes:
+        event = LogEvent("log_lines_dropped", {"count": count})
+        record = logging.LogRecord(_logger.name, logging.WARNING, "", 0, event, None, None)
+        return formatter.format(record).encode() + b"\n"
+
+    global _writer
+    _writer = LogWriter(2, notice)
+    return _writer
+
+
+def dropped_lines() -> int:
+    """The number of log lines that this process has dropped because they could not be written in time."""
+    return 0 if _writer is None else _writer.dropped
+
+
+def capture_output() -> None:
+    """See `log_writer.capture_output`. What waits at the end of the process is written then."""
+    global _output
+    _output = log_writer.capture_output()
+    atexit.register(flush)
+
+
+def flush() -> None:
+    """Write the lines that wait, for some seconds at most."""
+    for writer in (_output, _writer):
+        if writer is not None:
+            writer.flush()
 
 
 def _level(name: str) -> int:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, get_args
 from ..wire.deltas import StopReason
 from ..wire.errors import ApiError
 from ..wire.repairs import REPAIRS
-from .logs import RequestRecord
+from .logs import RequestRecord, dropped_lines
 from .prometheus import Constant, exposition
 from .shared_counters import CounterLayout, MetricType, SharedCounters
 from .version import version
@@ -146,6 +146,8 @@ class Metrics:
         self._left = layout.add("counter", "clients_left_total", text).place
         text = "Tokens as counted by the engine; input excludes cached"
         self._tokens = _add_labelled(layout, "counter", "tokens_total", text, "kind", _TOKENS)
+        text = "Log lines that were dropped because they could not be written in time"
+        self._dropped = layout.add("counter", "log_lines_dropped_total", text).place
         self._pings = layout.add("counter", "pings_total", "Pings sent on silent streams").place
         self._noted = {
             what: _add_labelled(layout, "counter", name, text, label, values)
@@ -194,6 +196,7 @@ class Metrics:
             self._timer.cancel()
 
     def _take_sample(self) -> None:
+        self._cells[self._dropped] = dropped_lines()
         if self.sample is None:
             return
         cells, sample = self._cells, self.sample()

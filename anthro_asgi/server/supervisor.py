@@ -15,9 +15,7 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from functools import partial
 from types import FrameType
 from typing import Final, NoReturn
 
+from ..observability.logs import flush
 from ..settings.options import ResourceUnavailable, Settings
 from .listeners import Listener
 from .process import Application, ServerProcess
@@ -236,8 +235,6 @@ class WorkerSupervisor:
                 os.kill(worker.pid, number)
 
     def _fork(self, worker: Worker) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
         worker.ready, report_to = os.pipe()
         worker.reason = ""
         worker.started_at = time.monotonic()
@@ -271,10 +268,9 @@ class WorkerSupervisor:
         except ResourceUnavailable as exc:
             os.write(report_to, str(exc).encode())
         except BaseException:
-            traceback.print_exc()
+            _log.critical("worker %s failed", worker.number, exc_info=True)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            flush()
             os._exit(status)
 
     def _close_inherited(self, worker: Worker) -> None:

@@ -1,0 +1,124 @@
+"""A log reader that does not read blocks nothing: lines are dropped, counted, and the count is told."""
+
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from anthro_asgi.observability.log_writer import LineStream, LogWriter
+
+WAIT = 20.0  # seconds for a thread that only has to be scheduled
+
+
+def notice(count: int) -> bytes:
+    return b"dropped %d\n" % count
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for end in (reader, writer):
+        with suppress(OSError):  # the test may have closed it
+            os.close(end)
+
+
+def read_until(reader: int, ending: bytes) -> bytes:
+    """All that comes up to `ending`."""
+    out = b""
+    deadline = time.monotonic() + WAIT
+    while not out.endswith(ending):
+        assert time.monotonic() < deadline, f"{out[-80:]!r} does not end with {ending!r}"
+        if select.select([reader], [], [], 0.1)[0]:
+            out += os.read(reader, 1 << 20)
+    return out
+
+
+def test_lines_are_written_in_order_and_flush_waits_for_them(pipe: tuple[int, int]) -> None:
+    log = LogWriter(pipe[1], notice)
+    for number in range(500):
+        log.write_line(b"%d\n" % number)
+    log.flush()
+    assert os.read(pipe[0], 1 << 20) == b"".join(b"%d\n" % number for number in range(500))
+    assert log.dropped == 0
+
+
+def test_a_full_pipe_blocks_no_caller_and_the_number_of_lost_lines_is_told(pipe: tuple[int, int]) -> None:
+    log = LogWriter(pipe[1], notice, limit=200_000)
+    line = b"x" * 999 + b"\n"
+    began = time.monotonic()
+    for _ in range(2_000):  # 2 MB: the pipe holds 64 KiB, the queue 200 KB
+        log.write_line(line)
+    assert time.monotonic() - began < WAIT / 4
+    assert log.dropped >= 1_700
+    told = read_until(pipe[0], b"dropped %d\n" % log.dropped)
+    assert told.count(line) == 2_000 - log.dropped
+    log.write_line(b"flows again\n")
+    assert read_until(pipe[0], b"flows again\n") == b"flows again\n"
+
+
+def test_flush_ends_in_time_though_the_pipe_is_full(pipe: tuple[int, int]) -> None:
+    log = LogWriter(pipe[1], notice)
+    log.write_line(b"x" * 500_000 + b"\n")
+    began = time.monotonic()
+    log.flush(timeout=0.2)
+    assert 0.2 <= time.monotonic() - began < WAIT / 4
+
+
+def test_a_closed_descriptor_loses_lines_without_an_error(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    os.close(pipe[1])
+    log = LogWriter(pipe[1], notice)
+    log.write_line(b"one\n")
+    log.flush()
+    assert log.dropped == 1
+
+
+def test_a_descriptor_that_somebody_made_non_blocking_still_gets_all_lines(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    log = LogWriter(pipe[1], notice)
+    log.write_line(b"y" * 300_000 + b"\n")
+    assert len(read_until(pipe[0], b"\n")) == 300_001
+
+
+def test_a_forked_child_writes_its_own_lines_and_not_its_parents(pipe: tuple[int, int]) -> None:
+    log = LogWriter(pipe[1], notice)
+    log.write_line(b"parent\n")
+    child = os.fork()
+    if child == 0:
+        log.write_line(b"child\n")
+        log.flush()
+        os._exit(0)
+    os.waitpid(child, 0)
+    log.flush()
+    assert sorted(os.read(pipe[0], 1000).splitlines()) == [b"child", b"parent"]
+
+
+def test_lines_of_many_threads_stay_whole(pipe: tuple[int, int]) -> None:
+    log = LogWriter(pipe[1], notice)
+
+    def write(name: bytes) -> None:
+        for _ in range(100):
+            log.write_line(name * 50 + b"\n")
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log.flush()
+    lines = os.read(pipe[0], 1 << 20).splitlines()
+    assert sorted(lines) == [b"a" * 50] * 100 + [b"b" * 50] * 100 + [b"c" * 50] * 100
+
+
+def test_a_stream_gives_whole_lines_however_they_are_written() -> None:
+    lines: list[str] = []
+    stream = LineStream(1, lines.append)
+    print("one", 2, file=stream)
+    stream.write("thr")
+    stream.write("ee\nfour\n")
+    assert lines == ["one 2", "three", "four"]
