@@ -96,5 +96,6 @@ async def _try_message(engine: UpstreamEngine, model: str) -> str:
 
 
 def _explain(exc: BaseException) -> str:
-    """The error with its cause and notes. They hold the upstream's address and words: for the operator only."""
-    return ": ".join(filter(None, (str(exc), str(exc.__cause__ or ""), *getattr(exc, "__notes__", ()))))
+    """The error with its cause: the upstream's address or the engine's own words. For the operator only."""
+    words, cause = str(exc), str(exc.__cause__ or "")
+    return cause if words in cause else ": ".join(filter(None, (words, cause)))

@@ -1,11 +1,11 @@
-"""An upstream whose API nobody has named: chat completions, unless its model list is that of a Messages server.
+"""An upstream whose API is not configured: chat completions, unless its model list is that of a Messages server.
 
-Engines that serve both are asked for chat completions, whose every peculiarity is known; see `dialects`.
+An engine that serves both is used for chat completions, because `dialects` knows its peculiarities there.
 """
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Final
 
 from ..wire.deltas import Batch
 from ..wire.errors import ApiError
@@ -14,17 +14,23 @@ from .base import ModelInfo, Observer, UpstreamEngine
 from .messages.engine import MessagesEngine
 from .openai.dialects import Dialect
 from .openai.engine import OpenAIEngine
+from .shared.remote import log_unreachable
+from .shared.single_flight import SingleFlight
 
-_log = logging.getLogger(__name__)
+_HANDED_OVER: Final = ("count_tokens", "detect", "models", "ready", "stream")
 
 
 class AutoEngine(UpstreamEngine):
-    """One of the two, from when the upstream first answers."""
+    """Chooses one of two engines when the upstream first responds, and hands over to it.
+
+    From then on the methods in _HANDED_OVER are those of the chosen engine. The others always concern both engines.
+    """
 
     def __init__(self, chat: OpenAIEngine, messages: MessagesEngine) -> None:
         self._chat = chat
         self._messages = messages
         self._chosen: OpenAIEngine | MessagesEngine | None = None
+        self._choice = SingleFlight(self._choose)
 
     @property
     def observe(self) -> Observer:
@@ -37,54 +43,58 @@ class AutoEngine(UpstreamEngine):
     def __repr__(self) -> str:
         return f"<AutoEngine {self._chosen!r}>"
 
-    async def _engine(self) -> OpenAIEngine | MessagesEngine:
-        """The one it is. Raises ApiError while the upstream is not reachable."""
+    async def _choose(self) -> OpenAIEngine | MessagesEngine:
+        """Raises ApiError while the upstream is not reachable."""
         if self._chosen is None:
-            speaks_messages = await self._messages.is_messages_server()
-            self._chosen = self._messages if speaks_messages else self._chat
+            chosen = self._messages if await self._messages.is_messages_server() else self._chat
+            for name in _HANDED_OVER:
+                setattr(self, name, getattr(chosen, name))
+            self._chosen = chosen
         return self._chosen
 
+    # for both engines
+
     async def start(self) -> None:
-        """Asks the upstream which it is. One that is not up yet is asked again by the first request."""
+        """Choose, and start the chosen engine. If the upstream is not reachable, the first request chooses."""
         try:
-            engine = await self._engine()
-        except ApiError:
-            _log.warning("the engine does not answer yet")
+            chosen = await self._choice.result()
+        except ApiError as exc:
+            log_unreachable(exc)
         else:
-            await engine.start()
+            await chosen.start()
 
     async def stop(self) -> None:
+        await self._choice.close()
         await self._chat.stop()
         await self._messages.stop()
 
     def replace_key(self, key: str | None) -> None:
-        """Ask with this key from now on. Raises ValueError, and changes nothing then."""
+        """Use this key for new requests. Raises ValueError, and then keeps the old key."""
         self._chat.replace_key(key)
         self._messages.replace_key(key)
 
     def connections(self) -> dict[str, int]:
-        """How many there are in each state, and how many requests wait for one."""
+        """The number of connections in each state, and of requests that wait for one."""
         others = self._messages.connections()
         return {state: count + others[state] for state, count in self._chat.connections().items()}
 
+    # until the choice
+
     async def detect(self) -> Dialect:
-        return await (await self._engine()).detect()
+        return await (await self._choice.result()).detect()
 
     async def ready(self) -> bool:
-        return await (self._chosen or self._chat).ready()
+        return await self._chat.ready()
 
     async def models(self) -> list[ModelInfo]:
-        return await (self._chosen or self._chat).models()
+        return await self._chat.models()
 
     async def count_tokens(self, request: MessagesRequest) -> int:
-        return await (await self._engine()).count_tokens(request)
+        return await (await self._choice.result()).count_tokens(request)
 
-    def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
-        return self._first(request) if self._chosen is None else self._chosen.stream(request)
-
-    async def _first(self, request: MessagesRequest) -> AsyncIterator[Batch]:
-        engine = await self._engine()
-        async with aclosing(engine.stream(request)) as batches:  # type: ignore[type-var]
-            del request  # it is the engine's, which lets it go
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        chosen = await self._choice.result()
+        async with aclosing(chosen.stream(request)) as batches:  # type: ignore[type-var]
+            del request  # the chosen engine owns it, and releases it
             async for batch in batches:
                 yield batch

@@ -271,7 +271,7 @@ class Answer:
         Raises BadUpstream for an engine that says by Finish, and only by Finish, that its answer is complete.
         """
         if not self._engine.returning_ends_turn:
-            raise BadUpstream("the engine broke off before it had finished")
+            raise BadUpstream("the engine ended its response before the answer was complete", reason="ended_early")
         return self.take([Finish("end_turn")])
 
     def _filtered(self, batch: Batch) -> Batch:

@@ -148,13 +148,17 @@ class HttpRequest:
             await self.start_response(200, JSON, [("content-length", "2")])
 
     def record_error(self, exc: Exception) -> ApiError:
-        """The error a client is told for `exc`, noted in the record; what is no ApiError is our bug, and logged."""
-        if not isinstance(exc, ApiError):
+        """The error that the client receives for `exc`, written to the record. Logs `exc` if it is not an ApiError."""
+        if isinstance(exc, ApiError):
+            error = exc
+        else:
             log_failure(self.request_id, exc)
-            exc = InternalError("internal error")
-        self.record.error_type = exc.type
-        self.record.error = type(exc).__name__
-        return exc
+            error = InternalError("internal error", reason=type(exc).__name__)
+            error.__cause__ = exc
+        self.record.error_type = error.type
+        self.record.error = type(error).__name__
+        self.record.reason = error.reason or None
+        return error
 
 
 def _too_large(limit: int) -> RequestTooLarge:

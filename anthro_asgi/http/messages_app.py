@@ -129,6 +129,7 @@ class MessagesApp(BaseApp):
         http_request.record.model = request.model
         http_request.trace.request_parsed(request)
         request.trace_headers = http_request.trace.headers
+        request.request_id = http_request.request_id
         return request
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:

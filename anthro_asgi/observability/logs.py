@@ -54,6 +54,7 @@ class RequestRecord:
     client_left: bool = False
     error_type: str | None = None
     error: str | None = None
+    reason: str | None = None
 
     def fields(self) -> dict[str, object]:
         """The known values, cleaned, in a fixed order."""
@@ -143,6 +144,9 @@ class _Formatter(logging.Formatter):
             return {"event": "request", **record.msg.fields()}
         if isinstance(record.msg, LogEvent):
             return record.msg.fields()
+        if isinstance(record.args, Mapping) and record.name.partition(".")[0] == _logger.name:
+            # a room that may not import this one logs an event so: `_log.warning("name key=%(key)s", {"key": …})`
+            return {"event": str(record.msg).partition(" ")[0], **_cleaned(record.args)}
         message = record.getMessage()
         if record.name == "asyncio":  # the rest of its message may show arguments of a task or a callback
             message = message.partition("\n")[0].partition("(")[0]

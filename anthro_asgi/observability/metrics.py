@@ -17,7 +17,7 @@ from operator import sub
 from typing import Final, NamedTuple, get_args
 
 from ..wire.deltas import StopReason
-from ..wire.errors import ApiError
+from ..wire.errors import UPSTREAM_ERROR_KINDS, ApiError, InternalError
 from ..wire.repairs import REPAIRS
 from .logs import RequestRecord, dropped_lines
 from .prometheus import Constant, exposition
@@ -61,20 +61,7 @@ _NOTED: Final = {
         "upstream_errors_total",
         "Failures of the upstream, by kind",
         "kind",
-        (
-            "connect",
-            "timeout_connect",
-            "timeout_first_byte",
-            "timeout_silence",
-            "timeout_total",
-            "broken",
-            "too_large",
-            "exhausted",
-            "status_4xx",
-            "status_5xx",
-            "nonsense",
-            OTHER,
-        ),
+        (*UPSTREAM_ERROR_KINDS, OTHER),
     ),
     "repair": ("repairs_total", "Repairs of invalid upstream responses, by kind", "kind", (*REPAIRS, OTHER)),
     "refused": (
@@ -148,6 +135,8 @@ class Metrics:
         self._tokens = _add_labelled(layout, "counter", "tokens_total", text, "kind", _TOKENS)
         text = "Log lines that were dropped because they could not be written in time"
         self._dropped = layout.add("counter", "log_lines_dropped_total", text).place
+        text = "Requests that failed because of a bug of this service, or of an engine written for it"
+        self._internal_errors = layout.add("counter", "internal_errors_total", text).place
         self._pings = layout.add("counter", "pings_total", "Pings sent on silent streams").place
         self._noted = {
             what: _add_labelled(layout, "counter", name, text, label, values)
@@ -217,6 +206,7 @@ class Metrics:
         labels = self.request_labels.of(record)
         cells[self._requests[labels]] += 1.0
         cells[self._left] += record.client_left
+        cells[self._internal_errors] += record.error == InternalError.__name__
         cells[self._tokens["input"]] += record.input_tokens or 0
         cells[self._tokens["output"]] += record.output_tokens or 0
         cells[self._tokens["cached"]] += record.cached_tokens or 0

@@ -1,46 +1,75 @@
-"""The errors a client of the Messages API can be told about (contract section 7).
+"""The errors that a client of the Messages API can receive (contract section 7).
 
     ApiError
-    ├── InvalidRequest      400 invalid_request_error   (the message begins with the path at fault)
-    │   └── ContextTooLong  400                         (clients compact their history on its wording)
+    ├── InvalidRequest      400 invalid_request_error   the message begins with the path at fault
+    │   └── ContextTooLong  400                         clients compact their history when they read its wording
     ├── Unauthenticated     401 authentication_error
     ├── PermissionDenied    403 permission_error
     ├── NotFound            404 not_found_error
     ├── MethodNotAllowed    405 invalid_request_error
-    ├── RequestTimeout      408 invalid_request_error   (the request did not arrive in time)
+    ├── RequestTimeout      408 invalid_request_error   the request did not arrive in time
     ├── RequestTooLarge     413 request_too_large
     ├── UnsupportedEncoding 415 invalid_request_error
-    ├── HeadersTooLarge        431 invalid_request_error
+    ├── HeadersTooLarge     431 invalid_request_error
     ├── RateLimited         429 rate_limit_error
-    ├── InternalError       500 api_error
-    ├── BadUpstream         502 api_error
-    │   └── AnswerTooLarge  502                         (more than is kept of an answer at one time)
-    ├── UpstreamTimeout     504 timeout_error
-    └── Overloaded          529 overloaded_error
+    ├── InternalError       500 api_error               a bug of this service, or of an engine written for it
+    ├── EngineFailed        500 api_error               the engine reported a failure of its own
+    │   ├── BadUpstream     502 api_error               the engine's response is invalid or incomplete
+    │   │   └── AnswerTooLarge                          the answer is larger than the limits allow
+    │   └── UpstreamTimeout 504 timeout_error           the engine took too long
+    └── Overloaded          529 overloaded_error        this service or its engine cannot take a request now
 
-One error has three faces: a status with headers, a JSON body, and (once a stream has begun) an `error` event.
-An engine may raise any of them; everything else it raises is our bug and reaches the client as a bare InternalError.
-The message is for the client: it holds no stack, no address of an upstream, no key.
+An error is written in three ways: as a status with headers, as a JSON body, and as the `error` event of a stream that
+has begun. An engine may raise any ApiError. Any other exception is a bug: the client receives an InternalError.
+
+`message` is for the client: it contains no stack, no address of an upstream and no key. `reason` is for the log: one
+word that says what happened, from the tables below and in `engines.shared.upstream_errors`. A debugger finds the
+exception behind an error as its `__cause__`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from .json_codec import dumps
 
+UPSTREAM_ERROR_KINDS: Final = (
+    "connect",  # no connection: refused, unknown host, TLS
+    "timeout_connect",
+    "timeout_first_byte",
+    "timeout_silence",
+    "timeout_total",
+    "broken",  # the connection ended, or its bytes were not HTTP
+    "exhausted",  # every connection was in use
+    "status_4xx",
+    "status_5xx",
+    "stream_error",  # the engine reported an error inside a response with status 200
+    "ended_early",  # the response ended before the answer did
+    "invalid_response",  # neither an answer nor an error
+    "too_large",
+)
+"""How an upstream can fail: the values of `kind` in the metric `upstream_errors_total`."""
+
 
 class ApiError(Exception):
-    """The root. `message` goes to the client, `headers` (lower-case names) onto the response."""
+    """The base class. `headers` (lower-case names) are added to the response; `message` and `reason` as above."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
+    reason: str = ""
 
     def __init__(
-        self, message: str, *, error_code: str | None = None, headers: tuple[tuple[str, str], ...] = ()
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        error_code: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
         self.error_code = error_code
         self.headers = headers
+        if reason is not None:
+            self.reason = reason
 
     def body(self, request_id: str) -> bytes:
         """The error envelope as JSON."""
@@ -50,15 +79,12 @@ class ApiError(Exception):
         return dumps({"type": "error", "error": error, "request_id": request_id})
 
     def frame(self, request_id: str) -> bytes:
-        """The same envelope as the `error` event that ends a stream."""
+        """The error envelope as the `error` event that ends a stream."""
         return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
 
 
 class SimulatedDisconnect(Exception):
-    """No error to be told: the answer ends without a word, and its connection with it. An engine may raise it.
-
-    Only one that simulates failures has a use for it.
-    """
+    """The connection is closed in the middle of the answer, without an error. Only the simulated engine raises it."""
 
 
 class InvalidRequest(ApiError):
@@ -67,10 +93,12 @@ class InvalidRequest(ApiError):
 
 
 class ContextTooLong(InvalidRequest):
-    """The prompt does not fit: worded so that clients recognise it and compact.
+    """The prompt does not fit into the model's context. Clients recognise the message and compact their history.
 
-    `tokens` is the prompt's length and `maximum` the engine's window; None where the engine would not say.
+    `tokens` is the prompt's length and `maximum` the context's; None when the engine does not say.
     """
+
+    reason = "context_too_long"
 
     def __init__(self, tokens: int | None, maximum: int | None) -> None:
         known = tokens is not None and maximum is not None
@@ -123,32 +151,45 @@ class RateLimited(ApiError):
 
 
 class InternalError(ApiError):
+    """A bug. `reason` is the class of the exception that was raised, if one was."""
+
     status = 500
     type = "api_error"
 
 
-class BadUpstream(ApiError):
-    status = 502
+class EngineFailed(ApiError):
+    """The engine failed, and this service did not."""
+
+    status = 500
     type = "api_error"
+    reason = "failed"
+
+
+class BadUpstream(EngineFailed):
+    status = 502
+    reason = "invalid_response"
 
 
 class AnswerTooLarge(BadUpstream):
-    """`what` passed its limit. It names the limit, as operators know it."""
+    """`what` says which limit was passed, by the name of its option."""
+
+    reason = "too_large"
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the engine's answer is too large: {what}")
 
 
-class UpstreamTimeout(ApiError):
+class UpstreamTimeout(EngineFailed):
     status = 504
     type = "timeout_error"
+    reason = "timeout"
 
 
 class Overloaded(ApiError):
-    """Nobody can answer now. `retry_after` is in whole seconds."""
+    """This service or its engine cannot take a request now. `retry_after` in whole seconds."""
 
     status = 529
     type = "overloaded_error"
 
-    def __init__(self, message: str = "Overloaded", *, retry_after: int = 1) -> None:
-        super().__init__(message, headers=(("retry-after", str(retry_after)),))
+    def __init__(self, message: str = "Overloaded", *, retry_after: int = 1, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason, headers=(("retry-after", str(retry_after)),))

@@ -101,6 +101,9 @@ class MessagesRequest:
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     """W3C Trace Context headers (`traceparent`, `tracestate`) to send to the engine."""
 
+    request_id: str = field(default="", repr=False, compare=False)
+    """The id in the client's response, for the log lines of an engine."""
+
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 

@@ -583,7 +583,7 @@ async def test_check_fails_when_its_key_is_refused() -> None:
     status, report = await checked(Upstream({"error": "who are you"}, status=401))
     assert status == 1
     assert "failed   " in report
-    assert "credential" in report
+    assert "rejected this service's API key" in report
 
 
 def test_check_names_the_unreachable_address() -> None:

@@ -8,6 +8,7 @@ from anthro_asgi.wire.errors import (
     ApiError,
     BadUpstream,
     ContextTooLong,
+    EngineFailed,
     HeadersTooLarge,
     InternalError,
     InvalidRequest,
@@ -36,6 +37,7 @@ TABLE = [
     (RequestTimeout("m"), 408, "invalid_request_error"),
     (HeadersTooLarge("m"), 431, "invalid_request_error"),
     (InternalError("m"), 500, "api_error"),
+    (EngineFailed("m"), 500, "api_error"),
     (BadUpstream("m"), 502, "api_error"),
     (AnswerTooLarge("m"), 502, "api_error"),
     (UpstreamTimeout("m"), 504, "timeout_error"),
@@ -59,6 +61,25 @@ def test_the_table_has_every_error_there_is() -> None:
         return {root}.union(*map(family, root.__subclasses__()))
 
     assert family(ApiError) - {ApiError} == {type(error) for error, _, _ in TABLE}
+
+
+def test_a_failure_of_the_engine_is_not_an_internal_error() -> None:
+    for error in (BadUpstream, AnswerTooLarge, UpstreamTimeout):
+        assert issubclass(error, EngineFailed)
+    assert not issubclass(EngineFailed, InternalError)
+
+
+def test_each_failure_of_an_engine_has_a_reason_for_the_log() -> None:
+    errors = (EngineFailed("m"), BadUpstream("m"), AnswerTooLarge("m"), UpstreamTimeout("m"), ContextTooLong(2, 1))
+    assert [error.reason for error in errors] == [
+        "failed",
+        "invalid_response",
+        "too_large",
+        "timeout",
+        "context_too_long",
+    ]
+    assert BadUpstream("m", reason="broken").reason == "broken"
+    assert BadUpstream("m").reason == "invalid_response"
 
 
 @pytest.mark.clause("7.1")

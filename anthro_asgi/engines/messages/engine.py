@@ -1,9 +1,14 @@
-"""An upstream that serves the Messages API itself: asked in the client's own words, its stream watched and mended.
+"""An upstream that serves the Messages API itself. Its stream is read, repaired and encoded again.
 
-The body goes up as it came, but for the model's name (an alias resolved), `stream` (always: only a stream can be
-cancelled), `stop_sequences` (matched here, since most such servers stop in silence and say `end_turn`), `thread`, which
-is this service's to answer, and an engine's own switch for thinking where it is known. What comes back is read as
-deltas, so its breaches of the contract end in `events` and in this service's encoder.
+The request body is sent as the client wrote it, except for:
+
+- the model's name, with an alias resolved;
+- `stream`, which is always true: only a stream can be cancelled;
+- `stop_sequences`, which are matched by this service: most such servers stop, but report `end_turn`;
+- `thread`, which this service answers itself;
+- the engine's own switch for thinking, where it is known.
+
+The response is read as deltas, so whatever it violates of the contract ends in `event_reader` and the encoder.
 """
 
 from collections.abc import AsyncIterator
@@ -17,76 +22,76 @@ from ...wire.deltas import Delta
 from ...wire.errors import ApiError
 from ...wire.request import MessagesRequest
 from ..openai.chat_request import add_thinking
-from ..openai.dialects import LLAMACPP, PLAIN, Dialect, recognise
+from ..openai.detection import health_path, recognise_models
+from ..openai.dialects import LLAMACPP, PLAIN, Dialect
 from ..openai.encoded_request import EncodedRequest
-from ..shared.fetch import is_json, kind_of, raise_for_status, read_body
+from ..shared.fetch import FetchResult, fetch, is_json, raise_for_status, read_body
 from ..shared.remote import RemoteEngine, RemoteOptions, new_call_id, read_trailer
-from ..shared.upstream_errors import failure
 from .event_reader import EventReader
 
-_KEPT_HERE: Final = ("stop_sequences", "thread")
+_NOT_SENT: Final = ("stop_sequences", "thread")
 _VERSION: Final = (b"anthropic-version", b"2023-06-01")
 _JSON: Final = (b"content-type", b"application/json")
 
 
 class MessagesEngine(RemoteEngine):
-    """The Messages server at `origin`. `key` is sent as `x-api-key` and as a bearer token, since servers differ."""
+    """The Messages server at `origin`. The key is sent as `x-api-key` and as a bearer token, because servers differ."""
 
-    def __init__(self, origin: Origin, **how: Unpack[RemoteOptions]) -> None:
-        super().__init__(origin, **how)
+    def __init__(self, origin: Origin, **options: Unpack[RemoteOptions]) -> None:
+        super().__init__(origin, **options)
         self._target = origin.target("/messages")
         self._dialect: Dialect | None = None
 
     def __repr__(self) -> str:
         return f"<MessagesEngine {self._pool!r}>"
 
-    def _signed(self, key: bytes | None) -> RequestHeaders:
+    def _key_headers(self, key: bytes | None) -> RequestHeaders:
         return (_VERSION,) if key is None else (_VERSION, (b"x-api-key", key), (b"authorization", b"Bearer " + key))
 
     async def detect(self) -> Dialect:
         """Which engine it is, by its model list. Raises ApiError when it is not reachable."""
-        answer = await self._list_models()
-        told = recognise(answer.json() if answer.status == 200 else None, answer.server)
-        dialect = self._dialect = told or PLAIN
+        dialect = self._dialect = recognise_models(await self._list_models()) or PLAIN
         return dialect
 
     async def is_messages_server(self) -> bool:
-        """Whether the model list has the shape of this API. Raises ApiError when the server is not reachable."""
-        answer = (await self._list_models()).json()
-        entries = answer.get("data") if isinstance(answer, dict) else None
+        """Whether the model list has the shape of the Messages API. Raises ApiError when it is not reachable."""
+        models = (await self._list_models()).json()
+        entries = models.get("data") if isinstance(models, dict) else None
         return isinstance(entries, list) and any(
             isinstance(entry, dict) and entry.get("type") == "model" for entry in entries
         )
 
-    async def count_tokens(self, request: MessagesRequest) -> int:
-        """The server's own count. Raises NotImplementedError where it has none."""
-        body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_KEPT_HERE)}
-        asked = EncodedRequest(request, {**body, "model": request.engine_model})
-        answer = await self._fetch(f"{self._target}/count_tokens", await asked.encoded())
-        if answer.status in (404, 405, 501):
-            raise NotImplementedError
-        counted = answer.json()
-        if answer.status != 200 or not isinstance(counted, dict) or type(counted.get("input_tokens")) is not int:
-            raise self._redact(failure(answer.status, None, answer.body))
-        tokens: int = counted["input_tokens"]
-        return tokens
+    def _health_path(self, models: FetchResult) -> str | None:
+        return health_path(models)
 
-    # one answer
+    def _forget_engine(self) -> None:
+        self._dialect = None
+
+    async def count_tokens(self, request: MessagesRequest) -> int:
+        """The server's own count. Raises NotImplementedError when it does not count, and ApiError."""
+        body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_NOT_SENT)}
+        encoded = await EncodedRequest(request, {**body, "model": request.engine_model}).encoded()
+        try:
+            return _token_count(await fetch(self._pool, f"{self._target}/count_tokens", self._headers, encoded))
+        except (ApiError, TimeoutError, UpstreamError) as exc:
+            error = self._fail(exc, "count_tokens", request_id=request.request_id).error
+            raise error from error.__cause__
+
+    # an answer
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
-        """The answer, read by read. Raises ApiError."""
+        """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect or await self.detect()
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
-        asked = EncodedRequest(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
-        exchange = self._pool.exchange(
-            "POST", self._target, (_JSON, *self._headers, *request.trace_headers), await asked.encoded()
-        )
-        del request  # it is let go of with `asked`
+        encoded = EncodedRequest(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        headers = (_JSON, *self._headers, *request.trace_headers)
+        exchange = self._pool.exchange("POST", self._target, headers, await encoded.encoded())
+        del request  # `encoded` owns it, and releases it
         reader = EventReader(new_call_id, calls=may_call, limits=self._limits)
         parser = SSEParser(self._limits.max_event)
         try:
             async with exchange as response:
-                await asked.release()
+                await encoded.release()
                 await raise_for_status(response)
                 if is_json(response):
                     yield reader.whole(await read_body(response, self._limits))
@@ -95,31 +100,37 @@ class MessagesEngine(RemoteEngine):
                         deltas = reader.feed(parser.feed(data))
                         if deltas:
                             yield deltas
-                            reader.feed(())  # raises what came behind them
-                    said = await read_trailer(response, lambda data: reader.feed(parser.feed(data)), reader)
-                    yield said + reader.feed(parser.end())
+                            reader.feed(())  # raises an error that came after them in the same read
+                    trailer = await read_trailer(response, lambda data: reader.feed(parser.feed(data)), reader)
+                    yield trailer + reader.feed(parser.end())
                 response.drain_on_exit()
-            last = reader.end()
+            ending = reader.end()
         except ApiError as exc:
-            self.observe("upstream_error", kind_of(exc, exchange.status))
-            raise self._redact(exc) from exc.__cause__
+            raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc.__cause__
         except UpstreamError as exc:
-            if not reader.finished:
-                raise self._lost(exc) from exc
-            last = reader.end()
+            if not reader.finished:  # else the answer is complete
+                raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
+            ending = reader.end()
         finally:
-            self._report(reader.repairs)
-        yield last
-
-    def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
-        self._dialect = None
-        return super()._lost(exc)
+            self._report_repairs(reader.repairs)
+        yield ending
 
 
 def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> dict[str, Any]:
-    """What the server is asked. llama.cpp calls tools though the choice is none, unless it is given none."""
-    body = {key: value for key, value in request.raw.items() if key not in _KEPT_HERE}
+    """The body for the server. llama.cpp calls tools although `tool_choice` is none, unless the tools are left out."""
+    body = {key: value for key, value in request.raw.items() if key not in _NOT_SENT}
     if not keeps_tools:
         body = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
     add_thinking(body, request, dialect)
     return {**body, "model": request.engine_model, "stream": True}
+
+
+def _token_count(result: FetchResult) -> int:
+    """Raises NotImplementedError when the server does not count, and ApiError."""
+    if result.status in (404, 405, 501):
+        raise NotImplementedError
+    value = result.json() if result.status == 200 else None
+    tokens = value.get("input_tokens") if isinstance(value, dict) else None
+    if type(tokens) is not int:
+        raise result.error()
+    return tokens

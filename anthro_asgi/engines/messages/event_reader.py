@@ -24,7 +24,7 @@ from ...wire.message import final_finish
 from ...wire.tool_input import parse_tool_input
 from ..shared.reader import Reader
 from ..shared.tool_calls import ToolCallQueue
-from ..shared.upstream_errors import failure
+from ..shared.upstream_errors import error_from_event
 
 _REASONS: Final[dict[str, StopReason]] = {
     "end_turn": "end_turn",
@@ -36,16 +36,6 @@ _REASONS: Final[dict[str, StopReason]] = {
     "pause_turn": "pause_turn",
 }
 _AFTER_FINISH: Final = ("content_block_stop", "message_delta", "message_stop")
-_STATUS: Final = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 
 
 class EventReader(Reader):
@@ -94,8 +84,8 @@ class EventReader(Reader):
                 take = _TAKE.get(event["type"])
                 if take is not None:
                     take(self, event, out)
-        except (AttributeError, LookupError, TypeError, ValueError):
-            raise BadUpstream("the engine sent an event of an unknown shape") from None
+        except (AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise BadUpstream("the engine sent an event of an unknown shape") from exc
         if self._calls.busy:
             out += self._calls.release()
 
@@ -218,7 +208,7 @@ class EventReader(Reader):
         self.done = True
 
     def _error(self, event: dict[str, Any], out: list[Delta]) -> None:
-        raise failure(_STATUS.get(event["error"].get("type"), 500), None, orjson.dumps(event))
+        raise error_from_event(event)
 
     def _usage(self, usage: dict[str, Any] | None, out: list[Delta]) -> None:
         if usage:
@@ -251,8 +241,8 @@ class _Whole:
 def _parsed(payload: bytes) -> Any:
     try:
         return loads(payload)
-    except orjson.JSONDecodeError:
-        raise BadUpstream("the engine sent what is not JSON") from None
+    except orjson.JSONDecodeError as exc:
+        raise BadUpstream("the engine sent an event that is not JSON") from exc
 
 
 def _told_as_events(message: Any) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from ...wire.json_codec import loads
 from ...wire.message import final_finish
 from ..shared.reader import Reader
 from ..shared.tool_calls import ToolCallQueue
-from ..shared.upstream_errors import failure_in_stream
+from ..shared.upstream_errors import error_from_chunk
 from .think_tags import ThinkTagFilter
 from .usage import NO_COUNTS, token_counts
 
@@ -98,16 +98,16 @@ class ChunkReader(Reader):
                 break
             try:
                 chunk = loads(payload)
-            except orjson.JSONDecodeError:
+            except orjson.JSONDecodeError as exc:
                 if self._finish is not None or not payload.strip():
                     continue
-                raise BadUpstream("the engine sent a chunk that is not JSON") from None
+                raise BadUpstream("the engine sent a chunk that is not JSON") from exc
             self._payload, self._chunk = payload, chunk
             try:
                 self._read_chunk(chunk, out)
-            except (AttributeError, LookupError, RecursionError, TypeError):
+            except (AttributeError, LookupError, RecursionError, TypeError) as exc:
                 if self._finish is None:
-                    raise BadUpstream("the engine sent a chunk of an unknown shape") from None
+                    raise BadUpstream("the engine sent a chunk of an unknown shape") from exc
 
     def _rest(self) -> list[Delta]:
         assert self._finish is not None  # noqa: S101 - for the type checker
@@ -159,7 +159,7 @@ class ChunkReader(Reader):
     # one chunk
 
     def _read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
-        error = failure_in_stream(chunk)
+        error = error_from_chunk(chunk)
         if error is not None and self._finish is None:
             raise error
         self._note_usage(chunk, out)
@@ -288,7 +288,7 @@ class ChunkReader(Reader):
 
     def _note_finish(self, reason: Any, choice: dict[str, Any], chunk: dict[str, Any]) -> None:
         if reason in _BROKEN_OFF:
-            raise BadUpstream("the engine gave up on this answer")
+            raise BadUpstream("the engine aborted the answer", reason="ended_early")
         if self._refused:
             self._finish = Finish("refusal")
             return

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from ...wire.errors import BadUpstream
 from ..shared.fetch import FetchResult
-from ..shared.upstream_errors import failure
 from .dialects import Dialect
 
 Json = dict[str, Any]
@@ -81,7 +80,7 @@ class PromptTokenCounter:
         if _accepts_only_text(path, answer):
             raise NotImplementedError
         if answer.status != 200:
-            raise failure(answer.status, None, answer.body)
+            raise answer.error()
         counts = answer.json()
         if not isinstance(counts, dict):
             raise BadUpstream("the engine returned an invalid token count")

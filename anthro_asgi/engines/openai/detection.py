@@ -1,7 +1,7 @@
-"""Which engine is there, and so which dialect it speaks: as chosen, or by what it says of itself.
+"""Detects which engine is at an address, and so which dialect it speaks.
 
-It is asked at the start, and again after it was away, for another may have taken its place. Every model list that
-comes along tells it too, whatever it was asked for.
+The engine is asked at the start, and again after it was not reachable: another engine may have replaced it. Every model
+list that is fetched for any purpose is read for it too.
 """
 
 import asyncio
@@ -11,15 +11,17 @@ from typing import Final
 from ...wire.errors import ApiError
 from ..shared.fetch import FetchResult
 from ..shared.single_flight import SingleFlight
-from .dialects import PLAIN, PROBES, Dialect, recognise
+from ..shared.upstream_errors import UNAVAILABLE
+from .dialects import LLAMACPP, PLAIN, PROBES, Dialect, recognise
 
-UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})  # a response that says nothing about the engine
-_PROBING: Final = 5.0  # seconds for all the addresses that only one of the engines has
+_PROBES_TIMEOUT: Final = 5.0  # seconds for all probes together
 
 
 class EngineDetector:
-    """`dialect` is what is known, None for nobody known. `list_models` asks for the list and has it noted here, `probe`
-    asks for what is at a path beside `/v1`; both raise ApiError.
+    """`dialect` is the engine's dialect, None while it is unknown.
+
+    `chosen` is the operator's choice, with which nothing is detected. `list_models` fetches the list and passes it
+    to `note`. `probe` fetches a path outside the API. Both raise ApiError.
     """
 
     def __init__(
@@ -35,49 +37,58 @@ class EngineDetector:
         self._detecting = SingleFlight(self._detect)
 
     async def detect(self) -> Dialect:
-        """Ask. Those who do so at one time share the answer. Raises ApiError when the engine is not reachable.
+        """The dialect. Concurrent callers share one detection. Raises ApiError when the engine is not reachable.
 
-        One that is reached but not itself yet, as while it loads its model, is asked again by the next request.
+        An engine that is not available yet, for example while it loads its model, is detected by the next request.
         """
         if self.chosen is not None:
             return self.chosen
         return await self._detecting.result()
 
     async def _detect(self) -> Dialect:
-        answer = await self._list_models()
-        if answer.status in UNAVAILABLE:
-            return self.dialect or recognise(None, answer.server) or PLAIN
-        if self.dialect is None:  # and the list, which was noted when it came, did not tell
-            self.dialect = await self._by_probes() or PLAIN
+        models = await self._list_models()
+        if models.status in UNAVAILABLE:
+            return self.dialect or recognise(None, models.server) or PLAIN
+        if self.dialect is None:  # `note` did not recognise the list
+            self.dialect = await self._probe_all() or PLAIN
         return self.dialect
 
-    async def _by_probes(self) -> Dialect | None:
+    async def _probe_all(self) -> Dialect | None:
         try:
-            async with asyncio.timeout(_PROBING):
+            async with asyncio.timeout(_PROBES_TIMEOUT):
                 for path, read in PROBES:
-                    answer = await self._probe(path)
-                    known = read(answer.json()) if answer.status == 200 else None
-                    if known is not None:
-                        return known
+                    result = await self._probe(path)
+                    dialect = read(result.json()) if result.status == 200 else None
+                    if dialect is not None:
+                        return dialect
         except (ApiError, TimeoutError):
             pass
         return None
 
-    def note(self, answer: FetchResult) -> None:
-        """Learn from an answer to `GET /v1/models`."""
-        if self.chosen is not None or answer.status in UNAVAILABLE:
+    def note(self, models: FetchResult) -> None:
+        """Learn from a response to `GET /v1/models`."""
+        if self.chosen is not None or models.status in UNAVAILABLE:
             return
-        whole = answer.status == 200
-        known = recognise(answer.json() if whole else None, answer.server)
-        if known is not None:
-            self.dialect, self._by_list = known, True
-        elif whole and self._by_list:  # the list does not tell any more: somebody else's
+        dialect = recognise_models(models)
+        if dialect is not None:
+            self.dialect, self._by_list = dialect, True
+        elif models.status == 200 and self._by_list:  # another engine has replaced the one that was recognised
             self.forget()
 
     def forget(self) -> None:
-        """Whoever is there next time may be another."""
+        """Forget the dialect: another engine may be at the address now."""
         self.dialect, self._by_list = self.chosen, False
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Cancel a running detection."""
         await self._detecting.close()
+
+
+def recognise_models(models: FetchResult) -> Dialect | None:
+    """The dialect of the engine with this model list; None when the list does not tell."""
+    return recognise(models.json() if models.status == 200 else None, models.server)
+
+
+def health_path(models: FetchResult) -> str | None:
+    """The path of the health check of llama.cpp, which lists its model while it still loads it."""
+    return "/health" if models.status == 200 and recognise_models(models) is LLAMACPP else None

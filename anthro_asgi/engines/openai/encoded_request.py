@@ -1,7 +1,7 @@
-"""What a client asked and how it is put to an engine: at once, or in turns of the event loop where it is large.
+"""A request in the form in which it is sent. A large one is converted in steps, so that other requests run meanwhile.
 
-An answer streams for long and a prompt is large, so that it is let go of once the engine speaks: until then it may have
-to be asked again.
+A prompt can be large, and its answer streams for long. So the prompt is released as soon as the engine has begun to
+answer. Until then the request may have to be sent again.
 """
 
 from time import perf_counter
@@ -23,13 +23,14 @@ async def chat_body(request: MessagesRequest, dialect: Dialect) -> Json:
 
 
 class EncodedRequest:
-    """A request, and the `body` it has become. It has both until it lets go of them."""
+    """A request and the `body` to send for it. After `release`, neither may be used any more."""
 
-    __slots__ = ("_body", "_request")
+    __slots__ = ("_body", "_request", "request_id")
 
     def __init__(self, request: MessagesRequest, body: Json) -> None:
         self._request: MessagesRequest | None = request
         self._body: Json | None = body
+        self.request_id = request.request_id
 
     @property
     def request(self) -> MessagesRequest:
@@ -42,22 +43,22 @@ class EncodedRequest:
         return self._body
 
     async def encoded(self) -> list[bytes]:
-        """The body as it is sent, in pieces. Raises InvalidRequest."""
+        """The body as JSON, in pieces. Raises InvalidRequest."""
         if self.request.body_size > LARGE_BODY:
             return await run_with_yields(encode_in_steps(self.body), perf_counter)
         return [encode(self.body)]
 
     async def release(self) -> bool:
-        """Keep nothing of the prompt. True."""
+        """Drop the request and its body. Returns True."""
         held = [*self.request.messages, *self.body["messages"]] if self.request.body_size > LARGE_BODY else []
         self._request = self._body = None
         if held:
-            await run_with_yields(_given_up(held), perf_counter)
+            await run_with_yields(_drop(held), perf_counter)
         return True
 
 
-def _given_up(held: list[Any]) -> Steps[None]:
-    """Drops messages, and what they hold, one by one: it takes its time to give much memory back."""
+def _drop(held: list[Any]) -> Steps[None]:
+    """Drop messages and what they contain one by one: freeing much memory at once takes long."""
     while held:
         thing = held.pop()
         content = thing.get("content") if type(thing) is dict else None

@@ -1,5 +1,6 @@
-"""What the readers of all upstream streams share: the same answer however the reads fell."""
+"""The base class of the readers of upstream streams: the same answer, however its bytes are split into reads."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from ...wire.deltas import Delta
@@ -7,32 +8,31 @@ from ...wire.errors import ApiError, BadUpstream
 from ...wire.repairs import Repairs
 
 
-class Reader:
-    """Reads one answer: `feed` with the payloads of events as they arrive, `end` when the body is over.
+class Reader(ABC):
+    """Reads one answer. Call `feed` with the payloads of events as they arrive, and `end` once the body is over.
 
-    An error behind words waits for the next call, so that the words are given first whether they came in one read or
-    two. A subclass has `_read`, which appends what payloads say and raises ApiError, and `_rest`, what is then left.
-    `repairs` counts what was mended.
+    When an error follows deltas in one read, the deltas are returned and the next call raises the error: the client
+    receives the deltas, whether both came in one read or in two. `repairs` counts what was repaired.
     """
 
     __slots__ = ("_failed", "repairs")
 
     def __init__(self, repairs: Repairs) -> None:
-        self._failed: ApiError | None = None  # and not yet raised
+        self._failed: ApiError | None = None
         self.repairs = repairs
 
     @property
     def failed(self) -> ApiError | None:
-        """What the next call will raise."""
+        """The error that the next call will raise."""
         return self._failed
 
     @property
+    @abstractmethod
     def finished(self) -> bool:
-        """The engine has said that it is done: whatever happens to the connection now, the answer is whole."""
-        raise NotImplementedError
+        """Whether the engine has finished its answer. Then the answer is complete, whatever the connection does."""
 
     def feed(self, payloads: Iterable[bytes], out: list[Delta] | None = None) -> list[Delta]:
-        """What these events say, behind what was said before them in `out`. Raises ApiError."""
+        """Append the deltas of these events to `out`, and return it. Raises ApiError."""
         if self._failed is not None:
             raise self._failed
         out = [] if out is None else out
@@ -45,15 +45,17 @@ class Reader:
         return out
 
     def end(self) -> list[Delta]:
-        """What is left once the body is over. Raises ApiError, BadUpstream when the engine never finished."""
+        """The last deltas. Raises ApiError; BadUpstream when the answer is not complete."""
         if self._failed is not None:
             raise self._failed
         if not self.finished:
-            raise BadUpstream("the engine broke off before it had finished")
+            raise BadUpstream("the engine ended its response before the answer was complete", reason="ended_early")
         return self._rest()
 
+    @abstractmethod
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
-        raise NotImplementedError
+        """Append the deltas of these events to `out`. Raises ApiError."""
 
+    @abstractmethod
     def _rest(self) -> list[Delta]:
-        raise NotImplementedError
+        """The deltas that are still to come, once the answer is complete."""

@@ -1,38 +1,43 @@
-"""What every engine behind a URL has: connections, a key, limits, and somebody who is told what goes wrong."""
+"""The base class of the engines behind a URL: connections, key, limits, model list, readiness, failures."""
 
 import asyncio
 import logging
 import re
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypedDict, Unpack
+from typing import Final, Protocol, TypedDict, Unpack
 
 from ...upstream.errors import UpstreamError
+from ...upstream.exchange import Exchange
 from ...upstream.origin import Origin
-from ...upstream.pool import Body, Deadlines, Exchange, Pool
+from ...upstream.pool import Body, Deadlines, Pool
 from ...upstream.request import RequestHeaders
 from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Batch, Delta, deltas_of
 from ...wire.errors import ApiError
 from ...wire.repairs import Repairs
 from ..base import ModelInfo, UpstreamEngine
-from ..openai.detection import UNAVAILABLE
-from ..openai.dialects import LLAMACPP, Dialect, recognise
-from .fetch import FetchResult, fetch, kind_of, lost, redact
+from .fetch import FetchResult, fetch
 from .model_list import ModelList, parse_models
 from .single_flight import SingleFlight
-from .upstream_errors import failure
+from .upstream_errors import UNAVAILABLE, UpstreamFailure, classify
 
-TAIL: Final = 5.0  # seconds after its finish for an engine to tell the usage and to end its stream
+_TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may send usage and the end of its stream
+_READY_TIMEOUT: Final = 2.0  # seconds
 _KEY: Final = re.compile("[!-~]+")
-_QUICK: Final = 2.0  # seconds for a look at whether the engine is ready
+_FAILURE: Final = (
+    "upstream_error request_id=%(request_id)s operation=%(operation)s status=%(status)s reason=%(reason)s"
+    " cause=%(cause)s"
+)
+_ENGINE_MESSAGE: Final = "upstream_error_message request_id=%(request_id)s engine_message=%(engine_message)s"
 _log = logging.getLogger(__name__)
 
 
 class RemoteOptions(TypedDict, total=False):
-    """How an engine is reached: its `key`, the most connections for answers, lists and counts, and their deadlines;
-    the most that is kept of an answer.
+    """The options of every engine behind a URL: `key`, `limit` (the number of connections for answers, lists and
+    counts), `deadlines` of a request, and `limits` on the size of an answer.
     """
 
     key: str | None
@@ -42,120 +47,164 @@ class RemoteOptions(TypedDict, total=False):
 
 
 class RemoteEngine(UpstreamEngine):
-    """The engine at `origin`. Raises ValueError for a key that cannot stand in a header."""
+    """The engine at `origin`. Raises ValueError for a key that a header cannot carry."""
 
-    def __init__(self, origin: Origin, **how: Unpack[RemoteOptions]) -> None:
-        deadlines = how.get("deadlines")
+    def __init__(self, origin: Origin, **options: Unpack[RemoteOptions]) -> None:
+        deadlines = options.get("deadlines")
         self._origin = origin
-        self._limits = how.get("limits", DEFAULT_LIMITS)
-        self._pool = Pool(origin, limit=how.get("limit", 1024), deadlines=deadlines)
-        self._aside = Pool(origin, limit=1, deadlines=deadlines)  # is it ready, though it has all the answers to give?
-        self._readiness = SingleFlight(self._is_ready)
-        self._keys: tuple[str, ...] = ()  # all there ever were: a request that is on its way has the one before
+        self._limits = options.get("limits", DEFAULT_LIMITS)
+        self._pool = Pool(origin, limit=options.get("limit", 1024), deadlines=deadlines)
+        # answers may use every connection of the pool, and the readiness check must not wait for one
+        self._readiness_pool = Pool(origin, limit=1, deadlines=deadlines)
+        self._readiness = SingleFlight(self._check_ready)
+        self._keys: tuple[str, ...] = ()  # the earlier ones too: a running request was sent with one of them
         self._headers: RequestHeaders = ()
-        self.replace_key(how.get("key"))
-        self._model_list = ModelList(self._listed)
+        self.replace_key(options.get("key"))
+        self._model_list = ModelList(self._fetch_model_list)
 
     async def start(self) -> None:
-        """Asks the engine who it is. One that is not up yet is asked again by the first request."""
+        """Detect the engine. If it is not reachable, the first request detects it."""
         try:
             await self.detect()
-        except ApiError:
-            _log.warning("the engine does not answer yet")
+        except ApiError as exc:
+            log_unreachable(exc)
 
     async def stop(self) -> None:
         await self._model_list.close()
         await self._readiness.close()
         await self._pool.aclose()
-        await self._aside.aclose()
+        await self._readiness_pool.aclose()
 
     def replace_key(self, key: str | None) -> None:
-        """Ask with this key from now on. Raises ValueError, and changes nothing then."""
+        """Use this key for new requests. Raises ValueError, and then keeps the old key."""
         if key is not None and not _KEY.fullmatch(key):
             raise ValueError("the upstream key is empty or has characters that a header cannot carry")
-        self._headers = self._signed(None if key is None else key.encode())
+        self._headers = self._key_headers(None if key is None else key.encode())
         if key is not None and key not in self._keys:
             self._keys += (key,)
 
-    def _signed(self, key: bytes | None) -> RequestHeaders:
+    @abstractmethod
+    def _key_headers(self, key: bytes | None) -> RequestHeaders:
         """The headers of every request."""
-        raise NotImplementedError
 
-    async def detect(self) -> Dialect:
-        """Which engine it is. Raises ApiError when it is not reachable."""
-        raise NotImplementedError
+    @abstractmethod
+    def _health_path(self, models: FetchResult) -> str | None:
+        """The path, outside the API, of a health check that an engine with this model list needs."""
+
+    def _forget_engine(self) -> None:
+        """Forget what was learned about the engine: another one may be at the address now."""
 
     async def models(self) -> list[ModelInfo]:
-        """The engine's own list, at most half a minute old if it is there. Raises ApiError when none was ever had."""
+        """The engine's list, at most 30 s old while the engine is reachable. Raises ApiError when there is none yet."""
         return await self._model_list.models()
 
-    async def _listed(self) -> list[ModelInfo]:
-        answer = await self._list_models()
-        if answer.status != 200:
-            raise self._redact(failure(answer.status, None, answer.body))
-        return parse_models(answer.json())
+    async def _fetch_model_list(self) -> list[ModelInfo]:
+        result = await self._list_models()
+        try:
+            if result.status != 200:
+                raise result.error()
+            return parse_models(result.json())
+        except ApiError as exc:
+            raise self._fail(exc, "models", result.status).error from exc.__cause__
 
     def connections(self) -> dict[str, int]:
-        """How many there are in each state, and how many requests wait for one."""
-        aside = self._aside.counts()
-        return {state: count + aside[state] for state, count in self._pool.counts().items()}
+        """The number of connections in each state, and of requests that wait for one."""
+        readiness = self._readiness_pool.counts()
+        return {state: count + readiness[state] for state, count in self._pool.counts().items()}
 
-    # asking
+    # small requests
 
-    async def _fetch(self, target: str, body: Body | None = None, *, pool: Pool | None = None) -> FetchResult:
-        """Raises ApiError."""
+    async def _fetch(
+        self, operation: str, target: str, body: Body | None = None, *, pool: Pool | None = None
+    ) -> FetchResult:
+        """A whole response. Raises ApiError, which is counted and logged already."""
         try:
             return await fetch(pool or self._pool, target, self._headers, body)
         except (TimeoutError, UpstreamError) as exc:
-            raise self._lost(exc) from exc
+            raise self._fail(exc, operation).error from exc
 
     async def _list_models(self, pool: Pool | None = None) -> FetchResult:
-        """Raises ApiError."""
-        return await self._fetch(self._origin.target("/models"), pool=pool)
+        """Raises ApiError, which is counted and logged already."""
+        return await self._fetch("models", self._origin.target("/models"), pool=pool)
 
     async def ready(self) -> bool:
-        """Whether the engine answers, and not that it is away, as while it loads its model.
+        """Whether the engine can answer: it does, within two seconds, and not that it is loading its model.
 
-        It is known within two seconds, and asked once for all who want to know at one time.
+        Concurrent callers share one check.
         """
         return await self._readiness.result()
 
-    async def _is_ready(self) -> bool:
+    async def _check_ready(self) -> bool:
         try:
-            async with asyncio.timeout(_QUICK):
-                answer = await self._list_models(self._aside)
-                if answer.status == 200 and recognise(answer.json(), answer.server) is LLAMACPP:
-                    # it lists the model that it still loads
-                    answer = await self._fetch(self._origin.target("/health", api=False), pool=self._aside)
+            async with asyncio.timeout(_READY_TIMEOUT):
+                result = await self._list_models(self._readiness_pool)
+                path = self._health_path(result)
+                if path is not None:
+                    target = self._origin.target(path, api=False)
+                    result = await self._fetch("health", target, pool=self._readiness_pool)
         except ApiError:
             return False
         except TimeoutError as exc:
-            self._lost(exc)
+            self._fail(exc, "health")
             return False
-        return answer.status not in UNAVAILABLE
+        return result.status not in UNAVAILABLE
 
-    # what goes wrong
+    # failures and repairs
 
-    def _lost(self, exc: UpstreamError | TimeoutError) -> ApiError:
-        """What a client is told, once those have been told who count."""
-        self.observe("upstream_error", kind_of(exc))
-        return lost(exc)
+    def _fail(
+        self, exc: ApiError | UpstreamError | TimeoutError, operation: str, status: int = 0, request_id: str = ""
+    ) -> UpstreamFailure:
+        """Count and log a failure. To be called once for each failure.
 
-    def _redact(self, exc: ApiError) -> ApiError:
-        return redact(exc, self._keys, self._origin)
+        `operation` names the request in the log. `status` is that of the engine's response, 0 without one.
+        """
+        failure = classify(exc, secrets=self._secrets(), status=status)
+        if failure.engine_gone:
+            self._forget_engine()
+        self.observe("upstream_error", failure.kind)
+        values = {
+            "request_id": request_id or None,
+            "operation": operation,
+            "status": failure.status,
+            "reason": failure.error.reason,
+            "cause": failure.cause,
+        }
+        _log.warning(_FAILURE, values)
+        if failure.engine_message is not None:
+            _log.debug(_ENGINE_MESSAGE, {"request_id": request_id or None, "engine_message": failure.engine_message})
+        return failure
 
-    def _report(self, repairs: Repairs) -> None:
-        """Tells of the mends that have not been told yet."""
+    def _secrets(self) -> list[str]:
+        """The keys and the address."""
+        origin = self._origin
+        host = origin.host
+        names = [str(origin), origin.socket or ""]
+        if host:
+            names += [f"{host}:{origin.port}", f"[{host}]:{origin.port}"]
+            names += [host] if "." in host or ":" in host else []  # any other host name may be an ordinary word
+        return [*self._keys, *names]
+
+    def _report_repairs(self, repairs: Repairs) -> None:
+        """Count the repairs, and empty the counter."""
         for kind in repairs.elements():
             self.observe("repair", kind)
         repairs.clear()
 
 
-async def read_trailer(response: Exchange, read: Callable[[bytes], Batch], reader: Any) -> list[Delta]:
-    """What follows the finish, or nothing where the body has ended: counts, as a rule, until `reader` is done."""
+def log_unreachable(exc: ApiError) -> None:
+    _log.warning("engine_unreachable reason=%(reason)s", {"reason": exc.reason})
+
+
+class _Done(Protocol):
+    @property
+    def done(self) -> bool: ...
+
+
+async def read_trailer(response: Exchange, read: Callable[[bytes], Batch], reader: _Done) -> list[Delta]:
+    """What follows the finish, usually token counts: until `reader` is done, the body ends or five seconds are over."""
     out: list[Delta] = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(TAIL):
+        async with asyncio.timeout(_TRAILER_TIMEOUT):
             while not reader.done and (data := await response.read()):
                 out += deltas_of(read(data))
     return out

@@ -1,64 +1,239 @@
-"""What an OpenAI-compatible engine says went wrong → the ApiError a client is told (contract section 7). Pure.
+"""What a failure of an upstream becomes: decided here, and only here. Pure.
 
-Engines agree on no shape: `{"error": {…}}`, `{"error": "…"}`, flat `{"object": "error", …}`, `{"detail": …}`, bare
-text. What they say about the client's request (4xx) reaches the client, without their stack and the paths of their
-files; the rest may quote a prompt or an address: it hangs on the error as a note (PEP 678), which only `check` shows.
+    a response with an error status    ── error_from_response ──┐
+    an error inside a stream           ── error_from_chunk ─────┼──► ApiError ──┐
+    a response that cannot be read     ── the readers ──────────┘               ├── classify ──► UpstreamFailure
+    the connection (`upstream.errors`) ─────────────────────────────────────────┘
+
+An UpstreamFailure holds the error for the client, the kind for the metric, the reason for the log, and whether another
+request may succeed. `RemoteEngine._fail` counts and logs it.
+
+Engines agree on no shape of an error body: `{"error": {…}}`, `{"error": "…"}`, flat `{"object": "error", …}`,
+`{"detail": …}`, plain text. The client receives the engine's own words only when they are about its request (4xx), and
+without stack traces and file paths. All other words may quote a prompt or an address: they are in the EngineReport
+that is the `__cause__` of the error, which the log shows at level debug only, and `anthro-asgi check`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from errno import errorcode
 from typing import Any, Final
 
 import orjson
 
-from ...wire import errors
+from ...upstream.errors import ConnectFailed, PoolExhausted, Timeout, TooLarge, UpstreamError
+from ...upstream.sse import EventTooLarge
+from ...wire.errors import (
+    UPSTREAM_ERROR_KINDS,
+    AnswerTooLarge,
+    ApiError,
+    BadUpstream,
+    ContextTooLong,
+    EngineFailed,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    RequestTooLarge,
+    UpstreamTimeout,
+)
 from ...wire.json_codec import loads
-from .overflow import overflow
+from .context_overflow import find_overflow
 
-_LONGEST: Final = 600  # characters of an engine's own words that a client gets to see
-_READ: Final = 8192  # characters of them that are looked at
+UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
+"""Statuses of an engine, or of a gateway before it, that cannot answer now. They do not tell which engine it is."""
+
+_MAX_SHOWN: Final = 600  # characters of the engine's own words that are kept
+_MAX_SEARCHED: Final = 8192  # characters of them that are searched
+_ADVICE: Final = ("retry-after", "retry-after-ms", "x-should-retry")  # response headers that SDKs of clients heed
+_SAFE_VALUE: Final = re.compile(rb"[!-~][ -~]{0,63}")  # a number, a word or a date
+_MIN_SECRET_PREFIX: Final = 6  # characters
 _STACK: Final = re.compile(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
 _PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
 _MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 # llama.cpp answers 500 to an image, audio or video that its model cannot read, which is the client's mistake.
-_NO_SUCH_INPUT: Final = re.compile(r"\b(?:image|audio|video) input is not supported")
-# Some answer 400 for a model they do not have.
-_NO_SUCH_MODEL: Final = re.compile(
+_UNSUPPORTED_INPUT: Final = re.compile(r"\b(?:image|audio|video) input is not supported")
+# Some engines answer 400 for a model they do not have.
+_UNKNOWN_MODEL: Final = re.compile(
     r"\b[Mm]odel\b[^.]{0,200}\b(?:not found|does not exist)|not a valid model|^Server is pinned to '"
 )
 
 
-def failure(status: int, retry_after: str | None, body: bytes) -> errors.ApiError:
-    """The error for an answer with this status; the engine's own words where they are about the client's request."""
-    message, code = _read(body)
-    message = message[:_READ]
-    if status in (400, 413, 422, 500):
-        too_long = overflow(message, code)
-        if too_long is not None:
-            return too_long
-        unreadable = _NO_SUCH_INPUT.search(message)
-        if unreadable is not None:
-            return errors.InvalidRequest(f"messages: {unreadable[0]} by this model")
-    if status == 400 and (code == "model_not_found" or _NO_SUCH_MODEL.search(message)):
-        status = 404
-    make = _BY_STATUS.get(status)
-    if make is None:
-        make = next(make for lowest, make in _BY_RANGE if status >= lowest)
-    words = _trimmed(message)
-    error = make(words or f"the engine answered with status {status}", retry_after)
-    if words and error.message != words:
-        error.add_note(words)
+class EngineReport(Exception):
+    """An error as the engine reported it, the `__cause__` of the ApiError it became.
+
+    `status` is the HTTP status, or the one that the engine names in an error inside a stream (`in_stream`). `message`
+    is the engine's own text, shortened; it may quote the prompt.
+    """
+
+    def __init__(self, status: int, message: str, *, in_stream: bool = False) -> None:
+        super().__init__(f"status {status}: {message}" if message else f"status {status}")
+        self.status = status
+        self.message = message
+        self.in_stream = in_stream
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFailure:
+    """What one failure of an upstream becomes.
+
+    Args:
+        error: what the client receives; its `reason` is for the log.
+        kind: one of UPSTREAM_ERROR_KINDS, for the metric.
+        status: that of the engine's response, None without one.
+        cause: what failed, in our words, for the log. It contains no content and no address.
+        engine_message: the engine's own text, for the log at level debug only.
+        may_retry: whether the engine may accept a changed request.
+        engine_gone: whether another engine may be at the address from now on.
+    """
+
+    error: ApiError
+    kind: str
+    status: int | None
+    cause: str | None
+    engine_message: str | None
+    may_retry: bool
+    engine_gone: bool
+
+
+def classify(
+    exc: ApiError | UpstreamError | TimeoutError, *, secrets: Iterable[str], status: int = 0
+) -> UpstreamFailure:
+    """What `exc` becomes. `status` is that of the engine's response, 0 without one.
+
+    `secrets` (keys, addresses) are removed from the message of the error and of its EngineReport: engines repeat them.
+    """
+    if isinstance(exc, ApiError):
+        error, cause = exc, None
+    else:
+        error, cause = _error_from_transport(exc), _describe(exc)
+        error.__cause__ = exc
+    report = error.__cause__ if isinstance(error.__cause__, EngineReport) else None
+    _redact(error, report, [secret for secret in secrets if secret])
+    if report is None and isinstance(exc, BadUpstream):
+        cause = error.message  # these messages are ours: they contain no content
+    if report is not None and not report.in_stream:
+        status = report.status
+    kind = _kind(error, report, status)
+    return UpstreamFailure(
+        error=error,
+        kind=kind,
+        status=status or None,
+        cause=cause,
+        engine_message=None if report is None or not report.message else _printable(report.message),
+        may_retry=isinstance(error, InvalidRequest | NotFound) and not isinstance(error, ContextTooLong),
+        engine_gone=kind in _ENGINE_GONE,
+    )
+
+
+_ENGINE_GONE: Final = frozenset(
+    {
+        "connect",
+        "timeout_connect",
+        "timeout_first_byte",
+        "timeout_silence",
+        "timeout_total",
+        "broken",
+        "ended_early",
+    }
+)
+
+
+def _kind(error: ApiError, report: EngineReport | None, status: int) -> str:
+    if report is not None and report.in_stream:
+        return "stream_error"
+    if 400 <= status < 600:
+        return f"status_{status // 100}xx"
+    return error.reason if error.reason in UPSTREAM_ERROR_KINDS else "invalid_response"
+
+
+# a response with an error status
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """The error for a status. Without a `message`, the client receives the engine's own words."""
+
+    error: type[ApiError]
+    reason: str
+    message: str | None = None
+
+
+_KEY_REJECTED: Final = _Rule(EngineFailed, "key_rejected", "the engine rejected this service's API key")
+_TOO_SLOW: Final = _Rule(UpstreamTimeout, "timeout", "the engine took too long")
+_UNAVAILABLE: Final = _Rule(Overloaded, "unavailable", "the engine cannot take a request now")
+_INVALID: Final = _Rule(BadUpstream, "invalid_response", "the engine returned an invalid response")
+_BY_STATUS: Final = {
+    401: _KEY_REJECTED,
+    403: _KEY_REJECTED,
+    404: _Rule(NotFound, "not_found"),
+    408: _TOO_SLOW,
+    413: _Rule(RequestTooLarge, "request_too_large"),
+    429: _Rule(RateLimited, "rate_limited"),
+    502: _UNAVAILABLE,
+    503: _UNAVAILABLE,
+    504: _TOO_SLOW,
+    529: _UNAVAILABLE,
+}
+_BY_RANGE: Final = (
+    (600, _INVALID),
+    (500, _Rule(EngineFailed, "failed", "the engine failed")),
+    (400, _Rule(InvalidRequest, "rejected")),
+    (300, _Rule(BadUpstream, "redirect", "the engine returned a redirect, which is not followed")),
+    (0, _INVALID),
+)
+
+
+def error_from_response(status: int, body: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> ApiError:
+    """The error for a response with this status. `headers` have lower-case names."""
+    error = _error(status, body, in_stream=False)
+    advice = dict(error.headers) | _advice(headers)
+    if not isinstance(error, RateLimited | Overloaded):
+        advice.pop("retry-after", None)
+    error.headers = tuple(advice.items())
     return error
 
 
-def failure_in_stream(chunk: dict[str, Any]) -> errors.ApiError | None:
-    """The error that a chunk of a stream is, if it is one."""
-    error = chunk.get("error")
-    if not error and chunk.get("object") != "error" and not ("detail" in chunk and "choices" not in chunk):
+def _advice(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers that go on to the client, if their values are safe."""
+    found: dict[str, str] = {}
+    for raw_name, value in headers:
+        name = raw_name.decode("latin-1")
+        if name in _ADVICE and name not in found and _SAFE_VALUE.fullmatch(value):
+            found[name] = value.decode()
+    return {name: found[name] for name in _ADVICE if name in found}
+
+
+def _error(status: int, body: bytes, *, in_stream: bool) -> ApiError:
+    message, code = _read(body)
+    message = message[:_MAX_SEARCHED]
+    words = _trimmed(message)
+    error = _request_error(status, message, code)
+    if error is None:
+        unknown_model = status == 400 and (code == "model_not_found" or _UNKNOWN_MODEL.search(message))
+        rule = _rule(404 if unknown_model else status)
+        reason = "stream_error" if in_stream and rule.error.status >= 500 else rule.reason
+        error = rule.error(rule.message or words or f"the engine returned status {status}", reason=reason)
+    error.__cause__ = EngineReport(status, words, in_stream=in_stream)
+    return error
+
+
+def _request_error(status: int, message: str, code: str) -> ApiError | None:
+    """The mistakes of clients that engines report with several statuses."""
+    if status not in (400, 413, 422, 500):
         return None
-    code = str(error.get("code") if isinstance(error, dict) else chunk.get("code"))
-    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
-    return failure(status, None, orjson.dumps(chunk))
+    overflow = find_overflow(message, code)
+    if overflow is not None:
+        return overflow
+    unsupported = _UNSUPPORTED_INPUT.search(message)
+    if unsupported is not None:
+        return InvalidRequest(f"messages: {unsupported[0]} by this model", reason="unsupported_input")
+    return None
+
+
+def _rule(status: int) -> _Rule:
+    return _BY_STATUS.get(status) or next(rule for lowest, rule in _BY_RANGE if status >= lowest)
 
 
 def _read(body: bytes) -> tuple[str, str]:
@@ -73,85 +248,114 @@ def _read(body: bytes) -> tuple[str, str]:
     if isinstance(value, dict):
         message = value.get("message") or value.get("detail") or ""
         code = value.get("code")
-        return _words(message), code if isinstance(code, str) else str(value.get("type") or "")
-    return _words(value), ""
+        return _text(message), code if isinstance(code, str) else str(value.get("type") or "")
+    return _text(value), ""
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
         return "" if value is None else orjson.dumps(value).decode()
-    except TypeError:  # more levels than it writes
+    except TypeError:  # nested more deeply than orjson writes
         return ""
 
 
 def _trimmed(message: str) -> str:
     words = _MARKUP.split(_STACK.split(message, maxsplit=1)[0], maxsplit=1)[0]
-    return _PATH.sub("…", words).strip()[:_LONGEST]
+    return _PATH.sub("…", words).strip()[:_MAX_SHOWN]
 
 
-# statuses
+# an error inside a stream
 
 
-def _rejected(message: str, _: str | None) -> errors.ApiError:
-    return errors.InvalidRequest(message)
+def error_from_chunk(chunk: dict[str, Any]) -> ApiError | None:
+    """The error that a chunk of a chat-completions stream contains, if it contains one."""
+    error = chunk.get("error")
+    if not error and chunk.get("object") != "error" and not ("detail" in chunk and "choices" not in chunk):
+        return None
+    code = str(error.get("code") if isinstance(error, dict) else chunk.get("code"))
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
+    return _error(status, orjson.dumps(chunk), in_stream=True)
 
 
-def _failed(_: str, __: str | None) -> errors.ApiError:
-    return errors.InternalError("the engine failed")
-
-
-def _nonsense(message: str, _: str | None) -> errors.ApiError:
-    return errors.BadUpstream("the engine gave an answer that is none")
-
-
-def _redirected(message: str, _: str | None) -> errors.ApiError:
-    return errors.BadUpstream("the engine redirects, which is not followed here")
-
-
-def _too_large(message: str, _: str | None) -> errors.ApiError:
-    return errors.RequestTooLarge(message)
-
-
-def _our_credential(_: str, __: str | None) -> errors.ApiError:
-    return errors.InternalError("the engine did not accept this service's credential")
-
-
-def _unknown_model(message: str, _: str | None) -> errors.ApiError:
-    return errors.NotFound(message)
-
-
-def _limited(message: str, retry_after: str | None) -> errors.ApiError:
-    headers = () if retry_after is None else (("retry-after", retry_after),)
-    return errors.RateLimited(message, headers=headers)
-
-
-def _overloaded(_: str, retry_after: str | None) -> errors.ApiError:
-    overloaded = errors.Overloaded("the engine cannot take a request now")
-    if retry_after is not None:
-        overloaded.headers = (("retry-after", retry_after),)
-    return overloaded
-
-
-def _too_slow(_: str, __: str | None) -> errors.ApiError:
-    return errors.UpstreamTimeout("the engine took too long")
-
-
-_Make = Callable[[str, str | None], errors.ApiError]
-_BY_RANGE: Final[tuple[tuple[int, _Make], ...]] = (
-    *((600, _nonsense), (500, _failed), (400, _rejected), (300, _redirected)),
-    (0, _nonsense),
-)
-_BY_STATUS: Final[dict[int, _Make]] = {
-    401: _our_credential,
-    403: _our_credential,
-    404: _unknown_model,
-    408: _too_slow,
-    413: _too_large,
-    429: _limited,
-    502: _overloaded,
-    503: _overloaded,
-    504: _too_slow,
-    529: _overloaded,
+_STATUS_BY_TYPE: Final = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
 }
+
+
+def error_from_event(event: dict[str, Any]) -> ApiError:
+    """The error for an `error` event of a Messages stream. Raises AttributeError or LookupError for another shape."""
+    return _error(_STATUS_BY_TYPE.get(event["error"].get("type"), 500), orjson.dumps(event), in_stream=True)
+
+
+# the connection
+
+
+def _error_from_transport(exc: UpstreamError | TimeoutError) -> ApiError:
+    match exc:
+        case PoolExhausted():
+            return Overloaded("every connection to the engine is in use", reason="exhausted")
+        case Timeout(phase="connect"):
+            return Overloaded("the engine is not reachable", reason="timeout_connect")
+        case Timeout(phase=phase):
+            return UpstreamTimeout("the engine took too long", reason=f"timeout_{phase.replace(' ', '_')}")
+        case TimeoutError():
+            return UpstreamTimeout("the engine took too long", reason="timeout_total")
+        case EventTooLarge():
+            return AnswerTooLarge(f"{exc} (max-event)")
+        case TooLarge():
+            return AnswerTooLarge(str(exc))
+        case ConnectFailed():
+            return Overloaded("the engine is not reachable", reason="connect")
+    return BadUpstream("the connection to the engine broke", reason="broken")
+
+
+def _describe(exc: UpstreamError | TimeoutError) -> str | None:
+    """What went wrong with a connection, for the log: without the address."""
+    if isinstance(exc, Timeout | TimeoutError):
+        return None  # the reason says it all
+    cause = exc.__cause__
+    if not isinstance(exc, ConnectFailed) or cause is None:
+        text = str(exc)
+        return _printable(text.partition(": ")[2] or text)  # the address comes first
+    if type(cause).__name__ == "gaierror":
+        return "unknown host"
+    verification = getattr(cause, "verify_message", None)  # of a certificate; after a comma comes the expected name
+    if verification:
+        return f"certificate verify failed: {str(verification).partition(',')[0]}"
+    number = getattr(cause, "errno", None)
+    return getattr(cause, "reason", None) or errorcode.get(number or 0) or type(cause).__name__
+
+
+def _printable(text: str) -> str:
+    """One line, also for a handler that does not escape what it prints."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+# secrets
+
+
+def _redact(error: ApiError, report: EngineReport | None, secrets: Sequence[str]) -> None:
+    error.message = _redacted(error.message, secrets)
+    error.args = (error.message,)
+    if report is not None:
+        report.message = _redacted(report.message, secrets)
+        report.args = (_redacted(str(report), secrets),)
+
+
+def _redacted(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "…")
+        # a long text was cut, perhaps in the middle of a secret
+        sizes = range(len(secret) - 1, _MIN_SECRET_PREFIX - 1, -1)
+        cut = next((size for size in sizes if text.endswith(secret[:size])), 0)
+        text = f"{text[:-cut]}…" if cut else text
+    return text

@@ -111,7 +111,7 @@ class House:
         settings = load_settings({name: [value] for name, value in self._options.items()}, environ)
         with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
-            engine._pool._parser = engine._aside._parser = PARSERS[self.kit.parser]
+            engine._pool._parser = engine._readiness_pool._parser = PARSERS[self.kit.parser]
             self._app = factory.build_app(engine, client_keys(settings), settings)
             self._process = _Process(self._app, settings, self.kit)
             self.port = shares[0][0].sock.getsockname()[1]
@@ -159,7 +159,7 @@ class House:
         held += [f"connection {connection}" for connection in self._process.server_state.connections]
         counts = self._app.engine.connections()
         held += [f"{count} {state} to the engine" for state, count in counts.items() if count and state != "idle"]
-        slots = sum(pool.slots_used for pool in (self._app.engine._pool, self._app.engine._aside))
+        slots = sum(pool.slots_used for pool in (self._app.engine._pool, self._app.engine._readiness_pool))
         held += [f"{slots} slots, and {counts['idle']} connections that rest"] * (slots != counts["idle"])
         if not _ADMISSION.search(self.admission):
             held.append(self.admission)

@@ -91,7 +91,7 @@ def _stream(said: Iterable[Batch], wish: Wish, encoder: StreamEncoder, out: list
         out.append(encoder.feed(batch))
         if encoder.finish is not None:
             return [encoder.end(passing.counted)]
-    raise BadUpstream("the engine broke off before it had finished")
+    raise BadUpstream("the engine ended its response before the answer was complete")
 
 
 def _opens(batch: Batch, encoder: StreamEncoder) -> bool:
@@ -112,7 +112,7 @@ def whole(said: Iterable[Batch], wish: Wish, limits: AnswerLimits = DEFAULT_LIMI
             builder.feed(batch)
             if builder.finish is not None:
                 return Answer(200, dumps(builder.message(passing.counted)))
-        raise BadUpstream("the engine broke off before it had finished")
+        raise BadUpstream("the engine ended its response before the answer was complete")
     except ApiError as exc:
         return Answer(exc.status, exc.body(REQUEST_ID))
 

@@ -4,7 +4,7 @@ import orjson
 
 from anthro_asgi.engines.openai.retry import rejected_field, shorten_answer
 from anthro_asgi.engines.shared.model_list import parse_models
-from anthro_asgi.engines.shared.upstream_errors import failure
+from anthro_asgi.engines.shared.upstream_errors import error_from_response
 from anthro_asgi.http.models import models_page
 from anthro_asgi.wire.errors import ApiError, ContextTooLong
 from tests.checks.fuzz.running import Breach
@@ -34,7 +34,7 @@ def recorded() -> list[bytes]:
 
 def check(data: bytes, status: int) -> str:
     """What came of it, read as a refusal and as a list."""
-    error = failure(status, None, data)
+    error = error_from_response(status, data)
     if not 0 < len(error.message) <= LONGEST_MESSAGE:
         raise Breach(f"a client is told something, and not too much\n{len(error.message)} characters")
     orjson.loads(error.body("req_1"))

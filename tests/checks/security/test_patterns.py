@@ -15,7 +15,7 @@ import pytest
 
 from anthro_asgi.engines.openai import chunk_template, retry
 from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
-from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_stream
+from anthro_asgi.engines.shared.upstream_errors import error_from_chunk, error_from_response
 from anthro_asgi.http.models import ModelAliases
 from anthro_asgi.observability.logs import clean
 from anthro_asgi.observability.trace_context import parse_trace_headers
@@ -75,11 +75,12 @@ WORDS = {
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
 def test_what_an_engine_says_went_wrong_is_understood_at_once(words: str) -> None:
     asked = {"max_tokens": 5, "user": "a", "verbose": True, "stream_options": {}, "reasoning_effort": "low"}
+    retry_after = [(b"retry-after", words[:99].encode())]
     for status in (400, 404, 422, 500):
         body = orjson.dumps({"error": {"message": words, "code": words}})
-        assert timed(lambda status=status, body=body: failure(status, words[:99], body)) < AT_ONCE
-        assert timed(lambda status=status: failure(status, None, words.encode())) < AT_ONCE
-    assert timed(lambda: failure_in_stream({"error": {"message": words * 16, "code": 400}})) < AT_ONCE
+        assert timed(lambda status=status, body=body: error_from_response(status, body, retry_after)) < AT_ONCE
+        assert timed(lambda status=status: error_from_response(status, words.encode())) < AT_ONCE
+    assert timed(lambda: error_from_chunk({"error": {"message": words * 16, "code": 400}})) < AT_ONCE
     assert timed(lambda: retry.shorten_answer(asked, words[:600])) < AT_ONCE
     assert timed(lambda: retry.rejected_field(asked, words[:600])) < AT_ONCE
 

@@ -318,7 +318,7 @@ async def test_what_follows_the_stop_reason_is_not_of_the_answer(surplus: bytes)
 
 
 async def test_a_stall_behind_the_stop_reason_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TAIL", 0.05)
+    monkeypatch.setattr(module, "_TRAILER_TIMEOUT", 0.05)
     said = sse(events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0]) + b" " * 9)[:-9]
     async with relaying(said) as (driver, _):
         assert (await both(driver))["stop_reason"] == "end_turn"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.openai.count_tokens import INPUT_TOKENS, TEMPLATE, TOKENIZE
-from anthro_asgi.wire.errors import ApiError, BadUpstream, ContextTooLong, InternalError, InvalidRequest, Overloaded
+from anthro_asgi.wire.errors import ApiError, BadUpstream, ContextTooLong, EngineFailed, InvalidRequest, Overloaded
 from tests.engines.openai.test_engine import answer
 from tests.replay import cases
 from tests.support.chat_requests import assistant, request, user
@@ -130,7 +130,7 @@ async def test_an_endpoint_that_only_counts_texts_is_not_used() -> None:
         (recording("llamacpp", "08i_image"), InvalidRequest),
         (recording("vllm", "07_ctx_exceeded_nonstream"), ContextTooLong),
         (json_answer(503, {"error": {"message": "Loading model", "code": 503}}), Overloaded),
-        (json_answer(500, {}), InternalError),
+        (json_answer(500, {}), EngineFailed),
         (json_answer(200, {"count": "7"}), BadUpstream),
         (json_answer(200, {"count": -1}), BadUpstream),
         (json_answer(200, []), BadUpstream),

@@ -62,7 +62,7 @@ async def test_who_is_told_by_its_list_is_not_asked_elsewhere() -> None:
 async def test_a_start_with_an_engine_that_answers_nothing_elsewhere_is_soon_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(detection, "_PROBING", 0.05)
+    monkeypatch.setattr(detection, "_PROBES_TIMEOUT", 0.05)
 
     async def silent(wire: Wire) -> None:
         await wire.gone()
@@ -137,7 +137,7 @@ async def test_another_engine_on_the_same_address_is_spoken_to_in_its_own_dialec
 async def test_one_that_came_unnoticed_is_noticed_by_its_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_SURE", 0.0)
+    monkeypatch.setattr(module, "_DETECTION_VALID", 0.0)
     uds = str(tmp_path / "engine.sock")
     engine = OpenAIEngine(Origin.parse(f"unix:{uds}"))
     async with ScriptedUpstream(routed({MODELS: listing("vllm"), CHAT: ANSWER}), uds=uds):
@@ -159,7 +159,7 @@ async def test_one_that_refuses_nothing_is_noticed_within_half_a_minute(monkeypa
 
 
 async def test_a_refusal_by_the_same_engine_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SURE", 0.0)
+    monkeypatch.setattr(module, "_DETECTION_VALID", 0.0)
     refusal = json_answer(400, {"error": {"message": "the temperature is odd"}})
     async with engine_over({MODELS: listing("vllm"), CHAT: refusal}) as (upstream, engine):
         for _ in range(2):

@@ -18,7 +18,7 @@ from anthro_asgi.wire.errors import (
     ApiError,
     BadUpstream,
     ContextTooLong,
-    InternalError,
+    EngineFailed,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -220,7 +220,7 @@ async def test_a_stall_in_mid_stream_is_an_error() -> None:
 
 
 async def test_a_stall_behind_the_finish_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TAIL", 0.05)
+    monkeypatch.setattr(module, "_TRAILER_TIMEOUT", 0.05)
     async with served(then(WITH_FINISH, lambda _: None)) as (_, engine):
         assert (await answer(engine))[-1] == Finish("end_turn")
 
@@ -255,12 +255,12 @@ async def test_no_free_connection_is_overload() -> None:
     ("status", "kind"),
     [
         (400, InvalidRequest),
-        (401, InternalError),
-        (403, InternalError),
+        (401, EngineFailed),
+        (403, EngineFailed),
         (404, NotFound),
         (422, InvalidRequest),
         (429, RateLimited),
-        (500, InternalError),
+        (500, EngineFailed),
         (502, Overloaded),
         (503, Overloaded),
         (504, UpstreamTimeout),

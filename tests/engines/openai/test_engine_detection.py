@@ -9,8 +9,9 @@ from anthro_asgi.engines.base import ModelInfo
 from anthro_asgi.engines.openai.dialects import LLAMACPP, PLAIN, PROBES
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import fetch
+from anthro_asgi.engines.shared.upstream_errors import EngineReport
 from anthro_asgi.upstream.origin import Origin
-from anthro_asgi.wire.errors import ApiError, BadUpstream, InternalError, InvalidRequest, NotFound, UpstreamTimeout
+from anthro_asgi.wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest, NotFound, UpstreamTimeout
 from tests.engines.openai.test_engine import ANSWER, CUT_SHORT, HELLO, KEY, MODELS, answer, failed, served
 from tests.replay import cases
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, raw_answer, sse
@@ -92,7 +93,7 @@ async def test_a_chosen_dialect_is_never_asked_for() -> None:
 
 
 async def test_a_list_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "_PATIENCE", 0.05)
+    monkeypatch.setattr(fetch, "_TIMEOUT", 0.05)
 
     async def silent(wire: Wire) -> None:
         await wire.gone()
@@ -159,7 +160,7 @@ async def test_a_list_with_gaps_gives_what_it_has() -> None:
         (json_answer(200, []), BadUpstream),
         (raw_answer(200, [("content-length", "6")], b"<html>"), BadUpstream),
         (json_answer(404, {"detail": "x"}), NotFound),
-        (json_answer(401, {"error": KEY}), InternalError),
+        (json_answer(401, {"error": KEY}), EngineFailed),
         (json_answer(400, {"error": KEY}), InvalidRequest),
     ],
 )
@@ -223,18 +224,20 @@ async def test_the_key_appears_in_no_error_log_or_repr(reply: bytes, caplog: pyt
         seen = [repr(engine), str(vars(caught.value))]
     error: BaseException | None = caught.value
     while error is not None:
-        seen += [repr(error), *getattr(error, "__notes__", [])]
+        seen += [repr(error), getattr(error, "message", "")]
         error = error.__cause__
     assert KEY not in caplog.text + "".join(seen)
 
 
 @pytest.mark.clause("7.14")
 async def test_what_a_failing_engine_says_is_for_neither_client_nor_log(caplog: pytest.LogCaptureFixture) -> None:
-    """It may quote the prompt. It stays on the error, for the command that shows an operator what an engine says."""
+    """It may quote the prompt. It is in the cause of the error, which `anthro-asgi check` shows to an operator."""
     for reply in (json_answer(500, {"error": "out of paper"}), sse({"error": "out of paper"})):
         async with served(reply) as (_, engine):
-            error = await failed(engine, InternalError)
-        assert (error.message, error.__notes__) == ("the engine failed", ["out of paper"])
+            error = await failed(engine, EngineFailed)
+        assert error.message == "the engine failed"
+        assert isinstance(error.__cause__, EngineReport)
+        assert error.__cause__.message == "out of paper"
     assert "out of paper" not in caplog.text
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
-from anthro_asgi.wire.errors import ApiError, BadUpstream, InternalError, InvalidRequest
+from anthro_asgi.wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from tests.replay import Case, cases
 
 BROKEN: dict[str, type[ApiError]] = {
-    "vllm/12_midstream_kill_v1_chat_completions.sse": InternalError,
+    "vllm/12_midstream_kill_v1_chat_completions.sse": EngineFailed,
     "vllm-noreason/06f_thinking_budget.sse": InvalidRequest,
     "sglang/12_midstream_abort_v1_chat_completions.sse": BadUpstream,
     "sglang/12_midstream_kill_v1_chat_completions.sse": BadUpstream,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.openai.retry import rejected_field, shorten_answer
-from anthro_asgi.engines.shared.upstream_errors import failure
+from anthro_asgi.engines.shared.upstream_errors import error_from_response
 from anthro_asgi.wire.errors import ContextTooLong
 from tests.replay import cases
 
@@ -16,7 +16,7 @@ ASKED: Json = {"model": "m", "messages": [], "max_tokens": 4096}
 
 def refusal(engine: str, name: str) -> str:
     (case,) = cases(engine, name=name)
-    return failure(case.status, None, case.content).message
+    return error_from_response(case.status, case.content).message
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_field_that_was_not_sent_cannot_be_left_out() -> None:
 
 def test_the_recorded_refusals_name_the_fields_that_were_sent() -> None:
     (case,) = cases("transformers", name="06f_thinking_budget")
-    assert rejected_field(case.body, failure(case.status, None, case.content).message) == "thinking_budget_tokens"
+    assert rejected_field(case.body, error_from_response(case.status, case.content).message) == "thinking_budget_tokens"
     (case,) = cases("vllm-noreason", name="06f_thinking_budget")
     chunk = json.loads(case.content.split(b"\n")[0].removeprefix(b"data: "))
     assert rejected_field(case.body, chunk["error"]["message"]) == "thinking_token_budget"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.wire.errors import ContextTooLong, InternalError, InvalidRequest
+from anthro_asgi.wire.errors import ContextTooLong, EngineFailed, InvalidRequest
 from tests.engines.openai.test_engine import answer, text
 from tests.support.chat_requests import request
 from tests.support.routed_upstream import ABSENT, ANSWER, CHAT, MODELS, asked, engine_over, listing, recording
@@ -146,7 +146,7 @@ async def test_an_endpoint_that_wants_the_new_name_gets_it_from_then_on() -> Non
 
 @pytest.mark.parametrize(
     ("refusal", "kind"),
-    [(json_answer(400, {"error": {"message": "no"}}), InvalidRequest), (json_answer(500, {}), InternalError)],
+    [(json_answer(400, {"error": {"message": "no"}}), InvalidRequest), (json_answer(500, {}), EngineFailed)],
 )
 async def test_a_refusal_that_says_nothing_of_use_is_passed_on_at_once(refusal: bytes, kind: type[Exception]) -> None:
     async with engine_over({CHAT: refusal, MODELS: ABSENT}, dialect="vllm") as (upstream, engine):

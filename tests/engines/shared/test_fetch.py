@@ -23,7 +23,7 @@ async def test_a_page_is_known_by_its_type_before_it_ends(speech: Speech, kind: 
 
     async with over(speech, page) as (upstream, engine):
         async with asyncio.timeout(5):
-            with pytest.raises(BadUpstream, match="neither a stream nor JSON"):
+            with pytest.raises(BadUpstream, match="neither an event stream nor JSON"):
                 await said(engine)
         await upstream.until(lambda: upstream.open <= 1)
 
@@ -59,7 +59,7 @@ async def test_a_redirect_is_not_followed(speech: Speech, status: int) -> None:
     async with ScriptedUpstream(stream(speech.begin(), speech.text("a"), speech.end())) as elsewhere:
         where = [("location", f"{elsewhere.url}{speech.path}"), ("content-length", "0")]
         async with over(speech, raw_answer(status, where)) as (upstream, engine):
-            with pytest.raises(BadUpstream, match="redirects") as caught:
+            with pytest.raises(BadUpstream, match="redirect") as caught:
                 await said(engine)
             assert [asked.method for asked in upstream.requests].count("POST") == 1
     assert (caught.value.status, elsewhere.requests) == (502, [])
@@ -86,7 +86,7 @@ async def test_a_refusal_without_an_end_is_still_one(speech: Speech) -> None:
 
 @both_engines
 async def test_the_words_of_a_refusal_are_not_waited_for_long(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "_FAREWELL", 0.05)
+    monkeypatch.setattr(fetch, "_ERROR_BODY_TIMEOUT", 0.05)
 
     async def drip(wire: Wire) -> None:
         await wire.send(raw_answer(400, [("content-length", "1000")]))
@@ -96,7 +96,7 @@ async def test_the_words_of_a_refusal_are_not_waited_for_long(speech: Speech, mo
 
     async with over(speech, drip) as (upstream, engine):
         async with asyncio.timeout(5):
-            with pytest.raises(InvalidRequest, match="the engine answered with status 400"):
+            with pytest.raises(InvalidRequest, match="the engine returned status 400"):
                 await said(engine)
         await upstream.until(lambda: upstream.open <= 1)
 

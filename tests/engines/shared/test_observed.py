@@ -101,12 +101,12 @@ FAILURES: list[tuple[str, Answer, dict[str, Any]]] = [
     ("status_5xx", json_answer(500, {}), {}),
     ("status_5xx", json_answer(503, {}), {}),
     ("status_5xx", json_answer(599, {}), {}),
-    ("nonsense", json_answer(600, {}), {}),
-    ("nonsense", json_answer(204, {}), {}),
-    ("nonsense", raw_answer(302, [("location", "http://127.0.0.1:1/"), ("content-length", "0")]), {}),
-    ("nonsense", stream(b"data: {\n\n"), {}),
-    ("nonsense", stream(), {}),
-    ("nonsense", raw_answer(200, [("content-type", "text/html"), ("content-length", "6")], b"<html>"), {}),
+    ("invalid_response", json_answer(600, {}), {}),
+    ("invalid_response", json_answer(204, {}), {}),
+    ("invalid_response", raw_answer(302, [("location", "http://127.0.0.1:1/"), ("content-length", "0")]), {}),
+    ("invalid_response", stream(b"data: {\n\n"), {}),
+    ("ended_early", stream(), {}),
+    ("invalid_response", raw_answer(200, [("content-type", "text/html"), ("content-length", "6")], b"<html>"), {}),
 ]
 
 
@@ -122,21 +122,21 @@ async def test_each_failure_is_told_once_by_its_kind(
 
 
 @pytest.mark.parametrize(
-    ("speech", "error", "kind"),
+    ("speech", "error", "reason"),
     [
-        (CHAT, b'data: {"error":{"message":"no","code":400}}\n\n', "status_4xx"),
-        (CHAT, b'data: {"error":{"message":"no","code":503}}\n\n', "status_5xx"),
-        (MESSAGES, b'data: {"type":"error","error":{"type":"invalid_request_error"}}\n\n', "status_4xx"),
-        (MESSAGES, b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n', "status_5xx"),
+        (CHAT, b'data: {"error":{"message":"no","code":400}}\n\n', "rejected"),
+        (CHAT, b'data: {"error":{"message":"no","code":503}}\n\n', "stream_error"),
+        (MESSAGES, b'data: {"type":"error","error":{"type":"invalid_request_error"}}\n\n', "rejected"),
+        (MESSAGES, b'data: {"type":"error","error":{"type":"overloaded_error"}}\n\n', "stream_error"),
     ],
 )
-async def test_an_error_in_the_stream_is_told_as_the_status_it_would_have_had(
-    speech: Speech, error: bytes, kind: str
+async def test_an_error_inside_a_stream_is_counted_as_a_kind_of_its_own(
+    speech: Speech, error: bytes, reason: str
 ) -> None:
     async with observed(speech, stream(speech.begin(), speech.text("a"), error)) as (engine, told):
-        with pytest.raises(ApiError):
+        with pytest.raises(ApiError) as caught:
             await said(engine)
-        assert told.failures == [kind]
+        assert (told.failures, caught.value.reason) == (["stream_error"], reason)
 
 
 @both_engines

@@ -91,8 +91,8 @@ async def test_a_real_llamacpp_is_ready(speech: Speech, llama: LlamaServer) -> N
 async def test_an_engine_that_does_not_answer_quickly_is_not_ready(
     speech: Speech, routes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert remote._QUICK <= 2
-    monkeypatch.setattr(remote, "_QUICK", 0.05)
+    assert remote._READY_TIMEOUT <= 2
+    monkeypatch.setattr(remote, "_READY_TIMEOUT", 0.05)
     async with ScriptedUpstream(routed(routes)) as upstream:
         engine = speech.engine(Origin.parse(upstream.url))
         kinds: list[str] = []

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.shared.upstream_errors import failure, failure_in_stream
+from anthro_asgi.engines.shared.upstream_errors import EngineReport, error_from_chunk, error_from_response
 from anthro_asgi.wire.errors import (
     ApiError,
     BadUpstream,
     ContextTooLong,
-    InternalError,
+    EngineFailed,
     InvalidRequest,
     NotFound,
     Overloaded,
@@ -25,43 +25,44 @@ def body(message: str, **more: Any) -> bytes:
     return json.dumps({"error": {"message": message, **more}}).encode()
 
 
-def notes(error: ApiError) -> list[str]:
-    return getattr(error, "__notes__", [])
+def report(error: ApiError) -> EngineReport:
+    assert isinstance(error.__cause__, EngineReport)
+    return error.__cause__
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "told"),
     [
         (400, InvalidRequest, "engine words"),
-        (401, InternalError, "the engine did not accept this service's credential"),
-        (403, InternalError, "the engine did not accept this service's credential"),
+        (401, EngineFailed, "the engine rejected this service's API key"),
+        (403, EngineFailed, "the engine rejected this service's API key"),
         (404, NotFound, "engine words"),
         (405, InvalidRequest, "engine words"),
         (408, UpstreamTimeout, "the engine took too long"),
         (413, RequestTooLarge, "engine words"),
         (422, InvalidRequest, "engine words"),
         (429, RateLimited, "engine words"),
-        (500, InternalError, "the engine failed"),
-        (501, InternalError, "the engine failed"),
+        (500, EngineFailed, "the engine failed"),
+        (501, EngineFailed, "the engine failed"),
         (502, Overloaded, "the engine cannot take a request now"),
         (503, Overloaded, "the engine cannot take a request now"),
         (504, UpstreamTimeout, "the engine took too long"),
         (529, Overloaded, "the engine cannot take a request now"),
-        (302, BadUpstream, "the engine redirects, which is not followed here"),
-        (204, BadUpstream, "the engine gave an answer that is none"),
+        (302, BadUpstream, "the engine returned a redirect, which is not followed"),
+        (204, BadUpstream, "the engine returned an invalid response"),
     ],
 )
 def test_a_status_becomes_its_error(status: int, kind: type[ApiError], told: str) -> None:
-    """What is about the client's request is told to the client; the rest is a note for the operator."""
-    error = failure(status, None, body("engine words"))
+    """The client receives the engine's words about its request. All words are in the EngineReport, for the operator."""
+    error = error_from_response(status, body("engine words"))
     assert (type(error), error.message) == (kind, told)
-    assert notes(error) == ([] if told == "engine words" else ["engine words"])
+    assert (report(error).status, report(error).message) == (status, "engine words")
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 529])
 def test_retry_after_is_forwarded(status: int) -> None:
-    assert failure(status, "17", b"").headers == (("retry-after", "17"),)
-    assert failure(status, None, b"").headers == (() if status == 429 else (("retry-after", "1"),))
+    assert error_from_response(status, b"", [(b"retry-after", b"17")]).headers == (("retry-after", "17"),)
+    assert error_from_response(status, b"").headers == (() if status == 429 else (("retry-after", "1"),))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_retry_after_is_forwarded(status: int) -> None:
     ],
 )
 def test_the_words_are_found_in_every_shape(said: bytes) -> None:
-    assert failure(400, None, said).message == "words"
+    assert error_from_response(400, said).message == "words"
 
 
 @pytest.mark.parametrize(
@@ -98,11 +99,11 @@ def test_the_words_are_found_in_every_shape(said: bytes) -> None:
     ],
 )
 def test_nothing_worth_telling_leaves_the_status(said: bytes) -> None:
-    assert failure(400, None, said).message == "the engine answered with status 400"
+    assert error_from_response(400, said).message == "the engine returned status 400"
 
 
 def test_a_list_of_details_is_told_as_it_is() -> None:
-    assert failure(422, None, b'{"detail":[{"loc":["body","x"],"msg":"bad"}]}').message == (
+    assert error_from_response(422, b'{"detail":[{"loc":["body","x"],"msg":"bad"}]}').message == (
         '[{"loc":["body","x"],"msg":"bad"}]'
     )
 
@@ -123,11 +124,11 @@ def test_a_list_of_details_is_told_as_it_is() -> None:
     ],
 )
 def test_stacks_paths_and_length_are_trimmed(said: str, told: str) -> None:
-    assert failure(400, None, body(said)).message == told
+    assert error_from_response(400, body(said)).message == told
 
 
 def test_half_a_surrogate_in_an_error_is_no_reason_to_show_its_json() -> None:
-    assert failure(400, None, b'{"error":{"message":"bad \\ud83d"}}').message == "bad \ufffd"
+    assert error_from_response(400, b'{"error":{"message":"bad \\ud83d"}}').message == "bad \ufffd"
 
 
 # too long
@@ -140,7 +141,7 @@ LENGTHS = {"llamacpp": (2318, 1024), "vllm": (1025, 1024), "sglang": (2314, 1024
 
 @pytest.mark.parametrize("case", RECORDED, ids=str)
 def test_every_recorded_overflow_is_told_in_the_words_that_clients_compact_on(case: Case) -> None:
-    error = failure(case.status, None, case.content)
+    error = error_from_response(case.status, case.content)
     tokens, maximum = LENGTHS[case.engine]
     assert type(error) is ContextTooLong
     assert error.message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
@@ -172,18 +173,18 @@ def test_the_recordings_hold_an_overflow_of_each_engine_that_refuses_one() -> No
 )
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
 def test_other_wordings_of_an_overflow_are_known(said: str, tokens: int, maximum: int, status: int) -> None:
-    assert failure(status, None, body(said)).message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
+    assert error_from_response(status, body(said)).message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
 
 
 @pytest.mark.clause("7.6")
 @pytest.mark.parametrize("more", [{"code": "context_length_exceeded"}, {"type": "exceed_context_size_error"}])
 def test_an_overflow_known_only_by_its_code_has_no_numbers(more: Any) -> None:
-    assert failure(400, None, body("too much", **more)).message == "prompt is too long"
+    assert error_from_response(400, body("too much", **more)).message == "prompt is too long"
 
 
 @pytest.mark.parametrize("case", cases(name="07c", request="POST /v1/chat/completions", status=400), ids=str)
 def test_a_recorded_complaint_about_max_tokens_is_no_overflow(case: Case) -> None:
-    error = failure(case.status, None, case.content)
+    error = error_from_response(case.status, case.content)
     assert type(error) is InvalidRequest
     assert error.message.startswith("max_")
 
@@ -200,24 +201,24 @@ def test_a_recorded_complaint_about_max_tokens_is_no_overflow(case: Case) -> Non
     ],
 )
 def test_a_prompt_that_fits_is_not_called_too_long(said: str) -> None:
-    error = failure(400, None, body(said, code="context_length_exceeded"))
+    error = error_from_response(400, body(said, code="context_length_exceeded"))
     assert (type(error), error.message) == (InvalidRequest, said)
 
 
 def test_an_input_that_the_model_cannot_read_is_the_clients_mistake() -> None:
     (case,) = cases("llamacpp", name="08i_image", status=500)
-    error = failure(case.status, None, case.content)
+    error = error_from_response(case.status, case.content)
     assert (type(error), error.message) == (InvalidRequest, "messages: image input is not supported by this model")
 
 
 @pytest.mark.clause("7.4")
 @pytest.mark.parametrize("case", [case for case in cases() if case.status >= 400], ids=str)
 def test_no_recorded_error_shows_what_is_inside_an_engine(case: Case) -> None:
-    error = failure(case.status, None, case.content)
+    error = error_from_response(case.status, case.content)
     assert error.message
     assert len(error.message) <= 600
     for inner in ("/opt/engine", "Traceback", 'File "', "<html"):
-        assert inner not in "".join([error.message, *notes(error)])
+        assert inner not in error.message + report(error).message
     if case.status >= 500 and not isinstance(error, InvalidRequest):
         assert error.message == "the engine failed"
 
@@ -230,7 +231,7 @@ def test_no_recorded_error_shows_what_is_inside_an_engine(case: Case) -> None:
     [{}, {"choices": []}, {"choices": [{}], "error": None}, {"choices": [], "detail": "x"}, {"object": "chat.chunk"}],
 )
 def test_a_chunk_without_an_error_is_none(chunk: Any) -> None:
-    assert failure_in_stream(chunk) is None
+    assert error_from_chunk(chunk) is None
 
 
 @pytest.mark.parametrize(
@@ -240,13 +241,13 @@ def test_a_chunk_without_an_error_is_none(chunk: Any) -> None:
         ("404", NotFound),
         (429, RateLimited),
         (503, Overloaded),
-        (200, InternalError),
-        (None, InternalError),
-        ("rate_limit", InternalError),
-        (True, InternalError),
-        ("99999", InternalError),
+        (200, EngineFailed),
+        (None, EngineFailed),
+        ("rate_limit", EngineFailed),
+        (True, EngineFailed),
+        ("99999", EngineFailed),
     ],
 )
 def test_a_chunk_with_an_error_is_it_by_its_code(code: Any, kind: type[ApiError]) -> None:
-    assert type(failure_in_stream({"error": {"message": "x", "code": code}})) is kind
-    assert type(failure_in_stream({"object": "error", "message": "x", "code": code})) is kind
+    assert type(error_from_chunk({"error": {"message": "x", "code": code}})) is kind
+    assert type(error_from_chunk({"object": "error", "message": "x", "code": code})) is kind

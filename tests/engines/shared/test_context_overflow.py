@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthro_asgi.engines.shared.overflow import overflow
+from anthro_asgi.engines.shared.context_overflow import find_overflow
 
 TENSORRT = (
     "`default_max_tokens` (-152) must be greater than 0, `default_max_tokens` (-152) = max_seq_len (8192) - "
@@ -43,7 +43,7 @@ TENSORRT = (
     ],
 )
 def test_both_numbers_are_told(words: str, tokens: int, maximum: int) -> None:
-    assert str(overflow(words, "")) == f"prompt is too long: {tokens} tokens > {maximum} maximum"
+    assert str(find_overflow(words, "")) == f"prompt is too long: {tokens} tokens > {maximum} maximum"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_both_numbers_are_told(words: str, tokens: int, maximum: int) -> None:
     ],
 )
 def test_without_numbers_the_phrase_alone_is_told(words: str, code: str) -> None:
-    assert str(overflow(words, code)) == "prompt is too long"
+    assert str(find_overflow(words, code)) == "prompt is too long"
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_without_numbers_the_phrase_alone_is_told(words: str, code: str) -> None
     ],
 )
 def test_an_answer_that_does_not_fit_is_no_overflow_of_the_prompt(words: str) -> None:
-    assert overflow(words, "BadRequestError") is None
+    assert find_overflow(words, "BadRequestError") is None

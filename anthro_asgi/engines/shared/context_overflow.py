@@ -54,7 +54,7 @@ _WITHOUT_NUMBERS: Final = re.compile(
 _CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
-def overflow(message: str, code: str) -> ContextTooLong | None:
+def find_overflow(message: str, code: str) -> ContextTooLong | None:
     """The overflow that an error with this message and code (or type) tells of, if it does."""
     for pattern in _NUMBERS:
         found = pattern.search(message)
