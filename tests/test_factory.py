@@ -9,10 +9,10 @@ import pytest
 
 from anthro_asgi import create_app
 from anthro_asgi.settings.options import ConfigError
-from tests.end_to_end.service import COMMAND, ROOT, Service
 from tests.support.client import ask_both_ways, get
 from tests.support.driver import Driver
 from tests.support.llama.model import write_model
+from tests.support.service import COMMAND, ROOT, Service
 
 HELLO = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
 

@@ -17,7 +17,7 @@ from bench.load import ceiling
 from bench.load.output import Progress
 from bench.load.tally import Slo, Tally
 from bench.process import serving
-from tests.end_to_end.service import ROOT, Service
+from tests.support.service import ROOT, Service
 
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ import trustme
 from anthro_asgi.cli import health
 from anthro_asgi.cli.main import main
 from anthro_asgi.settings.options import PREFIX
-from tests.end_to_end.service import PATIENCE, ROOT, Service
+from tests.support.service import PATIENCE, ROOT, Service
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 

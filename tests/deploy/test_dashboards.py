@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from anthro_asgi.http.messages_app import MessagesApp
-from tests.end_to_end.service import ROOT
+from tests.support.service import ROOT
 
 BOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 RULES = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())

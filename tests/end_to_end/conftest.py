@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.end_to_end.service import Service
 from tests.support.llama.server import LlamaServer
+from tests.support.service import Service
 
 KEY = "sk-end-to-end"
 AT_ONCE = ("--simulate-ttft", "0", "--simulate-itl", "0")

@@ -13,9 +13,9 @@ import pytest
 from anthropic.types import Message, ThreadNotFoundError
 
 from tests.end_to_end.conftest import KEY, Endless
-from tests.end_to_end.service import Service
 from tests.end_to_end.test_leaving import BOUND, ENDLESS
 from tests.support.llama.model import ANSWER, THINKING
+from tests.support.service import Service
 
 HELLO: Any = {
     "model": "one-sentence",

@@ -17,12 +17,11 @@ import pytest
 
 from anthro_asgi.conformance.grammar import check_stream, message_from_events
 from tests.end_to_end.conftest import Endless
-from tests.end_to_end.service import PATIENCE, Service, ServiceFailed
 from tests.end_to_end.test_leaving import ENDLESS
-from tests.server.process import until
 from tests.support.client import TIMEOUT, Answer, ask, connect, get, post
 from tests.support.llama.model import ANSWER
 from tests.support.llama.server import LlamaServer
+from tests.support.service import PATIENCE, Service, ServiceFailed, until
 
 EACH = 3  # clients that stream, and as many that wait for a whole answer
 LONG: dict[str, Any] = {**ENDLESS, "max_tokens": 7000}
@@ -198,7 +197,7 @@ def test_a_service_that_is_killed_frees_its_engine_and_can_be_started_again_wher
         post(connection, **LONG, stream=True)
         response = connection.getresponse()
         begun = response.readline()
-        service.interrupt(signal.SIGKILL)
+        service.send_signal(signal.SIGKILL)
         with suppress(HTTPException, OSError):
             begun += response.read()
         assert b"message_stop" not in begun

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from anthro_asgi.conformance.grammar import check_stream, message_from_events
-from tests.end_to_end.service import Service
 from tests.support.client import Answer, ask, ask_both_ways, comparable, get, prompt_tokens
 from tests.support.llama.model import ANSWER, ARGUMENT, THINKING
 from tests.support.llama.server import LlamaServer
+from tests.support.service import Service
 
 Json = dict[str, Any]
 

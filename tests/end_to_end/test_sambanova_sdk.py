@@ -11,8 +11,8 @@ import pytest
 import sambanova
 
 from tests.end_to_end.conftest import KEY
-from tests.end_to_end.service import Service
 from tests.support.llama.model import ANSWER, ARGUMENT, THINKING
+from tests.support.service import Service
 
 HELLO: Any = {
     "model": "one-sentence",

@@ -16,8 +16,8 @@ import sambanova
 from anthro_asgi.conformance.grammar import message_from_events
 from anthro_asgi.simulator import read_trace
 from tests.end_to_end.conftest import AT_ONCE, KEY
-from tests.end_to_end.service import ROOT, Service
 from tests.support.client import ask, ask_both_ways, comparable, connect, get, post
+from tests.support.service import ROOT, Service
 
 CHAT = "/v1/chat/completions"
 INCOMPLETE = "without completing response"  # how uvicorn tells of a connection that was cut on purpose
@@ -184,7 +184,7 @@ def test_a_cut_is_a_connection_that_ends_within_the_answer() -> None:
             *before, last = ask(front.url, stream=True).events
             assert (len(before) > 2, last.type) == (True, "error")
         for service in (direct, engine):
-            service.interrupt()
+            service.send_signal()
             service.ended(excused=INCOMPLETE)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.end_to_end.conftest import Endless
-from tests.end_to_end.service import Service
 from tests.end_to_end.test_leaving import BOUND, ENDLESS, busy
 from tests.end_to_end.test_real_engine import THINK, TOOLS
 from tests.support.client import ask, ask_both_ways, connect, get, post
 from tests.support.llama.model import ANSWER, ARGUMENT
 from tests.support.llama.server import LlamaServer
+from tests.support.service import Service
 
 SPOKEN = [{"type": "text", "text": ANSWER}]
 NAMES = {"type": "array", "minItems": 400, "maxItems": 400, "items": {"type": "string"}}
@@ -32,7 +32,7 @@ def test_a_stream_open_at_the_signal_is_given_to_its_end(endless: Endless) -> No
         post(connection, **LONG, stream=True)
         response = connection.getresponse()
         begun = response.readline()
-        service.interrupt()
+        service.send_signal()
         message = message_from_events(parse_events(begun + response.read()))
         assert message["content"][0]["text"].count(ARGUMENT) == 400
         assert message["stop_reason"] == "end_turn"
@@ -45,7 +45,7 @@ def test_a_whole_answer_begun_before_the_signal_is_given(endless: Endless) -> No
         endless.llama.until_idle(BOUND)
         post(connection, **LONG)
         busy(endless)
-        service.interrupt()
+        service.send_signal()
         response = connection.getresponse()
         assert response.status == 200
         assert response.read().count(ARGUMENT.encode()) == 400
@@ -58,7 +58,7 @@ def test_an_answer_that_outlives_the_drain_timeout_is_taken_from_the_engine(endl
         post(connection, **ENDLESS, stream=True)
         connection.getresponse().readline()
         begun = time.monotonic()
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused="drain timeout") == 0
         assert time.monotonic() - begun <= 0.1 + 2 * BOUND
         endless.llama.until_idle(BOUND)

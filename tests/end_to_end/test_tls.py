@@ -12,10 +12,10 @@ import trustme
 
 from anthro_asgi.conformance.grammar import message_from_events
 from tests.end_to_end.conftest import AT_ONCE, KEY
-from tests.end_to_end.service import Service
 from tests.support.client import HELLO, Answer, ask, ask_both_ways, get
 from tests.support.llama.model import ANSWER
 from tests.support.llama.server import LlamaServer
+from tests.support.service import Service
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
 MODELS = {"object": "list", "data": [{"id": "scripted", "object": "model"}]}

@@ -17,12 +17,12 @@ from anthro_asgi import Finish, MessagesApp, Usage
 from anthro_asgi.observability import otel
 from anthro_asgi.observability.logs import LogEvent
 from anthro_asgi.wire.errors import BadUpstream
-from tests.end_to_end.service import ROOT, Service
 from tests.http.test_message_response import app_of, body
 from tests.observability.test_trace_context import ID, PARENT
 from tests.support.client import ask
 from tests.support.collector import Collector, Span
 from tests.support.driver import Driver, Response
+from tests.support.service import ROOT, Service
 
 SERVER, UNSET, ERROR = 2, 0, 2  # as OTLP numbers them
 
@@ -335,7 +335,7 @@ def test_without_the_extra_one_log_line_names_it_and_the_trace_is_forwarded() ->
 @contextmanager
 def serving(collector: Collector, *options: str) -> Iterator[Service]:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    with Service("--simulate", "--simulate-ttft", "0", "--simulate-itl", "0", *options, **environ) as service:
+    with Service("--simulate", "--simulate-ttft", "0", "--simulate-itl", "0", *options, environ=environ) as service:
         yield service
 
 

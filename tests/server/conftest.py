@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.server.process import KINDS
+from tests.support.service import KINDS
 
 
 @pytest.fixture(params=KINDS)

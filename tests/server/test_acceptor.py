@@ -8,11 +8,11 @@ from pathlib import Path
 
 import trustme
 
-from tests.server.process import AT_ONCE, Process, until
 from tests.support.client import get
+from tests.support.service import AT_ONCE, Service, until
 
 
-def reach(service: Process) -> socket.socket:
+def reach(service: Service) -> socket.socket:
     host, _, port = service.url.rpartition("//")[2].partition(":")
     return socket.create_connection((host, int(port)), 10)
 
@@ -23,13 +23,13 @@ def test_failed_tls_handshakes_leave_no_socket_open(kind: str, tmp_path: Path) -
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    with Process(kind, *AT_ONCE, "--tls-cert", both, "--tls-key", both) as service:
-        before = service.sockets
+    with Service(*AT_ONCE, "--tls-cert", both, "--tls-key", both, kind=kind) as service:
+        before = service.open_sockets
         for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05\x01\x00"):
             for _ in range(5):
                 with reach(service) as client:
                     client.sendall(sent)
-        until(lambda: service.sockets == before)
+        until(lambda: service.open_sockets == before)
         assert get(service.url, "/healthz", trusting).status == 200
 
 
@@ -37,12 +37,12 @@ def test_a_tls_handshake_must_end_within_the_receive_deadline(kind: str, tmp_pat
     both = str(tmp_path / "both")
     trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(both)
     options = ("--tls-cert", both, "--tls-key", both, "--receive-deadline", "200ms")
-    with Process(kind, *AT_ONCE, *options) as service, reach(service) as client:
+    with Service(*AT_ONCE, *options, kind=kind) as service, reach(service) as client:
         assert client.recv(1) == b""
 
 
 def test_without_file_descriptors_clients_wait_until_some_are_free(kind: str) -> None:
-    with Process(kind, *AT_ONCE) as service, ExitStack() as owned:
+    with Service(*AT_ONCE, kind=kind) as service, ExitStack() as owned:
         assert get(service.url, "/healthz").status == 200
         used = max(int(file.name) for file in Path(f"/proc/{service.pid}/fd").iterdir())
         _, hard = resource.prlimit(service.pid, resource.RLIMIT_NOFILE)
@@ -55,5 +55,5 @@ def test_without_file_descriptors_clients_wait_until_some_are_free(kind: str) ->
         for client in clients[:-1]:
             client.close()
         assert clients[-1].recv(12) == b"HTTP/1.1 200", "waiting clients are served later"
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused="cannot accept a connection") == 0

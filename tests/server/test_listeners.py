@@ -12,8 +12,8 @@ from anthro_asgi.server.listeners import Listener, UnixListener, bind_listeners,
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ResourceUnavailable, Settings
 from tests.cli.test_main import refusal
-from tests.server.process import AT_ONCE, Process
 from tests.support.client import get
+from tests.support.service import AT_ONCE, Service
 
 
 def settings(**options: object) -> Settings:
@@ -215,11 +215,11 @@ def test_a_path_that_cannot_be_published_is_a_one_line_error(tmp_path: Path, own
 
 def test_a_running_server_is_replaced_only_with_reuse_port(kind: str, tmp_path: Path) -> None:
     path = str(tmp_path / "a")
-    with Process(kind, *AT_ONCE, "--uds", path, "--reuse-port") as old:
+    with Service(*AT_ONCE, "--uds", path, "--reuse-port", kind=kind) as old:
         assert refusal(1, "serve", "--uds", path) == f"cannot listen on {path}: another server is listening there"
-        with Process(kind, *AT_ONCE, "--uds", path, "--reuse-port") as new:
+        with Service(*AT_ONCE, "--uds", path, "--reuse-port", kind=kind) as new:
             assert new.url == f"unix:{path}"
-            old.interrupt()
+            old.send_signal()
             assert old.ended() == 0
             assert get(new.url, "/healthz").status == 200
     assert not list(tmp_path.iterdir())
@@ -229,7 +229,7 @@ def test_the_limit_of_open_files_is_raised_to_the_hard_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 900), hard))
     try:
-        with Process("fast", *AT_ONCE) as service:
+        with Service(*AT_ONCE) as service:
             assert resource.prlimit(service.pid, resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -11,8 +11,8 @@ import trustme
 
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.server.tls import Certificate
-from tests.server.process import AT_ONCE, Process
 from tests.support.client import connect, get, post
+from tests.support.service import AT_ONCE, Service
 
 SHORT = ("--simulate-ttft", "0", "--simulate-itl", "10ms", "--simulate-output-tokens", "60")
 
@@ -42,12 +42,12 @@ def files(tmp_path: Path) -> Files:
 
 def test_new_connections_get_a_renewed_certificate_and_open_streams_continue(kind: str, files: Files) -> None:
     old = files.renew()
-    with Process(kind, *SHORT, *files.options) as service, closing(connect(service.url, old)) as connection:
+    with Service(*SHORT, *files.options, kind=kind) as service, closing(connect(service.url, old)) as connection:
         post(connection, stream=True)
         response = connection.getresponse()
         begun = response.readline()
         new = files.renew()
-        service.interrupt(signal.SIGHUP)
+        service.send_signal(signal.SIGHUP)
         service.logged(event="reloaded", level="info")
         assert get(service.url, "/healthz", new).status == 200
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -60,7 +60,7 @@ def test_new_connections_get_a_renewed_certificate_and_open_streams_continue(kin
 @pytest.mark.parametrize("what", ["no PEM", "another key", "no file"])
 def test_an_invalid_certificate_is_refused_and_the_old_one_stays_in_use(files: Files, what: str) -> None:
     old = files.renew()
-    with Process("fast", *AT_ONCE, *files.options) as service:
+    with Service(*AT_ONCE, *files.options) as service:
         if what == "no PEM":
             files.cert.write_text("no PEM")
         elif what == "another key":
@@ -71,20 +71,23 @@ def test_an_invalid_certificate_is_refused_and_the_old_one_stays_in_use(files: F
             files.key.unlink()
         for _ in range(2):
             since = len(service.log)
-            service.interrupt(signal.SIGHUP)
+            service.send_signal(signal.SIGHUP)
             words = service.logged(since=since, level="error")["message"]
             assert words.startswith("reload failed: ")
             assert str(files.key) in words
             assert get(service.url, "/healthz", old).status == 200
         assert len([line for line in service.log if line["level"] == "error"]) == 2
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused="reload failed: ") == 0
 
 
 def test_client_keys_are_reloaded(kind: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("sk-old\n")
-    with Process(kind, *SHORT, "--api-key-file", str(keys)) as service, closing(connect(service.url)) as connection:
+    with (
+        Service(*SHORT, "--api-key-file", str(keys), kind=kind) as service,
+        closing(connect(service.url)) as connection,
+    ):
 
         def status(key: str) -> int:
             with closing(connect(service.url)) as other:
@@ -95,33 +98,33 @@ def test_client_keys_are_reloaded(kind: str, tmp_path: Path) -> None:
         assert connection.getresponse().read()
         keys.write_text("sk-new\n")
         assert (status("sk-old"), status("sk-new")) == (200, 401)
-        service.interrupt(signal.SIGHUP)
+        service.send_signal(signal.SIGHUP)
         service.logged(event="reloaded")
         assert (status("sk-old"), status("sk-new")) == (401, 200)
         keys.write_text("sk-\x07\n")
-        service.interrupt(signal.SIGHUP)
+        service.send_signal(signal.SIGHUP)
         assert "sk-" not in service.logged(level="error")["message"]
         assert status("sk-new") == 200
         connection.request("GET", "/v1/models", headers={"x-api-key": "sk-old"})
         assert connection.getresponse().status == 401, "also on an open connection"
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused="reload failed: ") == 0
 
 
 def test_an_engine_that_raises_during_a_reload_does_not_end_the_service(tmp_path: Path) -> None:
     """The engine is the operator's code and may raise any exception."""
     engine = ("--engine", "tests.server.engines:FixedKey", "--workers", "2")
-    with Process("fast", *engine) as service:
-        service.interrupt(signal.SIGHUP)
+    with Service(*engine) as service:
+        service.send_signal(signal.SIGHUP)
         assert service.logged(level="error")["message"] == "reload failed: ZeroDivisionError"
         assert get(service.url, "/healthz").status == 200
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused="reload failed: ") == 0
 
 
 def test_a_reload_without_files_succeeds(kind: str) -> None:
-    with Process(kind, *AT_ONCE) as service:
-        service.interrupt(signal.SIGHUP)
+    with Service(*AT_ONCE, kind=kind) as service:
+        service.send_signal(signal.SIGHUP)
         service.logged(event="reloaded")
         assert get(service.url, "/healthz").status == 200
 
@@ -143,7 +146,7 @@ def hello_of(version: bytes) -> bytes:
 def test_tls_1_2_is_the_oldest_version(files: Files) -> None:
     files.renew()
     assert Certificate(str(files.cert), str(files.key)).context.minimum_version == ssl.TLSVersion.TLSv1_2
-    with Process("fast", *AT_ONCE, *files.options) as service:
+    with Service(*AT_ONCE, *files.options) as service:
         host, _, port = service.url.removeprefix("https://").partition(":")
         for version, answer in ((b"\x03\x01", b""), (b"\x03\x02", b""), (b"\x03\x03", b"\x16\x03\x03")):
             with socket.create_connection((host, int(port)), 10) as client:

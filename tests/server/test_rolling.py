@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
-from tests.server.process import Process, until
 from tests.support.client import connect, post
+from tests.support.service import Service, until
 
 ROUNDS = 3
 CLIENTS = 4  # of each kind
@@ -104,12 +104,12 @@ def test_a_rolling_restart_loses_no_stream(kind: str, where: str, more: tuple[st
     place = ("--port", str(free_port())) if where == "port" else ("--uds", str(tmp_path / "a.sock"))
     options = (*place, "--reuse-port", *SPEED, *more)
     with ExitStack() as owned:
-        serving = owned.enter_context(Process(kind, *options))
+        serving = owned.enter_context(Service(*options, kind=kind))
         with Clients(serving.url) as clients:
             for _ in range(ROUNDS):
-                coming = owned.enter_context(Process(kind, *options))
+                coming = owned.enter_context(Service(*options, kind=kind))
                 clients.wait_for_answers()
-                serving.interrupt()
+                serving.send_signal()
                 assert serving.ended() == 0
                 serving = coming
             clients.wait_for_answers()

@@ -16,9 +16,8 @@ import trustme
 
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from tests.cli.test_main import refusal
-from tests.end_to_end.service import COMMAND, ROOT
-from tests.server.process import AT_ONCE, ENDLESS, Process, runs, until
 from tests.support.client import ask, connect, get, post
+from tests.support.service import AT_ONCE, COMMAND, ENDLESS, ROOT, Service, is_running, until
 
 TWO = ("--workers", "2")
 SHORT = ("--simulate-ttft", "0", "--simulate-itl", "10ms", "--simulate-output-tokens", "60")
@@ -28,7 +27,7 @@ DIED = "exited with status -9"
 class Stream:
     """A stream that has begun. `worker` is the pid of the process that serves it."""
 
-    def __init__(self, service: Process) -> None:
+    def __init__(self, service: Service) -> None:
         self._connection = connect(service.url)
         self._connection.connect() if self._connection.sock is None else None
         port = None if service.url.startswith("unix:") else self._connection.sock.getsockname()[1]
@@ -61,7 +60,7 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def on_each(service: Process, owned: ExitStack, of: int) -> list[Stream]:
+def on_each(service: Service, owned: ExitStack, of: int) -> list[Stream]:
     """Streams, at least one from each of `of` workers, sorted by worker."""
     streams: list[Stream] = []
     while len({stream.worker for stream in streams}) < of:
@@ -79,21 +78,20 @@ def owned() -> Iterator[ExitStack]:
 
 
 def test_all_workers_serve_at_one_address_which_is_printed_once(kind: str, owned: ExitStack) -> None:
-    with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "0s") as service:
+    with Service(*ENDLESS, *TWO, "--drain-timeout", "0s", kind=kind) as service:
         assert len(service.children) == 2
         assert len({stream.worker for stream in on_each(service, owned, 2)}) == 2
-        service.interrupt()
-        assert service._process.stdout is not None
-        assert service._process.stdout.read() == ""
+        service.send_signal()
+        assert service.rest_of_stdout == ""
         assert service.ended() == 0
 
 
 def test_workers_share_a_unix_socket(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    with Process(kind, *AT_ONCE, *TWO, "--uds", str(path)) as service:
+    with Service(*AT_ONCE, *TWO, "--uds", str(path), kind=kind) as service:
         for _ in range(20):
             assert ask(service.url, stream=True).status == 200
-        service.interrupt()
+        service.send_signal()
         assert service.ended() == 0
     assert not list(tmp_path.iterdir())
 
@@ -104,7 +102,7 @@ def test_workers_share_the_certificate(kind: str, tmp_path: Path) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     both = str(tmp_path / "both")
-    with Process(kind, *AT_ONCE, *TWO, "--tls-cert", both, "--tls-key", both) as service:
+    with Service(*AT_ONCE, *TWO, "--tls-cert", both, "--tls-key", both, kind=kind) as service:
         for _ in range(10):
             assert get(service.url, "/healthz", context).status == 200
 
@@ -159,18 +157,18 @@ def test_workers_that_cannot_start_leave_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_open_streams_of_every_worker_are_completed(kind: str, owned: ExitStack, number: int) -> None:
-    with Process(kind, *SHORT, *TWO) as service:
+    with Service(*SHORT, *TWO, kind=kind) as service:
         streams = on_each(service, owned, 2)
-        service.interrupt(number)
+        service.send_signal(number)
         for stream in streams:
             assert message_from_events(parse_events(stream.rest()))["content"]
         assert service.ended() == 0
 
 
 def test_streams_of_every_worker_that_exceed_the_drain_timeout_get_an_error(kind: str, owned: ExitStack) -> None:
-    with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "200ms") as service:
+    with Service(*ENDLESS, *TWO, "--drain-timeout", "200ms", kind=kind) as service:
         streams = on_each(service, owned, 2)
-        service.interrupt()
+        service.send_signal()
         for stream in streams:
             events = parse_events(stream.rest())
             check_stream(events)
@@ -179,40 +177,40 @@ def test_streams_of_every_worker_that_exceed_the_drain_timeout_get_an_error(kind
 
 
 def test_a_second_interrupt_ends_everything_at_once(kind: str, owned: ExitStack) -> None:
-    with Process(kind, *ENDLESS, *TWO, "--drain-timeout", "1h") as service:
+    with Service(*ENDLESS, *TWO, "--drain-timeout", "1h", kind=kind) as service:
         streams = on_each(service, owned, 2)
-        service.interrupt(signal.SIGINT)
-        until(lambda: service.refuses)
+        service.send_signal(signal.SIGINT)
+        until(lambda: service.refuses_connections)
         for stream in streams:
             stream.read_line()
-        service.interrupt(signal.SIGINT)
+        service.send_signal(signal.SIGINT)
         assert service.ended(expected=130) == 130
 
 
 def test_an_interrupt_in_a_terminal_reaches_each_worker_once(owned: ExitStack) -> None:
     """A terminal signals the whole process group. A worker that got two signals would end its streams at once."""
-    with Process("leading", *SHORT, *TWO) as service:
+    with Service(*SHORT, *TWO, group_leader=True) as service:
         streams = on_each(service, owned, 2)
-        service.interrupt(signal.SIGSTOP)
+        service.send_signal(signal.SIGSTOP)
         os.killpg(service.pid, signal.SIGINT)
         for _ in range(10):
             assert get(service.url, "/readyz").status == 200
-        service.interrupt(signal.SIGCONT)
+        service.send_signal(signal.SIGCONT)
         for stream in streams:
             assert message_from_events(parse_events(stream.rest()))["content"]
         assert service.ended() == 0
 
 
 def test_workers_drain_and_exit_when_the_supervisor_is_killed(kind: str, owned: ExitStack) -> None:
-    with Process(kind, *SHORT, *TWO) as service, owned:
+    with Service(*SHORT, *TWO, kind=kind) as service, owned:
         workers = service.children
         streams = on_each(service, owned, 2)
-        service.interrupt(signal.SIGKILL)
+        service.send_signal(signal.SIGKILL)
         for pid in workers:
             owned.callback(kill, pid)
         for stream in streams:
             assert message_from_events(parse_events(stream.rest()))["content"]
-        until(lambda: not any(map(runs, workers)))
+        until(lambda: not any(map(is_running, workers)))
         assert service.ended(expected=-signal.SIGKILL) == -signal.SIGKILL
 
 
@@ -220,7 +218,7 @@ def test_workers_drain_and_exit_when_the_supervisor_is_killed(kind: str, owned: 
 
 
 def test_a_killed_worker_only_loses_its_own_streams_and_is_replaced(kind: str, owned: ExitStack) -> None:
-    with Process(kind, *SHORT, "--workers", "3") as service:
+    with Service(*SHORT, "--workers", "3", kind=kind) as service:
         streams = on_each(service, owned, 3)
         victim = streams[0].worker
         others = set(service.children) - {victim}
@@ -234,12 +232,12 @@ def test_a_killed_worker_only_loses_its_own_streams_and_is_replaced(kind: str, o
         assert others < set(service.children)
         for _ in range(30):
             assert get(service.url, "/healthz").status == 200
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused=DIED) == 0
 
 
 def test_clients_in_the_queue_of_a_dead_worker_are_served_by_its_replacement(kind: str) -> None:
-    with Process(kind, *AT_ONCE, *TWO) as service, ExitStack() as owned:
+    with Service(*AT_ONCE, *TWO, kind=kind) as service, ExitStack() as owned:
         (victim, other) = service.children
         for pid in (victim, other):
             os.kill(pid, signal.SIGSTOP)
@@ -250,13 +248,13 @@ def test_clients_in_the_queue_of_a_dead_worker_are_served_by_its_replacement(kin
         os.kill(victim, signal.SIGKILL)
         os.kill(other, signal.SIGCONT)
         assert {client.recv(12) for client in clients} == {b"HTTP/1.1 200"}
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused=DIED) == 0
 
 
 def test_a_worker_that_keeps_dying_is_restarted_with_a_growing_delay(tmp_path: Path) -> None:
     doom = tmp_path / "doom"
-    with Process("fast", *TWO, "--engine", "tests.server.engines:FailingStart", DOOM=str(doom)) as service:
+    with Service(*TWO, "--engine", "tests.server.engines:FailingStart", DOOM=str(doom)) as service:
         service.may_log_errors = True
         doom.touch()
         os.kill(service.children[0], signal.SIGKILL)
@@ -275,7 +273,7 @@ def test_a_worker_that_keeps_dying_is_restarted_with_a_growing_delay(tmp_path: P
 
 
 def test_every_worker_reports_the_counts_of_all_workers_even_of_dead_ones() -> None:
-    with Process("fast", *AT_ONCE, *TWO) as service:
+    with Service(*AT_ONCE, *TWO) as service:
         for _ in range(20):
             assert ask(service.url).status == 200
         expected = 'requests_total{route="/v1/messages",status="200",stop_reason="end_turn",stream="false"} 20.0\n'
@@ -287,7 +285,7 @@ def test_every_worker_reports_the_counts_of_all_workers_even_of_dead_ones() -> N
         body = get(service.url, "/metrics").body.decode()
         assert expected in body
         assert sorted(re.findall(r'worker_starts_total\{worker="\d"\} (\d)', body)) == ["1", "2"]
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused=DIED) == 0
 
 
@@ -306,10 +304,10 @@ def test_every_worker_reloads_the_keys_and_later_workers_have_them(tmp_path: Pat
                 out.add(connection.getresponse().status)
         return out
 
-    with Process("fast", *AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
+    with Service(*AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
         assert admitted("sk-old") == {200}
         keys.write_text("sk-new\n")
-        service.interrupt(signal.SIGHUP)
+        service.send_signal(signal.SIGHUP)
         until(lambda: sum(line.get("event") == "reloaded" for line in service.log) == 3)
         for _ in range(2):
             assert (admitted("sk-new"), admitted("sk-old")) == ({200}, {401})
@@ -317,20 +315,20 @@ def test_every_worker_reloads_the_keys_and_later_workers_have_them(tmp_path: Pat
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
             until(lambda: len(service.children) == 2)
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused=DIED) == 0
 
 
 def test_a_failed_reload_of_keys_logs_one_line_and_keeps_the_old_ones(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("sk-old\n")
-    with Process("fast", *AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
+    with Service(*AT_ONCE, *TWO, "--api-key-file", str(keys)) as service:
         keys.unlink()
-        service.interrupt(signal.SIGHUP)
+        service.send_signal(signal.SIGHUP)
         line = service.logged(level="error")
         assert line["message"] == f"reload failed: cannot read the key file {keys}: No such file or directory"
         for _ in range(10):
             assert get(service.url, "/v1/models").status == 401
         assert sum(line.get("level") == "error" for line in service.log) == 1
-        service.interrupt()
+        service.send_signal()
         assert service.ended(excused="reload failed") == 0

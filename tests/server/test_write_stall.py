@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.server.process import KINDS, Process, until
 from tests.support.client import HELLO
+from tests.support.service import KINDS, Service, until
 
 DEADLINE = 0.8  # seconds
 ENDLESS = 1_000_000_000
@@ -17,23 +17,23 @@ ALL = 250_000  # a little more than a Unix socket buffers, so that writing does 
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     path = tmp_path_factory.mktemp("stall") / "a.sock"
     options = ("--engine", "tests.server.engines:large", "--stall-deadline", f"{DEADLINE}s")
-    with Process(request.param, *options, "--uds", str(path)) as service:
+    with Service(*options, "--uds", str(path), kind=request.param) as service:
         yield service
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def far(request: pytest.FixtureRequest) -> Iterator[Process]:
-    with Process(
-        request.param, "--engine", "tests.server.engines:large", "--stall-deadline", f"{DEADLINE}s"
+def far(request: pytest.FixtureRequest) -> Iterator[Service]:
+    with Service(
+        "--engine", "tests.server.engines:large", "--stall-deadline", f"{DEADLINE}s", kind=request.param
     ) as service:
         yield service
 
 
 @contextmanager
-def asking(service: Process, size: int, *fields: bytes, stream: bool = True) -> Iterator[socket.socket]:
+def asking(service: Service, size: int, *fields: bytes, stream: bool = True) -> Iterator[socket.socket]:
     """A client with a small receive buffer that has requested a response of `size` characters."""
     body = json.dumps({**HELLO, "model": str(size), "max_tokens": ENDLESS, "stream": stream}).encode()
     head = [b"POST /v1/messages HTTP/1.1", b"Host: a", b"Content-Length: %d" % len(body), *fields, b"", body]
@@ -47,7 +47,7 @@ def asking(service: Process, size: int, *fields: bytes, stream: bool = True) -> 
         yield client
 
 
-def assert_incomplete(service: Process, client: socket.socket) -> None:
+def assert_incomplete(service: Service, client: socket.socket) -> None:
     """Bytes that were sent before the disconnect may still be read, but they are not the complete response."""
     received = b""
     try:
@@ -58,27 +58,27 @@ def assert_incomplete(service: Process, client: socket.socket) -> None:
     assert b"message_stop" not in received
 
 
-def test_a_client_that_reads_nothing_is_disconnected_and_leaks_nothing(service: Process) -> None:
-    before = service.sockets
+def test_a_client_that_reads_nothing_is_disconnected_and_leaks_nothing(service: Service) -> None:
+    before = service.open_sockets
     since = len(service.log)
     began = time.monotonic()
     with asking(service, ENDLESS) as client:
         line = service.logged(within=6 * DEADLINE, since=since, path="/v1/messages")
         assert time.monotonic() - began >= DEADLINE
-        until(lambda: service.sockets == before, within=1)
+        until(lambda: service.open_sockets == before, within=1)
         assert_incomplete(service, client)
     assert (line["client_left"], line["level"]) == (True, "info")
 
 
-def test_a_stalled_client_is_disconnected_over_tcp_despite_large_buffers(far: Process) -> None:
-    before = far.sockets
+def test_a_stalled_client_is_disconnected_over_tcp_despite_large_buffers(far: Service) -> None:
+    before = far.open_sockets
     with asking(far, ENDLESS) as client:
         assert far.logged(within=10, path="/v1/messages")["client_left"]
-        until(lambda: far.sockets == before, within=1)
+        until(lambda: far.open_sockets == before, within=1)
         assert_incomplete(far, client)
 
 
-def test_a_client_that_reads_slowly_stays_connected(service: Process) -> None:
+def test_a_client_that_reads_slowly_stays_connected(service: Service) -> None:
     """The kernel accepts more bytes only when its buffer is three quarters empty: here after 2.5 deadlines."""
     with asking(service, ENDLESS) as client:
         end = time.monotonic() + 4 * DEADLINE
@@ -87,7 +87,7 @@ def test_a_client_that_reads_slowly_stays_connected(service: Process) -> None:
             time.sleep(DEADLINE / 8)
 
 
-def test_a_client_that_resumes_in_time_gets_its_complete_response(service: Process) -> None:
+def test_a_client_that_resumes_in_time_gets_its_complete_response(service: Service) -> None:
     for stream in (True, False):
         with asking(service, 2_000_000, b"Connection: close", stream=stream) as client:
             for _ in range(3):
@@ -100,18 +100,18 @@ def test_a_client_that_resumes_in_time_gets_its_complete_response(service: Proce
 
 @pytest.mark.parametrize("fields", [(), (b"Connection: close",)], ids=["kept alive", "closing"])
 def test_a_client_that_does_not_read_the_end_of_a_response_is_disconnected(
-    service: Process, fields: tuple[bytes, ...]
+    service: Service, fields: tuple[bytes, ...]
 ) -> None:
     """The response is complete for the application; its last bytes wait in our buffers."""
-    before = service.sockets
+    before = service.open_sockets
     since = len(service.log)
     with asking(service, ALL, *fields, stream=False):
         assert service.logged(since=since, path="/v1/messages")["status"] == 200
-        assert service.sockets == before + 1
-        until(lambda: service.sockets == before, within=6 * DEADLINE)
+        assert service.open_sockets == before + 1
+        until(lambda: service.open_sockets == before, within=6 * DEADLINE)
 
 
-def test_a_client_that_has_read_everything_stays_connected(service: Process) -> None:
+def test_a_client_that_has_read_everything_stays_connected(service: Service) -> None:
     with asking(service, ALL, stream=False) as client:
         received = b""
         while not received.endswith(b"}"):

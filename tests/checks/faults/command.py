@@ -11,7 +11,7 @@ from tests.checks.faults.acting import Engine
 from tests.checks.faults.answers import UPSTREAM_KEY
 from tests.checks.faults.house import CLIENT_KEY, Kit
 from tests.checks.faults.speech import CANARY, Json
-from tests.end_to_end.service import Service
+from tests.support.service import Service
 
 
 class Command:

@@ -16,9 +16,9 @@ import pytest
 
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.request import parse_request_in_steps
-from tests.checks.security.raw import RawClient
-from tests.checks.security.service import ServiceOn
 from tests.end_to_end.conftest import AT_ONCE
+from tests.support.client import RawClient
+from tests.support.service import Service
 
 MIB = 1024 * 1024
 EACH = 15  # times
@@ -67,14 +67,14 @@ BOMBS: dict[str, Bomb] = {
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[ServiceOn]:
+def service() -> Iterator[Service]:
     limits = ("--max-body", "2MiB", "--max-decompressed", "8MiB")
-    with ServiceOn("httptools", "--simulate", *AT_ONCE, *limits, "--log-level", "error") as service:
+    with Service("--simulate", *AT_ONCE, *limits, "--log-level", "error") as service:
         throw_at_once(service)  # what is made once is made now
         yield service
 
 
-def throw(service: ServiceOn, *bombs: Bomb) -> set[int]:
+def throw(service: Service, *bombs: Bomb) -> set[int]:
     statuses = set()
     for encoding, body in bombs:
         lines = [b"POST /v1/messages HTTP/1.1", b"host: a", b"connection: close", b"content-length: %d" % len(body)]
@@ -85,28 +85,28 @@ def throw(service: ServiceOn, *bombs: Bomb) -> set[int]:
     return statuses
 
 
-def throw_at_once(service: ServiceOn) -> set[int]:
+def throw_at_once(service: Service) -> set[int]:
     """Every bomb twice, as by two clients."""
     with ThreadPoolExecutor(2) as several:
         thrown = [several.submit(throw, service, *BOMBS.values()) for _ in range(2)]
         return {status for one in thrown for status in one.result()}
 
 
-def memory(service: ServiceOn, name: str) -> int:
+def memory(service: Service, name: str) -> int:
     """Bytes: VmRSS is what it has, VmHWM the most that it has had."""
     with open(f"/proc/{service.pid}/status") as file:
         (line,) = [line for line in file if line.startswith(name)]
     return int(line.split()[1]) * 1024
 
 
-def spent(service: ServiceOn) -> float:
+def spent(service: Service) -> float:
     """Seconds of the processor that it has had."""
     with open(f"/proc/{service.pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_bombs_are_answered_in_bounded_time_and_memory_and_leave_nothing_behind(service: ServiceOn) -> None:
+def test_bombs_are_answered_in_bounded_time_and_memory_and_leave_nothing_behind(service: Service) -> None:
     rest, before = memory(service, "VmRSS"), spent(service)
     assert throw_at_once(service) == {200, 400, 413}
     assert (spent(service) - before) / (2 * len(BOMBS)) < COST
@@ -115,7 +115,7 @@ def test_bombs_are_answered_in_bounded_time_and_memory_and_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["gzip of zeros", "depth that ends", "100 000 keys of a call"])
-def test_a_bomb_again_and_again_takes_no_more_memory_than_once(service: ServiceOn, name: str) -> None:
+def test_a_bomb_again_and_again_takes_no_more_memory_than_once(service: Service, name: str) -> None:
     rest = memory(service, "VmRSS")
     throw(service, *[BOMBS[name]] * EACH)
     assert memory(service, "VmRSS") - rest < GROWTH

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.checks.security.raw import Answer, RawClient
-from tests.checks.security.service import ServiceOn
 from tests.checks.security.tape import Tape
 from tests.end_to_end.conftest import AT_ONCE
+from tests.support.client import Answer, RawClient
+from tests.support.service import Service
 
 WAYS = {
     "strict, chat": ("--upstream-api", "chat"),
@@ -28,7 +28,7 @@ FILE_WORDS = "what nobody was told"
 class Lured:
     """A service, its engine, and a place that everything in a request points to."""
 
-    def __init__(self, service: ServiceOn, engine: Tape, elsewhere: Tape, file: Path) -> None:
+    def __init__(self, service: Service, engine: Tape, elsewhere: Tape, file: Path) -> None:
         self.service = service
         self.engine = engine
         self.elsewhere = elsewhere
@@ -58,7 +58,7 @@ def lured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     file.write_text(FILE_WORDS)
     with Tape() as engine, Tape() as elsewhere:
         upstream = ("--simulate",) if "--simulate-ttft" in request.param else ("--upstream", engine.url)
-        with ServiceOn("httptools", *upstream, *request.param) as service:
+        with Service(*upstream, *request.param) as service:
             yield Lured(service, engine, elsewhere, file)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.checks.security.raw import RawClient
-from tests.checks.security.service import PARSERS, ServiceOn
 from tests.checks.security.tape import Tape
+from tests.support.client import RawClient
+from tests.support.service import PARSERS, Service
 from tests.support.upstream import raw_answer
 
 APIS = ("chat", "messages")
@@ -34,7 +34,7 @@ WORDS = {
 class Relay:
     """A service over a tape, and the head of a request in which nothing is wrong."""
 
-    def __init__(self, service: ServiceOn, tape: Tape) -> None:
+    def __init__(self, service: Service, tape: Tape) -> None:
         self.service = service
         self.tape = tape
         self.sound = self.heads_of(post({}))[0]
@@ -55,7 +55,7 @@ class Relay:
 @pytest.fixture(scope="module", params=APIS)
 def relay(request: pytest.FixtureRequest) -> Iterator[Relay]:
     options = ("--upstream-api", request.param, "--model-alias", "evil-*=m")
-    with Tape() as tape, ServiceOn("httptools", "--upstream", tape.url, *options) as service:
+    with Tape() as tape, Service("--upstream", tape.url, *options) as service:
         yield Relay(service, tape)
 
 
@@ -154,7 +154,7 @@ ODD = {
 
 @pytest.fixture(scope="module", params=PARSERS)
 def answering(request: pytest.FixtureRequest) -> Iterator[Relay]:
-    with Tape() as tape, ServiceOn(request.param, "--upstream", tape.url, "--upstream-api", "chat") as service:
+    with Tape() as tape, Service("--upstream", tape.url, "--upstream-api", "chat", kind=request.param) as service:
         yield Relay(service, tape)
 
 

@@ -21,17 +21,17 @@ from anthro_asgi.http.messages_app import MessagesApp
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import Unauthenticated
-from tests.checks.security.raw import Answer, RawClient
-from tests.checks.security.service import PARSERS, ProvokedService, ServiceOn
 from tests.checks.security.tape import Tape
 from tests.end_to_end.conftest import AT_ONCE
+from tests.support.client import Answer, RawClient
+from tests.support.service import PARSERS, Service
 
 KEYS = ("sk-first", "sk-second", "sk-third")
 PROMPTLY = 1.0  # seconds, on a machine that does other things too
 
 
 def ask(
-    service: ServiceOn, *lines: bytes, path: bytes = b"/v1/models", method: bytes = b"GET", body: bytes = b""
+    service: Service, *lines: bytes, path: bytes = b"/v1/models", method: bytes = b"GET", body: bytes = b""
 ) -> Answer:
     head = [method + b" " + path + b" HTTP/1.1", b"host: a", b"connection: close", b"content-length: %d" % len(body)]
     with RawClient(service.url) as client:
@@ -100,13 +100,13 @@ WRONG: dict[str, list[bytes]] = {
 
 
 @pytest.fixture(scope="module", params=PARSERS)
-def locked(request: pytest.FixtureRequest) -> Iterator[ServiceOn]:
-    with ServiceOn(request.param, "--simulate", *AT_ONCE, ANTHRO_ASGI_API_KEYS=",".join(KEYS)) as service:
+def locked(request: pytest.FixtureRequest) -> Iterator[Service]:
+    with Service("--simulate", *AT_ONCE, ANTHRO_ASGI_API_KEYS=",".join(KEYS), kind=request.param) as service:
         yield service
 
 
 @pytest.mark.parametrize("lines", WRONG.values(), ids=WRONG)
-def test_a_key_that_is_none_is_401_at_once_whatever_it_looks_like(locked: ServiceOn, lines: list[bytes]) -> None:
+def test_a_key_that_is_none_is_401_at_once_whatever_it_looks_like(locked: Service, lines: list[bytes]) -> None:
     begun = perf_counter()
     for method, path in ((b"GET", b"/v1/models"), (b"GET", b"/v1/models/m"), (b"POST", b"/v1/messages")):
         answer = ask(locked, *lines, method=method, path=path)
@@ -116,13 +116,13 @@ def test_a_key_that_is_none_is_401_at_once_whatever_it_looks_like(locked: Servic
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_any_of_the_keys_is_let_in_beside_any_number_of_wrong_ones(locked: ServiceOn, key: str) -> None:
+def test_any_of_the_keys_is_let_in_beside_any_number_of_wrong_ones(locked: Service, key: str) -> None:
     right = f"authorization: bearer {key}".encode()
     assert ask(locked, b"x-api-key: unused", right).status == 200
     assert ask(locked, right, b"x-api-key: unused", b"authorization: Bearer unused").status == 200
 
 
-def test_only_what_tells_whether_it_lives_is_open_to_everybody(locked: ServiceOn) -> None:
+def test_only_what_tells_whether_it_lives_is_open_to_everybody(locked: Service) -> None:
     for path in (b"/healthz", b"/readyz", b"/metrics", b"/", b"/api/hello"):
         assert ask(locked, path=path).status == 200, path
 
@@ -152,10 +152,10 @@ def write(path: Path, *keys: str) -> None:
     new.replace(path)
 
 
-def hang_up(service: ServiceOn) -> int:
+def hang_up(service: Service) -> int:
     """Tell the process to read its files again; how many lines its log had before."""
     lines = len(service.lines)
-    service.signal(signal.SIGHUP)
+    service.send_signal(signal.SIGHUP)
     return lines
 
 
@@ -169,14 +169,14 @@ def test_keys_are_read_again_when_the_service_is_told_to(tmp_path: Path, workers
     write(clients, "sk-old")
     write(engine, "sk-engine-old")
     files = ("--api-key-file", str(clients), "--upstream-key-file", str(engine), "--workers", str(workers))
-    with Tape() as tape, ServiceOn("httptools", "--upstream", tape.url, "--upstream-api", "chat", *files) as service:
+    with Tape() as tape, Service("--upstream", tape.url, "--upstream-api", "chat", *files) as service:
         old, new = b"x-api-key: sk-old", b"x-api-key: sk-new"
         assert (ask(service, old).status, ask(service, new).status) == (200, 401)
         write(clients, "sk-new")
         write(engine, "sk-engine-new")
         lines = hang_up(service)
         for _ in range(workers):
-            lines = service.noticed(lines)
+            lines = service.event_logged(lines)
         for _ in range(4 * workers):  # whichever worker it is
             assert (ask(service, old).status, ask(service, new).status) == (401, 200)
             assert ask(service, new, method=b"POST", path=b"/v1/messages", body=HELLO).status == 200
@@ -192,13 +192,13 @@ def test_a_file_that_holds_no_key_leaves_the_old_ones_and_is_one_line_in_the_log
 ) -> None:
     clients = tmp_path / "clients"
     write(clients, "sk-old")
-    with ProvokedService("httptools", "--simulate", *AT_ONCE, "--api-key-file", str(clients)) as service:
+    with Service("--simulate", *AT_ONCE, "--api-key-file", str(clients), may_log_errors=True) as service:
         assert ask(service, b"x-api-key: sk-old").status == 200
         if content is None:
             clients.unlink()
         else:
             clients.write_bytes(content)
-        service.noticed(hang_up(service))
+        service.event_logged(hang_up(service))
         assert ask(service, b"x-api-key: sk-old").status == 200
         assert ask(service, b"x-api-key: sk-new").status == 401
     (told,) = [line for line in service.lines if '"event":"log"' in line]

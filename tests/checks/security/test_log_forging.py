@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.checks.security.raw import RawClient
-from tests.checks.security.service import PARSERS, ProvokedService
 from tests.checks.security.tape import Tape
 from tests.end_to_end.conftest import AT_ONCE
+from tests.support.client import RawClient
+from tests.support.service import PARSERS, Service
 from tests.support.upstream import json_answer
 
 FORGED = '{"time":"2026-01-01T00:00:00.000Z","level":"info","event":"request","path":"/forged"}'
@@ -35,21 +35,23 @@ LONGEST_LINE = 6000  # characters
 @pytest.fixture(
     scope="module", params=[(parser, style) for parser in PARSERS for style in ("json", "text")], ids="-".join
 )
-def logged(request: pytest.FixtureRequest) -> Iterator[tuple[ProvokedService, Tape]]:
+def logged(request: pytest.FixtureRequest) -> Iterator[tuple[Service, Tape]]:
     parser, style = request.param
     options = ("--log-format", style, "--log-level", "debug", "--upstream-api", "chat", "--model-alias", "b=a")
-    with Tape() as tape, ProvokedService(parser, "--upstream", tape.url, *options) as service:
+    with Tape() as tape, Service("--upstream", tape.url, *options, kind=parser, may_log_errors=True) as service:
         lines_of(service, get(b"/healthz"))  # and with it what is told of the start
         yield service, tape
 
 
-def lines_of(service: ProvokedService, data: bytes) -> list[str]:
+def lines_of(service: Service, data: bytes) -> list[str]:
     """The lines that a request makes, up to that of its own."""
     before = len(service.lines)
     with RawClient(service.url) as client:
         client.send(data)
         client.everything()
-    service.heard(lambda lines: any("event=request" in line or '"event":"request"' in line for line in lines[before:]))
+    service.wait_for_lines(
+        lambda lines: any("event=request" in line or '"event":"request"' in line for line in lines[before:])
+    )
     return service.lines[before:]
 
 
@@ -90,9 +92,7 @@ def check(lines: list[str], expected: int) -> None:
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_a_line_is_one_line_whatever_a_client_calls_its_model_or_path(
-    logged: tuple[ProvokedService, Tape], words: str
-) -> None:
+def test_a_line_is_one_line_whatever_a_client_calls_its_model_or_path(logged: tuple[Service, Tape], words: str) -> None:
     service, tape = logged
     hello = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
     tape.answer = json_answer(404, {"error": {"message": "no such model"}})
@@ -104,7 +104,7 @@ def test_a_line_is_one_line_whatever_a_client_calls_its_model_or_path(
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_a_line_is_one_line_whatever_an_engine_says(logged: tuple[ProvokedService, Tape], words: str) -> None:
+def test_a_line_is_one_line_whatever_an_engine_says(logged: tuple[Service, Tape], words: str) -> None:
     service, tape = logged
     hello = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
     for status in (400, 401, 500):
@@ -122,14 +122,14 @@ def test_a_line_is_one_line_whatever_an_engine_says(logged: tuple[ProvokedServic
         b"GET / HTTP/1.1\r\nhost: a\x1b[31m\r\n\r\n",
     ],
 )
-def test_bytes_that_are_no_request_make_no_more_than_a_line(logged: tuple[ProvokedService, Tape], data: bytes) -> None:
+def test_bytes_that_are_no_request_make_no_more_than_a_line(logged: tuple[Service, Tape], data: bytes) -> None:
     check(lines_of(logged[0], data), 1)
 
 
 def test_a_dropped_tool_is_named_without_driving_a_terminal() -> None:
     tools = [{"type": "web_search_20250305", "name": f"a\x1b[31m\n{FORGED}"}]
     body = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}], "tools": tools}
-    with ProvokedService("httptools", "--simulate", *AT_ONCE, "--server-tools", "drop") as service:
+    with Service("--simulate", *AT_ONCE, "--server-tools", "drop", may_log_errors=True) as service:
         lines_of(service, get(b"/v1/models"))  # and with it what is told of the start
         lines = lines_of(service, post(body))
     assert all(line.isprintable() for line in lines)

@@ -19,10 +19,9 @@ import pytest
 import trustme
 
 from tests.checks.security import leaky
-from tests.checks.security.raw import RawClient
-from tests.checks.security.service import ProvokedService
 from tests.checks.security.tape import Tape
-from tests.end_to_end.service import ROOT
+from tests.support.client import RawClient
+from tests.support.service import ROOT, Service
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, raw_answer, sse
 
 CANARY = "sk-canary"  # no word of ours begins like that
@@ -62,7 +61,7 @@ class House:
     def __init__(self, *options: str, **environ: str) -> None:
         self.said: list[str] = []
         environ |= {"ANTHRO_ASGI_API_KEYS": CLIENT_KEY, "ANTHRO_ASGI_UPSTREAM_KEY": ENGINE_KEY}
-        self.service = ProvokedService("httptools", *options, **environ)
+        self.service = Service(*options, environ=environ, may_log_errors=True)
 
     def ask(self, data: bytes) -> bytes:
         """Everything that comes back on one connection."""
@@ -252,7 +251,10 @@ async def test_an_engine_with_a_wrong_certificate_is_named_to_nobody(authority: 
         await asyncio.to_thread(ask_around, house)
     assert "certificate verify failed" in house.heard()
     quiet_about(
-        house.heard(), CANARY, upstream.url.removeprefix("https://"), "127.0.0.1:" + upstream.url.rpartition(":")[2]
+        house.heard(),
+        CANARY,
+        upstream.url.removeprefix("https://"),
+        "127.0.0.1:" + upstream.url.rpartition(":")[2],
     )
 
 

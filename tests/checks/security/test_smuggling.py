@@ -9,21 +9,21 @@ from time import monotonic
 
 import pytest
 
-from tests.checks.security.raw import Answer, RawClient
-from tests.checks.security.service import PARSERS, ServiceOn
 from tests.checks.security.wording import ANSWERED, EARLY, KEY, LAST, REFUSED, SMUGGLED, chunked, get
 from tests.end_to_end.conftest import AT_ONCE
+from tests.support.client import Answer, RawClient
+from tests.support.service import PARSERS, Service
 
 
 @pytest.fixture(scope="module", params=PARSERS)
-def service(request: pytest.FixtureRequest) -> Iterator[ServiceOn]:
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     options = ("--simulate", *AT_ONCE, "--max-body", "64KiB", "--receive-deadline", "8s")
-    with ServiceOn(request.param, *options, ANTHRO_ASGI_API_KEYS=KEY.decode()) as service:
+    with Service(*options, ANTHRO_ASGI_API_KEYS=KEY.decode(), kind=request.param) as service:
         yield service
     assert not [line for line in service.log if line.get("path") == "/smuggled"], "it was taken for a request"
 
 
-def answers(service: ServiceOn, *data: bytes) -> list[Answer]:
+def answers(service: Service, *data: bytes) -> list[Answer]:
     """All that the service says on one connection until it hangs up."""
     with RawClient(service.url) as client:
         for piece in data:
@@ -36,7 +36,7 @@ def statuses(answers: list[Answer]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_two_readings_is_refused_and_ends_the_connection(service: ServiceOn, name: str) -> None:
+def test_what_has_two_readings_is_refused_and_ends_the_connection(service: Service, name: str) -> None:
     (answer,) = answers(service, REFUSED[name] + SMUGGLED)
     assert (answer.status, answer.headers["connection"]) == (400, "close")
     assert answer.json["error"]["type"] == "invalid_request_error"
@@ -44,19 +44,19 @@ def test_what_has_two_readings_is_refused_and_ends_the_connection(service: Servi
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-def test_what_has_one_reading_is_answered_as_often_as_it_is_asked(service: ServiceOn, name: str) -> None:
+def test_what_has_one_reading_is_answered_as_often_as_it_is_asked(service: Service, name: str) -> None:
     asked, expected = ANSWERED[name]
     assert statuses(answers(service, asked + LAST)) == [*expected, 200]
 
 
 @pytest.mark.parametrize("name", EARLY)
-def test_the_rest_of_a_body_that_was_not_wanted_is_no_request(service: ServiceOn, name: str) -> None:
+def test_the_rest_of_a_body_that_was_not_wanted_is_no_request(service: Service, name: str) -> None:
     asked, expected = EARLY[name]
     assert statuses(answers(service, asked + LAST)) in ([expected, 200], [expected])
 
 
 @pytest.mark.parametrize("name", [name for name in EARLY if name != "too large, in chunks"])
-def test_a_body_that_may_never_come_ends_the_connection(service: ServiceOn, name: str) -> None:
+def test_a_body_that_may_never_come_ends_the_connection(service: Service, name: str) -> None:
     """The client asks for consent and is refused. What it sends next may be the body or, as well, another request."""
     asked, expected = EARLY[name]
     begun = monotonic()
@@ -72,24 +72,26 @@ def test_a_body_that_may_never_come_ends_the_connection(service: ServiceOn, name
     "ending",
     [get(b"Connection: close"), get(line=b"GET /healthz HTTP/1.0"), get(b"Connection: keep-alive, close")],
 )
-def test_nothing_is_read_behind_the_last_request(service: ServiceOn, ending: bytes) -> None:
+def test_nothing_is_read_behind_the_last_request(service: Service, ending: bytes) -> None:
     assert statuses(answers(service, ending + SMUGGLED)) == [200]
 
 
-def test_a_tunnel_is_not_opened(service: ServiceOn) -> None:
+def test_a_tunnel_is_not_opened(service: Service) -> None:
     (answer,) = answers(service, get(line=b"CONNECT service:443 HTTP/1.1") + SMUGGLED)
     assert answer.status in (400, 405)
 
 
 @pytest.mark.parametrize("method", [b"get", b"SMUGGLE", b"QUERY", b"PROPFIND"])
-def test_a_method_that_nobody_knows_ends_the_connection(service: ServiceOn, method: bytes) -> None:
+def test_a_method_that_nobody_knows_ends_the_connection(service: Service, method: bytes) -> None:
     (answer,) = answers(service, get(line=method + b" /healthz HTTP/1.1") + SMUGGLED)
     assert answer.status in (400, 405)
 
 
 @pytest.mark.parametrize("parser", PARSERS)
 def test_a_chunk_of_any_size_is_waited_for_only_so_long(parser: str) -> None:
-    with ServiceOn(parser, "--simulate", "--receive-deadline", "200ms", ANTHRO_ASGI_API_KEYS=KEY.decode()) as service:
+    with Service(
+        "--simulate", "--receive-deadline", "200ms", ANTHRO_ASGI_API_KEYS=KEY.decode(), kind=parser
+    ) as service:
         for size in (b"7ffffffffffffff", b"ffffffffffffffff"):
             (answer,) = answers(service, chunked(size + b"\r\n" + SMUGGLED))
             assert answer.status in (400, 408, 413)
@@ -106,8 +108,6 @@ def test_a_chunk_of_any_size_is_waited_for_only_so_long(parser: str) -> None:
     ],
     ids=["a field", "fields", "a target", "an extension", "trailers"],
 )
-def test_a_head_has_its_bound_and_so_has_all_that_is_like_one(
-    service: ServiceOn, request_: bytes, expected: int
-) -> None:
+def test_a_head_has_its_bound_and_so_has_all_that_is_like_one(service: Service, request_: bytes, expected: int) -> None:
     (answer,) = answers(service, request_)
     assert (answer.status, answer.headers["connection"]) == (expected, "close")

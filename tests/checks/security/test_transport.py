@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.checks.security.service import PARSERS, ServiceOn
 from tests.checks.security.tape import CHUNKS, MODELS
 from tests.end_to_end.conftest import AT_ONCE
 from tests.support.client import Answer, ask, get
+from tests.support.service import PARSERS, Service
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
 YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
@@ -50,7 +50,7 @@ async def engine(wire: Wire) -> None:
 
 
 def asked_over(*options: str) -> Answer:
-    with ServiceOn("httptools", "--upstream-api", "chat", *options) as service:
+    with Service("--upstream-api", "chat", *options) as service:
         return ask(service.url)
 
 
@@ -58,9 +58,9 @@ def asked_over(*options: str) -> Answer:
 
 
 @pytest.fixture(scope="module", params=PARSERS)
-def secured(request: pytest.FixtureRequest, authority: Authority) -> Iterator[ServiceOn]:
+def secured(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Service]:
     cert, key = authority.files(authority.ca.issue_cert("127.0.0.1"), "service")
-    with ServiceOn(request.param, "--simulate", *AT_ONCE, "--tls-cert", cert, "--tls-key", key) as service:
+    with Service("--simulate", *AT_ONCE, "--tls-cert", cert, "--tls-key", key, kind=request.param) as service:
         yield service
 
 
@@ -79,13 +79,13 @@ def trusting(authority: Authority) -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_may_speak_tls_1_2_and_1_3(secured: ServiceOn, authority: Authority, version: ssl.TLSVersion) -> None:
+def test_a_client_may_speak_tls_1_2_and_1_3(secured: Service, authority: Authority, version: ssl.TLSVersion) -> None:
     assert get(secured.url, "/healthz", only(trusting(authority), version)).status == 200
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_a_client_that_speaks_less_is_not_spoken_to(
-    secured: ServiceOn, authority: Authority, version: ssl.TLSVersion
+    secured: Service, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     with pytest.raises((ssl.SSLError, ConnectionError)):
         get(secured.url, "/healthz", only(trusting(authority), version))
@@ -94,7 +94,7 @@ def test_a_client_that_speaks_less_is_not_spoken_to(
 
 @pytest.mark.parametrize("ciphers", ["aNULL", "eNULL", "kRSA", "SHA1:!ECDHE:!DHE"])
 def test_a_client_that_knows_only_weak_ciphers_is_not_spoken_to(
-    secured: ServiceOn, authority: Authority, ciphers: str
+    secured: Service, authority: Authority, ciphers: str
 ) -> None:
     context = only(trusting(authority), ssl.TLSVersion.TLSv1_2)
     context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
