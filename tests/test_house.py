@@ -34,6 +34,7 @@ PURE = [
     "engines/openai/think_tags.py",
     "engines/openai/tool_names.py",
     "engines/openai/usage.py",
+    "engines/shared/tool_arguments.py",
     "engines/shared/tool_calls.py",
     "engines/shared/upstream_errors.py",
     "upstream/sse.py",

@@ -95,7 +95,8 @@ class EventReader(Reader):
             self.repairs["usage"] += 1
         if final_finish(self._finish, self._calls.has_calls) != self._finish:
             self.repairs["finish_reason"] += 1
-        return [*self._calls.release(at_end=True), self._finish]
+        cut = self._finish.stop_reason == "max_tokens"
+        return [*self._calls.release(at_end=True, cut=cut), self._finish]
 
     def whole(self, body: bytes) -> list[Delta]:
         """One Message, or an error, in answer to a stream: read as its events would say it."""

@@ -113,7 +113,7 @@ class ChunkReader(Reader):
         assert self._finish is not None  # noqa: S101 - for the type checker
         out: list[Delta] = []
         self._end_text(out)
-        out += self._calls.release(at_end=True)
+        out += self._calls.release(at_end=True, cut=self._finish.stop_reason == "max_tokens")
         out += (self._usage(self._counted if self._output is None else self._output), self._finish)
         if self._output is None or self._prompt is None:
             self.repairs["usage"] += 1

@@ -6,11 +6,11 @@ other items wait until the head is complete: a text is complete when anything fo
 one whole JSON value. At the end all remaining items are released in order, complete or not. A call without arguments
 cannot be told from a call whose arguments are still to come, so the items after it wait until the end.
 
-Nothing is reordered, merged or lost, and an item waits only if its release would break the grammar. The size of the
-waiting items is limited, so that an engine that never ends a call does not fill the memory.
+Nothing is reordered or merged, and an item waits only if its release would break the grammar. What is left out: a call
+without name and arguments, the repetition of a call, and a call whose arguments cannot be read (`dropped`). The size of
+the waiting items is limited, so that an engine that never ends a call does not fill the memory.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,11 +19,9 @@ from ...wire.answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, 
 from ...wire.deltas import Delta, ToolJson, ToolStart
 from ...wire.errors import BadUpstream
 from ...wire.repairs import Repairs
+from .tool_arguments import ToolArguments
 
-_MAX_UNREAD = 64  # pieces kept before they are scanned, so that a long call does not keep all of its pieces
-_LONG_PIECE = 64 * 1024  # characters; a piece of this length is scanned at once
 _ITEM_COST = 64  # bytes that a waiting text or an id costs beside its own size
-_STRUCTURE = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
 
 class ToolCall:
@@ -32,69 +30,77 @@ class ToolCall:
     `engine_id` is the id that the engine uses for it, `id` the one that the client receives.
     """
 
-    __slots__ = (
-        "_announced",
-        "_complete",
-        "_depth",
-        "_in_string",
-        "_stopped",
-        "_unread",
-        "_unsent",
-        "engine_id",
-        "id",
-        "kept",
-        "name",
-    )
+    __slots__ = ("_announced", "_stopped", "_unsent", "arguments", "engine_id", "id", "kept", "name", "queued")
 
     def __init__(self, identity: str, engine_id: str | None) -> None:
         self.id = identity
         self.engine_id = engine_id
         self.name = ""
         self.kept = 0  # bytes of the arguments that are not released yet
-        self._unsent: list[str] = []
+        self.queued = False
+        self.arguments = ToolArguments()
+        self._unsent = ""
         self._announced = False
-        self._unread: list[str] = []  # pieces not yet scanned for the end of the JSON; only a waiting item needs it
-        self._depth = 0
-        self._in_string = False
-        self._complete = False
         self._stopped = False
 
     def grow(self, name: str | None, arguments: str) -> None:
-        if name and (not self.name or (name != self.name and not self._announced and not self._unsent)):
+        if name and (not self.name or (name != self.name and not self._announced and not self.has_arguments)):
             self.name += name  # the first part of the name, or the next part of a name that is split over chunks
-        if arguments:
+        if arguments and not self.arguments.closed:
             self.kept += utf8_size(arguments)
-            self._unsent.append(arguments)
-            self._unread.append(arguments)
-            if len(self._unread) > _MAX_UNREAD or len(arguments) > _LONG_PIECE:
-                self._scan()
+            self._unsent += self.arguments.feed(arguments)
 
-    def release(self, name_of: Callable[[str], str], *, at_end: bool = False) -> list[Delta]:
+    @property
+    def has_arguments(self) -> bool:
+        return not self.arguments.is_empty
+
+    def release(self, name_of: Callable[[str], str]) -> list[Delta]:
         """The deltas that may be sent now. `name_of` maps the engine's name of a tool to the client's."""
         out: list[Delta] = []
-        if not self._announced:
-            if not (self._unsent and self.name) and not at_end:
-                return out
-            if not self.name:
-                raise BadUpstream("the engine called a tool without its name")
-            self._announced = True
-            out.append(ToolStart(self.id, name_of(self.name)))
-        if self._unsent:
-            out.append(ToolJson("".join(self._unsent)))
-            self._unsent.clear()
+        if self._unsent and (self._announced or self.name):
+            self._announce(name_of, out)
+            out.append(ToolJson(self._unsent))
+            self._unsent = ""
             self.kept = 0
         return out
 
+    def close(self, name_of: Callable[[str], str], repairs: Repairs, *, cut: bool = False) -> list[Delta]:
+        """The last deltas of the call; none for one whose arguments cannot be read. `cut`: the token limit cut it."""
+        text = self.arguments.close(cut=cut)
+        self.kept = 0
+        if text is None:
+            repairs["call_dropped"] += 1
+            return []
+        if self.arguments.repaired:
+            repairs["call_input"] += 1
+        out: list[Delta] = []
+        self._announce(name_of, out)
+        text = self._unsent + text
+        self._unsent = ""
+        if text:
+            out.append(ToolJson(text))
+        return out
+
+    def _announce(self, name_of: Callable[[str], str], out: list[Delta]) -> None:
+        if self._announced:
+            return
+        if not self.name:
+            raise BadUpstream("the engine called a tool without its name")
+        self._announced = True
+        out.append(ToolStart(self.id, name_of(self.name)))
+
     def extend(self, arguments: str) -> ToolJson:
-        """The same as `grow` and `release`, for a call that is announced and has no waiting arguments."""
-        self._unread.append(arguments)
-        if len(self._unread) > _MAX_UNREAD:
-            self._scan()
-        return ToolJson(arguments)
+        """The same as `grow` and `release`, for a call that can be extended."""
+        return ToolJson(self.arguments.feed(arguments))
 
     @property
     def can_extend(self) -> bool:
-        return self._announced and not self._unsent
+        """Whether the call is announced, and its arguments are released as they arrive."""
+        return self._announced and not self._unsent and self.arguments.is_streamed
+
+    @property
+    def announced(self) -> bool:
+        return self._announced
 
     def stop(self) -> None:
         """The engine says that the call is complete."""
@@ -103,24 +109,7 @@ class ToolCall:
     @property
     def is_complete(self) -> bool:
         """Whether the arguments are complete: the engine said so, or they are a whole object, array or string."""
-        if not self._stopped:
-            self._scan()
-        return self._stopped or self._complete
-
-    def _scan(self) -> None:
-        text = "".join(self._unread)
-        # a backslash at the end waits for the character that it escapes
-        self._unread = ["\\"] if (len(text) - len(text.rstrip("\\"))) % 2 else []
-        for match in _STRUCTURE.finditer(text[: len(text) - len(self._unread)]):
-            mark = match[0]
-            if mark == '"':
-                self._in_string = not self._in_string
-                self._complete = not self._in_string and self._depth == 0
-            elif self._in_string or mark[0] == "\\":
-                continue
-            else:
-                self._depth += 1 if mark in "{[" else -1
-                self._complete = self._depth == 0
+        return self._stopped or self.arguments.is_complete
 
 
 class ToolCallQueue:
@@ -179,19 +168,23 @@ class ToolCallQueue:
         """Add a piece of a call. Any field may be missing, or may repeat the value of an earlier piece."""
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
+        if not (identity or name or arguments) or self._is_repetition(call, identity, name, arguments):
+            return
         cost = utf8_size(arguments)
         if call is None or self._begins_new_call(call, key, identity, name, arguments):
             call = ToolCall(self._unique_id(identity), identity)
-            self._queue.append(call)
-            self.has_calls = True
             cost += BLOCK_OVERHEAD
-        elif not self._untangled and self._queue and self._queue[-1] is not call:
+        elif call.queued and not self._untangled and self._queue and self._queue[-1] is not call:
             self._untangled = True
             self.repairs["call_order"] += 1
         call.engine_id = call.engine_id or identity
         cost -= len(call.name)
         call.grow(name, arguments)
         cost += len(call.name)
+        if not call.queued and (name or arguments):
+            call.queued = True
+            self._queue.append(call)
+            self.has_calls = True
         keys = len(self._by_key)
         self._by_key[key] = self._last = call
         if index is not None and identity is not None:
@@ -200,6 +193,14 @@ class ToolCallQueue:
             cost += _ITEM_COST + utf8_size(identity or "")
         self._limits.check_tool_input(call.kept)
         self._account(cost)
+
+    def _is_repetition(self, call: ToolCall | None, identity: str | None, name: str | None, arguments: str) -> bool:
+        """Whether this is a complete call that was received before, as some engines repeat all calls at the end."""
+        if not identity or not name:
+            return False
+        if call is None or call.engine_id != identity or call.name != name or not call.is_complete:
+            return False
+        return call.arguments.equals(arguments)
 
     def _account(self, cost: int) -> None:
         self._kept += cost
@@ -229,7 +230,10 @@ class ToolCallQueue:
             return bool(name) or not arguments or call.is_complete
         if not name or not call.is_complete:
             return False
-        return bool(arguments.strip()) or name != call.name or key is None
+        if not arguments.strip() or key is None or name != call.name:
+            return bool(arguments.strip()) or name != call.name or key is None
+        # the same call again with more arguments: the first ones were a placeholder, or a snapshot
+        return not ((identity or call.arguments.is_empty_object()) and call.arguments.grows_into(arguments))
 
     def _unique_id(self, identity: str | None) -> str:
         """The engine's id, or a new one if it was used before: some engines begin each answer with `call_0`."""
@@ -248,8 +252,8 @@ class ToolCallQueue:
             self.repairs["call_name"] += 1
         return name
 
-    def release(self, *, at_end: bool = False) -> list[Delta]:
-        """The deltas that may be sent now, in order. `at_end`: all that is left."""
+    def release(self, *, at_end: bool = False, cut: bool = False) -> list[Delta]:
+        """The deltas that may be sent now, in order. `at_end`: all that is left. `cut`: the token limit was reached."""
         out: list[Delta] = []
         queue = self._queue
         while queue:
@@ -261,12 +265,25 @@ class ToolCallQueue:
                 continue
             leaves = at_end or (len(queue) > 1 and head.is_complete)
             self._kept -= head.kept
-            out += head.release(self._name, at_end=leaves)
+            if leaves:
+                out += head.close(self._name, self.repairs, cut=cut and len(queue) == 1)
+            else:
+                out += head.release(self._name)
             self._kept += head.kept
             if not leaves:
                 break
             queue.popleft()
         return out
+
+    def drop_unfinished(self) -> None:
+        """Leave out the calls that are not complete. Raises BadUpstream if the client has already seen one begin."""
+        for item in list(self._queue):
+            if isinstance(item, ToolCall) and not item.is_complete:
+                if item.announced:
+                    raise BadUpstream("a stop sequence cut a tool call")
+                self._queue.remove(item)
+                self._kept -= item.kept
+                self.repairs["call_dropped"] += 1
 
     @property
     def busy(self) -> bool:

@@ -215,9 +215,9 @@ def test_a_call_that_streams_keeps_nothing_of_what_it_has_said() -> None:
     for number in range(1000):
         reader.feed([CHAT.input(0, KIB + str(number))[6:-2]])
         (call,) = reader._calls._queue
-        assert sum(map(len, call._unread)) < 100 * len(KIB)  # type: ignore[union-attr]
+        assert sum(map(len, call.arguments._object._recent)) < 100 * len(KIB)  # type: ignore[union-attr]
     reader.feed([CHAT.input(0, KIB * 100)[6:-2]])
-    assert sum(map(len, call._unread)) < len(KIB)  # type: ignore[union-attr]
+    assert sum(map(len, call.arguments._object._recent)) < len(KIB)  # type: ignore[union-attr]
 
 
 # blocks that are given whole

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections import defaultdict
 from itertools import count
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
 from anthro_asgi.wire.deltas import Delta, Thinking, ToolJson, ToolStart
+from anthro_asgi.wire.tool_input import parse_tool_input
 
 
 class Feed:
@@ -32,8 +34,8 @@ class Feed:
         self.queue.add(delta)
         return self._release()
 
-    def end(self) -> list[Any]:
-        self.out += self.queue.release(at_end=True)
+    def end(self, *, cut: bool = False) -> list[Any]:
+        self.out += self.queue.release(at_end=True, cut=cut)
         return blocks(self.out)
 
     def _release(self) -> list[Delta]:
@@ -76,10 +78,11 @@ def test_a_call_without_arguments_is_released_at_the_end() -> None:
     assert feed.end() == [("a", "look", "")]
 
 
-def test_incomplete_arguments_are_released_at_the_end() -> None:
-    feed = Feed()
-    feed.call('{"q": "Bos', index=0, identity="a", name="look")
-    assert feed.end() == [("a", "look", '{"q": "Bos')]
+def test_incomplete_arguments_are_closed_at_the_end_unless_the_token_limit_cut_them() -> None:
+    for cut, expected in ((False, '{"q": "Bos"}'), (True, '{"q": "Bos')):
+        feed = Feed()
+        feed.call('{"q": "Bos', index=0, identity="a", name="look")
+        assert feed.end(cut=cut) == [("a", "look", expected)]
 
 
 def test_a_call_without_an_id_gets_one() -> None:
@@ -122,10 +125,11 @@ def test_a_call_waits_for_a_name_that_follows_its_arguments() -> None:
 def test_pieces_without_an_index_go_to_the_call_of_their_id_or_to_the_last_one() -> None:
     feed = Feed()
     feed.call("{", identity="a", name="look")
-    feed.call('"x":', identity="b", name="leap")
+    feed.call('{"x":', identity="b", name="leap")
     feed.call('"q":1', identity="a")
     feed.call("}")
-    assert feed.end() == [("a", "look", '{"q":1}'), ("b", "leap", '"x":')]
+    feed.call("2}", identity="b")
+    assert feed.end() == [("a", "look", '{"q":1}'), ("b", "leap", '{"x":2}')]
 
 
 def test_an_index_may_be_left_out_after_the_first_piece() -> None:
@@ -201,7 +205,7 @@ def test_text_between_calls_keeps_its_place() -> None:
 def test_text_after_a_complete_call_does_not_wait() -> None:
     feed = Feed()
     feed.call("{}", index=0, identity="a", name="look")
-    assert feed.text("t") == ["t"]
+    assert feed.text("t") == [ToolStart("a", "look"), ToolJson("{}"), "t"]
     assert not feed.queue.busy
     assert feed.queue.has_calls
 
@@ -210,7 +214,8 @@ def test_what_follows_a_call_without_arguments_waits_for_them() -> None:
     feed = Feed()
     feed.call(index=0, identity="a", name="look")
     assert feed.call("{}", index=1, identity="b", name="leap") == []
-    assert feed.call("{}", index=0) == [ToolStart("a", "look"), ToolJson("{}"), ToolStart("b", "leap"), ToolJson("{}")]
+    assert feed.call("{}", index=0) == [ToolStart("a", "look"), ToolJson("{}")]
+    assert feed.end()[-1] == ("b", "leap", "{}")
 
 
 def test_long_arguments_are_scanned_once() -> None:
@@ -266,29 +271,42 @@ def test_any_interleaving_is_released_completely_and_in_order(calls: list[tuple[
             if not left[step]:
                 del left[step]
         check_nothing_waits_without_reason(feed, said, sent, names)
-    assert [shown(block) for block in feed.end()] == [
-        (names[item], sent[item]) if isinstance(item, int) else item for item in said
-    ]
+    for block, item in zip(feed.end(), said, strict=True):
+        if isinstance(item, int):
+            assert block[1] == names[item]
+            assert_is_the_object(block[2], sent[item])
+        else:
+            assert block == item
     identities = [block[0] for block in blocks(feed.out) if isinstance(block, tuple)]
     assert len(set(identities)) == len(identities) == len(calls)
     assert {f"id{index}" for index, (_, given_one) in enumerate(calls) if given_one} <= set(identities)
 
 
 def check_nothing_waits_without_reason(feed: Feed, said: list[Any], sent: dict[int, str], names: list[str]) -> None:
-    """Everything is released up to the first incomplete call, and of that call all it has."""
-    due: list[Any] = []
-    for item in said:
-        due.append((names[item], sent[item]) if isinstance(item, int) else item)
-        if isinstance(item, int) and not is_json(sent[item]):
-            if not sent[item]:
-                due.pop()
-            break
-    assert [shown(block) for block in blocks(feed.out)] == due
+    """Every item that something follows is released up to the first incomplete call; of that call all but a token."""
+    released = blocks(feed.out)
+    due = next((n for n, item in enumerate(said) if isinstance(item, int) and not is_json(sent[item])), len(said))
+    assert len(released) >= min(due, len(said) - 1)
+    for block, item in zip(released, said, strict=False):
+        if not isinstance(item, int):
+            assert block == item
+            continue
+        assert block[1] == names[item]
+        assert sent[item].startswith(block[2])
+        assert HELD_TOKEN.fullmatch(sent[item][len(block[2]) :])
 
 
-def shown(block: Any) -> Any:
-    """A block without the id of a call."""
-    return block[1:] if isinstance(block, tuple) else block
+HELD_TOKEN = re.compile(r",?\s*(?:[a-zA-Z]*|-?[0-9.eE+-]*)|\\(?:u[0-9a-f]{0,3})?")
+
+
+def assert_is_the_object(released: str, sent: str) -> None:
+    """`released` is the object that was sent; if that broke off, an object that begins like it."""
+    value = json.loads(released or "{}")
+    assert isinstance(value, dict)
+    if is_json(sent):
+        assert value == json.loads(sent)
+    else:
+        assert list(value)[:-1] == list(parse_tool_input(sent) or {})[: len(value) - 1]
 
 
 def is_json(value: str) -> bool:

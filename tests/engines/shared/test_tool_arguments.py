@@ -1,0 +1,258 @@
+"""The arguments of a tool call: always one JSON object, repaired if there is one reading, however they are cut."""
+
+import json
+from itertools import count, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anthro_asgi.engines.shared.tool_arguments import ToolArguments
+from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
+from anthro_asgi.wire.deltas import ToolJson, ToolStart
+from anthro_asgi.wire.json_codec import loads
+from anthro_asgi.wire.tool_input import parse_tool_input
+
+REPAIRED: list[tuple[str, Any]] = [
+    (r'{"p":"C:\Users\me"}', {"p": r"C:\Users\me"}),
+    (r'{"p":"C:\users"}', {"p": r"C:\users"}),
+    (r'{"p":"it\'s"}', {"p": "it's"}),
+    ('{"p":"a\nb\tc"}', {"p": "a\nb\tc"}),
+    ('{"p":"\x01"}', {"p": "\x01"}),
+    ('{"a":1,}', {"a": 1}),
+    ('{"a":[1,2, ] , }', {"a": [1, 2]}),
+    ('{"a":True,"b":False,"c":None}', {"a": True, "b": False, "c": None}),
+    ('{"a":NaN,"b":[Infinity,-Infinity]}', {"a": None, "b": [None, None]}),
+    ('{"a":1', {"a": 1}),
+    ('{"a":{"b":[1', {"a": {"b": [1]}}),
+    ('{"a":"x', {"a": "x"}),
+    ('{"a":1}}', {"a": 1}),
+    ('{"a":1}{}', {"a": 1}),
+    ('{"a":1} and more', {"a": 1}),
+    ('\ufeff{"a":1}', {"a": 1}),
+    ('```json\n{"a":1}\n```', {"a": 1}),
+    ('```\n{"a":True,}\n```', {"a": True}),
+]
+ENCODED: list[tuple[str, Any]] = [
+    (r'"{\"a\":1}"', {"a": 1}),
+    ("null", {"value": None}),
+    ("[1]", {"value": [1]}),
+    ('"text"', {"value": "text"}),
+    ("7", {"value": 7}),
+    ("", {}),
+    (" \n", {}),
+    ("{}", {}),
+    ("{ }", {}),
+    ("{", {}),
+    ('{} {"a":1}', {"a": 1}),
+    ('{}{}{"a":1}', {"a": 1}),
+]
+UNREADABLE = ["<tool>", "{'a': 1}", "tru"]
+
+
+def received(*pieces: str, cut: bool = False) -> str | None:
+    """The text that the client receives; None for a call that is left out."""
+    arguments = ToolArguments()
+    text = "".join([arguments.feed(piece) for piece in pieces])
+    rest = arguments.close(cut=cut)
+    return None if rest is None else text + rest
+
+
+def fragmentations(text: str) -> list[list[str]]:
+    """The whole, every single cut, and character by character."""
+    cuts = [[text[:cut], text[cut:]] for cut in range(1, len(text))]
+    return [[text], *cuts, list(text)]
+
+
+@pytest.mark.clause("5.10")
+@pytest.mark.clause("5.18")
+@pytest.mark.parametrize(("text", "value"), REPAIRED + ENCODED, ids=repr)
+def test_arguments_become_the_object_that_they_mean_however_they_are_cut(text: str, value: Any) -> None:
+    for pieces in fragmentations(text):
+        found = received(*pieces)
+        assert found is not None
+        assert json.loads(found or "{}") == value, pieces
+
+
+@pytest.mark.parametrize(("text", "value"), REPAIRED, ids=repr)
+def test_a_repair_is_noted(text: str, value: Any) -> None:
+    arguments = ToolArguments()
+    arguments.feed(text)
+    arguments.close()
+    assert arguments.repaired
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_arguments_that_cannot_be_read_leave_the_call_out(text: str) -> None:
+    for pieces in fragmentations(text):
+        assert received(*pieces) is None
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "b": "x y", "c": [1.5e3, true, {"d": null}]}', '{"é\\n": "\\ud83d\\ude42"}']
+)
+def test_a_valid_object_is_passed_on_unchanged(text: str) -> None:
+    for pieces in fragmentations(text):
+        assert received(*pieces) == text
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "b": "x', '{"a": 1, ', '{"a": tr', '{"a": "x\\u00', "{", '{"a'])
+def test_arguments_that_the_token_limit_cut_stay_as_they_are(text: str) -> None:
+    for pieces in fragmentations(text):
+        assert received(*pieces, cut=True) == text
+
+
+def test_nothing_is_released_before_the_arguments_begin_like_an_object() -> None:
+    arguments = ToolArguments()
+    assert [arguments.feed(piece) for piece in (" ", "{", " ", '"a', '":', "1", "}")] == [
+        "",
+        "",
+        "",
+        '{ "a',
+        '":',
+        "1",
+        "}",
+    ]
+
+
+@pytest.mark.clause("5.10")
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ["{}", '{"city":"Paris"}'],
+        ["{}", "{", '"city"', ':"Paris"}'],
+        ["{}", '{"city":"P"}', '{"city":"Paris"}'],
+        ["{}", '{"ci', '{"city":"Par', '{"city":"Paris"}'],
+        ['{"city":"P"}', '{"city":"Paris"}'],
+        ['{"city":"Paris"}', "{}"],
+        ["{}", "{}", '{"city":"Paris"}'],
+    ],
+)
+def test_a_placeholder_or_a_growing_snapshot_gives_the_last_object(pieces: list[str]) -> None:
+    found = received(*pieces)
+    assert found is not None
+    assert json.loads(found) == {"city": "Paris"}
+
+
+def test_a_long_number_or_white_space_without_end_is_not_kept() -> None:
+    arguments = ToolArguments()
+    assert "".join(arguments.feed("9" * 100) for _ in range(3)) == ""
+    stream = ToolArguments()
+    stream.feed('{"a":')
+    text = "".join(stream.feed("x" * 100) for _ in range(100))
+    assert (text, stream.close()) == ("", "null}")
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        [
+            *'{}[],:"\\ \n0-',
+            '{"',
+            '":',
+            '"a"',
+            "1.5",
+            "true",
+            "True",
+            "NaN",
+            "\\u00",
+            "\\U",
+            "é",
+            "🙂",
+            "null",
+            "{}",
+            "```json\n",
+        ]
+    ),
+    max_size=14,
+).map("".join)
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text('ab"\\{}[],: \n\té🙂', max_size=6)
+    | st.sampled_from([1.5, -2e30]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('a"},', max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def cut_up(text: str, cuts: list[int]) -> list[str]:
+    edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    return [text[start:end] for start, end in pairwise(edges)]
+
+
+@pytest.mark.clause("5.18")
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(head=st.sampled_from(["", "{", '{"a":', '{"a":"']), tail=HOSTILE, cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_any_text_in_any_pieces_is_one_json_object_or_no_call(head: str, tail: str, cuts: list[int]) -> None:
+    found = received(*cut_up(head + tail, cuts))
+    if found is not None:
+        value = loads(found.encode() or b"{}")
+        assert isinstance(value, dict)
+        assert parse_tool_input(found) == value
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(
+    value=st.dictionaries(st.text('a"},', max_size=3), JSON_VALUES, max_size=4),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+)
+def test_any_object_in_any_pieces_is_passed_on_unchanged(value: Any, cuts: list[int]) -> None:
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, separators=(",", ":"))):
+        assert received(*cut_up(text, cuts)) == text
+
+
+# in the queue
+
+
+def released(*calls: tuple[int | None, str | None, str | None, str]) -> list[Any]:
+    numbers = count(1)
+    queue = ToolCallQueue(lambda: f"toolu_{next(numbers)}")
+    out = []
+    for call in calls:
+        queue.add_call(*call)
+        out += queue.release()
+    return out + queue.release(at_end=True)
+
+
+LOOK = [ToolStart("a", "look"), ToolJson('{"q":1}')]
+
+
+@pytest.mark.clause("5.10")
+@pytest.mark.parametrize("again", ['{"q":1}', '{ "q" : 1 }'])
+def test_a_call_that_a_summary_repeats_is_released_once(again: str) -> None:
+    pieces = [(0, "a", "look", "{"), (0, None, None, '"q":1'), (0, None, None, "}")]
+    assert released((0, "a", "look", '{"q":1}'), (0, "a", "look", again)) == LOOK
+    joined = released(*pieces, (0, "a", "look", again))
+    assert "".join(delta.fragment for delta in joined[1:]) == '{"q":1}'
+    assert released((0, "a", "look", '{"q":1}'), (1, "b", "leap", "{}"), (0, "a", "look", again)) == [
+        *LOOK,
+        ToolStart("b", "leap"),
+        ToolJson("{}"),
+    ]
+
+
+def test_equal_calls_without_an_id_are_two_calls() -> None:
+    assert len(released((0, None, "look", "{}"), (0, None, "look", "{}"))) == 4
+
+
+@pytest.mark.clause("5.10")
+def test_the_real_arguments_after_a_placeholder_belong_to_the_same_call() -> None:
+    for later in ((0, None, None), (0, "a", "look"), (0, None, "look")):
+        assert released((0, "a", "look", "{}"), (*later, '{"q":1}')) == LOOK
+
+
+@pytest.mark.parametrize("ghost", [(0, "", "", ""), (None, None, None, ""), (1, "x", "", ""), (1, "x", None, "")])
+def test_a_call_without_name_and_arguments_is_not_a_call(ghost: Any) -> None:
+    index = 2 if ghost[0] == 1 else 1
+    assert released(ghost, (index, "a", "look", '{"q":1}')) == LOOK
+    assert released((index, "a", "look", '{"q":1}'), ghost) == LOOK
+
+
+def test_arguments_after_the_end_of_a_call_are_ignored() -> None:
+    assert released((0, "a", "look", '{"q":1}'), (1, "b", "leap", "{}"), (0, None, None, "{}")) == [
+        *LOOK,
+        ToolStart("b", "leap"),
+        ToolJson("{}"),
+    ]
