@@ -155,8 +155,10 @@ async def test_a_request_is_not_sent_again_after_a_response_byte(parser: ParserF
 
 
 async def test_a_timeout_on_a_reused_connection_is_not_retried() -> None:
-    async with served(OK, silent, deadlines=Deadlines(first_byte=0.05)) as (upstream, pool):
+    async with served(OK, silent) as (upstream, pool):
         await body_of(pool)
+        (connection,) = pool._idle
+        connection._deadlines = Deadlines(first_byte=0.05)  # short for the second request only
         with pytest.raises(UpstreamError, match="first byte"):
             await body_of(pool)
         assert len(upstream.requests) == 2

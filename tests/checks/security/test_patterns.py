@@ -219,8 +219,8 @@ def test_stop_sequences_that_nearly_match_all_the_time_are_looked_for_at_once() 
 )
 def test_the_frame_of_a_stream_is_learned_at_once(words: bytes) -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": words.decode()}}]}
-    assert timed(lambda: chunk_template.learn(orjson.dumps(chunk), chunk)) < AT_ONCE
-    assert timed(lambda: chunk_template.learn(words, chunk)) < 2 * AT_ONCE
+    assert timed(lambda: chunk_template.learn_template(orjson.dumps(chunk), chunk)) < AT_ONCE
+    assert timed(lambda: chunk_template.learn_template(words, chunk)) < 2 * AT_ONCE
 
 
 # --- schemas, of which the simulated engine makes values ---
