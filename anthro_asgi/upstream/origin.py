@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+(%[a-z0-9._-]+)?")  # name or IPv4 address | IPv6 address and its zone
+_VERSIONED = re.compile(r"/v[2-9]$|/v1beta/openai$")  # Z.AI: /api/paas/v4; Gemini: /v1beta/openai
 _PATH = re.compile(r"[!-~]*")  # what a request line can contain
 
 
@@ -65,8 +66,11 @@ class Origin:
         return cls("unix", socket=path)
 
     def target(self, path: str, *, api: bool = True) -> str:
-        """The request target of `path`, which begins with "/": under `/v1`, or beside `/v1` with `api=False`."""
-        return f"{self.base}/v1{path}" if api else f"{self.base}{path}"
+        """The request target of `path`, which begins with "/": under `/v1`, or beside `/v1` with `api=False`.
+
+        A base path that names another version of the API is complete, so `/v1` is not added to it.
+        """
+        return f"{self.base}/v1{path}" if api and not _VERSIONED.search(self.base) else f"{self.base}{path}"
 
     @property
     def authority(self) -> str:

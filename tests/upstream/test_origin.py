@@ -27,6 +27,8 @@ from anthro_asgi.upstream.origin import Origin
         ("http://h/openai", "http://h", "h", 80, "h", "/openai/v1/x", "/openai/props"),
         ("http://h/a/b%20c//", "http://h", "h", 80, "h", "/a/b%20c/v1/x", "/a/b%20c/props"),
         ("http://h/v1beta", "http://h", "h", 80, "h", "/v1beta/v1/x", "/v1beta/props"),
+        ("http://h/v1beta/openai/", "http://h", "h", 80, "h", "/v1beta/openai/x", "/v1beta/openai/props"),
+        ("http://h/api/paas/v4", "http://h", "h", 80, "h", "/api/paas/v4/x", "/api/paas/v4/props"),
         ("https://h", "https://h", "h", 443, "h", "/v1/x", "/props"),
         ("https://h:443/v1", "https://h", "h", 443, "h", "/v1/x", "/props"),
         ("https://h:80", "https://h:80", "h", 80, "h:80", "/v1/x", "/props"),
