@@ -13,7 +13,7 @@ but an error in them is raised at their place in the table.
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -45,11 +45,15 @@ _THINKING: Final = frozenset({"disabled", "enabled", "adaptive"})
 
 @dataclass(slots=True)
 class Tool:
-    """A client tool. `input_schema` is the client's own JSON Schema; it is not interpreted here."""
+    """A client tool. `input_schema` is the client's own JSON Schema; it is not interpreted here.
+
+    `strict` asks the engine to follow the schema exactly, where the engine supports it.
+    """
 
     name: str
     description: str | None = None
     input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 @dataclass(slots=True)
@@ -229,7 +233,8 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
                 raise FieldError("name", f"two tools have the name {tool.name!r}")
             else:
                 tools[tool.name] = tool
-                kept.append(asdict(tool) if entry.get("type") in CLIENT_TOOLS else entry)
+                kind = entry.get("type")
+                kept.append(CLIENT_TOOLS[kind]._asdict() if kind in CLIENT_TOOLS else entry)
         except FieldError as error:
             raise error.within(f"tools.{index}") from None
     if kept or dropped:
@@ -254,7 +259,7 @@ def _tool(entry: Any, rules: Rules) -> Tool | None:
     schema = optional(entry, "input_schema", dict)
     if schema is not None:
         check_depth(entry, "input_schema", rules.max_depth)
-    return Tool(name, optional(entry, "description", str), schema)
+    return Tool(name, optional(entry, "description", str), schema, optional(entry, "strict", bool))
 
 
 def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
