@@ -24,6 +24,7 @@ ROOMS = (
 )
 PURE = [
     *(name for name in FILES if name.startswith(("wire/", "conformance/"))),
+    "engines/openai/call_ids.py",
     "engines/openai/chat_request.py",
     "engines/openai/chunk_reader.py",
     "engines/openai/chunk_template.py",
@@ -31,6 +32,7 @@ PURE = [
     "engines/openai/fast_path.py",
     "engines/openai/history.py",
     "engines/openai/read_coalescer.py",
+    "engines/openai/refusals.py",
     "engines/openai/think_tags.py",
     "engines/openai/tool_names.py",
     "engines/openai/usage.py",

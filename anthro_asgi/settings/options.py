@@ -45,6 +45,20 @@ DIALECTS: Final = (
     "tensorrt-llm",
     "transformers",
     "llama-cpp-python",
+    "max",
+    "mlx-lm",
+    "vllm-mlx",
+    "fastllm",
+    "dynamo",
+    "deepseek",
+    "moonshot",
+    "zai",
+    "minimax",
+    "mistral",
+    "xai",
+    "gemini",
+    "openrouter",
+    "groq",
 )
 FAILURES: Final = ("429", "529", "500", "error", "stall", "cut")
 EXCLUSIVE: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host"), ("uds", "port"))

@@ -13,6 +13,7 @@ from ...wire.json_codec import dumps
 from ...wire.large.cooperative import LARGE_BODY, Steps, run_to_end
 from ...wire.large.json_writer import JoinedText, dumps_in_steps
 from ...wire.request import MessagesRequest, Tool
+from .call_ids import engine_call_id, thought_signature
 from .dialects import PLAIN, Dialect
 from .history import join_texts, server_tool_texts
 from .tool_names import short_names
@@ -24,6 +25,8 @@ Part = str | Json
 _MESSAGES_PER_STEP: Final = 16
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+# Google's published value for a call that has no signature of its own, such as one of another model.
+NO_SIGNATURE: Final = "skip_thought_signature_validator"
 # An engine refuses words that are not on its own scale of efforts.
 _EFFORTS: Final = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
@@ -43,11 +46,7 @@ def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
 
 def to_chat_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[Json]:
     """The same in steps, for a large request."""
-    messages, names = _system_message(request), tool_names(request, dialect)
-    for number, message in enumerate(request.messages, 1):
-        _add_turn(messages, message, dialect, names)
-        if number % _MESSAGES_PER_STEP == 0:
-            yield
+    messages = yield from _messages_in_steps(request, dialect)
     return _chat_body(messages, request, dialect)
 
 
@@ -65,13 +64,22 @@ def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect)
     if request.tools:
         _add_tools(body, request, dialect)
     if request.output_schema is not None:
-        shape = {"name": "output", "schema": request.output_schema, "strict": True}
-        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+        _add_output_schema(body, request.output_schema, dialect)
     if messages and _is_prefill(messages[-1]):
         body.update(dialect.prefill)
     for field in dialect.never:
         body.pop(field, None)
     return body
+
+
+def _add_output_schema(body: Json, schema: Json, dialect: Dialect) -> None:
+    if dialect.output_schema == "json_schema":
+        shape: Json = {"name": "output", "schema": schema}
+        if dialect.strict_schema:
+            shape["strict"] = True
+        body["response_format"] = {"type": "json_schema", "json_schema": shape}
+    elif dialect.output_schema == "json_object":
+        body["response_format"] = {"type": "json_object", "schema": schema}
 
 
 def _is_prefill(last: Json) -> bool:
@@ -117,7 +125,9 @@ def _tool_uses(request: MessagesRequest) -> Iterator[Json]:
 def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
     if request.temperature is not None:
         body["temperature"] = request.temperature
-    if request.top_p is not None:
+    if request.top_p == 0:
+        body["temperature"] = 0  # means the same: the most likely token; several engines refuse the zero as top_p
+    elif request.top_p is not None:
         body["top_p"] = request.top_p
     if request.top_k is not None and dialect.top_k:
         body["top_k"] = request.top_k
@@ -138,19 +148,45 @@ def _effective_stops(stops: Sequence[str]) -> list[str]:
 
 
 def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
+    """Add the thinking switch, the budget and the effort. A request that disables thinking has no effort."""
+    if thinking_off(request, dialect):
+        body.update(dialect.thinking_off)
+        return
     if request.effort in _EFFORTS and dialect.effort:
         body["reasoning_effort"] = _EFFORTS[request.effort]
     thinking = request.thinking
     if thinking is None:
         return
-    body.update(dialect.thinking_off if thinking.type == "disabled" else dialect.thinking_on)
+    body.update(dialect.thinking_on)
     if thinking.budget_tokens is not None and dialect.thinking_budget is not None:
         body[dialect.thinking_budget] = thinking.budget_tokens
 
 
+def thinking_off(request: MessagesRequest, dialect: Dialect) -> bool:
+    """Whether the engine is told not to think: the client disables thinking, or forces a call.
+
+    Some engines refuse a forced call while they think. The Messages API does not know the two together either.
+    """
+    if _thinking_type(request) == "disabled":
+        return True
+    return bool(dialect.thinking_off) and not dialect.forced_choice_while_thinking and _forces_a_call(request)
+
+
+def _thinking_type(request: MessagesRequest) -> str | None:
+    """The type of thinking. `between_tools` is adaptive if there are tools (contract 3.9)."""
+    kind = None if request.thinking is None else request.thinking.type
+    if kind == "between_tools":
+        return "adaptive" if request.tools else "disabled"
+    return kind
+
+
+def _forces_a_call(request: MessagesRequest) -> bool:
+    return request.tool_choice is not None and request.tool_choice.type in ("any", "tool")
+
+
 def thinking_disabled(request: MessagesRequest, dialect: Dialect) -> bool:
     """Whether the request tells the engine not to think."""
-    return request.thinking is not None and request.thinking.type == "disabled" and bool(dialect.thinking_off)
+    return thinking_off(request, dialect) and bool(dialect.thinking_off)
 
 
 def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
@@ -159,24 +195,43 @@ def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
     if choice is not None:
         if choice.type == "none" and not dialect.none_choice:
             return
-        if choice.type != "tool":
+        if choice.type == "tool" and not (dialect.named_choice and _can_force(dialect)):
+            tools = [tool for tool in tools if tool.name == choice.name]
+        if _forces_a_call(request) and not _can_force(dialect):
+            body["tool_choice"] = "auto"
+        elif choice.type != "tool":
             body["tool_choice"] = _CHOICES[choice.type]
         elif dialect.named_choice:
             body["tool_choice"] = {"type": "function", "function": {"name": names.get(choice.name or "", choice.name)}}
         else:
-            tools = [tool for tool in tools if tool.name == choice.name]
             body["tool_choice"] = "required"
         if not choice.parallel:
             body["parallel_tool_calls"] = False
-    body["tools"] = [_function(names.get(tool.name, tool.name), tool) for tool in tools]
+    body["tools"] = [_function(names.get(tool.name, tool.name), tool, dialect) for tool in tools]
 
 
-def _function(name: str, tool: Tool) -> Json:
+def _can_force(dialect: Dialect) -> bool:
+    """Whether the engine accepts a forced call: always, or because its thinking is switched off for it."""
+    return dialect.forced_choice and (dialect.forced_choice_while_thinking or bool(dialect.thinking_off))
+
+
+def _function(name: str, tool: Tool, dialect: Dialect) -> Json:
     function: Json = {"name": name}
     if tool.description is not None:
         function["description"] = tool.description
-    function["parameters"] = _NO_PARAMETERS if tool.input_schema is None else tool.input_schema
+    function["parameters"] = _parameters(tool.input_schema)
+    if tool.strict is not None and dialect.strict_tools:
+        function["strict"] = tool.strict
     return {"type": "function", "function": function}
+
+
+def _parameters(schema: Json | None) -> Json:
+    """The schema of a tool's input, with an empty `properties` if it has none: some engines require the key."""
+    if not schema:
+        return _NO_PARAMETERS
+    if "properties" in schema or schema.get("type") != "object":
+        return schema
+    return schema | {"properties": {}}
 
 
 # messages
@@ -184,70 +239,161 @@ def _function(name: str, tool: Tool) -> Json:
 
 def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     """The messages of the chat request, the system prompt first."""
-    out, names = _system_message(request), tool_names(request, dialect)
-    for message in request.messages:
-        _add_turn(out, message, dialect, names)
+    return run_to_end(_messages_in_steps(request, dialect))
+
+
+def _messages_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[list[Json]]:
+    conversation = _Conversation(request, dialect)
+    for number, message in enumerate(request.messages, 1):
+        conversation.add(message)
+        if number % _MESSAGES_PER_STEP == 0:
+            yield
+    out: list[Json] = []
+    for number, turn in enumerate(conversation.turns, 1):
+        out.append(_chat_message(turn, dialect))
+        if number % _MESSAGES_PER_STEP == 0:
+            yield
     return out
 
 
-def _system_message(request: MessagesRequest) -> list[Json]:
-    return [{"role": "system", "content": "\n".join(request.system)}] if request.system else []
+class _Turn:
+    """A chat message that further content may still join. Which of the fields are used depends on the role."""
+
+    __slots__ = ("call_id", "calls", "parts", "role", "thoughts")
+
+    def __init__(self, role: str, parts: list[Part], call_id: str = "") -> None:
+        self.role = role
+        self.parts = parts
+        self.call_id = call_id
+        self.calls: list[Json] = []
+        self.thoughts: list[str] = []
 
 
-def _add_turn(out: list[Json], message: Json, dialect: Dialect, names: dict[str, str]) -> None:
-    role, content = message["role"], message["content"]
-    if role == "user":
-        if type(content) is str:
-            out.append({"role": "user", "content": content})
-        else:
-            _add_user(out, content)
-        return
-    blocks = content if type(content) is list else [{"type": "text", "text": content}]
-    if role == "assistant":
-        out.append(_assistant(blocks, dialect, names))
-    else:
-        _add_system(out, join_texts(block["text"] for block in blocks), dialect)
+class _Conversation:
+    """The turns of a chat request, built from the messages of a Messages request.
 
-
-def _add_system(out: list[Json], text: str, dialect: Dialect) -> None:
-    """Add a system message. Before the first turn it becomes, or continues, the system prompt."""
-    if not text:
-        return
-    if len(out) == 1 and out[0]["role"] == "system":
-        out[0]["content"] += f"\n{text}"
-    elif not out or dialect.late_system:
-        out.append({"role": "system", "content": text})
-    else:
-        out.append({"role": "user", "content": f"<system>\n{text}\n</system>"})
-
-
-def _add_user(out: list[Json], blocks: list[Json]) -> None:
-    """Add a user turn: tool results first, next to the calls they answer, then the other content in order."""
-    parts: list[Part] = []
-    images: list[Part] = []
-    results: list[Json] = []
-    for block in blocks:
-        if block["type"] == "tool_result":
-            text = _tool_result(block, images)
-            results.append({"role": "tool", "tool_call_id": block["tool_use_id"], "content": text})
-        else:
-            parts += _parts(block)
-    if results:
-        behind = _index_after_calls(out)
-        out[behind:behind] = results
-    if parts or images or not results:
-        out.append({"role": "user", "content": _content(images + parts)})
-
-
-def _index_after_calls(out: list[Json]) -> int:
-    """The index for tool results: after the latest assistant turn and its earlier results.
-
-    A client may put a system or user message between a call and its result, but engines refuse a gap there.
+    Neighbouring messages of one role become one turn, as in the Messages API: many chat templates accept only roles
+    that alternate. Content is collected in lists and joined once at the end, so the time is linear in the content.
     """
-    for index in range(len(out), 0, -1):
-        if out[index - 1]["role"] in ("assistant", "tool"):
-            return index
-    return len(out)
+
+    def __init__(self, request: MessagesRequest, dialect: Dialect) -> None:
+        self.turns: list[_Turn] = [_Turn("system", list(request.system))] if request.system else []
+        self._dialect = dialect
+        self._names = tool_names(request, dialect)
+        self._results_at = len(
+            self.turns
+        )  # the index for tool results: after the latest assistant turn and its earlier results
+
+    def add(self, message: Json) -> None:
+        role, content = message["role"], message["content"]
+        blocks = content if type(content) is list else [{"type": "text", "text": content}]
+        if role == "user":
+            self._add_user(blocks)
+        elif role == "assistant":
+            self._add_assistant(blocks)
+        else:
+            self._add_system(join_texts(block["text"] for block in blocks))
+
+    def _add_system(self, text: str) -> None:
+        """Add a system message. Before the first turn it becomes, or continues, the system prompt."""
+        if not text:
+            return
+        if self._dialect.late_system or all(turn.role == "system" for turn in self.turns):
+            self._join("system", [text])
+        else:
+            self._add_user_parts([f"<system>\n{text}\n</system>"])
+
+    def _add_user(self, blocks: list[Json]) -> None:
+        """Add a user turn: tool results first, next to the calls they answer, then the other content in order.
+
+        A client may put a system or user message between a call and its result, but engines refuse a gap there.
+        """
+        parts: list[Part] = []
+        images: list[Part] = []
+        results: list[_Turn] = []
+        for block in blocks:
+            if block["type"] == "tool_result":
+                identity = engine_call_id(block["tool_use_id"], self._dialect.call_id_length)
+                results.append(_Turn("tool", [_tool_result(block, images)], identity))
+            else:
+                parts += _parts(block)
+        if results:
+            self.turns[self._results_at : self._results_at] = results
+            self._results_at += len(results)
+        if parts or images or not results:
+            self._add_user_parts(images + parts)
+
+    def _add_user_parts(self, parts: list[Part]) -> None:
+        behind_tool = bool(self.turns) and self.turns[-1].role == "tool"
+        if behind_tool and self._dialect.text_in_tool_result and all(type(part) is str for part in parts):
+            self.turns[-1].parts += parts
+        else:
+            self._join("user", parts)
+
+    def _join(self, role: str, parts: list[Part]) -> None:
+        """Add `parts` to the last turn if it has this role; otherwise begin a turn."""
+        if self.turns and self.turns[-1].role == role:
+            self.turns[-1].parts += parts
+        else:
+            self.turns.append(_Turn(role, parts))
+
+    def _add_assistant(self, blocks: list[Json]) -> None:
+        """Add an assistant turn. The texts of one message are joined without a separator, as the model produced them.
+
+        A message that holds nothing that the engine can receive is left out.
+        """
+        texts: list[str] = []
+        thoughts: list[str] = []
+        calls: list[Json] = []
+        for block in blocks:
+            kind = block["type"]
+            if kind == "text":
+                texts.append(block["text"])
+            elif kind == "thinking":
+                thoughts.append(block["thinking"])
+            elif kind == "tool_use":
+                calls.append(self._call(block, first=not calls))
+            else:
+                texts += server_tool_texts(block)
+        text = "".join(texts)
+        if self._dialect.thinking_tags and any(thoughts):
+            text = "<think>\n" + "\n".join(thoughts) + f"\n</think>\n\n{text}"
+        if self._dialect.reasoning_key is None:
+            thoughts = []
+        if not text and not calls and not any(thoughts):
+            return
+        self._join("assistant", [text] if text else [])
+        turn = self.turns[-1]
+        turn.calls += calls
+        turn.thoughts += thoughts
+        self._results_at = len(self.turns)
+
+    def _call(self, block: Json, *, first: bool) -> Json:
+        """The call. Of parallel calls only the first has a signature."""
+        name = block["name"]
+        function = {"name": self._names.get(name, name), "arguments": encode(block["input"]).decode()}
+        call: Json = {"id": engine_call_id(block["id"], self._dialect.call_id_length), "type": "function"}
+        if self._dialect.thought_signatures:
+            signature = thought_signature(block["id"]) or (NO_SIGNATURE if first else None)
+            if signature is not None:
+                call["extra_content"] = {"google": {"thought_signature": signature}}
+        call["function"] = function
+        return call
+
+
+def _chat_message(turn: _Turn, dialect: Dialect) -> Json:
+    message: Json = {"role": turn.role}
+    if turn.role == "tool":
+        message["tool_call_id"] = turn.call_id
+    message["content"] = _content(turn.parts)
+    if turn.role == "assistant":
+        key = dialect.reasoning_key
+        if key is not None and (any(turn.thoughts) or (turn.calls and dialect.needs_reasoning)):
+            message[key] = "\n".join(turn.thoughts)
+        if turn.calls:
+            message["tool_calls"] = turn.calls
+            message["content"] = message["content"] or dialect.no_content
+    return message
 
 
 def _content(parts: list[Part]) -> str | list[Json]:
@@ -284,24 +430,27 @@ def _url(block: Json) -> str | JoinedText:
 
 
 def _document(block: Json) -> list[Part]:
-    """A document's title and context, then its text; if its content is blocks, their texts and images in order."""
+    """A document between marks: its title and context, then its text or its texts and images in order."""
     source = block["source"]
-    heads = [block.get("title"), block.get("context")]
     content = source["data"] if source["type"] == "text" else source["content"]
+    head = join_texts(["<document>", _title(block), block.get("context")])
     if isinstance(content, str):
-        text = join_texts([*heads, content])
-        return [text] if text else []
-    head = join_texts(heads)
-    parts: list[Part] = [head] if head else []
+        return [join_texts([head, content, "</document>"])]
+    parts: list[Part] = [head]
     for inner in content:
         parts += _parts(inner)
-    return parts
+    return [*parts, "</document>"]
+
+
+def _title(block: Json) -> str:
+    title = block.get("title")
+    return f"<title>{title}</title>" if title else ""
 
 
 def _search_result(block: Json) -> str:
     content = block.get("content") or ()
     texts = [content] if isinstance(content, str) else [inner["text"] for inner in content]
-    return join_texts([block.get("title"), block.get("source"), *texts])
+    return join_texts(["<search_result>", _title(block), block.get("source"), *texts, "</search_result>"])
 
 
 _TO_TEXT: Final[dict[str, Callable[[Json], str]]] = {
@@ -328,29 +477,3 @@ def _tool_result(block: Json, images: list[Part]) -> str:
     if block.get("is_error"):
         text = f"[tool error] {text}" if text else "[tool error]"
     return text
-
-
-def _assistant(blocks: list[Json], dialect: Dialect, names: dict[str, str]) -> Json:
-    """One assistant turn. Its texts are joined without a separator, as the model produced them."""
-    texts: list[str] = []
-    thoughts: list[str] = []
-    calls: list[Json] = []
-    for block in blocks:
-        kind = block["type"]
-        if kind == "text":
-            texts.append(block["text"])
-        elif kind == "thinking":
-            thoughts.append(block["thinking"])
-        elif kind == "tool_use":
-            name = block["name"]
-            function = {"name": names.get(name, name), "arguments": encode(block["input"]).decode()}
-            calls.append({"id": block["id"], "type": "function", "function": function})
-        else:
-            texts += server_tool_texts(block)
-    message: Json = {"role": "assistant", "content": "".join(texts)}
-    if dialect.reasoning_key is not None and any(thoughts):
-        message[dialect.reasoning_key] = "\n".join(thoughts)
-    if calls:
-        message["tool_calls"] = calls
-        message["content"] = message["content"] or None
-    return message

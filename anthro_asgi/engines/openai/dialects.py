@@ -1,11 +1,13 @@
 """The dialects of OpenAI-compatible engines, as data: which fields each engine accepts (contract section 8).
 
-A field that an engine would refuse is not sent to it, so the plain dialect sends few. An engine that reports which stop
-string matched receives the stop strings and stops by itself. For other engines this service matches the stop sequences
-and cancels the generation.
+A field that an engine would refuse is not sent to it. The plain dialect is for an engine of which nothing is known: it
+sends what most engines accept, and `refusals` says what to leave out when one does not. An engine that reports which
+stop string matched receives the stop strings and stops by itself. For other engines this service matches the stop
+sequences and cancels the generation.
 
-An engine is recognised by its model list, by the `server` header of that response, and if these do not identify it,
-by a path that only one engine has (`PROBES`).
+An engine is recognised by what it has, never by what it lacks: the host name of its URL if it is a hosted API, its
+model list, the `server` header of that response, and if these do not identify it, a path that only one engine has
+(`PROBES`).
 """
 
 from collections.abc import Callable, Mapping
@@ -42,8 +44,30 @@ class Dialect:
     """The engine accepts `reasoning_effort` with the values low, medium and high."""
     reasoning_key: str | None = None
     """The field of an assistant message in the history that holds its reasoning."""
+    no_content: str | None = None
+    """The `content` of an assistant message that has only calls: null, or "" where null breaks the engine."""
+    needs_reasoning: bool = False
+    """The engine refuses an assistant message with calls and without reasoning, so an empty text is sent for it."""
+    thinking_tags: bool = False
+    """The engine writes its reasoning into the text between think tags, and expects it there in the history."""
+    call_id_length: int | None = None
+    """The engine accepts only call ids of this many letters and digits, so other ids are replaced."""
+    thought_signatures: bool = False
+    """The engine signs its calls, and expects the signature in the history (see `call_ids`)."""
+    strict_tools: bool = False
+    """The engine knows `strict` on a tool."""
+    strict_schema: bool = True
+    """The engine accepts `strict` on an output schema."""
+    output_schema: Literal["no", "json_schema", "json_object"] = "json_schema"
+    """The type of `response_format` that takes the client's schema; "no" for an engine that ignores the schema."""
+    text_in_tool_result: bool = False
+    """Only an assistant turn may follow a tool message, so text for that place goes into the last tool message."""
     named_choice: bool = True
     """The engine honours a named tool choice. If not, only that tool is sent, with the choice `required`."""
+    forced_choice: bool = True
+    """The engine accepts a tool choice that forces a call. If not, `auto` is sent, and only the named tool."""
+    forced_choice_while_thinking: bool = True
+    """The engine accepts such a choice while it thinks. If not, thinking is switched off for the request."""
     none_choice: bool = True
     """The engine honours the tool choice `none`. If not, the tools are left out."""
     longest_tool_name: int | None = None
@@ -58,7 +82,7 @@ class Dialect:
     """The engine refuses a `max_tokens` above the model's context window, whatever the length of the prompt."""
 
 
-PLAIN: Final = Dialect("openai", "an OpenAI-compatible server", longest_tool_name=64)
+PLAIN: Final = Dialect("openai", "an OpenAI-compatible server", top_k=True, strict_tools=True, longest_tool_name=64)
 
 _SWITCH_ON: Final = {"chat_template_kwargs": {"enable_thinking": True}}
 _SWITCH_OFF: Final = {"chat_template_kwargs": {"enable_thinking": False}}
@@ -93,6 +117,7 @@ VLLM: Final = Dialect(
     thinking_budget="thinking_token_budget",
     effort=True,
     reasoning_key="reasoning",
+    strict_tools=True,
     prefill={"add_generation_prompt": False, "continue_final_message": True},
     counting="tokenize",
     bounds_answers=True,
@@ -107,21 +132,27 @@ SGLANG: Final = Dialect(
     thinking_off=_BOTH_OFF,
     effort=True,
     reasoning_key="reasoning_content",
+    strict_tools=True,
     prefill={"continue_final_message": True},
     counting="tokenize",
     bounds_answers=True,
 )
-# It refuses unknown fields, reports usage without being asked, and ignores the tool choice.
+# It refuses unknown fields, reports usage without being asked, and ignores the tool choice and the output schema.
 TRANSFORMERS: Final = Dialect(
     "transformers",
     "transformers serve",
     never=frozenset({"stream_options", "tool_choice", "parallel_tool_calls", "user"}),
     thinking_on=_SWITCH_ON,
     thinking_off=_SWITCH_OFF,
+    no_content="",
+    output_schema="no",
     named_choice=False,
     none_choice=False,
 )
-LLAMA_CPP_PYTHON: Final = Dialect("llama-cpp-python", "llama-cpp-python", top_k=True)
+# It answers 500 to a null content. It reads a schema only in its own form of `response_format`.
+LLAMA_CPP_PYTHON: Final = Dialect(
+    "llama-cpp-python", "llama-cpp-python", top_k=True, no_content="", output_schema="json_object"
+)
 # There is no switch to turn thinking on, because Ollama refuses it for a model that cannot think.
 OLLAMA: Final = Dialect(
     "ollama",
@@ -157,6 +188,140 @@ TENSORRT: Final = Dialect(
     effort=True,
 )
 
+# It refuses unknown fields, and names the tool choice without obeying it unless it was started with a tool parser.
+MAX: Final = Dialect(
+    "max",
+    "MAX serve",
+    top_k=True,
+    thinking_on=_SWITCH_ON,
+    thinking_off=_SWITCH_OFF,
+    effort=True,
+    no_content="",
+)
+# It ignores the tool choice and the output schema.
+MLX_LM: Final = Dialect(
+    "mlx-lm",
+    "mlx_lm.server",
+    top_k=True,
+    never=frozenset({"tool_choice", "parallel_tool_calls"}),
+    thinking_on=_SWITCH_ON,
+    thinking_off=_SWITCH_OFF,
+    reasoning_key="reasoning",
+    no_content="",
+    output_schema="no",
+    named_choice=False,
+    none_choice=False,
+)
+VLLM_MLX: Final = Dialect(
+    "vllm-mlx",
+    "vllm-mlx",
+    top_k=True,
+    thinking_on=_SWITCH_ON,
+    thinking_off=_SWITCH_OFF,
+    reasoning_key="reasoning_content",
+    no_content="",
+)
+FASTLLM: Final = Dialect(
+    "fastllm",
+    "fastllm",
+    top_k=True,
+    thinking_on=_SWITCH_ON,
+    thinking_off=_SWITCH_OFF,
+    reasoning_key="reasoning_content",
+    no_content="",
+)
+# Its frontend refuses unknown fields, whatever the engine behind it accepts.
+DYNAMO: Final = Dialect(
+    "dynamo",
+    "NVIDIA Dynamo",
+    top_k=True,
+    thinking_on=_BOTH_ON,
+    thinking_off=_BOTH_OFF,
+    effort=True,
+    reasoning_key="reasoning_content",
+)
+
+# Hosted APIs, from their published references.
+
+_OBJECT_ON: Final = {"thinking": {"type": "enabled"}}
+_OBJECT_OFF: Final = {"thinking": {"type": "disabled"}}
+
+# JSON without a schema is all that its `response_format` can ask for.
+DEEPSEEK: Final = Dialect(
+    "deepseek",
+    "DeepSeek",
+    longest_tool_name=64,
+    thinking_on=_OBJECT_ON,
+    thinking_off=_OBJECT_OFF,
+    effort=True,
+    reasoning_key="reasoning_content",
+    needs_reasoning=True,
+    output_schema="no",
+    forced_choice_while_thinking=False,
+)
+MOONSHOT: Final = Dialect(
+    "moonshot",
+    "Moonshot (Kimi)",
+    longest_tool_name=64,
+    thinking_on=_OBJECT_ON,
+    thinking_off=_OBJECT_OFF,
+    reasoning_key="reasoning_content",
+    needs_reasoning=True,
+    forced_choice_while_thinking=False,
+)
+# The tool choice `auto` is the only one. JSON without a schema is all that its `response_format` can ask for.
+ZAI: Final = Dialect(
+    "zai",
+    "Z.AI (GLM)",
+    longest_tool_name=64,
+    thinking_on=_OBJECT_ON,
+    thinking_off=_OBJECT_OFF,
+    reasoning_key="reasoning_content",
+    output_schema="no",
+    named_choice=False,
+    none_choice=False,
+    forced_choice=False,
+)
+MINIMAX: Final = Dialect(
+    "minimax",
+    "MiniMax",
+    longest_tool_name=64,
+    thinking_tags=True,
+    output_schema="no",
+    named_choice=False,
+    none_choice=False,
+    forced_choice=False,
+)
+# It refuses unknown fields. Its reasoning is a part of the content, which it accepts back as text only.
+MISTRAL: Final = Dialect(
+    "mistral",
+    "Mistral",
+    longest_tool_name=64,
+    never=frozenset({"user", "stream_options"}),
+    strict_tools=True,
+    call_id_length=9,
+    text_in_tool_result=True,
+)
+XAI: Final = Dialect("xai", "xAI", longest_tool_name=64)
+GEMINI: Final = Dialect(
+    "gemini",
+    "Gemini (OpenAI endpoint)",
+    longest_tool_name=64,
+    effort=True,
+    thought_signatures=True,
+)
+OPENROUTER: Final = Dialect(
+    "openrouter",
+    "OpenRouter",
+    top_k=True,
+    longest_tool_name=64,
+    thinking_on={"reasoning": {"enabled": True}},
+    thinking_off={"reasoning": {"enabled": False}},
+    reasoning_key="reasoning",
+    strict_tools=True,
+)
+GROQ: Final = Dialect("groq", "Groq", longest_tool_name=64, strict_tools=True)
+
 DIALECTS: Final = {
     dialect.name: dialect
     for dialect in (
@@ -169,11 +334,41 @@ DIALECTS: Final = {
         TENSORRT,
         TRANSFORMERS,
         LLAMA_CPP_PYTHON,
+        MAX,
+        MLX_LM,
+        VLLM_MLX,
+        FASTLLM,
+        DYNAMO,
+        DEEPSEEK,
+        MOONSHOT,
+        ZAI,
+        MINIMAX,
+        MISTRAL,
+        XAI,
+        GEMINI,
+        OPENROUTER,
+        GROQ,
     )
 }
 
 # recognising an engine
 
+_BY_HOST: Final = {
+    "api.deepseek.com": DEEPSEEK,
+    "api.moonshot.ai": MOONSHOT,
+    "api.moonshot.cn": MOONSHOT,
+    "api.z.ai": ZAI,
+    "open.bigmodel.cn": ZAI,
+    "api.minimax.io": MINIMAX,
+    "api.minimaxi.com": MINIMAX,
+    "api.mistral.ai": MISTRAL,
+    "api.x.ai": XAI,
+    "generativelanguage.googleapis.com": GEMINI,
+    "openrouter.ai": OPENROUTER,
+    "api.groq.com": GROQ,
+    "api.sambanova.ai": SAMBANOVA,
+}
+# Engines that put their own name into the list. One entry is enough: a server may list adapters of other owners.
 _BY_OWNER: Final = {
     "llamacpp": LLAMACPP,
     "vllm": VLLM,
@@ -183,7 +378,24 @@ _BY_OWNER: Final = {
     "no-reply@sambanova.ai": SAMBANOVA,
     "tensorrt_llm": TENSORRT,
     "me": LLAMA_CPP_PYTHON,
+    "fastllm": FASTLLM,
+    "vllm-mlx": VLLM_MLX,
 }
+# Makers of models. A gateway lists models of several makers, so all entries must have the same owner.
+_BY_MAKER: Final = {
+    "deepseek": DEEPSEEK,
+    "moonshot": MOONSHOT,
+    "z-ai": ZAI,
+    "minimax": MINIMAX,
+    "mistralai": MISTRAL,
+    "xai": XAI,
+    "google": GEMINI,
+}
+
+
+def by_host(host: str) -> Dialect | None:
+    """The dialect of a hosted API with this host name; None if the host is not known."""
+    return _BY_HOST.get(host.lower())
 
 
 def recognise(models: Any, server: str) -> Dialect | None:
@@ -193,13 +405,24 @@ def recognise(models: Any, server: str) -> Dialect | None:
     """
     if server.lower().startswith("llama.cpp"):
         return LLAMACPP
-    entries = models.get("data") if isinstance(models, dict) else None
-    for entry in entries if isinstance(entries, list) else ():
-        owner = entry.get("owned_by") if isinstance(entry, dict) else None
-        known = _BY_OWNER.get(owner.lower()) if isinstance(owner, str) else None
-        if known is not None:
-            return known
-    return None
+    listed = models.get("data") if isinstance(models, dict) else None
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    owners = [owner.lower() for entry in entries if isinstance(owner := entry.get("owned_by"), str)]
+    for owner in owners:
+        if owner in _BY_OWNER:
+            return _BY_OWNER[owner]
+    if not entries:
+        return None
+    if len(owners) == len(entries) and len(set(owners)) == 1:
+        if owners[0] == "nvidia" and _all_have(entries, "context_window"):
+            return DYNAMO
+        return MAX if owners[0] == "" and _all_have(entries, "shutdown_date") else _BY_MAKER.get(owners[0])
+    # mlx_lm is one of few servers that stand on the standard library
+    return MLX_LM if server.startswith("BaseHTTP/") and not owners and _all_have(entries, "created") else None
+
+
+def _all_have(entries: list[dict[str, Any]], key: str) -> bool:
+    return all(key in entry for entry in entries)
 
 
 def _by_version(answer: Any) -> Dialect | None:
@@ -210,19 +433,10 @@ def _by_properties(answer: Any) -> Dialect | None:
     return LLAMACPP if isinstance(answer, dict) and "default_generation_settings" in answer else None
 
 
-# All paths of all versions of `transformers serve`. Other servers with a chat endpoint have more.
-_TRANSFORMERS_PATHS: Final = frozenset(
-    {
-        "/",
-        "/health",
-        "/load_model",
-        "/reset",
-        "/v1/audio/transcriptions",
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/models",
-        "/v1/responses",
-    }
+# Paths that `transformers serve` has together, by version. Its title is FastAPI's own.
+_TRANSFORMERS_PATHS: Final = (
+    {"/v1/chat/completions", "/load_model", "/reset"},
+    {"/v1/chat/completions", "/v1/responses", "/v1/audio/transcriptions", "/health"},
 )
 
 
@@ -237,8 +451,8 @@ def _by_schema(answer: Any) -> Dialect | None:
         return SGLANG
     if "/tokenize" in paths and "/version" in paths:
         return VLLM
-    bare = {"/health", "/v1/chat/completions", "/v1/responses"} <= set(paths) <= _TRANSFORMERS_PATHS
-    return TRANSFORMERS if bare and info.get("title") == "FastAPI" else None
+    own = any(paths.keys() >= together for together in _TRANSFORMERS_PATHS)
+    return TRANSFORMERS if own and info.get("title") == "FastAPI" else None
 
 
 PROBES: Final[tuple[tuple[str, Callable[[Any], Dialect | None]], ...]] = (

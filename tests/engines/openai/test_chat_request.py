@@ -11,12 +11,11 @@ from anthro_asgi.engines.openai.dialects import (
     LLAMACPP,
     OLLAMA,
     PLAIN,
-    SGLANG,
-    TRANSFORMERS,
     VLLM,
     Dialect,
 )
 from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.request import ThinkingConfig
 from tests.support.chat_requests import assistant, chat, every_dialect, request, result, sent, text, use, user
 
 TOOLS = [{"name": "look", "input_schema": {"type": "object"}}, {"name": "leap", "description": "Jumps."}]
@@ -158,8 +157,7 @@ LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s
 def test_a_late_system_message_becomes_marked_user_text_in_the_same_place() -> None:
     assert sent(*LATE, system="p") == [
         {"role": "system", "content": "p"},
-        {"role": "user", "content": "a"},
-        {"role": "user", "content": "<system>\ns\nt\n</system>"},
+        {"role": "user", "content": "a\n<system>\ns\nt\n</system>"},
     ]
 
 
@@ -197,11 +195,75 @@ def test_a_trailing_assistant_turn_sends_the_prefill_switches_of_the_dialect(dia
 @every_dialect
 def test_thinking_is_switched_only_if_the_dialect_has_a_switch_and_the_client_asks(dialect: Dialect) -> None:
     for kind, on in (({"type": "adaptive"}, True), ({"type": "disabled"}, False)):
-        # templates differ in the name of the switch, and ignore the other one
-        both = {"thinking": on} if dialect in (VLLM, SGLANG) else {}
-        switch = None if dialect in (PLAIN, OLLAMA, LLAMA_CPP_PYTHON) else {"enable_thinking": on, **both}
-        assert chat(dialect=dialect, thinking=kind).get("chat_template_kwargs") == switch
-    assert "chat_template_kwargs" not in chat(dialect=dialect)
+        sent = chat(dialect=dialect, thinking=kind)
+        switches = {key: sent[key] for key in ("chat_template_kwargs", "thinking", "reasoning") if key in sent}
+        assert switches == _switch(dialect.name, on)
+    assert not {"chat_template_kwargs", "thinking", "reasoning"} & set(chat(dialect=dialect))
+
+
+def _switch(name: str, on: bool) -> dict[str, Any]:
+    if name in ("deepseek", "moonshot", "zai"):
+        return {"thinking": {"type": "enabled" if on else "disabled"}}
+    if name == "openrouter":
+        return {"reasoning": {"enabled": on}}
+    if name in ("vllm", "sglang", "dynamo"):  # templates differ in the name of the switch, and ignore the other one
+        return {"chat_template_kwargs": {"enable_thinking": on, "thinking": on}}
+    if name in ("openai", "ollama", "llama-cpp-python", "minimax", "mistral", "xai", "gemini", "groq"):
+        return {}
+    return {"chat_template_kwargs": {"enable_thinking": on}}
+
+
+@pytest.mark.clause("3.9")
+def test_thinking_between_tools_is_adaptive_with_tools_and_disabled_without() -> None:
+    asked = request(thinking={"type": "adaptive"}, tools=TOOLS)
+    asked.thinking = ThinkingConfig("between_tools")
+    assert to_chat(asked, LLAMACPP)["chat_template_kwargs"] == {"enable_thinking": True}
+    asked.tools = []
+    assert to_chat(asked, LLAMACPP)["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.clause("3.9")
+@every_dialect
+def test_disabled_thinking_wins_over_an_effort_beside_it(dialect: Dialect) -> None:
+    sent = chat(dialect=dialect, thinking={"type": "disabled"}, output_config={"effort": "high"})
+    assert sent.get("reasoning_effort") == ("none" if dialect is OLLAMA else None)
+
+
+@every_dialect
+def test_a_forced_call_switches_thinking_off_where_the_two_exclude_each_other(dialect: Dialect) -> None:
+    forced = chat(dialect=dialect, thinking={"type": "adaptive"}, tools=TOOLS, tool_choice={"type": "any"})
+    if dialect.name in ("deepseek", "moonshot"):
+        assert (forced["thinking"], forced["tool_choice"]) == ({"type": "disabled"}, "required")
+    else:
+        free = chat(dialect=dialect, thinking={"type": "adaptive"}, tools=TOOLS)
+        assert [forced.get(key) for key in dialect.thinking_on] == [free.get(key) for key in dialect.thinking_on]
+
+
+def test_a_forced_call_is_left_to_the_model_where_thinking_has_no_switch() -> None:
+    dialect = Dialect("x", "X", forced_choice_while_thinking=False)
+    sent = chat(dialect=dialect, tools=TOOLS, tool_choice={"type": "tool", "name": "leap"})
+    assert (sent["tool_choice"], [tool["function"]["name"] for tool in sent["tools"]]) == ("auto", ["leap"])
+
+
+@pytest.mark.clause("3.6")
+@every_dialect
+def test_top_p_zero_is_sent_as_temperature_zero(dialect: Dialect) -> None:
+    sent = chat(dialect=dialect, top_p=0, temperature=1)
+    assert ("top_p" in sent, sent["temperature"]) == (False, 0)
+
+
+EFFORT = {
+    "llamacpp",
+    "vllm",
+    "sglang",
+    "ollama",
+    "sambanova",
+    "tensorrt-llm",
+    "max",
+    "dynamo",
+    "deepseek",
+    "gemini",
+}
 
 
 @pytest.mark.clause("3.18", "8.2")
@@ -209,7 +271,7 @@ def test_thinking_is_switched_only_if_the_dialect_has_a_switch_and_the_client_as
 def test_effort_is_sent_as_a_word_that_the_engine_knows(dialect: Dialect) -> None:
     for effort, word in {"low": "low", "medium": "medium", "max": "high", "xhigh": "high", "odd": None}.items():
         sent = chat(dialect=dialect, output_config={"effort": effort}).get("reasoning_effort")
-        assert sent == (None if dialect in (PLAIN, TRANSFORMERS, LLAMA_CPP_PYTHON) else word)
+        assert sent == (word if dialect.name in EFFORT else None)
 
 
 # tools
@@ -218,7 +280,7 @@ def test_effort_is_sent_as_a_word_that_the_engine_knows(dialect: Dialect) -> Non
 @pytest.mark.clause("3.11")
 def test_tools_are_functions_and_their_schema_is_untouched() -> None:
     schema = {"type": "nonsense", "$schema": "s", "properties": {"z": {}, "a": {"cache_control": True}}}
-    spare = {"strict": True, "defer_loading": True, "input_examples": [{}]}
+    spare = {"defer_loading": True, "input_examples": [{}]}
     body = chat(tools=[{"name": "look", "description": "", "input_schema": schema, **spare}, {"name": "leap"}])
     assert body["tools"] == [
         {"type": "function", "function": {"name": "look", "description": "", "parameters": schema}},
@@ -241,7 +303,8 @@ def test_a_named_tool_choice_is_sent_by_name_or_narrowed_to_that_tool(dialect: D
     body = chat(dialect=dialect, tools=TOOLS, tool_choice={"type": "tool", "name": "leap"})
     names = [entry["function"]["name"] for entry in body["tools"]]
     by_name = {"type": "function", "function": {"name": "leap"}}
-    narrowed = {"llamacpp": "required", "ollama": None, "transformers": None}
+    narrowed = {"llamacpp": "required", "ollama": None, "transformers": None, "mlx-lm": None}
+    narrowed |= {"zai": "auto", "minimax": "auto"}
     if dialect.name in narrowed:
         assert (body.get("tool_choice"), names) == (narrowed[dialect.name], ["leap"])
     else:
@@ -253,3 +316,42 @@ def test_a_named_tool_choice_is_sent_by_name_or_narrowed_to_that_tool(dialect: D
 def test_disable_parallel_tool_use_is_sent(kind: str) -> None:
     choice = {"type": kind, "disable_parallel_tool_use": True, **({"name": "look"} if kind == "tool" else {})}
     assert chat(tools=TOOLS, tool_choice=choice)["parallel_tool_calls"] is False
+
+
+@pytest.mark.clause("3.12")
+@pytest.mark.parametrize(
+    ("schema", "sent"),
+    [
+        ({"type": "object"}, {"type": "object", "properties": {}}),
+        ({}, {"type": "object", "properties": {}}),
+        ({"type": "object", "required": []}, {"type": "object", "required": [], "properties": {}}),
+        ({"anyOf": [{"type": "object"}]}, {"anyOf": [{"type": "object"}]}),
+        ({"type": "object", "properties": None}, {"type": "object", "properties": None}),
+    ],
+)
+def test_a_schema_without_properties_gets_empty_ones(schema: dict[str, Any], sent: dict[str, Any]) -> None:
+    body = chat(tools=[{"name": "look", "input_schema": schema}])
+    assert body["tools"][0]["function"]["parameters"] == sent
+
+
+@pytest.mark.clause("3.12")
+@every_dialect
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_strict_is_sent_to_engines_that_know_it(dialect: Dialect, strict: bool | None) -> None:
+    function = chat(dialect=dialect, tools=[{"name": "look", "strict": strict}])["tools"][0]["function"]
+    known = dialect.name in ("openai", "vllm", "sglang", "mistral", "openrouter", "groq")
+    assert function.get("strict") is (strict if known else None)
+
+
+@pytest.mark.clause("3.18")
+@every_dialect
+def test_an_output_schema_has_the_form_that_the_engine_reads(dialect: Dialect) -> None:
+    schema = {"type": "object", "properties": {"a": {}}}
+    sent = chat(dialect=dialect, output_config={"format": {"type": "json_schema", "schema": schema}})
+    if dialect.name in ("transformers", "mlx-lm", "deepseek", "zai", "minimax"):
+        assert "response_format" not in sent
+    elif dialect is LLAMA_CPP_PYTHON:
+        assert sent["response_format"] == {"type": "json_object", "schema": schema}
+    else:
+        shape = {"name": "output", "schema": schema, "strict": True}
+        assert sent["response_format"] == {"type": "json_schema", "json_schema": shape}

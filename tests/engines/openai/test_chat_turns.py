@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthro_asgi.engines.openai.chat_request import call_ids, chat_messages
-from anthro_asgi.engines.openai.dialects import LLAMACPP, SGLANG, VLLM, Dialect
+from anthro_asgi.engines.openai.dialects import DIALECTS, LLAMACPP, SGLANG, VLLM, Dialect
 from tests.support.chat_requests import (
     Json,
     assistant,
@@ -43,7 +43,7 @@ def test_results_come_first_in_the_clients_order_then_the_text() -> None:
 @pytest.mark.parametrize("between", [user("Wait."), {"role": "system", "content": "Mind."}])
 def test_tool_results_directly_follow_their_calls(between: Json) -> None:
     messages = sent(assistant(use("a"), use("b")), user(result("a", "1")), between, user(result("b", "2"), "c"))
-    assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user", "user"]
+    assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user"]
     assert messages[1:3] == [tool("a", "1"), tool("b", "2")]
 
 
@@ -81,7 +81,9 @@ def test_a_result_may_hold_documents_search_results_and_tool_references() -> Non
         {"type": "tool_reference", "tool_name": "leap"},
     ]
     messages = sent(assistant(use("a")), user(result("a", content)))
-    assert messages[1] == tool("a", "T\nbody\nS\nhttp://s\none\ntwo\nleap")
+    document = "<document>\n<title>T</title>\nbody\n</document>"
+    search = "<search_result>\n<title>S</title>\nhttp://s\none\ntwo\n</search_result>"
+    assert messages[1] == tool("a", f"{document}\n{search}\nleap")
 
 
 # user turns
@@ -101,14 +103,21 @@ def test_images_and_videos_keep_their_position_in_the_text() -> None:
     assert content == [text("a"), PICTURE, text("b"), moving]
 
 
-@pytest.mark.clause("3.26")
-def test_documents_include_title_and_context() -> None:
+@pytest.mark.clause("3.26", "3.38")
+def test_a_document_stands_between_marks_with_its_title_and_context() -> None:
     plain = {"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "body"}}
     inner = [text("x"), {"type": "image", "source": PNG}]
     mixed = {"type": "document", "title": "U", "source": {"type": "content", "content": inner}}
-    assert sent(user(plain))[0]["content"] == "T\nC\nbody"
-    assert sent(user(mixed))[0]["content"] == [text("U"), text("x"), PICTURE]
-    assert sent(user({"type": "document", "source": {"type": "content", "content": "y"}}))[0]["content"] == "y"
+    assert sent(user(plain))[0]["content"] == "<document>\n<title>T</title>\nC\nbody\n</document>"
+    assert sent(user(mixed))[0]["content"] == [
+        text("<document>\n<title>U</title>"),
+        text("x"),
+        PICTURE,
+        text("</document>"),
+    ]
+    assert sent(user({"type": "document", "source": {"type": "content", "content": "y"}}))[0]["content"] == (
+        "<document>\ny\n</document>"
+    )
 
 
 @pytest.mark.clause("3.26")
@@ -134,15 +143,107 @@ def test_an_assistant_turn_keeps_its_text_and_calls() -> None:
 def test_thinking_in_the_history_is_sent_in_the_engines_reasoning_field(dialect: Dialect) -> None:
     thought = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
     turn = sent(assistant(thought, {"type": "redacted_thinking", "data": "x"}, "Yes."), user("b"), dialect=dialect)[0]
-    keys = dict.fromkeys(("llamacpp", "sglang"), "reasoning_content")
-    keys |= dict.fromkeys(("vllm", "ollama", "sambanova"), "reasoning")
-    key = keys.get(dialect.name)
-    assert turn == {"role": "assistant", "content": "Yes.", **({key: "Hm."} if key else {})}
+    field = {
+        "llamacpp": "reasoning_content",
+        "sglang": "reasoning_content",
+        "vllm-mlx": "reasoning_content",
+        "fastllm": "reasoning_content",
+        "dynamo": "reasoning_content",
+        "deepseek": "reasoning_content",
+        "moonshot": "reasoning_content",
+        "zai": "reasoning_content",
+        "vllm": "reasoning",
+        "ollama": "reasoning",
+        "sambanova": "reasoning",
+        "mlx-lm": "reasoning",
+        "openrouter": "reasoning",
+    }.get(dialect.name)
+    content = "<think>\nHm.\n</think>\n\nYes." if dialect.name == "minimax" else "Yes."
+    assert turn == {"role": "assistant", "content": content, **({field: "Hm."} if field else {})}
+
+
+@pytest.mark.clause("3.40")
+@every_dialect
+def test_an_engine_that_demands_reasoning_beside_calls_gets_an_empty_one(dialect: Dialect) -> None:
+    turn = sent(assistant(use("a")), user(result("a")), dialect=dialect)[0]
+    demanding = dialect.name in ("deepseek", "moonshot")
+    assert turn.get("reasoning_content") == ("" if demanding else None)
+    assert "reasoning_content" not in sent(assistant("b"), user("c"), dialect=dialect)[0]
+
+
+@pytest.mark.clause("3.39")
+@pytest.mark.parametrize("empty", [[], [""], [{"type": "thinking", "thinking": "Hm.", "signature": "s"}]])
+def test_an_assistant_turn_that_is_left_empty_is_not_sent(empty: list[Any]) -> None:
+    assert sent(user("a"), assistant(*empty), user("b")) == [{"role": "user", "content": "a\nb"}]
+    assert sent(user("a"), assistant(*empty)) == [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.clause("3.39")
+@every_dialect
+def test_the_content_beside_calls_is_null_or_empty_as_the_engine_accepts_it(dialect: Dialect) -> None:
+    turn = sent(assistant(use("a")), user(result("a")), dialect=dialect)[0]
+    empty = dialect.name in ("llama-cpp-python", "transformers", "max", "mlx-lm", "vllm-mlx", "fastllm")
+    assert turn["content"] == ("" if empty else None)
+
+
+# neighbours of one role
+
+
+@pytest.mark.clause("3.37")
+@every_dialect
+def test_neighbours_of_one_role_become_one_turn(dialect: Dialect) -> None:
+    said = sent(
+        *(user("a"), {"role": "user", "content": "b"}, assistant("c", "d"), {"role": "assistant", "content": "e"}),
+        user({"type": "image", "source": PNG}),
+        user("f"),
+        dialect=dialect,
+    )
+    assert said == [
+        {"role": "user", "content": "a\nb"},
+        {"role": "assistant", "content": "cd\ne"},
+        {"role": "user", "content": [PICTURE, text("f")]},
+    ]
+
+
+@pytest.mark.clause("3.37")
+def test_neighbours_with_calls_become_one_turn_and_the_results_keep_their_place() -> None:
+    said = sent(assistant("x", use("a")), assistant(use("b")), user(result("a", "1"), "y"), user("z", result("b", "2")))
+    assert [call["id"] for call in said[0]["tool_calls"]] == ["a", "b"]
+    assert said[1:] == [tool("a", "1"), tool("b", "2"), {"role": "user", "content": "y\nz"}]
+
+
+@pytest.mark.clause("3.37", "3.41")
+def test_a_folded_system_message_joins_the_user_turns_beside_it() -> None:
+    late = {"role": "system", "content": "Mind."}
+    assert sent(user("a"), late, user("b")) == [{"role": "user", "content": "a\n<system>\nMind.\n</system>\nb"}]
+    kept = sent(user("a"), late, late, user("b"), dialect=Dialect("x", "X", late_system=True))
+    assert [turn["content"] for turn in kept] == ["a", "Mind.\nMind.", "b"]
+
+
+MISTRAL = DIALECTS["mistral"]
+
+
+@pytest.mark.clause("3.37")
+def test_text_after_a_tool_result_goes_into_it_if_only_an_assistant_turn_may_follow() -> None:
+    late = {"role": "system", "content": "Mind."}
+    said = sent(assistant(use("a")), user(result("a", "1"), "b"), late, user("c"), dialect=MISTRAL)
+    assert [turn["role"] for turn in said] == ["assistant", "tool"]
+    assert said[1]["content"] == "1\nb\n<system>\nMind.\n</system>\nc"
+    image = {"type": "image", "source": PNG}
+    said = sent(assistant(use("a")), user(result("a", "1"), image), dialect=MISTRAL)
+    assert (said[1]["content"], said[2]["content"]) == ("1", [PICTURE])
+
+
+@pytest.mark.slow
+def test_the_time_for_neighbours_is_linear_in_their_number() -> None:
+    text = "x" * 200
+    said = chat_messages(request(*({"role": "user", "content": text} for _ in range(50_000))), LLAMACPP)
+    assert [len(turn["content"]) for turn in said] == [50_000 * 201 - 1]
 
 
 def server(kind: str, content: Any) -> str:
     block = {"type": kind, "tool_use_id": "s", "content": content}
-    return str(sent(assistant(block), user("b"))[0]["content"]).strip("\n")
+    return str(sent(assistant("a", block), user("b"))[0]["content"]).removeprefix("a").strip("\n")
 
 
 @pytest.mark.clause("3.30")

@@ -17,9 +17,11 @@ from anthro_asgi.engines.openai.dialects import (
     TRANSFORMERS,
     VLLM,
     Dialect,
+    by_host,
     recognise,
 )
 from anthro_asgi.settings.options import DIALECTS as CONFIGURABLE
+from anthro_asgi.upstream.origin import Origin
 from tests.replay import cases
 from tests.support.chat_requests import chat, every_dialect, user
 
@@ -43,6 +45,16 @@ def test_a_recorded_model_list_identifies_its_engine(engine: str, dialect: Diale
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
+        ("fastllm", "fastllm"),
+        ("vllm-mlx", "vllm-mlx"),
+        ("deepseek", "deepseek"),
+        ("moonshot", "moonshot"),
+        ("z-ai", "zai"),
+        ("minimax", "minimax"),
+        ("mistralai", "mistral"),
+        ("xai", "xai"),
+        ("google", "gemini"),
+        ("nvidia", None),
         ("library", "ollama"),
         ("no-reply@sambanova.ai", "sambanova"),
         ("SambaNova", "sambanova"),
@@ -58,6 +70,55 @@ def test_a_recorded_model_list_identifies_its_engine(engine: str, dialect: Diale
 )
 def test_owned_by_identifies_the_dialect(owner: Any, name: str | None) -> None:
     assert recognise(owned(owner), "uvicorn") is (None if name is None else DIALECTS[name])
+
+
+@pytest.mark.clause("8.5")
+@pytest.mark.parametrize("makers", [("deepseek", "mistralai"), ("deepseek", None), ("google", "x")])
+def test_a_gateway_that_lists_models_of_several_makers_is_none_of_them(makers: tuple[Any, ...]) -> None:
+    assert recognise(owned(*makers), "") is None
+
+
+@pytest.mark.clause("8.5")
+@pytest.mark.parametrize(
+    ("entry", "server", "name"),
+    [
+        ({"id": "m", "owned_by": "nvidia", "context_window": 4096}, "", "dynamo"),
+        ({"id": "m", "owned_by": "", "shutdown_date": None, "max_model_len": 4096}, "uvicorn", "max"),
+        ({"id": "m", "owned_by": ""}, "uvicorn", None),
+        ({"id": "/m", "object": "model", "created": 1}, "BaseHTTP/0.6 Python/3.11.2", "mlx-lm"),
+        ({"id": "/m", "object": "model", "created": 1}, "uvicorn", None),
+        ({"id": "/m", "object": "model", "created": 1, "owned_by": "x"}, "BaseHTTP/0.6 Python/3.11.2", None),
+    ],
+)
+def test_an_entry_of_the_list_identifies_its_engine(entry: Json, server: str, name: str | None) -> None:
+    expected = None if name is None else DIALECTS[name]
+    assert recognise({"object": "list", "data": [entry]}, server) is expected
+
+
+@pytest.mark.clause("8.5")
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://api.moonshot.ai/v1", "moonshot"),
+        ("https://api.moonshot.cn/v1", "moonshot"),
+        ("https://api.z.ai/api/paas/v4", "zai"),
+        ("https://open.bigmodel.cn/api/paas/v4/", "zai"),
+        ("https://api.minimax.io/v1", "minimax"),
+        ("https://api.minimaxi.com/v1", "minimax"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://API.x.ai/v1", "xai"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai/", "gemini"),
+        ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://api.sambanova.ai/v1", "sambanova"),
+        ("http://deepseek.com.example", None),
+        ("http://127.0.0.1:8000", None),
+        ("unix:/run/e.sock", None),
+    ],
+)
+def test_the_host_of_a_hosted_api_identifies_its_dialect(url: str, name: str | None) -> None:
+    assert by_host(Origin.parse(url).host) is (None if name is None else DIALECTS[name])
 
 
 def test_one_known_owner_in_the_list_is_enough() -> None:
@@ -91,8 +152,10 @@ CHAT = ("/v1/chat/completions", "/v1/models", "/health")
         ("/api/version", {"version": "1", "deployment_id": ""}, None),
         ("/props", {"default_generation_settings": {}, "total_slots": 1}, LLAMACPP),
         ("/props", {}, None),
-        ("/openapi.json", fastapi(*CHAT, "/v1/responses"), TRANSFORMERS),
-        ("/openapi.json", fastapi(*CHAT, "/v1/responses", "/load_model", "/reset"), TRANSFORMERS),
+        ("/openapi.json", fastapi(*CHAT, "/v1/responses", "/v1/audio/transcriptions"), TRANSFORMERS),
+        ("/openapi.json", fastapi(*CHAT, "/load_model", "/reset", "/new/path"), TRANSFORMERS),
+        ("/openapi.json", fastapi(*CHAT, "/load_model", "/reset", title="My gateway"), None),
+        ("/openapi.json", fastapi(*CHAT, "/v1/responses"), None),
         ("/openapi.json", fastapi(*CHAT, title="🦙 llama.cpp Python API"), LLAMA_CPP_PYTHON),
         ("/openapi.json", fastapi(*CHAT, "/tokenize", "/detokenize", "/version"), VLLM),
         ("/openapi.json", fastapi(*CHAT, "/flush_cache", "/tokenize", "/version"), SGLANG),
@@ -126,7 +189,7 @@ COMMON = frozenset(
 )
 # Further fields that an engine accepts, by its documentation or because it accepts any field.
 ALSO = {
-    "openai": set[str](),
+    "openai": {"top_k"},
     "llamacpp": {
         *("top_k", "return_progress", "verbose", "chat_template_kwargs", "thinking_budget_tokens", "reasoning_effort"),
     },
@@ -140,13 +203,32 @@ ALSO = {
     "ollama": {"reasoning_effort"},
     "sambanova": {"top_k", "chat_template_kwargs", "reasoning_effort"},
     "tensorrt-llm": {"top_k", "chat_template_kwargs", "reasoning_effort"},
+    "max": {"top_k", "chat_template_kwargs", "reasoning_effort"},
+    "mlx-lm": {"top_k", "chat_template_kwargs"},
+    "vllm-mlx": {"top_k", "chat_template_kwargs"},
+    "fastllm": {"top_k", "chat_template_kwargs"},
+    "dynamo": {"top_k", "chat_template_kwargs", "reasoning_effort"},
+    "deepseek": {"thinking", "reasoning_effort"},
+    "moonshot": {"thinking"},
+    "zai": {"thinking"},
+    "minimax": set[str](),
+    "mistral": set[str](),
+    "xai": set[str](),
+    "gemini": {"reasoning_effort"},
+    "openrouter": {"top_k", "reasoning"},
+    "groq": set[str](),
 }
 # Common fields that an engine ignores or refuses.
 WITHOUT = {
-    "transformers": {"stream_options", "tool_choice", "parallel_tool_calls", "user"},
+    "transformers": {"stream_options", "tool_choice", "parallel_tool_calls", "user", "response_format"},
     "ollama": {"tool_choice"},
     "sambanova": {"user"},
     "tensorrt-llm": {"parallel_tool_calls"},
+    "mlx-lm": {"tool_choice", "parallel_tool_calls", "response_format"},
+    "deepseek": {"response_format"},
+    "zai": {"response_format"},
+    "minimax": {"response_format"},
+    "mistral": {"user", "stream_options"},
 }
 EVERYTHING: Json = {
     "temperature": 1,
@@ -188,7 +270,7 @@ def test_only_an_engine_that_receives_stop_strings_is_asked_to_report_the_match(
 @every_dialect
 def test_tool_choice_none_is_sent_in_a_way_that_the_engine_honours(dialect: Dialect) -> None:
     sent = chat(dialect=dialect, tools=[{"name": "look"}], tool_choice={"type": "none"})
-    if dialect in (TRANSFORMERS, OLLAMA):
+    if dialect.name in ("transformers", "ollama", "mlx-lm", "zai", "minimax"):
         assert not {"tools", "tool_choice"} & set(sent)
     else:
         assert (sent["tool_choice"], len(sent["tools"])) == ("none", 1)

@@ -1,0 +1,131 @@
+"""What an engine's refusal says about its dialect: the words of the refusal → the dialect to ask in again. Pure.
+
+A refusal is the engine's answer to one request, and it may quote the client's own text. So a rule applies only if the
+refused body has what the rule is about, and the caller remembers the change only after the amended request succeeded.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from .dialects import Dialect
+
+Json = dict[str, Any]
+Changes = dict[str, Any]
+"""Fields of a Dialect and their new values."""
+
+_REFUSED: Final = r"(?:unsupported|not (?:supported|permitted|allowed)|unknown|unexpected|unrecognized|forbidden)"
+_REASONING: Final = r"\b(?P<key>reasoning_content|reasoning)\b"
+_REASONING_MISSING: Final = re.compile(rf"{_REASONING}.{{0,80}}(?:must be passed back|missing|required)", re.DOTALL)
+_REASONING_REFUSED: Final = re.compile(
+    rf"{_REASONING}.{{0,80}}{_REFUSED}|{_REFUSED}\W.{{0,40}}\b(?:reasoning_content|reasoning)\b",
+    re.DOTALL | re.IGNORECASE,
+)
+_AFTER_TOOL: Final = re.compile(r"[Uu]nexpected role '(?:user|system)' after role 'tool'")
+_LATE_SYSTEM: Final = re.compile(
+    r"[Ss]ystem message must be at the beginning|[Uu]nexpected role 'system'|roles must alternate", re.IGNORECASE
+)
+_FORCED_THINKING: Final = re.compile(
+    r"thinking.{0,80}tool_choice|tool_choice.{0,120}thinking", re.DOTALL | re.IGNORECASE
+)
+_FORCED: Final = re.compile(r"tool_choice.{0,80}(?:only|must be).{0,40}\bauto\b", re.DOTALL | re.IGNORECASE)
+_STRICT: Final = re.compile(r"\bstrict\b|In context=\(|'additionalProperties' is required")
+_NULL_CONTENT: Final = re.compile(
+    r"NoneType|\bcontent\b.{0,60}\b(?:null|None|string)\b|\bnull\b.{0,60}\bcontent\b", re.DOTALL
+)
+_CALL_ID: Final = re.compile(r"[Tt]ool call id.{0,200}length of (?P<length>\d{1,3})\b", re.DOTALL)
+_TOP_K: Final = re.compile(r"\btop_k\b")
+_SIGNATURE: Final = re.compile(r"missing.{0,20}thought_signature", re.DOTALL)
+
+
+def amended_dialect(dialect: Dialect, body: Json, refusal: str) -> Dialect | None:
+    """The dialect in which to ask again after the engine refused `body`; None if the refusal is of another kind."""
+    for rule in _RULES:
+        changes = rule(dialect, body, refusal)
+        if changes and any(getattr(dialect, name) != value for name, value in changes.items()):
+            return replace(dialect, **changes)
+    return None
+
+
+def changes_between(before: Dialect, after: Dialect) -> Changes:
+    """The fields of `after` that differ from those of `before`."""
+    pairs = ((name, getattr(after, name)) for name in Dialect.__slots__)
+    return {name: value for name, value in pairs if value != getattr(before, name)}
+
+
+# Rules: each returns the changes that its words ask for, or None.
+
+
+def _reasoning(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    found = _REASONING_MISSING.search(refusal)
+    if found is not None and _has_assistant(body):
+        return {"reasoning_key": dialect.reasoning_key or found["key"], "needs_reasoning": True}
+    key = dialect.reasoning_key
+    if key is not None and _REASONING_REFUSED.search(refusal) and any(key in turn for turn in body["messages"]):
+        return {"reasoning_key": None, "needs_reasoning": False}
+    return None
+
+
+def _after_tool(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    roles = [turn["role"] for turn in body["messages"]]
+    if _AFTER_TOOL.search(refusal) and "tool" in roles:
+        return {"text_in_tool_result": True, "late_system": False}
+    return None
+
+
+def _late_system(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    late = any(turn["role"] == "system" for turn in body["messages"][1:])
+    return {"late_system": False} if late and _LATE_SYSTEM.search(refusal) else None
+
+
+def _forced_choice(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    if body.get("tool_choice", "auto") in ("auto", "none"):
+        return None
+    if _FORCED_THINKING.search(refusal) and dialect.forced_choice_while_thinking:
+        return {"forced_choice_while_thinking": False}
+    return {"forced_choice": False} if _FORCED.search(refusal) else None
+
+
+def _strict(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    schema = body.get("response_format", {}).get("json_schema", {})
+    strict = "strict" in schema or any("strict" in tool["function"] for tool in body.get("tools", ()))
+    return {"strict_tools": False, "strict_schema": False} if strict and _STRICT.search(refusal) else None
+
+
+def _null_content(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    null = any(turn["content"] is None for turn in body["messages"])
+    return {"no_content": ""} if null and _NULL_CONTENT.search(refusal) else None
+
+
+def _call_id(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    found = _CALL_ID.search(refusal)
+    if found is None or not any("tool_calls" in turn for turn in body["messages"]):
+        return None
+    return {"call_id_length": int(found["length"])}
+
+
+def _signature(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    called = any("tool_calls" in turn for turn in body["messages"])
+    return {"thought_signatures": True} if called and _SIGNATURE.search(refusal) else None
+
+
+def _top_k(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    return {"top_k": False} if "top_k" in body and _TOP_K.search(refusal) else None
+
+
+def _has_assistant(body: Json) -> bool:
+    return any(turn["role"] == "assistant" for turn in body["messages"])
+
+
+_RULES: Final[tuple[Callable[[Dialect, Json, str], Changes | None], ...]] = (
+    _reasoning,
+    _after_tool,
+    _late_system,
+    _forced_choice,
+    _strict,
+    _call_id,
+    _signature,
+    _null_content,
+    _top_k,
+)
