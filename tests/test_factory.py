@@ -83,7 +83,7 @@ def test_an_invalid_model_file_is_one_line(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"not a model")
     ended = refused("--model", str(bad))
-    assert (ended.returncode, ended.stderr) == (2, f"anthro-asgi: error: {bad} is no GGUF file\n")
+    assert (ended.returncode, ended.stderr) == (2, f"anthro-asgi: error: {bad} is not a GGUF file\n")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
-"""`python -m anthro_asgi.engines.llamacpp.child`: llama.cpp's own HTTP server, until its standard input ends.
+"""`python -m anthro_asgi.engines.llamacpp.child`: llama.cpp's own HTTP server. It runs until its standard input ends.
 
-That end comes when the parent closes the pipe and when it dies of anything at all, so that no server outlives it. One
-line on standard output says that the model is loaded. What llama.cpp prints goes to standard error.
+The standard input ends when the parent closes the pipe and when the parent dies, so the server never outlives it. One
+line on standard output reports that the model is loaded. The output of llama.cpp goes to standard error.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def _options() -> argparse.Namespace:
 
 
 def _serve(options: argparse.Namespace) -> Any:
-    """Start the server's threads, which live as long as what is returned."""
+    """Start the server's threads. They live as long as the returned object."""
     try:
         import xllamacpp  # type: ignore[import-untyped]  # it ships no types
     except ImportError:
@@ -35,13 +35,13 @@ def _serve(options: argparse.Namespace) -> Any:
     params.n_parallel = options.slots
     if options.threads:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
-    params.n_threads_http = 64 + options.slots  # a request that waits for a slot holds one of them
+    params.n_threads_http = 64 + options.slots  # a request that waits for a slot occupies a thread
     params.endpoint_metrics = params.endpoint_props = True
     params.ui = False
     params.verbosity = 1
     try:
         return xllamacpp.Server(params)
-    except RuntimeError as exc:  # why, it has printed already
+    except RuntimeError as exc:  # llama.cpp has printed the reason
         sys.exit(str(exc))
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         server = _serve(options)
         print("loaded", server.listening_address, file=answer)
     sys.stdin.buffer.read()
-    os._exit(0)  # a server with a request in hand would finish it first
+    os._exit(0)  # a normal exit would wait until running requests are finished
 
 
 if __name__ == "__main__":

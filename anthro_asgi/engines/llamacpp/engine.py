@@ -1,42 +1,45 @@
-"""A model file, served by llama.cpp in a child process that this engine keeps (extra `llama`).
+"""A model file, served by llama.cpp in a child process (extra `llama`).
 
-    child   the child: llama.cpp's own HTTP server on a Unix socket
-    supervisor  starts it, reads what it says, starts it again when it has ended, stops it
+    child       the child process: llama.cpp's own HTTP server on a Unix socket
+    supervisor  starts the child, reads its output, restarts it when it has ended, and stops it
 
-It is a process of its own because llama.cpp answers a bad file, and any error within, with `abort()`.
+llama.cpp runs in a process of its own because it calls `abort()` for an invalid file and for internal errors.
 """
 
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Unpack
 
 from ...upstream.origin import Origin
 from ..openai.engine import OpenAIEngine
+from ..shared.remote import RemoteOptions
 from .supervisor import LlamaSupervisor
 
 _MAGIC: Final = b"GGUF"
 
 
 class LlamaCppEngine(OpenAIEngine):
-    """The model in the GGUF file at `path`, for `slots` requests at a time with `context` tokens each.
+    """The model in the GGUF file at `path`, with `slots` concurrent requests of `context` tokens each.
 
-    `context` 0 is what the model was trained with; `threads` 0 is left to llama.cpp. `how` goes to `OpenAIEngine`.
-    Raises ValueError, one line, for a file that is none or without llama.cpp.
+    `context` 0 is the context that the model was trained with. With `threads` 0, llama.cpp chooses. `options` are those
+    of every RemoteEngine. Raises ValueError with a one-line message for an invalid file and without llama.cpp.
     """
 
-    def __init__(self, path: str, *, context: int = 0, slots: int = 4, threads: int = 0, **how: Any) -> None:
+    def __init__(
+        self, path: str, *, context: int = 0, slots: int = 4, threads: int = 0, **options: Unpack[RemoteOptions]
+    ) -> None:
         _check(path)
         self._folder = tempfile.TemporaryDirectory(prefix="anthro-asgi-")
-        socket = Path(self._folder.name, "llama.sock")  # llama.cpp knows a Unix socket by this ending
+        socket = Path(self._folder.name, "llama.sock")  # llama.cpp recognises a Unix socket by this suffix
         self._supervisor = LlamaSupervisor(path, socket, {"context": context, "slots": slots, "threads": threads})
-        super().__init__(Origin.parse(f"unix:{socket}"), dialect="llamacpp", **how)
+        super().__init__(Origin.parse(f"unix:{socket}"), dialect="llamacpp", **options)
 
     def __repr__(self) -> str:
         return f"<LlamaCppEngine {self._supervisor!r} {super().__repr__()}>"
 
     async def start(self) -> None:
-        """Starts llama.cpp. Raises RuntimeError when it cannot load the file; a large one is not waited for."""
+        """Start llama.cpp. Raises RuntimeError when it cannot load the file. A large file is not awaited."""
         try:
             await self._supervisor.start()
         except BaseException:
@@ -55,8 +58,8 @@ def _check(path: str) -> None:
         raise ValueError("a model file needs an extra: pip install 'anthro-asgi[llama]'")
     try:
         with open(path, "rb") as file:
-            begins = file.read(len(_MAGIC))
+            magic = file.read(len(_MAGIC))
     except OSError as exc:
         raise ValueError(f"cannot read the model {path}: {exc.strerror}") from exc
-    if begins != _MAGIC:
-        raise ValueError(f"{path} is no GGUF file")
+    if magic != _MAGIC:
+        raise ValueError(f"{path} is not a GGUF file")

@@ -1,8 +1,8 @@
-"""Keeps a child process: started, listened to, started again when it has ended, stopped.
+"""Supervises the child process that runs llama.cpp: starts it, logs its output, restarts it, stops it.
 
-It is started again after a pause that doubles each time, up to half a minute, and begins anew once a child has lived
-for a minute. What it says on standard error is logged, line by line. Of its end the first error is told that it spoke
-of, for what follows that is its consequence.
+The pause before a restart doubles each time, up to 30 seconds. It is half a second again once a child has run for a
+minute. Each line of the child's standard error is logged. When the child ends, the first error that it reported is
+given as the reason, because later errors are consequences of the first.
 """
 
 import asyncio
@@ -15,96 +15,98 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-_PATIENCE: Final = 10.0  # seconds that a start waits for the model: what is wrong with a file is known by then
-_SHORTEST: Final = 0.5  # seconds of pause before it is started again, at first
-_LONGEST: Final = 30.0
-_SETTLED: Final = 60.0  # seconds of life after which an end is taken to be a new trouble
-_FAREWELL: Final = 5.0  # seconds that a child has to end
-_ERROR: Final = re.compile(r"[\d.]+ E +(.*)")  # as llama.cpp logs one, behind the time
+_START_TIMEOUT: Final = 10.0  # seconds that a start waits for the model; an invalid file is reported earlier
+_MIN_PAUSE: Final = 0.5  # seconds before the first restart
+_MAX_PAUSE: Final = 30.0  # seconds
+_STABLE: Final = 60.0  # seconds of run time after which the next restart has the shortest pause again
+_STOP_TIMEOUT: Final = 5.0  # seconds
+_ERROR: Final = re.compile(r"[\d.]+ E +(.*)")  # a log line of llama.cpp: time, level, text
 _log = logging.getLogger(__name__)
 
 
 class LlamaSupervisor:
-    """Keeps `child` on `socket`. Made outside an event loop; `start` is called in one."""
+    """Runs `child` on `socket`. May be created outside an event loop; `start` needs one."""
 
     def __init__(self, model: str, socket: Path, options: Mapping[str, int]) -> None:
         self._model = model
         self._socket = socket
         self._options = [f"--{name}={value}" for name, value in options.items()]
-        self._keeping: asyncio.Task[None] | None = None
+        self._supervising: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._first_error = ""
-        self._pause = _SHORTEST
+        self._pause = _MIN_PAUSE
         self._loaded = asyncio.Event()
-        self._ever = False  # loaded
-        self._awaited = True  # by a start
+        self._loaded_once = False
+        self._starting = True  # `start` has not returned yet
 
     def __repr__(self) -> str:
-        state = "loaded" if self._loaded.is_set() else "away" if self._process is None else "loading"
+        state = "loaded" if self._loaded.is_set() else "not running" if self._process is None else "loading"
         return f"<LlamaSupervisor of {Path(self._model).name}: {state}>"
 
     @property
     def pid(self) -> int | None:
-        """The child's, while there is one."""
+        """The process id of the child, None while there is no child."""
         return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
-        """Start the child and keep it. Raises RuntimeError, one line, when it ends before it has loaded the model."""
-        self._keeping = keeping = asyncio.create_task(self._keep())
+        """Start the child, and wait up to ten seconds until it has loaded the model.
+
+        Raises RuntimeError with a one-line message when the child ends before it has loaded the model.
+        """
+        self._supervising = supervising = asyncio.create_task(self._supervise())
         loaded = asyncio.create_task(self._loaded.wait())
         try:
-            await asyncio.wait({keeping, loaded}, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({supervising, loaded}, timeout=_START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             await self.stop()
             raise
         finally:
-            self._awaited = False
+            self._starting = False
             loaded.cancel()
             await asyncio.wait({loaded})
-        if keeping.done():
-            keeping.result()
+        if supervising.done():
+            supervising.result()
 
     async def stop(self) -> None:
-        """End the child, and keep no other."""
-        if self._keeping is not None and not self._keeping.done():
-            self._keeping.cancel()
-            await asyncio.wait({self._keeping})
+        """Stop the child, and do not restart it."""
+        if self._supervising is not None and not self._supervising.done():
+            self._supervising.cancel()
+            await asyncio.wait({self._supervising})
 
-    async def _keep(self) -> None:
-        """Raises RuntimeError when the first child ends before it has loaded the model, and a start waits for it."""
+    async def _supervise(self) -> None:
+        """Run a child again and again. Raises RuntimeError when the first one cannot load the model."""
         loop = asyncio.get_running_loop()
         while True:
-            began = loop.time()
-            how = await self._live()
-            if self._awaited and not self._ever:
-                raise RuntimeError(f"llama.cpp could not load {self._model}: {how}")
-            if loop.time() - began > _SETTLED:
-                self._pause = _SHORTEST
-            _log.error("llama.cpp ended (%s); it is started again in %g s", how, self._pause)
+            started = loop.time()
+            reason = await self._run_child()
+            if self._starting and not self._loaded_once:
+                raise RuntimeError(f"llama.cpp could not load {self._model}: {reason}")
+            if loop.time() - started > _STABLE:
+                self._pause = _MIN_PAUSE
+            _log.error("llama.cpp ended (%s); it restarts in %g s", reason, self._pause)
             await asyncio.sleep(self._pause)
-            self._pause = min(2 * self._pause, _LONGEST)
+            self._pause = min(2 * self._pause, _MAX_PAUSE)
 
-    async def _live(self) -> str:
-        """A child's life, from its start until it has ended; how it did."""
+    async def _run_child(self) -> str:
+        """Run one child until it ends. Returns the reason of its end."""
         self._first_error = ""
         self._socket.unlink(missing_ok=True)
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", f"{__package__}.child", self._model, str(self._socket), *self._options)
         self._process = process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
         try:
-            await asyncio.gather(self._await_load(process), self._read_log(process))
+            await asyncio.gather(self._wait_until_loaded(process), self._read_log(process))
             status = await process.wait()
         finally:
             self._loaded.clear()
-            await _end(process)
+            await _stop_child(process)
             self._process = None
-        how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        return self._first_error or how
+        return self._first_error or (signal.Signals(-status).name if status < 0 else f"status {status}")
 
-    async def _await_load(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_until_loaded(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         if await process.stdout.readline():
-            self._ever = True
+            self._loaded_once = True
             self._loaded.set()
             _log.info("llama.cpp has loaded %s", self._model)
 
@@ -113,7 +115,7 @@ class LlamaSupervisor:
         while True:
             try:
                 line = await process.stderr.readline()
-            except ValueError:  # longer than anybody would read
+            except ValueError:  # a line that is longer than the stream's limit
                 continue
             if not line:
                 return
@@ -124,13 +126,13 @@ class LlamaSupervisor:
                 _log.info("llama.cpp: %s", text)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _stop_child(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        async with asyncio.timeout(_FAREWELL):
+        async with asyncio.timeout(_STOP_TIMEOUT):
             await process.wait()
-    except TimeoutError:  # it is loading, and does not look at its standard input
+    except TimeoutError:  # while it loads the model it does not read its standard input
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()

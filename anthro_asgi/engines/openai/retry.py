@@ -1,8 +1,10 @@
-"""A chat request that an engine refused → one that it will take, when its own words say what is wrong. Pure.
+"""Changes a chat request that an engine rejected, if the engine's words say what is wrong. Pure.
 
-Two refusals can be mended, neither at the client's cost. The answer asked for was too long: engines differ in what they
-cut by themselves, so that nothing is cut here before an engine has refused, and then to what it says is left. A field
-was not to its liking: those that only ask for more comfort are left out.
+Two kinds of rejection can be resolved without changing what the client receives:
+
+- The requested answer is too long. Some engines shorten it themselves, so nothing is shortened before an engine has
+  rejected it; then it is shortened to the length that the engine names.
+- The engine does not accept a field. A field is left out if the answer without it is still the requested answer.
 """
 
 import re
@@ -13,7 +15,7 @@ from ...wire.request import REQUEST_FIELDS, Nature
 
 Json = dict[str, Any]
 
-# What each engine says when the answer asked for is longer than its model may give, whatever the prompt.
+# The words of each engine when the requested answer is too long for its model, whatever the prompt is.
 _LONGEST: Final = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (
@@ -23,7 +25,7 @@ _LONGEST: Final = tuple(
         r"max_(?:completion_)?tokens\W+(?:must|should) be (?:less than or equal to|<=|at most)\W+(?P<longest>\d+)",
     )
 )
-# And when prompt and answer do not fit together. SGLang leaves the last token of its window to nobody.
+# The words when prompt and answer together do not fit. SGLang does not use the last token of its context (`spare`).
 _TOGETHER: Final = tuple(
     (re.compile(pattern, re.DOTALL), spare)
     for pattern, spare in (
@@ -55,7 +57,7 @@ DROPPABLE: Final[dict[str, str | None]] = {
 }
 _COMFORT_PATHS: Final = {row.path for row in REQUEST_FIELDS if row.nature is Nature.COMFORT}
 _COMFORTS: Final = tuple(field for field, path in DROPPABLE.items() if path is None or path in _COMFORT_PATHS)
-# What is written with an underscore is a name; `user` and `verbose` have to be marked as one.
+# A word with an underscore is a field name. `user` and `verbose` are ordinary words unless they are marked as names.
 _NAMED: Final = {
     field: rf"\b{field}\b"
     if "_" in field
@@ -66,9 +68,9 @@ _NO_THINKING: Final = re.compile(r"does not support thinking|invalid reasoning v
 
 
 def shorten_answer(body: Json, refusal: str) -> Json | None:
-    """The same request for as long an answer as fits; None when the refusal is about something else.
+    """The request with an answer length that fits; None when the rejection has another reason.
 
-    Raises ContextTooLong when nothing fits.
+    Raises ContextTooLong when the prompt leaves no room for an answer.
     """
     asked = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     if asked == "max_tokens" and _RENAMED.search(refusal):
@@ -89,13 +91,13 @@ def _room(refusal: str) -> int | None:
             window, prompt = int(found["window"]), int(found["prompt"])
             room = window - prompt - spare
             if room < 1:
-                raise ContextTooLong(prompt, prompt + room - 1)  # what would have left room for one token
+                raise ContextTooLong(prompt, prompt + room - 1)  # the longest prompt that leaves room for one token
             return room
     return None
 
 
 def rejected_field(body: Json, refusal: str) -> str | None:
-    """The field of `body` that the engine complains of, if it is one that may be left out."""
+    """The field of `body` that the engine does not accept, if it may be left out."""
     for field in _COMFORTS:
         if field in body and re.search(_NAMED[field], refusal):
             return field

@@ -1,7 +1,8 @@
-"""A prompt that does not fit, in the words of each engine → the one wording that clients compact on. Pure.
+"""Recognises a prompt that is too long for the model, in the words of each engine. Pure.
 
-With both numbers where the engine tells them. An engine that names the prompt's length and would have had room for it
-complains of the answer asked for, which is no overflow (see `amends`).
+The result is the error whose wording makes clients compact their history. It contains both numbers if the engine
+reports them. When the reported prompt would have fitted, the engine complains about the length of the answer: that is
+not an overflow (see `openai.retry`).
 """
 
 import re
@@ -11,13 +12,15 @@ from ...wire.errors import ContextTooLong
 
 
 def _worded(pattern: str) -> re.Pattern[str]:
-    """`pattern` compiled so that looking for it takes no longer than the text is long, whatever a client had repeated
-    in it: a number is of so many digits that it is one, and one that belongs to another is not far from it.
+    """Compile `pattern` with bounded repetitions, so that a search takes time linear in the text.
+
+    The text may repeat what a client wrote. A number has at most 18 digits, and two numbers that belong together are
+    at most 400 characters apart.
     """
     return re.compile(pattern.replace(r"\d+", r"\d{1,18}").replace(".*?", ".{0,400}?"), re.DOTALL)
 
 
-# Engines agree on nothing but that there are two numbers; `more` are further tokens of the prompt.
+# `more` is a number of further tokens of the prompt.
 _NUMBERS: Final = tuple(
     _worded(pattern)
     for pattern in (
@@ -42,11 +45,11 @@ _NUMBERS: Final = tuple(
         # TGI, Mistral
         r"`inputs` must have less than (?P<maximum>\d+) tokens\. Given: (?P<tokens>\d+)",
         r"Prompt contains (?P<tokens>\d+) tokens.*?too large for model with (?P<maximum>\d+) maximum context length",
-        # whoever speaks as we do
+        # services that use the wording of the Messages API
         r"prompt is too long: (?P<tokens>\d+) tokens > (?P<maximum>\d+) maximum",
     )
 )
-# Ollama tells by how much; llama.cpp, in its own words of old, and LM Studio tell nothing.
+# Ollama reports only the difference. Older versions of llama.cpp, and LM Studio, report no numbers.
 _WITHOUT_NUMBERS: Final = re.compile(
     r"prompt too long; exceeded (?:max )?context length|exceeds the available context size"
     r"|initial prompt is greater than the context length|input length exceeds the context length"
@@ -55,13 +58,13 @@ _CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error
 
 
 def find_overflow(message: str, code: str) -> ContextTooLong | None:
-    """The overflow that an error with this message and code (or type) tells of, if it does."""
+    """The overflow that an error with this message and code (or type) reports; None if it reports something else."""
     for pattern in _NUMBERS:
         found = pattern.search(message)
         if found is not None:
             numbers = found.groupdict()
             tokens, maximum = int(numbers["tokens"]) + int(numbers.get("more") or 0), int(numbers["maximum"])
-            # a prompt that fills the window is refused too
+            # a prompt that fills the context leaves no room for an answer, and is rejected too
             return ContextTooLong(tokens, maximum) if tokens >= maximum else None
     if code in _CODES or _WITHOUT_NUMBERS.search(message):
         return ContextTooLong(None, None)

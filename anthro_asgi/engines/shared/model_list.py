@@ -1,8 +1,7 @@
-"""The models an engine lists, kept for a while: who asks often need not ask the engine, and who asks while it is away
-is told what it last had.
+"""The engine's model list, cached for 30 seconds. The last list is used while the engine is not reachable.
 
-Everybody who asks at one time shares one question. One who asks with a list at hand that is merely old waits a moment
-for the new one; the question goes on without him, so that the next one has its answer.
+Concurrent callers share one request. When the cached list is too old, a caller waits one second for a new one and then
+receives the old one. The request goes on, so that the next caller receives the new list.
 """
 
 import asyncio
@@ -14,80 +13,83 @@ from ...wire.errors import BadUpstream
 from ..base import ModelInfo
 from .single_flight import SingleFlight
 
-MAX_AGE: Final = 30.0  # seconds for which a list is as good as new
-_MOMENT: Final = 1.0  # seconds that one with an old list at hand waits for a new one
+MAX_AGE: Final = 30.0  # seconds after which a list is refreshed
+_MAX_WAIT: Final = 1.0  # seconds that a caller waits for a new list when there is an old one
 _LATEST: Final = 253402300800  # the end of the year 9999, beyond which there are no dates
 
-Ask = Callable[[], Awaitable[Sequence[ModelInfo]]]
+FetchModels = Callable[[], Awaitable[Sequence[ModelInfo]]]
 
 
 class ModelList:
-    """The list that `ask` gives. `ask` raises ApiError; `time` is a clock in seconds, the loop's by default."""
+    """Caches the list that `fetch` returns. `fetch` raises ApiError. `time` is a clock in seconds, else the loop's."""
 
-    def __init__(self, ask: Ask, time: Callable[[], float] | None = None) -> None:
-        self._asking = SingleFlight(self._refresh)
-        self._ask = ask
+    def __init__(self, fetch: FetchModels, time: Callable[[], float] | None = None) -> None:
+        self._refreshing = SingleFlight(self._refresh)
+        self._fetch = fetch
         self._time = time or (lambda: asyncio.get_running_loop().time())
         self._models: list[ModelInfo] | None = None
-        self._noted = float("-inf")
+        self._fetched_at = float("-inf")
 
     def __repr__(self) -> str:
-        models = "nothing" if self._models is None else f"{len(self._models)} models"
-        return f"<ModelList {models}{' asking' if self._asking.running else ''}>"
+        models = "not fetched" if self._models is None else f"{len(self._models)} models"
+        return f"<ModelList {models}{' refreshing' if self._refreshing.running else ''}>"
 
     async def models(self) -> list[ModelInfo]:
-        """The list. Raises what `ask` raises, when there is none yet."""
-        if self._models is None or self._time() - self._noted >= MAX_AGE:
+        """The list. Raises what `fetch` raises when there is no list yet."""
+        if self._models is None or self._time() - self._fetched_at >= MAX_AGE:
             task = self.refresh()
-            await asyncio.wait({task}, timeout=None if self._models is None else _MOMENT)
+            await asyncio.wait({task}, timeout=None if self._models is None else _MAX_WAIT)
             if self._models is None:
                 await task
         return list(self._models or ())
 
     def refresh(self) -> "asyncio.Task[None]":
-        """Ask, unless it is being asked already."""
-        return self._asking.start()
+        """Start to fetch the list, unless that is running."""
+        return self._refreshing.start()
 
     async def _refresh(self) -> None:
-        self.note(await self._ask())
+        self.note(await self._fetch())
 
     def note(self, models: Sequence[ModelInfo]) -> None:
-        """A list that was come by in another way. A model that was there before keeps its time of creation: some
-        engines give the time of the question.
+        """Store a list that was fetched for another purpose.
+
+        A known model keeps its time of creation: some engines report the time of the request.
         """
         created = {model.id: model.created for model in self._models or ()}
         self._models = [replace(model, created=created.get(model.id, model.created)) for model in models]
-        self._noted = self._time()
+        self._fetched_at = self._time()
 
     def window(self, name: str) -> int | None:
-        """The context length of a model, in tokens, as far as it is known."""
+        """The context length of a model in tokens; None when it is unknown."""
         models = self._models or []
         named = [model for model in models if model.id == name]
-        # many engines have one model and answer to any name
+        # many engines have one model and accept any name for it
         only = named or (models if len(models) == 1 else [])
         return only[0].max_input_tokens if only else None
 
     async def close(self) -> None:
-        """Ask no more."""
-        await self._asking.close()
+        """Cancel a running request for the list."""
+        await self._refreshing.close()
 
 
-def parse_models(answer: Any) -> list[ModelInfo]:
-    """The models in the answer to `GET /v1/models`. Raises BadUpstream when there is no list in it."""
-    entries = answer.get("data") if isinstance(answer, dict) else None
+def parse_models(body: Any) -> list[ModelInfo]:
+    """The models in the body of a response to `GET /v1/models`. Raises BadUpstream when it is not a list of models."""
+    entries = body.get("data") if isinstance(body, dict) else None
     if not isinstance(entries, list):
-        raise BadUpstream("the engine's model list is none")
+        raise BadUpstream("the engine returned an invalid model list")
     return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
 def _model(entry: dict[str, Any]) -> ModelInfo:
-    """A list entry; the window is `max_model_len` in vLLM and SGLang, `meta.n_ctx` in llama.cpp, `context_length` in
-    SambaNova, which tells the longest answer too.
+    """The model of a list entry.
+
+    The context length is `max_model_len` in vLLM and SGLang, `meta.n_ctx` in llama.cpp, `context_length` in SambaNova.
+    SambaNova also reports the longest answer.
     """
     meta = entry.get("meta")
     inner = meta.get("n_ctx") if isinstance(meta, dict) else None
-    told = (entry.get("max_model_len"), entry.get("context_length"), inner)
-    window = next((length for length in told if type(length) is int and length > 0), None)
+    lengths = (entry.get("max_model_len"), entry.get("context_length"), inner)
+    window = next((length for length in lengths if type(length) is int and length > 0), None)
     longest = entry.get("max_completion_tokens")
     created = entry.get("created")
     return ModelInfo(

@@ -1,4 +1,4 @@
-"""One question that everybody who asks it at one time shares. Who leaves takes nothing away from the others."""
+"""Single-flight: concurrent callers share one awaited call. Cancelling one caller does not cancel it for the others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """`call` is the question."""
+    """Shares the calls of `call`."""
 
     def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
         self._call = call
@@ -19,28 +19,28 @@ class SingleFlight(Generic[T]):
         return self._task is not None
 
     def start(self) -> "asyncio.Task[T]":
-        """Ask, unless it is being asked already."""
+        """Start the call, unless it is running. Returns its task."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
-            self._task.add_done_callback(self._settle)
+            self._task.add_done_callback(self._finish)
         return self._task
 
     async def result(self) -> T:
-        """Raises what `call` raises."""
+        """The result of the running call, or of a new one. Raises what `call` raises."""
         task = self.start()
-        await asyncio.wait({task})
+        await asyncio.wait({task})  # unlike `await task`, its cancellation does not cancel the task
         return await task
 
     async def _run(self) -> T:
         return await self._call()
 
-    def _settle(self, task: "asyncio.Task[T]") -> None:
+    def _finish(self, task: "asyncio.Task[T]") -> None:
         self._task = None
         if not task.cancelled():
-            task.exception()  # told to those who wait; nobody else misses it
+            task.exception()  # retrieved, so that asyncio does not log it when every caller was cancelled
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Cancel the running call."""
         task = self._task
         if task is not None:
             task.cancel()

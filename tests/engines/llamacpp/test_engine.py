@@ -1,4 +1,4 @@
-"""A model file served by a llama.cpp that this service keeps: the real one, with a tiny model."""
+"""A model file served by a supervised llama.cpp: the real one, with a tiny model."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-async def test_a_model_file_is_answered_from_counted_and_listed(engine: LlamaCppEngine) -> None:
+async def test_a_model_file_answers_counts_and_lists(engine: LlamaCppEngine) -> None:
     await engine.start()
     try:
         assert await engine.ready()
@@ -71,7 +71,7 @@ async def test_a_model_file_is_answered_from_counted_and_listed(engine: LlamaCpp
     assert not has_files(engine)
 
 
-async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(engine: LlamaCppEngine) -> None:
+async def test_failures_and_connections_are_reported_as_for_any_upstream(engine: LlamaCppEngine) -> None:
     seen: list[tuple[str, str]] = []
     engine.observe = lambda what, kind: seen.append((what, kind))
     await engine.start()
@@ -88,7 +88,7 @@ async def test_what_goes_wrong_and_what_is_connected_is_told_as_of_any_upstream(
         await engine.stop()
 
 
-async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_answered(
+async def test_a_killed_child_is_restarted_and_answers_again(
     engine: LlamaCppEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     await engine.start()
@@ -109,10 +109,10 @@ async def test_a_child_that_is_killed_is_started_again_and_the_next_request_is_a
     finally:
         await engine.stop()
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert told == ["llama.cpp ended (SIGKILL); it is started again in 0.5 s"]
+    assert told == ["llama.cpp ended (SIGKILL); it restarts in 0.5 s"]
 
 
-async def test_what_llama_cpp_cannot_load_is_one_line_that_says_why(tmp_path: Path) -> None:
+async def test_a_file_that_llama_cpp_cannot_load_gives_a_one_line_reason(tmp_path: Path) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(1000))
     engine = LlamaCppEngine(str(bad))
@@ -123,9 +123,9 @@ async def test_what_llama_cpp_cannot_load_is_one_line_that_says_why(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "cannot read the model .*: No such file"), (b"<html>", "is no GGUF file")]
+    ("content", "words"), [(None, "cannot read the model .*: No such file"), (b"<html>", "is not a GGUF file")]
 )
-def test_a_file_that_is_no_model_is_refused_before_anything_starts(
+def test_a_file_that_is_not_a_model_is_refused_before_anything_starts(
     tmp_path: Path, content: bytes | None, words: str
 ) -> None:
     path = tmp_path / "model.gguf"
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_model_is_refused_before_anything_starts(
         LlamaCppEngine(str(path))
 
 
-def test_the_child_ends_with_its_parent_even_if_that_is_killed(model: Path) -> None:
+def test_the_child_ends_when_its_parent_is_killed(model: Path) -> None:
     code = f"""
 import asyncio, time
 from anthro_asgi.engines.llamacpp.engine import LlamaCppEngine

@@ -125,7 +125,7 @@ async def test_blocks_that_overlap_come_out_one_after_the_other() -> None:
     assert message["usage"] == {"input_tokens": 3, "output_tokens": 7}
 
 
-async def test_calls_that_interleave_queue() -> None:
+async def test_interleaved_calls_come_out_one_after_the_other() -> None:
     message = await relayed(
         start(),
         block(0, type="tool_use", id="a", name="f", input={}),
@@ -159,7 +159,7 @@ async def test_a_stop_sequence_is_matched_here_and_not_sent() -> None:
     assert all("stop_sequences" not in body and body["stream"] is True for body in sent)
 
 
-async def test_a_call_that_was_not_allowed_is_passed_over() -> None:
+async def test_a_call_that_was_not_allowed_is_dropped() -> None:
     datas = [
         start(),
         block(0, type="text", text="hello"),
@@ -221,7 +221,7 @@ async def test_a_whole_message_in_answer_to_a_stream_is_read() -> None:
     assert message["usage"] == {"input_tokens": 1, "output_tokens": 2}
 
 
-async def test_no_choice_among_no_tools_is_no_mishap() -> None:
+async def test_tool_choice_none_without_tools_is_accepted() -> None:
     """llama.cpp is given no tools when none may be called; there may have been none."""
     listed = json_answer(200, {"data": [{"id": "m", "type": "model", "owned_by": "llamacpp"}]})
     answer = sse(events(start(), block(0, type="text", text="hello"), stop(0), *end()))
@@ -247,7 +247,7 @@ async def test_an_error_with_status_200_is_still_that_error(stream: bool) -> Non
 
 
 @pytest.mark.parametrize("nonsense", [[], {}, "no", {"type": "message"}, {"type": "message", "content": [1]}], ids=str)
-async def test_json_that_is_no_message_is_a_bad_upstream(nonsense: Any) -> None:
+async def test_json_that_is_not_a_message_is_a_bad_upstream(nonsense: Any) -> None:
     async with relaying(json_answer(200, nonsense)) as (driver, _):
         assert (await post(driver)).status == 502
 
@@ -263,7 +263,7 @@ async def test_an_error_event_before_any_output_has_its_own_status(kind: str, st
         assert (await post(driver)).status == status
 
 
-async def test_an_overflow_is_said_in_the_words_clients_act_on() -> None:
+async def test_an_overflow_gets_the_words_that_clients_act_on() -> None:
     text = "The input (2314 tokens) is longer than the model's context length (1024 tokens)."
     error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
     async with relaying(sse(events(error))) as (driver, _):
@@ -292,7 +292,7 @@ async def test_an_event_of_the_wrong_shape_is_a_bad_upstream(nonsense: dict[str,
 
 
 @pytest.mark.parametrize("cut", [1, 3])
-async def test_a_stream_that_breaks_off_is_an_error(cut: int) -> None:
+async def test_a_stream_that_ends_early_is_an_error(cut: int) -> None:
     datas = [start(), block(0, type="text", text=""), delta(0, "text_delta", text="one"), stop(0), *end()][:cut]
     async with relaying(sse(events(*datas))) as (driver, _):
         assert (await post(driver)).status == 502
@@ -311,20 +311,20 @@ async def test_a_stream_that_breaks_off_is_an_error(cut: int) -> None:
         events({"type": "error", "error": {"type": "api_error", "message": "late"}}),
     ],
 )
-async def test_what_follows_the_stop_reason_is_not_of_the_answer(surplus: bytes) -> None:
+async def test_events_after_the_stop_reason_are_ignored(surplus: bytes) -> None:
     said = events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0])
     async with relaying(sse(said + surplus + events(end()[1]))) as (driver, _):
         assert (await both(driver))["content"] == [{"type": "text", "text": "Hello"}]
 
 
-async def test_a_stall_behind_the_stop_reason_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stall_after_the_stop_reason_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TRAILER_TIMEOUT", 0.05)
     said = sse(events(start(input_tokens=3), block(0, type="text", text="Hello"), stop(0), end()[0]) + b" " * 9)[:-9]
     async with relaying(said) as (driver, _):
         assert (await both(driver))["stop_reason"] == "end_turn"
 
 
-async def test_a_recorded_failure_in_mid_stream_shows_nothing_of_the_engines_insides() -> None:
+async def test_a_recorded_failure_in_mid_stream_shows_no_internals_of_the_engine() -> None:
     (case,) = cases("vllm", name="12_midstream_kill_v1_messages")
     async with relaying(sse(case.content)) as (driver, _):
         response = await post(driver, stream=True)
@@ -342,14 +342,14 @@ async def test_a_recorded_failure_in_mid_stream_shows_nothing_of_the_engines_ins
         ("sglang", "12_midstream_abort_v1_messages", "thinking"),
     ],
 )
-async def test_recorded_streams_come_out_by_the_grammar(engine: str, name: str, kind: str) -> None:
+async def test_recorded_streams_are_relayed_by_the_grammar(engine: str, name: str, kind: str) -> None:
     (case,) = cases(engine, name=name)
     async with relaying(sse(case.content)) as (driver, _):
         message = await both(driver)
     assert [one["type"] for one in message["content"]] == [kind]
 
 
-async def test_the_key_goes_up_both_ways_and_is_shown_to_nobody() -> None:
+async def test_the_key_is_sent_in_both_headers_and_never_shown() -> None:
     async with relaying(json_answer(401, {"error": {"message": "bad key s3cret"}}, {}), key="s3cret") as (
         driver,
         upstream,
@@ -384,7 +384,7 @@ async def test_llamacpps_text_and_thinking_come_out_by_the_grammar(llama: LlamaS
     assert plain["content"] == [{"type": "text", "text": ANSWER}]
 
 
-async def test_llamacpps_stop_sequences_are_told(llama: LlamaServer) -> None:
+async def test_llamacpps_stop_sequences_are_reported(llama: LlamaServer) -> None:
     async with over(llama) as driver:
         message = await both(driver, stop_sequences=["hand"], max_tokens=200)
     assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "hand")
@@ -424,7 +424,7 @@ async def test_a_client_that_leaves_frees_llamacpps_slot(llama: LlamaServer) -> 
 
 
 @pytest.mark.parametrize(("listed", "asked"), [({"type": "model"}, "/v1/messages"), ({}, "/v1/chat/completions")])
-async def test_an_upstream_that_lists_models_as_this_api_does_is_asked_for_messages(listed: Any, asked: str) -> None:
+async def test_an_upstream_with_a_messages_model_list_gets_messages_requests(listed: Any, asked: str) -> None:
     async def by_path(wire: Wire) -> None:
         known = wire.target.endswith("/models")
         await wire.send(json_answer(200, {"data": [{"id": "m", **listed}]}) if known else json_answer(418, {}))
@@ -437,7 +437,7 @@ async def test_an_upstream_that_lists_models_as_this_api_does_is_asked_for_messa
         assert upstream.requests[-1].target == asked
 
 
-async def test_an_upstream_that_comes_later_is_recognised_then() -> None:
+async def test_an_upstream_that_starts_later_is_recognised_then() -> None:
     async with ScriptedUpstream(b"") as upstream:
         origin = Origin.parse(upstream.url)
     driver = Driver(MessagesApp(AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))))

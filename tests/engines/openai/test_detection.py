@@ -53,13 +53,13 @@ async def test_an_engine_is_known_by_its_own_answers_at_the_start(routes: Routes
         assert known(engine) == name
 
 
-async def test_who_is_told_by_its_list_is_not_asked_elsewhere() -> None:
+async def test_an_engine_recognised_by_its_model_list_is_not_probed() -> None:
     async with engine_over({MODELS: listing("vllm")}) as (upstream, engine):
         await engine.start()
         assert [asked.target for asked in upstream.requests] == [MODELS]
 
 
-async def test_a_start_with_an_engine_that_answers_nothing_elsewhere_is_soon_over(
+async def test_probes_without_a_response_do_not_delay_the_start_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(detection, "_PROBES_TIMEOUT", 0.05)
@@ -74,20 +74,20 @@ async def test_a_start_with_an_engine_that_answers_nothing_elsewhere_is_soon_ove
 
 
 @pytest.mark.parametrize("nonsense", [b"SSH-2.0-x\r\n\r\n", json_answer(200, []), json_answer(500, {})])
-async def test_no_answer_to_a_probe_fails_the_start(nonsense: bytes) -> None:
+async def test_an_invalid_response_to_a_probe_does_not_fail_the_start(nonsense: bytes) -> None:
     probes = dict.fromkeys((path for path, _ in PROBES), nonsense)
     async with engine_over({MODELS: listing("x"), **probes}) as (_, engine):
         await engine.start()
         assert await engine.ready()
 
 
-async def test_first_requests_that_come_together_ask_once_who_it_is() -> None:
+async def test_concurrent_first_requests_share_one_detection() -> None:
     async with engine_over({MODELS: listing("vllm"), CHAT: ANSWER}) as (upstream, engine):
         await asyncio.gather(*(answer(engine) for _ in range(20)))
         assert (times(upstream, MODELS), times(upstream, CHAT)) == (1, 20)
 
 
-async def test_one_who_is_known_elsewhere_stays_known_when_the_list_is_asked_for_again() -> None:
+async def test_an_engine_recognised_by_a_probe_stays_recognised_after_the_next_list() -> None:
     async with engine_over(TRANSFORMERS) as (_, engine):
         await engine.start()
         for _ in range(2):
@@ -95,7 +95,7 @@ async def test_one_who_is_known_elsewhere_stays_known_when_the_list_is_asked_for
         assert known(engine) == "transformers"
 
 
-async def test_an_engine_whose_list_tells_no_more_is_asked_anew() -> None:
+async def test_an_engine_whose_list_is_no_longer_recognised_is_detected_again() -> None:
     async with engine_over({MODELS: [listing("vllm"), listing("x")], CHAT: ANSWER}) as (_, engine):
         await engine.start()
         await engine.ready()
@@ -118,7 +118,7 @@ def strict(routes: Routes) -> Routes:
 
 
 @pytest.mark.clause("8.1")
-async def test_another_engine_on_the_same_address_is_spoken_to_in_its_own_dialect(tmp_path: Path) -> None:
+async def test_another_engine_at_the_same_address_gets_its_own_dialect(tmp_path: Path) -> None:
     uds = str(tmp_path / "engine.sock")
     engine = OpenAIEngine(Origin.parse(f"unix:{uds}"))
     async with ScriptedUpstream(routed({MODELS: listing("vllm"), CHAT: ANSWER}), uds=uds) as first:
@@ -134,9 +134,7 @@ async def test_another_engine_on_the_same_address_is_spoken_to_in_its_own_dialec
         await engine.stop()
 
 
-async def test_one_that_came_unnoticed_is_noticed_by_its_refusal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_replaced_engine_is_noticed_by_its_rejection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_DETECTION_VALID", 0.0)
     uds = str(tmp_path / "engine.sock")
     engine = OpenAIEngine(Origin.parse(f"unix:{uds}"))
@@ -148,7 +146,9 @@ async def test_one_that_came_unnoticed_is_noticed_by_its_refusal(
         await engine.stop()
 
 
-async def test_one_that_refuses_nothing_is_noticed_within_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replaced_engine_that_rejects_nothing_is_noticed_within_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with engine_over({MODELS: [listing("vllm"), listing("sglang")], CHAT: ANSWER}) as (upstream, engine):
         await answer(engine)
         await answer(engine)
@@ -158,7 +158,7 @@ async def test_one_that_refuses_nothing_is_noticed_within_half_a_minute(monkeypa
         await upstream.until(lambda: known(engine) == "sglang")
 
 
-async def test_a_refusal_by_the_same_engine_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rejection_by_the_same_engine_reaches_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_DETECTION_VALID", 0.0)
     refusal = json_answer(400, {"error": {"message": "the temperature is odd"}})
     async with engine_over({MODELS: listing("vllm"), CHAT: refusal}) as (upstream, engine):
@@ -168,7 +168,7 @@ async def test_a_refusal_by_the_same_engine_reaches_the_client(monkeypatch: pyte
         assert (times(upstream, MODELS), times(upstream, CHAT)) == (3, 2)
 
 
-async def test_a_client_that_errs_again_and_again_does_not_have_the_engine_asked_each_time() -> None:
+async def test_repeated_invalid_requests_do_not_cause_a_detection_each() -> None:
     refusal = json_answer(400, {"error": {"message": "the temperature is odd"}})
     async with engine_over({MODELS: listing("vllm"), CHAT: refusal}) as (upstream, engine):
         for _ in range(5):
@@ -177,7 +177,7 @@ async def test_a_client_that_errs_again_and_again_does_not_have_the_engine_asked
         assert times(upstream, MODELS) == 1
 
 
-async def test_a_chosen_dialect_is_spoken_whatever_the_engine_says() -> None:
+async def test_a_chosen_dialect_is_used_whatever_the_engine_is() -> None:
     async with engine_over({MODELS: listing("sglang"), CHAT: ANSWER}, dialect="transformers") as (upstream, engine):
         await engine.start()
         await engine.models()
@@ -211,7 +211,7 @@ async def test_a_model_that_the_engine_does_not_have_is_not_found(refusal: bytes
 
 
 @pytest.mark.parametrize("words", ["This model does not take images", "tiny is not a multimodal model", "no such tool"])
-async def test_another_complaint_about_a_model_is_the_requests_fault(words: str) -> None:
+async def test_another_error_about_a_model_is_an_invalid_request(words: str) -> None:
     async with engine_over({CHAT: json_answer(400, {"error": {"message": words}})}, dialect="openai") as (_, engine):
         with pytest.raises(InvalidRequest, match=words):
             await answer(engine)

@@ -27,7 +27,9 @@ def long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @every_dialect
-async def test_a_large_request_becomes_the_same_in_turns(dialect: Dialect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_request_converted_in_steps_is_the_same(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = request(*TURNS * 9, system="Be good.", tools=[{"name": "look", "input_schema": {"type": "object"}}])
     long(monkeypatch)
     body = await chat_body(whole, dialect)
@@ -43,7 +45,7 @@ async def test_a_small_request_is_sent_in_one_piece() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
-async def test_what_is_nested_too_deeply_is_the_clients_fault(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_nested_too_deeply_is_an_invalid_request(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     deep: Any = "x" * 300_000
     for _ in range(100_000):
         deep = [deep]
@@ -56,7 +58,7 @@ async def test_what_is_nested_too_deeply_is_the_clients_fault(large: bool, monke
 
 
 @pytest.mark.parametrize("large", [False, True])
-async def test_what_was_let_go_of_is_not_there_and_was_not_harmed(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_released_request_is_dropped_and_not_changed(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
         long(monkeypatch)
     others = requests()

@@ -124,7 +124,7 @@ async def test_every_way_to_write_events_is_read(stream: bytes) -> None:
             assert text(await answer(engine)) == "Hello"
 
 
-async def test_one_completion_as_json_is_an_answer_too() -> None:
+async def test_a_json_completion_is_an_answer() -> None:
     message = {"role": "assistant", "content": "Hello", "reasoning": "Hm."}
     whole = {"choices": [{"message": message, "finish_reason": "length"}], "usage": {"prompt_tokens": 1}}
     async with served(json_answer(200, whole)) as (_, engine):
@@ -132,7 +132,7 @@ async def test_one_completion_as_json_is_an_answer_too() -> None:
     assert (deltas[1:3], deltas[-1]) == ([Thinking("Hm."), "Hello"], Finish("max_tokens"))
 
 
-async def test_tokens_are_given_as_they_come() -> None:
+async def test_tokens_are_passed_on_as_they_arrive() -> None:
     async def slowly(wire: Wire) -> None:
         head = framed(200, [("content-type", "text/event-stream")], [], "chunked").removesuffix(b"0\r\n\r\n")
         event = b"data: " + json.dumps(chunk("a")).encode() + b"\n\n"
@@ -143,7 +143,7 @@ async def test_tokens_are_given_as_they_come() -> None:
         assert await anext(batches) == ["a"]
 
 
-async def test_an_id_that_the_history_has_is_not_given_again() -> None:
+async def test_a_call_id_of_the_history_is_not_used_again() -> None:
     call = {"index": 0, "id": "call_0", "function": {"name": "look", "arguments": "{}"}}
     history = request(user("a"), {"role": "assistant", "content": [use("call_0")]}, user("b"))
     async with served(sse(chunk(tool_calls=[call]), chunk(None, "tool_calls"))) as (_, engine):
@@ -180,7 +180,7 @@ async def test_an_id_that_the_history_has_is_not_given_again() -> None:
         *("no finish", "neither", "eof", "bad framing", "ssh"),
     ],
 )
-async def test_an_answer_that_is_none_or_breaks_off_is_an_error(nonsense: bytes) -> None:
+async def test_an_invalid_or_incomplete_answer_is_an_error(nonsense: bytes) -> None:
     async with served(nonsense, ANSWER) as (_, engine):
         await failed(engine, BadUpstream)
         assert text(await answer(engine)) == "Hello"
@@ -207,7 +207,7 @@ async def test_a_connection_lost_in_mid_stream_is_an_error(end: Callable[[Wire],
 
 
 @ENDS
-async def test_a_connection_lost_behind_the_finish_costs_nothing(end: Callable[[Wire], None]) -> None:
+async def test_a_connection_lost_after_the_finish_is_no_error(end: Callable[[Wire], None]) -> None:
     async with served(then(WITH_FINISH, end)) as (_, engine):
         deltas = await answer(engine)
     assert (text(deltas), deltas[-1]) == ("Hello", Finish("end_turn"))
@@ -219,7 +219,7 @@ async def test_a_stall_in_mid_stream_is_an_error() -> None:
         await failed(engine, UpstreamTimeout)
 
 
-async def test_a_stall_behind_the_finish_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stall_after_the_finish_ends_the_answer_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TRAILER_TIMEOUT", 0.05)
     async with served(then(WITH_FINISH, lambda _: None)) as (_, engine):
         assert (await answer(engine))[-1] == Finish("end_turn")
@@ -232,7 +232,7 @@ async def test_no_first_byte_is_a_timeout() -> None:
 
 
 @pytest.mark.clause("7.5")
-async def test_an_engine_that_is_down_is_overloaded_and_may_be_asked_again() -> None:
+async def test_an_unreachable_engine_gives_an_overloaded_error_with_retry_after() -> None:
     async with ScriptedUpstream(ANSWER) as upstream:
         engine = OpenAIEngine(Origin.parse(upstream.url), dialect="openai")
     error = await failed(engine, Overloaded)
@@ -242,7 +242,7 @@ async def test_an_engine_that_is_down_is_overloaded_and_may_be_asked_again() -> 
 
 
 @pytest.mark.clause("7.5")
-async def test_no_free_connection_is_overload() -> None:
+async def test_an_exhausted_pool_gives_an_overloaded_error() -> None:
     async with served(ANSWER, limit=1, deadlines=Deadlines(connect=0.05)) as (_, engine):
         batches = engine.stream(PLAIN)
         await anext(batches)
@@ -278,7 +278,7 @@ async def test_a_status_becomes_its_error_with_retry_after(status: int, kind: ty
 
 @pytest.mark.clause("7.11")
 @pytest.mark.parametrize("when", ["7", "Wed, 21 Oct 2026 07:28:00 GMT"], ids=["seconds", "a date"])
-async def test_an_engines_advice_on_asking_again_is_passed_on(when: str) -> None:
+async def test_an_engines_retry_headers_are_passed_on(when: str) -> None:
     advice = (("retry-after", when), ("retry-after-ms", "250"), ("x-should-retry", "true"))
     async with served(json_answer(429, {"error": {"message": "words"}}, advice)) as (_, engine):
         body = b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}'
@@ -293,7 +293,7 @@ async def test_a_recorded_overflow_reaches_the_client_in_its_words() -> None:
         assert (await failed(engine, ContextTooLong)).message == "prompt is too long: 2314 tokens > 1024 maximum"
 
 
-async def test_a_status_stands_though_its_body_breaks_off() -> None:
+async def test_a_status_stands_when_its_body_is_cut_short() -> None:
     async with served(raw_answer(429, [("content-length", "99"), ("connection", "close")], b"{")) as (_, engine):
         await failed(engine, RateLimited)
 
@@ -302,7 +302,7 @@ async def test_a_status_stands_though_its_body_breaks_off() -> None:
 
 
 @pytest.mark.parametrize("behind", [(), (len(ANSWER) - 5,)], ids=["with its end", "before its end"])
-async def test_a_connection_is_used_again_behind_done(behind: tuple[int, ...]) -> None:
+async def test_a_connection_is_reused_after_done(behind: tuple[int, ...]) -> None:
     async with served(fragmented(ANSWER, behind)) as (upstream, engine):
         for _ in range(3):
             await answer(engine)

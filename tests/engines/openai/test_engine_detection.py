@@ -29,7 +29,7 @@ def targets(upstream: ScriptedUpstream) -> list[str]:
 
 
 @pytest.mark.clause("8.1")
-async def test_the_dialect_is_detected_at_the_start_and_spoken() -> None:
+async def test_the_dialect_is_detected_at_the_start_and_used() -> None:
     async with served(MODELS, ANSWER, dialect=None) as (upstream, engine):
         assert repr(engine).startswith("<OpenAIEngine undetected <Pool http://127.0.0.1:")
         await engine.start()
@@ -39,7 +39,7 @@ async def test_the_dialect_is_detected_at_the_start_and_spoken() -> None:
         assert json.loads(upstream.requests[1].body)["stream_options"]["continuous_usage_stats"] is True
 
 
-async def test_the_first_request_detects_what_the_start_could_not() -> None:
+async def test_the_first_request_detects_an_engine_that_the_start_could_not_reach() -> None:
     async with served(LOADING, MODELS, ANSWER, dialect=None) as (upstream, engine):
         await engine.start()
         assert "undetected" in repr(engine)
@@ -48,13 +48,13 @@ async def test_the_first_request_detects_what_the_start_could_not() -> None:
         assert targets(upstream)[1:] == ["GET /v1/models", "POST /v1/chat/completions"]
 
 
-async def test_the_server_header_tells_even_while_the_model_loads() -> None:
+async def test_the_server_header_identifies_the_engine_while_the_model_loads() -> None:
     async with served(LLAMACPP_LOADING, dialect=None) as (_, engine):
         assert await engine.detect() is LLAMACPP
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-async def test_an_engine_without_a_list_is_a_plain_one(status: int) -> None:
+async def test_an_engine_without_a_model_list_has_the_plain_dialect(status: int) -> None:
     async with served(json_answer(status, {}), ANSWER, dialect=None) as (upstream, engine):
         assert await engine.detect() is PLAIN
         await answer(engine)
@@ -63,7 +63,7 @@ async def test_an_engine_without_a_list_is_a_plain_one(status: int) -> None:
 
 @pytest.mark.clause("8.1")
 @pytest.mark.parametrize("broken", [CUT_SHORT, NOT_HTTP], ids=["broke off", "broke down"])
-async def test_an_engine_that_was_away_is_asked_anew_who_it_is(broken: bytes) -> None:
+async def test_an_engine_that_was_unreachable_is_detected_again(broken: bytes) -> None:
     other = json_answer(200, {"data": [{"id": "m", "owned_by": "llamacpp"}]})
     async with served(MODELS, broken, other, ANSWER, dialect=None) as (upstream, engine):
         await engine.start()
@@ -73,7 +73,7 @@ async def test_an_engine_that_was_away_is_asked_anew_who_it_is(broken: bytes) ->
         assert "llamacpp" in repr(engine)
 
 
-async def test_another_engine_in_its_place_is_noticed_when_the_list_is_asked_for() -> None:
+async def test_a_replaced_engine_is_noticed_by_its_model_list() -> None:
     other = json_answer(200, {"data": [{"id": "m", "owned_by": "sglang"}]})
     async with served(MODELS, json_answer(500, {}), LOADING, other, dialect=None) as (_, engine):
         await engine.start()
@@ -83,7 +83,7 @@ async def test_another_engine_in_its_place_is_noticed_when_the_list_is_asked_for
 
 
 @pytest.mark.clause("8.1")
-async def test_a_chosen_dialect_is_never_asked_for() -> None:
+async def test_a_chosen_dialect_is_never_detected() -> None:
     async with served(ANSWER, MODELS, dialect="sglang") as (upstream, engine):
         await engine.start()
         await answer(engine)
@@ -92,7 +92,7 @@ async def test_a_chosen_dialect_is_never_asked_for() -> None:
         assert "sglang" in repr(engine)
 
 
-async def test_a_list_that_never_comes_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_list_that_never_arrives_is_not_awaited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_TIMEOUT", 0.05)
 
     async def silent(wire: Wire) -> None:
@@ -119,7 +119,7 @@ async def test_a_list_that_never_comes_is_not_waited_for_long(monkeypatch: pytes
     ],
     ids=["list", "no list", "list fails", "loading", "not http"],
 )
-async def test_an_engine_is_ready_when_it_answers_and_is_not_away(reply: bytes, is_ready: bool) -> None:
+async def test_an_engine_is_ready_when_it_answers_and_is_available(reply: bytes, is_ready: bool) -> None:
     async with served(reply) as (_, engine):
         assert await engine.ready() is is_ready
 
@@ -129,7 +129,7 @@ async def test_an_engine_is_ready_when_it_answers_and_is_not_away(reply: bytes, 
 
 @pytest.mark.clause("8.2")
 @pytest.mark.parametrize("engine_name", ["llamacpp", "vllm", "sglang", "llama-cpp-python"])
-async def test_a_recorded_model_list_is_told(engine_name: str) -> None:
+async def test_a_recorded_model_list_is_parsed(engine_name: str) -> None:
     (case,) = cases(engine_name, request="GET /v1/models")
     async with served(json_answer(200, json.loads(case.content))) as (_, engine):
         (model,) = await engine.models()
@@ -138,7 +138,7 @@ async def test_a_recorded_model_list_is_told(engine_name: str) -> None:
     assert model == ModelInfo("tiny", "tiny", entry.get("created", 0), window, window, entry["owned_by"])
 
 
-async def test_a_list_with_gaps_gives_what_it_has() -> None:
+async def test_a_model_list_with_gaps_gives_its_valid_entries() -> None:
     entries = [
         {"id": "a", "context_length": 9, "max_completion_tokens": 4, "owned_by": None, "created": "then"},
         {"id": "b", "max_model_len": "9", "meta": []},
@@ -164,7 +164,7 @@ async def test_a_list_with_gaps_gives_what_it_has() -> None:
         (json_answer(400, {"error": KEY}), InvalidRequest),
     ],
 )
-async def test_a_list_that_is_none_is_an_error(reply: bytes, kind: type[ApiError]) -> None:
+async def test_an_invalid_model_list_is_an_error(reply: bytes, kind: type[ApiError]) -> None:
     async with served(reply, key=KEY) as (_, engine):
         with pytest.raises(ApiError) as caught:
             await engine.models()
@@ -175,7 +175,7 @@ async def test_a_list_that_is_none_is_an_error(reply: bytes, kind: type[ApiError
 # the key, and what else is sent
 
 
-async def test_a_request_says_what_it_must_and_nothing_of_the_client() -> None:
+async def test_a_request_head_has_the_required_headers_and_none_of_the_client() -> None:
     async with served(ANSWER, key=KEY) as (upstream, engine):
         await answer(engine)
         (asked,) = upstream.requests
@@ -191,13 +191,13 @@ async def test_a_request_says_what_it_must_and_nothing_of_the_client() -> None:
     assert json.loads(asked.body)["stream"] is True
 
 
-async def test_without_a_key_nothing_authorizes() -> None:
+async def test_without_a_key_there_is_no_authorization_header() -> None:
     async with served(MODELS, ANSWER, dialect=None) as (upstream, engine):
         await answer(engine)
         assert ["authorization" in asked.headers for asked in upstream.requests] == [False, False]
 
 
-async def test_the_model_list_is_asked_for_with_the_key() -> None:
+async def test_the_model_list_is_requested_with_the_key() -> None:
     async with served(MODELS, key=KEY) as (upstream, engine):
         await engine.models()
         assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
@@ -230,7 +230,7 @@ async def test_the_key_appears_in_no_error_log_or_repr(reply: bytes, caplog: pyt
 
 
 @pytest.mark.clause("7.14")
-async def test_what_a_failing_engine_says_is_for_neither_client_nor_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_words_of_a_failing_engine_reach_neither_client_nor_log(caplog: pytest.LogCaptureFixture) -> None:
     """It may quote the prompt. It is in the cause of the error, which `anthro-asgi check` shows to an operator."""
     for reply in (json_answer(500, {"error": "out of paper"}), sse({"error": "out of paper"})):
         async with served(reply) as (_, engine):
@@ -242,13 +242,13 @@ async def test_what_a_failing_engine_says_is_for_neither_client_nor_log(caplog: 
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "é", "a\x7f"])
-def test_a_key_that_no_header_can_carry_is_refused_without_being_told(key: str) -> None:
+def test_a_key_that_a_header_cannot_carry_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(ValueError, match="upstream key") as caught:
         OpenAIEngine(Origin.parse("http://127.0.0.1:1"), key=key)
     assert not key.strip() or key not in str(caught.value)
 
 
-def test_an_unknown_dialect_is_refused_and_the_known_ones_named() -> None:
+def test_an_unknown_dialect_is_refused_and_the_known_ones_are_listed() -> None:
     with pytest.raises(ValueError, match="dialect 'mine': known are openai, llamacpp, vllm"):
         OpenAIEngine(Origin.parse("http://127.0.0.1:1"), dialect="mine")
 

@@ -56,7 +56,7 @@ def refusal(engine: str, name: str) -> str:
         ),
     ],
 )
-def test_the_longest_answer_that_fits_is_asked_for_instead(words: str, longest: int) -> None:
+def test_the_longest_answer_that_fits_is_requested_instead(words: str, longest: int) -> None:
     assert shorten_answer(ASKED, words) == ASKED | {"max_tokens": longest}
     assert ASKED["max_tokens"] == 4096
 
@@ -78,7 +78,7 @@ def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
         "messages: the context length of this is 12 tokens",
     ],
 )
-def test_a_refusal_of_something_else_is_not_about_the_length(words: str) -> None:
+def test_a_rejection_for_another_reason_is_not_about_the_length(words: str) -> None:
     assert shorten_answer(ASKED, words) is None
 
 
@@ -118,7 +118,7 @@ FIELDS: Json = {
         ("", None),
     ],
 )
-def test_a_field_that_is_only_comfort_is_left_out_where_it_is_refused(words: str, field: str | None) -> None:
+def test_a_rejected_comfort_field_is_left_out(words: str, field: str | None) -> None:
     assert rejected_field(FIELDS, words) == field
 
 
@@ -126,7 +126,7 @@ def test_a_field_that_was_not_sent_cannot_be_left_out() -> None:
     assert rejected_field({"model": "m"}, "thinking_token_budget is not supported") is None
 
 
-def test_the_recorded_refusals_name_the_fields_that_were_sent() -> None:
+def test_the_recorded_rejections_name_the_fields_that_were_sent() -> None:
     (case,) = cases("transformers", name="06f_thinking_budget")
     assert rejected_field(case.body, error_from_response(case.status, case.content).message) == "thinking_budget_tokens"
     (case,) = cases("vllm-noreason", name="06f_thinking_budget")

@@ -28,7 +28,7 @@ def lengths(bodies: list[dict[str, Any]]) -> list[int]:
 
 
 @pytest.mark.parametrize("owner", ["vllm", "sglang"])
-async def test_more_than_the_known_window_is_cut_to_the_window_before_it_is_refused(owner: str) -> None:
+async def test_max_tokens_is_cut_to_the_known_context_length_in_advance(owner: str) -> None:
     async with engine_over({MODELS: listing(owner, window=1024), CHAT: ANSWER}) as (upstream, engine):
         await answer(engine, LONG)
         assert lengths(asked(upstream)) == [1024]
@@ -36,20 +36,20 @@ async def test_more_than_the_known_window_is_cut_to_the_window_before_it_is_refu
 
 @pytest.mark.clause("8.2")
 @pytest.mark.parametrize("owner", ["llamacpp", "me", "library", "somebody"])
-async def test_an_engine_that_takes_any_length_is_told_what_the_client_asked_for(owner: str) -> None:
+async def test_an_engine_that_accepts_any_length_gets_the_length_of_the_client(owner: str) -> None:
     async with engine_over({MODELS: listing(owner, window=1024), CHAT: ANSWER}) as (upstream, engine):
         await answer(engine, LONG)
         assert lengths(asked(upstream)) == [4096]
 
 
 @pytest.mark.clause("8.2")
-async def test_what_fits_the_window_is_never_cut_beforehand() -> None:
+async def test_a_length_that_fits_the_context_is_not_cut_in_advance() -> None:
     async with engine_over({MODELS: listing("vllm", window=4096), CHAT: ANSWER}) as (upstream, engine):
         await answer(engine, LONG)
         assert lengths(asked(upstream)) == [4096]
 
 
-async def test_an_engine_of_one_model_has_its_window_for_every_name() -> None:
+async def test_an_engine_with_one_model_has_its_context_length_for_every_name() -> None:
     async with engine_over({MODELS: listing("vllm", window=1024, name="other"), CHAT: ANSWER}) as (upstream, engine):
         await answer(engine, LONG)
         assert lengths(asked(upstream)) == [1024]
@@ -57,7 +57,9 @@ async def test_an_engine_of_one_model_has_its_window_for_every_name() -> None:
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang", "openai"])
 @pytest.mark.parametrize("engine_name", ["vllm", "sglang"])
-async def test_a_recorded_refusal_of_the_length_is_answered_with_what_fits(engine_name: str, dialect: str) -> None:
+async def test_a_recorded_rejection_of_the_length_is_retried_with_a_length_that_fits(
+    engine_name: str, dialect: str
+) -> None:
     refused = recording(engine_name, "07c_maxtok_gt_ctx_stream")
     async with engine_over({CHAT: [refused, ANSWER]}, dialect=dialect) as (upstream, engine):
         assert text(await answer(engine, LONG)) == "Hello"
@@ -65,28 +67,28 @@ async def test_a_recorded_refusal_of_the_length_is_answered_with_what_fits(engin
 
 
 @pytest.mark.parametrize("engine_name", ["llamacpp", "transformers", "llama-cpp-python"])
-async def test_a_recorded_engine_that_takes_too_great_a_length_is_asked_once(engine_name: str) -> None:
+async def test_an_engine_that_accepts_too_great_a_length_gets_one_request(engine_name: str) -> None:
     taken = recording(engine_name, "07c_maxtok_gt_ctx_stream")
     async with engine_over({CHAT: taken}, dialect=engine_name) as (upstream, engine):
         assert text(await answer(engine, LONG))
         assert lengths(asked(upstream)) == [4096]
 
 
-async def test_sglang_is_left_its_last_token_when_prompt_and_answer_do_not_fit() -> None:
+async def test_sglang_keeps_its_last_token_when_prompt_and_answer_do_not_fit() -> None:
     first = recording("sglang", "07c_maxtok_gt_ctx_stream")
     async with engine_over({CHAT: [first, TOGETHER, ANSWER]}, dialect="sglang") as (upstream, engine):
         assert text(await answer(engine, LONG)) == "Hello"
         assert lengths(asked(upstream)) == [4096, 1024, 1014]
 
 
-async def test_a_refusal_in_the_first_event_of_a_stream_is_answered_too() -> None:
+async def test_a_rejection_in_the_first_event_of_a_stream_is_retried_too() -> None:
     refused = sse({"error": {"message": "This model supports at most 8 completion tokens.", "code": 400}})
     async with engine_over({CHAT: [refused, ANSWER]}, dialect="openai") as (upstream, engine):
         assert text(await answer(engine, LONG)) == "Hello"
         assert lengths(asked(upstream)) == [4096, 8]
 
 
-async def test_an_engine_that_refuses_what_it_said_would_fit_is_not_asked_for_ever() -> None:
+async def test_an_engine_that_rejects_the_length_it_named_is_not_retried_for_ever() -> None:
     def bound(length: int) -> bytes:
         return json_answer(400, {"error": {"message": f"This model supports at most {length} completion tokens"}})
 
@@ -101,14 +103,14 @@ async def test_an_engine_that_refuses_what_it_said_would_fit_is_not_asked_for_ev
 
 @pytest.mark.parametrize("engine_name", ["llamacpp", "vllm", "sglang"])
 @pytest.mark.parametrize("name", ["07_ctx_exceeded_nonstream", "07b_ctx_exceeded_stream"])
-async def test_a_prompt_that_does_not_fit_is_not_asked_again(engine_name: str, name: str) -> None:
+async def test_a_prompt_that_does_not_fit_is_not_retried(engine_name: str, name: str) -> None:
     async with engine_over({CHAT: recording(engine_name, name)}, dialect=engine_name) as (upstream, engine):
         with pytest.raises(ContextTooLong, match=r"^prompt is too long: \d+ tokens > 1024 maximum$"):
             await answer(engine, LONG)
         assert len(asked(upstream)) == 1
 
 
-async def test_an_overflow_that_is_told_in_the_stream_is_one_too() -> None:
+async def test_an_overflow_inside_a_stream_is_recognised() -> None:
     words = (
         "This model's maximum context length is 1024 tokens. However, your prompt contains at least 1025 input tokens"
     )
@@ -120,7 +122,7 @@ async def test_an_overflow_that_is_told_in_the_stream_is_one_too() -> None:
 
 
 @pytest.mark.clause("8.3")
-async def test_a_field_that_was_refused_is_not_sent_again_to_this_model() -> None:
+async def test_a_rejected_field_is_not_sent_again_for_this_model() -> None:
     refused = recording("vllm-noreason", "06f_thinking_budget")
     thinking = request(thinking={"type": "enabled", "budget_tokens": 1024})
     async with engine_over({CHAT: [refused, ANSWER]}, dialect="vllm") as (upstream, engine):
@@ -134,7 +136,7 @@ async def test_a_field_that_was_refused_is_not_sent_again_to_this_model() -> Non
 
 
 @pytest.mark.clause("8.3")
-async def test_an_endpoint_that_wants_the_new_name_gets_it_from_then_on() -> None:
+async def test_an_endpoint_that_wants_max_completion_tokens_gets_it_from_then_on() -> None:
     words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     refused = json_answer(400, {"error": {"message": words, "code": "unsupported_parameter"}})
     async with engine_over({CHAT: [refused, ANSWER]}, dialect="openai") as (upstream, engine):
@@ -148,14 +150,14 @@ async def test_an_endpoint_that_wants_the_new_name_gets_it_from_then_on() -> Non
     ("refusal", "kind"),
     [(json_answer(400, {"error": {"message": "no"}}), InvalidRequest), (json_answer(500, {}), EngineFailed)],
 )
-async def test_a_refusal_that_says_nothing_of_use_is_passed_on_at_once(refusal: bytes, kind: type[Exception]) -> None:
+async def test_a_rejection_without_a_usable_reason_is_passed_on_at_once(refusal: bytes, kind: type[Exception]) -> None:
     async with engine_over({CHAT: refusal, MODELS: ABSENT}, dialect="vllm") as (upstream, engine):
         with pytest.raises(kind):
             await answer(engine, LONG)
         assert len(upstream.requests) == 1
 
 
-async def test_nothing_is_asked_again_once_the_answer_has_begun() -> None:
+async def test_nothing_is_retried_once_the_answer_has_begun() -> None:
     broken = sse(
         {"choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]},
         {"error": {"message": "This model supports at most 8 completion tokens.", "code": 400}},

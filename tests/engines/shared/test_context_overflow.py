@@ -42,7 +42,7 @@ TENSORRT = (
         ("prompt is too long: 9 tokens > 8 maximum", 9, 8),
     ],
 )
-def test_both_numbers_are_told(words: str, tokens: int, maximum: int) -> None:
+def test_an_overflow_with_both_numbers_shows_both(words: str, tokens: int, maximum: int) -> None:
     assert str(find_overflow(words, "")) == f"prompt is too long: {tokens} tokens > {maximum} maximum"
 
 
@@ -56,7 +56,7 @@ def test_both_numbers_are_told(words: str, tokens: int, maximum: int) -> None:
         ("too much", "exceed_context_size_error"),
     ],
 )
-def test_without_numbers_the_phrase_alone_is_told(words: str, code: str) -> None:
+def test_an_overflow_without_numbers_shows_the_phrase_alone(words: str, code: str) -> None:
     assert str(find_overflow(words, code)) == "prompt is too long"
 
 
@@ -71,5 +71,5 @@ def test_without_numbers_the_phrase_alone_is_told(words: str, code: str) -> None
         "1033 tokens: 9 tokens from the input messages and 1024 tokens for the completion.",
     ],
 )
-def test_an_answer_that_does_not_fit_is_no_overflow_of_the_prompt(words: str) -> None:
+def test_an_answer_that_does_not_fit_is_not_an_overflow_of_the_prompt(words: str) -> None:
     assert find_overflow(words, "BadRequestError") is None

@@ -16,7 +16,7 @@ from tests.support.upstream_engines import Speech, both_engines, over, said, str
 @pytest.mark.parametrize(
     "kind", ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "application/xml", "image/png", "text/x", "?"]
 )
-async def test_a_page_is_known_by_its_type_before_it_ends(speech: Speech, kind: str) -> None:
+async def test_a_web_page_is_refused_by_its_content_type_before_it_ends(speech: Speech, kind: str) -> None:
     async def page(wire: Wire) -> None:
         await wire.send(raw_answer(200, [("content-type", kind)], b"<html>\n\n"))
         await wire.gone()
@@ -30,7 +30,7 @@ async def test_a_page_is_known_by_its_type_before_it_ends(speech: Speech, kind: 
 
 @both_engines
 @pytest.mark.parametrize("kind", [None, "", "text/plain", "application/octet-stream", "TEXT/Event-Stream; charset=x"])
-async def test_a_stream_of_no_particular_type_is_still_read(speech: Speech, kind: str | None) -> None:
+async def test_a_stream_with_an_unspecific_content_type_is_read(speech: Speech, kind: str | None) -> None:
     answer = stream(speech.begin(), speech.text("a"), speech.end())
     named = b"" if kind is None else b"content-type: %b\r\n" % kind.encode()
     async with over(speech, answer.replace(b"content-type: text/event-stream\r\n", named)) as (_, engine):
@@ -38,7 +38,7 @@ async def test_a_stream_of_no_particular_type_is_still_read(speech: Speech, kind
 
 
 @both_engines
-async def test_a_compressed_answer_was_not_asked_for(speech: Speech) -> None:
+async def test_a_compressed_answer_is_refused(speech: Speech) -> None:
     answer = stream(speech.begin(), speech.text("a"), speech.end())
     for coding, fine in (("gzip", False), ("identity", True)):
         coded = answer.replace(b"content-type:", f"content-encoding: {coding}\r\ncontent-type:".encode(), 1)
@@ -70,7 +70,7 @@ async def test_a_redirect_is_not_followed(speech: Speech, status: int) -> None:
 
 
 @both_engines
-async def test_a_refusal_without_an_end_is_still_one(speech: Speech) -> None:
+async def test_an_error_response_without_an_end_keeps_its_status(speech: Speech) -> None:
     async def talk(wire: Wire) -> None:
         await wire.send(raw_answer(429, [("retry-after", "7")]))
         while True:
@@ -85,7 +85,7 @@ async def test_a_refusal_without_an_end_is_still_one(speech: Speech) -> None:
 
 
 @both_engines
-async def test_the_words_of_a_refusal_are_not_waited_for_long(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_error_body_is_not_awaited_for_long(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_ERROR_BODY_TIMEOUT", 0.05)
 
     async def drip(wire: Wire) -> None:
@@ -104,7 +104,7 @@ async def test_the_words_of_a_refusal_are_not_waited_for_long(speech: Speech, mo
 @pytest.mark.slow
 @both_engines
 @pytest.mark.parametrize("length", ["5", "999"], ids=["too short", "too long"])
-async def test_a_refusal_that_lies_about_its_length_is_still_one(speech: Speech, length: str) -> None:
+async def test_an_error_response_with_a_wrong_length_keeps_its_status(speech: Speech, length: str) -> None:
     body = b'{"error":{"message":"no"}}'
     refusal = raw_answer(504, [("content-length", length), ("connection", "close")], body)
     async with over(speech, refusal) as (_, engine):

@@ -42,7 +42,7 @@ async def refused(speech: Speech, answer: Any, limits: AnswerLimits = SMALL) -> 
 
 @pytest.mark.slow
 @both_engines
-async def test_an_answer_without_an_end_is_a_502_for_who_wants_it_whole_and_frees_the_upstream(speech: Speech) -> None:
+async def test_an_endless_answer_is_a_502_for_a_whole_message_and_frees_the_upstream(speech: Speech) -> None:
     left: list[bool] = []
     flood = endless([speech.begin()], speech.text(KIB * 200), left)
     async with over(speech, flood) as (upstream, engine):
@@ -56,7 +56,7 @@ async def test_an_answer_without_an_end_is_a_502_for_who_wants_it_whole_and_free
 
 
 @both_engines
-async def test_an_answer_that_comes_whole_is_bounded(speech: Speech) -> None:
+async def test_a_whole_answer_of_the_engine_is_bounded(speech: Speech) -> None:
     words = await refused(speech, speech.whole("x" * 5000))
     assert words == "the engine's answer is too large: it is larger than 4000 bytes (max-answer)"
     async with over(speech, speech.whole("x" * 3000), limits=SMALL) as (_, engine):
@@ -69,7 +69,7 @@ async def test_an_answer_that_comes_whole_is_bounded(speech: Speech) -> None:
 @both_engines
 @pytest.mark.parametrize("cut", [False, True], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("before", [0, 1, 5], ids=["first", "second", "behind others"])
-async def test_an_event_that_is_too_large_is_named(speech: Speech, before: int, cut: bool) -> None:
+async def test_an_event_that_is_too_large_names_its_limit(speech: Speech, before: int, cut: bool) -> None:
     events = stream(speech.begin(), *[speech.text("a")] * before, speech.text("x" * 1000), speech.end())
     answer: Any = fragmented(events, range(len(events))) if cut else events
     words = await refused(speech, answer)
@@ -77,7 +77,7 @@ async def test_an_event_that_is_too_large_is_named(speech: Speech, before: int, 
 
 
 @pytest.mark.parametrize("size", [1, 60, 700, 1500])
-def test_no_event_that_is_too_large_is_read_on_the_short_way(size: int) -> None:
+def test_the_fast_path_reads_no_event_that_is_too_large(size: int) -> None:
     """Of a stream whose frame is known, with other events in the same read or none."""
     event, small = CHAT.text("x" * size), CHAT.text("a")
     for limit in (len(event) - 2, len(event) - 3):  # the blank line is no part of it
@@ -97,7 +97,7 @@ async def test_a_line_without_an_end_is_an_event_that_is_too_large(speech: Speec
     assert "max-event" in await refused(speech, endless([], b"x" * 100))
 
 
-async def test_an_event_that_is_too_large_is_no_reason_to_ask_who_the_engine_is() -> None:
+async def test_an_event_that_is_too_large_does_not_start_a_detection() -> None:
     async with over(CHAT, stream(CHAT.text("x" * 1000)), limits=SMALL, dialect=None) as (upstream, engine):
         for _ in range(2):
             with pytest.raises(AnswerTooLarge):
@@ -109,7 +109,7 @@ async def test_an_event_that_is_too_large_is_no_reason_to_ask_who_the_engine_is(
 
 
 @both_engines
-async def test_the_input_of_a_call_that_waits_is_bounded(speech: Speech) -> None:
+async def test_the_input_of_a_waiting_call_is_bounded(speech: Speech) -> None:
     waiting = endless(
         [speech.begin(), speech.call(0), speech.input(0, '{"a":'), speech.call(1)], speech.input(1, KIB[:99])
     )
@@ -120,7 +120,7 @@ async def test_the_input_of_a_call_that_waits_is_bounded(speech: Speech) -> None
 
 
 @both_engines
-async def test_all_that_waits_is_bounded_however_little_of_it_belongs_to_one_call(speech: Speech) -> None:
+async def test_the_sum_of_all_waiting_calls_is_bounded(speech: Speech) -> None:
     def next_call(number: int) -> bytes:
         return speech.call(number + 1) + speech.input(number + 1, '{"a":' + "9" * 100)
 
@@ -134,18 +134,18 @@ async def test_all_that_waits_is_bounded_however_little_of_it_belongs_to_one_cal
     [(CHAT, "a"), (CHAT, "🙂" * 20), (MESSAGES, "a"), (MESSAGES, "🙂" * 20), (MESSAGES, "")],
     ids=["chat short", "chat long", "messages short", "messages long", "messages empty"],
 )
-async def test_text_that_waits_behind_a_call_is_bounded_though_it_be_empty(speech: Speech, text: str) -> None:
+async def test_text_behind_a_call_is_bounded_even_if_it_is_empty(speech: Speech, text: str) -> None:
     waiting = endless([speech.begin(), speech.call(0), speech.input(0, '{"a":')], speech.text(text))
     assert "max-answer" in await refused(speech, waiting)
 
 
 @both_engines
-async def test_a_flood_of_calls_has_an_end_though_none_waits(speech: Speech) -> None:
+async def test_the_number_of_calls_is_bounded_even_if_none_waits(speech: Speech) -> None:
     flood = endless([speech.begin()], lambda number: speech.call(number) + speech.input(number, "{}"))
     assert "max-answer" in await refused(speech, flood)
 
 
-def test_every_call_costs_something_though_it_says_nothing() -> None:
+def test_an_empty_call_counts_towards_the_limit() -> None:
     queue = ToolCallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
     with suppress(AnswerTooLarge):
         for number in range(1000):
@@ -154,7 +154,7 @@ def test_every_call_costs_something_though_it_says_nothing() -> None:
     assert 50 < number < 100
 
 
-def test_a_call_that_has_another_id_in_every_piece_is_bounded() -> None:
+def test_a_call_with_another_id_in_every_piece_is_bounded() -> None:
     queue = ToolCallQueue(new_call_id, limits=AnswerLimits(max_answer=100 * BLOCK_OVERHEAD))
     queue.add_call(0, "first", "f", '{"a":"')
     with suppress(AnswerTooLarge):
@@ -165,13 +165,13 @@ def test_a_call_that_has_another_id_in_every_piece_is_bounded() -> None:
     assert len(queue._by_key) < 500
 
 
-async def test_a_name_without_an_end_is_bounded() -> None:
+async def test_an_endless_tool_name_is_bounded() -> None:
     flood = endless([CHAT.call(0)], lambda number: CHAT.input(0, "", name=f"{number:0100}"))
     assert "max-answer" in await refused(CHAT, flood)
 
 
 @both_engines
-async def test_what_is_passed_on_as_it_comes_may_be_as_long_as_it_likes(speech: Speech) -> None:
+async def test_a_streamed_answer_is_not_bounded(speech: Speech) -> None:
     pieces = [speech.input(0, '{"a":"'), *[speech.input(0, KIB[:500])] * 100, speech.input(0, '"}')]
     answer = stream(speech.begin(), *[speech.text(KIB[:500])] * 100, speech.call(0), *pieces, speech.end("tool_use"))
     async with over(speech, answer, limits=SMALL) as (_, engine):
@@ -183,7 +183,7 @@ async def test_what_is_passed_on_as_it_comes_may_be_as_long_as_it_likes(speech: 
 
 
 @both_engines
-async def test_what_has_had_its_turn_no_longer_counts(speech: Speech) -> None:
+async def test_a_sent_call_no_longer_counts(speech: Speech) -> None:
     """Call after call waits a while, each with more input than half of what may wait."""
     calls = [speech.begin()]
     for number in range(6):
@@ -197,7 +197,7 @@ async def test_what_has_had_its_turn_no_longer_counts(speech: Speech) -> None:
 
 
 @both_engines
-async def test_text_that_has_had_its_turn_no_longer_counts(speech: Speech) -> None:
+async def test_sent_text_no_longer_counts(speech: Speech) -> None:
     events = [speech.begin()]
     for number in range(8):
         waits = [speech.call(number), speech.input(number, '{"a":'), speech.text(KIB[:500])]
@@ -208,7 +208,7 @@ async def test_text_that_has_had_its_turn_no_longer_counts(speech: Speech) -> No
     assert sum(len(delta) for delta in deltas if isinstance(delta, str)) == 8 * 501
 
 
-def test_a_call_that_streams_keeps_nothing_of_what_it_has_said() -> None:
+def test_a_streaming_call_keeps_no_sent_arguments() -> None:
     """On the slow way, where no piece is like the one before."""
     reader = ChunkReader((), lambda: "toolu_1")
     reader.feed([CHAT.call(0)[6:-2], CHAT.input(0, '{"a":"')[6:-2]])
@@ -231,7 +231,7 @@ def piece(index: int, words: str) -> bytes:
     return MESSAGES.delta(index, type="input_json_delta", partial_json=words)[6:-2]
 
 
-def test_the_input_of_a_block_that_is_given_whole_is_bounded() -> None:
+def test_the_input_of_a_buffered_block_is_bounded() -> None:
     reader = EventReader(lambda: "toolu_1", limits=SMALL)
     reader.feed([block(0, type="server_tool_use", id="s", name="web_search", input={})])
     for _ in range(20):
@@ -241,7 +241,7 @@ def test_the_input_of_a_block_that_is_given_whole_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("same_index", [False, True])
-def test_blocks_that_never_end_are_bounded_and_one_in_the_place_of_another_counts_once(same_index: bool) -> None:
+def test_unfinished_blocks_are_bounded_and_a_replaced_block_counts_once(same_index: bool) -> None:
     reader = EventReader(lambda: "toolu_1", limits=SMALL)
 
     def flood() -> None:
@@ -255,7 +255,7 @@ def test_blocks_that_never_end_are_bounded_and_one_in_the_place_of_another_count
             flood()
 
 
-def test_a_block_that_was_given_no_longer_counts() -> None:
+def test_a_sent_block_no_longer_counts() -> None:
     reader = EventReader(lambda: "toolu_1", limits=SMALL)
     out: list[Delta] = []
     for number in range(30):
@@ -281,7 +281,7 @@ def nested(levels: int) -> str:
         '{"type":"message_delta","delta":{"stop_reason":"end_turn","container":%s}}',
     ],
 )
-def test_what_no_client_could_be_told_is_nonsense(event: str, levels: int) -> None:
+def test_a_block_nested_too_deeply_is_an_invalid_response(event: str, levels: int) -> None:
     """Python would not come to the end of writing it."""
     with pytest.raises(BadUpstream):
         EventReader(lambda: "toolu_1").feed([(event % nested(levels)).encode()])
@@ -299,7 +299,7 @@ def test_what_no_client_could_be_told_is_nonsense(event: str, levels: int) -> No
         '{"choices":[{"delta":{},"finish_reason":%s}]}',
     ],
 )
-def test_no_chunk_is_too_deep_for_an_answer_or_an_error_of_its_own(chunk: str, levels: int) -> None:
+def test_a_deeply_nested_chunk_is_an_answer_or_an_error(chunk: str, levels: int) -> None:
     short = FastChunkReader(ChunkReader((), new_call_id))
     with suppress(ApiError):
         for _ in range(3):
@@ -308,7 +308,7 @@ def test_no_chunk_is_too_deep_for_an_answer_or_an_error_of_its_own(chunk: str, l
 
 @pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)
 @pytest.mark.parametrize("wrap", ['{"error":{"message":%s}}', '{"detail":%s}', "%s"])
-async def test_no_refusal_is_too_deep_to_be_one(speech: Speech, wrap: str) -> None:
+async def test_a_deeply_nested_error_body_is_still_an_error(speech: Speech, wrap: str) -> None:
     body = (wrap % nested(900)).encode()
 
     async def refuse(wire: Wire) -> None:

@@ -35,7 +35,7 @@ class Engine:
         return [model.id for model in await self.model_list.models()]
 
 
-async def test_a_list_is_as_good_as_new_for_half_a_minute() -> None:
+async def test_a_list_is_cached_for_half_a_minute() -> None:
     engine = Engine(ModelInfo("a"))
     assert await engine.ids() == ["a"]
     engine.models = (ModelInfo("b"),)
@@ -46,12 +46,12 @@ async def test_a_list_is_as_good_as_new_for_half_a_minute() -> None:
     assert engine.asked == 2
 
 
-async def test_many_who_ask_at_one_time_share_one_question() -> None:
+async def test_concurrent_callers_share_one_request() -> None:
     engine = Engine(ModelInfo("a"))
     engine.answers.clear()
     many = [asyncio.create_task(engine.ids()) for _ in range(50)]
     await asyncio.sleep(0)  # each has its first turn
-    assert repr(engine.model_list) == "<ModelList nothing asking>"
+    assert repr(engine.model_list) == "<ModelList not fetched refreshing>"
     many[0].cancel()
     engine.answers.set()
     told = await asyncio.gather(*many, return_exceptions=True)
@@ -59,7 +59,7 @@ async def test_many_who_ask_at_one_time_share_one_question() -> None:
     assert engine.asked == 1
 
 
-async def test_the_last_list_is_told_while_the_engine_is_away() -> None:
+async def test_the_last_list_is_used_while_the_engine_is_unreachable() -> None:
     engine = Engine(ModelInfo("a"))
     await engine.ids()
     engine.clock += MAX_AGE
@@ -68,7 +68,7 @@ async def test_the_last_list_is_told_while_the_engine_is_away() -> None:
     assert engine.asked == 2
 
 
-async def test_without_any_list_the_engines_absence_is_told() -> None:
+async def test_without_a_cached_list_the_error_is_raised() -> None:
     engine = Engine(ModelInfo("a"))
     engine.error = Overloaded("the engine is not reachable")
     for _ in range(2):
@@ -78,8 +78,8 @@ async def test_without_any_list_the_engines_absence_is_told() -> None:
     assert await engine.ids() == ["a"]
 
 
-async def test_an_old_list_is_told_when_the_new_one_is_long_in_coming(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_list, "_MOMENT", 0.01)
+async def test_an_old_list_is_used_while_the_new_one_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_list, "_MAX_WAIT", 0.01)
     engine = Engine(ModelInfo("a"))
     await engine.ids()
     engine.clock += MAX_AGE
@@ -110,7 +110,7 @@ async def test_a_window_is_known_by_name_or_because_there_is_only_one_model() ->
     assert [engine.model_list.window(name) for name in ("a", "b", "x")] == [9, None, None]
 
 
-async def test_closing_ends_the_question() -> None:
+async def test_close_cancels_the_request() -> None:
     engine = Engine()
     engine.answers.clear()
     task = engine.model_list.refresh()
@@ -128,6 +128,6 @@ def test_an_answer_without_a_list_is_an_error(answer: Any) -> None:
 
 
 @pytest.mark.parametrize("length", [0, -1, "9", None, True, 1.5])
-def test_a_length_that_is_none_is_not_told(length: Any) -> None:
+def test_an_invalid_length_is_ignored(length: Any) -> None:
     entry = {"id": "a", "max_model_len": length, "max_completion_tokens": length}
     assert parse_models({"data": [entry]}) == [ModelInfo("a", "a")]

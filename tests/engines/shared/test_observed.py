@@ -112,7 +112,7 @@ FAILURES: list[tuple[str, Answer, dict[str, Any]]] = [
 
 @both_engines
 @pytest.mark.parametrize(("kind", "answer", "options"), FAILURES, ids=[kind for kind, *_ in FAILURES])
-async def test_each_failure_is_told_once_by_its_kind(
+async def test_each_failure_is_counted_once_by_its_kind(
     speech: Speech, kind: str, answer: Answer, options: dict[str, Any]
 ) -> None:
     async with observed(speech, answer, **options) as (engine, told):
@@ -140,7 +140,7 @@ async def test_an_error_inside_a_stream_is_counted_as_a_kind_of_its_own(
 
 
 @both_engines
-async def test_who_cannot_be_reached_is_told(speech: Speech) -> None:
+async def test_an_unreachable_engine_is_counted(speech: Speech) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     engine = speech.engine(Origin.parse(f"http://127.0.0.1:{port}"))
@@ -152,7 +152,7 @@ async def test_who_cannot_be_reached_is_told(speech: Speech) -> None:
 
 
 @both_engines
-async def test_who_does_not_accept_is_told(speech: Speech) -> None:
+async def test_an_engine_that_does_not_accept_a_connection_is_counted(speech: Speech) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # and no handshake
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         engine = speech.engine(Origin.parse(url), deadlines=Deadlines(connect=SHORT))
@@ -164,7 +164,7 @@ async def test_who_does_not_accept_is_told(speech: Speech) -> None:
 
 
 @both_engines
-async def test_a_pool_that_is_exhausted_is_told(speech: Speech) -> None:
+async def test_an_exhausted_pool_is_counted(speech: Speech) -> None:
     flood = endless([speech.begin()], speech.text("a"))
     async with observed(speech, flood, limit=1, deadlines=Deadlines(connect=SHORT)) as (engine, told):
         async with aclosing(engine.stream(request())) as batches:  # type: ignore[type-var]
@@ -175,7 +175,7 @@ async def test_a_pool_that_is_exhausted_is_told(speech: Speech) -> None:
 
 
 @both_engines
-async def test_a_request_that_cannot_be_written_is_no_failure_of_the_upstream(speech: Speech) -> None:
+async def test_a_request_that_cannot_be_encoded_is_not_an_upstream_failure(speech: Speech) -> None:
     deep: Any = 1
     for _ in range(2000):
         deep = [deep]
@@ -193,7 +193,7 @@ async def test_a_request_that_cannot_be_written_is_no_failure_of_the_upstream(sp
         assert told.failures == []
 
 
-async def test_a_refusal_that_is_asked_around_is_told_too() -> None:
+async def test_a_rejection_that_is_retried_is_counted_too() -> None:
     refusal = json_answer(400, {"error": {"message": "Unknown parameter: 'stream_options'"}})
     async with observed(CHAT, refusal, stream(CHAT.text("a"), CHAT.end())) as (engine, told):
         assert "a" in await said(engine)
@@ -201,7 +201,7 @@ async def test_a_refusal_that_is_asked_around_is_told_too() -> None:
 
 
 @both_engines
-async def test_what_breaks_behind_the_finish_is_no_failure(speech: Speech) -> None:
+async def test_an_error_after_the_finish_is_not_a_failure(speech: Speech) -> None:
     async def breaks(wire: Wire) -> None:
         await wire.send(stream(speech.begin(), speech.end().partition(b"data: [DONE]")[0])[:-5])
         wire.reset()
@@ -214,7 +214,7 @@ async def test_what_breaks_behind_the_finish_is_no_failure(speech: Speech) -> No
 # mends
 
 
-def test_the_kinds_of_mends_are_those_that_the_code_makes() -> None:
+def test_the_kinds_of_repairs_are_those_that_the_code_makes() -> None:
     assert get_args(Repair) == REPAIRS
     assert len(set(REPAIRS)) == len(REPAIRS)
 
@@ -244,7 +244,7 @@ EACH: list[tuple[Callable[[Speech], list[bytes]], dict[str, int]]] = [
 
 @both_engines
 @pytest.mark.parametrize(("made", "repairs"), EACH, ids=lambda value: "made" if callable(value) else str(value))
-async def test_each_mend_is_told_by_its_kind(
+async def test_each_repair_is_counted_by_its_kind(
     speech: Speech, made: Callable[[Speech], list[bytes]], repairs: dict[str, int]
 ) -> None:
     async with observed(speech, stream(speech.begin(), *made(speech))) as (engine, told):
@@ -264,13 +264,15 @@ CHATS: list[tuple[list[bytes], dict[str, int]]] = [
 
 
 @pytest.mark.parametrize(("events", "repairs"), CHATS)
-async def test_each_mend_of_a_chat_is_told_by_its_kind(events: list[bytes], repairs: dict[str, int]) -> None:
+async def test_each_repair_of_a_chat_stream_is_counted_by_its_kind(
+    events: list[bytes], repairs: dict[str, int]
+) -> None:
     async with observed(CHAT, stream(*events)) as (engine, told):
         await said(engine)
         assert told.repairs == repairs
 
 
-async def test_a_name_that_was_too_long_for_the_engine_is_told() -> None:
+async def test_a_shortened_tool_name_is_counted_as_a_repair() -> None:
     async def answer(wire: Wire) -> None:
         name = wire.body.partition(b'"function":{"name":"')[2].partition(b'"')[0].decode()
         await wire.send(stream(CHAT.call(0, name), CHAT.input(0, "{}"), CHAT.end("tool_use")))
@@ -312,25 +314,27 @@ RELAYED: list[tuple[list[bytes], dict[str, int]]] = [
 
 
 @pytest.mark.parametrize(("events", "repairs"), RELAYED)
-async def test_each_mend_of_a_messages_server_is_told_by_its_kind(events: list[bytes], repairs: dict[str, int]) -> None:
+async def test_each_repair_of_a_messages_stream_is_counted_by_its_kind(
+    events: list[bytes], repairs: dict[str, int]
+) -> None:
     async with observed(MESSAGES, stream(MESSAGES.begin(), *events, MESSAGES.end())) as (engine, told):
         await said(engine)
         assert told.repairs == repairs
 
 
-async def test_a_messages_server_that_tells_no_tokens_is_counted_for() -> None:
+async def test_a_messages_server_without_usage_is_counted_as_a_repair() -> None:
     async with observed(MESSAGES, stream(block(0, type="text", text="a"), MESSAGES.end(usage={}))) as (engine, told):
         await said(engine)
         assert told.repairs == {"usage": 1}
 
 
-async def test_a_reason_that_nobody_knows_is_told() -> None:
+async def test_an_unknown_stop_reason_is_counted_as_a_repair() -> None:
     async with observed(MESSAGES, stream(MESSAGES.begin(), MESSAGES.end("tired"))) as (engine, told):
         await said(engine)
         assert told.repairs == {"finish_reason": 1}
 
 
-async def test_a_call_that_was_not_allowed_is_told() -> None:
+async def test_a_dropped_call_is_counted_as_a_repair() -> None:
     asked = request(tools=[{"name": "look"}], tool_choice={"type": "none"})
     answer = stream(MESSAGES.begin(), called(MESSAGES), MESSAGES.end("end_turn"))
     async with observed(MESSAGES, answer) as (engine, told):
@@ -339,7 +343,7 @@ async def test_a_call_that_was_not_allowed_is_told() -> None:
 
 
 @both_engines
-async def test_what_was_mended_before_the_client_left_is_told_once(speech: Speech) -> None:
+async def test_repairs_before_the_client_left_are_counted_once(speech: Speech) -> None:
     mended = [speech.begin(), speech.call(0), speech.call(1), speech.input(1, "{}"), speech.input(0, "{}")]
     async with observed(speech, endless(mended, speech.text("a"))) as (engine, told):
         async with aclosing(engine.stream(request())) as batches:  # type: ignore[type-var]
@@ -352,7 +356,7 @@ async def test_what_was_mended_before_the_client_left_is_told_once(speech: Speec
 # everybody else
 
 
-async def test_who_looks_at_an_engine_not_yet_known_looks_at_either() -> None:
+async def test_the_observer_of_an_auto_engine_observes_both_engines() -> None:
     origin = Origin.parse("http://127.0.0.1:1")
     chat, messages = OpenAIEngine(origin), MessagesEngine(origin)
     engine = AutoEngine(chat, messages)
@@ -366,7 +370,7 @@ async def test_who_looks_at_an_engine_not_yet_known_looks_at_either() -> None:
     await engine.stop()
 
 
-async def test_nobody_has_to_look() -> None:
+async def test_an_engine_works_without_an_observer() -> None:
     async with over(CHAT, stream(CHAT.text("a"), CHAT.end("tool_use"))) as (_, engine):
         assert "a" in await said(engine)
 

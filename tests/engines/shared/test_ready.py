@@ -38,18 +38,18 @@ async def is_ready(speech: Speech, routes: dict[str, Answer | list[Answer]]) -> 
 
 @both_engines
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 529])
-async def test_an_engine_that_says_it_is_away_is_not_ready(speech: Speech, status: int) -> None:
+async def test_an_engine_with_an_unavailable_status_is_not_ready(speech: Speech, status: int) -> None:
     assert not await is_ready(speech, {MODELS: json_answer(status, {})})
 
 
 @both_engines
 @pytest.mark.parametrize("status", [200, 401, 404, 500])
-async def test_an_engine_that_answers_is_ready_though_it_has_no_list(speech: Speech, status: int) -> None:
+async def test_an_engine_without_a_model_list_is_ready(speech: Speech, status: int) -> None:
     assert await is_ready(speech, {MODELS: json_answer(status, {})})
 
 
 @both_engines
-async def test_an_engine_that_is_not_there_is_not_ready_until_it_is(speech: Speech, tmp_path: Path) -> None:
+async def test_an_unreachable_engine_is_ready_once_it_is_reachable(speech: Speech, tmp_path: Path) -> None:
     path = str(tmp_path / "engine.sock")
     engine = speech.engine(Origin.parse(f"unix:{path}"))
     assert not await engine.ready()
@@ -65,13 +65,13 @@ async def test_an_engine_that_is_not_there_is_not_ready_until_it_is(speech: Spee
     [(LOADING, False), (json_answer(200, {"status": "ok"}), True), (json_answer(404, {}), True)],
     ids=["loading", "loaded", "no such path"],
 )
-async def test_llamacpp_lists_the_model_that_it_still_loads_and_is_not_ready(
+async def test_llamacpp_is_not_ready_while_it_loads_the_model_that_it_lists(
     speech: Speech, health: bytes, ready: bool
 ) -> None:
     assert await is_ready(speech, {MODELS: LLAMACPP, HEALTH: health}) is ready
 
 
-async def test_nobody_else_is_asked_for_his_health() -> None:
+async def test_only_llamacpp_gets_a_health_request() -> None:
     async with ScriptedUpstream(Chat.models) as upstream:
         engine = OpenAIEngine(Origin.parse(upstream.url))
         assert await engine.ready()
@@ -105,7 +105,7 @@ async def test_an_engine_that_does_not_answer_quickly_is_not_ready(
 
 
 @both_engines
-async def test_a_look_takes_no_connection_from_answers_and_none_keeps_it_waiting(speech: Speech) -> None:
+async def test_a_readiness_check_has_a_connection_of_its_own(speech: Speech) -> None:
     async def by_path(wire: Wire) -> None:
         await (wire.send(speech.models) if wire.method == "GET" else flood(wire))
 
@@ -122,7 +122,7 @@ async def test_a_look_takes_no_connection_from_answers_and_none_keeps_it_waiting
 
 
 @both_engines
-async def test_all_who_want_to_know_at_one_time_are_told_by_one_answer(speech: Speech) -> None:
+async def test_concurrent_readiness_checks_share_one_request(speech: Speech) -> None:
     looked = asyncio.Event()
 
     async def slow(wire: Wire) -> None:
@@ -142,7 +142,7 @@ async def test_all_who_want_to_know_at_one_time_are_told_by_one_answer(speech: S
         await engine.stop()
 
 
-async def test_a_service_that_stops_asks_no_more() -> None:
+async def test_stop_cancels_a_readiness_check() -> None:
     async with ScriptedUpstream(hang) as upstream:
         engine = OpenAIEngine(Origin.parse(upstream.url))
         asking = asyncio.create_task(engine.ready())
@@ -152,7 +152,7 @@ async def test_a_service_that_stops_asks_no_more() -> None:
             await asking
 
 
-async def test_an_engine_not_yet_known_is_ready_when_either_would_be() -> None:
+async def test_an_undecided_engine_is_ready_when_the_upstream_is() -> None:
     async with ScriptedUpstream(routed({MODELS: [LOADING, Chat.models]})) as upstream:
         origin = Origin.parse(upstream.url)
         engine = AutoEngine(OpenAIEngine(origin), Chat().engine(origin))  # type: ignore[arg-type]

@@ -83,14 +83,14 @@ async def heads(speech: Speech, path: str, word: str, query: bytes, **more: Any)
 
 @both_engines
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
-async def test_nothing_a_client_says_gets_into_the_head_of_a_request(speech: Speech, streams: bool) -> None:
+async def test_no_client_text_gets_into_the_head_of_a_request(speech: Speech, streams: bool) -> None:
     meek = await heads(speech, "/v1/messages", "word", b"", stream=streams)
     query = b"beta=true%0d%0aevil:%201&\r\nevil: 1\r\n\r\nGET /evil HTTP/1.1\r\n\r\n"
     assert await heads(speech, "/v1/messages", EVIL, query, stream=streams) == meek
     assert "word" not in str(meek)
 
 
-async def test_nothing_a_client_says_gets_into_the_head_of_a_count() -> None:
+async def test_no_client_text_gets_into_the_head_of_a_count() -> None:
     """A Messages server counts by an address of its own."""
     counted = json_answer(200, {"input_tokens": 3})
     found = []
@@ -107,7 +107,7 @@ async def test_nothing_a_client_says_gets_into_the_head_of_a_count() -> None:
 @pytest.mark.parametrize(
     "name", ["m", "%0d%0aevil: 1", "a/b/../../c", EVIL.encode("ascii", "replace").decode()], ids=ascii
 )
-async def test_the_name_of_a_model_that_is_asked_for_is_not_part_of_a_target(speech: Speech, name: str) -> None:
+async def test_a_model_name_is_not_part_of_a_request_target(speech: Speech, name: str) -> None:
     async with over(speech, b"") as (upstream, engine):
         response = await Driver(MessagesApp(engine)).request("GET", f"/v1/models/{name}")
         assert response.status == (200 if name == "m" else 404)
@@ -118,7 +118,7 @@ async def test_the_name_of_a_model_that_is_asked_for_is_not_part_of_a_target(spe
 
 
 @both_engines
-async def test_a_trace_goes_up_with_the_request_and_else_there_is_none(speech: Speech) -> None:
+async def test_trace_headers_are_sent_only_with_a_trace(speech: Speech) -> None:
     async with over(speech, ended(speech)) as (upstream, engine):
         await said(engine)
         await said(engine, replace(request(), trace_headers=TRACE))
@@ -145,7 +145,7 @@ async def test_a_trace_goes_up_with_the_request_and_else_there_is_none(speech: S
     ],
     ids=repr,
 )
-async def test_a_trace_that_is_none_is_not_sent(speech: Speech, trace: tuple[tuple[str, str], ...]) -> None:
+async def test_an_invalid_trace_is_not_sent(speech: Speech, trace: tuple[tuple[str, str], ...]) -> None:
     async with over(speech, ended(speech)) as (upstream, engine):
         await said(engine)
         with pytest.raises(ValueError, match="header"):
@@ -159,7 +159,7 @@ async def test_a_trace_that_is_none_is_not_sent(speech: Speech, trace: tuple[tup
 
 
 @both_engines
-async def test_a_new_key_is_used_from_the_next_request_on(speech: Speech) -> None:
+async def test_a_new_key_is_used_for_the_next_request(speech: Speech) -> None:
     async with over(speech, ended(speech), key="old-key") as (upstream, engine):
         keys = ["old-key", "new-key", None, "old-key"]
         for key in keys:
@@ -175,7 +175,7 @@ async def test_a_new_key_is_used_from_the_next_request_on(speech: Speech) -> Non
 
 @both_engines
 @pytest.mark.parametrize("key", ["", "a b", "k\r\nevil: 1", "é"])
-async def test_a_new_key_that_is_none_leaves_the_old_one(speech: Speech, key: str) -> None:
+async def test_an_invalid_new_key_leaves_the_old_one(speech: Speech, key: str) -> None:
     async with over(speech, ended(speech), key="old-key") as (upstream, engine):
         with pytest.raises(ValueError, match="upstream key") as caught:
             engine.replace_key(key)
@@ -186,7 +186,7 @@ async def test_a_new_key_that_is_none_leaves_the_old_one(speech: Speech, key: st
 
 @both_engines
 @pytest.mark.parametrize("parrot", ["old-key", "new-key"])
-async def test_a_request_that_was_asked_with_the_old_key_shows_neither(speech: Speech, parrot: str) -> None:
+async def test_an_error_of_a_running_request_shows_neither_key(speech: Speech, parrot: str) -> None:
     refusal = json_answer(400, {"error": {"message": f"no: {parrot}"}})
     began: list[Callable[[], None]] = []
 
@@ -212,7 +212,7 @@ async def test_a_stream_runs_on_while_the_key_is_replaced(speech: Speech) -> Non
         assert await anext(batches)
 
 
-def test_either_of_an_engine_not_yet_known_has_the_new_key() -> None:
+def test_both_engines_of_an_auto_engine_get_the_new_key() -> None:
     origin = Origin.parse("http://127.0.0.1:1")
     chat, messages = OpenAIEngine(origin, key="old-key"), MessagesEngine(origin, key="old-key")
     engine = AutoEngine(chat, messages)
@@ -228,7 +228,7 @@ def test_either_of_an_engine_not_yet_known_has_the_new_key() -> None:
 
 @both_engines
 @pytest.mark.parametrize("value", [b"\xff", b"1\x01", b"x" * 300], ids=["not ASCII", "control", "long"])
-async def test_advice_that_no_client_could_read_is_left_out(speech: Speech, value: bytes) -> None:
+async def test_invalid_retry_headers_are_left_out(speech: Speech, value: bytes) -> None:
     refusal = b"HTTP/1.1 429 No\r\nretry-after: %b\r\nretry-after-ms: 7\r\ncontent-length: 0\r\n\r\n" % value
     async with over(speech, refusal) as (_, engine):
         with pytest.raises(ApiError) as caught:

@@ -78,7 +78,7 @@ def test_retry_after_is_forwarded(status: int) -> None:
         b"words\n",
     ],
 )
-def test_the_words_are_found_in_every_shape(said: bytes) -> None:
+def test_the_engines_words_are_found_in_every_shape(said: bytes) -> None:
     assert error_from_response(400, said).message == "words"
 
 
@@ -98,11 +98,11 @@ def test_the_words_are_found_in_every_shape(said: bytes) -> None:
         body('  File "/a/b.py", line 1'),
     ],
 )
-def test_nothing_worth_telling_leaves_the_status(said: bytes) -> None:
+def test_a_body_without_usable_words_leaves_the_status(said: bytes) -> None:
     assert error_from_response(400, said).message == "the engine returned status 400"
 
 
-def test_a_list_of_details_is_told_as_it_is() -> None:
+def test_a_list_of_details_is_shown_unchanged() -> None:
     assert error_from_response(422, b'{"detail":[{"loc":["body","x"],"msg":"bad"}]}').message == (
         '[{"loc":["body","x"],"msg":"bad"}]'
     )
@@ -127,7 +127,7 @@ def test_stacks_paths_and_length_are_trimmed(said: str, told: str) -> None:
     assert error_from_response(400, body(said)).message == told
 
 
-def test_half_a_surrogate_in_an_error_is_no_reason_to_show_its_json() -> None:
+def test_a_lone_surrogate_in_an_error_does_not_show_its_json() -> None:
     assert error_from_response(400, b'{"error":{"message":"bad \\ud83d"}}').message == "bad \ufffd"
 
 
@@ -140,7 +140,7 @@ LENGTHS = {"llamacpp": (2318, 1024), "vllm": (1025, 1024), "sglang": (2314, 1024
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=str)
-def test_every_recorded_overflow_is_told_in_the_words_that_clients_compact_on(case: Case) -> None:
+def test_every_recorded_overflow_gets_the_words_that_clients_compact_on(case: Case) -> None:
     error = error_from_response(case.status, case.content)
     tokens, maximum = LENGTHS[case.engine]
     assert type(error) is ContextTooLong
@@ -172,7 +172,7 @@ def test_the_recordings_hold_an_overflow_of_each_engine_that_refuses_one() -> No
     ],
 )
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
-def test_other_wordings_of_an_overflow_are_known(said: str, tokens: int, maximum: int, status: int) -> None:
+def test_other_wordings_of_an_overflow_are_recognised(said: str, tokens: int, maximum: int, status: int) -> None:
     assert error_from_response(status, body(said)).message == f"prompt is too long: {tokens} tokens > {maximum} maximum"
 
 
@@ -183,7 +183,7 @@ def test_an_overflow_known_only_by_its_code_has_no_numbers(more: Any) -> None:
 
 
 @pytest.mark.parametrize("case", cases(name="07c", request="POST /v1/chat/completions", status=400), ids=str)
-def test_a_recorded_complaint_about_max_tokens_is_no_overflow(case: Case) -> None:
+def test_a_recorded_rejection_of_max_tokens_is_not_an_overflow(case: Case) -> None:
     error = error_from_response(case.status, case.content)
     assert type(error) is InvalidRequest
     assert error.message.startswith("max_")
@@ -205,7 +205,7 @@ def test_a_prompt_that_fits_is_not_called_too_long(said: str) -> None:
     assert (type(error), error.message) == (InvalidRequest, said)
 
 
-def test_an_input_that_the_model_cannot_read_is_the_clients_mistake() -> None:
+def test_an_input_that_the_model_cannot_read_is_an_invalid_request() -> None:
     (case,) = cases("llamacpp", name="08i_image", status=500)
     error = error_from_response(case.status, case.content)
     assert (type(error), error.message) == (InvalidRequest, "messages: image input is not supported by this model")
@@ -213,7 +213,7 @@ def test_an_input_that_the_model_cannot_read_is_the_clients_mistake() -> None:
 
 @pytest.mark.clause("7.4")
 @pytest.mark.parametrize("case", [case for case in cases() if case.status >= 400], ids=str)
-def test_no_recorded_error_shows_what_is_inside_an_engine(case: Case) -> None:
+def test_no_recorded_error_shows_internals_of_an_engine(case: Case) -> None:
     error = error_from_response(case.status, case.content)
     assert error.message
     assert len(error.message) <= 600
@@ -230,7 +230,7 @@ def test_no_recorded_error_shows_what_is_inside_an_engine(case: Case) -> None:
     "chunk",
     [{}, {"choices": []}, {"choices": [{}], "error": None}, {"choices": [], "detail": "x"}, {"object": "chat.chunk"}],
 )
-def test_a_chunk_without_an_error_is_none(chunk: Any) -> None:
+def test_a_chunk_without_an_error_gives_none(chunk: Any) -> None:
     assert error_from_chunk(chunk) is None
 
 
@@ -248,6 +248,6 @@ def test_a_chunk_without_an_error_is_none(chunk: Any) -> None:
         ("99999", EngineFailed),
     ],
 )
-def test_a_chunk_with_an_error_is_it_by_its_code(code: Any, kind: type[ApiError]) -> None:
+def test_an_error_chunk_becomes_the_error_of_its_code(code: Any, kind: type[ApiError]) -> None:
     assert type(error_from_chunk({"error": {"message": "x", "code": code}})) is kind
     assert type(error_from_chunk({"object": "error", "message": "x", "code": code})) is kind
