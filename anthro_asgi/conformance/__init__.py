@@ -1,1 +1,1 @@
-"""Checks of the Messages wire format that hold for any server."""
+"""Checks whether a server keeps the Messages wire format."""

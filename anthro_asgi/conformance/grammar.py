@@ -1,18 +1,18 @@
-"""The grammar of a Messages stream (contract section 5), as a machine that reads events and stops at the first fault.
+"""The grammar of a Messages stream (contract section 5), as a machine that reads events and stops at the first error.
 
     stream = message_start block* message_delta message_stop
     block  = content_block_start content_block_delta* content_block_stop
 
-with a ping anywhere between message_start and message_stop, or an error anywhere and nothing after it.
+A ping may stand anywhere between message_start and message_stop. An error may end the stream at any point.
 
-Theory. `Grammar` is a finite automaton over event types with little beside its state: the number of the next block
-and the block that is open. Which event may follow which is one table, `FOLLOWS`; what an event must hold
-is one method for each type. Two rules look back from the end, because they depend on the stop reason: tool input
-that is no JSON object (fine when the tokens ran out) and a text block that stayed empty (fine when there is no other).
-An error event calls off both.
+Theory. `Grammar` is a finite automaton over event types. Beside its state it keeps the number of the next block and the
+open block. `FOLLOWS` is one table of the events that may follow in each state; one method for each type checks what the
+event holds. Two rules look back from the end, because they depend on the stop reason: a tool input that is not a JSON
+object is allowed only if the tokens ran out, and an empty text block only if it is the only block. Neither rule
+applies if the stream ends with an error event.
 
-The rules are those for what *this* service says, so they are exact: no key too many, no empty delta, no type unknown.
-Only where an engine's own fields pass unchanged (in the message, in `message_delta`, in usage) more keys may stand.
+The rules are exact, as they are for the output of this service: no extra key, no empty delta, no unknown type. Extra
+keys are allowed only where an engine's own fields are passed on: in the message, in `message_delta` and in usage.
 """
 
 import json
@@ -40,7 +40,7 @@ ERROR_TYPES = (
     "overloaded_error",
 )
 
-# State → what may come in it → the state after. `error` may come in every state but the last.
+# State → event allowed in it → next state. `error` is allowed in every state but the last.
 FOLLOWS: dict[str, dict[str, str]] = {
     "before message_start": {"message_start": "between blocks"},
     "between blocks": {
@@ -57,7 +57,7 @@ FOLLOWS: dict[str, dict[str, str]] = {
     "after the end": {},
 }
 
-# Block type → its delta types → the delta's only other key.
+# Block type → its delta types → the only key of the delta beside `type`.
 BLOCK_DELTAS: dict[str, dict[str, str]] = {
     "text": {"text_delta": "text", "citations_delta": "citation"},
     "thinking": {"thinking_delta": "thinking", "signature_delta": "signature"},
@@ -66,7 +66,7 @@ BLOCK_DELTAS: dict[str, dict[str, str]] = {
 
 
 class GrammarError(Exception):
-    """A stream breaks a rule. `index` is the event at fault, from 0; the number of events where one is missing."""
+    """A stream breaks a rule. `index` is the offending event, from 0; the number of events if one is missing."""
 
     def __init__(self, index: int, rule: str) -> None:
         super().__init__(f"event {index}: {rule}")
@@ -76,17 +76,17 @@ class GrammarError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One server-sent event: its type, and its data with the same `type` inside."""
+    """One server-sent event: its type and its data, which holds the same `type`."""
 
     type: str
     data: Json
 
 
-# ---------------------------------------------------------------------------------------------------- bytes → events
+# ---- bytes → events
 
 
 def parse_events(body: bytes) -> list[Event]:
-    """The events of a whole body. Each is exactly `event: TYPE`, `data: {JSON}` and an empty line, ended by bare LFs.
+    """The events of a whole body. Each is exactly `event: TYPE`, `data: {JSON}` and an empty line, with LF line ends.
 
     Raises GrammarError.
     """
@@ -105,9 +105,9 @@ def _event(index: int, frame: bytes) -> Event:
     try:
         data = orjson.loads(match[2])
     except orjson.JSONDecodeError as exc:
-        raise GrammarError(index, f"data is no JSON: {exc}") from exc
+        raise GrammarError(index, f"data is not JSON: {exc}") from exc
     if data.get("type") != name:
-        raise GrammarError(index, f"the event is {name}, its data says {data.get('type')!r}")
+        raise GrammarError(index, f"the event is {name}, but the type in its data is {data.get('type')!r}")
     return Event(name, data)
 
 
@@ -117,27 +117,29 @@ class Grammar:
     def __init__(self) -> None:
         self.state = "before message_start"
         self._index = 0
-        self._blocks: list[Json] = []  # as started
-        self._text = ""  # the open block's deltas so far
+        self._blocks: list[Json] = []  # as in content_block_start
+        self._text = ""  # joined deltas of the open block
         self._signed = False
-        self._not_json: int | None = None  # the event that closed a tool_use whose input is no JSON object
-        self._empty: int | None = None  # the event that closed a text block without text
+        self._not_json: int | None = None  # event that closed a tool_use whose input is not a JSON object
+        self._empty: int | None = None  # event that closed a text block without text
 
     def feed(self, event: Event) -> None:
+        """Reads the next event. Raises GrammarError."""
         if event.type == "error" and self.state != "after the end":
             state = "after the end"
         elif event.type in FOLLOWS[self.state]:
             state = FOLLOWS[self.state][event.type]
         else:
-            self._fail(f"{event.type} may not come {self.state}")
+            self._fail(f"{event.type} is not allowed {self.state}")
         self._READ[event.type](self, event.data)
         self.state = state
         self._index += 1
 
     def end(self) -> None:
+        """Call after the last event. Raises GrammarError if the stream is incomplete."""
         self._must(self.state == "after the end", f"the stream ends {self.state}, without message_stop or error")
 
-    # What each event holds
+    # Checks of each event
 
     def _message_start(self, data: Json) -> None:
         self._keys(data, "type", "message")
@@ -150,9 +152,11 @@ class Grammar:
             "stop_sequence": None,
         }
         for key, value in fixed.items():
-            self._must(key in message and message[key] == value, f"message.{key} is {value!r} at the start")
-        self._must(_matches(MESSAGE_ID, message.get("id")), "message.id is msg_ and 20 or more url-safe characters")
-        self._must(_text(message.get("model")), "message.model is the name of a model")
+            self._must(key in message and message[key] == value, f"message.{key} must be {value!r} at the start")
+        self._must(
+            _matches(MESSAGE_ID, message.get("id")), "message.id must be msg_ and at least 20 url-safe characters"
+        )
+        self._must(_text(message.get("model")), "message.model must be the name of a model")
         self._usage(message)
 
     def _ping(self, data: Json) -> None:
@@ -163,16 +167,16 @@ class Grammar:
         self._index_is(data, len(self._blocks))
         block = self._object(data, "content_block")
         kind = block.get("type")
-        self._must(_text(kind), "content_block.type is the name of a type")
+        self._must(_text(kind), "content_block.type must be the name of a type")
         if kind == "text":
-            self._must(block == {"type": "text", "text": ""}, "a text block starts with an empty text and no more")
+            self._must(block == {"type": "text", "text": ""}, "a text block must start with only an empty text")
         elif kind == "thinking":
             empty = {"type": "thinking", "thinking": "", "signature": ""}
-            self._must(block == empty, "a thinking block starts with an empty thinking and signature and no more")
+            self._must(block == empty, "a thinking block must start with only an empty thinking and signature")
         elif kind == "tool_use":
             self._keys(block, "type", "id", "name", "input")
-            self._must(_text(block["id"]) and _text(block["name"]), "a tool_use block has an id and a name")
-            self._must(block["input"] == {}, "a tool_use block starts with an empty input")
+            self._must(_text(block["id"]) and _text(block["name"]), "a tool_use block must have an id and a name")
+            self._must(block["input"] == {}, "a tool_use block must start with an empty input")
         self._blocks.append(block)
         self._text, self._signed = "", False
 
@@ -183,13 +187,13 @@ class Grammar:
         kind = delta.get("type")
         key = BLOCK_DELTAS.get(block, {}).get(kind) if isinstance(kind, str) else None
         if key is None:
-            self._fail(f"a {block} block takes no {kind}")
+            self._fail(f"{kind} is not allowed in a {block} block")
         self._keys(delta, "type", key)
         if kind == "citations_delta":
             self._text += str(self._object(delta, key))
             return
-        self._must(_text(delta[key]), f"{kind}.{key} is a string that is not empty")
-        self._must(not self._signed, "nothing follows the signature in its block")
+        self._must(_text(delta[key]), f"{kind}.{key} must be a string that is not empty")
+        self._must(not self._signed, "nothing may follow the signature in its block")
         self._signed = kind == "signature_delta"
         self._text += delta[key]
 
@@ -197,7 +201,7 @@ class Grammar:
         self._keys(data, "type", "index")
         self._index_is(data, len(self._blocks) - 1)
         kind = self._blocks[-1]["type"]
-        self._must(kind != "thinking" or self._signed, "a thinking block ends with its signature")
+        self._must(kind != "thinking" or self._signed, "a thinking block must end with its signature")
         if kind == "tool_use" and self._not_json is None and _input(self._text) is None:
             self._not_json = self._index
         if kind == "text" and self._empty is None and not self._text:
@@ -208,22 +212,25 @@ class Grammar:
         delta = self._object(data, "delta")
         self._keys(delta, "stop_reason", "stop_sequence", more=True)
         reason, sequence = delta["stop_reason"], delta["stop_sequence"]
-        self._must(reason in STOP_REASONS, f"{reason!r} is no stop_reason")
+        self._must(reason in STOP_REASONS, f"{reason!r} is not a stop_reason")
         if reason == "stop_sequence":
-            self._must(_text(sequence), "stop_sequence is the string that matched")
+            self._must(_text(sequence), "stop_sequence must be the matched string")
         else:
-            self._must(sequence is None, f"stop_sequence is null when stop_reason is {reason}")
+            self._must(sequence is None, f"stop_sequence must be null if stop_reason is {reason}")
         self._usage(data)
         self._look_back(reason)
 
     def _look_back(self, reason: str) -> None:
         called = any(block["type"] == "tool_use" for block in self._blocks)
         self._must(called or reason != "tool_use", "stop_reason is tool_use, but no tool was called")
-        self._must(not called or reason not in ("end_turn", "stop_sequence"), f"{reason}, though a tool was called")
+        self._must(
+            not called or reason not in ("end_turn", "stop_sequence"),
+            f"{reason}, although a tool was called",
+        )
         if self._not_json is not None and reason != "max_tokens":
-            raise GrammarError(self._not_json, "the pieces of a tool's input make no JSON object")
+            raise GrammarError(self._not_json, "the pieces of a tool's input are not a JSON object")
         if self._empty is not None and len(self._blocks) > 1:
-            raise GrammarError(self._empty, "a text block without text, and not the only block")
+            raise GrammarError(self._empty, "a text block is empty, and it is not the only block")
 
     def _message_stop(self, data: Json) -> None:
         self._keys(data, "type")
@@ -231,11 +238,12 @@ class Grammar:
     def _error(self, data: Json) -> None:
         self._keys(data, "type", "error", "request_id")
         error = self._object(data, "error")
-        self._must(error.keys() <= {"type", "message", "details"}, f"error holds {sorted(error)}")
-        self._must(error.get("type") in ERROR_TYPES, f"{error.get('type')!r} is no type of error")
-        self._must(_text(error.get("message")), "error.message says something")
-        self._must(isinstance(error.get("details", {}), dict), "error.details is an object")
-        self._must(_matches(REQUEST_ID, data["request_id"]), "request_id is req_ and more")
+        unknown = sorted(error.keys() - {"type", "message", "details"})
+        self._must(not unknown, f"error holds unknown keys: {unknown}")
+        self._must(error.get("type") in ERROR_TYPES, f"{error.get('type')!r} is not a type of error")
+        self._must(_text(error.get("message")), "error.message must not be empty")
+        self._must(isinstance(error.get("details", {}), dict), "error.details must be an object")
+        self._must(_matches(REQUEST_ID, data["request_id"]), "request_id must be req_ and at least one character")
 
     _READ: ClassVar[dict[str, Callable[["Grammar", Json], None]]] = {
         "message_start": _message_start,
@@ -248,7 +256,7 @@ class Grammar:
         "error": _error,
     }
 
-    # Rules that several share
+    # Shared checks
 
     def _fail(self, rule: str) -> NoReturn:
         raise GrammarError(self._index, rule)
@@ -259,21 +267,21 @@ class Grammar:
 
     def _keys(self, data: Json, *keys: str, more: bool = False) -> None:
         exact = data.keys() >= set(keys) if more else data.keys() == set(keys)
-        self._must(exact, f"{data.get('type', 'the object')} has the keys {', '.join(keys)}, not {', '.join(data)}")
+        self._must(exact, f"{data.get('type', 'the object')} must have {', '.join(keys)}, not {', '.join(data)}")
 
     def _object(self, data: Json, key: str) -> Json:
         value = data[key]
-        self._must(isinstance(value, dict), f"{key} is an object")
+        self._must(isinstance(value, dict), f"{key} must be an object")
         return dict(value)
 
     def _index_is(self, data: Json, number: int) -> None:
-        self._must(type(data["index"]) is int and data["index"] == number, f"the index is {number} here")
+        self._must(type(data["index"]) is int and data["index"] == number, f"the index must be {number}")
 
     def _usage(self, holder: Json) -> None:
         usage = holder.get("usage")
         counts = [usage.get(key) for key in ("input_tokens", "output_tokens")] if isinstance(usage, dict) else [None]
         whole = all(type(count) is int and count >= 0 for count in counts)
-        self._must(whole, "usage has input_tokens and output_tokens, both integers")
+        self._must(whole, "usage must have input_tokens and output_tokens, both integers")
 
 
 def _text(value: object) -> bool:
@@ -285,7 +293,7 @@ def _matches(pattern: re.Pattern[str], value: object) -> bool:
 
 
 def _input(text: str) -> Json | None:
-    """A tool's input out of its joined deltas; None when they make no JSON object."""
+    """The input of a tool from its joined deltas; None if they are not a JSON object."""
     if not text:
         return {}
     try:
@@ -296,14 +304,14 @@ def _input(text: str) -> Json | None:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")  # what Python's parser takes beyond the standard
+    raise ValueError(f"{name} is not JSON")  # Python's parser accepts NaN and Infinity
 
 
-# ---------------------------------------------------------------------------------------------------- whole streams
+# ---- whole streams
 
 
 def check_stream(events: Iterable[Event]) -> None:
-    """Raises GrammarError when they are not one whole stream."""
+    """Raises GrammarError if `events` are not one complete stream."""
     grammar = Grammar()
     for event in events:
         grammar.feed(event)
@@ -311,14 +319,14 @@ def check_stream(events: Iterable[Event]) -> None:
 
 
 def message_from_events(events: list[Event]) -> Json:
-    """The Message that a stream means: what the same request without `stream` should be answered.
+    """The Message in a stream: the response to the same request without `stream`.
 
-    The input of a tool cut short by max_tokens is the string of its pieces: how it is repaired is not the stream's say.
-    Raises GrammarError, also when the stream ended in an error.
+    The input of a tool that max_tokens cut short is the string of its pieces, as the stream does not define its repair.
+    Raises GrammarError, also if the stream ended with an error.
     """
     check_stream(events)
     if events[-1].type == "error":
-        raise GrammarError(len(events) - 1, "a stream that ended in an error means no message")
+        raise GrammarError(len(events) - 1, "the stream ended with an error, so it holds no message")
     message: Json = {**events[0].data["message"], "content": []}
     for event in events:
         _fold(message, event.data)

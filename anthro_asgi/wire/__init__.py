@@ -1,1 +1,1 @@
-"""What is said: the Messages API's words, as pure code (no sockets, no clock, no randomness)."""
+"""The Messages API itself, as pure code: requests, answers, events and errors. No sockets, clock or randomness."""

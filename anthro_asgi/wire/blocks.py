@@ -1,7 +1,7 @@
 """Validators of content blocks (contract section 3, "Blocks in messages").
 
-Content is strict: a block that cannot be honoured is refused by its name, never dropped in silence. What passes is left
-as the parsed dict, for an engine to convert; unknown keys in it (`cache_control`, `citations`, …) are nobody's concern.
+Content is strict: a block that cannot be sent to an engine is refused by its type, never dropped silently. A valid
+block stays the parsed dict, and an engine converts it. Unknown keys (`cache_control`, `citations`, …) are ignored.
 """
 
 import re
@@ -16,28 +16,29 @@ from .request_policy import DEFAULT_RULES, Rules
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})
 
-_ADDRESS: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
+_IMAGE_URL: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
 Check = Callable[[dict[str, Any]], None]
-RoleChecks = dict[str, dict[str, Check]]  # of the blocks by their types, by the role of the message
+RoleChecks = dict[str, dict[str, Check]]
+"""Role of a message → type of a block → its check."""
 Base64Decoder = Callable[[str], object]
-"""Raises ValueError for what is no base64; what it returns is only asked whether it is empty."""
+"""Raises ValueError for invalid base64. Its result is only tested for being empty."""
 
 decode_base64: Final[Base64Decoder] = partial(a2b_base64, strict_mode=True)
 
 
 def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
-    """`content` is a string or an array of the blocks that `checks` knows; `where` names the place for the message."""
+    """Checks a string, or an array of blocks whose types are in `checks`. `where` is for the error text."""
     if type(content) is str:
         return
     if type(content) is not list:
         raise FieldError("content", "required" if content is None else "must be a string or an array of blocks")
     index = 0
     try:
-        for index, block in enumerate(content):  # noqa: B007 - it is used when this has failed
+        for index, block in enumerate(content):  # noqa: B007 - used in the except clauses
             checks[block["type"]](block)
-    except FieldError as fault:
-        raise fault.within(f"content.{index}") from None
+    except FieldError as error:
+        raise error.within(f"content.{index}") from None
     except (LookupError, TypeError):
         block = content[index]
         if type(block) is not dict:
@@ -54,7 +55,7 @@ def _unknown(kind: Any, known: Iterable[str], where: str) -> str:
     return f"{kind!r:.80} is not supported in {where}; supported: {', '.join(known)}"
 
 
-# blocks, one by one
+# Checks of the block types
 
 
 def check_text(block: dict[str, Any]) -> None:
@@ -77,24 +78,24 @@ def check_base64(media_types: frozenset[str], decode: Base64Decoder, block: dict
                 raise FieldError("data", "must not be empty")
         except ValueError:
             raise FieldError("data", "must be base64") from None
-    except FieldError as fault:
-        raise fault.within("source") from None
+    except FieldError as error:
+        raise error.within("source") from None
 
 
 def check_image_or_url(check_image: Check, block: dict[str, Any]) -> None:
-    """An image whose source may be an address, where the operator lets it pass to the engine."""
+    """An image whose source may be a URL: used if the operator allows the engine to fetch images."""
     source = block.get("source")
     if type(source) is not dict or source.get("type") != "url":
         return check_image(block)
     try:
-        if _ADDRESS.fullmatch(required(source, "url", str)) is None:
+        if _IMAGE_URL.fullmatch(required(source, "url", str)) is None:
             raise FieldError("url", "must be an http, https or data URL")
-    except FieldError as fault:
-        raise fault.within("source") from None
+    except FieldError as error:
+        raise error.within("source") from None
 
 
 def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
-    """`inside` is what the document's content may hold."""
+    """`inside` are the checks of the blocks that the document may hold."""
     source = required(block, "source", dict)
     optional(block, "title", str)
     optional(block, "context", str)
@@ -106,8 +107,8 @@ def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
             check_content(source.get("content"), inside, "a document")
         else:
             raise FieldError("type", f"{kind!r:.80} is not supported: only text and content sources can be read here")
-    except FieldError as fault:
-        raise fault.within("source") from None
+    except FieldError as error:
+        raise error.within("source") from None
 
 
 def check_search_result(block: dict[str, Any]) -> None:
@@ -126,7 +127,7 @@ def check_tool_use(block: dict[str, Any]) -> None:
 
 
 def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
-    """`inside` is what the result may hold."""
+    """`inside` are the checks of the blocks that the result may hold."""
     required(block, "tool_use_id", str)
     optional(block, "is_error", bool)
     content = block.get("content")
@@ -156,8 +157,8 @@ def check_mcp_result(block: dict[str, Any]) -> None:
         check_server_result(block)
 
 
-def _shallow_too(check: Check, key: str, most: int) -> Check:
-    """`check`, where something in the request is deep: that may be the value at `key`, which is the client's own."""
+def _with_depth_check(check: Check, key: str, most: int) -> Check:
+    """`check`, and a check of the depth at `key`. Used only if the request is deep somewhere."""
 
     def checked(block: dict[str, Any]) -> None:
         check(block)
@@ -168,7 +169,7 @@ def _shallow_too(check: Check, key: str, most: int) -> Check:
 
 
 def accept_any_block(block: dict[str, Any]) -> None:
-    """For blocks that are dropped on the way to an engine, whatever they hold."""
+    """Accepts blocks that are not sent to an engine, whatever they hold."""
 
 
 SERVER_RESULTS = (
@@ -185,11 +186,11 @@ _CALLS: dict[str, Check] = dict.fromkeys(("tool_use", "server_tool_use", "mcp_to
 _RESULTS: dict[str, Check] = {**dict.fromkeys(SERVER_RESULTS, check_server_result), "mcp_tool_result": check_mcp_result}
 
 
-def _assistant(most: int | None) -> dict[str, Check]:
+def _assistant_checks(most: int | None) -> dict[str, Check]:
     calls, results = _CALLS, _RESULTS
     if most is not None:
-        calls = {kind: _shallow_too(check, "input", most) for kind, check in calls.items()}
-        results = {kind: _shallow_too(check, "content", most) for kind, check in results.items()}
+        calls = {kind: _with_depth_check(check, "input", most) for kind, check in calls.items()}
+        results = {kind: _with_depth_check(check, "content", most) for kind, check in results.items()}
     return {
         "text": check_text,
         "tool_use": calls["tool_use"],
@@ -201,7 +202,7 @@ def _assistant(most: int | None) -> dict[str, Check]:
     }
 
 
-def _by_role(decode: Base64Decoder, urls: bool, most: int | None) -> RoleChecks:
+def _checks_by_role(decode: Base64Decoder, urls: bool, most: int | None) -> RoleChecks:
     image: Check = partial(check_base64, IMAGE_TYPES, decode)
     if urls:
         image = partial(check_image_or_url, image)
@@ -220,19 +221,21 @@ def _by_role(decode: Base64Decoder, urls: bool, most: int | None) -> RoleChecks:
         "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
         "container_upload": accept_any_block,
     }
-    return {"user": user, "assistant": _assistant(most), "system": _TEXT_ONLY}
+    return {"user": user, "assistant": _assistant_checks(most), "system": _TEXT_ONLY}
 
 
-_by_role_kept = lru_cache(maxsize=4)(partial(_by_role, decode_base64))  # a service has one set of rules
-DEFAULT_BLOCK_CHECKS: Final = _by_role_kept(False, None)
+# A service has one set of rules, and needs two entries for it: for deep requests and for others.
+_cached_checks = lru_cache(maxsize=4)(partial(_checks_by_role, decode_base64))
+DEFAULT_BLOCK_CHECKS: Final = _cached_checks(False, None)
 
 
 def block_checks(rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Decoder = decode_base64) -> RoleChecks:
     """The checks of the blocks that a message of each role may hold.
 
-    `deep` says whether anything in the request may be too deep. `decode` is how base64 is checked.
+    `deep`: the request holds more levels than the rules allow, so values of tools have to be measured. `decode` checks
+    base64.
     """
     most = rules.max_depth if deep else None
     if decode is decode_base64:
-        return _by_role_kept(rules.pass_image_urls, most)
-    return _by_role(decode, rules.pass_image_urls, most)
+        return _cached_checks(rules.pass_image_urls, most)
+    return _checks_by_role(decode, rules.pass_image_urls, most)

@@ -1,13 +1,13 @@
-"""What engines yield: the pieces a Message grows from.
+"""What engines yield: the deltas that a Message is built from.
 
-A text delta is a bare `str`, so the common token costs no object. Everything else is a small slots class.
-An engine yields them one by one or as a list of those that arrived together (`Batch`); they reach the client
-in the order given. The rules an engine keeps:
+A text delta is a bare `str`, so that the most common token costs no object. The others are small classes with slots.
+An engine yields single deltas, or a list of the deltas that arrived together (`Batch`). They reach the client in this
+order. An engine must keep these rules:
 
-- `ToolStart` opens a call, the `ToolJson` after it belong to that call; the next other delta closes it;
-- `Signature` belongs to the `Thinking` before it; without one, or with an empty one, the encoder signs;
-- `Usage` may come at any time, the newest counts; what comes before the first content goes into `message_start`;
-- `Finish` is last. An engine that ends without it broke off, which is an error and never `end_turn`.
+- `ToolStart` opens a call, and the following `ToolJson` belong to it. Any other delta except Usage closes the call.
+- `Signature` belongs to the `Thinking` before it. If it is missing or empty, the encoder writes a placeholder.
+- `Usage` may come at any time, and the newest counts. One that comes before any content goes into `message_start`.
+- `Finish` comes last. An engine that ends without it broke off: that is an error, never `end_turn`.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ class Thinking:
 
 @dataclass(slots=True)
 class Signature:
-    """The engine's own signature of the thinking block that is open."""
+    """The engine's own signature of the open thinking block."""
 
     value: str
 
 
 @dataclass(slots=True)
 class ToolStart:
-    """A tool call begins. `id` as the client shall see it, unique within the message."""
+    """A tool call begins. `id` goes to the client and must be unique within the message."""
 
     id: str
     name: str
@@ -41,33 +41,33 @@ class ToolStart:
 
 @dataclass(slots=True)
 class ToolJson:
-    """A piece of the open call's input, as JSON text. The pieces of one call make one JSON object; none means `{}`."""
+    """A piece of the open call's input, as JSON text. The joined pieces are one JSON object; no piece means `{}`."""
 
     fragment: str
 
 
 @dataclass(slots=True)
 class Citation:
-    """A citation of the text block that is open, as the client shall see it."""
+    """A citation in the open text block; `content` goes to the client unchanged."""
 
     content: dict[str, Any]
 
 
 @dataclass(slots=True)
 class BlockStop:
-    """The open block ends here, though the next delta may be of its kind. Most engines have no need of it."""
+    """Ends the open block, even if the next delta is of the same type. Most engines do not need it."""
 
 
 @dataclass(slots=True)
 class Block:
-    """A whole content block of a kind that has no deltas here (`redacted_thinking`, server-tool results, …)."""
+    """A whole content block of a type that is not sent in pieces (`redacted_thinking`, results of server tools, …)."""
 
     content: dict[str, Any]
 
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts so far; None is unknown. `input_tokens` leaves out the prompt tokens read from a cache."""
+    """Token counts so far; None is unknown. `input_tokens` excludes the prompt tokens read from a cache."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -77,9 +77,9 @@ class Usage:
 
 @dataclass(slots=True)
 class Finish:
-    """The engine is done. `stop_sequence` is the string that matched, when `stop_reason` says so.
+    """The engine is done. `stop_sequence` is the matched string if `stop_reason` is `stop_sequence`.
 
-    `details` are further fields of the answer as the client shall see them (`stop_details`, `container`).
+    `details` are further fields of the answer, sent to the client unchanged (`stop_details`, `container`).
     """
 
     stop_reason: StopReason
@@ -88,7 +88,7 @@ class Finish:
 
 
 class DeltaOrderError(Exception):
-    """A delta, or a verb of the service, that the grammar does not allow where it came: a bug of the engine or ours."""
+    """The grammar does not allow a delta, or a call of the service, where it came. A bug in the engine or here."""
 
 
 Delta = str | Thinking | Signature | ToolStart | ToolJson | Citation | BlockStop | Block | Usage | Finish
@@ -99,9 +99,9 @@ Deltas = Sequence[Delta]
 
 
 class EncodedTexts(list[str]):
-    """Nothing but texts, none of them empty; `literals` are the same as JSON, as `orjson.dumps` writes it.
+    """A batch of non-empty texts only; `literals` are the same texts as JSON strings, as `orjson.dumps` writes them.
 
-    For an engine that has these from the wire, so that they are not written again.
+    For an engine that received the texts in that form, so that they need not be encoded again.
     """
 
     __slots__ = ("literals",)
@@ -112,5 +112,5 @@ class EncodedTexts(list[str]):
 
 
 def deltas_of(batch: Batch) -> Deltas:
-    """The deltas of a batch, of which there may be one without a list around it."""
+    """The deltas of a batch, which may be a single delta."""
     return batch if isinstance(batch, list) else (batch,)

@@ -1,18 +1,18 @@
 """Deltas → the bytes of a Messages stream: a state machine (contract section 5).
 
-The stream is one sentence of this grammar, and the machine exists so that no engine can make it another:
+Every stream follows this grammar, whatever the engine yields:
 
-    stream = message_start ping? block* message_delta message_stop      (or, once started, error, and nothing after it)
+    stream = message_start ping? block* message_delta message_stop      (once started, `error` may end it at any point)
     block  = content_block_start content_block_delta* content_block_stop
 
-States say what is open: READY (nothing sent), IDLE (between blocks), TEXT, THINKING, SIGNED (a thinking block that has
-its signature), TOOL, DONE. Verbs are what an engine yields and what the service does. `TRANSITIONS` is the whole
-machine as data: for each state and verb, the events written and the state after; a pair that is missing is misuse and
-raises DeltaOrderError. The methods below are that table made fast; the tests walk every cell of it.
+The state says what is open: READY (nothing sent), IDLE (between blocks), TEXT, THINKING, SIGNED (a thinking block that
+has its signature), TOOL, DONE. A verb is a delta of the engine or a call of the service. `TRANSITIONS` is the whole
+machine as data: for each state and verb, the events written and the next state. A missing pair is misuse and raises
+DeltaOrderError. The methods below are that table, made fast; the tests check them against every cell of it.
 
-Editors: the hot method is `text`. A steady-state token costs a comparison, an `orjson.dumps` and a `join` of the frame
-around it (one allocation, where two `+` make two); what a block needs once is done when it opens. `python -m bench
-micro` shows the price.
+Editors: the hot method is `text`. A token in an open block costs a comparison, an `orjson.dumps`, and a `join` of the
+frame around it (one allocation; two `+` would make two). Everything a block needs once is done when it opens.
+`python -m bench micro` measures it.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class State(Enum):
 
 READY, IDLE, TEXT, THINKING, SIGNED, TOOL, DONE = State
 
-# What a verb must first close, by the state it finds.
+# The events that close the open block, by state.
 _CLOSE: Final[dict[State, tuple[str, ...]]] = {
     IDLE: (),
     TEXT: ("content_block_stop",),
@@ -98,9 +98,9 @@ _SIGNATURE_DELTA: Final = b'"signature_delta","signature":'
 
 
 class StreamEncoder:
-    """One stream. Each method returns the bytes to send, b"" where a delta carries nothing.
+    """Encodes one stream. Each method returns the bytes to send; b"" if there is nothing to send.
 
-    `estimate` is called at most once, for the prompt's length, when no engine has told it (tokens).
+    `estimate` returns the prompt's length in tokens. It is called at most once, if the engine reported no length.
     """
 
     __slots__ = (
@@ -122,20 +122,20 @@ class StreamEncoder:
         self._estimate = estimate
         self._state = READY
         self._index = -1  # of the newest block
-        self._frame = (b"", b"")  # what stands before and after the JSON string in the open block's deltas
+        self._frame = (b"", b"")  # bytes before and after the JSON string in deltas of the open block
         self._tools = False
         self._empty_text = False
         self.usage = Usage()
-        self.finish: Finish | None = None  # set once the engine has said it is done; `end` then says so to the client
+        self.finish: Finish | None = None  # set when the engine is done; `end` sends it to the client
 
     @property
     def state(self) -> State:
         return self._state
 
-    # once, first
+    # Called once, first
 
     def start(self) -> bytes:
-        """`message_start`, with the prompt's length if a Usage has told it, else an estimate."""
+        """`message_start`, with the prompt's length from a Usage, or an estimate."""
         if self._state is not READY:
             raise self._misplaced("start")
         self._state = IDLE
@@ -144,17 +144,17 @@ class StreamEncoder:
         message = empty_message(self._id, self._model, self.usage)
         return b"event: message_start\ndata: " + json({"type": "message_start", "message": message}) + b"\n\n"
 
-    # what an engine yields
+    # Deltas of the engine
 
     def feed(self, batch: Batch) -> bytes:
-        """All that arrived together, as the bytes of one send."""
+        """The batch, as the bytes of one send."""
         if isinstance(batch, list):
             if type(batch) is EncodedTexts and self._state is TEXT:
                 opening, closing = self._frame
                 return (closing + opening).join(batch.literals).join(self._frame)
             if len(batch) != 1:
                 return b"".join([_HANDLERS[type(delta)](self, delta) for delta in batch])
-            batch = batch[0]  # what most reads from an engine hold
+            batch = batch[0]  # most reads from an engine hold one delta
         if type(batch) is str:
             return self.text(batch)
         return _HANDLERS[type(batch)](self, batch)
@@ -169,7 +169,7 @@ class StreamEncoder:
 
     def _open_text(self, text: str) -> bytes:
         if not text:
-            self._empty_text = True  # matters only if nothing else comes
+            self._empty_text = True  # becomes a block only if nothing else comes
             return b""
         return self._open_text_block("text") + self.text(text)
 
@@ -184,7 +184,7 @@ class StreamEncoder:
         return opening + json(delta.text).join(self._frame)
 
     def signature(self, delta: Signature) -> bytes:
-        """A signature without thinking is a block whose thinking was left out (`display: omitted`)."""
+        """A signature without thinking makes a block whose thinking was left out (`display: omitted`)."""
         if not delta.value:
             return b""
         opening = b"" if self._state is THINKING else self._open_thinking("signature")
@@ -220,7 +220,7 @@ class StreamEncoder:
         self.finish = finish
         return b""
 
-    # what the service does
+    # Calls of the service
 
     def ping(self) -> bytes:
         if self._state not in _CLOSE:
@@ -228,14 +228,14 @@ class StreamEncoder:
         return PING
 
     def error(self, error: ApiError, request_id: str) -> bytes:
-        """The `error` event, after which nothing is written."""
+        """The `error` event. Nothing may be written after it."""
         if self._state not in _CLOSE:
             raise self._misplaced("error")
         self._state = DONE
         return error.frame(request_id)
 
     def end(self, counted: int) -> bytes:
-        """Closes what is open; `message_delta` and `message_stop`. `counted` deltas stand in for tokens nobody told."""
+        """The end of the stream. `counted` is the number of output tokens if the engine reported none."""
         finish = self.finish
         if finish is None:
             raise self._misplaced("finish")
@@ -251,7 +251,7 @@ class StreamEncoder:
         body = json({"type": "message_delta", "delta": delta, "usage": usage_json(self.usage)})
         return opening + closing + b"event: message_delta\ndata: " + body + b"\n\n" + _STOP_EVENT
 
-    # opening and closing blocks
+    # Opening and closing blocks
 
     def _open(self, verb: str, state: State, block: bytes, delta: bytes) -> bytes:
         closing = self._close(verb)
@@ -285,7 +285,7 @@ class StreamEncoder:
         return b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index
 
     def _extra(self, kind: bytes, value: object) -> bytes:
-        """A delta of another type than the open block's text goes by."""
+        """A delta of another type than the open block's usual one."""
         return _DELTA % (self._index, kind) + json(value) + _CLOSE_DELTA
 
     def _misplaced(self, verb: str) -> DeltaOrderError:
@@ -293,7 +293,7 @@ class StreamEncoder:
 
 
 def _handler(delta_type: type[Delta]) -> Callable[[StreamEncoder, Any], bytes]:
-    """The method that encodes a delta of this class. A class added to the union and not here is a type error."""
+    """The method that encodes this class. A class of the union that is missing here is a type error."""
     if issubclass(delta_type, str):
         return StreamEncoder.text
     if issubclass(delta_type, Thinking):

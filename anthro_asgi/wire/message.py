@@ -1,7 +1,7 @@
-"""Deltas → one Message (contract section 4), and the words that a Message and a stream share.
+"""Deltas → one Message (contract section 4), and functions that a Message and a stream share.
 
-The builder takes the very deltas the encoder takes, by the same rules for when a block ends, so that both give the same
-content; the tests hold them against each other.
+The builder takes the same deltas as the encoder and ends blocks by the same rules, so that both give the same content.
+The tests compare them.
 """
 
 from collections.abc import Callable
@@ -28,13 +28,13 @@ from .json_codec import replace_lone_surrogates
 from .repairs import Repairs
 from .tool_input import parse_tool_input
 
-# What signs a thinking block when the engine does not. Clients hand it back untouched and reject an empty one.
+# Signs a thinking block if the engine does not. Clients send it back unchanged, and reject an empty signature.
 PLACEHOLDER_SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
-_STEP: Final = 64 * 1024  # bytes
+_STEP: Final = 64 * 1024  # bytes between two folds of the pieces
 
 
 def empty_message(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
-    """A Message that has only begun."""
+    """A Message without content, as `message_start` holds it."""
     return {
         "id": message_id,
         "type": "message",
@@ -57,7 +57,7 @@ def usage_json(usage: Usage) -> dict[str, int]:
 
 
 def merge_usage(into: Usage, newer: Usage) -> None:
-    """What `newer` knows replaces what was known."""
+    """Copies the counts that `newer` has into `into`."""
     if newer.input_tokens is not None:
         into.input_tokens = newer.input_tokens
     if newer.output_tokens is not None:
@@ -69,10 +69,10 @@ def merge_usage(into: Usage, newer: Usage) -> None:
 
 
 def final_finish(finish: Finish, has_tool_use: bool) -> Finish:
-    """The Finish as the client shall have it, whatever the engine said itself.
+    """The Finish for the client, corrected where the engine's own contradicts the answer.
 
-    `tool_use` if a call is there and the engine did not run out of tokens, and only then: a client that is told of a
-    call it cannot find waits for itself. `stop_sequence` only with the string that matched.
+    The reason is `tool_use` exactly if there is a call and the engine did not run out of tokens: a client that expects
+    a call and finds none would wait forever. It is `stop_sequence` only together with the matched string.
     """
     reason, matched = finish.stop_reason, finish.stop_sequence
     if has_tool_use and reason in ("end_turn", "stop_sequence"):
@@ -87,11 +87,24 @@ def is_tool_use(block: dict[str, Any]) -> bool:
 
 
 class MessageBuilder:
-    """Collects one answer. `estimate` as in StreamEncoder. `repairs` counts what was mended, also in `message`."""
+    """Collects one answer. `estimate` is as in StreamEncoder. `repairs` counts the repairs, those of `message` too."""
 
     __slots__ = (
-        *("_blocks", "_empty_text", "_estimate", "_id", "_limits", "_model", "_open", "_parts", "_runs"),
-        *("_before_input", "_due", "_size", "finish", "repairs", "usage"),
+        "_before_input",
+        "_blocks",
+        "_due",
+        "_empty_text",
+        "_estimate",
+        "_id",
+        "_limits",
+        "_model",
+        "_open",
+        "_parts",
+        "_runs",
+        "_size",
+        "finish",
+        "repairs",
+        "usage",
     )
 
     def __init__(
@@ -101,20 +114,20 @@ class MessageBuilder:
         self._model = model
         self._estimate = estimate
         self._limits = limits
-        self._size = 0  # bytes of all that was collected, but characters of the newest pieces
-        self._due = _STEP  # at which size to look at them
-        self._before_input = 0  # of what came before the newest call's input
+        self._size = 0  # bytes collected; the newest pieces count in characters until they are folded
+        self._due = _STEP  # value of `_size` from which to fold the pieces
+        self._before_input = 0  # value of `_size` before the newest call's input
         self._blocks: list[dict[str, Any]] = []
-        self._open = ""  # the type of the newest block while it may still grow
-        self._parts: list[str] = []  # its newest pieces
-        self._runs: list[str] = []  # those before them, many in one
+        self._open = ""  # type of the newest block while it can grow, else ""
+        self._parts: list[str] = []  # newest pieces of the open block
+        self._runs: list[str] = []  # earlier pieces of the open block, folded
         self._empty_text = False
         self.repairs = Repairs()
         self.usage = Usage()
         self.finish: Finish | None = None
 
     def feed(self, batch: Batch) -> None:
-        """Raises AnswerTooLarge."""
+        """Adds the deltas of a batch. Raises AnswerTooLarge; DeltaOrderError for ToolJson outside a call."""
         for delta in deltas_of(batch):
             _HANDLERS[type(delta)](self, delta)
         if self._size >= self._due:
@@ -179,7 +192,7 @@ class MessageBuilder:
         self._parts.append(text)
 
     def _fold(self) -> None:
-        """Makes one of many pieces, as a short one takes up many times its length, and weighs what there is by now."""
+        """Joins the newest pieces, since short strings take many times their length in memory; checks the limits."""
         if self._parts:
             run = _joined(self._parts)
             self._parts.clear()
@@ -214,9 +227,9 @@ class MessageBuilder:
             self._blocks[-1]["input"] = value
 
     def message(self, counted: int) -> dict[str, Any]:
-        """The Message, once a Finish was fed; raises DeltaOrderError before.
+        """The Message, after a Finish was fed. `counted` is the number of output tokens if the engine reported none.
 
-        Raises AnswerTooLarge.
+        Raises DeltaOrderError before a Finish; AnswerTooLarge.
         """
         finish = self.finish
         if finish is None:
@@ -238,7 +251,7 @@ class MessageBuilder:
 
 
 def _joined(parts: list[str]) -> str:
-    """The pieces as a stream writes them, each by itself: the halves of a character cut in two do not meet again."""
+    """The joined pieces. As in a stream, two halves of a surrogate pair from different pieces are not combined."""
     joined = "".join(parts)
     try:
         joined.encode()
@@ -248,7 +261,7 @@ def _joined(parts: list[str]) -> str:
 
 
 def _handler(delta_type: type[Delta]) -> Callable[[MessageBuilder, Any], None]:
-    """The method that takes a delta of this class. A class added to the union and not here is a type error."""
+    """The method that takes this class. A class of the union that is missing here is a type error."""
     if issubclass(delta_type, str):
         return MessageBuilder._text
     if issubclass(delta_type, Thinking):

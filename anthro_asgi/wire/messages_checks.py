@@ -1,8 +1,9 @@
-"""The messages of a request and its system prompt, checked: at once, or in steps where they are long.
+"""Checks the messages and the system prompt of a request: at once, or in steps for a large request.
 
-In steps, base64 is checked in slices, which takes a millisecond a megabyte. The validators of `blocks` know nothing of
-that: `_Patience` decodes for them what is short, and otherwise has them give up with `_Later`, for the message to be
-checked anew once it is known what they asked. So faults are found in the same order.
+In steps, base64 is checked in slices, as it takes a millisecond for a megabyte. The validators of `blocks` are not
+written in steps. So `_Base64InSteps` decodes short data for them at once. For long data it raises `_CheckLater`: the
+data is then checked in steps, and the message is checked again from its start with the result known. So errors are
+found in the same order as in the check at once.
 """
 
 import re
@@ -14,52 +15,52 @@ from .field_checks import FieldError, one_of, optional_array, required
 from .large.cooperative import Steps
 from .request_policy import DEFAULT_RULES, Rules
 
-_AT_ONCE: Final = 8  # messages
-_DECODED: Final = 512 * 1024  # characters of base64 that are decoded in a step; a multiple of 4
+_MESSAGES_PER_STEP: Final = 8
+_DECODED: Final = 512 * 1024  # characters of base64 decoded in a step; a multiple of 4
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
-# Claude Code heads its system prompt with a line that changes on every call, which would defeat any prefix cache.
+# Claude Code starts its system prompt with a line that changes with every call, so no prefix cache would ever hit.
 _BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
 _PLACES: Final = {role: f"a message of role {role}" for role in DEFAULT_BLOCK_CHECKS}
 
 
 def check_messages(raw: dict[str, Any], checks: RoleChecks, rules: Rules = DEFAULT_RULES) -> list[dict[str, Any]]:
-    """The messages in the request `raw`. Raises FieldError."""
-    messages = _listed(raw, rules)
+    """The messages of the request body `raw`, checked with `checks`. Raises FieldError."""
+    messages = _message_list(raw, rules)
     called: set[str] = set()
     index = 0
     try:
-        for index, message in enumerate(messages):  # noqa: B007 - it is used when this has failed
+        for index, message in enumerate(messages):  # noqa: B007 - used in the except clause
             _check(message, checks, called)
-    except FieldError as fault:
-        raise fault.within(f"messages.{index}") from None
+    except FieldError as error:
+        raise error.within(f"messages.{index}") from None
     return messages
 
 
 def check_messages_in_steps(
     raw: dict[str, Any], rules: Rules = DEFAULT_RULES, *, deep: bool
 ) -> Steps[list[dict[str, Any]]]:
-    """The same with the checks of `block_checks`. Raises FieldError."""
-    messages = _listed(raw, rules)
-    patience = _Patience()
-    checks = block_checks(rules, deep=deep, decode=patience.decode)
+    """`check_messages` in steps, with the checks of `block_checks`. Raises FieldError."""
+    messages = _message_list(raw, rules)
+    base64 = _Base64InSteps()
+    checks = block_checks(rules, deep=deep, decode=base64.decode)
     called: set[str] = set()
     index = 0
     while index < len(messages):
         try:
             _check(messages[index], checks, called)
-        except _Later as later:
-            yield from patience.settle(later.data)
+        except _CheckLater as later:
+            yield from base64.check(later.data)
             continue
-        except FieldError as fault:
-            raise fault.within(f"messages.{index}") from None
+        except FieldError as error:
+            raise error.within(f"messages.{index}") from None
         index += 1
-        if index % _AT_ONCE == 0:
+        if index % _MESSAGES_PER_STEP == 0:
             yield
-            patience.rest()
+            base64.new_step()
     return messages
 
 
-def _listed(raw: dict[str, Any], rules: Rules) -> list[dict[str, Any]]:
+def _message_list(raw: dict[str, Any], rules: Rules) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = required(raw, "messages", list)
     if not messages:
         raise FieldError("messages", "must hold at least one message")
@@ -76,13 +77,13 @@ def _check(message: Any, checks: RoleChecks, called: set[str]) -> None:
     if type(content) is not str:
         check_content(content, checks[role], _PLACES[role])
         if role != "system":
-            _pair_tools(content, called)
+            _check_tool_ids(content, called)
 
 
-def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
-    """Every result answers a call made before it, and within one message no id is used twice.
+def _check_tool_ids(content: list[dict[str, Any]], called: set[str]) -> None:
+    """Checks that every result has an earlier call with its id, and that no id occurs twice within one message.
 
-    Over several messages it may be: some engines number the calls of each answer anew.
+    Different messages may use the same id: some engines number the calls of each answer from the start.
     """
     here: set[tuple[str, str]] = set()
     for index, block in enumerate(content):
@@ -101,7 +102,7 @@ def _pair_tools(content: list[dict[str, Any]], called: set[str]) -> None:
 
 
 def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]:
-    """The texts of the system prompt of the request `raw`, from which it takes the header. Raises FieldError."""
+    """The texts of the system prompt. Removes a billing header from `raw` unless it is kept. Raises FieldError."""
     system = raw.get("system")
     if system is None:
         return []
@@ -111,39 +112,39 @@ def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]
         raise FieldError("system", "must be a string or an array of text blocks")
     try:
         check_content(system, DEFAULT_BLOCK_CHECKS["system"], "system")
-    except FieldError as fault:
-        raise FieldError(fault.path.replace("content", "system", 1), fault.reason) from None
+    except FieldError as error:
+        raise FieldError(error.path.replace("content", "system", 1), error.reason) from None
     if system and not keep_billing_header and _BILLING_HEADER.fullmatch(system[0]["text"]):
         raw["system"] = system = system[1:]
     return [block["text"] for block in system if block["text"]]
 
 
-# base64, in steps
+# Base64 in steps
 
 
-class _Later(Exception):
-    """Whether `data` is base64 is not known yet."""
+class _CheckLater(Exception):
+    """`data` is too long to decode in this step."""
 
     def __init__(self, data: str) -> None:
         super().__init__()
         self.data = data
 
 
-class _Patience:
-    """Decodes for the validators of one request, no more in a step than it should."""
+class _Base64InSteps:
+    """Decodes base64 for the validators of one request, up to `_DECODED` characters in a step."""
 
     def __init__(self) -> None:
-        self._is_base64: dict[int, bool] = {}  # by the identity of a text that is part of the request
-        self._left = _DECODED
+        self._is_base64: dict[int, bool] = {}  # by id() of a string that lives as long as the request
+        self._left = _DECODED  # characters that may still be decoded in this step
 
     def decode(self, data: str) -> object:
-        """See `blocks.Decode`. Raises _Later where it would take too long."""
+        """A `blocks.Base64Decoder`. Raises _CheckLater if `data` is too long for this step."""
         is_base64 = self._is_base64.get(id(data))
         if is_base64 is False:
             raise ValueError
         if is_base64 or len(data) <= self._left:
             return is_base64 or self._decode(data)
-        raise _Later(data)
+        raise _CheckLater(data)
 
     def _decode(self, data: str) -> object:
         self._left -= len(data)
@@ -152,21 +153,21 @@ class _Patience:
             self._is_base64[id(data)] = True  # a message may be checked more than once
         return decoded
 
-    def rest(self) -> None:
-        """A step is over."""
+    def new_step(self) -> None:
+        """Called when a new step begins."""
         self._left = _DECODED
 
-    def settle(self, data: str) -> Steps[None]:
-        """Find out about `data`."""
+    def check(self, data: str) -> Steps[None]:
+        """Checks `data` in steps, for the next call of `decode`."""
         yield
         self._is_base64[id(data)] = yield from is_base64_in_steps(data)
-        self.rest()
+        self.new_step()
 
 
 def is_base64_in_steps(data: str) -> Steps[bool]:
-    """Whether `decode_base64` would take `data`, which is not empty."""
+    """Whether `decode_base64` accepts `data`, which is not empty."""
     last = max(0, len(data) - 1) // _DECODED * _DECODED
-    if data.find("=", 0, last + 1) >= 0:  # padding is for the end, or else it is for the decoder to say what is wrong
+    if data.find("=", 0, last + 1) >= 0:  # padding before the end: decode all at once
         last = 0
     try:
         for start in range(0, last, _DECODED):

@@ -1,16 +1,16 @@
-"""Stop sequences, matched here for every engine, whatever it says itself (contract section 4).
+"""Stop sequences, matched here for every engine, also if the engine matches them itself (contract section 4).
 
-Text is released as soon as no stop sequence can begin in it any more; what may still become one is held back. The match
-that completes first in the text wins; of two that complete at the same character, the longer. Fragmentation never
-matters, as text arrives in characters, not bytes.
+Text is released as soon as no stop sequence can begin in it; text that may be the beginning of one is held back. The
+match that completes first in the text wins; if two complete at the same character, the longer one. How the text is
+divided into pieces makes no difference, as it arrives in characters, not bytes.
 
-Theory: Knuth, Morris and Pratt's search, once for each stop sequence. Each knows how many of its characters the text
-ends with (`begun`), and that is all there is to remember: what is held back is the beginning of whichever has begun
-with the most. No character is looked at twice, however long a stop sequence is and however often it nearly matches,
-and the table of borders grows only as far as the text has come into it.
+Theory: one Knuth-Morris-Pratt search for each stop sequence. A search remembers only with how many characters of its
+stop sequence the text ends (`begun`). The text to hold back is the beginning of the stop sequence that has begun with
+the most characters. No character is read twice, however long a stop sequence is and however often it nearly matches.
+The table of borders grows only as far as the text has matched.
 
-Stop sequences are looked for in text, not in thinking or tool input, and not across the blocks between which they lie:
-whatever ends a run of text gives back what was held.
+Stop sequences are searched in text only, not in thinking or tool input, and not across blocks: a delta that ends a run
+of text releases what was held back.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from .deltas import (
 
 
 class _StopSequence:
-    """One stop sequence, of which the text so far ends with the first `begun` characters."""
+    """One stop sequence. The text so far ends with its first `begun` characters."""
 
     __slots__ = ("_borders", "begun", "first", "text")
 
@@ -41,10 +41,10 @@ class _StopSequence:
         self.text = text
         self.first = text[0]
         self.begun = 0
-        self._borders = [0, 0]  # for each length of a beginning, that of the longest shorter one it ends with
+        self._borders = [0, 0]  # by prefix length: length of the longest shorter prefix that it ends with
 
     def read(self, text: str, end: int) -> int:
-        """Reads `text[:end]`. Where in it the stop sequence is complete: the position after it, 0 if it is not."""
+        """Reads `text[:end]`. Returns the position after the first complete match, 0 if there is none."""
         stop, begun, borders = self.text, self.begun, self._borders
         position = 0
         while position < end:
@@ -73,20 +73,20 @@ class _StopSequence:
 
 
 class StopSequenceMatcher:
-    """One run of text. `matched` is the stop sequence that ended it, if any."""
+    """Searches one run of text. `matched` is the stop sequence that ended it, if any."""
 
     __slots__ = ("_deepest", "_firsts", "_held", "_stops", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [_StopSequence(stop) for stop in sorted(stops, key=len, reverse=True)]
         self._firsts = sorted({stop[0] for stop in stops})
-        self._held = 0  # characters held back:
-        self._deepest = ""  # the first ones of this stop sequence
+        self._held = 0  # number of characters held back
+        self._deepest = ""  # stop sequence that begins with them
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
-        """What of the text so far can be released; once `matched` is set, all that came before the match."""
-        if not self._held:  # so none has begun
+        """The text that can be released now; once `matched` is set, the rest of the text before the match."""
+        if not self._held:  # no stop sequence has begun
             for first in self._firsts:
                 if first in text:
                     break
@@ -96,7 +96,7 @@ class StopSequenceMatcher:
         held, deepest = 0, ""
         for stop in self._stops:
             if stop.begun or stop.first in text:
-                # of those that match, a later one in the list is shorter and must complete earlier to win
+                # Stop sequences are sorted by length: a later one is shorter, and wins only if it completes earlier.
                 found = stop.read(text, end if self.matched is None else end - 1)
                 if found:
                     self.matched, end = stop.text, found
@@ -111,12 +111,12 @@ class StopSequenceMatcher:
         return text
 
     def _all_but(self, last: int, text: str) -> str:
-        """What was held and then `text`, without the last characters."""
+        """The held characters and `text`, without the last `last` characters."""
         count = self._held + len(text) - last
         return self._deepest[: min(count, self._held)] + text[: max(0, count - self._held)]
 
     def flush(self) -> str:
-        """What was held back, now that the text goes on no further."""
+        """The characters held back, at the end of a run of text."""
         for stop in self._stops:
             stop.begun = 0
         held = self._deepest[: self._held]
@@ -125,21 +125,21 @@ class StopSequenceMatcher:
 
 
 class StopSequenceFilter:
-    """Deltas in, deltas out, with a Finish where a stop sequence matched."""
+    """Deltas in, deltas out, with a Finish at the place where a stop sequence matched."""
 
     __slots__ = ("_matcher", "unread")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._matcher = StopSequenceMatcher(stops)
-        self.unread = 0  # deltas of the last batch that came behind the match
+        self.unread = 0  # deltas after the match in the last batch
 
     @property
     def matched(self) -> str | None:
-        """The stop sequence at which the answer was cut off here."""
+        """The stop sequence at which the answer was cut, if any."""
         return self._matcher.matched
 
     def feed(self, batch: Batch) -> Batch:
-        """The batch, filtered; after a Finish in it nothing more may be fed."""
+        """The filtered batch. If it holds a Finish, nothing more may be fed."""
         out: list[Delta] = []
         matcher = self._matcher
         if type(batch) is str:

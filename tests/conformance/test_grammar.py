@@ -1,4 +1,4 @@
-"""The grammar takes one good transcript for each feature, and names the fault of each bad one."""
+"""The grammar accepts a valid transcript of each feature, and names the error of each invalid one."""
 
 import copy
 from typing import Any
@@ -83,7 +83,7 @@ def transcript(events: list[Event]) -> bytes:
 
 
 def changed(source: Event, *path: str, to: Any) -> Event:
-    """The event with another value at the end of a path into its data; `...` takes the key away."""
+    """The event with another value at `path` in its data; `...` removes the key."""
     data = copy.deepcopy(source.data)
     holder = data
     for key in path[:-1]:
@@ -95,7 +95,7 @@ def changed(source: Event, *path: str, to: Any) -> Event:
     return Event(source.type, data)
 
 
-# ---------------------------------------------------------------------------------------------------- good ones
+# ---- valid transcripts
 
 SAID = {"type": "text", "text": "Hi é\u2028"}
 THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
@@ -129,7 +129,7 @@ GOOD: dict[str, tuple[list[Event], list[Json], str]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_transcript_passes_and_means_its_message(name: str) -> None:
+def test_a_valid_transcript_passes_and_gives_its_message(name: str) -> None:
     events, content, reason = GOOD[name]
     assert parse_events(transcript(events)) == events
     check_stream(events)
@@ -137,7 +137,7 @@ def test_a_good_transcript_passes_and_means_its_message(name: str) -> None:
     assert (message["content"], message["stop_reason"]) == (content, reason)
 
 
-def test_a_message_has_the_final_usage_and_what_else_the_engine_said() -> None:
+def test_a_message_has_the_final_usage_and_the_extra_fields_of_the_engine() -> None:
     last = changed(finish("stop_sequence", "\n"), "delta", "container", to={"id": "c"})
     last = changed(last, "usage", "cache_read_input_tokens", to=2)
     assert message_from_events([BEGIN, *HI, last, STOP]) == {
@@ -150,7 +150,7 @@ def test_a_message_has_the_final_usage_and_what_else_the_engine_said() -> None:
     }
 
 
-def test_a_message_leaves_the_events_as_they_were() -> None:
+def test_building_a_message_does_not_change_the_events() -> None:
     events = GOOD["two calls and text"][0]
     before = copy.deepcopy(events)
     message_from_events(events)
@@ -158,157 +158,173 @@ def test_a_message_leaves_the_events_as_they_were() -> None:
 
 
 @pytest.mark.parametrize("length", range(1 + len(HI) + 2))
-def test_an_error_may_come_at_any_point_but_the_end(length: int) -> None:
+def test_an_error_is_allowed_at_any_point_before_the_end(length: int) -> None:
     events = [*[BEGIN, *HI, *END][:length], ERROR]
     check_stream(events)
-    with pytest.raises(GrammarError, match="means no message") as caught:
+    with pytest.raises(GrammarError, match="holds no message") as caught:
         message_from_events(events)
     assert caught.value.index == length
 
 
-def test_an_error_excuses_what_was_unfinished() -> None:
+def test_blocks_may_be_incomplete_in_a_stream_that_ends_with_an_error() -> None:
     check_stream([BEGIN, *tool(0, '{"city'), *text(1), ERROR])
 
 
-# ---------------------------------------------------------------------------------------------------- bad ones
+# ---- invalid transcripts
 
 OPEN_TEXT, OPEN_THINKING, OPEN_TOOL = HI[0], thinking(0)[0], tool(0)[0]
 SIGNATURE = thinking(0)[1]
 
 BAD: list[tuple[str, int, list[Event]]] = [
     # order
-    ("ping may not come before message_start", 0, [PING, BEGIN, *END]),
-    ("content_block_start may not come before message_start", 0, [*HI, *END]),
-    ("message_start may not come between blocks", 1, [BEGIN, BEGIN, *END]),
-    ("content_block_start may not come inside a block", 2, [BEGIN, OPEN_TEXT, opening(1, SAID), *END]),
-    ("content_block_delta may not come between blocks", 1, [BEGIN, HI[1], *END]),
-    ("content_block_stop may not come between blocks", 5, [BEGIN, *HI, closing(0), *END]),
-    ("message_delta may not come inside a block", 2, [BEGIN, OPEN_TEXT, *END]),
-    ("message_delta may not come after message_delta", 2, [BEGIN, finish(), finish(), STOP]),
-    ("content_block_start may not come after message_delta", 2, [BEGIN, finish(), *HI, STOP]),
-    ("message_stop may not come between blocks", 1, [BEGIN, STOP]),
-    ("ping may not come after the end", 3, [BEGIN, *END, PING]),
-    ("message_stop may not come after the end", 3, [BEGIN, *END, STOP]),
-    ("error may not come after the end", 3, [BEGIN, *END, ERROR]),
-    ("error may not come after the end", 2, [BEGIN, ERROR, ERROR]),
-    ("message_stop may not come after the end", 2, [BEGIN, ERROR, STOP]),
-    ("completion may not come between blocks", 1, [BEGIN, event("completion"), *END]),
+    ("ping is not allowed before message_start", 0, [PING, BEGIN, *END]),
+    ("content_block_start is not allowed before message_start", 0, [*HI, *END]),
+    ("message_start is not allowed between blocks", 1, [BEGIN, BEGIN, *END]),
+    ("content_block_start is not allowed inside a block", 2, [BEGIN, OPEN_TEXT, opening(1, SAID), *END]),
+    ("content_block_delta is not allowed between blocks", 1, [BEGIN, HI[1], *END]),
+    ("content_block_stop is not allowed between blocks", 5, [BEGIN, *HI, closing(0), *END]),
+    ("message_delta is not allowed inside a block", 2, [BEGIN, OPEN_TEXT, *END]),
+    ("message_delta is not allowed after message_delta", 2, [BEGIN, finish(), finish(), STOP]),
+    ("content_block_start is not allowed after message_delta", 2, [BEGIN, finish(), *HI, STOP]),
+    ("message_stop is not allowed between blocks", 1, [BEGIN, STOP]),
+    ("ping is not allowed after the end", 3, [BEGIN, *END, PING]),
+    ("message_stop is not allowed after the end", 3, [BEGIN, *END, STOP]),
+    ("error is not allowed after the end", 3, [BEGIN, *END, ERROR]),
+    ("error is not allowed after the end", 2, [BEGIN, ERROR, ERROR]),
+    ("message_stop is not allowed after the end", 2, [BEGIN, ERROR, STOP]),
+    ("completion is not allowed between blocks", 1, [BEGIN, event("completion"), *END]),
     ("the stream ends before message_start", 0, []),
     ("the stream ends between blocks", 1, [BEGIN]),
     ("the stream ends inside a block", 2, [BEGIN, OPEN_TEXT]),
     ("the stream ends after message_delta", 2, [BEGIN, finish()]),
     # message_start
-    ("message_start has the keys", 0, [changed(BEGIN, "index", to=0), *END]),
-    ("message_start has the keys", 0, [changed(BEGIN, "message", to=...), *END]),
-    ("message is an object", 0, [changed(BEGIN, "message", to=None), *END]),
-    ("message.type is", 0, [changed(BEGIN, "message", "type", to="text"), *END]),
-    ("message.role is", 0, [changed(BEGIN, "message", "role", to=...), *END]),
-    (r"message.content is \[\]", 0, [changed(BEGIN, "message", "content", to=[SAID]), *END]),
-    ("message.stop_reason is None", 0, [changed(BEGIN, "message", "stop_reason", to=...), *END]),
-    ("message.stop_reason is None", 0, [changed(BEGIN, "message", "stop_reason", to="end_turn"), *END]),
-    ("message.stop_sequence is None", 0, [changed(BEGIN, "message", "stop_sequence", to=...), *END]),
-    ("message.id is msg_", 0, [changed(BEGIN, "message", "id", to="chatcmpl-0123456789abcdefghij"), *END]),
-    ("message.id is msg_", 0, [changed(BEGIN, "message", "id", to="msg_123"), *END]),
-    ("message.id is msg_", 0, [changed(BEGIN, "message", "id", to=None), *END]),
-    ("message.model is", 0, [changed(BEGIN, "message", "model", to=""), *END]),
-    ("usage has", 0, [changed(BEGIN, "message", "usage", to=None), *END]),
-    ("usage has", 0, [changed(BEGIN, "message", "usage", "input_tokens", to=...), *END]),
-    ("usage has", 0, [changed(BEGIN, "message", "usage", "output_tokens", to=None), *END]),
-    ("usage has", 0, [changed(BEGIN, "message", "usage", "output_tokens", to=True), *END]),
-    ("usage has", 0, [changed(BEGIN, "message", "usage", "input_tokens", to=-1), *END]),
+    ("message_start must have", 0, [changed(BEGIN, "index", to=0), *END]),
+    ("message_start must have", 0, [changed(BEGIN, "message", to=...), *END]),
+    ("message must be an object", 0, [changed(BEGIN, "message", to=None), *END]),
+    ("message.type must be", 0, [changed(BEGIN, "message", "type", to="text"), *END]),
+    ("message.role must be", 0, [changed(BEGIN, "message", "role", to=...), *END]),
+    (r"message.content must be \[\]", 0, [changed(BEGIN, "message", "content", to=[SAID]), *END]),
+    ("message.stop_reason must be None", 0, [changed(BEGIN, "message", "stop_reason", to=...), *END]),
+    ("message.stop_reason must be None", 0, [changed(BEGIN, "message", "stop_reason", to="end_turn"), *END]),
+    ("message.stop_sequence must be None", 0, [changed(BEGIN, "message", "stop_sequence", to=...), *END]),
+    ("message.id must be msg_", 0, [changed(BEGIN, "message", "id", to="chatcmpl-0123456789abcdefghij"), *END]),
+    ("message.id must be msg_", 0, [changed(BEGIN, "message", "id", to="msg_123"), *END]),
+    ("message.id must be msg_", 0, [changed(BEGIN, "message", "id", to=None), *END]),
+    ("message.model must be", 0, [changed(BEGIN, "message", "model", to=""), *END]),
+    ("usage must have", 0, [changed(BEGIN, "message", "usage", to=None), *END]),
+    ("usage must have", 0, [changed(BEGIN, "message", "usage", "input_tokens", to=...), *END]),
+    ("usage must have", 0, [changed(BEGIN, "message", "usage", "output_tokens", to=None), *END]),
+    ("usage must have", 0, [changed(BEGIN, "message", "usage", "output_tokens", to=True), *END]),
+    ("usage must have", 0, [changed(BEGIN, "message", "usage", "input_tokens", to=-1), *END]),
     # ping, message_stop
-    ("ping has the keys type", 1, [BEGIN, event("ping", data={}), *END]),
-    ("message_stop has the keys type", 2, [BEGIN, finish(), event("message_stop", usage={})]),
+    ("ping must have type", 1, [BEGIN, event("ping", data={}), *END]),
+    ("message_stop must have type", 2, [BEGIN, finish(), event("message_stop", usage={})]),
     # indices
-    ("the index is 0 here", 1, [BEGIN, *text(1, "a"), *END]),
-    ("the index is 1 here", 4, [BEGIN, *text(0, "a"), *text(0, "b"), *END]),
-    ("the index is 1 here", 4, [BEGIN, *text(0, "a"), *text(2, "b"), *END]),
-    ("the index is 0 here", 2, [BEGIN, OPEN_TEXT, delta(1, "text_delta", text="a"), closing(0), *END]),
-    ("the index is 0 here", 2, [BEGIN, OPEN_TEXT, closing(1), *END]),
-    ("the index is 0 here", 1, [BEGIN, changed(OPEN_TEXT, "index", to=False), *END]),
+    ("the index must be 0", 1, [BEGIN, *text(1, "a"), *END]),
+    ("the index must be 1", 4, [BEGIN, *text(0, "a"), *text(0, "b"), *END]),
+    ("the index must be 1", 4, [BEGIN, *text(0, "a"), *text(2, "b"), *END]),
+    ("the index must be 0", 2, [BEGIN, OPEN_TEXT, delta(1, "text_delta", text="a"), closing(0), *END]),
+    ("the index must be 0", 2, [BEGIN, OPEN_TEXT, closing(1), *END]),
+    ("the index must be 0", 1, [BEGIN, changed(OPEN_TEXT, "index", to=False), *END]),
     # content_block_start
-    ("content_block_start has the keys", 1, [BEGIN, changed(OPEN_TEXT, "content_block", to=...), *END]),
-    ("content_block is an object", 1, [BEGIN, changed(OPEN_TEXT, "content_block", to="text"), *END]),
-    ("content_block.type is", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "type", to=...), *END]),
-    ("a text block starts with", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "text", to="a"), *END]),
-    ("a text block starts with", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "text", to=...), *END]),
-    ("a text block starts with", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "citations", to=None), *END]),
-    ("a thinking block starts with", 1, [BEGIN, changed(OPEN_THINKING, "content_block", "signature", to=...), *END]),
-    ("a thinking block starts with", 1, [BEGIN, changed(OPEN_THINKING, "content_block", "thinking", to="a"), *END]),
-    ("tool_use has the keys", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "input", to=...), *END]),
-    ("tool_use has the keys", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "caller", to={}), *END]),
-    ("a tool_use block has an id", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "id", to=None), *END]),
-    ("a tool_use block has an id", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "name", to=""), *END]),
-    ("starts with an empty input", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "input", to={"a": 1}), *END]),
-    ("starts with an empty input", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "input", to=""), *END]),
-    # content_block_delta
-    ("content_block_delta has the keys", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", to=...), *END]),
-    ("delta is an object", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", to="a"), *END]),
-    ("a text block takes no None", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", "type", to=...), *END]),
-    ("a text block takes no thinking_delta", 2, [BEGIN, OPEN_TEXT, delta(0, "thinking_delta", thinking="a"), *END]),
-    ("a text block takes no signature_delta", 2, [BEGIN, OPEN_TEXT, SIGNATURE, *END]),
-    ("a thinking block takes no text_delta", 2, [BEGIN, OPEN_THINKING, delta(0, "text_delta", text="a"), *END]),
-    ("a tool_use block takes no text_delta", 2, [BEGIN, OPEN_TOOL, delta(0, "text_delta", text="a"), *END]),
-    ("a web_search_tool_result block takes no text_delta", 2, [BEGIN, *block(0, RESULT, HI[1]), *END]),
-    ("text_delta has the keys", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", "text", to=...), *END]),
-    ("text_delta has the keys", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", "thinking", to="a"), *END]),
-    ("text_delta.text is a string that is not empty", 2, [BEGIN, *text(0, ""), *END]),
-    ("text_delta.text is a string that is not empty", 2, [BEGIN, OPEN_TEXT, delta(0, "text_delta", text=None), *END]),
-    ("thinking_delta.thinking is", 2, [BEGIN, *thinking(0, ""), *END]),
-    ("signature_delta.signature is", 2, [BEGIN, OPEN_THINKING, delta(0, "signature_delta", signature=""), *END]),
-    ("input_json_delta.partial_json is", 2, [BEGIN, *tool(0, ""), *CALLED]),
-    # signatures
-    ("a thinking block ends with its signature", 2, [BEGIN, OPEN_THINKING, closing(0), *END]),
-    ("nothing follows the signature", 3, [BEGIN, OPEN_THINKING, SIGNATURE, SIGNATURE, closing(0), *END]),
+    ("content_block_start must have", 1, [BEGIN, changed(OPEN_TEXT, "content_block", to=...), *END]),
+    ("content_block must be an object", 1, [BEGIN, changed(OPEN_TEXT, "content_block", to="text"), *END]),
+    ("content_block.type must be", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "type", to=...), *END]),
+    ("a text block must start with", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "text", to="a"), *END]),
+    ("a text block must start with", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "text", to=...), *END]),
+    ("a text block must start with", 1, [BEGIN, changed(OPEN_TEXT, "content_block", "citations", to=None), *END]),
     (
-        "nothing follows the signature",
+        "a thinking block must start with",
+        1,
+        [BEGIN, changed(OPEN_THINKING, "content_block", "signature", to=...), *END],
+    ),
+    ("a thinking block must start with", 1, [BEGIN, changed(OPEN_THINKING, "content_block", "thinking", to="a"), *END]),
+    ("tool_use must have", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "input", to=...), *END]),
+    ("tool_use must have", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "caller", to={}), *END]),
+    ("a tool_use block must have an id", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "id", to=None), *END]),
+    ("a tool_use block must have an id", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "name", to=""), *END]),
+    ("must start with an empty input", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "input", to={"a": 1}), *END]),
+    ("must start with an empty input", 1, [BEGIN, changed(OPEN_TOOL, "content_block", "input", to=""), *END]),
+    # content_block_delta
+    ("content_block_delta must have", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", to=...), *END]),
+    ("delta must be an object", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", to="a"), *END]),
+    ("None is not allowed in a text block", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", "type", to=...), *END]),
+    (
+        "thinking_delta is not allowed in a text block",
+        2,
+        [BEGIN, OPEN_TEXT, delta(0, "thinking_delta", thinking="a"), *END],
+    ),
+    ("signature_delta is not allowed in a text block", 2, [BEGIN, OPEN_TEXT, SIGNATURE, *END]),
+    (
+        "text_delta is not allowed in a thinking block",
+        2,
+        [BEGIN, OPEN_THINKING, delta(0, "text_delta", text="a"), *END],
+    ),
+    ("text_delta is not allowed in a tool_use block", 2, [BEGIN, OPEN_TOOL, delta(0, "text_delta", text="a"), *END]),
+    ("text_delta is not allowed in a web_search_tool_result block", 2, [BEGIN, *block(0, RESULT, HI[1]), *END]),
+    ("text_delta must have", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", "text", to=...), *END]),
+    ("text_delta must have", 2, [BEGIN, OPEN_TEXT, changed(HI[1], "delta", "thinking", to="a"), *END]),
+    ("text_delta.text must be a string that is not empty", 2, [BEGIN, *text(0, ""), *END]),
+    (
+        "text_delta.text must be a string that is not empty",
+        2,
+        [BEGIN, OPEN_TEXT, delta(0, "text_delta", text=None), *END],
+    ),
+    ("thinking_delta.thinking must be", 2, [BEGIN, *thinking(0, ""), *END]),
+    ("signature_delta.signature must be", 2, [BEGIN, OPEN_THINKING, delta(0, "signature_delta", signature=""), *END]),
+    ("input_json_delta.partial_json must be", 2, [BEGIN, *tool(0, ""), *CALLED]),
+    # signatures
+    ("a thinking block must end with its signature", 2, [BEGIN, OPEN_THINKING, closing(0), *END]),
+    ("nothing may follow the signature", 3, [BEGIN, OPEN_THINKING, SIGNATURE, SIGNATURE, closing(0), *END]),
+    (
+        "nothing may follow the signature",
         3,
         [BEGIN, OPEN_THINKING, SIGNATURE, delta(0, "thinking_delta", thinking="a"), closing(0), *END],
     ),
     # content_block_stop
-    ("content_block_stop has the keys", 2, [BEGIN, OPEN_TEXT, changed(closing(0), "usage", to={}), *END]),
-    # what only the end can tell
-    ("make no JSON object", 3, [BEGIN, *tool(0, '{"city'), *CALLED]),
-    ("make no JSON object", 3, [BEGIN, *tool(0, "[]"), *CALLED]),
-    ("make no JSON object", 3, [BEGIN, *tool(0, '{"a":NaN}'), *CALLED]),
-    ("make no JSON object", 3, [BEGIN, *tool(0, "{}{}"), *CALLED]),
-    ("make no JSON object", 3, [BEGIN, *tool(0, "{"), *tool(1, "{}"), *CALLED]),
-    ("a text block without text", 2, [BEGIN, *text(0), *text(1, "a"), *END]),
-    ("a text block without text", 5, [BEGIN, *tool(0, "{}"), *text(1), *CALLED]),
+    ("content_block_stop must have", 2, [BEGIN, OPEN_TEXT, changed(closing(0), "usage", to={}), *END]),
+    # rules that depend on the stop reason
+    ("are not a JSON object", 3, [BEGIN, *tool(0, '{"city'), *CALLED]),
+    ("are not a JSON object", 3, [BEGIN, *tool(0, "[]"), *CALLED]),
+    ("are not a JSON object", 3, [BEGIN, *tool(0, '{"a":NaN}'), *CALLED]),
+    ("are not a JSON object", 3, [BEGIN, *tool(0, "{}{}"), *CALLED]),
+    ("are not a JSON object", 3, [BEGIN, *tool(0, "{"), *tool(1, "{}"), *CALLED]),
+    ("a text block is empty", 2, [BEGIN, *text(0), *text(1, "a"), *END]),
+    ("a text block is empty", 5, [BEGIN, *tool(0, "{}"), *text(1), *CALLED]),
     ("no tool was called", 5, [BEGIN, *HI, *CALLED]),
-    ("end_turn, though a tool was called", 4, [BEGIN, *tool(0, "{}"), *END]),
-    ("stop_sequence, though a tool was called", 4, [BEGIN, *tool(0, "{}"), finish("stop_sequence", "a"), STOP]),
+    ("end_turn, although a tool was called", 4, [BEGIN, *tool(0, "{}"), *END]),
+    ("stop_sequence, although a tool was called", 4, [BEGIN, *tool(0, "{}"), finish("stop_sequence", "a"), STOP]),
     # message_delta
-    ("message_delta has the keys", 1, [BEGIN, changed(finish(), "usage", to=...), STOP]),
-    ("message_delta has the keys", 1, [BEGIN, changed(finish(), "delta", to=...), STOP]),
-    ("has the keys stop_reason, stop_sequence", 1, [BEGIN, changed(finish(), "delta", "stop_sequence", to=...), STOP]),
-    ("has the keys stop_reason, stop_sequence", 1, [BEGIN, changed(finish(), "delta", "stop_reason", to=...), STOP]),
-    ("None is no stop_reason", 1, [BEGIN, finish(None), STOP]),
-    (r"\[\] is no stop_reason", 1, [BEGIN, finish([]), STOP]),
-    ("'stop' is no stop_reason", 1, [BEGIN, finish("stop"), STOP]),
-    ("'model_context_window_exceeded' is no", 1, [BEGIN, finish("model_context_window_exceeded"), STOP]),
-    ("stop_sequence is the string that matched", 1, [BEGIN, finish("stop_sequence"), STOP]),
-    ("stop_sequence is the string that matched", 1, [BEGIN, finish("stop_sequence", ""), STOP]),
-    ("stop_sequence is null when stop_reason is end_turn", 1, [BEGIN, finish("end_turn", "\n"), STOP]),
-    ("usage has", 1, [BEGIN, changed(finish(), "usage", "input_tokens", to=...), STOP]),
-    ("usage has", 1, [BEGIN, changed(finish(), "usage", "output_tokens", to=1.5), STOP]),
-    ("usage has", 1, [BEGIN, changed(finish(), "usage", to=[]), STOP]),
+    ("message_delta must have", 1, [BEGIN, changed(finish(), "usage", to=...), STOP]),
+    ("message_delta must have", 1, [BEGIN, changed(finish(), "delta", to=...), STOP]),
+    ("must have stop_reason, stop_sequence", 1, [BEGIN, changed(finish(), "delta", "stop_sequence", to=...), STOP]),
+    ("must have stop_reason, stop_sequence", 1, [BEGIN, changed(finish(), "delta", "stop_reason", to=...), STOP]),
+    ("None is not a stop_reason", 1, [BEGIN, finish(None), STOP]),
+    (r"\[\] is not a stop_reason", 1, [BEGIN, finish([]), STOP]),
+    ("'stop' is not a stop_reason", 1, [BEGIN, finish("stop"), STOP]),
+    ("'model_context_window_exceeded' is not a", 1, [BEGIN, finish("model_context_window_exceeded"), STOP]),
+    ("stop_sequence must be the matched string", 1, [BEGIN, finish("stop_sequence"), STOP]),
+    ("stop_sequence must be the matched string", 1, [BEGIN, finish("stop_sequence", ""), STOP]),
+    ("stop_sequence must be null if stop_reason is end_turn", 1, [BEGIN, finish("end_turn", "\n"), STOP]),
+    ("usage must have", 1, [BEGIN, changed(finish(), "usage", "input_tokens", to=...), STOP]),
+    ("usage must have", 1, [BEGIN, changed(finish(), "usage", "output_tokens", to=1.5), STOP]),
+    ("usage must have", 1, [BEGIN, changed(finish(), "usage", to=[]), STOP]),
     # error
-    ("error has the keys", 1, [BEGIN, changed(ERROR, "request_id", to=...)]),
-    ("error has the keys", 1, [BEGIN, changed(ERROR, "status", to=500)]),
-    ("error is an object", 1, [BEGIN, changed(ERROR, "error", to="boom")]),
-    ("error holds", 1, [BEGIN, changed(ERROR, "error", "code", to=500)]),
-    ("'server_error' is no type of error", 1, [BEGIN, changed(ERROR, "error", "type", to="server_error")]),
-    (r"\[\] is no type of error", 1, [BEGIN, changed(ERROR, "error", "type", to=[])]),
-    ("error.message says", 1, [BEGIN, changed(ERROR, "error", "message", to=None)]),
-    ("error.details is an object", 1, [BEGIN, changed(ERROR, "error", "details", to=[])]),
-    ("request_id is req_", 1, [BEGIN, changed(ERROR, "request_id", to="msg_1")]),
-    ("request_id is req_", 1, [BEGIN, changed(ERROR, "request_id", to=None)]),
+    ("error must have", 1, [BEGIN, changed(ERROR, "request_id", to=...)]),
+    ("error must have", 1, [BEGIN, changed(ERROR, "status", to=500)]),
+    ("error must be an object", 1, [BEGIN, changed(ERROR, "error", to="boom")]),
+    (r"error holds unknown keys: \['code'\]", 1, [BEGIN, changed(ERROR, "error", "code", to=500)]),
+    ("'server_error' is not a type of error", 1, [BEGIN, changed(ERROR, "error", "type", to="server_error")]),
+    (r"\[\] is not a type of error", 1, [BEGIN, changed(ERROR, "error", "type", to=[])]),
+    ("error.message must not be empty", 1, [BEGIN, changed(ERROR, "error", "message", to=None)]),
+    ("error.details must be an object", 1, [BEGIN, changed(ERROR, "error", "details", to=[])]),
+    ("request_id must be req_", 1, [BEGIN, changed(ERROR, "request_id", to="msg_1")]),
+    ("request_id must be req_", 1, [BEGIN, changed(ERROR, "request_id", to=None)]),
 ]
 
 
 @pytest.mark.parametrize(("rule", "index", "events"), BAD)
-def test_a_broken_rule_is_named_with_its_event(rule: str, index: int, events: list[Event]) -> None:
+def test_a_broken_rule_is_reported_with_the_index_of_its_event(rule: str, index: int, events: list[Event]) -> None:
     with pytest.raises(GrammarError, match=rule) as caught:
         check_stream(events)
     assert caught.value.index == index
@@ -317,7 +333,7 @@ def test_a_broken_rule_is_named_with_its_event(rule: str, index: int, events: li
 
 @pytest.mark.parametrize("state", FOLLOWS)
 @pytest.mark.parametrize("kind", sorted(Grammar._READ))
-def test_each_event_in_each_state_moves_on_or_is_refused(state: str, kind: str) -> None:
+def test_each_event_in_each_state_changes_the_state_or_is_refused(state: str, kind: str) -> None:
     events = {e.type: e for e in [BEGIN, PING, *HI, *END, ERROR]}
     ways = {
         "before message_start": [],
@@ -332,14 +348,14 @@ def test_each_event_in_each_state_moves_on_or_is_refused(state: str, kind: str) 
     assert grammar.state == state
     following = "after the end" if kind == "error" and state != "after the end" else FOLLOWS[state].get(kind)
     if following is None:
-        with pytest.raises(GrammarError, match=f"{kind} may not come {state}"):
+        with pytest.raises(GrammarError, match=f"{kind} is not allowed {state}"):
             grammar.feed(events[kind])
     else:
         grammar.feed(events[kind])
     assert grammar.state == (following or state)
 
 
-# ---------------------------------------------------------------------------------------------------- bytes
+# ---- bytes
 
 LINE = b'event: ping\ndata: {"type":"ping"}\n\n'
 
@@ -363,17 +379,21 @@ LINE = b'event: ping\ndata: {"type":"ping"}\n\n'
         ("not one event line and one data line", 0, b'event: ping\ndata: {"type":\ndata: "ping"}\n\n'),
         ("not one event line and one data line", 0, b'event:ping\ndata: {"type":"ping"}\n\n'),
         ("not one event line and one data line", 0, b'event: ping\ndata: ["ping"]\n\n'),
-        ("data is no JSON", 0, b"event: ping\ndata: {type:ping}\n\n"),
-        ("data is no JSON", 0, b'event: ping\ndata: {"type":"\xff"}\n\n'),
-        ("the event is ping, its data says 'message_stop'", 0, b'event: ping\ndata: {"type":"message_stop"}\n\n'),
-        ("the event is ping, its data says None", 0, b"event: ping\ndata: {}\n\n"),
+        ("data is not JSON", 0, b"event: ping\ndata: {type:ping}\n\n"),
+        ("data is not JSON", 0, b'event: ping\ndata: {"type":"\xff"}\n\n'),
+        (
+            "the event is ping, but the type in its data is 'message_stop'",
+            0,
+            b'event: ping\ndata: {"type":"message_stop"}\n\n',
+        ),
+        ("the event is ping, but the type in its data is None", 0, b"event: ping\ndata: {}\n\n"),
     ],
 )
-def test_bytes_that_are_no_events_are_named(rule: str, index: int, body: bytes) -> None:
+def test_bytes_that_are_not_events_are_reported(rule: str, index: int, body: bytes) -> None:
     with pytest.raises(GrammarError, match=rule) as caught:
         parse_events(body)
     assert caught.value.index == index
 
 
-def test_no_bytes_are_no_events() -> None:
+def test_an_empty_body_has_no_events() -> None:
     assert parse_events(b"") == []

@@ -13,7 +13,7 @@ from anthro_asgi.engines.openai.chat_request import to_chat
 from anthro_asgi.engines.openai.dialects import DIALECTS, VLLM, Dialect
 from anthro_asgi.engines.openai.retry import DROPPABLE, rejected_field
 from anthro_asgi.simulator.prompt import prompt
-from anthro_asgi.simulator.seeds import digest
+from anthro_asgi.simulator.seeds import request_digest
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.request import REQUEST_FIELDS, MessagesRequest, Nature, RequestField, parse_request
 
@@ -166,7 +166,7 @@ def test_a_required_field_may_not_be_absent(row: RequestField) -> None:
 @pytest.mark.parametrize("row", READ, ids=path_of)
 def test_the_simulated_answer_depends_on_exactly_the_fields_that_seed_it(row: RequestField) -> None:
     plain, changed = parse({}), parse(CHANGES[row.path])
-    differs = digest(changed, prompt(changed), 1) != digest(plain, prompt(plain), 1)
+    differs = request_digest(changed, prompt(changed), 1) != request_digest(plain, prompt(plain), 1)
     assert differs is row.seeds_answer
 
 

@@ -175,7 +175,7 @@ def _meant(events: list[Event]) -> tuple[Json | None, bool]:
         check_stream(events)
         return (None if events[-1].type == "error" else message_from_events(events)), False
     except GrammarError as exc:
-        if exc.rule != "the pieces of a tool's input make no JSON object":
+        if exc.rule != "the pieces of a tool's input are not a JSON object":
             raise
     # By the grammar this is allowed to an answer that ran out of tokens: all else must keep to the rules.
     ending = events[-2].data

@@ -149,7 +149,7 @@ def _shown(outcome: Outcome) -> object:
     """All that can be told of it, the kinds of numbers and the order of keys too."""
     if isinstance(outcome, ApiError):
         return type(outcome), str(outcome), outcome.error_code
-    return repr(outcome.raw), outcome.size, outcome
+    return repr(outcome.raw), outcome.body_size, outcome
 
 
 def _must_be_said(error: ApiError) -> None:
@@ -194,7 +194,7 @@ def _service(rules: Rules) -> MessagesApp:
 
 async def _served(trial: Trial, read: Outcome, rng: Random) -> str:
     service = _service(trial.rules)
-    large = {messages_app: {"LARGE": rng.choice((0, messages_app.LARGE))}}
+    large = {messages_app: {"LARGE_BODY": rng.choice((0, messages_app.LARGE_BODY))}}
     with lowered({**SMALL, **large}):
         async with serving(service) as driver:
             answer = await post(driver, "/v1/messages", cut(trial.data, rng))

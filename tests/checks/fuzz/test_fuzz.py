@@ -93,17 +93,17 @@ def found(kind: type[Target], seed: int = 0) -> running.Failure:
 def test_an_exception_is_found_and_the_input_is_made_small(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = request._stop_sequences
+    original = request.optional_array
 
-    def broken(*given: Any) -> tuple[str, ...]:
-        stops = original(*given)
-        if any("END" in stop for stop in stops):
+    def broken(container: dict[str, Any], key: str, most: int) -> list[Any]:
+        elements = original(container, key, most)
+        if key == "stop_sequences" and any(isinstance(stop, str) and "END" in stop for stop in elements):
             raise IndexError("a bug")
-        return stops
+        return elements
 
-    monkeypatch.setattr(request, "_stop_sequences", broken)
+    monkeypatch.setattr(request, "optional_array", broken)
     failure = found(Bodies)
-    assert failure.kind == "IndexError in _request of request.py"
+    assert failure.kind == "IndexError in _stop_sequences of request.py"
     assert failure.trial == draw(made(Bodies), 0, failure.index)
     smallest = minimised(made(Bodies), failure)
     assert b"END" in smallest.data
@@ -129,11 +129,11 @@ def test_a_breach_of_the_grammar_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(StreamEncoder, "block_stop", lambda self, _: b"")
     original = StreamEncoder._close
     monkeypatch.setattr(StreamEncoder, "_close", lambda self, verb: b"" if verb == "thinking" else original(self, verb))
-    assert found(Streams).kind.startswith("by the grammar content_block_start may not come inside a block")
+    assert found(Streams).kind.startswith("by the grammar content_block_start is not allowed inside a block")
 
 
 def test_a_stream_that_is_not_the_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(message._TAKE, str, lambda builder, text: None)
+    monkeypatch.setitem(message._HANDLERS, str, lambda builder, text: None)
     assert found(Streams).kind == "a stream means the Message"
 
 
