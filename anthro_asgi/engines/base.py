@@ -48,8 +48,8 @@ class BaseEngine(ABC):
     """Whether `stream` may return without a Finish, which then means `end_turn`. If False, that is an error."""
 
     observe: Observer = staticmethod(ignore_observation)
-    """The application sets it, and the engine calls it: `observe("upstream_error", reason)`, `observe("repair", kind)`
-    with a kind of `wire.repairs.REPAIRS`.
+    """The application sets it, and the engine calls it: `observe("upstream_error", kind)` with a kind of
+    `wire.errors.UPSTREAM_ERROR_KINDS`, `observe("repair", kind)` with a kind of `wire.repairs.REPAIRS`.
     """
 
     @abstractmethod

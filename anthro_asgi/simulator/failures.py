@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, Protocol, assert_never
 
-from ..wire.errors import InternalError, Overloaded, RateLimited, SimulatedDisconnect
+from ..wire.errors import EngineFailed, Overloaded, RateLimited, SimulatedDisconnect
 
 Kind = Literal["429", "529", "500", "error", "stall", "cut"]
 FAILURE_KINDS: Final[tuple[Kind, ...]] = ("429", "529", "500", "error", "stall", "cut")
@@ -35,13 +35,13 @@ class PlannedFailure:
         """Raises the error of this kind. A `stall` raises nothing, so it must not be called for one."""
         match self.kind:
             case "429":
-                raise RateLimited("a simulated rate limit", headers=_RETRY_AFTER)
+                raise RateLimited("a simulated rate limit", reason="simulated", headers=_RETRY_AFTER)
             case "529":
-                raise Overloaded("a simulated overload")
+                raise Overloaded("a simulated overload", reason="simulated")
             case "cut":
                 raise SimulatedDisconnect
             case "500" | "error":
-                raise InternalError("a simulated failure")
+                raise EngineFailed("a simulated failure", reason="simulated")
             case "stall":
                 raise AssertionError("a stall raises no error")
             case _:

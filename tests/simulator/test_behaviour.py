@@ -12,7 +12,7 @@ import pytest
 
 from anthro_asgi.simulator import FAILURE_KINDS, Distribution, Profile, SimulatedEngine, read_trace
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
-from anthro_asgi.wire.errors import ApiError, InternalError, Overloaded, SimulatedDisconnect
+from anthro_asgi.wire.errors import ApiError, EngineFailed, Overloaded, SimulatedDisconnect
 from anthro_asgi.wire.request import MessagesRequest, ThinkingConfig, ToolChoice
 from tests.simulator.asking import (
     SEARCH,
@@ -280,7 +280,7 @@ async def test_recorded_answers_are_given_in_turn_and_cut_where_the_client_wants
 # what fails
 
 
-@pytest.mark.parametrize(("kind", "name"), [("429", "RateLimited"), ("529", "Overloaded"), ("500", "InternalError")])
+@pytest.mark.parametrize(("kind", "name"), [("429", "RateLimited"), ("529", "Overloaded"), ("500", "EngineFailed")])
 async def test_a_refusal_comes_before_anything_else(kind: str, name: str) -> None:
     simulated = engine(fail=[(kind, 1)], itl=1)
     assert await outcome(simulated, ask()) == name
@@ -288,7 +288,7 @@ async def test_a_refusal_comes_before_anything_else(kind: str, name: str) -> Non
 
 
 @pytest.mark.parametrize("itl", [0, 0.5])
-@pytest.mark.parametrize(("kind", "error"), [("error", InternalError), ("cut", SimulatedDisconnect)])
+@pytest.mark.parametrize(("kind", "error"), [("error", EngineFailed), ("cut", SimulatedDisconnect)])
 async def test_an_answer_that_breaks_off_has_begun_and_has_not_ended(
     kind: str, error: type[Exception], itl: float
 ) -> None:
@@ -331,7 +331,7 @@ async def test_who_fails_and_how_is_the_same_in_every_run_and_in_any_order() -> 
     Random(1).shuffle(order)
     assert await run(order) == found
     kinds = Counter(outcome for outcomes in found.values() for outcome in outcomes)
-    assert set(kinds) == {"ok", "RateLimited", "Overloaded", "InternalError", "SimulatedDisconnect"}
+    assert set(kinds) == {"ok", "RateLimited", "Overloaded", "EngineFailed", "SimulatedDisconnect"}
     assert any(first != second for first, second in found.values()), "who asks again is not bound to fail again"
 
 
@@ -345,10 +345,10 @@ async def test_another_seed_has_other_failures() -> None:
 
 async def test_who_is_late_says_no_more_than_was_to_be_said_before_the_failure() -> None:
     on_time: list[Delta] = []
-    with pytest.raises(InternalError):
+    with pytest.raises(EngineFailed):
         await gather(engine(fail=[("error", 1)], itl=1), on_time)
     late: list[Delta] = []
-    with pytest.raises(InternalError):
+    with pytest.raises(EngineFailed):
         await gather(engine(fail=[("error", 1)], itl=1, clock=FakeClock(delays=(0.0, 1e6))), late)
     assert tokens(late) == tokens(on_time)
 

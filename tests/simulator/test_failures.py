@@ -8,7 +8,7 @@ import pytest
 from anthro_asgi.settings import options
 from anthro_asgi.simulator import FAILURE_KINDS, FailureRates
 from anthro_asgi.simulator.failures import Kind, PlannedFailure, place_failure
-from anthro_asgi.wire.errors import InternalError, Overloaded, RateLimited, SimulatedDisconnect
+from anthro_asgi.wire.errors import EngineFailed, Overloaded, RateLimited, SimulatedDisconnect
 
 
 def test_each_kind_comes_as_often_as_its_rate_says() -> None:
@@ -49,8 +49,8 @@ def test_it_strikes_within_the_answer_after_the_first_token_and_before_the_last(
     [
         ("429", RateLimited),
         ("529", Overloaded),
-        ("500", InternalError),
-        ("error", InternalError),
+        ("500", EngineFailed),
+        ("error", EngineFailed),
         ("cut", SimulatedDisconnect),
     ],
 )

@@ -1,13 +1,15 @@
-"""Events of another Messages server's stream → deltas. Pure; what such servers break is mended by saying it again.
+"""Reads the events of another Messages server's stream as deltas, and repairs what such servers break. Pure.
 
-The deltas go through this service's own encoder, so blocks are numbered and closed by the grammar however the server
-numbers and closes them; ids of messages, pings, missing keys and shapes of errors are ours. What is left to mend here:
+The deltas pass through this service's own encoder, so blocks are numbered and closed by the grammar, however the server
+numbers and closes them. Message ids, pings, missing keys and the shape of errors are also those of this service. This
+file handles the rest:
 
-- blocks that overlap (llama.cpp closes thinking and text together at the end): a delta of another block closes the
-  open one, and tool calls queue as they do for chat streams;
-- a signature that comes when its block has been left, or is empty: the encoder signs in its place;
-- blocks that have no deltas here (server tools, their results, redacted thinking): they are gathered and given whole;
-- a stream that ends without a stop reason broke off. After one, nothing more is needed.
+- Blocks that overlap (llama.cpp closes thinking and text together at the end): a delta of another block closes the open
+  block, and tool calls wait in a queue as for chat streams.
+- A signature that arrives after its block was left, or is empty: it is dropped, and the encoder signs the block.
+- Blocks that have no deltas here (server tools and their results, redacted thinking): they are buffered and passed on
+  buffered.
+- A stream that ends without a stop reason is incomplete. After a stop reason nothing more is needed.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -39,10 +41,10 @@ _AFTER_FINISH: Final = ("content_block_stop", "message_delta", "message_stop")
 
 
 class EventReader(Reader):
-    """Reads one answer. `calls` is False where the client allowed none: those that are made anyway are passed over.
+    """Reads one answer. If the client allowed no tool calls, `calls` is False, and calls are dropped.
 
-    Raises ApiError for what the server reports in the stream, BadUpstream for nonsense, and AnswerTooLarge where more
-    than the `limits` allow would have to be kept.
+    Raises ApiError for an error that the server reports in the stream, BadUpstream for an invalid event, and
+    AnswerTooLarge when more than the `limits` allow would have to be buffered.
     """
 
     def __init__(self, new_id: Callable[[], str], *, calls: bool = True, limits: AnswerLimits = DEFAULT_LIMITS) -> None:
@@ -50,11 +52,11 @@ class EventReader(Reader):
         super().__init__(self._calls.repairs)
         self._may_call = calls
         self._limits = limits
-        self._open: object = None  # the index of the block whose delta came last
-        self._overlap = False  # one went on, or began, before another had stopped
-        self._whole: dict[object, _Whole] = {}  # blocks being gathered, by index
-        self._kept = 0  # bytes of these
-        self._told = [False, False]  # the tokens of the prompt, of the answer
+        self._open: object = None  # the index of the block of the last delta
+        self._overlap = False  # a block began or went on before another one had stopped
+        self._buffered: dict[object, _BufferedBlock] = {}  # by index
+        self._buffered_size = 0  # bytes
+        self._counted = [False, False]  # whether the server reported the tokens of the prompt, and of the answer
         self._finish: Finish | None = None
         self.done = False  # `message_stop` was read
 
@@ -64,26 +66,26 @@ class EventReader(Reader):
 
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
-            if self.done:  # nothing that follows is of the answer
+            if self.done:  # later events do not belong to the answer
                 break
             if self._finish is None:
-                self._events([_parsed(payload)], out)
+                self._read_events([_parsed(payload)], out)
             else:
                 self._after_finish(payload, out)
 
     def _after_finish(self, payload: bytes, out: list[Delta]) -> None:
-        """Counts and the end of a block may still come; whatever else does is not of the answer and cannot break it."""
+        """Read an event after the stop reason: token counts and ends of blocks. Any other event is ignored."""
         with suppress(BadUpstream):
             event = _parsed(payload)
             if isinstance(event, dict) and event.get("type") in _AFTER_FINISH:
-                self._events([event], out)
+                self._read_events([event], out)
 
-    def _events(self, events: Iterable[Any], out: list[Delta]) -> None:
+    def _read_events(self, events: Iterable[Any], out: list[Delta]) -> None:
         try:
             for event in events:
-                take = _TAKE.get(event["type"])
-                if take is not None:
-                    take(self, event, out)
+                read = _READERS.get(event["type"])
+                if read is not None:
+                    read(self, event, out)
         except (AttributeError, LookupError, TypeError, ValueError) as exc:
             raise BadUpstream("the engine sent an event of an unknown shape") from exc
         if self._calls.busy:
@@ -91,7 +93,7 @@ class EventReader(Reader):
 
     def _rest(self) -> list[Delta]:
         assert self._finish is not None  # noqa: S101 - for the type checker
-        if not all(self._told):
+        if not all(self._counted):
             self.repairs["usage"] += 1
         if final_finish(self._finish, self._calls.has_calls) != self._finish:
             self.repairs["finish_reason"] += 1
@@ -99,9 +101,9 @@ class EventReader(Reader):
         return [*self._calls.release(at_end=True, cut=cut), self._finish]
 
     def whole(self, body: bytes) -> list[Delta]:
-        """One Message, or an error, in answer to a stream: read as its events would say it."""
+        """The deltas of a response that is one Message, or one error, although a stream was requested."""
         out: list[Delta] = []
-        self._events(_told_as_events(_parsed(body)), out)
+        self._read_events(_as_events(_parsed(body)), out)
         return out
 
     # events
@@ -115,25 +117,25 @@ class EventReader(Reader):
         if kind == "text" or kind == "thinking":
             self._enter(index)
             if block.get(kind):
-                words = _words(block[kind])
-                self._say(words if kind == "text" else Thinking(words), out)
+                text = _string(block[kind])
+                self._append(text if kind == "text" else Thinking(text), out)
             if kind == "thinking" and block.get("signature"):
-                self._say(Signature(_words(block["signature"])), out)
+                self._append(Signature(_string(block["signature"])), out)
             for citation in block.get("citations") or ():
-                self._say(Citation(_shallow(citation)), out)
+                self._append(Citation(_checked(citation)), out)
         elif kind == "tool_use":
             if not self._may_call:
                 self.repairs["call_dropped"] += 1
                 return
-            given = orjson.dumps(block["input"]).decode() if block.get("input") else ""
-            self._calls.add_call(_number(index), _words(block["id"]), _words(block["name"]), given)
-        elif not _words(kind):
-            raise LookupError("a block of no type")
+            input_ = orjson.dumps(block["input"]).decode() if block.get("input") else ""
+            self._calls.add_call(_index(index), _string(block["id"]), _string(block["name"]), input_)
+        elif not _string(kind):
+            raise LookupError("the type of a block is empty")
         else:
-            self._gather(index, block)
+            self._buffer(index, block)
 
     def _enter(self, index: object) -> None:
-        """Another block goes on, or begins."""
+        """Note that the next delta belongs to the block `index`. Counts a repair when another block is still open."""
         if self._open is not None and self._open != index and not self._overlap:
             self._overlap = True
             self.repairs["block_order"] += 1
@@ -142,68 +144,68 @@ class EventReader(Reader):
     def _block_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
         index, delta = event.get("index"), event["delta"]
         kind = delta["type"]
-        if index in self._whole:
+        if index in self._buffered:
             if kind == "input_json_delta":
-                self._gather_input(self._whole[index], _words(delta["partial_json"]))
+                self._buffer_input(self._buffered[index], _string(delta["partial_json"]))
         elif kind == "text_delta":
             if self._open != index:
                 self._enter(index)
-            self._say(_words(delta["text"]), out)
+            self._append(_string(delta["text"]), out)
         elif kind == "thinking_delta":
             if self._open != index:
                 self._enter(index)
-            self._say(Thinking(_words(delta["thinking"])), out)
+            self._append(Thinking(_string(delta["thinking"])), out)
         elif kind == "signature_delta":
             if delta["signature"] and self._open == index:
-                self._say(Signature(_words(delta["signature"])), out)
+                self._append(Signature(_string(delta["signature"])), out)
             else:
                 self.repairs["signature"] += 1
         elif kind == "input_json_delta":
             if self._may_call:
-                self._calls.add_call(_number(index), None, None, _words(delta["partial_json"]))
+                self._calls.add_call(_index(index), None, None, _string(delta["partial_json"]))
         elif kind == "citations_delta":
-            self._say(Citation(_shallow(delta["citation"])), out)
+            self._append(Citation(_checked(delta["citation"])), out)
 
     def _block_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
         index = event.get("index")
-        whole = self._whole.pop(index, None)
-        if whole is not None:
-            self._kept -= whole.size
-            given = parse_tool_input("".join(whole.input), self.repairs)
-            self._say(Block({**whole.block, "input": given} if given else whole.block), out)
+        buffered = self._buffered.pop(index, None)
+        if buffered is not None:
+            self._buffered_size -= buffered.size
+            input_ = parse_tool_input("".join(buffered.input), self.repairs)
+            self._append(Block({**buffered.block, "input": input_} if input_ else buffered.block), out)
         elif self._open is not None and self._open == index:
             self._open = None
-            self._say(BlockStop(), out)
+            self._append(BlockStop(), out)
         else:
-            self._calls.stop(_number(index))
+            self._calls.stop(_index(index))
 
-    def _gather(self, index: object, block: dict[str, Any]) -> None:
-        replaced = self._whole.get(index)
-        self._kept -= replaced.size if replaced is not None else 0
-        whole = self._whole[index] = _Whole({**_shallow(block)})
-        self._kept += whole.size
-        self._limits.check_answer(self._kept)
+    def _buffer(self, index: object, block: dict[str, Any]) -> None:
+        replaced = self._buffered.get(index)
+        self._buffered_size -= replaced.size if replaced is not None else 0
+        buffered = self._buffered[index] = _BufferedBlock({**_checked(block)})
+        self._buffered_size += buffered.size
+        self._limits.check_answer(self._buffered_size)
 
-    def _gather_input(self, whole: "_Whole", piece: str) -> None:
-        """Input is the one thing of such a block that comes in pieces."""
-        whole.input.append(piece)
-        whole.input_size += utf8_size(piece)
-        whole.size += utf8_size(piece)
-        self._kept += utf8_size(piece)
-        self._limits.check_tool_input(whole.input_size)
-        self._limits.check_answer(self._kept)
+    def _buffer_input(self, buffered: "_BufferedBlock", piece: str) -> None:
+        """Append to the input of a buffered block: the only part of it that arrives in pieces."""
+        buffered.input.append(piece)
+        buffered.input_size += utf8_size(piece)
+        buffered.size += utf8_size(piece)
+        self._buffered_size += utf8_size(piece)
+        self._limits.check_tool_input(buffered.input_size)
+        self._limits.check_answer(self._buffered_size)
 
     def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
         self._usage(event.get("usage"), out)
         delta = event["delta"]
         reason = delta.get("stop_reason")
         if reason is not None:
-            details = {key: _shallow(delta[key]) for key in ("stop_details", "container") if delta.get(key) is not None}
+            details = {key: _checked(delta[key]) for key in ("stop_details", "container") if delta.get(key) is not None}
             matched = delta.get("stop_sequence")
-            told = matched if isinstance(matched, str) else None
+            matched_text = matched if isinstance(matched, str) else None
             if reason not in _REASONS:
                 self.repairs["finish_reason"] += 1
-            self._finish = Finish(_REASONS.get(reason, "end_turn"), told, details or None)
+            self._finish = Finish(_REASONS.get(reason, "end_turn"), matched_text, details or None)
 
     def _message_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
         self.done = True
@@ -214,27 +216,27 @@ class EventReader(Reader):
     def _usage(self, usage: dict[str, Any] | None, out: list[Delta]) -> None:
         if usage:
             names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-            told = [usage.get(name) for name in names]
-            counts = Usage(*[count if type(count) is int and count >= 0 else None for count in told])
-            self._told[0] |= counts.input_tokens is not None
-            self._told[1] |= counts.output_tokens is not None
+            counted = [usage.get(name) for name in names]
+            counts = Usage(*[count if type(count) is int and count >= 0 else None for count in counted])
+            self._counted[0] |= counts.input_tokens is not None
+            self._counted[1] |= counts.output_tokens is not None
             out.append(counts)
 
-    def _say(self, delta: Delta, out: list[Delta]) -> None:
+    def _append(self, delta: Delta, out: list[Delta]) -> None:
         if self._calls.busy:
             self._calls.add(delta)
         else:
             out.append(delta)
 
 
-class _Whole:
-    """A block that is given whole, on its way. Sizes in bytes."""
+class _BufferedBlock:
+    """A block that is passed on whole once it is complete. Sizes in bytes."""
 
     __slots__ = ("block", "input", "input_size", "size")
 
     def __init__(self, block: dict[str, Any]) -> None:
         self.block = block
-        self.input: list[str] = []  # its pieces
+        self.input: list[str] = []
         self.input_size = 0
         self.size = BLOCK_OVERHEAD + len(dumps(block))
 
@@ -246,7 +248,7 @@ def _parsed(payload: bytes) -> Any:
         raise BadUpstream("the engine sent an event that is not JSON") from exc
 
 
-def _told_as_events(message: Any) -> Iterator[dict[str, Any]]:
+def _as_events(message: Any) -> Iterator[dict[str, Any]]:
     if message.get("type") == "error":
         yield message
         return
@@ -257,24 +259,24 @@ def _told_as_events(message: Any) -> Iterator[dict[str, Any]]:
     yield {"type": "message_delta", "delta": message, "usage": message.get("usage")}
 
 
-def _shallow(value: Any) -> Any:
-    """What goes to the client as it is, if it can be written."""
+def _checked(value: Any) -> Any:
+    """`value`, which is passed on unchanged. Raises BadUpstream when it is nested too deeply to be encoded."""
     if not is_shallow(value):
         raise BadUpstream("the engine sent a block that is nested too deeply")
     return value
 
 
-def _words(value: Any) -> str:
+def _string(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
-def _number(index: Any) -> int | None:
+def _index(index: Any) -> int | None:
     return index if type(index) is int else None
 
 
-_TAKE: Final[dict[str, Callable[[EventReader, dict[str, Any], list[Delta]], None]]] = {
+_READERS: Final[dict[str, Callable[[EventReader, dict[str, Any], list[Delta]], None]]] = {
     "message_start": EventReader._message_start,
     "content_block_start": EventReader._block_start,
     "content_block_delta": EventReader._block_delta,

@@ -58,6 +58,7 @@ class RemoteEngine(UpstreamEngine):
         self._readiness_pool = Pool(origin, limit=1, deadlines=deadlines)
         self._readiness = SingleFlight(self._check_ready)
         self._keys: tuple[str, ...] = ()  # the earlier ones too: a running request was sent with one of them
+        self._addresses = _addresses(origin)
         self._headers: RequestHeaders = ()
         self.replace_key(options.get("key"))
         self._model_list = ModelList(self._fetch_model_list)
@@ -158,7 +159,7 @@ class RemoteEngine(UpstreamEngine):
 
         `operation` names the request in the log. `status` is that of the engine's response, 0 without one.
         """
-        failure = classify(exc, secrets=self._secrets(), status=status)
+        failure = classify(exc, secrets=(*self._keys, *self._addresses), status=status)
         if failure.engine_gone:
             self._forget_engine()
         self.observe("upstream_error", failure.kind)
@@ -174,21 +175,21 @@ class RemoteEngine(UpstreamEngine):
             _log.debug(_ENGINE_MESSAGE, {"request_id": request_id or None, "engine_message": failure.engine_message})
         return failure
 
-    def _secrets(self) -> list[str]:
-        """The keys and the address."""
-        origin = self._origin
-        host = origin.host
-        names = [str(origin), origin.socket or ""]
-        if host:
-            names += [f"{host}:{origin.port}", f"[{host}]:{origin.port}"]
-            names += [host] if "." in host or ":" in host else []  # any other host name may be an ordinary word
-        return [*self._keys, *names]
-
     def _report_repairs(self, repairs: Repairs) -> None:
         """Count the repairs, and empty the counter."""
         for kind in repairs.elements():
             self.observe("repair", kind)
         repairs.clear()
+
+
+def _addresses(origin: Origin) -> tuple[str, ...]:
+    """The ways in which an engine may write its own address."""
+    names = [str(origin), origin.socket]
+    host = origin.host
+    if host:
+        names += [f"{host}:{origin.port}", f"[{host}]:{origin.port}"]
+        names += [host] if "." in host or ":" in host else []  # any other host name may be an ordinary word
+    return tuple(filter(None, names))
 
 
 def log_unreachable(exc: ApiError) -> None:
