@@ -164,7 +164,9 @@ def _ticks(axis: Any, write: Write, values: Sequence[float], *, log: bool) -> No
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
+    low, high = axis.get_view_interval()
+    last = high / (high / low) ** 0.03 if log else high - 0.03 * (high - low)  # a label further right would be cut off
+    axis.set_major_formatter(FuncFormatter(lambda value, _: write(value) if value <= last else ""))
     axis.set_tick_params(length=0)
 
 

@@ -1,4 +1,4 @@
-"""When requests come in the open loop."""
+"""The arrivals of the open loop."""
 
 import random
 from itertools import islice, pairwise
@@ -13,7 +13,7 @@ def first(kind: str, count: int, rate: float = 50.0, burst: int = 4, seed: int =
 
 
 @pytest.mark.parametrize("kind", ARRIVALS)
-def test_the_rate_is_the_rate_that_was_asked_for(kind: str) -> None:
+def test_the_arrival_rate_is_the_requested_rate(kind: str) -> None:
     assert 19_000 / 50 < first(kind, 20_000)[-1] < 21_000 / 50
 
 
@@ -32,18 +32,18 @@ def test_constant_arrivals_do_not_drift() -> None:
     assert first("constant", 100_000, rate=3.0)[-1] == 99_999 / 3.0
 
 
-def test_poisson_gaps_vary_as_much_as_they_last() -> None:
+def test_poisson_gaps_have_a_deviation_equal_to_their_mean() -> None:
     gaps = [later - earlier for earlier, later in pairwise(first("poisson", 20_000))]
     mean = sum(gaps) / len(gaps)
     deviation = (sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) ** 0.5
     assert 0.95 < deviation / mean < 1.05
 
 
-def test_a_burst_comes_at_once() -> None:
+def test_the_requests_of_a_burst_arrive_together() -> None:
     assert first("bursts", 10) == [0.0] * 4 + [0.08] * 4 + [0.16] * 2
 
 
-def test_poisson_arrivals_leave_the_shared_random_numbers_alone() -> None:
+def test_poisson_arrivals_do_not_change_the_global_random_state() -> None:
     random.seed(1)
     before = random.getstate()
     first("poisson", 10)

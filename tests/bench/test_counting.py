@@ -1,4 +1,4 @@
-"""The token counter, against a parser that is slow and plain, over what real engines and the service itself said."""
+"""The token counter against a slow, plain parser, on recordings of real engines and on golden transcripts."""
 
 import json
 import random
@@ -63,7 +63,7 @@ def cut(body: bytes, size: int) -> list[bytes]:
 
 
 @EVERY
-def test_a_transcript_has_as_many_tokens_as_the_parser_finds_however_it_is_cut(transcripts: list[Transcript]) -> None:
+def test_the_counter_agrees_with_a_parser_for_every_split_of_a_transcript(transcripts: list[Transcript]) -> None:
     for name, api, body in transcripts:
         expected = len(slow_texts(api, body))
         for size in (len(body) + 1, 1, 7, 64, 1000):
@@ -72,7 +72,7 @@ def test_a_transcript_has_as_many_tokens_as_the_parser_finds_however_it_is_cut(t
 
 
 @EVERY
-def test_line_ends_of_every_kind_are_the_same(transcripts: list[Transcript]) -> None:
+def test_every_kind_of_line_end_gives_the_same_count(transcripts: list[Transcript]) -> None:
     for name, api, body in transcripts:
         expected = len(slow_texts(api, body))
         for line_end in (b"\r\n", b"\r"):
@@ -81,7 +81,7 @@ def test_line_ends_of_every_kind_are_the_same(transcripts: list[Transcript]) -> 
                 assert count(api, cut(other, size)).total == expected, name
 
 
-def test_a_cut_at_any_byte_of_two_events_changes_nothing() -> None:
+def test_a_split_at_any_byte_gives_the_same_count() -> None:
     body = messages("a") + messages("b") + messages('"}}') + messages("d")
     for first in range(len(body)):
         assert count("messages", [body[:first], body[first:]]).total == 4
@@ -125,7 +125,7 @@ TEXTS = (
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_random_stream_has_as_many_tokens_as_the_parser_finds(seed: int) -> None:
+def test_the_counter_agrees_with_a_parser_on_random_streams(seed: int) -> None:
     draw = random.Random(seed)
     api: Api = draw.choice(("messages", "chat"))
     kinds = ("text", "thinking", "input_json") if api == "messages" else ("content", "reasoning", "reasoning_content")
@@ -142,7 +142,7 @@ def test_a_random_stream_has_as_many_tokens_as_the_parser_finds(seed: int) -> No
 
 
 @pytest.mark.parametrize("make", [messages, chat])
-def test_a_steady_stream_is_parsed_but_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_steady_stream_is_parsed_only_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[bytes] = []
     loads = counting.orjson.loads
     monkeypatch.setattr(counting.orjson, "loads", lambda data: (parsed.append(data), loads(data))[1])
@@ -152,7 +152,7 @@ def test_a_steady_stream_is_parsed_but_once(make: Any, monkeypatch: pytest.Monke
     assert len(parsed) == 2  # the first event, and the same with another text to see that the frame is right
 
 
-def test_a_stream_that_never_repeats_a_frame_is_counted_and_soon_not_learned_any_more() -> None:
+def test_a_stream_whose_frames_never_repeat_is_counted_and_learning_stops() -> None:
     counter = Counter("chat")
     for number in range(500):
         frame = b'data: {"n":%d,"choices":[{"delta":{"content":"a%d"}}]}\n\n' % (number, number)
@@ -160,14 +160,14 @@ def test_a_stream_that_never_repeats_a_frame_is_counted_and_soon_not_learned_any
     assert counter._lessons == 0
 
 
-def test_a_text_that_looks_like_the_end_of_its_frame_hides_nothing_that_follows() -> None:
+def test_a_text_that_looks_like_the_end_of_its_frame_hides_no_token() -> None:
     first = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
     both = b'data: {"choices":[{"delta":{"content":"a\\"}}]","reasoning":"b"}}]}\n\n'
     assert count("chat", [first, first, both]).total == len(slow_texts("chat", first + first + both)) == 4
     assert count("messages", [messages("a"), messages("a")[:-2] + b"\ndata: and more\n\n"]).error == "garbled"
 
 
-def test_a_line_end_of_two_bytes_is_one_when_it_is_cut() -> None:
+def test_a_split_within_crlf_is_one_line_end() -> None:
     body = b'event: error\r\ndata: {"error":"of no type"}\r\n\r\n'
     assert count("messages", cut(body, 1)).error == count("messages", [body]).error == "error event"
 
@@ -190,11 +190,11 @@ def test_two_deltas_in_one_chunk_are_two_tokens() -> None:
         ("chat", b'data: {"choices":[{"delta":{"content":"error"}}]}\n\n', None),
     ],
 )
-def test_what_goes_wrong_in_a_stream_is_named(api: Api, body: bytes, error: str | None) -> None:
+def test_failures_in_a_stream_are_named(api: Api, body: bytes, error: str | None) -> None:
     assert count(api, [messages("a") if api == "messages" else chat("a"), body]).error == error
 
 
-def test_stamps_are_handed_out_with_each_feed_and_only_if_the_first_token_is_one() -> None:
+def test_stamps_are_returned_per_feed_and_only_if_the_first_token_is_one() -> None:
     counter = Counter("messages")
     counter.feed(messages(" 123") + messages(" 456"))
     assert counter.stamps == [b" 123", b" 456"]
@@ -203,7 +203,7 @@ def test_stamps_are_handed_out_with_each_feed_and_only_if_the_first_token_is_one
     assert count("messages", [messages(" Hello"), messages(" 456")]).stamps is None
 
 
-def test_a_whole_answer_tells_its_tokens_in_its_usage() -> None:
+def test_the_tokens_of_a_whole_answer_are_read_from_its_usage() -> None:
     assert counting.whole("messages", b'{"usage":{"input_tokens":3,"output_tokens":7}}') == 7
     assert counting.whole("chat", b'{"usage":{"completion_tokens":9}}') == 9
     for body in (b"{}", b"[]", b"no JSON", b'{"usage":null}'):

@@ -1,4 +1,4 @@
-"""The load generator against servers of every kind of manners, over real sockets in one event loop."""
+"""The load generator against scripted servers, over real sockets in one event loop."""
 
 import asyncio
 import json
@@ -94,7 +94,7 @@ async def load(url: str, slo: Slo | None = None, **changes: Any) -> Outcome:
 
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
-async def test_every_framing_of_a_body_is_read_and_connections_are_used_again_where_they_can_be(framing: str) -> None:
+async def test_every_body_framing_is_read_and_connections_are_reused_where_possible(framing: str) -> None:
     async with ScriptedUpstream(answer(framing=framing)) as server:
         found = await load(server.url, requests=5)
         assert found.tally.ok == 5
@@ -105,7 +105,7 @@ async def test_every_framing_of_a_body_is_read_and_connections_are_used_again_wh
 
 @pytest.mark.parametrize("framing", ["chunked", "length", "close"])
 @pytest.mark.parametrize("seed", range(4))
-async def test_an_answer_in_pieces_is_the_same(framing: str, seed: int) -> None:
+async def test_an_answer_in_pieces_gives_the_same_counts(framing: str, seed: int) -> None:
     data = answer(framing=framing)
     draw = random.Random(seed)
     pieces = range(len(data)) if seed == 0 else draw.sample(range(len(data)), 12)
@@ -116,7 +116,7 @@ async def test_an_answer_in_pieces_is_the_same(framing: str, seed: int) -> None:
     assert len(found.tally.ttft) == len(found.tally.e2e) == 2
 
 
-async def test_tokens_that_arrive_in_one_read_have_nothing_between_them() -> None:
+async def test_tokens_of_one_read_have_zero_intervals() -> None:
     async with ScriptedUpstream(answer()) as server:
         found = await load(server.url, requests=1)
     assert (found.tally.itl.zeros, len(found.tally.itl)) == (2, 2)
@@ -139,7 +139,7 @@ async def test_the_tokens_of_a_whole_answer_are_those_of_its_usage(api: Api, key
     assert len(found.tally.ttft) == len(found.tally.itl) == 0
 
 
-# ---- what goes wrong has a name
+# ---- failures
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_a_whole_answer_without_usage_is_garbled_and_one_that_breaks_off_i
     assert found.tally.errors == {"garbled": 1, "cut": 1}
 
 
-async def test_a_server_that_is_not_there_is_an_error_of_its_own() -> None:
+async def test_a_failed_connection_is_the_error_connect() -> None:
     async with ScriptedUpstream(answer()) as server:
         url = server.url
     found = await load(url, requests=3, concurrency=3)
@@ -193,7 +193,7 @@ async def test_a_client_that_cannot_connect_waits_before_it_tries_again() -> Non
     assert 1 <= found.tally.errors["connect"] <= 3  # at 0, 50 and 100 ms at the earliest
 
 
-async def test_a_connection_that_is_never_there_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connection_attempts_that_hang_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: Any, **named: Any) -> None:
         await asyncio.Event().wait()
 
@@ -206,7 +206,7 @@ async def silence(wire: Wire) -> None:
     await wire.gone()
 
 
-async def test_a_request_that_waits_too_long_is_a_timeout_and_its_wait_is_in_the_percentiles() -> None:
+async def test_a_timeout_is_in_the_percentiles_with_its_waiting_time() -> None:
     async with ScriptedUpstream(silence) as server:
         found = await load(server.url, requests=2, concurrency=2, timeout=0.05)
     assert found.tally.errors == {"timeout": 2}
@@ -214,7 +214,7 @@ async def test_a_request_that_waits_too_long_is_a_timeout_and_its_wait_is_in_the
     assert (found.summary.ttft["p50"] or 0) >= 0.05
 
 
-async def test_a_connection_closed_at_rest_is_replaced_without_an_error() -> None:
+async def test_an_idle_connection_that_was_closed_is_replaced_without_an_error() -> None:
     async def answer_and_leave(wire: Wire) -> None:
         await wire.send(answer())
         await wire._request()
@@ -226,7 +226,7 @@ async def test_a_connection_closed_at_rest_is_replaced_without_an_error() -> Non
     assert (found.tally.ok, found.tally.errors.total()) == (2, 0)
 
 
-async def test_a_connection_that_the_server_will_close_is_not_used_again_even_if_it_takes_its_time() -> None:
+async def test_a_connection_with_connection_close_is_not_reused() -> None:
     reply = raw_answer(200, [*SSE, ("connection", "close"), ("content-length", str(len(b"".join(GOOD))))])
 
     async def linger(wire: Wire) -> None:
@@ -239,14 +239,14 @@ async def test_a_connection_that_the_server_will_close_is_not_used_again_even_if
     assert (found.tally.ok, found.tally.tokens) == (2, 6)
 
 
-async def test_bytes_that_nobody_asked_for_end_the_connection_and_not_the_run() -> None:
+async def test_unexpected_bytes_end_the_connection_and_not_the_run() -> None:
     async with ScriptedUpstream(answer() + answer()) as server:
         found = await load(server.url, requests=2)
         assert server.accepted == 2
     assert (found.tally.ok, found.tally.tokens) == (2, 6)
 
 
-async def test_an_informational_answer_is_passed_over() -> None:
+async def test_an_informational_response_is_skipped() -> None:
     async with ScriptedUpstream(raw_answer(103, [("link", "x")]) + answer()) as server:
         found = await load(server.url, requests=2)
     assert (found.tally.ok, found.tally.tokens) == (2, 6)
@@ -255,7 +255,7 @@ async def test_an_informational_answer_is_passed_over() -> None:
 # ---- the two loops
 
 
-async def test_a_closed_loop_has_as_many_open_as_there_are_clients_and_ends_after_its_requests() -> None:
+async def test_a_closed_loop_has_one_open_request_per_client_and_ends_after_its_requests() -> None:
     gate = asyncio.Event()
 
     async def held(wire: Wire) -> None:
@@ -273,7 +273,7 @@ async def test_a_closed_loop_has_as_many_open_as_there_are_clients_and_ends_afte
     assert found.tally.ok == 10
 
 
-async def test_in_the_open_loop_no_answer_delays_an_arrival_and_latency_counts_from_the_moment_it_was_due() -> None:
+async def test_in_the_open_loop_no_answer_delays_an_arrival_and_latency_counts_from_the_due_moment() -> None:
     """A server that stalls until the last request has come: each has waited from its own moment on."""
     gate = asyncio.Event()
 
@@ -296,7 +296,7 @@ async def test_in_the_open_loop_no_answer_delays_an_arrival_and_latency_counts_f
     assert len(found.tally.late) == 20
 
 
-async def test_what_may_not_be_open_is_counted_as_not_sent() -> None:
+async def test_requests_beyond_the_open_limit_count_as_not_sent() -> None:
     async with ScriptedUpstream(silence) as server:
         found = await load(server.url, concurrency=None, rate=2000.0, requests=10, max_open=3, duration=0.2)
         assert len(server.requests) == 3
@@ -304,14 +304,14 @@ async def test_what_may_not_be_open_is_counted_as_not_sent() -> None:
     assert (found.tally.requests, found.tally.unfinished) == (7, 3)
 
 
-async def test_a_duration_ends_arrivals_at_the_moment_it_says() -> None:
+async def test_arrivals_end_after_the_duration() -> None:
     async with ScriptedUpstream(answer()) as server:
         found = await load(server.url, concurrency=None, rate=200.0, duration=0.1, drain=10.0)
     assert found.tally.ok == 20  # at 0, 5, … 95 ms
     assert found.tally.seconds >= 0.1
 
 
-async def test_what_is_open_at_the_end_is_waited_for_and_then_unfinished() -> None:
+async def test_open_requests_are_drained_and_then_unfinished() -> None:
     async with ScriptedUpstream(answer(), silence) as server:
         found = await load(server.url, concurrency=2, duration=0.05, drain=0.05)
     assert (found.tally.unfinished, found.tally.errors.total()) == (2, 0)
@@ -319,7 +319,7 @@ async def test_what_is_open_at_the_end_is_waited_for_and_then_unfinished() -> No
     assert len(found.tally.e2e) == found.tally.ok
 
 
-async def test_requests_of_the_warm_up_do_not_count_and_the_flow_goes_on_without_a_pause() -> None:
+async def test_warm_up_requests_do_not_count_and_the_flow_has_no_pause() -> None:
     async with ScriptedUpstream(json_answer(500, {}), json_answer(500, {}), answer()) as server:
         found = await load(server.url, warmup=2, requests=3)
         assert len(server.requests) >= 5
@@ -328,7 +328,7 @@ async def test_requests_of_the_warm_up_do_not_count_and_the_flow_goes_on_without
     assert [exchange.counted for exchange in found.exchanges] == [True] * 3
 
 
-async def test_clients_that_come_one_after_the_other_all_come_before_counting_begins() -> None:
+async def test_counting_begins_after_all_clients_of_the_ramp_have_started() -> None:
     gate = asyncio.Event()
     seen: list[int] = []
 
@@ -347,7 +347,7 @@ async def test_clients_that_come_one_after_the_other_all_come_before_counting_be
     assert found.tally.ok == 3
 
 
-async def test_an_interrupt_ends_the_run_with_what_was_counted_so_far() -> None:
+async def test_an_interrupt_ends_the_run_with_the_counts_so_far() -> None:
     async with ScriptedUpstream(answer(), answer(), silence) as server:
         run, found = prepared(server.url, duration=3600.0, drain=3600.0)
         running = asyncio.create_task(run.run())
@@ -359,7 +359,7 @@ async def test_an_interrupt_ends_the_run_with_what_was_counted_so_far() -> None:
     assert found.tally.seconds > 0
 
 
-async def test_connections_are_made_a_bounded_number_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_connection_attempts_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     dialling, most = 0, 0
     create = loop.create_connection
@@ -380,10 +380,10 @@ async def test_connections_are_made_a_bounded_number_at_once(monkeypatch: pytest
     assert most == 64
 
 
-# ---- what is told
+# ---- results
 
 
-async def test_goodput_is_what_kept_to_the_limits() -> None:
+async def test_goodput_is_the_share_of_requests_within_the_limits() -> None:
     async with ScriptedUpstream(answer(), json_answer(500, {})) as server:
         good = await load(server.url, slo=Slo(ttft=30.0, itl=30.0, e2e=30.0), requests=2)
         late = await load(server.url, slo=Slo(ttft=1e-9), requests=1)
@@ -398,7 +398,7 @@ def test_the_limit_of_inter_token_latency_is_for_a_requests_mean() -> None:
     assert not slo.holds(ttft=0, itl=0.51e9, e2e=0)
 
 
-async def test_the_summary_has_the_keys_that_a_report_needs_and_the_table_says_the_same() -> None:
+async def test_summary_and_table_hold_the_same_values_and_the_summary_can_be_read_back() -> None:
     async with ScriptedUpstream(answer(), json_answer(500, {})) as server:
         found = await load(server.url, requests=2, slo=Slo(e2e=30.0))
     result = found.summary
@@ -411,7 +411,7 @@ async def test_the_summary_has_the_keys_that_a_report_needs_and_the_table_says_t
     assert "50.0%" in text
 
 
-async def test_stamps_tell_the_transit_and_what_is_no_moment_of_the_request_does_not() -> None:
+async def test_transit_is_computed_from_stamps_within_the_request_only() -> None:
     async def stamped(wire: Wire) -> None:
         now = int(asyncio.get_running_loop().time() * 1e9)
         texts = (f" {now}", f" {now} {now}", " 12", f" {now + 10**15}", "words", f" {now}")
@@ -435,7 +435,7 @@ class Watcher:
         self.parts.add(part)
 
 
-async def test_a_run_tells_how_it_gets_on() -> None:
+async def test_a_run_reports_its_progress() -> None:
     watcher = Watcher()
     async with ScriptedUpstream(silence) as server:
         run, _ = prepared(server.url, duration=0.06, drain=0.06, timeout=0.2)

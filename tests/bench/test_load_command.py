@@ -83,12 +83,12 @@ def test_load_at_a_rate_and_without_streaming(service: Service, tmp_path: Path) 
     assert result["ttft"]["n"] == 0
 
 
-def test_what_nobody_can_answer_is_an_exit_status(engine: tuple[str, int], tmp_path: Path) -> None:
+def test_a_run_without_success_has_exit_status_1(engine: tuple[str, int], tmp_path: Path) -> None:
     status, (result,) = run(tmp_path, engine[0], "--requests", 2)
     assert (status, result["errors"]) == (1, {"http 404": 2})
 
 
-def test_json_on_stdout_is_all_that_is_there(engine: tuple[str, int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_on_stdout_is_the_only_output(engine: tuple[str, int], capsys: pytest.CaptureFixture[str]) -> None:
     words = (engine[0], "--api", "chat", "--requests", 2, "--output-tokens", 2)
     assert load.main(options(*words, "--json", "-")) == 0
     assert json.loads(capsys.readouterr().out)["ok"] == 2
@@ -108,7 +108,7 @@ def test_json_on_stdout_is_all_that_is_there(engine: tuple[str, int], capsys: py
         (("http://127.0.0.1:1", "--pid", 2**22 + 1), "no process"),
     ],
 )
-def test_what_cannot_be_is_said_and_nothing_is_sent(
+def test_contradictions_are_refused_with_a_reason(
     words: tuple[object, ...], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load.main(options(*words)) == 2
@@ -122,7 +122,7 @@ def test_options_out_of_range_are_refused(words: tuple[str, ...], capsys: pytest
     assert words[0] in capsys.readouterr().err
 
 
-def test_an_interrupt_prints_what_was_counted(engine: tuple[str, int]) -> None:
+def test_an_interrupt_prints_the_counts_so_far(engine: tuple[str, int]) -> None:
     arguments = [engine[0], "--api", "chat", "--duration", "600", "--drain", "600", "--timeout", "1000"]
     arguments += ["--output-tokens", "20", "--json", "-", "--each"]
     process = subprocess.Popen(
@@ -142,7 +142,7 @@ def test_an_interrupt_prints_what_was_counted(engine: tuple[str, int]) -> None:
     assert lines[-1]["unfinished"] <= 1
 
 
-def test_the_ceiling_is_measured_against_a_server_of_its_own(tmp_path: Path) -> None:
+def test_the_ceiling_is_measured_against_a_scripted_engine(tmp_path: Path) -> None:
     status, lines = run(tmp_path, "--ceiling", "--duration", 0.05, "--concurrency", 2)
     assert status == 0
     assert [line["tokens_a_write"] for line in lines] == list(ceiling._TOGETHER)
@@ -156,7 +156,7 @@ class Screen(io.StringIO):
         return True
 
 
-def test_progress_is_a_bar_on_a_terminal_and_now_and_then_a_line_elsewhere() -> None:
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
     plan = load._plan(options("http://127.0.0.1:1", "--requests", 4))
     tally, flow = Tally(Slo(), None), argparse.Namespace(done=2, open=[1, 2, 3])
     tally.ok = 2

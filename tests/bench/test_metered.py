@@ -1,4 +1,4 @@
-"""What a counted token costs is measured on two ways that do the same but for the counting."""
+"""The cost of metrics is measured on two pipelines that differ only in the counting."""
 
 import argparse
 import re
@@ -19,7 +19,7 @@ def counted(path: metered.Pipeline) -> float:
     return float(found[1])
 
 
-async def test_each_read_goes_all_the_way_on_both_and_is_counted_on_one() -> None:
+async def test_each_read_passes_both_pipelines_and_is_counted_in_one() -> None:
     reads = [metered.chunked(chunk) for chunk in stream(STYLES[0], "text", TEXTS).chunks]
     async with metered.paths() as both:
         for path in both:
@@ -29,14 +29,14 @@ async def test_each_read_goes_all_the_way_on_both_and_is_counted_on_one() -> Non
     assert [counted(path) for path in both] == [0, len(TEXTS)]
 
 
-def test_it_is_told_against_its_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_has_its_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(metered, "measure", lambda _: Comparison(2000.0, 2060.0, 1.03))
     assert metered.main(argparse.Namespace(rounds=1)) == 0
     said = capsys.readouterr().out
     assert said == "a token's way in the process: 2000 ns without metrics, 2060 ns with: +3.0% (bar 5%)\n"
 
 
-def test_a_measurement_compares_what_it_took() -> None:
+def test_a_measurement_gives_times_and_a_ratio() -> None:
     cost = metered.measure(2)
     assert cost.floor_ns > 0
     assert cost.subject_ns > 0
@@ -44,7 +44,7 @@ def test_a_measurement_compares_what_it_took() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "holds"), [(1.02, True), (1.074, True), (1.09, False)])
-def test_the_guard_holds_what_is_added_against_its_bar(
+def test_the_guard_compares_the_added_cost_with_its_bar(
     ratio: float, holds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metered, "measure", lambda: Comparison(100.0, 100.0 * ratio, ratio))

@@ -1,4 +1,4 @@
-"""The micro bench: what it calls right is right, what is wrong is never timed, and its input is what it says it is."""
+"""The micro benchmarks: wrong results are never timed, and the input is as documented."""
 
 import argparse
 import json
@@ -115,7 +115,7 @@ BROKEN: list[tuple[Any, str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("module", "name", "broken", "key"), BROKEN, ids=[row[3] for row in BROKEN])
-def test_what_differs_from_its_oracle_fails_and_is_not_timed(
+def test_a_wrong_result_fails_and_is_not_timed(
     monkeypatch: pytest.MonkeyPatch, module: Any, name: str, broken: Any, key: str
 ) -> None:
     timed: list[Any] = []
@@ -151,17 +151,17 @@ def test_results_are_written_as_json_lines(tmp_path: Path) -> None:
     assert all(set(record) == RECORD and record["group"] == "stop matcher" for record in records)
 
 
-def test_a_name_that_nothing_has_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_without_a_row_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert micro.main(options("--only", "no such thing")) == 2
     assert "no such thing" in capsys.readouterr().err
 
 
-def test_no_round_at_all_is_refused() -> None:
+def test_zero_rounds_are_refused() -> None:
     with pytest.raises(argparse.ArgumentError, match="rounds"):
         options("--rounds", "0")
 
 
-def test_a_guard_can_ask_for_what_has_a_bar() -> None:
+def test_the_rows_with_a_bar_can_be_selected() -> None:
     results = micro.measure(1, "encoder", barred=True)
     assert list(results) == ["encoder: text(str)"]
     assert results["encoder: text(str)"].ratio > 0
@@ -170,7 +170,7 @@ def test_a_guard_can_ask_for_what_has_a_bar() -> None:
 # timing
 
 
-def test_each_round_begins_afresh_and_costs_are_those_of_one_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_round_starts_anew_and_costs_are_per_operation(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0, 10, 0, 10, *(0, 100, 0, 300), *(0, 100, 0, 900), *(0, 200, 0, 800)])
     monkeypatch.setattr(timing, "perf_counter_ns", lambda: next(ticks))
     begun: list[list[int]] = []
@@ -188,7 +188,7 @@ def test_each_round_begins_afresh_and_costs_are_those_of_one_operation(monkeypat
 
 
 @pytest.mark.parametrize("style", streams.STYLES, ids=lambda style: style.name)
-def test_a_recording_says_other_words_in_the_same_frame(style: streams.Style) -> None:
+def test_a_recording_holds_other_texts_in_the_same_frame(style: streams.Style) -> None:
     for kind in style.recordings:
         pieces = streams.varied(300)
         stream = streams.stream(style, kind, pieces)
@@ -201,7 +201,7 @@ def test_a_recording_says_other_words_in_the_same_frame(style: streams.Style) ->
         assert len(set(map(len, stream.chunks))) > 10
 
 
-def test_texts_are_of_many_lengths_and_scripts_and_seldom_the_same() -> None:
+def test_texts_have_many_lengths_and_scripts_and_are_repeatable() -> None:
     words = streams.varied(1_000)
     assert words == streams.varied(1_000)
     assert all(words)
@@ -210,7 +210,7 @@ def test_texts_are_of_many_lengths_and_scripts_and_seldom_the_same() -> None:
     assert any(json.dumps(word, ensure_ascii=False) != f'"{word}"' for word in words)
 
 
-def test_stop_sequences_begin_in_the_texts_and_are_in_none() -> None:
+def test_the_texts_contain_beginnings_of_stop_sequences_and_no_whole_one() -> None:
     whole = "".join(parts.STOP_TEXTS)
     assert oracles.before_a_stop(whole, parts.STOPS) == (whole, None)
     assert all(stop[:2] in whole for stop in parts.STOPS)
@@ -226,7 +226,7 @@ def test_stop_sequences_begin_in_the_texts_and_are_in_none() -> None:
         ("abab", ["ab"], ("", "ab")),
     ],
 )
-def test_the_oracle_of_stops_takes_what_is_complete_first_and_of_two_the_longer(
+def test_the_stop_oracle_takes_the_first_complete_sequence_and_of_two_the_longer(
     text: str, sequences: list[str], expected: tuple[str, str | None]
 ) -> None:
     assert oracles.before_a_stop(text, sequences) == expected
@@ -254,7 +254,7 @@ def test_the_agents_body_is_a_request_with_its_turns_and_tools() -> None:
     assert parse_request(bodies.hello()).messages == [{"role": "user", "content": "Hello"}]
 
 
-def test_the_agents_body_has_escapes_several_scripts_and_long_numbers_in_its_texts() -> None:
+def test_the_agents_body_has_escapes_several_scripts_and_long_numbers() -> None:
     body = bodies.agent()
     assert body.count(rb"\n") > 5_000
     assert body.count(rb"\"") > 1_000

@@ -1,4 +1,4 @@
-"""When the scripted engine's streams write, on a clock that the test moves."""
+"""When the scripted engine's streams write, on a clock that the test advances."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -49,7 +49,7 @@ class Steps:
 INTERVAL = 20_000_000  # of 50 tokens a second, in nanoseconds
 
 
-def test_a_paced_stream_keeps_its_grid_however_late_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paced_stream_keeps_its_grid_after_late_wake_ups(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     paced, stream = pace.Paced(50, lockstep=False), Steps(clock)
     paced.begin(stream)
@@ -64,7 +64,7 @@ def test_a_paced_stream_keeps_its_grid_however_late_it_is_woken(monkeypatch: pyt
     assert len(stream.at) == 2 + 200
 
 
-def test_the_moments_of_many_streams_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_grids_of_many_streams_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     paced, streams = pace.Paced(50, lockstep=False), [Steps(clock) for _ in range(64)]
     for stream in streams:
@@ -78,7 +78,7 @@ def test_the_moments_of_many_streams_are_spread_evenly(monkeypatch: pytest.Monke
     assert min(gaps) > INTERVAL / 64 / 3
 
 
-def test_in_lockstep_all_streams_write_in_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_lockstep_all_streams_write_at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     paced, streams = pace.Paced(50, lockstep=True), [Steps(clock, tokens=3) for _ in range(8)]
     for stream in streams:
@@ -91,7 +91,7 @@ def test_in_lockstep_all_streams_write_in_one_moment(monkeypatch: pytest.MonkeyP
     assert clock.at is None  # nothing left to wake up for
 
 
-def test_a_held_stream_goes_on_at_its_next_moment_without_making_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_stream_continues_at_its_next_moment_and_skips_missed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     paced, stream = pace.Paced(50, lockstep=False), Steps(clock)
     paced.begin(stream)

@@ -1,4 +1,4 @@
-"""What a process costs, seen from outside: children that burn a known amount, and say so."""
+"""The cost of a process, read from outside: children that use a known amount and report it."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def child(code: str) -> Iterator[Child]:
         process.communicate()
 
 
-def test_the_cpu_of_a_process_is_its_own_clock_threads_that_ended_included() -> None:
+def test_cpu_time_includes_threads_that_have_ended() -> None:
     code = """
         thread = threading.Thread(target=burn, args=(0.05, time.thread_time))
         thread.start(); thread.join()
@@ -72,7 +72,7 @@ def test_the_cpu_of_a_process_is_its_own_clock_threads_that_ended_included() -> 
     assert 0.02 <= cost.cpu_s <= after - before + 0.01
 
 
-def test_what_was_used_before_is_not_counted() -> None:
+def test_cpu_time_before_the_start_is_not_counted() -> None:
     with child("burn(0.1); tell('burnt')") as subject:
         subject.hear()
         meter = Meter([subject.pid])
@@ -80,7 +80,7 @@ def test_what_was_used_before_is_not_counted() -> None:
         assert meter.stop().cpu_s < 0.05
 
 
-def test_descendants_count_those_that_ended_too() -> None:
+def test_descendants_count_including_those_that_have_ended() -> None:
     code = """
         tell("ready")
         inner = "import time; end = 0.06\\nwhile time.process_time() < end: pass\\nprint(1, flush=True); input()"
@@ -107,7 +107,7 @@ def test_descendants_count_those_that_ended_too() -> None:
     assert cost.rss_peak_mib > cost.rss_mib > 1
 
 
-def test_memory_is_what_is_resident_and_the_most_that_was_seen() -> None:
+def test_memory_is_the_resident_set_at_the_end_and_at_most() -> None:
     code = """
         tell("ready")
         block = bytearray(50 << 20)
@@ -130,7 +130,7 @@ def test_memory_is_what_is_resident_and_the_most_that_was_seen() -> None:
     assert cost.rss_peak_mib > before + 45
 
 
-def test_a_process_that_is_not_there_is_told_at_the_start() -> None:
+def test_a_missing_process_is_reported_at_the_start() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     with pytest.raises(ProcessLookupError, match=str(gone.pid)):
@@ -138,7 +138,7 @@ def test_a_process_that_is_not_there_is_told_at_the_start() -> None:
     assert resident(gone.pid) == 0
 
 
-def test_a_server_that_is_run_is_ended_whatever_happens() -> None:
+def test_a_server_is_ended_also_after_an_exception() -> None:
     code = "import time; print('listening on http://127.0.0.1:1', flush=True); time.sleep(600)"
     seen: list[int] = []
 
@@ -156,6 +156,6 @@ def test_a_server_that_is_run_is_ended_whatever_happens() -> None:
 
 
 @pytest.mark.parametrize("code", ["print('something else')", "raise SystemExit(3)"])
-def test_a_server_that_does_not_listen_is_told_of(code: str) -> None:
+def test_a_server_that_does_not_listen_is_reported(code: str) -> None:
     with pytest.raises(NotListening), serving([sys.executable, "-c", code]):
         pytest.fail("entered")

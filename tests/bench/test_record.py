@@ -1,4 +1,4 @@
-"""Answers of a server as a trace: what its events say, and what becomes of one that fails."""
+"""Recording a server's answers as a trace: the content of events, and failures."""
 
 import argparse
 import sys
@@ -28,11 +28,11 @@ MESSAGES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("event", "said"), MESSAGES)
-def test_what_the_events_of_a_messages_stream_say(event: dict[str, Any], said: list[tuple[str, str]]) -> None:
+def test_the_content_of_messages_events(event: dict[str, Any], said: list[tuple[str, str]]) -> None:
     assert list(of_messages(event)) == said
 
 
-def test_what_chunks_say() -> None:
+def test_the_content_of_chat_chunks() -> None:
     call = {"index": 0, "id": "x", "function": {"name": "f", "arguments": "{}"}}
     delta = {"reasoning": "a", "content": "b", "tool_calls": [call]}
     chunk = {"choices": [{"delta": delta, "finish_reason": "tool_calls"}]}
@@ -50,7 +50,7 @@ def run(*arguments: str) -> int:
 @pytest.mark.parametrize(
     ("fail", "words"), [("429=1", "status 429"), ("error=1", "an error in the stream"), ("cut=1", "")]
 )
-def test_an_answer_that_fails_ends_the_recording_and_is_told(
+def test_a_failed_answer_ends_the_recording_with_a_reason(
     fail: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ("serve", "--port", "0", "--simulate-ttft", "0", "--simulate-itl", "0", "--simulate-fail", fail)
@@ -61,7 +61,7 @@ def test_an_answer_that_fails_ends_the_recording_and_is_told(
     assert words in said
 
 
-def test_bodies_may_come_from_a_file_and_are_kept_with_the_answers(tmp_path: Path) -> None:
+def test_bodies_from_a_file_are_stored_with_the_answers(tmp_path: Path) -> None:
     bodies = tmp_path / "bodies"
     asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello?"}]}
     bodies.write_bytes(orjson.dumps(asked) + b"\n\n" + orjson.dumps({**asked, "max_tokens": 7}))
@@ -75,6 +75,6 @@ def test_bodies_may_come_from_a_file_and_are_kept_with_the_answers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("arguments", [("http://example.com",), ("http://127.0.0.1:9", "--bodies", "/nowhere")])
-def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_options_are_refused(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 2
     assert capsys.readouterr().err.startswith("bench record: ")

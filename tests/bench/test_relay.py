@@ -1,4 +1,4 @@
-"""The byte relay: what it must do to be a floor that a proxy can be held to."""
+"""The byte relay: forwarding, back-pressure and closing."""
 
 import asyncio
 import socket
@@ -47,7 +47,7 @@ def pair() -> tuple[Side, Wire, Side, Wire]:
     return one, wires[0], other, wires[1]
 
 
-def test_bytes_go_to_the_other_side_as_they_came() -> None:
+def test_bytes_are_forwarded_unchanged() -> None:
     one, wire, other, far = pair()
     one.data_received(b"ask")
     other.data_received(b"an")
@@ -55,7 +55,7 @@ def test_bytes_go_to_the_other_side_as_they_came() -> None:
     assert (far.written, wire.written) == (b"ask", b"answer")
 
 
-def test_who_cannot_write_stops_the_other_side_from_reading() -> None:
+def test_a_full_write_buffer_pauses_reading_on_the_other_side() -> None:
     one, _, _, far = pair()
     one.pause_writing()
     assert not far.reading
@@ -63,7 +63,7 @@ def test_who_cannot_write_stops_the_other_side_from_reading() -> None:
     assert far.reading
 
 
-def test_when_one_side_leaves_the_other_is_closed() -> None:
+def test_a_lost_connection_closes_the_other_side() -> None:
     one, _, _, far = pair()
     one.connection_lost(None)
     assert far.closed
@@ -97,7 +97,7 @@ class Relaying:
 
 
 @on_uvloop
-async def test_what_a_client_says_before_the_way_is_open_is_not_lost() -> None:
+async def test_bytes_before_the_upstream_connection_are_kept() -> None:
     loop = asyncio.get_running_loop()
     async with Relaying() as relay:
         reader, writer = await relay.connect()
@@ -114,7 +114,7 @@ async def test_what_a_client_says_before_the_way_is_open_is_not_lost() -> None:
 
 
 @on_uvloop
-async def test_a_client_of_an_engine_that_is_gone_is_sent_away() -> None:
+async def test_a_client_is_closed_when_the_engine_cannot_be_reached() -> None:
     async with Relaying() as relay:
         relay.upstream.close()
         reader, writer = await relay.connect()

@@ -17,11 +17,11 @@ def draws(count: int, seed: int = 1) -> list[int]:
     return [int(draw.lognormvariate(12, 3)) for _ in range(count)]
 
 
-def test_no_samples_have_no_percentiles() -> None:
+def test_without_samples_there_are_no_percentiles() -> None:
     assert Samples().summary() == {"p50": None, "p90": None, "p99": None, "p99.9": None, "max": None, "n": 0}
 
 
-def test_percentiles_are_exact_while_there_are_few() -> None:
+def test_percentiles_of_few_samples_are_exact() -> None:
     for count in (1, 2, 3, 10, 999, 1000, 1001):
         samples, values = Samples(), draws(count)
         for value in values:
@@ -29,7 +29,7 @@ def test_percentiles_are_exact_while_there_are_few() -> None:
         assert samples.summary() == {**expected(values), "n": count}
 
 
-def test_zeros_are_values_like_others() -> None:
+def test_zeros_count_like_other_values() -> None:
     samples, values = Samples(), draws(100)
     for value in values:
         samples.add(value)
@@ -38,7 +38,7 @@ def test_zeros_are_values_like_others() -> None:
     assert samples.summary()["p50"] == 0.0
 
 
-def test_in_buckets_percentiles_are_right_to_four_in_a_thousand_and_the_maximum_exactly() -> None:
+def test_percentiles_from_buckets_are_exact_to_four_per_mille_and_the_maximum_is_exact() -> None:
     samples, values = Samples(limit=1000), [*range(300), *draws(20_000)]
     for value in values:
         samples.add(value)
@@ -52,7 +52,7 @@ def test_in_buckets_percentiles_are_right_to_four_in_a_thousand_and_the_maximum_
         assert abs((found[name] or 0) - value) <= 0.004 * value
 
 
-def test_the_largest_may_be_among_those_kept_before_the_buckets() -> None:
+def test_the_maximum_may_be_among_the_exact_samples() -> None:
     samples = Samples(limit=1)
     for value in (10**9, 5, 7):
         samples.add(value)

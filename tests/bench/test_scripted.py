@@ -1,4 +1,4 @@
-"""The scripted engine: what it says is what real engines say, when it says it is what was asked, and to whom it can."""
+"""The scripted engine: its chunks are those of real engines; pace and back-pressure work."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ def test_every_chunk_is_byte_for_byte_that_of_the_real_engine(style: Style, name
     assert [neutral(event) for event in mine[-last:]] == [neutral(event) for event in real[-last:]]
 
 
-def test_usage_in_every_chunk_counts_up() -> None:
+def test_usage_in_every_chunk_increases() -> None:
     script = Script(VLLM, styles.names_of(VLLM, "m", 1, 2), 9, every_chunk=True, bare=True)
     body = script.opening() + b"".join(script.token() for _ in range(12)) + script.ending(usage=True)
     usages = [json.loads(event)["usage"] for event in events(body)[:-1]]
@@ -82,7 +82,7 @@ def test_the_size_of_an_http_chunk_follows_the_stamp(every: bool, monkeypatch: p
         assert chunk["model"] == "100 %"
 
 
-def test_the_model_list_tells_our_service_which_dialect_to_take() -> None:
+def test_the_model_list_lets_our_service_detect_the_dialect() -> None:
     for style in STYLES.values():
         dialect = recognise(json.loads(styles.models(style, "m", 1)), "")
         assert (dialect and dialect.name) == style.name
@@ -140,7 +140,7 @@ def said(body: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("settings", [{}, {"rate": 2000.0}, {"rate": 2000.0, "lockstep": True}, {"style": LLAMACPP}])
-async def test_a_stream_has_as_many_tokens_as_asked_and_each_is_the_moment_it_was_written(
+async def test_a_stream_has_max_tokens_tokens_and_each_is_its_time_of_writing(
     settings: dict[str, Any],
 ) -> None:
     async with engine(**settings) as (_, port):
@@ -162,19 +162,19 @@ async def test_a_stream_has_as_many_tokens_as_asked_and_each_is_the_moment_it_wa
     assert stamps == sorted(set(stamps))
 
 
-async def test_usage_is_sent_only_when_it_was_asked_for() -> None:
+async def test_usage_is_sent_only_on_request() -> None:
     async with engine() as (_, port):
         ((_, _, body),) = await ask(port, request({"max_tokens": 2, "stream": True}))
     assert b"usage" not in body
 
 
-async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_the_connection() -> None:
+async def test_an_http_1_0_body_ends_with_the_connection() -> None:
     async with engine() as (_, port):
         ((status, fields, body),) = await ask(port, request({"stream": True, "max_tokens": 3}, version="1.0"))
     assert (status, fields["connection"], len(said(body))) == (200, "close", 3)
 
 
-async def test_what_does_not_stream_is_one_answer() -> None:
+async def test_requests_without_streaming_get_one_answer() -> None:
     async with engine(tokens=3) as (_, port):
         answers = await ask(port, request({}), request({}, "/v1/models", method="GET"), request({}, "/v1/nothing"))
     (status, _, body), (models_status, _, models), (unknown, _, error) = answers
@@ -187,13 +187,13 @@ async def test_what_does_not_stream_is_one_answer() -> None:
 
 
 @pytest.mark.parametrize("body", [b"no JSON", b"[]", {"max_tokens": "many"}, {"max_tokens": -1}])
-async def test_a_bad_request_is_refused_and_the_connection_goes_on(body: Any) -> None:
+async def test_a_bad_request_is_refused_and_the_connection_stays_open(body: Any) -> None:
     async with engine() as (_, port):
         answers = await ask(port, request(body), request({"max_tokens": 1}))
     assert [status for status, _, _ in answers] == [400, 200]
 
 
-# ---- turns, and back-pressure
+# ---- scheduling and back-pressure
 
 
 class Wall:
@@ -226,7 +226,7 @@ async def turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_saturated_streams_take_turns_of_one_token_each() -> None:
+async def test_saturated_streams_alternate_token_by_token() -> None:
     made = Engine(Settings(VLLM))
     walls = [begun(made, 50)[1] for _ in range(5)]
     for _ in range(40):
@@ -237,7 +237,7 @@ async def test_saturated_streams_take_turns_of_one_token_each() -> None:
     assert [len(wall.written) for wall in walls] == [52] * 5
 
 
-async def test_a_stream_whose_client_does_not_read_is_held_and_goes_on_when_it_does() -> None:
+async def test_a_stream_is_held_while_its_client_does_not_read() -> None:
     made = Engine(Settings(VLLM))
     (slow, held), (_, free) = begun(made, 30), begun(made, 30)
     await turns(5)
@@ -259,7 +259,7 @@ async def test_a_stream_whose_client_does_not_read_is_held_and_goes_on_when_it_d
 
 
 @pytest.mark.parametrize("rate", [0.0, 1000.0])
-async def test_a_client_that_left_is_written_to_no_more(rate: float) -> None:
+async def test_nothing_is_written_after_a_disconnect(rate: float) -> None:
     made = Engine(Settings(VLLM, rate=rate))
     wire, wall = begun(made, 1000)
     await turns(3)

@@ -2,24 +2,24 @@
 
     python -m tests.checks.soak [--seconds 600] [--streams 1000] [--seed N] [--rate 5] [--workers 1]
 
-At any time so many streams are open, paced as by people's engines and not saturated; a few clients more ask for whole
-answers, counts, the models and for nonsense. One answer in seven is broken by the engine in one of eighteen ways, one
-client in seven leaves. The exit status is 1 when an invariant is broken:
+This many streams are open at any time, paced like real engines. A few more clients ask for whole answers, token counts
+and models, and send invalid requests. The engine breaks one answer in seven, in one of eighteen ways; one client in
+seven disconnects early. The exit status is 1 when an invariant does not hold:
 
-    answers    every answer is all that the engine wrote, by the grammar, or the one error that its fault makes
-    memory     the resident set is at most 3 % more at the end than when all had been there for a minute
-    files      as many as before the first request, once the last client has gone; threads likewise
-    in flight  no request, and in the pool no connection, is left then (by `/metrics`)
-    log        no traceback, no error, and nothing that a client said
-    end        it stops when it is told to
+    answers    every answer has all tokens that the engine wrote and keeps the grammar, or is the error of its fault
+    memory     the resident set at the end is at most 3 % above that after a minute of full load
+    files      after the last client, as many open files as before the first request; likewise threads
+    in flight  after the last client, no request and no pooled connection is left (from `/metrics`)
+    log        no traceback, no error, and no content of a request
+    end        the service stops after SIGTERM
 
-    faults     what the engine does wrong, and what a client is told
-    engine     the scripted engine that does it
-    turns      what a client does next
-    judging    whether an answer is the right one
-    clients    all the clients
-    service    the service as a process, and what it looks like from outside
-    watch      what is looked at, and what must hold
+    faults     the engine's faults, and the error that a client receives for each
+    engine     the scripted engine that commits them
+    turns      the next request of a client
+    judging    whether an answer is correct
+    clients    the clients
+    service    the service as a process, observed from outside
+    watch      the samples, and the invariants
 """
 
 from .command import add_arguments, main

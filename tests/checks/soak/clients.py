@@ -1,7 +1,7 @@
-"""The clients: each asks one thing after the other over a connection of its own, and judges what it gets.
+"""The clients: each sends one request after the other over its own connection, and judges the answers.
 
-Some always have a stream, so that there are as many as was asked for; a few more ask for everything else. A client
-leaves by closing its connection in the middle of an answer, and comes back with a new one.
+Most of them always have an open stream; a few send all other requests. A client that leaves closes its connection in
+the middle of an answer, and continues with a new connection.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from .judging import Answer, Wrong, judge
 from .turns import Turn
 
 _PATIENCE: Final = 90.0  # seconds for any answer; the longest takes 30
-_SOON: Final = 0.3  # seconds in which a client leaves that has seen nothing yet
-_DIALLING: Final = 64  # connections that are being made at once
-_KEPT: Final = 20  # wrong answers that are told in full
+_SOON: Final = 0.3  # seconds within which a client leaves that has received nothing
+_DIALLING: Final = 64  # connection attempts at once
+_KEPT: Final = 20  # wrong answers that are shown in full
 
 Draw = Callable[[Random, bool], Turn]
-"""Draws a client's turn; whether it is its first."""
+"""Draws a client's next turn; the flag tells whether it is the first."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the turns, by kind and outcome; those that were `wrong`, by how they were."""
+    """The number of turns by kind and outcome, and of wrong answers by their fault."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -36,7 +36,7 @@ class Tally:
     open: int = 0
 
     def note(self, turn: Turn, answer: Answer) -> None:
-        """An answer is over."""
+        """Count an answer that has ended."""
         try:
             self.outcomes[turn.kind, judge(turn, answer)] += 1
         except Wrong as exc:
@@ -46,7 +46,7 @@ class Tally:
 
 
 class _Asking:
-    """One answer on its way: an Asker. `over` is set when it has ended, or when it is time to leave."""
+    """A Receiver of one answer. `over` is set when it has ended, or when the client leaves."""
 
     def __init__(self, turn: Turn) -> None:
         self.over = asyncio.Event()
@@ -87,13 +87,13 @@ class Crowd:
         self._closing = False
 
     def add(self, count: int, draw: Draw, ramp: float) -> None:
-        """So many clients who do what is drawn; they come over `ramp` seconds."""
+        """Add `count` clients whose turns `draw` draws. They start over `ramp` seconds."""
         for number in range(count):
             rng = Random(f"{self._seed} {len(self._clients)}")
             self._clients.append(asyncio.create_task(self._client(draw, rng, ramp * number / count)))
 
     async def close(self, patience: float) -> None:
-        """Ask nothing more; who still has no answer after so many seconds leaves. Raises what a client raised."""
+        """Send no more requests; cancel clients that need more than `patience` seconds. Raises their errors."""
         self._closing = True
         _, late = await asyncio.wait(self._clients, timeout=patience)
         for client in late:

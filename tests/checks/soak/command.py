@@ -19,20 +19,20 @@ from .service import Service, command
 from .turns import anything_else, streaming
 from .watch import Sample, Verdict, at_rest, judge, look, watch
 
-_REST: Final = 2.0  # seconds that the engine's connections rest
+_REST: Final = 2.0  # seconds after which the engine closes an idle connection
 _LONGEST: Final = 30.0  # seconds of a stream, in a long run
-_GENERATIONS: Final = 6  # of streams, at the least: memory settles in the first few
-_OTHERS: Final = 6  # clients that ask for all else, at the least; one for twenty that stream
-_RAMP: Final = 5.0  # seconds, at the most, over which the clients come
-_DRAIN: Final = 8.0  # seconds that those may stay who have a stream at the end
+_GENERATIONS: Final = 6  # of streams, at least: memory settles during the first few
+_OTHERS: Final = 6  # clients with other requests, at least; one for every twenty streams
+_RAMP: Final = 5.0  # seconds, at most, over which the clients start
+_DRAIN: Final = 8.0  # seconds for open streams to end after the load
 _EVERY: Final = 30.0  # seconds between lines of progress
 _MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much. `rate` is in tokens/s of a stream. `arguments` make the service's command of the engine's URL.
-    `patience` is in seconds, after the last client, for everything to be given back.
+    """`rate` is in tokens/s of each stream. `arguments` makes the service's command line from the engine's URL.
+    `patience` is the time, in seconds after the last client, for files and memory to be released.
     """
 
     seconds: float
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run."""
+    """The outcome of a run."""
 
     verdicts: list[Verdict]
     tally: Tally
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run it. The exit status is 1 when something does not hold, 2 when a server did not start."""
+    """The exit status is 1 when an invariant does not hold, 2 when a server did not start."""
     arguments = partial(command, streams=options.streams, workers=options.workers)
     plan = Plan(options.seconds, options.streams, options.seed, options.rate, arguments)
     try:
@@ -88,7 +88,7 @@ def run(plan: Plan, seen: Callable[[Sample], None] = lambda sample: None) -> Res
 
 
 async def _run(plan: Plan, service: Service, seen: Callable[[Sample], None]) -> Result:
-    await asyncio.sleep(_REST + 1)  # for the connection to go on which the service asked who the engine is
+    await asyncio.sleep(_REST + 1)  # until the engine has closed the connection of the service's detection requests
     idle = await look(service, monotonic(), 0)
     crowd = Crowd(service.host, service.port, plan.seed)
     longest = max(3, round(plan.rate * min(_LONGEST, plan.seconds / _GENERATIONS)))
@@ -102,7 +102,7 @@ async def _run(plan: Plan, service: Service, seen: Callable[[Sample], None]) -> 
 
 
 class _Progress:
-    """A line on standard error, now and then."""
+    """Prints a line on standard error from time to time."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -117,7 +117,7 @@ class _Progress:
 
 
 def table(result: Result) -> str:
-    """For people: each invariant, then what was wrong, if anything was."""
+    """Each invariant, then the wrong answers, if any."""
     words = {True: "ok", False: "BROKEN", None: "-"}
     lines = [f"{verdict.name:<10} {words[verdict.holds]:<7} {verdict.seen}" for verdict in result.verdicts]
     outcomes = sorted(result.tally.outcomes.items())

@@ -1,7 +1,7 @@
 """`python -m tests.checks.soak.engine`: the scripted engine, which also commits the faults that prompts ask for.
 
-The first line on stdout is `listening on http://HOST:PORT`. Each stream writes `--rate` tokens a second. A connection
-that rests is closed after `--rest` seconds, without a word, as servers do: whoever keeps it must notice.
+The first line on stdout is `listening on http://HOST:PORT`. Each stream writes `--rate` tokens a second. An idle
+connection is closed after `--rest` seconds without notice, as servers do.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _PAGE: Final = b"<!DOCTYPE html><html><body>It works!</body></html>"
 
 
 class SoakEngine(Engine):
-    """Its connections rest for `rest` seconds."""
+    """Closes idle connections after `rest` seconds."""
 
     def __init__(self, settings: Settings, rest: float) -> None:
         super().__init__(settings)
@@ -41,7 +41,7 @@ class SoakEngine(Engine):
 
 
 class _Faulting(Stream):
-    """Does as its connection's fault wants, once so many tokens are written."""
+    """Commits the fault of its connection after `after` tokens."""
 
     __slots__ = ("_after", "_go_wrong")
 
@@ -70,7 +70,7 @@ class Faulty(Wire):
         self._fault: tuple[Fault, int] = (NONE, 0)
         self._timer: asyncio.TimerHandle | None = None
 
-    # ---- resting
+    # ---- idle connections
 
     def _next(self) -> None:
         self._stay()
@@ -94,7 +94,7 @@ class Faulty(Wire):
             self._timer.cancel()
             self._timer = None
 
-    # ---- going wrong
+    # ---- faults
 
     def _complete(self, body: bytes) -> None:
         self._fault = fault, _ = asked(body)
@@ -185,7 +185,7 @@ async def _serve(options: argparse.Namespace) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.checks.soak.engine", description="Scripted engine.")
     parser.add_argument("--rate", type=float, default=5.0, help="tokens/s of each stream (default 5)")
-    parser.add_argument("--rest", type=float, default=3.0, help="seconds that a connection may rest (default 3)")
+    parser.add_argument("--rest", type=float, default=3.0, help="idle seconds before a close (default 3)")
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""What the engine does wrong, when it is asked to, and what a client of the service is told then.
+"""The faults of the engine, and the error that a client of the service receives for each.
 
-A prompt says what shall go wrong with its own answer: `soak NAME AFTER`, so that the engine needs no dice and the
-client knows what to expect. `AFTER` is the number of tokens that come first; a fault instead of the head has none.
+A prompt names the fault of its own answer, `soak NAME AFTER`: the engine needs no random numbers, and the client knows
+what to expect. `AFTER` is the number of tokens before the fault; a fault in place of the response head has none.
 """
 
 import re
@@ -14,10 +14,10 @@ _API: Final = "api_error"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`status` and `type` are those of the error that a client gets; no `type` is that it gets its answer all the same.
+    """`status` and `type` are those of the client's error; without `type` the client still receives its answer.
 
-    `early` is a fault instead of the answer's head. `sure` is whether the tokens before it get through: a reset throws
-    away what was not read yet.
+    `early` faults come in place of the response head. `sure` is false where the tokens before the fault may be lost: a
+    reset discards what was not read.
     """
 
     name: str
@@ -58,12 +58,12 @@ stream does not end behind its finish, and with `extra` something stands behind 
 
 
 def asking(fault: Fault, after: int) -> str:
-    """The words of a prompt that ask for it."""
+    """The prompt that asks for the fault."""
     return f"soak {fault.name} {after}"
 
 
 def asked(body: bytes) -> tuple[Fault, int]:
-    """What a request asks for, NONE if for nothing."""
+    """The fault and the number of tokens that a request asks for; NONE and 0 without one."""
     found = _ASKED.search(body)
     if found is None:
         return NONE, 0

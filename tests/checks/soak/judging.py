@@ -1,4 +1,4 @@
-"""Whether an answer of the service is the right one, for what was asked of it and what its engine did."""
+"""Whether an answer of the service is correct, given the request and the engine's fault."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +17,7 @@ _REFUSED: Final = {"type", "error", "request_id"}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """As much of it as came. `ending` is None when the client left."""
+    """The part that was received. `ending` is None when the client left."""
 
     status: int
     content_type: bytes
@@ -26,11 +26,11 @@ class Answer:
 
 
 class Wrong(Exception):
-    """The answer is not the right one; the message says how it is wrong, in a few words that recur."""
+    """The answer is wrong. Equal faults have equal messages, so that they can be counted."""
 
 
 def judge(turn: Turn, answer: Answer) -> str:
-    """What came of it, in a word or two. Raises Wrong."""
+    """The outcome in a word or two. Raises Wrong."""
     try:
         if answer.ending is None:
             return _left(turn, answer)
@@ -90,7 +90,7 @@ def _message(turn: Turn, answer: Answer) -> str:
 
 
 def _must_be_all(turn: Turn, message: Json) -> None:
-    """Every token that the engine wrote, once."""
+    """The answer has every token that the engine wrote, once and in order."""
     if turn.fault.type:
         raise Wrong(f"an answer, though {turn.fault.name}")
     tokens = turn.after if turn.fault.name in ("no-end", "extra") else turn.tokens

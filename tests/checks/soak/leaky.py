@@ -1,4 +1,4 @@
-"""An engine that leaks and lies, for `bench soak` to find out. The service under it is the real command."""
+"""An engine that leaks memory and sockets and repeats texts: the soak must detect it under the real command."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Batch
 from anthro_asgi.wire.request import MessagesRequest
 
-UPSTREAM = "LEAKY_UPSTREAM"  # in the environment: the address of the engine that it hands on
+UPSTREAM = "LEAKY_UPSTREAM"  # environment variable with the URL of the engine behind it
 
 
 class Leaky:
-    """With each answer it keeps a quarter of a megabyte and a socket, forgets a failure, and says one text twice."""
+    """With each answer it leaks 256 KiB and a socket, drops a failed future, and repeats one text."""
 
     def __init__(self) -> None:
         self._engine = OpenAIEngine(Origin.parse(os.environ[UPSTREAM]))
@@ -38,7 +38,7 @@ class Leaky:
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         self._kept += [b"kept" * 65536, socket.socket()]
         asyncio.get_running_loop().create_future().set_exception(RuntimeError("forgotten"))
-        async with aclosing(self._engine.stream(request)) as batches:
+        async with aclosing(self._engine.stream(request)) as batches:  # type: ignore[type-var]  # it is an async generator
             async for batch in batches:
                 yield batch
                 if isinstance(batch, str) and batch.endswith("7"):

@@ -1,4 +1,4 @@
-"""The service as a process: started, listened to, looked at from outside, and ended."""
+"""The service as a process: started, observed from outside, and ended."""
 
 import json
 import re
@@ -14,14 +14,14 @@ from typing import Final, Self
 
 from bench.process import PATIENCE, NotListening, end, family, resident
 
-_KEPT: Final = 20  # lines of the log that are told
+_KEPT: Final = 20  # lines of the log that are shown
 _SAMPLE: Final = re.compile(r"^anthro_asgi_(requests_in_flight|upstream_connections)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _STATE: Final = re.compile(r'state="(\w+)"')
-_CONTENT: Final = "soak "  # a prompt begins so, and no log may
+_CONTENT: Final = "soak "  # every prompt begins with it, and no log line may contain it
 
 
 def command(upstream: str, *, streams: int, workers: int) -> list[str]:
-    """The real command, in front of an engine that stalls: with deadlines that a short run can wait for."""
+    """The real command, with deadlines that are short enough for an engine that stalls."""
     options = {
         "--port": "0",
         "--upstream": f"{upstream}/v1",
@@ -36,7 +36,7 @@ def command(upstream: str, *, streams: int, workers: int) -> list[str]:
 
 @dataclass(slots=True)
 class Log:
-    """What the service says on standard error: how much, and the lines that it should not say."""
+    """The service's standard error: the number of lines, and the lines that should not be there."""
 
     lines: int = 0
     faults: int = 0
@@ -51,7 +51,7 @@ class Log:
 
 
 def _is_fault(line: str) -> bool:
-    """A traceback or any other error, what no logger wrote, and anything that a client said."""
+    """An error, a line that no logger wrote, or content of a request."""
     try:
         told = json.loads(line)
     except ValueError:
@@ -61,7 +61,7 @@ def _is_fault(line: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What the service says of itself: requests in flight, and connections to the engine by their state."""
+    """From `/metrics`: requests in flight, and connections to the engine by state."""
 
     in_flight: int
     connections: dict[str, int]
@@ -94,7 +94,7 @@ class Service:
         self.stop()
 
     def stop(self) -> None:
-        """End it as an operator does; `status` is its exit status, or that of being killed if it did not heed that."""
+        """End it with SIGTERM, then with SIGKILL; `status` is the exit status."""
         if self.status is None:
             end(self._process)
             self.status = self._process.returncode
@@ -107,7 +107,7 @@ class Service:
         for line in self._process.stderr:
             self.log.take(line)
 
-    # ---- from outside, its workers together
+    # ---- observed from outside; sums over the workers
 
     def memory(self) -> int:
         """Resident bytes."""
@@ -121,7 +121,7 @@ class Service:
         return sum(_entries(pid, "task") for pid in family(self._process.pid))
 
     def gauges(self) -> Gauges | None:
-        """What `/metrics` says; None when it does not, as without the extra that it needs."""
+        """The gauges of `/metrics`; None when it is not available, as without its extra."""
         connection = HTTPConnection(self.host, self.port, timeout=PATIENCE)
         try:
             connection.request("GET", "/metrics", headers={"connection": "close"})
@@ -136,7 +136,7 @@ class Service:
         found = [(name, labels or "", float(value)) for name, labels, value in _SAMPLE.findall(told)]
         in_flight = sum(int(value) for name, _, value in found if name == "requests_in_flight")
         states = {state[1]: int(value) for _, labels, value in found if (state := _STATE.search(labels))}
-        return Gauges(in_flight - 1, states)  # less the one that asks
+        return Gauges(in_flight - 1, states)  # this request does not count
 
 
 def _entries(pid: int, kind: str) -> int:

@@ -1,4 +1,4 @@
-"""The soak: that it lets the service be when all is well, and finds what leaks, lies or is left."""
+"""The soak passes for the real service, and detects leaks, wrong answers and leftovers."""
 
 import argparse
 import asyncio
@@ -62,7 +62,7 @@ def leaky(url: str) -> list[str]:
     return [sys.executable, "-m", "anthro_asgi", "serve", "--port", "0", "--engine", "tests.checks.soak.leaky:Leaky"]
 
 
-def test_a_service_that_leaks_and_lies_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_leaks_and_repeats_text_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(UPSTREAM, "")
     result = run(plan(leaky, patience=3.0))
     assert not result.holds
@@ -75,7 +75,7 @@ def test_a_service_that_leaks_and_lies_is_found_out(monkeypatch: pytest.MonkeyPa
 
 
 async def each_once(service: Service, turns: list[Turn]) -> Tally:
-    """What comes of these turns, each a client's only one."""
+    """The tally of these turns, each the only turn of its client."""
     crowd = Crowd(service.host, service.port, 0)
     left = len(turns)
     all_begun = asyncio.Event()
@@ -94,7 +94,7 @@ async def each_once(service: Service, turns: list[Turn]) -> Tally:
     return crowd.tally
 
 
-def test_each_fault_of_the_engine_has_the_one_effect_that_it_says() -> None:
+def test_each_fault_of_the_engine_has_its_documented_effect() -> None:
     faults = (NONE, *FAULTS.values())
     turns = [Turn(kind, 6, fault, 0 if fault.early else 3) for fault in faults for kind in ("stream", "whole")]
     with (
@@ -151,7 +151,7 @@ CUT = Turn("stream", 9, FAULTS["cut"], 2)
         (Turn("count", 1), Answer(200, b"application/json", b'{"input_tokens":3}', "complete"), "answered"),
     ],
 )
-def test_the_right_answer_is_known(turn: Turn, answer: Answer, outcome: str) -> None:
+def test_a_correct_answer_is_accepted(turn: Turn, answer: Answer, outcome: str) -> None:
     assert judge(turn, answer) == outcome
 
 
@@ -182,7 +182,7 @@ def test_the_right_answer_is_known(turn: Turn, answer: Answer, outcome: str) -> 
         (Turn("models", 1), Answer(200, b"application/json", b'{"data":[]}', "complete"), "a wrong answer"),
     ],
 )
-def test_a_wrong_answer_is_found(turn: Turn, answer: Answer, how: str) -> None:
+def test_a_wrong_answer_is_detected(turn: Turn, answer: Answer, how: str) -> None:
     with pytest.raises(Wrong, match=how):
         judge(turn, answer)
 
@@ -191,7 +191,7 @@ def test_a_wrong_answer_is_found(turn: Turn, answer: Answer, how: str) -> None:
 
 
 @pytest.mark.parametrize("draw", [streaming, anything_else])
-def test_turns_are_drawn_from_the_seed_and_can_be_asked(draw: Any) -> None:
+def test_turns_are_drawn_from_the_seed_and_make_valid_requests(draw: Any) -> None:
     turns = [draw(Random(seed), False, 90) for seed in range(600)]
     assert turns == [draw(Random(seed), False, 90) for seed in range(600)]
     for turn in turns:
@@ -213,7 +213,7 @@ def test_a_prompt_asks_for_its_fault() -> None:
     assert asked(asking(Fault("unheard-of"), 1).encode()) == (NONE, 1)
 
 
-# what is looked at
+# samples
 
 
 def samples(memory: Any, seconds: int = 600) -> list[Sample]:
@@ -234,7 +234,7 @@ def verdict(name: str, looks: list[Sample], rest: Sample | None = None) -> Verdi
     ("memory", "holds"),
     [
         (lambda at: 40, True),
-        (lambda at: 40 + min(at, 55), True),  # what is needed once
+        (lambda at: 40 + min(at, 55), True),  # needed once
         (lambda at: 100 + at / 600 * 2.5, True),
         (lambda at: 100 + at / 600 * 5.0, False),
         (lambda at: 100 + at / 10, False),
@@ -242,11 +242,11 @@ def verdict(name: str, looks: list[Sample], rest: Sample | None = None) -> Verdi
         (lambda at: 100 - at / 10, True),
     ],
 )
-def test_memory_may_be_taken_at_first_and_come_and_go_but_not_grow(memory: Any, holds: bool) -> None:
+def test_memory_may_grow_at_first_and_fluctuate_but_not_keep_growing(memory: Any, holds: bool) -> None:
     assert verdict("memory", samples(memory)).holds is holds
 
 
-def test_a_short_run_is_judged_when_it_has_settled() -> None:
+def test_a_short_run_is_judged_after_it_has_settled() -> None:
     assert verdict("memory", samples(lambda at: 40 + 20 * min(at, 12), 30)).holds is True
     assert verdict("memory", samples(lambda at: 40 + at, 30)).holds is False
     assert verdict("memory", samples(lambda at: 40, 1)).holds is None
@@ -262,13 +262,13 @@ def test_a_short_run_is_judged_when_it_has_settled() -> None:
         ("pool", {"gauges": Gauges(0, {"waiting": 1})}),
     ],
 )
-def test_what_is_left_is_found(name: str, left: dict[str, Any]) -> None:
+def test_leftover_files_threads_and_connections_are_detected(name: str, left: dict[str, Any]) -> None:
     rest = Sample(0, 30 * MIB, 9, 1, 0, Gauges(0, {"idle": 0}))
     assert verdict(name, samples(lambda at: 40), rest).holds is True
     assert verdict(name, samples(lambda at: 40), replace(rest, **left)).holds is False
 
 
-def test_what_nobody_can_tell_is_no_fault() -> None:
+def test_an_invariant_without_data_does_not_fail() -> None:
     rest = Sample(0, 30 * MIB, 9, 1, 0, None)
     assert verdict("pool", samples(lambda at: 40), rest).holds is None
 
@@ -284,7 +284,7 @@ def test_what_nobody_can_tell_is_no_fault() -> None:
         ('{"level":"info","event":"request","path":"soak none 0 word"}', True),
     ],
 )
-def test_a_line_that_the_log_may_not_have_is_found(line: str, fault: bool) -> None:
+def test_a_forbidden_log_line_is_detected(line: str, fault: bool) -> None:
     log = Log()
     log.take(line + "\n")
     assert (log.lines, log.faults, log.samples) == (1, int(fault), [line] if fault else [])
@@ -293,7 +293,7 @@ def test_a_line_that_the_log_may_not_have_is_found(line: str, fault: bool) -> No
 # the command
 
 
-def test_the_exit_status_says_whether_all_holds(
+def test_the_exit_status_tells_whether_all_invariants_hold(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()

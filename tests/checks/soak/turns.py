@@ -1,4 +1,4 @@
-"""What a client does next, drawn from a seed, and the request for it."""
+"""The next turn of a client, drawn from a seed, and its request."""
 
 from dataclasses import dataclass, replace
 from random import Random
@@ -12,8 +12,8 @@ Kind = Literal["stream", "whole", "count", "models", "invalid"]
 
 FAULTY: Final = 0.15  # of the answers
 LEAVING: Final = 0.15  # of the clients that stream, or wait for a whole answer
-LARGE: Final = 0.005  # of the requests: those are worked on in steps
-_LARGE_AT_FIRST: Final = 0.05  # of each client's first: as much memory as that takes is taken at the beginning
+LARGE: Final = 0.005  # of the requests, which are processed in steps
+_LARGE_AT_FIRST: Final = 0.05  # of the first requests of the clients, so that their memory is reserved at the beginning
 _LARGE_BYTES: Final = 400_000
 _OTHERS: Final[tuple[Kind, ...]] = ("whole", "whole", "whole", "count", "models", "invalid")
 _INVALID: Final = (
@@ -36,8 +36,8 @@ _PATHS: Final[dict[Kind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request. `tokens` are those of its answer. `leaves` is the number of tokens after which the client goes away;
-    0 is before the head, None never. `pause` in seconds, before it.
+    """One request. `tokens` is the length of its answer. `leaves` is the number of tokens after which the client
+    disconnects: 0 is before the response head, None is never. `pause` is the time before the request, in seconds.
     """
 
     kind: Kind
@@ -67,13 +67,13 @@ class Turn:
 
 
 def streaming(rng: Random, first: bool, longest: int) -> Turn:
-    """A turn of a client that always has a stream, of a quarter of `longest` tokens or more."""
+    """A turn of a streaming client: between a quarter of `longest` and `longest` tokens."""
     tokens = max(1, round(longest * 4 ** -rng.random()))
     return _perhaps_large(_perhaps_leaving(_perhaps_faulty(Turn("stream", tokens), rng), rng), rng, first)
 
 
 def anything_else(rng: Random, first: bool, longest: int) -> Turn:
-    """A turn of a client that asks for whole answers, and for what is no answer at all."""
+    """A turn of a client that sends all other requests, including invalid ones."""
     kind = rng.choice(_OTHERS)
     turn = Turn(kind, min(longest, rng.randint(1, 20)), variant=rng.randrange(100), pause=2 * rng.random())
     if kind == "whole":

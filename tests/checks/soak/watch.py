@@ -1,10 +1,9 @@
-"""What is looked at while the clients are there and when they have gone, and what must hold of it.
+"""The samples during and after the load, and the invariants that must hold.
 
-Memory is compared between two windows in which the same number of streams is open: one that begins when what is needed
-once is there, after a minute or in a shorter run after 2/5 of it, and the last fifth. The medians of both windows are
-compared, as single looks differ by what a large request happened to need in that moment. It settles in the first three
-generations of streams, in which the heap comes to hold its holes; a run has six at the least, so streams are short in a
-short one.
+Memory is compared between two windows with the same number of open streams: one that begins after a minute, or after
+2/5 of a shorter run, and the last fifth of the run. Medians are compared, because a single sample may include a large
+request. Memory settles during the first three generations of streams, while the heap fragments. A run has at least six
+generations, so streams are short in a short run.
 """
 
 import asyncio
@@ -17,16 +16,16 @@ from typing import Final
 from .clients import Tally
 from .service import Gauges, Service
 
-_EVERY: Final = 0.5  # seconds between two looks
+_EVERY: Final = 0.5  # seconds between two samples
 _SETTLED: Final = 60.0  # seconds
 GROWTH: Final = 0.03
 _MIB: Final = 1024 * 1024
-_RESOLVERS: Final = 4  # threads that libuv keeps once it has looked up a name
+_RESOLVERS: Final = 4  # threads that libuv keeps after its first name lookup
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look; `at` in seconds since the load began, `memory` in bytes."""
+    """`at` is in seconds since the load began, `memory` in bytes."""
 
     at: float
     memory: int
@@ -38,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An invariant, and what was seen of it. `holds` is None where nobody could tell."""
+    """An invariant and its values. `holds` is None where it could not be determined."""
 
     name: str
     holds: bool | None
@@ -46,13 +45,13 @@ class Verdict:
 
 
 async def look(service: Service, began: float, open_: int) -> Sample:
-    """Without keeping the clients from their work."""
+    """A sample, taken without blocking the clients."""
     gauges = await asyncio.to_thread(service.gauges)
     return Sample(monotonic() - began, service.memory(), service.files(), service.threads(), open_, gauges)
 
 
 async def watch(service: Service, tally: Tally, seconds: float, seen: Callable[[Sample], None]) -> list[Sample]:
-    """Looks, for so long."""
+    """Samples for `seconds` seconds."""
     began = monotonic()
     samples: list[Sample] = []
     while monotonic() < began + seconds:
@@ -63,7 +62,7 @@ async def watch(service: Service, tally: Tally, seconds: float, seen: Callable[[
 
 
 async def at_rest(service: Service, files: int, patience: float) -> Sample:
-    """The first look at which everything is given back, or the last one when the patience is over."""
+    """The first sample in which everything is released, or the last one after `patience` seconds."""
     began = monotonic()
     while True:
         sample = await look(service, began, 0)
@@ -76,11 +75,11 @@ def _is_settled(gauges: Gauges | None) -> bool:
     return gauges is None or not (gauges.in_flight or any(gauges.connections.values()))
 
 
-# what must hold
+# invariants
 
 
 def judge(samples: list[Sample], idle: Sample, rest: Sample, tally: Tally, service: Service) -> list[Verdict]:
-    """All of it. `idle` is before the first request, `rest` after the last client has gone."""
+    """All verdicts. `idle` is from before the first request, `rest` from after the last client."""
     return [
         _answers(tally),
         _memory(samples),
@@ -111,7 +110,7 @@ def _memory(samples: list[Sample]) -> Verdict:
 
 
 def _gauges(samples: list[Sample], rest: Sample) -> list[Verdict]:
-    """What the service says of itself: nothing is left, and it never had more connections than files."""
+    """From `/metrics`: no request and no connection is left."""
     if rest.gauges is None:
         return [Verdict("in flight", None, "no /metrics"), Verdict("pool", None, "no /metrics")]
     most = max(sample.gauges.in_flight for sample in samples if sample.gauges is not None)

@@ -1,4 +1,4 @@
-"""How long a request holds the loop: the ruler on a clock that stands still, and the whole against a real engine."""
+"""How long a request blocks the loop: the ticker on a fake clock, and the whole service with a real engine."""
 
 import argparse
 import asyncio
@@ -46,7 +46,7 @@ async def answer(send: Callable[[Any], Any], *pieces: bytes) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def test_the_longest_gap_is_noted_and_when_it_began() -> None:
+async def test_the_longest_gap_and_its_begin_are_recorded() -> None:
     clock = Clock()
     with Ticker(clock) as ticker:
         for seconds in (1.0, 4.0, 2.0):
@@ -56,7 +56,7 @@ async def test_the_longest_gap_is_noted_and_when_it_began() -> None:
     assert (ticker.longest, ticker.at) == (4.0, 101.0)
 
 
-async def test_work_that_gives_turns_counts_by_its_parts() -> None:
+async def test_work_that_yields_counts_by_its_parts() -> None:
     clock = Clock()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -72,7 +72,7 @@ async def test_work_that_gives_turns_counts_by_its_parts() -> None:
     assert found.alone_s == 0.0
 
 
-async def test_what_comes_after_the_first_token_counts_too() -> None:
+async def test_work_after_the_first_token_counts_too() -> None:
     clock = Clock()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -85,7 +85,7 @@ async def test_what_comes_after_the_first_token_counts_too() -> None:
     assert (found.longest_s, found.total_s) == (7.0, 0.0)
 
 
-async def test_the_body_comes_in_pieces_each_in_its_own_turn() -> None:
+async def test_the_body_arrives_in_pieces_one_per_loop_iteration() -> None:
     body = stall.image(300_000)
     turns: list[int] = []
 
@@ -107,7 +107,7 @@ async def test_the_body_comes_in_pieces_each_in_its_own_turn() -> None:
     assert len(turns) == len(body) // 65_536 + 1
 
 
-async def test_an_answer_without_a_token_is_no_measurement() -> None:
+async def test_an_answer_without_a_token_raises() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await body_of(receive)
         await answer(send, b'{"type":"error"}')
@@ -122,12 +122,12 @@ async def test_an_answer_without_a_token_is_no_measurement() -> None:
         await once(broken, "small", SMALL)
 
 
-def test_of_several_the_best_counts_with_the_median_beside_it() -> None:
+def test_the_best_repetition_counts_beside_the_median() -> None:
     holds = [Hold(1, longest, "a", longest, at, 9.0, alone) for longest, at, alone in ((3, 1, 5), (2, 7, 6), (8, 4, 4))]
     assert best(holds) == Hold(1, 2, "a", 3, 7, 9.0, 4)
 
 
-def test_what_is_measured_with_are_requests_of_the_sizes_they_are_named_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measured_requests_have_the_sizes_in_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stall, "_IMAGE", 2_000_000)
     found = stall.requests()
     assert list(found) == ["agent, 1 MB", "agent, 4 MB", "agent, 16 MB", "image, 2 MB"]
@@ -150,7 +150,7 @@ def options(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def test_the_service_is_measured_whole_and_what_is_written_the_report_reads(
+def test_the_whole_service_is_measured_and_the_report_can_read_the_result(
     small: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "hold.jsonl"
@@ -169,7 +169,7 @@ def test_the_service_is_measured_whole_and_what_is_written_the_report_reads(
     assert all(row.startswith(name) for row, name in zip(table[1:], small, strict=True))
 
 
-def test_a_bar_that_is_missed_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missed_bar_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     stall.show([Hold(1, 0.005), Hold(1, 0.0051)])
     _, met, missed = capsys.readouterr().out.splitlines()
     assert not met.endswith("missed")
@@ -177,6 +177,6 @@ def test_a_bar_that_is_missed_is_marked(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.usefixtures("small")
-def test_nothing_that_is_asked_for_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_choice_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert stall.main(options("--only", "elephant")) == 2
     assert "elephant" in capsys.readouterr().err
