@@ -163,12 +163,12 @@ def _signal_group(process: "subprocess.Popen[Any]", number: int) -> None:
 
 
 @contextmanager
-def serving(command: Sequence[str]) -> Iterator[tuple[str, int]]:
+def serving(command: Sequence[str], stderr: int | None = None) -> Iterator[tuple[str, int]]:
     """Run a server whose first line on stdout is `listening on URL`; gives that URL and the pid.
 
     Nothing else that it writes to stdout is read. Raises NotListening.
     """
-    process = start(command, subprocess.PIPE, text=True)
+    process = start(command, subprocess.PIPE, stderr=stderr, text=True)
     timer = Timer(PATIENCE, process.kill)
     timer.start()
     try:

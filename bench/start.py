@@ -5,6 +5,7 @@ Times are wall-clock seconds. Memory is the resident set in MiB after the first 
 
 import argparse
 import statistics
+import subprocess
 import sys
 from http.client import HTTPConnection
 from time import perf_counter
@@ -26,7 +27,8 @@ def measure(runs: int) -> tuple[list[float], list[float]]:
 
 def _once() -> tuple[float, float]:
     began = perf_counter()
-    with serving([sys.executable, "-m", "anthro_asgi", "serve", "--port", "0"]) as (url, pid):
+    command = [sys.executable, "-m", "anthro_asgi", "serve", "--port", "0"]
+    with serving(command, stderr=subprocess.DEVNULL) as (url, pid):
         seconds = perf_counter() - began
         connection = HTTPConnection(urlsplit(url).netloc, timeout=10)
         connection.request("GET", "/healthz")

@@ -93,7 +93,7 @@ def test_a_failed_installation_is_explained_by_its_last_line(tmp_path: Path, mon
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho first >&2\necho 'no room on the disk' >&2\nexit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(envs.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(Unavailable, match="could not be installed: no room on the disk"):
         envs.venv(tmp_path / "peer", ["thing==1"])
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -114,7 +114,7 @@ def test_names_are_unique_and_the_relay_comes_first() -> None:
 
 
 def test_nginx_forwards_each_read_over_kept_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nginx.shutil, "which", which("/opt/nginx"))
+    monkeypatch.setattr("shutil.which", which("/opt/nginx"))
     launch = nginx.Nginx().launch(UPSTREAM, 99, tmp_path)
     text = Path(launch.command[-1]).read_text()
     lines = {line.strip() for line in text.splitlines()}
@@ -122,7 +122,7 @@ def test_nginx_forwards_each_read_over_kept_connections(tmp_path: Path, monkeypa
     assert {"proxy_buffering off;", "proxy_http_version 1.1;", 'proxy_set_header Connection "";'} <= lines
     assert {"worker_processes 1;", "daemon off;", "listen 127.0.0.1:99 backlog=4096;"} <= lines
     assert "upstream engine { server 127.0.0.1:4321; keepalive 128; }" in lines
-    monkeypatch.setattr(nginx.shutil, "which", which(None))
+    monkeypatch.setattr("shutil.which", which(None))
     with pytest.raises(Unavailable, match=r"^not installed: apt-get install --no-install-recommends nginx$"):
         nginx.Nginx().prepare(tmp_path, refresh=False)
 
