@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.service import PATIENCE
-from tests.server.process import AT_ONCE, until
 from tests.support.client import ask, get
+from tests.support.service import AT_ONCE, PATIENCE, until
 
 LINES = 700  # requests: twice as many log lines as a pipe holds
 
