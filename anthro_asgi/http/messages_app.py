@@ -1,4 +1,4 @@
-"""The Messages API as an ASGI callable: a route is a look-up in a dict, and from there a request goes to `response`."""
+"""The Messages API as an ASGI application: one dict look-up finds the handler of a request."""
 
 import logging
 import os
@@ -22,25 +22,33 @@ from . import models
 from .admission import Admission
 from .answer import Answer
 from .base_app import BaseApp
+from .body import read_body
 from .http_request import HttpRequest
 from .message_response import MessageResponse
 from .prompt_tokens import PromptCounter, Tokenizer
 
 Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
-_PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients put `/v1` into their base URL, or don't, or twice
+_PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL once, never, or twice
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
 _log = logging.getLogger(__name__)
 
 
 class MessagesApp(BaseApp):
-    """Serves the Messages API over `engine`, for clients with one of `keys`; see `BaseApp`.
+    """Serves the Messages API over an engine.
 
-    `ping_interval` in seconds, `max_body` and `max_decompressed` in bytes. `max_concurrency` answers are given at one
-    time, `max_queue` requests wait for their turn, `queue_timeout` seconds at most, and one key has at most
-    `max_concurrency_per_key` of both. `aliases` maps names clients use (`*` stands for anything) to models of the
-    engine. `hide_thinking` leaves reasoning out of answers to clients that disabled it. `rules` say what is let
-    through, `limits` how much of an answer is kept here. `tokenizer` counts the tokens of a request for an engine that
-    does not; it is called in a thread.
+    Args:
+        engine, keys: see `BaseApp`.
+        ping_interval: seconds without output after which a stream gets a ping.
+        max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
+        max_concurrency: answers that run at the same time.
+        max_queue: requests that wait for one of these to end.
+        queue_timeout: seconds that such a request waits at most.
+        max_concurrency_per_key: requests of one API key that run or wait; None is no limit.
+        aliases: maps model names of clients to models of the engine. A `*` in a name stands for any characters.
+        hide_thinking: leave thinking out of answers to requests that disabled it.
+        rules: which optional features of a request are accepted.
+        limits: bounds, in bytes, of what is collected of an answer that is not streamed.
+        tokenizer: counts the tokens of a request when the engine does not. It is called in a thread.
     """
 
     def __init__(
@@ -74,7 +82,7 @@ class MessagesApp(BaseApp):
             max_concurrency, max_queue, queue_timeout, max_concurrency_per_key, self.metrics.note
         )
         self.metrics.sample = self._sample
-        self._last_readiness = ""  # as it was told last
+        self._last_readiness = ""  # the status that `/readyz` reported last
 
     async def _start(self) -> None:
         await super()._start()
@@ -122,7 +130,7 @@ class MessagesApp(BaseApp):
         await http_request.respond(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
 
     async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
-        request = await self._parse(await http_request.read_body(self._max_body, self._max_decompressed), counting)
+        request = await self._parse(await read_body(http_request, self._max_body, self._max_decompressed), counting)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         request.engine_model = self._aliases.resolve(request.model)
@@ -152,7 +160,10 @@ class MessagesApp(BaseApp):
         )
 
     async def _known_models(self) -> list[ModelInfo]:
-        """What the engine has; while that is not known, what the aliases stand for. Raises ApiError without either."""
+        """The engine's models and the aliases. When the engine cannot list its models, the targets of the aliases.
+
+        Raises ApiError when there are no aliases either.
+        """
         try:
             known = await self.engine.models()
         except ApiError:

@@ -1,4 +1,4 @@
-"""The ASGI callable that speaks chat completions: its routes, and errors in OpenAI's shape."""
+"""Chat completions over an engine, as an ASGI application: its routes, and errors in OpenAI's format."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
@@ -8,6 +8,7 @@ import orjson
 from ..engines.base import ModelInfo
 from ..http.answer import Answer
 from ..http.base_app import BaseApp
+from ..http.body import read_body
 from ..http.http_request import HttpRequest
 from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
@@ -20,11 +21,12 @@ Handler = Callable[["CompletionsApp", HttpRequest], Awaitable[None]]
 
 
 class CompletionsApp(BaseApp):
-    """Serves chat completions over `engine`, for clients with one of `keys`; see `BaseApp`.
+    """Serves chat completions over an engine.
 
     Args:
+        engine, keys: see `BaseApp`.
         max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
-        limits: bounds of what is collected for a completion that is not streamed.
+        limits: bounds, in bytes, of what is collected of an answer that is not streamed.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class CompletionsApp(BaseApp):
 
     async def _complete(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
-        body = b"".join(await http_request.read_body(self._max_body, self._max_decompressed))
+        body = b"".join(await read_body(http_request, self._max_body, self._max_decompressed))
         parsed = parse(body)
         request = parsed.request
         http_request.record.model, http_request.record.stream = request.model, request.stream
