@@ -1,14 +1,16 @@
-"""Who gets a turn at the engine, who waits for one, and who is sent away at once (529, with `retry-after`).
+"""Limits how many requests the engine answers at the same time, and how many wait (529 with `retry-after` beyond that).
 
-A turn is the right to be answered by the engine. Beyond `limit` of them requests wait in line, and beyond `queue` of
-those nobody waits: an engine that is behind gets no further behind by requests that their clients have given up on.
+A slot is the right to one answer of the engine. When all `limit` slots are taken, a request waits in a queue. When
+`queue` requests wait, the next one is refused at once: requests that their clients have already given up would only
+delay an engine that is behind.
 
-    running <= limit        waiting <= queue        a turn that ends goes to the head of the line and to nobody else
+    running <= limit        waiting <= queue        a slot that is released goes to the request that waits longest
 
-`look` says at the door, before a body is read, that there is neither turn nor place in line. Between that and `turn`
-the last place may be lost, so `turn` looks again.
+`check` refuses a request before its body is read, when there is neither a slot nor a place in the queue. The last place
+may be taken between `check` and `acquire`, so `acquire` checks again.
 
-To editors: every move is made in one step without an await, as in `upstream.pool`, and for the same reason.
+Editors: each change of state is one step without an `await`, as in `upstream.pool`, so that a cancellation cannot lose
+a slot.
 """
 
 import asyncio
@@ -23,14 +25,18 @@ from ..wire.errors import Overloaded
 
 Key = bytes | None
 Note = Callable[[str, str], object]
-_REFUSED: Final = "refused"  # what is noted, and with which kind
+_REFUSED: Final = "refused"
 
 
 class Admission:
-    """At most `limit` turns at one time and `queue` requests that wait, each for `timeout` seconds.
+    """The slots of one engine, in one event loop.
 
-    `per_key` bounds the turns and places in line of one API key. `note` is told of each refusal: "refused" and
-    "queue_full", "queue_timeout" or "key". One belongs to one event loop.
+    Args:
+        limit: slots.
+        queue: requests that may wait for one.
+        timeout: seconds that a request waits at most.
+        per_key: slots and places in the queue that one API key may have; None is no limit.
+        note: is called for each refusal with "refused" and "queue_full", "queue_timeout" or "key".
     """
 
     def __init__(
@@ -55,22 +61,22 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
+        """How many requests wait."""
         return len(self._waiters)
 
     def check(self, key: Key = None) -> None:
-        """Raises Overloaded when a request with this key would get neither a turn nor a place in line."""
+        """Raises Overloaded when a request with this key would get neither a slot nor a place in the queue."""
         if self.running >= self.limit and len(self._waiters) >= self.queue:
             raise self._refusal("queue_full", "too many requests are waiting")
         if self._per_key is not None and key is not None and self._keys[key] >= self._per_key:
             raise self._refusal("key", f"this API key has {self._per_key} requests open, which is its limit")
 
     def slot(self, key: Key = None) -> "Slot":
-        """A turn, to be had by entering it."""
+        """A slot, which is acquired by entering it."""
         return Slot(self, key)
 
     async def acquire(self, key: Key) -> None:
-        """Wait for a turn. Raises Overloaded."""
+        """Wait for a slot. Raises Overloaded."""
         self.check(key)
         self._count(key, 1)
         if self.running < self.limit:
@@ -85,11 +91,11 @@ class Admission:
             self._count(key, -1)
             self._leave_queue(place)
             if isinstance(exc, TimeoutError):
-                raise self._refusal("queue_timeout", f"no turn within {self._timeout:g} s") from None
+                raise self._refusal("queue_timeout", f"no slot was free within {self._timeout:g} s") from None
             raise
 
     def release(self, key: Key) -> None:
-        """The end of a turn."""
+        """Give a slot back."""
         self._count(key, -1)
         self._pass_on()
 
@@ -102,10 +108,10 @@ class Admission:
         return None
 
     def _leave_queue(self, place: "asyncio.Future[None]") -> None:
-        if place.done() and not place.cancelled():  # a turn was given to one who left in that moment
+        if place.done() and not place.cancelled():  # the request was cancelled just after it got a slot
             self._pass_on()
         else:
-            with suppress(ValueError):  # it was skipped already
+            with suppress(ValueError):  # `_pass_on` has skipped it already
                 self._waiters.remove(place)
 
     def _count(self, key: Key, by: int) -> None:
@@ -121,7 +127,7 @@ class Admission:
 
 
 class Slot:
-    """Use it as `async with admission.slot(key):`, once. Entering raises Overloaded."""
+    """Use it once, as `async with admission.slot(key):`. Entering raises Overloaded."""
 
     __slots__ = ("_admission", "_key")
 

@@ -1,9 +1,11 @@
-"""Who may come in (contract section 2).
+"""Authentication by API key (contract section 2).
 
-`Authorization: Bearer KEY` and `x-api-key: KEY` are equal: a request passes when any of these headers carries a valid
-key, since clients send both, one of them a placeholder. Every key offered is compared with every key known, in
-constant time and to the end, so that the time an answer takes says nothing about the keys. They are held as digests:
-these are of one length, and nothing that prints or dumps this object can show a key.
+`Authorization: Bearer KEY` and `x-api-key: KEY` are equivalent. A request passes when any of these headers carries a
+valid key, because clients send both, and one of them may be a placeholder.
+
+Every key of the request is compared with every accepted key, in constant time and without stopping at a match, so that
+the response time says nothing about the keys. The keys are kept as digests: these have the same length, and no dump of
+the object shows a key.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,17 +15,17 @@ from typing import Final
 
 from ..wire.errors import Unauthenticated
 
-# RFC 9110 section 11.6.1: a 401 names a scheme that would do
+# RFC 9110 section 11.6.1: a 401 response names a scheme that the server accepts.
 _CHALLENGE: Final = (("www-authenticate", "Bearer"),)
 
 
 class ApiKeys:
-    """The keys clients may use; none lets everybody in."""
+    """The accepted API keys. Without any, every request passes."""
 
     __slots__ = ("_digests",)
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
-        """Raises ValueError for a key no header could carry, which would admit nobody or, empty, everybody."""
+        """Raises ValueError for an empty key, or one that begins or ends with white space, which headers lose."""
         if isinstance(keys, str):
             raise ValueError("keys is a sequence of keys, not one str")
         if not all(key and key == key.strip() for key in keys):
@@ -34,14 +36,14 @@ class ApiKeys:
         return f"<ApiKeys {len(self._digests) or 'open'}>"
 
     def authenticate(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-        """Let a request with these headers (names in lower case, as ASGI has them) pass, or raise Unauthenticated.
+        """Check the headers of a request; their names are in lower case.
 
-        Returns the digest of the key that it came with, None where no key is asked for.
+        Returns the digest of the request's key, or None when every request passes. Raises Unauthenticated.
         """
         if not self._digests:
             return None
-        offered = 0
-        admitted = None
+        keys_sent = 0
+        accepted = None
         for name, value in headers:
             if name == b"x-api-key":
                 key = value
@@ -49,12 +51,12 @@ class ApiKeys:
                 key = value[7:]
             else:
                 continue
-            offered += 1
+            keys_sent += 1
             digest = sha256(key.strip()).digest()
             for known in self._digests:
                 if compare_digest(digest, known):
-                    admitted = known
-        if admitted is None:
-            message = "invalid API key" if offered else "no API key: send one as x-api-key or Authorization: Bearer"
+                    accepted = known
+        if accepted is None:
+            message = "invalid API key" if keys_sent else "no API key: send one as x-api-key or Authorization: Bearer"
             raise Unauthenticated(message, headers=_CHALLENGE)
-        return admitted
+        return accepted

@@ -1,6 +1,6 @@
-"""What an application of ours is around its routes: its life, who may come in, and the one error boundary.
+"""What both applications share: lifespan, API keys, metrics, and the error boundary around each request.
 
-No middleware and no wrapped `send`: from here a request goes straight to its route.
+There is no middleware and no wrapped `send`: a request goes from here straight to its route.
 """
 
 import asyncio
@@ -17,10 +17,18 @@ from .http_request import ClientDisconnected, HttpRequest, Receive, Scope, Send
 
 
 class BaseApp:
-    """An ASGI application over `engine`: an Engine, or an async generator function. `paths` are its own.
+    """An ASGI application over an engine.
 
-    `keys` are the API keys clients may use; none means open, which is for you to want. Set `draining` when the service
-    is about to stop: it is then no longer ready, and ends each connection with its answer.
+    Args:
+        engine: whatever `engines.functions.as_engine` accepts, for example an async generator function.
+        keys: API keys that clients may use. Without any, every client is served.
+        paths: paths of the application, as labels of its metrics.
+
+    Attributes:
+        draining: set it when the process is about to stop. `/readyz` then reports 503, and each connection closes after
+            its current response.
+
+    Raises ValueError for an `engine` that is none, or an invalid key.
     """
 
     def __init__(self, engine: object, keys: Sequence[str], paths: Collection[str]) -> None:
@@ -49,13 +57,13 @@ class BaseApp:
         return self.draining
 
     def replace_keys(self, keys: Sequence[str]) -> None:
-        """Have other keys admit clients from now on. Raises ValueError for one that is none; the old ones stay then."""
+        """Accept these API keys from now on. Raises ValueError for an invalid key, and keeps the old ones then."""
         self._keys = ApiKeys(keys)
 
-    # a request
+    # requests
 
     async def _handle(self, http_request: HttpRequest) -> None:
-        """The error boundary: whatever happens to a request ends here, once, with one log line."""
+        """Serve one request. Every exception ends here, and every request has exactly one log line."""
         time = asyncio.get_running_loop().time
         began = time()
         self.metrics.request_began()
@@ -68,11 +76,11 @@ class BaseApp:
         except SimulatedDisconnect:
             await http_request.drop_connection()
         except asyncio.CancelledError:
-            if not http_request.started:  # the server will wait no longer
+            if not http_request.started:  # the server stops, and no longer waits for this request
                 await self._respond_error(http_request, Overloaded("the service is stopping"))
             raise
         except Exception as exc:
-            if http_request.started:  # half an answer can't be taken back: the server cuts the connection
+            if http_request.started:  # half a response is sent, so the server has to close the connection
                 log_failure(http_request.request_id, exc)
                 raise
             await self._respond_error(http_request, exc)
@@ -84,11 +92,11 @@ class BaseApp:
             log_request(http_request.record)
 
     async def _dispatch(self, http_request: HttpRequest) -> None:
-        """By its route. Raises ApiError, ClientDisconnected and SimulatedDisconnect."""
+        """Call the handler of the request's route. Raises ApiError, ClientDisconnected and SimulatedDisconnect."""
         raise NotImplementedError
 
     async def _respond_error(self, http_request: HttpRequest, exc: Exception) -> None:
-        """Tell of an error, where no answer has begun."""
+        """Respond with an error. No response has been started."""
         await http_request.respond_error(exc)
 
     async def _health(self, http_request: HttpRequest) -> None:
@@ -98,10 +106,10 @@ class BaseApp:
         body, content_type = self.metrics.exposition()
         await http_request.respond(200, body, content_type)
 
-    # its life
+    # lifespan
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """With the server, from its start to its end. A server without lifespan does without."""
+        """Start and stop with the server. A server without the lifespan protocol never calls this."""
         await receive()
         try:
             await self._start()

@@ -1,20 +1,22 @@
-"""Runs a coroutine from the callback that brings what it waits for, without a turn of the event loop in between.
+"""Runs a coroutine from the callback that delivers what it waits for, without a turn of the event loop in between.
 
-A task that waits for a future runs in the loop's next turn: the future is set, a callback scheduled, the task woken,
-and every coroutine down to the one that waits entered again. For a token that is most of what there is to do. So an
-`InlineDriver`, awaited in a task, steps a coroutine by itself, and parks it at a future that has a `resume`:
+A task that waits for a future continues in the next iteration of the event loop: the future gets its result, a callback
+is scheduled, the task wakes, and every coroutine down to the waiting one is entered again. For a token that is most of
+the work. An `InlineDriver`, awaited in a task, avoids it. It steps a coroutine itself, and parks it when it awaits a
+future that has an attribute `resume`:
 
     task ──awaits──► InlineDriver ──steps──► coroutine ──awaits──► a future with `resume`
-                       ▲                                          │
-                       └────────── resume(), when it is there ────┘
+                          ▲                                             │
+                          └────────── resume(), when the data arrives ──┘
 
-Whatever else the coroutine awaits, it awaits as if it were not driven: the task takes over until that is there. Nor can
-it tell the difference otherwise. While it is stepped its task is the current one (`asyncio._enter_task`, which asyncio
-documents under "Extending"), its context variables are those that the drive began with, and a cancellation of the task,
-an exception or a result go the way they always go.
+When the coroutine awaits anything else, the task takes over until that is done. The coroutine cannot notice the
+difference: while it is stepped, its task is the current task (`asyncio._enter_task`, which asyncio documents under
+"Extending"), its context variables are those with which the driver began, and cancellation, exceptions and results
+take their usual way.
 
-A future opts in by that attribute: who would set its result calls `resume` instead, if it is not None, from a callback
-of the event loop. Called from within a task it does no harm: then the driven task goes on in the loop's next turn.
+A future supports this by the attribute alone: the code that would set its result calls `resume` instead when that is
+not None, from a callback of the event loop. A call from within a task is safe: the driven task then continues in the
+next iteration of the loop.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ _enter, _leave = asyncio._enter_task, asyncio._leave_task
 
 
 class InlineDriver(Generic[T]):
-    """Await it once, for what `coroutine` returns."""
+    """Await it once. It returns what `coroutine` returns, and raises what it raises."""
 
     __slots__ = (
         "_context",
@@ -70,16 +72,16 @@ class InlineDriver(Generic[T]):
                 else:
                     if not self._ended:
                         yield self._waits
-            except BaseException as exc:  # for the coroutine to deal with; a cancellation, as a rule
+            except BaseException as exc:  # thrown into the coroutine; usually a cancellation
                 error = exc
-        if error is not None:  # it came when the coroutine had ended
+        if error is not None:  # raised after the coroutine had ended
             raise error
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[no-any-return]
 
     def _advance(self, error: BaseException | None) -> None:
-        """One step of the coroutine, to the next thing it awaits or to its end."""
+        """Run the coroutine to its next await or to its end."""
         try:
             self._waits = self._send(None) if error is None else self._coroutine.throw(error)
         except StopIteration as stop:
@@ -88,7 +90,7 @@ class InlineDriver(Generic[T]):
             self._ended, self._error = True, exc
 
     def _park(self, future: Any) -> Generator[Any, None, None]:
-        """Steps are taken by `_resume` until there is one for the task to take."""
+        """Let `_resume` step the coroutine until a step is left to the task."""
         self._handover = self._loop.create_future()
         future.resume = self._resume
         try:
@@ -103,7 +105,7 @@ class InlineDriver(Generic[T]):
             return
         try:
             _enter(self._loop, self._task)
-        except RuntimeError:  # another task is being run
+        except RuntimeError:  # called from within another task
             handover.set_result(None)
             return
         parked = self._waits

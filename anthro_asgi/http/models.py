@@ -1,7 +1,7 @@
-"""`GET /v1/models` and `/v1/models/{id}` (contract section 9), and the aliases by which clients name a model.
+"""`GET /v1/models` and `/v1/models/{id}` (contract section 9), and aliases: other names for models of the engine.
 
-An alias is `NAME=MODEL`; a `*` in NAME stands for any characters. The first that fits wins, an exact name before any
-wildcard, so that `*=MODEL` is a default for every name the engine does not serve under another alias.
+An alias is `NAME=MODEL`; a `*` in NAME stands for any characters. An exact name wins over every name with a `*`, and of
+these the first that matches wins. So `*=MODEL` maps every other name to MODEL.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _MAX_LIMIT: Final = 1000
 
 
 class ModelAliases:
-    """The names clients use for models, and what the engine calls them."""
+    """Maps model names of clients to models of the engine."""
 
     __slots__ = ("_exact", "_patterns")
 
@@ -31,12 +31,12 @@ class ModelAliases:
         return len(self._exact) + len(self._patterns)
 
     def targets(self) -> list[ModelInfo]:
-        """What aliases stand for, each once, with nothing known of it."""
+        """The models that aliases map to, each once, without any limits."""
         names = [*self._exact.values(), *(model for _, model in self._patterns)]
         return [ModelInfo(name, name) for name in dict.fromkeys(names)]
 
     def resolve(self, name: str) -> str:
-        """What the engine is asked for, for a client that says `name`."""
+        """The model of the engine for the name that a client uses; the name itself when no alias matches."""
         exact = self._exact.get(name)
         if exact is not None:
             return exact
@@ -46,29 +46,29 @@ class ModelAliases:
         return name
 
     def with_aliases(self, models: Sequence[ModelInfo]) -> list[ModelInfo]:
-        """The engine's models and, behind them, the exact aliases, each with the limits of what it stands for."""
+        """The engine's models and, after them, the exact aliases, each with the limits of its model."""
         known = {model.id for model in models}
         return [*models, *(self.alias_entry(models, name) for name in self._exact if name not in known)]
 
     def alias_entry(self, models: Sequence[ModelInfo], name: str) -> ModelInfo:
-        """The entry for an alias, with the limits of what it stands for."""
+        """The entry of an alias, with the limits of its model."""
         target = self.resolve(name)
         known = next((model for model in models if model.id == target), ModelInfo(target))
         return replace(known, id=name, display_name=name)
 
 
 def models_page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
-    """One page of the list, by `limit`, `after_id` and `before_id`. Raises InvalidRequest."""
-    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True)
-    limit = _limit(asked)
+    """One page of the list, by `limit`, `after_id` and `before_id` of the query string. Raises InvalidRequest."""
+    parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    limit = _limit(parameters)
     ids = [model.id for model in models]
     first, last = 0, len(models)
-    if "after_id" in asked:
-        first = _position(ids, "after_id", asked["after_id"][-1]) + 1
-    if "before_id" in asked:
-        last = _position(ids, "before_id", asked["before_id"][-1])
+    if "after_id" in parameters:
+        first = _position(ids, "after_id", parameters["after_id"][-1]) + 1
+    if "before_id" in parameters:
+        last = _position(ids, "before_id", parameters["before_id"][-1])
     window = models[first:last]
-    from_the_end = "before_id" in asked and "after_id" not in asked
+    from_the_end = "before_id" in parameters and "after_id" not in parameters
     shown = window[-limit:] if from_the_end else window[:limit]
     return {
         "object": "list",
@@ -80,7 +80,7 @@ def models_page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
 
 
 def model_entry(models: Sequence[ModelInfo], identity: str, aliases: ModelAliases) -> dict[str, Any]:
-    """The entry for `identity`, also for one of the many names that a wildcard serves. Raises NotFound."""
+    """The entry of the model `identity`, which may be a name that only a `*` alias matches. Raises NotFound."""
     for model in models:
         if model.id == identity:
             return model_json(model)
@@ -90,7 +90,7 @@ def model_entry(models: Sequence[ModelInfo], identity: str, aliases: ModelAliase
 
 
 def model_json(model: ModelInfo) -> dict[str, Any]:
-    """A model as the Messages API lists it, with the keys OpenAI's clients look for beside."""
+    """A model as the Messages API lists it, and with the keys that OpenAI's clients read."""
     return {
         "type": "model",
         "id": model.id,
@@ -105,8 +105,8 @@ def model_json(model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _limit(asked: dict[str, list[str]]) -> int:
-    text = asked.get("limit", [str(_DEFAULT_LIMIT)])[-1]
+def _limit(parameters: dict[str, list[str]]) -> int:
+    text = parameters.get("limit", [str(_DEFAULT_LIMIT)])[-1]
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= _MAX_LIMIT):
         raise InvalidRequest(f"limit: must be an integer from 1 to {_MAX_LIMIT}")
     return int(text)

@@ -1,7 +1,7 @@
-"""How long a prompt is, by the best who can tell: the engine, a tokenizer file, an estimate (contract section 10).
+"""Counts the tokens of a prompt: by the engine, else by a tokenizer file, else by an estimate (contract section 10).
 
-`count_tokens` waits for the best. An answer does not wait: its `message_start` has the tokenizer's count if that is
-there by then, else the estimate, and the engine's own count follows in `message_delta`.
+`count_tokens` waits for the most exact of these. An answer does not wait: its `message_start` contains the tokenizer's
+count if that is ready by then, else the estimate. The engine's own count follows in `message_delta`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _ESTIMATED: Final[ResponseHeaders] = ((_HEADER, "estimate"),)
 
 
 class PromptCounter:
-    """Counts for `engine`, with a `tokenizer` for what it cannot. A tokenizer runs in threads of its own."""
+    """Counts prompts for `engine`. `tokenizer` is called in a thread, when the engine does not count."""
 
     __slots__ = ("_engine", "_tokenizer")
 
@@ -30,7 +30,7 @@ class PromptCounter:
         self._tokenizer = tokenizer
 
     async def count(self, request: MessagesRequest) -> tuple[int, ResponseHeaders]:
-        """The count, and the headers that say if it is not the engine's own. Raises ApiError."""
+        """The count in tokens, and the response headers that tell when it is not the engine's own. Raises ApiError."""
         try:
             return await self._engine.count_tokens(request), ()
         except NotImplementedError:
@@ -40,7 +40,7 @@ class PromptCounter:
         return estimate_tokens(request), _ESTIMATED
 
     def start_estimate(self, request: MessagesRequest) -> "PromptEstimate":
-        """What to call once a count is needed, should the engine not have told its own."""
+        """Start counting in the background, for an answer whose engine may not report the prompt's length in time."""
         if self._tokenizer is None:
             return PromptEstimate(request)
         counting = asyncio.get_running_loop().run_in_executor(None, self._tokenizer, request)
@@ -49,7 +49,7 @@ class PromptCounter:
 
 
 class PromptEstimate:
-    """Call it for a prompt's length: the result of `counting` if that is there, else an estimate."""
+    """Call it for a prompt's length in tokens: the result of `counting` if that is ready, else an estimate."""
 
     __slots__ = ("_counting", "_request")
 
@@ -64,7 +64,7 @@ class PromptEstimate:
         return estimate_tokens(self._request)
 
     def release_request(self) -> None:
-        """It will not be called any more: let go of the request."""
+        """Free the request, which may be large. The estimate may not be called after that."""
         self._request = None
 
 
@@ -74,4 +74,4 @@ def _has_result(counting: "asyncio.Future[int]") -> bool:
 
 def _settle(counting: "asyncio.Future[int]") -> None:
     if not counting.cancelled():
-        counting.exception()  # an estimate takes its place
+        counting.exception()  # read, so that asyncio does not log it: the estimate replaces the count
