@@ -58,6 +58,7 @@ class CompletionsApp(BaseApp):
         parsed = parse(body)
         request = parsed.request
         http_request.record.model, http_request.record.stream = request.model, request.stream
+        request.request_id = http_request.request_id
         answer = Answer(self.engine, request, limits=self._limits, observe=self.metrics.note)
         response = CompletionResponse(http_request, answer, stream=request.stream, usage=parsed.usage)
         del body, parsed, request  # a prompt is large, and the engine alone needs it while a stream lasts
