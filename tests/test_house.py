@@ -31,6 +31,7 @@ PURE = [
     "engines/openai/dialects.py",
     "engines/openai/fast_path.py",
     "engines/openai/history.py",
+    "engines/openai/learned.py",
     "engines/openai/read_coalescer.py",
     "engines/openai/refusals.py",
     "engines/openai/think_tags.py",

@@ -22,6 +22,7 @@ from ...wire.message import final_finish
 from ..shared.reader import Reader
 from ..shared.tool_calls import ToolCallQueue
 from ..shared.upstream_errors import error_from_chunk
+from .call_ids import signed_call_id
 from .think_tags import ThinkTagFilter
 from .usage import NO_COUNTS, token_counts
 
@@ -60,6 +61,7 @@ class ChunkReader(Reader):
         "_stops",
         "_tags",
         "done",
+        "reasoning_key",
     )
 
     def __init__(
@@ -86,6 +88,7 @@ class ChunkReader(Reader):
         self._output: int | None = None
         self._counted = 0  # chunks with content, used if the engine reports no usage
         self.done = False  # `[DONE]` was read
+        self.reasoning_key: str | None = None  # the field in which the engine sent its latest reasoning
 
     @property
     def finished(self) -> bool:
@@ -183,8 +186,11 @@ class ChunkReader(Reader):
             self._counted += 1
 
     def _delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
-        thinking = delta.get("reasoning_content") or delta.get("reasoning")
+        thinking = delta.get("reasoning_content")
+        key = "reasoning_content" if thinking else "reasoning"
+        thinking = thinking or delta.get("reasoning")
         if thinking:
+            self.reasoning_key = key
             self._think(thinking, out)
         content = delta.get("content")
         if content is not None:
@@ -258,7 +264,8 @@ class ChunkReader(Reader):
             index = entry.get("index")
             if index is None and not entry.get("id") and len(calls) > 1:
                 index = position  # the only difference between them
-            self._call(index, entry.get("id"), entry.get("function") or entry, ("tool_calls", position))
+            identity = signed_call_id(entry.get("id"), entry)
+            self._call(index, identity, entry.get("function") or entry, ("tool_calls", position))
 
     def _function_call(self, function: dict[str, Any]) -> None:
         self._call(_LEGACY, None, function, ("function_call",))

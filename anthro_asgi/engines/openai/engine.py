@@ -4,11 +4,13 @@ The engine is always asked for a stream, also when the client wants a whole Mess
 stop generating when the connection is closed, so that a client that leaves frees its slot.
 
 An engine may reject a request before its first output. Then the request is sent again, if the engine's words say how to
-change it (see `retry`): for a shorter answer, or without a field that the engine does not accept. It is also sent again
+change it: for a shorter answer, or without a field that the engine does not accept (see `retry`), or in an amended
+dialect (see `refusals`). The amended dialect is remembered if the request then succeeds. The request is also sent again
 in another dialect, if another engine has taken the place of the one that was detected.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -31,10 +33,12 @@ from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_nam
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
 from .detection import EngineDetector, health_path
-from .dialects import DIALECTS, Dialect
+from .dialects import DIALECTS, Dialect, by_host
 from .encoded_request import EncodedRequest, chat_body
 from .fast_path import FastChunkReader
+from .learned import LearnedDialects
 from .read_coalescer import PAUSE, ReadCoalescer
+from .refusals import amended_dialect, changes_between
 from .retry import rejected_field, shorten_answer
 from .think_tags import ThinkTagMode, think_tag_filter
 from .tool_names import original_names
@@ -46,8 +50,12 @@ _MAX_TRIES: Final = (
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
 
 
+_log = logging.getLogger(__name__)
+
+
 class OpenAIEngine(RemoteEngine):
-    """The engine at `origin`. The key is sent as a bearer token. `dialect` names one of DIALECTS; None detects it.
+    """The engine at `origin`. The key is sent as a bearer token. `dialect` names one of DIALECTS; None takes the
+    dialect of a known host name, and detects it otherwise.
 
     `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
     says how `<think>` tags in the answer's text are read (see `think_tags`).
@@ -70,10 +78,11 @@ class OpenAIEngine(RemoteEngine):
         self._target = origin.target("/chat/completions")
         self._late_system = late_system
         self._think_tags = think_tags
-        chosen = DIALECTS[dialect] if dialect is not None else None
+        chosen = DIALECTS[dialect] if dialect is not None else by_host(origin.host)
         self._detector = EngineDetector(chosen, self._list_models, self._probe)
         self._counter = PromptTokenCounter(self._post_for_count)
         self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
+        self._learned = LearnedDialects()
         self._rejected_fields: set[tuple[str, str]] = set()  # (model, field) that an engine refused
 
     def __repr__(self) -> str:
@@ -102,6 +111,7 @@ class OpenAIEngine(RemoteEngine):
 
     def _forget_learned(self) -> None:
         self._rejected_fields.clear()
+        self._learned.forget()
         self._counter.forget()
 
     # small requests
@@ -111,7 +121,7 @@ class OpenAIEngine(RemoteEngine):
 
         Raises NotImplementedError when the engine does not count, and ApiError.
         """
-        dialect = self._detector.dialect or await self.detect()
+        dialect = self._dialect_for(request, self._detector.dialect or await self.detect())
         body = await self._body(request, dialect)
         try:
             return await self._counter.count(body, dialect)
@@ -149,11 +159,13 @@ class OpenAIEngine(RemoteEngine):
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
-        dialect = await self._known_dialect()
+        dialect = self._dialect_for(request, await self._known_dialect())
+        model = request.engine_model
+        known = dialect
         encoded = EncodedRequest(request, await self._body(request, dialect))
         del request  # `encoded` owns it, and releases it
         for tries_left in reversed(range(_MAX_TRIES)):
-            reader = self._reader(encoded.request, self._detector.dialect or dialect)
+            reader = self._reader(encoded.request, dialect)
             exchange = await self._exchange(encoded)
             begun = False
             coalescer = ReadCoalescer(asyncio.get_running_loop().time)
@@ -183,15 +195,18 @@ class OpenAIEngine(RemoteEngine):
             except ApiError as exc:
                 failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
                 may_retry = failure.may_retry and tries_left > 0 and not begun
-                body = await self._changed_body(encoded.request, encoded.body, failure.error) if may_retry else None
-                if body is None:
+                changed = await self._changed(encoded, dialect, failure.error) if may_retry else None
+                if changed is None:
                     raise failure.error from failure.error.__cause__
+                body, dialect = changed
                 encoded = EncodedRequest(encoded.request, body)
                 continue
             finally:
                 self._report_repairs(reader.repairs)
             break
-        yield self._end(reader, encoded.request_id)
+        deltas = self._end(reader, encoded.request_id)
+        self._learn(model, known, dialect, reader.reasoning_key)
+        yield deltas
 
     def _end(self, reader: FastChunkReader, request_id: str) -> list[Delta]:
         """The last deltas, once the response is over. Raises ApiError."""
@@ -209,11 +224,27 @@ class OpenAIEngine(RemoteEngine):
             self._model_list.refresh()
         return dialect
 
+    def _dialect_for(self, request: MessagesRequest, dialect: Dialect) -> Dialect:
+        """`dialect`, as the operator sets it and as this model's engine has shown to need it."""
+        if self._late_system is not None:
+            dialect = replace(dialect, late_system=self._late_system)
+        return self._learned.apply(request.engine_model, dialect, asyncio.get_running_loop().time())
+
+    def _learn(self, model: str, before: Dialect, after: Dialect, reasoning_key: str | None) -> None:
+        """Remember how the engine was asked successfully, and the field in which it sent its reasoning.
+
+        A field in which the engine once refused the reasoning of the history is not used again.
+        """
+        changes = changes_between(before, after) if after.name == before.name else {}
+        known = self._learned.changes(model) | changes
+        if reasoning_key not in (None, after.reasoning_key) and known.get("reasoning_key", "") is not None:
+            changes["reasoning_key"] = reasoning_key
+        if changes and self._learned.learn(model, changes, asyncio.get_running_loop().time()):
+            _log.info("learned from the engine's answer how to ask it: %s", changes)
+
     async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
         """The body of the chat request, without what this engine is known not to accept."""
         model = request.engine_model
-        if self._late_system is not None:
-            dialect = replace(dialect, late_system=self._late_system)
         body = await chat_body(request, dialect)
         for field in [field for field in body if (model, field) in self._rejected_fields]:
             value = body.pop(field)
@@ -232,28 +263,39 @@ class OpenAIEngine(RemoteEngine):
     def _reader(self, request: MessagesRequest, dialect: Dialect) -> FastChunkReader:
         """The reader of the response to this request."""
         names = original_names(tool_names(request, dialect))
-        tags = think_tag_filter(self._think_tags, thinking_disabled=thinking_disabled(request, dialect))
+        mode: ThinkTagMode = "tags" if dialect.thinking_tags and self._think_tags == "off" else self._think_tags
+        tags = think_tag_filter(mode, thinking_disabled=thinking_disabled(request, dialect))
         reader = ChunkReader(
             request.stop_sequences, new_call_id, call_ids(request), names=names, tags=tags, limits=self._limits
         )
         return FastChunkReader(reader, self._limits.max_event)
 
-    async def _changed_body(
-        self, request: MessagesRequest, body: dict[str, Any], error: ApiError
-    ) -> dict[str, Any] | None:
-        """What to send instead of the rejected `body`; None if no change may help. Raises ApiError."""
+    async def _changed(
+        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError
+    ) -> tuple[dict[str, Any], Dialect] | None:
+        """The body to send instead of the rejected one, and its dialect; None if no change may help.
+
+        Raises ApiError.
+        """
+        request, body = encoded.request, encoded.body
         shorter = shorten_answer(body, error.message)
         if shorter is not None:
             if "max_tokens" not in shorter:
                 self._rejected_fields.add((request.engine_model, "max_tokens"))
-            return shorter
+            return shorter, dialect
         field = rejected_field(body, error.message)
         if field is not None:
             self._rejected_fields.add((request.engine_model, field))
-            return {key: value for key, value in body.items() if key != field}
+            return {key: value for key, value in body.items() if key != field}, dialect
+        amended = amended_dialect(dialect, body, error.message)
+        if amended is not None:
+            return await self._body(request, amended), amended
         before = self._detector.dialect
         if self._detector.chosen or self._since_list() < _DETECTION_VALID:
             return None
         self._detector.forget()
-        dialect = await self.detect()
-        return await self._body(request, dialect) if dialect is not before else None
+        detected = await self.detect()
+        if detected is before:
+            return None
+        detected = self._dialect_for(request, detected)
+        return await self._body(request, detected), detected

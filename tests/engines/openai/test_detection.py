@@ -20,7 +20,7 @@ from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer
 Routes = dict[str, Answer | list[Answer]]
 TRANSFORMERS: Routes = {
     MODELS: recording("transformers", "00_get_v1_models"),
-    "/openapi.json": json_answer(200, fastapi("/v1/chat/completions", "/v1/models", "/v1/responses", "/health")),
+    "/openapi.json": json_answer(200, fastapi("/v1/chat/completions", "/v1/models", "/load_model", "/reset")),
     CHAT: ANSWER,
 }
 TOP_K = request(top_k=5)

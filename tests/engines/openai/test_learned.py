@@ -1,0 +1,197 @@
+"""What an engine shows of its dialect is used again: the field of its reasoning, and what it refused."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from anthro_asgi.engines.openai.dialects import PLAIN
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.openai.learned import LearnedDialects
+from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.wire.deltas import Thinking, ToolStart
+from anthro_asgi.wire.errors import InvalidRequest
+from tests.engines.openai.test_engine import answer, text
+from tests.support.chat_requests import assistant, request, result, use, user
+from tests.support.routed_upstream import ANSWER, CHAT, asked, engine_over
+from tests.support.upstream import Answer, Wire, json_answer, sse
+
+Json = dict[str, Any]
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "s"}
+LOOP = request(user("a"), assistant(THOUGHT, use("x")), user(result("x", "1"), "b"))
+FOREIGN = request(user("a"), assistant(use("x")), user(result("x", "1")))
+
+
+def delta(**content: Any) -> Json:
+    return {"choices": [{"index": 0, "delta": content, "finish_reason": None}]}
+
+
+END = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def thinking_in(key: str) -> bytes:
+    return sse(delta(**{key: "Hm."}), delta(content="Hello"), END)
+
+
+def refusing(refuses: Callable[[Json], bool], words: str, then: bytes = ANSWER) -> Answer:
+    """An engine that refuses some bodies with these words and answers the others."""
+
+    async def choosy(wire: Wire) -> None:
+        refused = refuses(json.loads(wire.body))
+        await wire.send(json_answer(400, {"error": {"message": words}}) if refused else then)
+
+    return choosy
+
+
+def assistants(body: Json) -> list[Json]:
+    return [turn for turn in body["messages"] if turn["role"] == "assistant"]
+
+
+@pytest.mark.clause("3.40")
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+async def test_history_goes_back_in_the_field_that_the_engine_used(key: str) -> None:
+    async with engine_over({CHAT: thinking_in(key)}, dialect="openai") as (upstream, engine):
+        for _ in range(2):
+            assert Thinking("Hm.") in await answer(engine, LOOP)
+        first, second = asked(upstream)
+    assert not {"reasoning", "reasoning_content"} & set(assistants(first)[0])
+    assert {name: assistants(second)[0].get(name) for name in ("reasoning", "reasoning_content")} == {
+        "reasoning": "Hm." if key == "reasoning" else None,
+        "reasoning_content": "Hm." if key == "reasoning_content" else None,
+    }
+
+
+@pytest.mark.clause("3.40")
+async def test_an_engine_that_never_showed_reasoning_never_gets_it() -> None:
+    async with engine_over({CHAT: ANSWER}, dialect="openai") as (upstream, engine):
+        for _ in range(3):
+            await answer(engine, LOOP)
+    assert not any({"reasoning", "reasoning_content"} & set(assistants(body)[0]) for body in asked(upstream))
+
+
+@pytest.mark.clause("3.40", "8.4")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The reasoning_content in the thinking mode must be passed back to the API.",
+        "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
+    ],
+)
+async def test_demanded_reasoning_is_sent_at_once_and_from_then_on(words: str) -> None:
+    strict = refusing(lambda body: any("reasoning_content" not in turn for turn in assistants(body)), words)
+    async with engine_over({CHAT: strict}, dialect="openai") as (upstream, engine):
+        assert text(await answer(engine, LOOP)) == "Hello"
+        assert text(await answer(engine, FOREIGN)) == "Hello"
+        sent = [assistants(body)[0].get("reasoning_content") for body in asked(upstream)]
+    assert sent == [None, "Hm.", ""]
+
+
+async def test_a_field_in_which_reasoning_was_refused_is_not_used_again() -> None:
+    words = "'messages.1': property 'reasoning' is unsupported"
+    choosy = refusing(lambda body: "reasoning" in assistants(body)[0], words, thinking_in("reasoning"))
+    async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
+        for _ in range(4):
+            await answer(engine, LOOP)
+        assert ["reasoning" in assistants(body)[0] for body in asked(upstream)] == [False, True, False, False, False]
+
+
+@pytest.mark.clause("3.37", "8.4")
+async def test_text_behind_a_tool_result_moves_into_it_from_the_first_refusal_on() -> None:
+    strict = refusing(lambda body: body["messages"][-1]["role"] == "user", "Unexpected role 'user' after role 'tool'")
+    async with engine_over({CHAT: strict}, dialect="openai") as (upstream, engine):
+        for _ in range(2):
+            assert text(await answer(engine, LOOP)) == "Hello"
+        assert [body["messages"][-1]["content"] for body in asked(upstream)] == ["b", "1\nb", "1\nb"]
+
+
+@pytest.mark.clause("3.6", "8.3")
+async def test_top_k_is_sent_until_the_engine_refuses_it() -> None:
+    choosy = refusing(lambda body: "top_k" in body, "Unrecognized request argument supplied: top_k")
+    async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
+        for _ in range(2):
+            await answer(engine, request(top_k=5))
+        assert ["top_k" in body for body in asked(upstream)] == [True, False, False]
+
+
+@pytest.mark.clause("8.4")
+async def test_nothing_is_learned_from_a_refusal_if_the_amended_request_fails_too() -> None:
+    refusal = refusing(lambda body: True, "property 'top_k' is unsupported")
+    async with engine_over({CHAT: [refusal, refusal, ANSWER]}, dialect="openai") as (upstream, engine):
+        with pytest.raises(InvalidRequest):
+            await answer(engine, request(top_k=5))
+        await answer(engine, request(top_k=5))
+        assert ["top_k" in body for body in asked(upstream)] == [True, False, True]
+
+
+async def test_each_model_has_its_own_memory() -> None:
+    choosy = refusing(lambda body: "top_k" in body and body["model"] == "m", "property 'top_k' is unsupported")
+    async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
+        for model in ("m", "n", "m"):
+            await answer(engine, request(top_k=5, model=model))
+        assert [(body["model"], "top_k" in body) for body in asked(upstream)] == [
+            ("m", True),
+            ("m", False),
+            ("n", True),
+            ("m", False),
+        ]
+
+
+async def test_a_signed_call_comes_back_with_its_signature() -> None:
+    signed = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}
+    signed["extra_content"] = {"google": {"thought_signature": "c2ln"}}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
+    async with engine_over({CHAT: sse(delta(tool_calls=[signed]), end)}, dialect="gemini") as (upstream, engine):
+        started = [part for part in await answer(engine) if isinstance(part, ToolStart)]
+        (call,) = started
+        await answer(engine, request(user("a"), assistant(use(call.id)), user(result(call.id, "1"))))
+        sent, said = assistants(asked(upstream)[1])[0]["tool_calls"][0], asked(upstream)[1]["messages"][-1]
+    assert (sent["id"], said["tool_call_id"]) == ("c1", "c1")
+    assert sent["extra_content"] == signed["extra_content"]
+
+
+async def test_thinking_between_tags_is_found_for_a_dialect_that_writes_it_so() -> None:
+    tagged = sse(delta(content="<think>\nHm.\n</think>\n\nHello"), END)
+    async with engine_over({CHAT: tagged}, dialect="minimax") as (_, engine):
+        deltas = await answer(engine)
+    assert (text(deltas).strip(), [part.text.strip() for part in deltas if isinstance(part, Thinking)]) == (
+        "Hello",
+        ["Hm."],
+    )
+
+
+def test_a_hosted_api_has_the_dialect_of_its_host() -> None:
+    assert repr(OpenAIEngine(Origin.parse("https://api.deepseek.com"))).startswith("<OpenAIEngine deepseek ")
+    chosen = OpenAIEngine(Origin.parse("https://api.deepseek.com"), dialect="openai")
+    assert repr(chosen).startswith("<OpenAIEngine openai ")
+
+
+# the memory
+
+
+def test_changes_expire_an_hour_after_they_were_learned() -> None:
+    memory = LearnedDialects()
+    assert memory.learn("m", {"top_k": False}, 0.0)
+    assert not memory.learn("m", {"top_k": False}, 10.0)
+    assert memory.apply("m", PLAIN, 3599.0).top_k is False
+    assert memory.apply("n", PLAIN, 3599.0) is PLAIN
+    assert memory.apply("m", PLAIN, 3600.0) is PLAIN
+    assert memory.changes("m") == {}
+
+
+def test_the_number_of_models_is_limited_and_the_first_is_dropped_first() -> None:
+    memory = LearnedDialects()
+    for number in range(65):
+        memory.learn(f"m{number}", {"top_k": False}, float(number))
+    assert memory.changes("m0") == {}
+    assert memory.changes("m1") == memory.changes("m64") == {"top_k": False}
+    memory.forget()
+    assert memory.changes("m64") == {}
+
+
+def test_later_changes_join_the_earlier_ones() -> None:
+    memory = LearnedDialects()
+    memory.learn("m", {"top_k": False}, 0.0)
+    memory.learn("m", {"no_content": ""}, 1.0)
+    learned = memory.apply("m", PLAIN, 2.0)
+    assert (learned.top_k, learned.no_content) == (False, "")
