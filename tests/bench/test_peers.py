@@ -287,7 +287,7 @@ def test_a_peer_that_breaks_the_grammar_is_timed_and_one_that_does_not_start_is_
     broken = Program("broken", "raise SystemExit('the port is not to my liking')")
     compare(bench(records, tmp_path, Program("sloppy", SLOPPY), broken), TINY, 0.05)
     (grammar,) = records.of(Grammar)
-    assert grammar.faults[0].startswith("event 0: message.type is 'message'")
+    assert grammar.faults[0].startswith("event 0: message.type must be 'message'")
     assert grammar.faults[1].startswith("event 35: the object must have stop_reason, stop_sequence")
     assert {run.server for run in records.of(Run)} == {"direct", "sloppy"}
     why = "saturated: ended with status 1: the port is not to my liking"
