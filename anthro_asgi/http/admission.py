@@ -123,7 +123,7 @@ class Admission:
 
     def _refusal(self, kind: str, why: str) -> Overloaded:
         self._note(_REFUSED, kind)
-        return Overloaded(f"overloaded: {why}")
+        return Overloaded(f"overloaded: {why}", reason=kind)
 
 
 class Slot:

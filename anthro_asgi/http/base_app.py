@@ -77,7 +77,7 @@ class BaseApp:
             await http_request.drop_connection()
         except asyncio.CancelledError:
             if not http_request.started:  # the server stops, and no longer waits for this request
-                await self._respond_error(http_request, Overloaded("the service is stopping"))
+                await self._respond_error(http_request, Overloaded("the service is stopping", reason="stopping"))
             raise
         except Exception as exc:
             if http_request.started:  # half a response is sent, so the server has to close the connection

@@ -117,7 +117,7 @@ class MessageResponse:
         except asyncio.CancelledError:
             # The server stops and no longer waits for this stream.
             if self._http_request.started and not self._watch.disconnected:
-                await self._fail(Overloaded("the service is stopping"))
+                await self._fail(Overloaded("the service is stopping", reason="stopping"))
             raise
         except Exception as exc:
             if isinstance(exc, ClientDisconnected | SimulatedDisconnect) or not self._http_request.started:

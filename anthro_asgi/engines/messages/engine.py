@@ -25,8 +25,16 @@ from ..openai.chat_request import add_thinking
 from ..openai.detection import health_path, recognise_models
 from ..openai.dialects import LLAMACPP, PLAIN, Dialect
 from ..openai.encoded_request import EncodedRequest
-from ..shared.fetch import FetchResult, fetch, is_json, raise_for_status, read_body
-from ..shared.remote import RemoteEngine, RemoteOptions, new_call_id, read_trailer
+from ..shared.fetch import FetchResult, fetch
+from ..shared.remote import (
+    RemoteEngine,
+    RemoteOptions,
+    is_json,
+    new_call_id,
+    raise_for_status,
+    read_body,
+    read_trailer,
+)
 from .event_reader import EventReader
 
 _NOT_SENT: Final = ("stop_sequences", "thread")

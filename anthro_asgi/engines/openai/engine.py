@@ -26,9 +26,17 @@ from ...wire.deltas import Batch, Delta
 from ...wire.errors import ApiError, BadUpstream
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest
-from ..shared.fetch import FetchResult, fetch, is_json, raise_for_status, read_body
+from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import MAX_AGE, parse_models
-from ..shared.remote import RemoteEngine, RemoteOptions, new_call_id, read_trailer
+from ..shared.remote import (
+    RemoteEngine,
+    RemoteOptions,
+    is_json,
+    new_call_id,
+    raise_for_status,
+    read_body,
+    read_trailer,
+)
 from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_names
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter

@@ -1,4 +1,7 @@
-"""The base class of the engines behind a URL: connections, key, limits, model list, readiness, failures."""
+"""The base class of the engines behind a URL: connections, key, limits, model list, readiness, failures.
+
+At the end, the functions with which they read the response that is an answer.
+"""
 
 import asyncio
 import logging
@@ -9,23 +12,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, TypedDict, Unpack
 
-from ...upstream.errors import UpstreamError
+from ...upstream.errors import TooLarge, UpstreamError
 from ...upstream.exchange import Exchange
 from ...upstream.origin import Origin
 from ...upstream.pool import Body, Deadlines, Pool
 from ...upstream.request import RequestHeaders
 from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Batch, Delta, deltas_of
-from ...wire.errors import ApiError
+from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream
 from ...wire.repairs import Repairs
 from ..base import ModelInfo, UpstreamEngine
 from .fetch import FetchResult, fetch
 from .model_list import ModelList, parse_models
 from .single_flight import SingleFlight
-from .upstream_errors import UNAVAILABLE, UpstreamFailure, classify
+from .upstream_errors import UNAVAILABLE, UpstreamFailure, classify, error_from_response
 
 _TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may send usage and the end of its stream
 _READY_TIMEOUT: Final = 2.0  # seconds
+_MAX_ERROR_BODY: Final = 64 * 1024  # bytes
+_ERROR_BODY_TIMEOUT: Final = 5.0  # seconds
+_UNSPECIFIC_TYPES: Final = (b"text/plain", b"application/octet-stream")  # a stream may have them by mistake
+_SAFE_TYPE: Final = re.compile(rb"(?:application|audio|image|multipart|text|video)/[a-z0-9.+-]{1,40}")
 _KEY: Final = re.compile("[!-~]+")
 _FAILURE: Final = (
     "upstream_error request_id=%(request_id)s operation=%(operation)s status=%(status)s reason=%(reason)s"
@@ -194,6 +201,44 @@ def _addresses(origin: Origin) -> tuple[str, ...]:
 
 def log_unreachable(exc: ApiError) -> None:
     _log.warning("engine_unreachable reason=%(reason)s", {"reason": exc.reason})
+
+
+# the response that is an answer
+
+
+async def raise_for_status(response: Exchange) -> None:
+    """Raise ApiError for a response whose status is not 200."""
+    if response.status == 200:
+        return
+    body = b""
+    with suppress(UpstreamError, TimeoutError):  # the status alone is enough
+        async with asyncio.timeout(_ERROR_BODY_TIMEOUT):
+            body = await response.read_all(_MAX_ERROR_BODY)
+    raise error_from_response(response.status, body, response.headers)
+
+
+def is_json(response: Exchange) -> bool:
+    """Whether the response is one JSON value, although a stream was requested.
+
+    Raises BadUpstream when it is neither JSON nor a stream: a web page might be long and never contain an event.
+    """
+    content_type = (response.header(b"content-type") or b"").partition(b";")[0].strip().lower()
+    if (response.header(b"content-encoding") or b"identity").lower() != b"identity":
+        raise BadUpstream("the engine compressed its response, which was not requested")
+    stream = b"event-stream" in content_type
+    json = b"json" in content_type
+    if content_type and not stream and not json and content_type not in _UNSPECIFIC_TYPES:
+        found = content_type.decode() if _SAFE_TYPE.fullmatch(content_type) else "an unknown type"
+        raise BadUpstream(f"the engine returned neither an event stream nor JSON, but {found}")
+    return json and not stream
+
+
+async def read_body(response: Exchange, limits: AnswerLimits) -> bytes:
+    """The whole body of an answer. Raises AnswerTooLarge and UpstreamError."""
+    try:
+        return await response.read_all(limits.max_answer)
+    except TooLarge as exc:
+        raise AnswerTooLarge(f"it is larger than {limits.max_answer} bytes (max-answer)") from exc
 
 
 class _Done(Protocol):

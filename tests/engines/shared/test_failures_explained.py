@@ -5,14 +5,18 @@ Each test runs the whole application over a scripted upstream, or over an engine
 
 import logging
 import re
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import orjson
 import pytest
 
+import anthro_asgi
 from anthro_asgi import EngineFailed, InternalError, MessagesApp, MessagesRequest
 from anthro_asgi.conformance.grammar import parse_events
 from anthro_asgi.engines.shared.upstream_errors import EngineReport
@@ -29,6 +33,7 @@ from tests.support.upstream_engines import SPEECHES, Speech, both_engines, over,
 
 SENTENCE: Final = "out of memory while reading 'my secret diary'"
 BODY: Final = {"model": "m", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+PACKAGE: Final = Path(anthro_asgi.__file__).parent
 METRIC: Final = "anthro_asgi_upstream_errors_total"
 
 
@@ -267,6 +272,63 @@ async def test_a_failed_model_list_is_logged_and_counted_once(speech: Speech, ca
         assert (line["operation"], line["status"], line["reason"]) == ("models", 500, "failed")
         assert counts(app)[0] == {"status_5xx": 1.0}
         await engine.stop()
+
+
+# the way of a 503
+
+WAY: Final = (
+    "upstream/connection.py",  # the bytes arrive
+    "upstream/http_parsers.py",  # status, headers, body
+    "upstream/exchange.py",  # the response
+    "engines/openai/engine.py",  # `stream`, which receives it
+    "engines/shared/remote.py",  # `raise_for_status`, which reads the body; later `_fail`
+    "engines/shared/upstream_errors.py",  # what it becomes
+    "wire/json_codec.py",
+    "wire/errors.py",
+    "observability/metrics.py",  # upstream_errors_total
+    "observability/logs.py",  # upstream_error; later the line of the request
+    "http/answer.py",  # the error passes through
+    "http/message_response.py",
+    "http/messages_app.py",
+    "http/base_app.py",  # the error boundary
+    "http/http_request.py",  # the client's bytes
+)
+"""The files of docs/explanation/architecture.md, in the order in which a 503 of the upstream passes them."""
+RELEASES: Final = {
+    "engines/openai/fast_path.py",  # repairs
+    "http/admission.py",
+    "http/disconnect.py",
+    "http/ping.py",
+    "observability/trace_context.py",
+    "upstream/keepalive.py",
+    "upstream/pool.py",
+    "upstream/request.py",
+}
+"""The files that release what the request held, as after every response."""
+
+
+async def test_a_503_passes_at_most_fifteen_files() -> None:
+    passed: dict[str, None] = {}
+    before = sys.getprofile()
+
+    def note_file(frame: FrameType, event: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        arrived = path.name == "connection.py" and frame.f_code.co_name == "data_received"
+        if event == "call" and path.is_relative_to(PACKAGE) and (passed or arrived):
+            passed[path.relative_to(PACKAGE).as_posix()] = None
+
+    async with served(SPEECHES["chat"], json_answer(503, {"error": {"message": SENTENCE}})) as app:
+        driver = Driver(app)
+        body = orjson.dumps(BODY)
+        await driver.request("POST", "/v1/messages", body=body)  # imports what is imported late
+        sys.setprofile(note_file)
+        try:
+            response = await driver.request("POST", "/v1/messages", body=body)
+        finally:
+            sys.setprofile(before)
+    assert response.status == 529
+    assert len(WAY) <= 15
+    assert set(passed) - RELEASES == set(WAY)
 
 
 # the engine's own words

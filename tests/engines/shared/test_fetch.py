@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from anthro_asgi.engines.shared import fetch
+from anthro_asgi.engines.shared import remote
 from anthro_asgi.wire.errors import BadUpstream, InvalidRequest, RateLimited, UpstreamTimeout
 from tests.support.upstream import ScriptedUpstream, Wire, raw_answer
 from tests.support.upstream_engines import Speech, both_engines, over, said, stream
@@ -86,7 +86,7 @@ async def test_an_error_response_without_an_end_keeps_its_status(speech: Speech)
 
 @both_engines
 async def test_a_slow_error_body_is_not_awaited_for_long(speech: Speech, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "_ERROR_BODY_TIMEOUT", 0.05)
+    monkeypatch.setattr(remote, "_ERROR_BODY_TIMEOUT", 0.05)
 
     async def drip(wire: Wire) -> None:
         await wire.send(raw_answer(400, [("content-length", "1000")]))
