@@ -1,4 +1,4 @@
-"""Turns at the engine: how many, who waits, who is sent away, and that none is ever lost."""
+"""Slots at the engine: the limit, the queue, refusals, and that no slot is ever lost."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ KEY, OTHER = b"key", b"other"
 
 
 class Guests:
-    """Requests that come and go as a test says."""
+    """Requests that start and end as a test tells them."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -45,7 +45,7 @@ class Guests:
         await self._tasks[name]
 
 
-async def test_turns_are_given_up_to_the_limit_and_then_in_the_order_of_the_line() -> None:
+async def test_slots_are_acquired_up_to_the_limit_and_then_in_the_order_of_the_queue() -> None:
     admission = Admission(limit=2, queue=2)
     guests = Guests(admission)
     for name in "abcd":
@@ -60,7 +60,7 @@ async def test_turns_are_given_up_to_the_limit_and_then_in_the_order_of_the_line
     assert repr(admission) == "<Admission running=0/2 waiting=0/2>"
 
 
-async def test_beyond_the_line_a_request_is_sent_away_with_a_time_to_come_again() -> None:
+async def test_a_request_beyond_the_queue_is_refused_with_retry_after() -> None:
     noted: list[tuple[str, str]] = []
     admission = Admission(limit=1, queue=1, note=lambda what, kind: noted.append((what, kind)))
     guests = Guests(admission)
@@ -78,7 +78,7 @@ async def test_beyond_the_line_a_request_is_sent_away_with_a_time_to_come_again(
     admission.check()
 
 
-async def test_without_a_line_only_turns_are_given() -> None:
+async def test_without_a_queue_a_request_gets_a_slot_or_is_refused() -> None:
     admission = Admission(limit=1, queue=0)
     guests = Guests(admission)
     await guests.come("a")
@@ -89,7 +89,7 @@ async def test_without_a_line_only_turns_are_given() -> None:
 
 
 @fake_clock
-async def test_who_waits_too_long_is_sent_away_and_the_line_closes_up() -> None:
+async def test_a_request_that_waits_too_long_is_refused_and_leaves_the_queue() -> None:
     noted: list[tuple[str, str]] = []
     admission = Admission(limit=1, queue=5, timeout=3.0, note=lambda what, kind: noted.append((what, kind)))
     guests = Guests(admission)
@@ -105,7 +105,7 @@ async def test_who_waits_too_long_is_sent_away_and_the_line_closes_up() -> None:
     await guests.go("c")
 
 
-async def test_who_leaves_the_line_leaves_no_trace() -> None:
+async def test_a_cancelled_request_leaves_the_queue() -> None:
     admission = Admission(limit=1, queue=5)
     guests = Guests(admission)
     for name in "abc":
@@ -118,13 +118,13 @@ async def test_who_leaves_the_line_leaves_no_trace() -> None:
     assert repr(admission) == "<Admission running=0/1 waiting=0/5>"
 
 
-async def test_a_turn_given_to_one_who_leaves_in_that_moment_goes_to_the_next() -> None:
+async def test_a_slot_acquired_by_a_request_that_is_cancelled_at_once_goes_to_the_next() -> None:
     admission = Admission(limit=1, queue=5)
     guests = Guests(admission)
     await admission.acquire(None)
     for name in "bc":
         await guests.come(name)
-    admission.release(None)  # to b, who has not woken yet
+    admission.release(None)  # to b, whose task has not run yet
     await guests.vanish("b")
     await asyncio.sleep(0)
     assert guests.served == ["c"]
@@ -132,7 +132,7 @@ async def test_a_turn_given_to_one_who_leaves_in_that_moment_goes_to_the_next() 
     assert repr(admission) == "<Admission running=0/1 waiting=0/5>"
 
 
-async def test_one_key_cannot_have_more_than_its_share_of_turns_and_places() -> None:
+async def test_one_key_is_limited_to_its_share_of_slots_and_queue_places() -> None:
     noted: list[tuple[str, str]] = []
     admission = Admission(limit=2, queue=9, per_key=3, note=lambda what, kind: noted.append((what, kind)))
     guests = Guests(admission)
@@ -153,7 +153,7 @@ async def test_one_key_cannot_have_more_than_its_share_of_turns_and_places() -> 
 
 @pytest.mark.parametrize("seed", range(20))
 @fake_clock
-async def test_no_turn_is_lost_or_made_up_in_a_random_crowd(seed: int) -> None:
+async def test_no_slot_is_lost_or_invented_under_random_load(seed: int) -> None:
     chance = random.Random(seed)
 
     admission = Admission(limit=3, queue=4, timeout=5.0, per_key=4)

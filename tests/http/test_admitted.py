@@ -1,4 +1,4 @@
-"""Admission and draining as a client meets them: over the whole application."""
+"""Admission and draining through the whole application."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ KEYS = ("key-one", "key-two")
 
 
 class Gated:
-    """An engine that answers when it is told to."""
+    """An engine whose answers end when the test opens its gate."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -33,7 +33,7 @@ class Gated:
         yield Finish("end_turn")
 
     async def busy(self, count: int = 1) -> None:
-        """Wait until it has been asked so often, since the last time."""
+        """Wait until the engine has received `count` more requests."""
         for _ in range(count):
             await self._asks.get()
 
@@ -46,7 +46,7 @@ def with_key(key: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-api-key", key.encode())]
 
 
-async def test_beyond_the_limits_a_request_is_refused_at_once_and_open_streams_go_on() -> None:
+async def test_a_request_beyond_the_limits_is_refused_at_once_and_open_streams_continue() -> None:
     engine = Gated()
     app = MessagesApp(engine, max_concurrency=2, max_queue=1)
     driver = Driver(app)
@@ -69,7 +69,7 @@ async def test_beyond_the_limits_a_request_is_refused_at_once_and_open_streams_g
 
 
 @fake_clock
-async def test_a_wait_that_is_too_long_is_refused_with_its_status_while_nothing_is_out() -> None:
+async def test_a_request_that_waits_too_long_is_refused_with_its_own_status() -> None:
     engine = Gated()
     driver = Driver(MessagesApp(engine, max_concurrency=1, queue_timeout=4.0), 1000.0)
     first = asyncio.create_task(driver.request("POST", "/v1/messages", body=body()))
@@ -82,7 +82,7 @@ async def test_a_wait_that_is_too_long_is_refused_with_its_status_while_nothing_
 
 
 @fake_clock
-async def test_a_stream_in_line_is_pinged_and_then_refused_by_an_event() -> None:
+async def test_a_stream_that_waits_in_the_queue_gets_pings_and_then_an_error_event() -> None:
     engine = Gated()
     driver = Driver(MessagesApp(engine, max_concurrency=1, queue_timeout=25.0, ping_interval=10.0), 1000.0)
     first = asyncio.create_task(driver.request("POST", "/v1/messages", body=body()))
@@ -96,7 +96,7 @@ async def test_a_stream_in_line_is_pinged_and_then_refused_by_an_event() -> None
     await first
 
 
-async def test_lists_counts_and_probes_need_no_turn() -> None:
+async def test_model_lists_counts_and_probes_need_no_slot() -> None:
     engine = Gated()
     driver = Driver(MessagesApp(engine, max_concurrency=1, max_queue=0))
     first = asyncio.create_task(driver.request("POST", "/v1/messages", body=body()))
@@ -108,7 +108,7 @@ async def test_lists_counts_and_probes_need_no_turn() -> None:
     await first
 
 
-async def test_one_key_at_its_limit_does_not_keep_out_the_other() -> None:
+async def test_one_key_at_its_limit_does_not_block_another_key() -> None:
     engine = Gated()
     app = MessagesApp(engine, keys=KEYS, max_concurrency_per_key=1)
     driver = Driver(app)
@@ -122,7 +122,7 @@ async def test_one_key_at_its_limit_does_not_keep_out_the_other() -> None:
     assert (await driver.request("POST", "/v1/messages", headers=with_key(KEYS[0]), body=body())).status == 200
 
 
-async def test_who_leaves_gives_the_turn_back() -> None:
+async def test_a_client_that_disconnects_gives_its_slot_back() -> None:
     engine = Gated()
     app = MessagesApp(engine, max_concurrency=1, max_queue=1)
     driver = Driver(app)
@@ -136,7 +136,7 @@ async def test_who_leaves_gives_the_turn_back() -> None:
 
 
 @pytest.mark.clause("1.5")
-async def test_while_it_drains_the_service_is_not_ready_and_ends_connections_with_their_answers() -> None:
+async def test_a_draining_service_is_not_ready_and_closes_connections_after_their_response() -> None:
     engine = Gated()
     app = MessagesApp(engine)
     driver = Driver(app)
@@ -151,7 +151,7 @@ async def test_while_it_drains_the_service_is_not_ready_and_ends_connections_wit
         assert (response.status, response.header("connection")) == (200, "close")
 
 
-async def test_other_keys_may_take_the_place_of_those_that_were() -> None:
+async def test_replaced_keys_are_accepted_and_old_ones_are_not() -> None:
     engine = Gated()
     engine.gate.set()
     app = MessagesApp(engine, keys=KEYS)

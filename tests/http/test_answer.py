@@ -67,7 +67,7 @@ class Script(BaseEngine):
 
 @dataclass
 class Said:
-    """What a client of any front has been told."""
+    """What the client of a front has received."""
 
     text: str = ""
     thinking: str = ""
@@ -76,7 +76,7 @@ class Said:
     tokens: tuple[int, int] = (0, 0)
 
 
-# the fronts, each of which turns an engine and a request into what its client is told
+# the fronts: each runs an engine for a request, and returns what its client receives
 
 
 def request_of(**fields: Any) -> MessagesRequest:
@@ -444,7 +444,7 @@ async def test_a_whole_message_from_an_engine_that_never_waits_lets_other_tasks_
 
 async def test_the_request_is_not_kept_while_an_answer_lasts() -> None:
     class Request(MessagesRequest):
-        """MessagesRequest has no room for weak references."""
+        """A request that weak references can point to; MessagesRequest has slots only."""
 
     async def engine(request: MessagesRequest) -> AsyncIterator[Batch]:
         del request

@@ -1,4 +1,4 @@
-"""Who may come in: both headers, in every combination."""
+"""Authentication by API key: both headers, in every combination."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_one_valid_key_in_either_header_is_enough(headers: Headers) -> None:
         [(b"x-api-key", "älphä".encode())],
     ],
 )
-def test_a_wrong_key_is_turned_away(headers: Headers) -> None:
+def test_a_wrong_key_is_rejected(headers: Headers) -> None:
     with pytest.raises(Unauthenticated, match="invalid API key") as caught:
         KEYS.authenticate(headers)
     assert caught.value.status == 401
@@ -72,13 +72,13 @@ def test_a_request_without_a_key_is_told_how_to_send_one(headers: Headers) -> No
         KEYS.authenticate(headers)
 
 
-def test_without_keys_everybody_comes_in() -> None:
+def test_without_keys_every_request_passes() -> None:
     ApiKeys().authenticate([])
     ApiKeys([]).authenticate([(b"x-api-key", b"anything")])
 
 
 @pytest.mark.clause("2.2")
-def test_every_key_offered_is_compared_with_every_key_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_key_of_a_request_is_compared_with_every_accepted_key(monkeypatch: pytest.MonkeyPatch) -> None:
     import anthro_asgi.http.auth
 
     compared: list[bytes] = []
@@ -105,6 +105,6 @@ def test_keys_never_print() -> None:
 
 
 @pytest.mark.parametrize("keys", [[""], ["a", ""], [" "], ["a "], ["\ta"], "abc"])
-def test_a_key_no_header_could_carry_is_refused(keys: list[str]) -> None:
+def test_a_key_that_no_header_can_carry_is_rejected(keys: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^(an API key is empty|keys is a sequence)"):
         ApiKeys(keys)

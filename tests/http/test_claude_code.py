@@ -1,7 +1,7 @@
-"""Requests as Claude Code sends them, over an engine that is scripted and over the real llama.cpp.
+"""Requests as Claude Code sends them, to a scripted engine and to the real llama.cpp.
 
 What matters to its users: nothing that it always sends is refused; what it works around by itself is refused clearly;
-the prompt grows only at its end, so that the engine's prefix cache holds; and it hears the words that it acts on.
+the prompt grows only at its end, so that the engine's prefix cache holds; and errors have the texts that it acts on.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ def text(words: str, **more: Any) -> Json:
 
 
 class ClaudeCode:
-    """One conversation: what it was told, what it heard, and how it asks on."""
+    """One conversation: its messages so far, and the next request."""
 
     def __init__(self, driver: Driver, system: str = "You are Claude Code.", tools: list[str] = TOOL_NAMES) -> None:
         self._driver = driver
@@ -61,7 +61,7 @@ class ClaudeCode:
         self.messages: list[Json] = []
 
     def body(self, **over: Any) -> Json:
-        """The body of the next request. Its first system block is another each time."""
+        """The body of the next request. Its first system block differs each time."""
         changing = f"cc_version=2.1.9.{secrets.token_hex(2)}; cc_entrypoint=cli; cch={secrets.token_hex(3)};"
         billing = f"x-anthropic-billing-header: {changing}"
         *before, last = self.messages
@@ -90,12 +90,12 @@ class ClaudeCode:
         return await self._driver.request("POST", path, query=b"beta=true", headers=headers, body=body)
 
     def says(self, *blocks: Json) -> None:
-        """The user's turn, with a reminder of the client's own in a system message behind it."""
+        """The user's turn, followed by a system message with a reminder of the client."""
         self.messages.append({"role": "user", "content": list(blocks), "output_config": {"effort": "high"}})
         self.messages.append({"role": "system", "content": [text("<reminder>Use the todo list.</reminder>")]})
 
     async def turn(self, *blocks: Json, **over: Any) -> Json:
-        """Say this, and hear the answer, which becomes part of the conversation."""
+        """Send a user turn. The answer becomes part of the conversation."""
         self.says(*blocks)
         response = await self.post(**over)
         assert response.status == 200, response.body
@@ -105,7 +105,7 @@ class ClaudeCode:
 
 
 def results(message: Json, content: Any = "done") -> list[Json]:
-    """What its tools said."""
+    """The results of the tool calls."""
     uses = [block for block in message["content"] if block["type"] == "tool_use"]
     return [{"type": "tool_result", "tool_use_id": use["id"], "content": content} for use in uses]
 
@@ -118,7 +118,7 @@ def chunk(finish: str | None = None, **delta: Any) -> Json:
 
 
 def calls(*names: str) -> list[Json]:
-    """Chunks in which these tools are called at once."""
+    """Chunks with parallel calls of these tools."""
     heads = [{"index": n, "id": f"call_{name}", "function": {"name": name}} for n, name in enumerate(names)]
     tails = [{"index": n, "function": {"arguments": '{"command":"ls"}'}} for n, _ in enumerate(names)]
     return [chunk(tool_calls=heads), chunk(tool_calls=tails), chunk("tool_calls")]
@@ -188,7 +188,7 @@ async def test_a_tool_loop_of_three_turns_is_answered() -> None:
 
 
 @pytest.mark.clause("3.42")
-async def test_each_turns_prompt_begins_with_the_whole_of_the_turn_before() -> None:
+async def test_the_prompt_of_each_turn_begins_with_the_prompt_of_the_turn_before() -> None:
     async with served(*THREE_TURNS) as service:
         await three_turns(ClaudeCode(service.driver))
         first, second, third = service.chats
@@ -197,13 +197,20 @@ async def test_each_turns_prompt_begins_with_the_whole_of_the_turn_before() -> N
         for key in ("tools", "model", "chat_template_kwargs", "max_tokens"):
             assert longer[key] == shorter[key]
     assert [turn["role"] for turn in third["messages"]] == [
-        *("system", "user", "user", "assistant", "tool", "user"),
-        *("assistant", "tool", "tool", "user", "user"),
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+        "user",
     ]
 
 
 @pytest.mark.clause("3.31")
-async def test_nothing_that_only_concerns_the_client_reaches_the_engine() -> None:
+async def test_fields_that_only_concern_the_client_do_not_reach_the_engine() -> None:
     async with served(*THREE_TURNS) as service:
         await three_turns(ClaudeCode(service.driver))
     for body in service.heard:
@@ -245,7 +252,11 @@ async def test_images_of_the_user_and_of_a_tool_reach_the_engine() -> None:
         read = await client.turn(text("What is this?"), IMAGE)
         await client.turn(*results(read, [text("a screenshot"), IMAGE]))
     url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
-    assert service.chats[0]["messages"][1]["content"] == [text("What is this?"), url]
+    assert service.chats[0]["messages"][1]["content"] == [
+        text("What is this?"),
+        url,
+        text("<system>\n<reminder>Use the todo list.</reminder>\n</system>"),
+    ]
     turns = service.chats[1]["messages"]
     at = next(number for number, turn in enumerate(turns) if turn["role"] == "tool")
     assert turns[at]["content"].startswith("a screenshot")
@@ -253,7 +264,7 @@ async def test_images_of_the_user_and_of_a_tool_reach_the_engine() -> None:
 
 
 @pytest.mark.clause("3.14")
-async def test_the_web_search_tool_is_refused_by_its_name() -> None:
+async def test_the_web_search_tool_is_refused_with_its_name() -> None:
     async with served() as service:
         client = ClaudeCode(service.driver)
         client.says(text("Search the web for news."))
@@ -279,7 +290,7 @@ OVERFLOW = json_answer(
 )
 
 
-async def test_an_overflow_is_said_in_the_words_on_which_it_compacts() -> None:
+async def test_an_overflow_has_the_error_text_on_which_the_client_compacts() -> None:
     async with served(OVERFLOW, DONE) as service:
         client = ClaudeCode(service.driver)
         client.says(text("word " * 1000))
@@ -301,12 +312,12 @@ async def test_a_burst_of_24_counts_is_answered() -> None:
         answers = await asyncio.gather(*burst)
         assert service.counted == 24
     assert {answer.status for answer in answers} == {200}
-    assert all(answer.json() == {"input_tokens": 1003} for answer in answers)
+    assert all(answer.json() == {"input_tokens": 1002} for answer in answers)
     assert service.heard == []
 
 
 @pytest.mark.clause("7.12")
-async def test_after_an_error_in_mid_stream_it_may_ask_again_without_stream() -> None:
+async def test_after_an_error_in_mid_stream_the_client_may_ask_again_without_stream() -> None:
     async def fails(wire: Wire) -> None:
         begun, _, rest = sse(chunk(content="All"), {"error": {"message": "boom", "code": 500}}).partition(b"}\n\n")
         await wire.send(begun + b"}\n\n")
@@ -373,7 +384,9 @@ async def test_adaptive_thinking_and_large_limits_are_answered_on_the_real_engin
     assert message["content"][1] == text(ANSWER)
 
 
-async def test_an_overflow_of_the_real_engine_is_said_in_the_words_on_which_it_compacts(llama: LlamaServer) -> None:
+async def test_an_overflow_of_the_real_engine_has_the_error_text_on_which_the_client_compacts(
+    llama: LlamaServer,
+) -> None:
     async with real(llama) as driver:
         client = ClaudeCode(driver)
         client.says(text("word " * 40_000))

@@ -1,4 +1,4 @@
-"""A driven coroutine goes on where it stands when `resume` is called, and otherwise cannot tell that it is driven."""
+"""A driven coroutine continues when `resume` is called, and cannot otherwise notice that it is driven."""
 
 import asyncio
 from contextvars import ContextVar
@@ -12,13 +12,13 @@ WORD: ContextVar[str] = ContextVar("WORD", default="unset")
 
 
 class Source:
-    """Hands on words: to who waits for one at once, else later. `put` is called by the loop, as a transport would."""
+    """Delivers words: at once to a waiting coroutine, else when one asks. The loop calls `put`, as for a transport."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiter = Waiter(loop=self._loop)
         self._words: list[str] = []
-        self.at_once: list[bool] = []  # for each word, whether it was taken while it was being put
+        self.at_once: list[bool] = []  # for each word, whether a coroutine took it during `put`
 
     async def get(self) -> str:
         while not self._words:
@@ -33,7 +33,7 @@ class Source:
         self.at_once.append(not self._words)
 
     def send(self, *words: str) -> None:
-        """Each from a callback, with a turn of the loop between them."""
+        """Put each word from a callback of its own, in separate iterations of the loop."""
         if words:
             self._loop.call_soon(self._send, *words)
 
@@ -43,7 +43,7 @@ class Source:
 
 
 async def drive(*words: str) -> tuple[Source, list[str]]:
-    """A coroutine that takes all the words, and what it took."""
+    """A coroutine that takes all words, and the list of them."""
     source = Source()
 
     async def take() -> list[str]:
@@ -53,16 +53,16 @@ async def drive(*words: str) -> tuple[Source, list[str]]:
     return source, await InlineDriver(take())
 
 
-async def test_it_gives_what_the_coroutine_returns() -> None:
+async def test_it_returns_what_the_coroutine_returns() -> None:
     assert (await drive("a", "b", "c"))[1] == ["a", "b", "c"]
 
 
-async def test_it_goes_on_within_the_callback_that_brings_what_it_waits_for() -> None:
+async def test_it_continues_within_the_callback_that_delivers_the_data() -> None:
     source, _ = await drive("a", "b", "c")
     assert source.at_once == [True, True, True]
 
 
-async def test_under_a_plain_task_the_same_source_is_a_future_like_others() -> None:
+async def test_in_a_plain_task_the_same_source_is_an_ordinary_future() -> None:
     source = Source()
 
     async def take() -> list[str]:
@@ -73,7 +73,7 @@ async def test_under_a_plain_task_the_same_source_is_a_future_like_others() -> N
     assert source.at_once == [False, False, False]
 
 
-async def test_a_coroutine_that_never_waits_is_run_at_once() -> None:
+async def test_a_coroutine_that_never_waits_runs_at_once() -> None:
     async def immediate() -> int:
         return 7
 
@@ -94,7 +94,7 @@ async def test_what_the_coroutine_raises_is_raised(words: list[str]) -> None:
         await InlineDriver(fail())
 
 
-async def test_it_waits_for_anything_else_as_a_task_does() -> None:
+async def test_it_awaits_other_futures_like_a_task() -> None:
     source = Source()
     loop = asyncio.get_running_loop()
 
@@ -112,7 +112,7 @@ async def test_it_waits_for_anything_else_as_a_task_does() -> None:
     assert await InlineDriver(both()) == ["a", "from a future", "b", "c"]
 
 
-async def test_what_comes_while_it_waits_for_something_else_waits_for_it() -> None:
+async def test_data_that_arrives_while_it_awaits_something_else_is_kept() -> None:
     source = Source()
     gate = asyncio.Event()
 
@@ -133,7 +133,7 @@ async def drive_in_task(coroutine: object) -> object:
     return await InlineDriver(coroutine)  # type: ignore[arg-type, var-annotated]  # any coroutine
 
 
-async def test_its_task_is_the_current_one_and_its_context_is_kept() -> None:
+async def test_its_task_is_the_current_task_and_its_context_is_kept() -> None:
     source = Source()
     seen: list[object] = []
 
@@ -170,7 +170,7 @@ async def test_a_timeout_within_it_works() -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"]])
-async def test_a_cancellation_reaches_it_where_it_waits(words: list[str]) -> None:
+async def test_a_cancellation_is_raised_where_the_coroutine_waits(words: list[str]) -> None:
     source = Source()
     seen: list[str] = []
 
@@ -191,7 +191,7 @@ async def test_a_cancellation_reaches_it_where_it_waits(words: list[str]) -> Non
     assert seen == [*words, "cleaned up"]
 
 
-async def test_a_cancellation_may_be_survived() -> None:
+async def test_the_coroutine_may_suppress_a_cancellation() -> None:
     source = Source()
 
     async def stubborn() -> str:
@@ -226,7 +226,7 @@ async def test_it_is_not_stepped_once_its_task_is_cancelled() -> None:
     assert seen == []
 
 
-async def test_a_cancellation_that_comes_when_it_has_ended_is_not_lost() -> None:
+async def test_a_cancellation_after_the_coroutine_has_ended_is_not_lost() -> None:
     source = Source()
     task = asyncio.create_task(drive_in_task(source.get()))
     await asyncio.sleep(0)
@@ -237,7 +237,7 @@ async def test_a_cancellation_that_comes_when_it_has_ended_is_not_lost() -> None
         await task
 
 
-async def test_resumed_from_within_another_task_it_goes_on_in_the_next_turn() -> None:
+async def test_resumed_from_another_task_it_continues_in_the_next_iteration_of_the_loop() -> None:
     source = Source()
     seen: list[object] = []
 
@@ -253,7 +253,7 @@ async def test_resumed_from_within_another_task_it_goes_on_in_the_next_turn() ->
     assert seen == [task]
 
 
-async def test_one_drive_may_resume_another_s_source() -> None:
+async def test_one_driver_may_resume_the_source_of_another() -> None:
     first, second = Source(), Source()
 
     async def pass_on() -> str:

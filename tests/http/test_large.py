@@ -1,4 +1,4 @@
-"""Large requests: read, checked, converted and sent in turns of the event loop; let go of once the engine speaks."""
+"""Large requests are read, checked, converted and sent in steps, and freed once the engine answers."""
 
 import asyncio
 import base64
@@ -44,7 +44,7 @@ def user(*blocks: Any) -> Json:
 
 
 def large() -> bytes:
-    """An agent's request of some megabytes: texts, calls and their results, images small and large, one huge text."""
+    """A request of several megabytes: texts, calls and results, small and large images, one huge text."""
     chance = random.Random(4)
     messages: list[Json] = [user({"type": "text", "text": "What is this? 漢字 🙂\n" * 40_000}, image(600_000))]
     for number in range(60):
@@ -69,7 +69,7 @@ async def post(application: MessagesApp, body: bytes, **how: Any) -> Response:
 
 
 class Keeping:
-    """An engine that keeps what it is asked."""
+    """An engine that keeps its requests."""
 
     def __init__(self) -> None:
         self.asked: list[MessagesRequest] = []
@@ -84,7 +84,7 @@ def test_the_body_is_large() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
-async def test_a_large_request_is_the_request_it_would_be_read_at_once(encoding: str) -> None:
+async def test_a_large_request_parses_to_the_same_request_as_in_one_step(encoding: str) -> None:
     engine = Keeping()
     written = {"identity": bytes, "gzip": lambda body: gzip.compress(body, 1), "deflate": _deflated}[encoding](BODY)
     assert (await post(MessagesApp(engine), written, headers=[("content-encoding", encoding)])).status == 200
@@ -109,7 +109,7 @@ def _deflated(body: bytes) -> bytes:
     ],
     ids=["cut short", "broken", "an id", "base64", "an option"],
 )
-async def test_what_is_wrong_with_a_large_request_is_said_as_ever(wrong: bytes, reason: str) -> None:
+async def test_an_error_in_a_large_request_has_the_usual_text(wrong: bytes, reason: str) -> None:
     response = await post(MessagesApp(Keeping()), wrong)
     assert response.status == 400
     assert response.json()["error"]["message"].startswith(reason)
@@ -118,12 +118,12 @@ async def test_what_is_wrong_with_a_large_request_is_said_as_ever(wrong: bytes, 
     assert response.json()["error"]["message"] == refusal.value.message
 
 
-# turns
+# steps
 
 
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets how many seconds every look at the clock takes, for what is done in turns."""
+    """Sets how many seconds pass with every reading of the clock, for work in steps."""
 
     def set_to(seconds: float) -> None:
         now = [0.0]
@@ -139,7 +139,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 async def turns(work: Any) -> int:
-    """How many turns of the event loop it takes."""
+    """How many iterations of the event loop the coroutine takes."""
     task = asyncio.ensure_future(work)
     count = 0
     while not task.done():
@@ -150,7 +150,7 @@ async def turns(work: Any) -> int:
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
-async def test_everybody_else_has_a_turn_between_the_steps(encoding: str, ticking: Callable[[float], None]) -> None:
+async def test_other_tasks_run_between_the_steps(encoding: str, ticking: Callable[[float], None]) -> None:
     body = BODY if encoding == "identity" else gzip.compress(BODY, 1)
     how: Json = {"headers": [("content-encoding", encoding)]}
     ticking(0.0)
@@ -159,7 +159,7 @@ async def test_everybody_else_has_a_turn_between_the_steps(encoding: str, tickin
     assert await turns(post(MessagesApp(Keeping()), body, **how)) > at_once + len(BODY) // 262_144
 
 
-async def test_a_small_request_needs_no_turn_for_itself(ticking: Callable[[float], None]) -> None:
+async def test_a_small_request_is_parsed_in_one_step(ticking: Callable[[float], None]) -> None:
     ticking(0.0)
     at_once = await turns(post(MessagesApp(Keeping()), SMALL))
     ticking(0.002)
@@ -186,7 +186,7 @@ async def in_front_of(*answers: Answer) -> AsyncIterator[tuple[ScriptedUpstream,
             await engine.stop()
 
 
-async def test_an_engine_is_asked_in_the_same_words(ticking: Callable[[float], None]) -> None:
+async def test_the_engine_gets_the_same_bytes(ticking: Callable[[float], None]) -> None:
     ticking(0.002)
     async with in_front_of(ANSWER) as (upstream, application):
         assert (await post(application, BODY)).status == 200
@@ -195,7 +195,7 @@ async def test_an_engine_is_asked_in_the_same_words(ticking: Callable[[float], N
     assert b'"url":"data:image/png;base64,' in sent
 
 
-async def test_an_engine_that_refuses_is_asked_again_with_all_of_it() -> None:
+async def test_an_engine_that_refuses_gets_the_whole_request_again() -> None:
     refusal = json_answer(400, {"error": {"message": "Unrecognized request argument supplied: stream_options"}})
     async with in_front_of(refusal, ANSWER) as (upstream, application):
         assert (await post(application, BODY)).status == 200
@@ -204,7 +204,7 @@ async def test_an_engine_that_refuses_is_asked_again_with_all_of_it() -> None:
     assert first == second
 
 
-def test_a_large_image_of_a_request_made_in_this_process_is_written_too() -> None:
+def test_a_large_image_of_a_request_made_in_this_process_is_encoded() -> None:
     request = MessagesRequest("m", 9, [user(image(900_000))])
     assert request.body_size == 0
     part = orjson.loads(encode(to_chat(request, PLAIN)))["messages"][0]["content"][0]
@@ -237,7 +237,7 @@ HEAD = [("content-type", "text/event-stream"), ("connection", "close")]
 
 
 class Halting(ScriptedUpstream):
-    """Answers with `first` and, when it is let, `last`. It keeps nothing of what it was asked."""
+    """Answers with `first` and, when the test allows it, `last`. It does not keep the request."""
 
     def __init__(self, models: Json, first: bytes, last: bytes) -> None:
         super().__init__(self._answer)
@@ -265,11 +265,11 @@ ENGINES: dict[str, tuple[Callable[[Origin], Any], Json, bytes, bytes]] = {
         CHAT_END,
     ),
 }
-KEPT = 0.1  # times the body, at the most
+KEPT = 0.1  # times the size of the body, at most
 
 
 def held() -> set[int]:
-    """The requests that anybody in this process has, by their identity."""
+    """All requests in this process, by identity."""
     gc.collect()
     return {id(thing) for thing in gc.get_objects() if isinstance(thing, MessagesRequest)}
 

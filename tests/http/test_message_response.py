@@ -1,4 +1,4 @@
-"""One answer's life, on our own driver that sees each chunk and may leave (contract sections 4 and 5)."""
+"""Responses to `POST /v1/messages`, chunk by chunk, with clients that disconnect (contract sections 4 and 5)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -111,7 +111,7 @@ async def test_each_batch_of_the_engine_is_one_send() -> None:
 
 
 @pytest.mark.clause("5.1")
-async def test_the_head_of_a_stream_says_what_proxies_need_to_know() -> None:
+async def test_the_head_of_a_stream_has_the_headers_that_proxies_need() -> None:
     response = await Driver(app_of("a", Finish("end_turn"))).request("POST", "/v1/messages", body=body(stream=True))
     assert response.header("content-type") == "text/event-stream; charset=utf-8"
     assert response.header("cache-control") == "no-cache"
@@ -145,7 +145,7 @@ async def test_an_error_in_mid_stream_is_an_event_and_the_end() -> None:
 
 @pytest.mark.clause("5.16")
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_engine_that_ends_without_finish_has_broken_off(stream: bool) -> None:
+async def test_an_engine_that_ends_without_finish_has_failed(stream: bool) -> None:
     response = await Driver(app_of("a")).request("POST", "/v1/messages", body=body(stream=stream))
     if stream:
         assert parse_events(response.body)[-1].data["error"]["type"] == "api_error"
@@ -164,7 +164,7 @@ async def test_a_bug_of_the_engine_is_a_bare_500(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("nonsense", [42, ToolJson("{}"), None, [7]], ids=repr)
-async def test_an_engine_that_yields_nonsense_in_mid_stream_ends_it_with_an_error(nonsense: Any) -> None:
+async def test_an_invalid_delta_in_mid_stream_ends_it_with_an_error(nonsense: Any) -> None:
     app = app_of("a", nonsense, Finish("end_turn"))
     response = await Driver(app).request("POST", "/v1/messages", body=body(stream=True))
     assert parse_events(response.body)[-1].type == "error"
@@ -173,7 +173,7 @@ async def test_an_engine_that_yields_nonsense_in_mid_stream_ends_it_with_an_erro
 # function engines
 
 
-async def test_a_function_that_yields_hello_is_a_whole_engine() -> None:
+async def test_a_generator_function_is_a_complete_engine() -> None:
     async def engine(request: Any) -> AsyncIterator[str]:
         yield "Hel"
         yield "lo"
@@ -212,7 +212,7 @@ async def test_a_stop_sequence_is_found_across_deltas_and_closes_the_engine(stre
     assert closed.is_set()
 
 
-async def test_what_was_held_back_for_a_stop_sequence_that_never_came_is_given_back() -> None:
+async def test_text_held_back_for_a_stop_sequence_that_does_not_come_is_sent() -> None:
     app = app_of("ab", "c<en", Finish("end_turn"))
     for message in (
         message_from_events(await streamed(app, stop_sequences=["<end>"])),
@@ -222,22 +222,22 @@ async def test_what_was_held_back_for_a_stop_sequence_that_never_came_is_given_b
         assert (message["stop_reason"], message["stop_sequence"]) == ("end_turn", None)
 
 
-# hiding
+# hidden thinking
 
 
 @pytest.mark.clause("3.10")
 @pytest.mark.parametrize(("kind", "hidden"), [("disabled", True), ("adaptive", False)])
-async def test_thinking_is_hidden_only_by_option_and_only_from_who_disabled_it(kind: str, hidden: bool) -> None:
+async def test_thinking_is_hidden_only_by_option_and_only_when_the_request_disabled_it(kind: str, hidden: bool) -> None:
     app = app_of(Thinking("hm"), Signature("x"), "yes", Finish("end_turn"), hide_thinking=True)
     message = await whole(app, thinking={"type": kind})
     assert [block["type"] for block in message["content"]] == (["text"] if hidden else ["thinking", "text"])
 
 
-# clients that leave
+# clients that disconnect
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_closes_the_engine(stream: bool) -> None:
+async def test_a_client_that_disconnects_closes_the_engine(stream: bool) -> None:
     running, closed = asyncio.Event(), asyncio.Event()
 
     async def engine(request: Any) -> AsyncIterator[str]:
@@ -254,7 +254,7 @@ async def test_a_client_that_leaves_closes_the_engine(stream: bool) -> None:
         await closed.wait()
 
 
-async def test_a_client_that_leaves_before_the_first_output_closes_the_engine() -> None:
+async def test_a_client_that_disconnects_before_the_first_output_closes_the_engine() -> None:
     running, closed = asyncio.Event(), asyncio.Event()
 
     async def engine(request: Any) -> AsyncIterator[str]:
@@ -273,7 +273,7 @@ async def test_a_client_that_leaves_before_the_first_output_closes_the_engine() 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("first", ["a", "", Thinking("hidden")], ids=["text", "nothing", "hidden"])
-async def test_an_engine_that_never_waits_does_not_keep_a_lost_client_alive(first: Any, stream: bool) -> None:
+async def test_a_disconnect_is_noticed_although_the_engine_never_waits(first: Any, stream: bool) -> None:
     begun = asyncio.Event()
 
     async def engine(request: Any) -> AsyncIterator[Any]:
@@ -288,7 +288,7 @@ async def test_an_engine_that_never_waits_does_not_keep_a_lost_client_alive(firs
         exchange.disconnect()
 
 
-async def test_a_slow_client_stops_the_pulling() -> None:
+async def test_a_slow_client_stops_reading_from_the_engine() -> None:
     pulled = 0
 
     async def engine(request: Any) -> AsyncIterator[str]:
@@ -322,7 +322,7 @@ async def test_a_long_prefill_commits_the_stream_with_message_start_and_pings() 
 
 
 @fake_clock
-async def test_an_answer_that_begins_within_the_interval_has_no_ping() -> None:
+async def test_an_answer_that_starts_within_the_interval_has_no_ping() -> None:
     assert "ping" not in [
         event.type for event in await streamed(app_of(wait(9.9), "a", wait(9.9), "b", Finish("end_turn")))
     ]
@@ -383,10 +383,10 @@ async def test_a_whole_answer_has_no_pings_and_waits() -> None:
     assert (await whole(app_of(wait(100), "a", Finish("end_turn"))))["content"] == [{"type": "text", "text": "a"}]
 
 
-# who raises what
+# what engines raise
 
 
-def test_every_error_an_engine_may_raise_is_told_as_it_is() -> None:
+def test_every_error_an_engine_may_raise_has_its_own_status() -> None:
     def family(root: type[ApiError]) -> set[type[ApiError]]:
         return {root}.union(*map(family, root.__subclasses__()))
 

@@ -1,4 +1,4 @@
-"""Routes, keys, bodies, models and probes (contract sections 1, 2, 7, 9 and 10), on our own driver."""
+"""Routes, keys, bodies, models and probes (contract sections 1, 2, 7, 9 and 10)."""
 
 import asyncio
 import gzip
@@ -16,7 +16,7 @@ HELLO = orjson.dumps({"model": "m", "max_tokens": 10, "messages": [{"role": "use
 
 
 class Engine:
-    """Says which model it was asked for."""
+    """Answers with the name of the requested model."""
 
     def __init__(self) -> None:
         self.life: list[str] = []
@@ -85,7 +85,7 @@ async def test_any_query_string_is_accepted() -> None:
 
 
 @pytest.mark.clause("1.6")
-async def test_an_unknown_path_is_a_404_in_the_envelope() -> None:
+async def test_an_unknown_path_is_a_404_in_the_error_format() -> None:
     response = await post(MessagesApp(bare), "/v1/complete")
     assert response.status == 404
     assert is_envelope(response, "not_found_error")
@@ -101,7 +101,7 @@ async def test_an_unknown_path_is_a_404_in_the_envelope() -> None:
         ("OPTIONS", "/v1/messages", "POST"),
     ],
 )
-async def test_a_wrong_method_is_a_405_that_says_what_is_allowed(method: str, path: str, allowed: str) -> None:
+async def test_a_wrong_method_is_a_405_that_lists_the_allowed_ones(method: str, path: str, allowed: str) -> None:
     response = await Driver(MessagesApp(bare)).request(method, path)
     assert (response.status, response.header("allow")) == (405, allowed)
     assert is_envelope(response, "invalid_request_error")
@@ -109,7 +109,7 @@ async def test_a_wrong_method_is_a_405_that_says_what_is_allowed(method: str, pa
 
 @pytest.mark.clause("1.5")
 @pytest.mark.parametrize(("method", "path"), [("HEAD", "/"), ("GET", "/"), ("HEAD", "/api/hello"), ("GET", "/healthz")])
-async def test_what_clients_probe_answers_200(method: str, path: str) -> None:
+async def test_paths_that_clients_probe_respond_200(method: str, path: str) -> None:
     response = await Driver(MessagesApp(bare, keys=["k"])).request(method, path)
     assert response.status == 200
     assert (response.body == b"") == (method == "HEAD")
@@ -150,7 +150,7 @@ async def test_a_mount_prefix_is_not_part_of_the_path() -> None:
 @pytest.mark.parametrize(
     "header", [("x-api-key", "k2"), ("authorization", "Bearer k2"), ("authorization", "bearer k2")]
 )
-async def test_either_header_admits_with_any_of_the_keys(header: tuple[str, str]) -> None:
+async def test_any_key_is_accepted_in_either_header(header: tuple[str, str]) -> None:
     assert (await post(MessagesApp(bare, keys=["k1", "k2"]), headers=[header])).status == 200
 
 
@@ -163,7 +163,7 @@ async def test_without_a_valid_key_it_is_a_401(headers: Any, path: str) -> None:
     assert is_envelope(response, "authentication_error")
 
 
-async def test_the_model_list_wants_a_key_too() -> None:
+async def test_the_model_list_needs_a_key() -> None:
     app = MessagesApp(Engine(), keys=["k"])
     assert (await get(app, "/v1/models")).status == 401
     assert (await get(app, "/v1/models/org/model-1")).status == 401
@@ -233,7 +233,7 @@ async def test_an_unknown_content_encoding_is_a_415(encoding: str) -> None:
     ],
     ids=["garbage", "cut short", "garbage behind it", "second member cut short", "too many members"],
 )
-async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(broken: bytes) -> None:
+async def test_a_body_that_does_not_match_its_content_encoding_is_a_400(broken: bytes) -> None:
     assert (await post(MessagesApp(bare), body=broken, headers=[("content-encoding", "gzip")])).status == 400
 
 
@@ -258,7 +258,7 @@ async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read(
 
 
 @pytest.mark.clause("7.10")
-async def test_a_small_bomb_is_a_413() -> None:
+async def test_a_small_body_that_decompresses_to_a_large_one_is_a_413() -> None:
     bomb = gzip.compress(b" " * 100_000_000)
     for body in (bomb, gzip.compress(b" " * 600_000) * 2):
         response = await post(
@@ -267,7 +267,7 @@ async def test_a_small_bomb_is_a_413() -> None:
         assert response.status == 413
 
 
-async def test_a_client_that_leaves_while_it_sends_its_body_leaves_nothing_behind(
+async def test_a_client_that_disconnects_while_it_sends_its_body_is_logged_and_nothing_is_kept(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
@@ -300,7 +300,7 @@ async def test_the_model_list_has_anthropics_shape_and_openais_keys() -> None:
 
 
 @pytest.mark.clause("9.2")
-async def test_the_model_list_is_walked_forth_and_back() -> None:
+async def test_the_model_list_is_paged_forwards_and_backwards() -> None:
     app = MessagesApp(Engine())
     seen: list[str] = []
     query = b"limit=7"
@@ -344,7 +344,7 @@ async def test_aliases_rename_the_model_for_the_engine_and_not_for_the_client() 
 
 
 @pytest.mark.clause("9.4")
-async def test_exact_aliases_are_listed_with_the_limits_of_what_they_stand_for() -> None:
+async def test_exact_aliases_are_listed_with_the_limits_of_their_model() -> None:
     app = MessagesApp(Engine(), aliases={"claude-x": "org/model-2", "claude-*": "org/model-1"})
     listed = (await get(app, "/v1/models", query=b"limit=1000")).json()["data"]
     assert [model["id"] for model in listed[30:]] == ["claude-x"]
@@ -364,13 +364,13 @@ async def test_count_tokens_asks_the_engine_and_needs_no_max_tokens() -> None:
 
 
 @pytest.mark.clause("10.4")
-async def test_an_estimated_count_says_that_it_is_one() -> None:
+async def test_an_estimated_count_is_marked_by_a_header() -> None:
     response = await post(MessagesApp(bare), "/v1/messages/count_tokens")
     assert response.json()["input_tokens"] >= 1
     assert response.header("anthro-asgi-token-count") == "estimate"
 
 
-# the rest
+# lifespan, metrics and the log
 
 
 async def test_lifespan_starts_and_stops_the_engine() -> None:
@@ -427,7 +427,7 @@ async def test_one_log_line_a_request_without_content_or_keys(caplog: pytest.Log
     assert "secret" not in line
 
 
-async def test_the_log_line_of_a_refused_request_says_why(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_line_of_a_refused_request_has_the_error(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="anthro_asgi")
     await post(MessagesApp(bare), body=b"{}")
     (record,) = caplog.records

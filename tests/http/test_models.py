@@ -1,4 +1,4 @@
-"""The engine's models through the service, while that is there and while it is not (contract sections 7, 9)."""
+"""The engine's models, while the engine is reachable and while it is not (contract sections 7 and 9)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,17 +45,17 @@ async def ids(app: MessagesApp) -> list[str]:
     return [model["id"] for model in (await get(app, "/v1/models")).json()["data"]]
 
 
-# there
+# a reachable engine
 
 
 @pytest.mark.parametrize("engine_name", ["llamacpp", "vllm", "sglang"])
-async def test_a_recorded_engines_limits_are_told(engine_name: str) -> None:
+async def test_the_limits_of_a_recorded_engine_are_listed(engine_name: str) -> None:
     async with app_over({MODELS: recording(engine_name, "00_get_v1_models")}) as (_, app):
         model = (await get(app, "/v1/models/tiny")).json()
         assert (model["max_input_tokens"], model["max_tokens"]) == (1024, 1024)
 
 
-async def test_the_list_is_asked_for_once_in_a_while_not_for_every_client() -> None:
+async def test_the_model_list_is_cached_for_a_while() -> None:
     async with app_over({MODELS: listing("vllm")}) as (upstream, app):
         for _ in range(5):
             assert await ids(app) == ["m"]
@@ -69,7 +69,7 @@ async def test_a_model_with_a_slash_in_its_name_is_found() -> None:
         assert (await get(app, "/v1/models/org/m:8b")).json()["id"] == "org/m:8b"
 
 
-async def test_the_time_of_creation_stays_although_the_engine_tells_the_time_of_the_call(
+async def test_the_creation_time_stays_although_the_engine_reports_the_time_of_the_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(model_list, "MAX_AGE", 0.0)
@@ -81,7 +81,7 @@ async def test_the_time_of_creation_stays_although_the_engine_tells_the_time_of_
 
 
 @pytest.mark.clause("9.4")
-async def test_a_name_that_a_wildcard_serves_is_found_and_has_the_limits_of_its_model() -> None:
+async def test_a_name_that_matches_a_wildcard_is_found_with_the_limits_of_its_model() -> None:
     async with app_over({MODELS: listing("vllm", window=64)}, {"claude-*": "m"}) as (_, app):
         model = (await get(app, "/v1/models/claude-sonnet-9")).json()
         assert (model["id"], model["max_input_tokens"]) == ("claude-sonnet-9", 64)
@@ -89,10 +89,10 @@ async def test_a_name_that_a_wildcard_serves_is_found_and_has_the_limits_of_its_
         assert await ids(app) == ["m"]
 
 
-# not there
+# an unreachable engine
 
 
-async def test_the_last_list_is_served_while_the_engine_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_known_list_is_served_while_the_engine_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_list, "MAX_AGE", 0.0)
     async with app_over({MODELS: [listing("vllm"), LOADING]}) as (upstream, app):
         for _ in range(3):
@@ -100,7 +100,7 @@ async def test_the_last_list_is_served_while_the_engine_is_away(monkeypatch: pyt
         assert times(upstream, MODELS) == 3
 
 
-async def test_with_nothing_known_yet_the_engine_is_overloaded() -> None:
+async def test_an_unreachable_engine_with_no_known_list_is_overloaded() -> None:
     async with app_without_engine() as app:
         response = await get(app, "/v1/models")
         assert (response.status, response.json()["error"]["type"]) == (529, "overloaded_error")
@@ -115,7 +115,7 @@ async def test_with_nothing_known_yet_the_engine_is_overloaded() -> None:
         ({"a": "m", "b": "m"}, ["m", "a", "b"]),
     ],
 )
-async def test_with_nothing_known_yet_the_aliases_and_what_they_stand_for_are_listed(
+async def test_without_a_known_list_the_aliases_and_their_models_are_listed(
     aliases: dict[str, str], known: list[str]
 ) -> None:
     async with app_without_engine(aliases) as app:
@@ -123,7 +123,7 @@ async def test_with_nothing_known_yet_the_aliases_and_what_they_stand_for_are_li
         assert (await get(app, f"/v1/models/{known[-1]}")).status == 200
 
 
-async def test_readiness_is_the_engines_own_each_time_and_not_the_lists() -> None:
+async def test_readiness_asks_the_engine_each_time_and_not_the_cached_list() -> None:
     async with app_over({MODELS: [listing("vllm"), LOADING, listing("vllm")]}) as (_, app):
         assert await ids(app) == ["m"]
         assert [(await get(app, "/readyz")).status for _ in range(2)] == [503, 200]

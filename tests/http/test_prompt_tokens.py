@@ -1,4 +1,4 @@
-"""Who counts a prompt: the engine, a tokenizer, an estimate; and what a client is told of it (contract section 10)."""
+"""Counting a prompt by the engine, a tokenizer or an estimate, as clients see it (contract section 10)."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ REQUEST = MessagesRequest(model="m", max_tokens=1, messages=BODY["messages"])
 
 
 class Silent:
-    """Tells no usage, and counts only if it is given a count: an error, or a number."""
+    """Reports no usage. `count_tokens` returns the given number, raises the given error, or is not implemented."""
 
     def __init__(self, count: Any = NotImplementedError()) -> None:  # noqa: B008 - it is only raised
         self.count = count
@@ -64,7 +64,7 @@ async def counted(app: MessagesApp) -> Response:
         (bare, None, estimate_tokens(REQUEST), "estimate"),
     ],
 )
-async def test_the_best_count_is_given_and_marked_if_it_is_not_the_engines(
+async def test_the_most_exact_count_is_used_and_marked_unless_it_is_the_engines(
     engine: Any, tokenizer: Any, tokens: int, mark: str | None
 ) -> None:
     response = await counted(MessagesApp(engine, tokenizer=tokenizer))
@@ -72,7 +72,7 @@ async def test_the_best_count_is_given_and_marked_if_it_is_not_the_engines(
     assert response.header("anthro-asgi-token-count") == mark
 
 
-async def test_what_the_engine_has_against_a_request_is_not_covered_up_by_an_estimate() -> None:
+async def test_an_error_of_the_engine_is_not_replaced_by_an_estimate() -> None:
     response = await counted(MessagesApp(Silent(InvalidRequest("messages: too odd")), tokenizer=forty_two))
     assert (response.status, response.json()["error"]["message"]) == (400, "messages: too odd")
 
@@ -87,12 +87,12 @@ async def usage(app: MessagesApp, *, stream: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_answer_whose_engine_tells_nothing_has_the_estimate(stream: bool) -> None:
+async def test_an_answer_without_reported_usage_has_the_estimate(stream: bool) -> None:
     assert (await usage(MessagesApp(Silent()), stream=stream))["input_tokens"] == estimate_tokens(REQUEST)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_answer_has_the_tokenizers_count_if_it_is_there_in_time(stream: bool) -> None:
+async def test_an_answer_has_the_tokenizers_count_if_it_is_ready_in_time(stream: bool) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # one thread: first come, first served
 
     async def engine(request: MessagesRequest) -> AsyncIterator[str]:
@@ -116,7 +116,7 @@ async def test_an_answer_does_not_wait_for_a_slow_tokenizer() -> None:
         may_end.set()
 
 
-async def test_a_tokenizer_that_fails_costs_no_answer() -> None:
+async def test_an_answer_does_not_fail_with_its_tokenizer() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     soon = PromptCounter(bare, broken).start_estimate(REQUEST)
     await asyncio.to_thread(lambda: None)

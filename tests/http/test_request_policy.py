@@ -37,7 +37,7 @@ HELLO = sse(chunk("Hello"), chunk(None, "stop"))
 
 
 class Served:
-    """The service that a command line makes, in front of a scripted engine."""
+    """The service with these options, in front of a scripted engine."""
 
     def __init__(self, app: MessagesApp, upstream: ScriptedUpstream) -> None:
         self.app = app
@@ -60,7 +60,7 @@ class Served:
         return content
 
     async def asked(self, **fields: Any) -> Json:
-        """What the engine was asked."""
+        """The chat request that the engine received."""
         response = await self.post(**fields)
         assert response.status == 200, response.body
         return self.chats[-1]
@@ -87,7 +87,7 @@ async def served(*answers: Answer, dialect: str = "openai", **options: str) -> A
         await app.engine.stop()
 
 
-# tools of Anthropic's
+# Anthropic's own tools
 
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 BASH: Json = {"type": "bash_20250124", "name": "bash"}
@@ -119,7 +119,7 @@ async def test_dropped_server_tools_never_reach_the_engine_and_are_logged_by_nam
 
 
 @pytest.mark.clause("3.15")
-async def test_client_tools_are_functions_of_the_engine_and_are_called_by_their_own_name() -> None:
+async def test_client_tools_are_sent_as_functions_and_called_by_their_own_name() -> None:
     answer = sse(call("bash", '{"command":"ls"}'), chunk(None, "tool_calls"))
     async with served(answer, client_tools="function") as service:
         assert await service.content(tools=[BASH]) == [
@@ -134,7 +134,7 @@ async def test_client_tools_are_functions_of_the_engine_and_are_called_by_their_
         assert "only Anthropic's models know" in await service.refused(tools=[BASH])
 
 
-# names
+# tool names
 
 
 async def test_a_long_tool_name_is_shortened_for_the_engine_and_restored_for_the_client() -> None:
@@ -146,16 +146,16 @@ async def test_a_long_tool_name_is_shortened_for_the_engine_and_restored_for_the
     assert [tool["function"]["name"] for tool in body["tools"]] == [name]
 
 
-async def test_a_long_tool_name_goes_to_a_local_engine_as_it_is() -> None:
+async def test_a_long_tool_name_is_sent_unchanged_to_a_local_engine() -> None:
     async with served(sse(call(LONG), chunk(None, "tool_calls")), dialect="vllm") as service:
         assert [block["name"] for block in await service.content(tools=[{"name": LONG}])] == [LONG]
         assert service.chats[-1]["tools"][0]["function"]["name"] == LONG
 
 
-# what is said
+# content
 
 
-async def test_image_urls_go_to_the_engine_when_they_may() -> None:
+async def test_image_urls_are_sent_to_the_engine_when_allowed() -> None:
     url = "https://example.com/a.png"
     picture = {"type": "image", "source": {"type": "url", "url": url}}
     turn = {"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]}
@@ -171,15 +171,15 @@ async def test_image_urls_go_to_the_engine_when_they_may() -> None:
 
 @pytest.mark.clause("3.41")
 @pytest.mark.parametrize("dialect", ["openai", "vllm"])
-async def test_a_late_system_message_is_kept_or_folded_whatever_the_dialect(dialect: str) -> None:
+async def test_a_late_system_message_is_kept_or_folded_in_every_dialect(dialect: str) -> None:
     turns = [HI, {"role": "system", "content": "Be brief."}]
-    folded = {"role": "user", "content": "<system>\nBe brief.\n</system>"}
-    for setting, last in (("keep", turns[1]), ("fold", folded)):
+    folded = [{"role": "user", "content": "Hi\n<system>\nBe brief.\n</system>"}]
+    for setting, sent in (("keep", turns), ("fold", folded)):
         async with served(dialect=dialect, late_system=setting) as service:
-            assert (await service.asked(messages=turns))["messages"] == [HI, last]
+            assert (await service.asked(messages=turns))["messages"] == sent
 
 
-async def test_the_billing_header_is_removed_unless_it_is_to_be_kept() -> None:
+async def test_the_billing_header_is_removed_unless_an_option_keeps_it() -> None:
     system = [{"type": "text", "text": text} for text in (BILLING, "Be brief.")]
     async with served() as service:
         assert (await service.asked(system=system))["messages"][0]["content"] == "Be brief."
@@ -187,7 +187,7 @@ async def test_the_billing_header_is_removed_unless_it_is_to_be_kept() -> None:
         assert (await service.asked(system=system))["messages"][0]["content"] == f"{BILLING}\nBe brief."
 
 
-async def test_integers_beyond_64_bit_reach_the_engine_as_they_are() -> None:
+async def test_integers_beyond_64_bit_reach_the_engine_unchanged() -> None:
     huge = 2**80
     schema = b'{"type":"integer","maximum":%d}' % huge
     body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [HI], "tools": [{**LOOK, "input_schema": {}}]})
@@ -229,7 +229,7 @@ async def test_think_tags_are_text_by_default() -> None:
         assert await service.content() == [{"type": "text", "text": "<think>Hm.</think>Yes"}]
 
 
-async def test_where_thinking_is_switched_off_no_template_opens_a_block() -> None:
+async def test_no_thinking_block_is_opened_when_thinking_is_disabled() -> None:
     async with served(sse(chunk("Yes"), chunk(None, "stop")), think_tags="open", dialect="vllm") as service:
         assert [block["type"] for block in await service.content(thinking={"type": "disabled"})] == ["text"]
         assert [block["type"] for block in await service.content()] == ["thinking"]
@@ -250,14 +250,14 @@ async def test_omitted_thinking_is_an_empty_block_with_its_signature(stops: list
 
 
 @pytest.mark.parametrize("display", ["summarized", "updates", "anything", None])
-async def test_every_other_way_to_show_thinking_shows_it(display: str | None) -> None:
+async def test_thinking_is_shown_for_every_other_display_value(display: str | None) -> None:
     answer = sse(chunk(reasoning="Hm."), chunk("Yes"), chunk(None, "stop"))
     async with served(answer) as service:
         assert await service.content(thinking={"type": "adaptive", "display": display}) == THOUGHT
 
 
 @pytest.mark.clause("3.10")
-async def test_thinking_nobody_asked_for_is_shown_unless_it_is_to_be_hidden() -> None:
+async def test_thinking_that_was_not_requested_is_shown_unless_an_option_hides_it() -> None:
     answer = sse(chunk(reasoning="Hm."), chunk("Yes"), chunk(None, "stop"))
     disabled = {"type": "disabled", "display": "omitted"}
     async with served(answer) as service:
@@ -269,7 +269,7 @@ async def test_thinking_nobody_asked_for_is_shown_unless_it_is_to_be_hidden() ->
         assert await service.content() == THOUGHT
 
 
-async def test_an_engines_own_signature_outlives_its_thinking() -> None:
+async def test_the_engines_own_signature_is_kept_when_its_thinking_is_omitted() -> None:
     async def engine(request: Any) -> AsyncIterator[Any]:
         yield [Thinking("a"), Thinking("b")]
         yield [Signature("own"), "c", Finish("end_turn")]
@@ -313,7 +313,7 @@ async def post_raw(app: MessagesApp, fields: bytes, levels: int, path: str = "/v
 
 @pytest.mark.parametrize("engine", ["simulated", "upstream"])
 @pytest.mark.parametrize("levels", [101, 250, 260, 900, 100_000])
-async def test_nesting_beyond_measure_is_a_400_and_never_a_500(engine: str, levels: int) -> None:
+async def test_nesting_that_is_too_deep_is_a_400_and_never_a_500(engine: str, levels: int) -> None:
     async with served() as service:
         app = SIMULATED if engine == "simulated" else service.app
         for place, fields in DEEP.items():
@@ -327,14 +327,14 @@ async def test_nesting_beyond_measure_is_a_400_and_never_a_500(engine: str, leve
 
 
 @pytest.mark.parametrize("engine", ["simulated", "upstream"])
-async def test_nesting_within_measure_arrives(engine: str) -> None:
+async def test_nesting_within_the_limit_reaches_the_engine(engine: str) -> None:
     async with served() as service:
         app = SIMULATED if engine == "simulated" else service.app
         for fields in DEEP.values():
             assert (await post_raw(app, fields, 100)).status == 200
 
 
-# what is tolerated
+# tolerated fields
 
 
 @pytest.mark.clause("2.4", "3.20")
@@ -355,7 +355,7 @@ async def test_headers_and_fields_of_any_beta_are_tolerated() -> None:
 
 
 @pytest.mark.clause("3.23")
-async def test_a_thread_that_goes_on_is_a_404_so_that_the_sdk_replays_it() -> None:
+async def test_a_continued_thread_is_a_404_so_that_the_sdk_replays_it() -> None:
     async with served() as service:
         response = await service.post(thread={"type": "continue", "id": "thread_1"})
         assert (response.status, response.json()["error"]["type"]) == (404, "not_found_error")
@@ -363,14 +363,14 @@ async def test_a_thread_that_goes_on_is_a_404_so_that_the_sdk_replays_it() -> No
         assert (await service.post(thread={"type": "create"})).status == 200
 
 
-async def test_no_parallel_calls_without_tools_is_nothing_to_ask_an_engine() -> None:
+async def test_disabled_parallel_calls_without_tools_are_not_sent_to_the_engine() -> None:
     choice = {"type": "auto", "disable_parallel_tool_use": True}
     async with served() as service:
         assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(await service.asked(tool_choice=choice))
         assert (await service.asked(tool_choice=choice, tools=[LOOK]))["parallel_tool_calls"] is False
 
 
-def test_the_rules_are_there_for_whoever_embeds_the_app() -> None:
+def test_the_rules_are_a_public_name() -> None:
     assert Rules() == Rules(
         drop_server_tools=False,
         client_tools_as_functions=False,

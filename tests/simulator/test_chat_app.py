@@ -62,7 +62,7 @@ def deltas(chunks: list[Any]) -> list[Any]:
 # streams
 
 
-async def test_a_stream_is_role_deltas_reason_and_done() -> None:
+async def test_a_stream_has_the_role_the_deltas_the_finish_reason_and_done() -> None:
     chunks = await streamed(engine_of(*ALL))
     assert chunks[-1] == b"[DONE]"
     call = {"index": 0, "id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": ""}}
@@ -87,7 +87,7 @@ async def test_a_stream_is_role_deltas_reason_and_done() -> None:
     assert not any("usage" in chunk for chunk in chunks[:-1])
 
 
-async def test_the_counts_come_in_a_chunk_of_their_own_when_they_are_asked_for() -> None:
+async def test_requested_counts_are_in_a_chunk_of_their_own() -> None:
     chunks = await streamed(engine_of(*ALL), stream_options={"include_usage": True})
     assert chunks[-2]["choices"] == []
     assert chunks[-2]["usage"] == {
@@ -109,7 +109,7 @@ async def test_the_counts_come_in_a_chunk_of_their_own_when_they_are_asked_for()
         (Finish("refusal"), "content_filter"),
     ],
 )
-async def test_why_it_ended_is_said_in_the_words_of_this_api(finish: Finish, reason: str) -> None:
+async def test_the_stop_reason_is_translated_to_a_finish_reason(finish: Finish, reason: str) -> None:
     chunks = await streamed(engine_of("Hi", finish))
     assert chunks[-2]["choices"][0]["finish_reason"] == reason
     whole = (await post(engine_of("Hi", finish))).json()
@@ -124,12 +124,12 @@ async def test_a_stop_string_ends_the_answer_before_it() -> None:
     assert whole["choices"][0]["message"]["content"] == "one "
 
 
-async def test_text_that_no_encoding_has_is_mended() -> None:
+async def test_lone_surrogates_are_replaced() -> None:
     chunks = await streamed(engine_of("a", "\ud83d", Finish("end_turn")))
     assert deltas(chunks)[2] == {"content": "\ufffd"}
 
 
-async def test_our_own_reader_of_chunks_hears_what_the_engine_said() -> None:
+async def test_our_own_chunk_reader_reads_what_the_engine_yielded() -> None:
     response = await post(engine_of(*ALL), stream=True, stream_options={"include_usage": True})
     reader = ChunkReader((), lambda: "toolu_new")
     heard = reader.feed(SSEParser().feed(response.body)) + reader.end()
@@ -143,7 +143,7 @@ async def test_our_own_reader_of_chunks_hears_what_the_engine_said() -> None:
 # whole ones
 
 
-async def test_a_whole_completion_says_what_the_stream_says() -> None:
+async def test_a_whole_completion_has_the_content_of_the_stream() -> None:
     response = await post(engine_of(*ALL))
     completion = response.json()
     assert (response.status, completion["object"], completion["model"]) == (200, "chat.completion", "m")
@@ -190,7 +190,7 @@ async def test_a_failure_before_the_first_token_has_its_status(
     assert (response.header("retry-after") is not None) is (status in (429, 503))
 
 
-async def test_a_failure_within_a_stream_is_an_error_chunk_and_its_end() -> None:
+async def test_a_failure_in_mid_stream_is_an_error_chunk_and_ends_it() -> None:
     chunks = await streamed(engine_of("Hel", Overloaded("gone")))
     assert deltas(chunks[:2]) == [{"role": "assistant", "content": ""}, {"content": "Hel"}]
     error = {"message": "gone", "type": "server_error", "param": None, "code": 503}
@@ -214,7 +214,7 @@ async def test_a_generator_function_ends_its_answer_by_returning() -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hel", "stop")
 
 
-async def test_a_request_that_is_wrong_is_told_with_its_field() -> None:
+async def test_an_invalid_request_is_refused_with_its_field() -> None:
     response = await post(engine_of("Hi"), n=2)
     assert response.status == 400
     said = response.json()["error"]
@@ -226,13 +226,13 @@ async def test_a_request_that_is_wrong_is_told_with_its_field() -> None:
     ("method", "path", "status"),
     [("GET", PATH, 405), ("POST", "/v1/models", 405), ("GET", "/v1/nothing", 404), ("POST", "/v1/messages", 404)],
 )
-async def test_a_wrong_path_or_method_is_told(method: str, path: str, status: int) -> None:
+async def test_a_wrong_path_or_method_is_an_error_in_openais_format(method: str, path: str, status: int) -> None:
     response = await Driver(CompletionsApp(engine_of("Hi"))).request(method, path)
     assert response.status == status
     assert response.json()["error"]["code"] == status
 
 
-async def test_a_key_is_asked_for_where_there_are_keys() -> None:
+async def test_a_key_is_required_when_keys_are_configured() -> None:
     driver = Driver(CompletionsApp(engine_of("Hi", Finish("end_turn")), keys=["sk-right"]))
     body = orjson.dumps(HELLO)
     for key, status in ((b"Bearer sk-wrong", 401), (b"Bearer sk-right", 200)):
@@ -250,7 +250,7 @@ async def test_a_body_that_is_too_large_is_refused() -> None:
 # models, and the rest
 
 
-async def test_the_models_of_the_engine_are_listed_and_told_one_by_one() -> None:
+async def test_the_models_of_the_engine_are_listed_and_found_by_name() -> None:
     driver = Driver(CompletionsApp(SimulatedEngine(model="org/tiny")))
     (model,) = (await driver.request("GET", "/v1/models")).json()["data"]
     assert (model["id"], model["object"], model["owned_by"]) == ("org/tiny", "model", "anthro-asgi")
@@ -260,7 +260,7 @@ async def test_the_models_of_the_engine_are_listed_and_told_one_by_one() -> None
     assert (await nameless.request("GET", "/models")).json() == {"object": "list", "data": []}
 
 
-async def test_what_it_answers_is_counted_and_it_is_ready_until_it_is_drained() -> None:
+async def test_requests_are_counted_and_it_is_ready_until_it_drains() -> None:
     app = CompletionsApp(engine_of("Hi", Finish("end_turn")))
     driver = Driver(app)
     await driver.request("POST", PATH, body=orjson.dumps(HELLO))
@@ -291,7 +291,7 @@ async def test_its_engine_starts_and_stops_with_it() -> None:
     assert Engine.life == ["start", "stop"]
 
 
-async def test_a_client_that_leaves_frees_the_engine() -> None:
+async def test_a_client_that_disconnects_closes_the_engine() -> None:
     engine = SimulatedEngine(ttft=0, itl=60)
     driver = Driver(CompletionsApp(engine))
     body = orjson.dumps({**HELLO, "stream": True})
@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_frees_the_engine() -> None:
     await engine.stop()
 
 
-async def test_a_fast_engine_leaves_turns_to_others() -> None:
+async def test_other_tasks_run_while_a_fast_engine_streams() -> None:
     turns = 0
 
     async def other() -> None:
