@@ -92,9 +92,9 @@ async def test_every_framing_and_every_cut_gives_the_same_deltas(framing: str) -
             assert await answer(engine) == [
                 Thinking("Hm 🙂"),
                 "a\u2028",
+                Usage(9, None, None),
                 ToolStart("c", "look"),
                 ToolJson('{"q":"é"}'),
-                Usage(9, None, None),
                 Usage(9, 7, None),
                 Finish("end_turn"),
             ]
