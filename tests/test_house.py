@@ -30,6 +30,7 @@ PURE = [
     "engines/openai/chunk_template.py",
     "engines/openai/dialects.py",
     "engines/openai/fast_path.py",
+    "engines/openai/finish_reasons.py",
     "engines/openai/history.py",
     "engines/openai/learned.py",
     "engines/openai/read_coalescer.py",

@@ -73,6 +73,8 @@ class Usage:
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    thinking_tokens: int | None = None
+    """The tokens of the reasoning, which `output_tokens` includes."""
 
 
 @dataclass(slots=True)

@@ -47,12 +47,14 @@ def empty_message(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
     }
 
 
-def usage_json(usage: Usage) -> dict[str, int]:
-    counts = {"input_tokens": usage.input_tokens or 0, "output_tokens": usage.output_tokens or 0}
+def usage_json(usage: Usage) -> dict[str, Any]:
+    counts: dict[str, Any] = {"input_tokens": usage.input_tokens or 0, "output_tokens": usage.output_tokens or 0}
     if usage.cache_read_input_tokens is not None:
         counts["cache_read_input_tokens"] = usage.cache_read_input_tokens
     if usage.cache_creation_input_tokens is not None:
         counts["cache_creation_input_tokens"] = usage.cache_creation_input_tokens
+    if usage.thinking_tokens is not None:
+        counts["output_tokens_details"] = {"thinking_tokens": usage.thinking_tokens}
     return counts
 
 
@@ -66,6 +68,8 @@ def merge_usage(into: Usage, newer: Usage) -> None:
         into.cache_read_input_tokens = newer.cache_read_input_tokens
     if newer.cache_creation_input_tokens is not None:
         into.cache_creation_input_tokens = newer.cache_creation_input_tokens
+    if newer.thinking_tokens is not None:
+        into.thinking_tokens = newer.thinking_tokens
 
 
 def final_finish(finish: Finish, has_tool_use: bool) -> Finish:

@@ -161,7 +161,7 @@ class StopSequenceFilter:
                 continue
             if _ends_text(delta):
                 held = matcher.flush()
-                if held:
+                if held and not _belongs_to_stop(held, delta):
                     out.append(held)
             out.append(delta)
         return out
@@ -178,3 +178,12 @@ def _ends_text(delta: Delta) -> bool:
             return True
         case _:
             assert_never(delta)
+
+
+def _belongs_to_stop(held: str, delta: Delta) -> bool:
+    """Whether the text held at the end is the beginning of the stop sequence that the engine says has matched.
+
+    SGLang emits the first character of a stop sequence that begins with a multibyte character.
+    """
+    matched = delta.stop_sequence if isinstance(delta, Finish) else None
+    return matched is not None and matched.startswith(held) and not held.isascii()

@@ -30,9 +30,10 @@ class Reading:
 
 def read(case: Case, stops: list[str]) -> Reading:
     chunks = _chunks(case)
-    choices = [choice for chunk in chunks for choice in chunk.get("choices", ()) if choice["index"] == 0]
+    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+    choices.sort(key=lambda choice: int(choice["index"]))
     deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
-    content = _content(deltas)
+    content = _without_blanks(_content(deltas))
     if not content and any(delta.get("content") == "" for delta in deltas):
         content = [{"type": "text", "text": ""}]
     found = _cut_at_stop(content, stops)
@@ -74,6 +75,13 @@ def _content(deltas: list[Json]) -> list[Json]:
                 blocks.append(calls[index])
             calls[index]["input"] += call["function"].get("arguments") or ""
     return blocks
+
+
+def _without_blanks(content: list[Json]) -> list[Json]:
+    """The blocks without white space between them, as a client receives them."""
+    if not any(block["type"] == "tool_use" or block.get("text", "").strip() for block in content):
+        return content
+    return [block for block in content if block["type"] != "text" or block["text"].strip()]
 
 
 def _cut_at_stop(content: list[Json], stops: list[str]) -> str | None:

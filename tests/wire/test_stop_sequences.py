@@ -256,6 +256,15 @@ def test_a_stop_sequence_that_the_engine_matched_itself_is_passed_on() -> None:
     assert filtered(["END"], "a", Finish("stop_sequence", "END")) == ["a", Finish("stop_sequence", "END")]
 
 
+@pytest.mark.clause("4.7")
+def test_a_multibyte_beginning_of_the_stop_that_the_engine_named_is_not_text() -> None:
+    """SGLang emits it before it matches the stop sequence."""
+    named = Finish("stop_sequence", "字🙂é")
+    assert filtered(["字🙂é"], "漢", "字", [Usage(output_tokens=2), named]) == ["漢", Usage(output_tokens=2), named]
+    assert filtered(["字🙂é"], "漢", "字", Finish("end_turn")) == ["漢", "字", Finish("end_turn")]
+    assert filtered(["ab"], "xa", Finish("stop_sequence", "ab")) == ["x", "a", Finish("stop_sequence", "ab")]
+
+
 @examples(80)
 @given(cases(), st.data())
 def test_a_filter_finds_in_each_run_of_text_what_the_slow_search_finds(

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
-from ...wire.deltas import Delta, Finish, StopReason, Thinking, Usage
+from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits, utf8_size
+from ...wire.deltas import Delta, Finish, StopReason, Thinking
 from ...wire.errors import BadUpstream
 from ...wire.json_codec import loads
 from ...wire.message import final_finish
@@ -23,18 +23,11 @@ from ..shared.reader import Reader
 from ..shared.tool_calls import ToolCallQueue
 from ..shared.upstream_errors import error_from_chunk
 from .call_ids import signed_call_id
+from .finish_reasons import stop_reason_of
 from .think_tags import ThinkTagFilter
-from .usage import NO_COUNTS, token_counts
+from .usage import TokenCounts
 
 DONE: Final = b"[DONE]"
-_BROKEN_OFF: Final = frozenset({"abort", "error"})
-_REASONS: Final[dict[str, StopReason]] = {
-    "length": "max_tokens",
-    "max_tokens": "max_tokens",
-    "tool_calls": "tool_use",
-    "function_call": "tool_use",
-    "content_filter": "refusal",
-}
 
 
 class ChunkReader(Reader):
@@ -48,20 +41,28 @@ class ChunkReader(Reader):
     """
 
     __slots__ = (
-        "_cached",
+        "_active",
+        "_blank",
+        "_block",
         "_calls",
         "_chunk",
         "_counted",
+        "_counts",
         "_finish",
+        "_has_text",
+        "_held_choices",
+        "_kept",
+        "_late_thinking",
+        "_limits",
         "_modern",
-        "_output",
+        "_open_choices",
         "_payload",
-        "_prompt",
         "_refused",
         "_stops",
         "_tags",
         "done",
         "reasoning_key",
+        "unknown_finish_reason",
     )
 
     def __init__(
@@ -78,21 +79,29 @@ class ChunkReader(Reader):
         super().__init__(self._calls.repairs)
         self._stops = frozenset(stops)
         self._tags = tags
+        self._limits = limits
+        self._kept = 0  # bytes that are held back
         self._payload = b""  # the latest chunk
         self._chunk: Any = None  # the same, parsed
         self._finish: Finish | None = None
         self._modern = False  # the engine uses `tool_calls`, so `function_call` is a duplicate
         self._refused = False
-        self._prompt: int | None = None  # tokens, including the cached ones
-        self._cached: int | None = None
-        self._output: int | None = None
+        self._counts = TokenCounts()
         self._counted = 0  # chunks with content, used if the engine reports no usage
+        self._block = ""  # the kind of the latest block: text, thinking or call
+        self._blank = ""  # white space after another block, held until other text follows
+        self._has_text = False
+        self._late_thinking: list[str] = []  # thinking after text, held until more content follows
+        self._active = 0  # the index of the choice that is read as it arrives
+        self._open_choices: dict[int, bool] = {}  # the choices so far, and whether each is unfinished
+        self._held_choices: dict[int, list[tuple[dict[str, Any], bytes]]] = {}  # the deltas of all other choices
         self.done = False  # `[DONE]` was read
         self.reasoning_key: str | None = None  # the field in which the engine sent its latest reasoning
+        self.unknown_finish_reason: str | None = None
 
     @property
     def finished(self) -> bool:
-        return self._finish is not None
+        return self._finish is not None and not any(self._open_choices.values())
 
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
         for payload in payloads:
@@ -115,14 +124,33 @@ class ChunkReader(Reader):
     def _rest(self) -> list[Delta]:
         assert self._finish is not None  # noqa: S101 - for the type checker
         out: list[Delta] = []
+        for index in sorted(self._held_choices):
+            for delta, payload in self._held_choices[index]:
+                self._payload, self._active = payload, index
+                self._count_delta(delta, out)
         self._end_text(out)
+        if self._blank and not self._has_text and not self._calls.has_calls:  # the only text of the answer
+            self._pass_on(self._blank, out)
+        if self._finish.stop_reason == "stop_sequence":
+            self._calls.drop_unfinished()
         out += self._calls.release(at_end=True, cut=self._finish.stop_reason == "max_tokens")
-        out += (self._usage(self._counted if self._output is None else self._output), self._finish)
-        if self._output is None or self._prompt is None:
+        self._check_not_lost(self._finish)
+        output = self._counts.output
+        out += (self._counts.usage(self._counted if output is None else output), self._finish)
+        if output is None or self._counts.prompt is None:
             self.repairs["usage"] += 1
-        if final_finish(self._finish, self._calls.has_calls) != self._finish:
+        if self.unknown_finish_reason is not None or final_finish(self._finish, self._calls.has_calls) != self._finish:
             self.repairs["finish_reason"] += 1
         return out
+
+    def _check_not_lost(self, finish: Finish) -> None:
+        """Raises BadUpstream if nothing but thinking is left of the answer, because a call in it was lost."""
+        if self._has_text or self._calls.has_calls or finish.stop_reason not in ("end_turn", "tool_use"):
+            return
+        if self.repairs["call_dropped"] or finish.stop_reason == "tool_use":
+            raise BadUpstream("the engine's tool call cannot be read")
+        if self.unknown_finish_reason is not None and not self._block:
+            raise BadUpstream("the engine ended an empty answer with an unknown finish reason")
 
     # for the fast path
 
@@ -131,21 +159,26 @@ class ChunkReader(Reader):
         """The latest chunk: its payload, and the same parsed."""
         return self._payload, self._chunk
 
+    @property
+    def is_split(self) -> bool:
+        """Whether the answer has several choices, or one that is not the first."""
+        return len(self._open_choices) > 1 or bool(self._active)
+
     def continuation(self, delta: dict[str, Any], key: str) -> Callable[[str], Delta] | None:
         """A function from the text of a chunk like the latest one to the only delta of that chunk.
 
         `delta` and `key` are those of the chunk's template. None if such a chunk gives more than one delta or needs
         more than its text: then `read_delta` reads it.
         """
-        if self._tags is not None or self._refused:
+        if self._tags is not None or self._refused or self.is_split:
             return None
         if key == "arguments":
             return self._calls.extender(delta["tool_calls"][0])
         if self._calls.busy:
             return None
         if key == "content":
-            return str
-        return Thinking if delta.get("content") is None else None
+            return str if self._block == "text" and not self._late_thinking and not self._blank else None
+        return Thinking if self._block == "thinking" and delta.get("content") is None and not self._has_text else None
 
     def read_delta(self, delta: dict[str, Any]) -> list[Delta]:
         """The deltas of a chunk whose only content is `delta`. Raises as `feed`."""
@@ -157,7 +190,7 @@ class ChunkReader(Reader):
         """Note `chunks` chunks that the fast path has read. `last` has the latest usage among them, if any."""
         self._counted += chunks
         if last is not None:
-            self._note_usage(last, [])
+            self._counts.note(last)
 
     # one chunk
 
@@ -165,27 +198,48 @@ class ChunkReader(Reader):
         error = error_from_chunk(chunk)
         if error is not None and self._finish is None:
             raise error
-        self._note_usage(chunk, out)
+        if self._counts.note(chunk):
+            out.append(self._counts.usage(None))
         choices = chunk.get("choices")
-        if not choices or self._finish is not None:
-            return
-        choice = choices[0]
-        if choice.get("index"):  # a second answer to the same request, which was not asked for
+        if choices:
+            for choice in choices:
+                self._read_choice(choice, chunk, out)
+
+    def _read_choice(self, choice: dict[str, Any], chunk: dict[str, Any], out: list[Delta]) -> None:
+        """Read one choice. One is read as it arrives, the others are held and read at the end.
+
+        This service asks for one choice. Some engines put each call in a choice of its own.
+        """
+        index = choice.get("index") or 0
+        if not self._open_choices.setdefault(index, True):
             return
         delta = choice.get("delta") or choice.get("message")
-        if delta:
-            self._count_delta(delta, out)
         reason = choice.get("finish_reason")
+        if delta:
+            if index != self._active and not self._block and _has_content(delta):
+                self._active = index
+            if index == self._active:
+                self._count_delta(delta, out, hold_calls=bool(reason) and self._matched(choice, chunk) is not None)
+            elif _has_content(delta):
+                self._held_choices.setdefault(index, []).append((delta, self._payload))
+                self._hold(len(self._payload))
         if reason:
+            self._open_choices[index] = False
             self._note_finish(reason.get("type") if isinstance(reason, dict) else reason, choice, chunk)
+        elif not delta and index != self._active:
+            del self._open_choices[index]  # a choice without content needs no finish reason
 
-    def _count_delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
+    def _hold(self, size: int) -> None:
+        self._kept += size
+        self._limits.check_answer(self._kept)
+
+    def _count_delta(self, delta: dict[str, Any], out: list[Delta], *, hold_calls: bool = False) -> None:
         before = len(out)
-        self._delta(delta, out)
+        self._delta(delta, out, hold_calls=hold_calls)
         if self._calls.busy or (len(out) > before and out[-1] != ""):
             self._counted += 1
 
-    def _delta(self, delta: dict[str, Any], out: list[Delta]) -> None:
+    def _delta(self, delta: dict[str, Any], out: list[Delta], *, hold_calls: bool = False) -> None:
         thinking = delta.get("reasoning_content")
         key = "reasoning_content" if thinking else "reasoning"
         thinking = thinking or delta.get("reasoning")
@@ -206,7 +260,7 @@ class ChunkReader(Reader):
         elif not self._modern and delta.get("function_call"):  # beside tool_calls it is a duplicate
             self._end_text(out)
             self._function_call(delta["function_call"])
-        if self._calls.busy:
+        if self._calls.busy and not hold_calls:
             out += self._calls.release()
 
     def _content(self, content: Any, out: list[Delta]) -> None:
@@ -252,10 +306,48 @@ class ChunkReader(Reader):
             self._emit(text, out)
 
     def _emit(self, delta: str | Thinking, out: list[Delta]) -> None:
+        """Pass on text or thinking, unless it may have to be left out (contract 5.11)."""
+        if isinstance(delta, Thinking):
+            if self._has_text:
+                self._late_thinking.append(delta.text)
+                self._hold(utf8_size(delta.text))
+                return
+            self._blank = ""
+            self._block = "thinking"
+        elif delta and (self._block != "text" or self._late_thinking or self._blank):
+            text = self._blank + delta
+            if self._block and text.isspace():
+                self._hold(len(delta))
+                self._blank = text
+                return
+            self._release_late_thinking(out)
+            delta, self._blank = text, ""
+            self._block = "text"
+            self._has_text = True
+        self._pass_on(delta, out)
+
+    def _pass_on(self, delta: str | Thinking, out: list[Delta]) -> None:
         if self._calls.busy:
             self._calls.add(delta)
         else:
             out.append(delta)
+
+    def _release_late_thinking(self, out: list[Delta]) -> None:
+        thinking = "".join(self._late_thinking)
+        self._late_thinking.clear()
+        if thinking.strip():
+            self._pass_on(Thinking(thinking), out)
+
+    def _before_call(self) -> list[Delta]:
+        """The deltas that stand before a new call, which is added to the queue after them."""
+        before: list[Delta] = []
+        thinking = "".join(self._late_thinking)
+        self._late_thinking.clear()
+        if thinking.strip():
+            before.append(Thinking(thinking))
+        self._blank = ""
+        self._block = "call"
+        return before
 
     # calls
 
@@ -277,15 +369,17 @@ class ChunkReader(Reader):
             arguments = self._exactly(where)
             self.repairs["call_input"] += 1
         self._calls.add_call(
-            index if isinstance(index, int) else None,
+            index + _PER_CHOICE * self._active if isinstance(index, int) else None,
             identity if isinstance(identity, str) and identity else None,
             name if isinstance(name, str) else None,
             arguments or "",
+            self._before_call,
         )
 
     def _exactly(self, where: tuple[str | int, ...]) -> str:
         """Arguments that are an object, as JSON text. Read again, for orjson rounds integers over 64 bits."""
-        choice = json.loads(self._payload)["choices"][0]
+        choices = json.loads(self._payload)["choices"]
+        choice = next(choice for choice in choices if (choice.get("index") or 0) == self._active)
         found = choice.get("delta") or choice["message"]
         for step in where:
             found = found[step]
@@ -293,17 +387,21 @@ class ChunkReader(Reader):
 
     # the finish reason and the usage
 
-    def _note_finish(self, reason: Any, choice: dict[str, Any], chunk: dict[str, Any]) -> None:
-        if reason in _BROKEN_OFF:
+    def _note_finish(self, finish_reason: Any, choice: dict[str, Any], chunk: dict[str, Any]) -> None:
+        reason, is_known = stop_reason_of(finish_reason)
+        if reason is None:
             raise BadUpstream("the engine aborted the answer", reason="ended_early")
-        if self._refused:
-            self._finish = Finish("refusal")
-            return
+        if not is_known:
+            self.unknown_finish_reason = str(finish_reason)
         matched = self._matched(choice, chunk)
-        if matched is not None and reason not in _REASONS:
-            self._finish = Finish("stop_sequence", matched)
+        if self._refused:
+            finish = Finish("refusal")
+        elif matched is not None and (reason == "end_turn" or self._calls.has_unfinished):
+            finish = Finish("stop_sequence", matched)
         else:
-            self._finish = Finish(_REASONS.get(reason, "end_turn"))
+            finish = Finish(reason)
+        if self._finish is None or _RANK[finish.stop_reason] > _RANK[self._finish.stop_reason]:
+            self._finish = finish
 
     def _matched(self, choice: dict[str, Any], chunk: dict[str, Any]) -> str | None:
         """The client's stop sequence that matched, from the fields of vLLM, SGLang and llama.cpp."""
@@ -318,23 +416,21 @@ class ChunkReader(Reader):
                 return word
         return None
 
-    def _note_usage(self, chunk: dict[str, Any], out: list[Delta]) -> None:
-        """Keep the latest of each count, and add a Usage as soon as the length of the prompt is known."""
-        counts = token_counts(chunk)
-        if counts is NO_COUNTS:
-            return
-        first = self._prompt is None
-        prompt, output, cached = counts
-        self._prompt = self._prompt if prompt is None else prompt
-        self._output = self._output if output is None else output
-        self._cached = self._cached if cached is None else cached
-        if first and prompt is not None:
-            out.append(self._usage(None))
 
-    def _usage(self, output: int | None) -> Usage:
-        """The usage as the Messages API counts it: the cached tokens of a prompt apart from the others."""
-        fresh = None if self._prompt is None else max(0, self._prompt - (self._cached or 0))
-        return Usage(fresh, output, self._cached)
+_PER_CHOICE: Final = 1_000_000  # between the call indexes of two choices
+_RANK: Final[dict[StopReason, int]] = {  # of several choices, the highest one decides
+    "end_turn": 0,
+    "pause_turn": 0,
+    "tool_use": 1,
+    "stop_sequence": 2,
+    "refusal": 3,
+    "max_tokens": 4,
+}
+_CONTENT_KEYS: Final = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+
+
+def _has_content(delta: dict[str, Any]) -> bool:
+    return any(delta.get(key) for key in _CONTENT_KEYS)
 
 
 _LEGACY: Final = -1  # the index of the only call that the legacy `function_call` can make

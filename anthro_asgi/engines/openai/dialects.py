@@ -26,6 +26,8 @@ class Dialect:
     top_k: bool = False
     stops: bool = False
     """The engine receives the stop strings, and reports which one matched."""
+    max_stops: int | None = None
+    """The engine refuses more stop strings than this. The others are matched by this service alone."""
     always: Extras = field(default_factory=dict)
     """Sent with every request, so that the engine reports more."""
     never: frozenset[str] = frozenset()
@@ -111,6 +113,7 @@ VLLM: Final = Dialect(
     "vLLM",
     top_k=True,
     stops=True,
+    max_stops=4,  # VLLM_MAX_STOP_STRINGS
     early_usage={"continuous_usage_stats": True},
     thinking_on=_BOTH_ON,
     thinking_off=_BOTH_OFF,

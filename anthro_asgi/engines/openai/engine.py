@@ -51,6 +51,7 @@ from .retry import rejected_field, shorten_answer
 from .think_tags import ThinkTagMode, think_tag_filter
 from .tool_names import original_names
 
+_log = logging.getLogger(__name__)
 _DETECTION_VALID: Final = 5.0  # seconds after a detection in which the engine is taken to be the same
 _MAX_TRIES: Final = (
     4  # first, with an answer that fits the model, then one that fits beside the prompt, without a field
@@ -224,6 +225,10 @@ class OpenAIEngine(RemoteEngine):
             raise self._fail(exc, "messages", 200, request_id).error from exc.__cause__
         finally:
             self._report_repairs(reader.repairs)
+            if reader.unknown_finish_reason is not None:
+                _log.warning(
+                    "upstream: unknown finish reason %.40r request_id=%s", reader.unknown_finish_reason, request_id
+                )
 
     async def _known_dialect(self) -> Dialect:
         """The engine's dialect. Starts to refresh a model list that is old. Raises ApiError."""

@@ -124,6 +124,10 @@ class FastChunkReader:
         return self._reader.reasoning_key
 
     @property
+    def unknown_finish_reason(self) -> str | None:
+        return self._reader.unknown_finish_reason
+
+    @property
     def repairs(self) -> Repairs:
         return self._reader.repairs
 
@@ -243,7 +247,7 @@ class FastChunkReader:
 
     def _learn(self, payload: bytes) -> ChunkTemplate | None:
         read, chunk = self._reader.last
-        if read is not payload or self._reader.failed is not None or self._reader.finished:
+        if read is not payload or self._reader.failed is not None or self._reader.finished or self._reader.is_split:
             return None
         self._credit -= 1
         return learn_template(payload, chunk)

@@ -1,24 +1,89 @@
-"""Token counts in the chunks of a chat-completions stream, in each engine's form. Pure."""
+"""Token counts in the chunks of a chat-completions stream, in each engine's form. Pure.
 
-from typing import Any, Final
+OpenAI and most others  usage.prompt_tokens, .completion_tokens, .prompt_tokens_details.cached_tokens,
+                        .completion_tokens_details.reasoning_tokens
+Moonshot                choices[0].usage, usage.cached_tokens
+DeepSeek                usage.prompt_cache_hit_tokens
+SGLang                  usage.reasoning_tokens
+Groq                    x_groq.usage
+llama.cpp               timings, if no usage was asked for; prompt_progress, while it reads the prompt
+"""
 
-NO_COUNTS: Final = (None, None, None)
+from dataclasses import dataclass
+from typing import Any
+
+from ...wire.deltas import Usage
 
 
-def token_counts(chunk: dict[str, Any]) -> tuple[int | None, int | None, int | None]:
-    """The tokens of the prompt, of the output, and of the cached part of the prompt; None for each unknown count."""
-    usage = chunk.get("usage")
+@dataclass(slots=True)
+class TokenCounts:
+    """The counts of one answer so far; None is unknown. `prompt` includes the cached tokens.
+
+    A zero never replaces a count: some engines send zeros in their last chunk, and no prompt is empty.
+    """
+
+    prompt: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    thinking: int | None = None
+
+    def note(self, chunk: dict[str, Any]) -> bool:
+        """Keep the latest of each count in `chunk`. Returns whether the length of the prompt is now known first."""
+        prompt, output, cached, thinking = _counts_in(chunk)
+        first = self.prompt is None and bool(prompt)
+        self.prompt = prompt or self.prompt
+        self.output = output or (output if self.output is None else self.output)
+        self.cached = cached or (cached if self.cached is None else self.cached)
+        self.thinking = thinking or self.thinking
+        return first
+
+    def usage(self, output: int | None) -> Usage:
+        """The usage as the Messages API counts it: the cached tokens of a prompt apart from the others.
+
+        `output` is None before the end. At least one token is not cached: clients read `input_tokens: 0` as unknown.
+        """
+        thinking = None if output is None else self.thinking
+        if self.prompt is None:
+            return Usage(None, output, self.cached, thinking_tokens=thinking)
+        cached = None if self.cached is None else min(self.cached, self.prompt - 1)
+        return Usage(self.prompt - (cached or 0), output, cached, thinking_tokens=thinking)
+
+
+_Counts = tuple[int | None, int | None, int | None, int | None]  # prompt, output, cached, thinking
+_NO_COUNTS: _Counts = (None, None, None, None)
+
+
+def _counts_in(chunk: dict[str, Any]) -> _Counts:
+    usage = chunk.get("usage") or _usage_elsewhere(chunk)
     if usage:
-        details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), _count(details, "cached_tokens")
+        if not isinstance(usage, dict):
+            return _NO_COUNTS
+        prompt_details, output_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        cached = _count(prompt_details, "cached_tokens")
+        if cached is None:
+            cached = _count(usage, "cached_tokens")
+        if cached is None:
+            cached = _count(usage, "prompt_cache_hit_tokens")
+        thinking = _count(output_details, "reasoning_tokens") or _count(usage, "reasoning_tokens")
+        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), cached, thinking
     timings = chunk.get("timings")  # llama.cpp, without a request for usage
     if timings:
         cached, fresh = _count(timings, "cache_n"), _count(timings, "prompt_n")
-        return (None if fresh is None else fresh + (cached or 0)), _count(timings, "predicted_n"), cached
+        prompt = None if fresh is None else fresh + (cached or 0)
+        return prompt, _count(timings, "predicted_n"), cached, None
     progress = chunk.get("prompt_progress")  # llama.cpp, while it reads the prompt
     if progress:
-        return _count(progress, "total"), None, _count(progress, "cache")
-    return NO_COUNTS
+        return _count(progress, "total"), None, _count(progress, "cache"), None
+    return _NO_COUNTS
+
+
+def _usage_elsewhere(chunk: dict[str, Any]) -> Any:
+    groq, choices = chunk.get("x_groq"), chunk.get("choices")
+    if isinstance(groq, dict) and groq.get("usage"):
+        return groq["usage"]
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return choices[0].get("usage")
+    return None
 
 
 def _count(counts: Any, key: str) -> int | None:

@@ -128,6 +128,7 @@ class ToolCallQueue:
         "_names",
         "_new_id",
         "_queue",
+        "_released",
         "_untangled",
         "has_calls",
         "repairs",
@@ -151,7 +152,8 @@ class ToolCallQueue:
         self._by_key: dict[object, ToolCall] = {}
         self._ids = set(taken)
         self._last: ToolCall | None = None
-        self.has_calls = False  # whether there was any call in this answer
+        self._released = False  # whether any call was announced and closed
+        self.has_calls = False  # whether there is any call in this answer
 
     def add(self, delta: Delta) -> None:
         """Add a delta that is not part of a call."""
@@ -164,8 +166,18 @@ class ToolCallQueue:
         if call is not None:
             call.stop()
 
-    def add_call(self, index: int | None, identity: str | None, name: str | None, arguments: str) -> None:
-        """Add a piece of a call. Any field may be missing, or may repeat the value of an earlier piece."""
+    def add_call(
+        self,
+        index: int | None,
+        identity: str | None,
+        name: str | None,
+        arguments: str,
+        before: Callable[[], list[Delta]] | None = None,
+    ) -> None:
+        """Add a piece of a call. Any field may be missing, or may repeat the value of an earlier piece.
+
+        If the piece begins a call, `before` returns the deltas that go into the queue before it.
+        """
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
         if not (identity or name or arguments) or self._is_repetition(call, identity, name, arguments):
@@ -183,6 +195,8 @@ class ToolCallQueue:
         cost += len(call.name)
         if not call.queued and (name or arguments):
             call.queued = True
+            for delta in before() if before is not None else ():
+                self.add(delta)
             self._queue.append(call)
             self.has_calls = True
         keys = len(self._by_key)
@@ -266,14 +280,23 @@ class ToolCallQueue:
             leaves = at_end or (len(queue) > 1 and head.is_complete)
             self._kept -= head.kept
             if leaves:
-                out += head.close(self._name, self.repairs, cut=cut and len(queue) == 1)
+                deltas = head.close(self._name, self.repairs, cut=cut and len(queue) == 1)
+                self._released |= head.announced
+                out += deltas
             else:
                 out += head.release(self._name)
             self._kept += head.kept
             if not leaves:
                 break
             queue.popleft()
+        if at_end:
+            self.has_calls = self._released
         return out
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a call is waiting or open whose arguments are incomplete."""
+        return any(isinstance(item, ToolCall) and not item.is_complete for item in self._queue)
 
     def drop_unfinished(self) -> None:
         """Leave out the calls that are not complete. Raises BadUpstream if the client has already seen one begin."""
@@ -284,6 +307,7 @@ class ToolCallQueue:
                 self._queue.remove(item)
                 self._kept -= item.kept
                 self.repairs["call_dropped"] += 1
+        self.has_calls = self._released or any(isinstance(item, ToolCall) for item in self._queue)
 
     @property
     def busy(self) -> bool:

@@ -11,6 +11,7 @@ from anthro_asgi.engines.openai.dialects import (
     LLAMACPP,
     OLLAMA,
     PLAIN,
+    SGLANG,
     VLLM,
     Dialect,
 )
@@ -60,6 +61,23 @@ def test_stop_strings_are_sent_only_to_engines_that_report_the_match(dialect: Di
     assert body.get("stop") == (["END", "\n\n"] if dialect.stops else None)
     assert body.get("verbose") == (True if dialect is LLAMACPP else None)
     assert "verbose" not in chat(dialect=dialect)
+
+
+@pytest.mark.clause("4.9")
+@every_dialect
+def test_stop_strings_are_not_sent_if_tools_can_be_called_or_thinking_is_on(dialect: Dialect) -> None:
+    stops: Any = {"dialect": dialect, "stop_sequences": ["END"]}
+    sent_stops = ["END"] if dialect.stops else None
+    assert "stop" not in chat(**stops, tools=TOOLS)
+    assert "stop" not in chat(**stops, tools=TOOLS, tool_choice={"type": "any"})
+    assert "stop" not in chat(**stops, thinking={"type": "adaptive"})
+    assert chat(**stops, thinking={"type": "disabled"}).get("stop") == sent_stops
+    assert chat(**stops, tools=TOOLS, tool_choice={"type": "none"}).get("stop") == sent_stops
+
+
+def test_vllm_receives_at_most_four_stop_strings() -> None:
+    assert chat(dialect=VLLM, stop_sequences=list("abcdef"))["stop"] == list("abcd")
+    assert chat(dialect=SGLANG, stop_sequences=list("abcdef"))["stop"] == list("abcdef")
 
 
 def test_a_stop_string_that_contains_another_is_not_sent() -> None:

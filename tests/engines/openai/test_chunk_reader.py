@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
+from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
-from anthro_asgi.wire.errors import ApiError, BadUpstream, ContextTooLong, EngineFailed, InvalidRequest, Overloaded
+from anthro_asgi.wire.errors import (
+    AnswerTooLarge,
+    ApiError,
+    BadUpstream,
+    ContextTooLong,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+)
 
 Json = dict[str, Any]
 DONE = b"[DONE]"
@@ -108,9 +117,21 @@ def test_a_hundred_identical_chunks_give_a_hundred_texts() -> None:
     assert read(*[chunk({"content": "ha"})] * 100, STOP)[:100] == ["ha"] * 100
 
 
-def test_a_second_choice_is_not_ours() -> None:
-    other = {"choices": [{"index": 1, "delta": {"content": "x"}, "finish_reason": "stop"}]}
-    assert content(chunk({"content": "a"}), other, chunk({"content": "b"})) == ["ab"]
+@pytest.mark.clause("6.13")
+def test_other_choices_are_part_of_the_answer_and_follow_the_first() -> None:
+    def other(index: int, delta: Json, finish: str | None = None) -> Json:
+        return {"choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+    assert content(chunk({"content": "a"}), other(1, {"content": "x"}, "stop"), chunk({"content": "b"})) == ["abx"]
+    calls = [other(0, {"content": "a"}), other(1, call("{}", id="c", name="look")), other(1, {}, "tool_calls")]
+    assert content(*calls) == ["a", ToolStart("c", "look"), ToolJson("{}")]
+    assert read(*calls, STOP)[-1] == Finish("tool_use")
+    two = {"choices": [{"index": n, "delta": call('{"n":1}', id=f"c{n}", name="look")} for n in (0, 1)]}
+    assert [delta.id for delta in content(two, other(1, {}, "stop")) if isinstance(delta, ToolStart)] == ["c0", "c1"]
+    alone = [other(1, {"content": "a"}), other(1, {"content": "b"}, "stop")]
+    assert read(*alone)[:2] == ["a", "b"], "the only choice is streamed, whatever its index"
+    with pytest.raises(BadUpstream):
+        read(chunk({"content": "a"}), other(1, {"content": "x"}), STOP)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +240,12 @@ def test_a_call_cut_off_by_max_tokens_is_returned_incomplete() -> None:
         ("function_call", "tool_use"),
         ("content_filter", "refusal"),
         ({"type": "length", "length": 5}, "max_tokens"),
+        ("model_length", "max_tokens"),
+        ("model_context_window_exceeded", "max_tokens"),
+        ("MAX_TOKENS", "max_tokens"),
+        ("sensitive", "refusal"),
+        ("SAFETY", "refusal"),
+        ("end_turn", "end_turn"),
     ],
 )
 def test_a_finish_reason_gives_a_stop_reason(reason: Any, meaning: Any) -> None:
@@ -230,7 +257,19 @@ def test_text_beside_the_finish_is_not_lost() -> None:
 
 
 @pytest.mark.clause("4.4")
-@pytest.mark.parametrize("reason", ["abort", "error", {"type": "abort", "message": "x"}])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "abort",
+        "error",
+        {"type": "abort", "message": "x"},
+        "aborted",
+        "network_error",
+        "insufficient_system_resource",
+        "upstream_timeout",
+        "CANCELLED",
+    ],
+)
 def test_a_finish_reason_of_an_aborted_answer_is_an_error(reason: Any) -> None:
     with pytest.raises(BadUpstream, match="aborted"):
         read(chunk({"content": "a"}), chunk(finish=reason))
@@ -257,7 +296,8 @@ def test_the_id_of_an_end_token_is_not_a_stop_sequence(more: Json) -> None:
 
 def test_length_and_tool_calls_take_precedence_over_a_matched_stop() -> None:
     assert finish(chunk(finish="length", stop_reason="END"), stops=("END",)) == Finish("max_tokens")
-    assert finish(chunk(finish="tool_calls", stop_reason="END"), stops=("END",)) == Finish("tool_use")
+    called = chunk(call("{}", id="c", name="look"))
+    assert finish(called, chunk(finish="tool_calls", stop_reason="END"), stops=("END",)) == Finish("tool_use")
 
 
 @pytest.mark.clause("4.4")
@@ -388,3 +428,119 @@ def test_a_whole_completion_is_read_as_one_chunk() -> None:
         Finish("tool_use"),
     ]
     assert usage(whole) == Usage(5, 3, 4)
+
+
+# finish reasons, calls and thinking that would mislead a client
+
+
+@pytest.mark.clause("4.5")
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        ("output_limit_reached", "max_tokens"),
+        ("content_policy", "refusal"),
+        ("PROHIBITED_CONTENT", "refusal"),
+        ("odd", "end_turn"),
+    ],
+)
+def test_an_unknown_finish_reason_is_decided_by_its_words_and_counted(reason: str, meaning: Any) -> None:
+    answer = reader()
+    answer.feed([payload(chunk({"content": "a"})), payload(chunk(finish=reason))])
+    assert answer.end()[-1] == Finish(meaning)
+    assert answer.repairs["finish_reason"] == 1
+    assert answer.unknown_finish_reason == reason
+
+
+def test_an_unknown_finish_reason_of_an_empty_answer_is_an_error() -> None:
+    with pytest.raises(BadUpstream, match="unknown finish reason"):
+        read(chunk({"role": "assistant"}), chunk(finish="odd"))
+
+
+@pytest.mark.clause("4.6")
+@pytest.mark.parametrize("thinking", [[], [chunk({"reasoning": "Hm."})]])
+def test_a_lost_call_is_an_error_unless_there_is_other_content(thinking: list[Json]) -> None:
+    lost = chunk(call("<nonsense>", id="c", name="look"))
+    for finished in (STOP, chunk(finish="tool_calls")):
+        with pytest.raises(BadUpstream, match="tool call"):
+            read(*thinking, lost, finished)
+    with pytest.raises(BadUpstream, match="tool call"):
+        read(*thinking, chunk(finish="tool_calls"))
+    assert joined(read(chunk({"content": "a"}), lost, STOP)) == ["a", Finish("end_turn")]
+
+
+@pytest.mark.clause("5.11")
+def test_thinking_after_text_waits_for_more_content_and_never_ends_an_answer() -> None:
+    a, b, late = chunk({"content": "a"}), chunk({"content": "b"}), chunk({"reasoning": "Hm"})
+    called = chunk(call("{}", id="c", name="look"))
+    look = [ToolStart("c", "look"), ToolJson("{}")]
+    assert content(a, late, late, b) == ["a", Thinking("HmHm"), "b"]
+    assert content(a, late) == ["a"]
+    assert content(a, late, called) == ["a", Thinking("Hm"), *look]
+    assert content(a, called, late) == ["a", *look]
+    assert content(called, late) == [*look, Thinking("Hm")]
+    assert content(a, chunk({"reasoning": "\n"}), b) == ["ab"]
+    assert content(a, chunk({"content": "b", "reasoning": "Hm"})) == ["a", Thinking("Hm"), "b"]
+
+
+@pytest.mark.clause("5.11")
+def test_white_space_alone_makes_no_block_between_others() -> None:
+    thought, blank, called = (
+        chunk({"reasoning": "Hm"}),
+        chunk({"content": "\n\n"}),
+        chunk(call("{}", id="c", name="look")),
+    )
+    look = [ToolStart("c", "look"), ToolJson("{}")]
+    assert content(thought, blank, called) == [Thinking("Hm"), *look]
+    assert content(called, blank, chunk({"content": "a"})) == [*look, "\n\na"]
+    assert content(thought, blank) == [Thinking("Hm"), "\n\n"], "the only text of the answer"
+    assert content(called, blank) == look
+
+
+def test_late_thinking_without_end_is_bounded() -> None:
+    answer = ChunkReader((), lambda: "toolu_1", limits=AnswerLimits(max_answer=1000))
+    answer.feed([payload(chunk({"content": "a"}))])
+    with pytest.raises(AnswerTooLarge):
+        answer.feed([payload(chunk({"reasoning": "x" * 100}))] * 20)
+
+
+@pytest.mark.clause("4.9")
+def test_a_call_that_a_stop_sequence_cut_is_left_out() -> None:
+    begun = chunk(call(None, id="c", name="look"))
+    last = chunk(call('{"city": "', id=None), "tool_calls", stop_reason="Paris")
+    assert joined(read(chunk({"content": "a"}), begun, last, stops=("Paris",))) == [
+        "a",
+        Finish("stop_sequence", "Paris"),
+    ]
+    with pytest.raises(BadUpstream, match="cut a tool call"):  # the client has seen it begin
+        read(begun, chunk(call('{"city": "', id=None)), chunk(finish="stop", stop_reason="Paris"), stops=("Paris",))
+
+
+@pytest.mark.clause("6.7")
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": LATE_USAGE}]},
+        STOP | {"x_groq": {"usage": LATE_USAGE}},
+        STOP | {"usage": {"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 4}},
+        STOP | {"usage": {"prompt_tokens": 9, "completion_tokens": 3, "prompt_cache_hit_tokens": 4}},
+    ],
+    ids=["choice", "x_groq", "cached_tokens", "prompt_cache_hit_tokens"],
+)
+def test_usage_is_read_from_the_places_of_other_vendors(last: Json) -> None:
+    assert usage(last) == Usage(5, 3, 4)
+
+
+@pytest.mark.clause("4.11")
+def test_zeros_never_replace_counts_and_a_prompt_is_never_empty() -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 0}}
+    assert usage(STOP | {"usage": LATE_USAGE}, {"choices": [], "usage": zeros}) == Usage(5, 3, 4)
+    assert usage(STOP | {"usage": zeros | {"completion_tokens": 2}}) == Usage(None, 2, 0)
+    cached = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 9}}
+    assert usage(STOP | {"usage": cached}) == Usage(1, 3, 8)
+
+
+@pytest.mark.clause("4.11")
+@pytest.mark.parametrize("place", [{"completion_tokens_details": {"reasoning_tokens": 2}}, {"reasoning_tokens": 2}])
+def test_reasoning_tokens_are_reported(place: Json) -> None:
+    assert usage(STOP | {"usage": LATE_USAGE | place}) == Usage(5, 3, 4, thinking_tokens=2)
+    assert usage(STOP | {"usage": LATE_USAGE}).thinking_tokens is None

@@ -52,7 +52,8 @@ def shown(deltas: list[Delta]) -> Any:
 
 def expected(chunks: list[Any], stops: list[str]) -> Any:
     """The same, read directly from the raw chunks."""
-    choices = [choice for chunk in chunks for choice in chunk.get("choices", ()) if not choice.get("index")]
+    choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+    choices.sort(key=lambda choice: choice.get("index") or 0)
     deltas = [choice.get("delta") or choice.get("message") or {} for choice in choices]
     calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
     named = {
@@ -62,8 +63,9 @@ def expected(chunks: list[Any], stops: list[str]) -> Any:
     told = [choice.get("stop_reason") or choice.get("matched_stop") for choice in choices]
     told += [chunk["__verbose"].get("stopping_word") for chunk in chunks if "__verbose" in chunk]
     matched = next((word for word in told if word in stops), None)
+    text = "".join(delta.get("content") or "" for delta in deltas)
     return {
-        "text": "".join(delta.get("content") or "" for delta in deltas),
+        "text": "" if text.isspace() and calls else text,
         "thinking": "".join(delta.get("reasoning_content") or delta.get("reasoning") or "" for delta in deltas),
         "names": list(named.values()),
         "arguments": "".join(call["function"].get("arguments") or "" for call in calls),
