@@ -1,4 +1,4 @@
-"""What the tests of the wire draw from: JSON, text in pieces, and engines' deltas in every order their rules allow."""
+"""Random examples for the tests of wire: JSON, text in pieces, and deltas in every order that the rules allow."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
@@ -37,7 +37,7 @@ def examples(count: int) -> settings:
     )
 
 
-# Text with what breaks naive writers: multi-byte characters, line separators, controls, quotes, halves of a pair.
+# Text that breaks naive writers: multi-byte characters, line separators, controls, quotes, lone surrogates.
 TEXTS = st.text(
     st.sampled_from('ab \n\r\t"\\/{}[],:é漢🙂\u2028\u0085\x00\x1f\ufeff') | st.characters(codec="utf-8"), max_size=8
 )
@@ -60,7 +60,7 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | objec
 
 @st.composite
 def pieces(draw: st.DrawFn, whole: Pieces, most: int = 6) -> list[Pieces]:
-    """`whole` cut at any places, also at one place twice."""
+    """`whole`, cut at random places; two cuts may coincide."""
     cuts = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=most)))
     return [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]  # type: ignore[misc]
 
@@ -79,7 +79,7 @@ _BLOCKS = st.sampled_from(
 
 @st.composite
 def _calls(draw: st.DrawFn) -> list[Delta]:
-    """A tool call: its input in pieces, with notes between that do not end it."""
+    """A tool call: its input in pieces, with deltas between them that do not end the call."""
     out: list[Delta] = [ToolStart("", draw(st.sampled_from(["weather", "a-b_9"])))]
     value = draw(st.just({}) | objects(VALUES))
     for piece in draw(pieces(orjson.dumps(value).decode() if value else "")):
@@ -112,5 +112,5 @@ def scripts(draw: st.DrawFn) -> list[Delta]:
 
 @st.composite
 def batches(draw: st.DrawFn, deltas: list[Delta]) -> list[Batch]:
-    """The same deltas as an engine may yield them: one by one, or as lists of what came together."""
+    """The same deltas as an engine may yield them: single, or in lists."""
     return [group[0] if len(group) == 1 and draw(st.booleans()) else group for group in draw(pieces(deltas)) if group]

@@ -1,4 +1,4 @@
-"""Content blocks: each is taken as its rule says, or refused by its name and path."""
+"""Content blocks: each is accepted by its rule, or refused with its path."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.wire.strategies import Json
 
 PIXEL = "iVBORw0KGgo="
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "w", "input": {}}
-# The turns that come first, so that there is a call to answer; the block under test stands in messages.2.content.0.
+# Turns before the tested block, so that there is a call to answer. The tested block is messages.2.content.0.
 BEFORE: list[Json] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": [CALL]}]
 
 
@@ -96,7 +96,7 @@ TAKEN: list[tuple[str, Json]] = [
 ]
 
 REFUSED: list[tuple[str, Any, str]] = [
-    # what is no block at all
+    # not a block
     ("user", None, ": must be an object"),
     ("user", "text", ": must be an object"),
     ("user", [], ": must be an object"),
@@ -105,7 +105,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("user", {"type": 1}, ".type: 1 is not supported in a message of role user; supported: text, image, "),
     ("user", {"type": ["text"]}, ".type: ['text'] is not supported"),
     ("user", {"type": "audio"}, ".type: 'audio' is not supported in a message of role user"),
-    # each role has its own
+    # not allowed in a message of this role
     ("user", call(), ".type: 'tool_use' is not supported in a message of role user"),
     ("user", {"type": "thinking", "thinking": "a"}, ".type: 'thinking' is not supported"),
     ("assistant", result(), ".type: 'tool_result' is not supported in a message of role assistant"),
@@ -211,25 +211,25 @@ REFUSED: list[tuple[str, Any, str]] = [
 
 @pytest.mark.clause("3.25", "3.29")
 @pytest.mark.parametrize(("role", "block"), TAKEN, ids=repr)
-def test_a_good_block_is_taken_and_left_as_it_came(role: str, block: Json) -> None:
+def test_a_valid_block_is_accepted_unchanged(role: str, block: Json) -> None:
     assert parse(role, block).messages[2] == {"role": role, "content": [block]}
 
 
 @pytest.mark.clause("3.24", "3.25", "3.26")
 @pytest.mark.parametrize(("role", "block", "reason"), REFUSED, ids=lambda value: repr(value)[:60])
-def test_a_block_that_cannot_be_honoured_is_refused_by_its_path(role: str, block: Any, reason: str) -> None:
+def test_an_invalid_block_is_refused_with_its_path(role: str, block: Any, reason: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         parse(role, block)
     assert refusal.value.message.startswith(f"messages.2.content.0{reason}")
 
 
 @pytest.mark.parametrize(("role", "block"), TAKEN, ids=repr)
-def test_a_good_block_is_taken_also_beside_something_deep(role: str, block: Json) -> None:
+def test_a_valid_block_is_accepted_in_a_deep_request(role: str, block: Json) -> None:
     assert parse(role, {**block, "unknown": nested(2 * MAX_DEPTH)}).messages[2]["role"] == role
 
 
 @pytest.mark.parametrize(("role", "block", "reason"), REFUSED, ids=lambda value: repr(value)[:60])
-def test_a_bad_block_is_refused_for_the_same_reason_beside_something_deep(role: str, block: Any, reason: str) -> None:
+def test_an_invalid_block_is_refused_for_the_same_reason_in_a_deep_request(role: str, block: Any, reason: str) -> None:
     if isinstance(block, dict):
         block = {**block, "unknown": nested(2 * MAX_DEPTH)}
     with pytest.raises(InvalidRequest) as refusal:
@@ -238,20 +238,20 @@ def test_a_bad_block_is_refused_for_the_same_reason_beside_something_deep(role: 
 
 
 @pytest.mark.clause("3.25")
-def test_every_kind_of_block_there_is_has_a_good_example_here() -> None:
+def test_every_block_type_has_a_valid_example_here() -> None:
     assert {(role, kind) for role, kinds in DEFAULT_BLOCK_CHECKS.items() for kind in kinds} == {
         (role, block["type"]) for role, block in TAKEN
     }
 
 
 @pytest.mark.clause("7.2")
-def test_the_fault_is_named_by_the_number_of_its_block() -> None:
+def test_an_error_names_the_index_of_its_block() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         parse("user", result(content=[TEXT, TEXT, image(media_type="image/tiff")]))
     assert refusal.value.message.startswith("messages.2.content.0.content.2.source.media_type: must be one of")
 
 
-def test_a_name_that_is_quoted_back_is_kept_short() -> None:
+def test_a_long_name_is_cut_in_an_error() -> None:
     with pytest.raises(InvalidRequest) as refusal:
         parse("user", {"type": "x" * 10_000})
     assert len(refusal.value.message) < 300

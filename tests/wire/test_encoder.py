@@ -1,4 +1,4 @@
-"""The stream's state machine: each cell of its table, the bytes of each event, each clause of the grammar."""
+"""The encoder: each cell of its state table, the bytes of each event, each rule of the grammar."""
 
 import copy
 from collections.abc import Callable
@@ -63,7 +63,7 @@ def new_encoder(estimate: Callable[[], int] = lambda: 5) -> StreamEncoder:
 
 
 def encoder_in(state: State) -> StreamEncoder:
-    """One whose engine has said that it is done, so that every verb could be called."""
+    """An encoder in this state that has a Finish, so that every verb can be called."""
     encoder = new_encoder()
     encoder.feed(Finish("end_turn"))
     for verb in WAY_TO[state]:
@@ -73,7 +73,7 @@ def encoder_in(state: State) -> StreamEncoder:
 
 
 def kinds(data: bytes) -> tuple[str, ...]:
-    """The events in `data` by their types; deltas of blocks by the type of the delta."""
+    """The types of the events in `data`; for a content_block_delta, the type of its delta."""
     return tuple(
         event.data["delta"]["type"] if "block_delta" in event.type else event.type for event in parse_events(data)
     )
@@ -84,7 +84,7 @@ def snapshot(encoder: StreamEncoder) -> dict[str, Any]:
 
 
 def stream(*batches: Batch, counted: int = 0, estimate: Callable[[], int] = lambda: 5) -> bytes:
-    """A whole stream. Notes that come before any output are fed before the start, as the service does."""
+    """A whole stream. Usage before any output is fed before the start, as the service does it."""
     encoder = new_encoder(estimate)
     waiting = list(batches)
     while isinstance(waiting[0], Usage) or waiting[0] == "":
@@ -93,7 +93,7 @@ def stream(*batches: Batch, counted: int = 0, estimate: Callable[[], int] = lamb
 
 
 def body_of(*batches: Batch) -> bytes:
-    """What stands between message_start and message_delta, of a stream that ends its turn."""
+    """The bytes between message_start and message_delta of a stream that ends with end_turn."""
     data = stream(*batches, Finish("end_turn"))
     start, end = data.index(b"event: content_block_start"), data.index(b"event: message_delta")
     return data[start:end]
@@ -108,7 +108,7 @@ def last_delta(*batches: Batch, **options: Any) -> dict[str, Any]:
 # the table
 
 
-def test_the_table_has_no_verbs_or_states_that_these_tests_do_not_know() -> None:
+def test_these_tests_know_every_verb_and_state_of_the_table() -> None:
     assert {verb for _, verb in TRANSITIONS} == set(VERBS)
     assert set(WAY_TO) == set(State)
 
@@ -123,7 +123,7 @@ def test_a_cell_of_the_table_writes_its_events_and_leads_to_its_state(state: Sta
 
 
 @pytest.mark.parametrize(("state", "verb"), [cell for cell in CELLS if cell not in TRANSITIONS], ids=str)
-def test_a_pair_missing_from_the_table_is_misplaced_and_changes_nothing(state: State, verb: str) -> None:
+def test_a_pair_missing_from_the_table_is_an_order_error_and_changes_nothing(state: State, verb: str) -> None:
     encoder = encoder_in(state)
     before = snapshot(encoder)
     with pytest.raises(DeltaOrderError, match=f"^{verb} in state {state.name}$"):
@@ -136,7 +136,7 @@ GRAMMAR_STATES = {State.READY: "before message_start", State.IDLE: "between bloc
 
 @pytest.mark.clause("5.2")
 @pytest.mark.parametrize("cell", TRANSITIONS, ids=str)
-def test_no_cell_of_the_table_can_leave_the_grammar(cell: tuple[State, str]) -> None:
+def test_every_cell_of_the_table_keeps_the_grammar(cell: tuple[State, str]) -> None:
     events, after = TRANSITIONS[cell]
     state = GRAMMAR_STATES.get(cell[0], "inside a block")
     for event in events:
@@ -149,7 +149,7 @@ def test_no_cell_of_the_table_can_leave_the_grammar(cell: tuple[State, str]) -> 
     assert state == GRAMMAR_STATES.get(after, "inside a block")
 
 
-def test_nothing_at_all_is_allowed_once_the_stream_is_done() -> None:
+def test_nothing_is_allowed_after_the_stream_is_done() -> None:
     assert {state for state, _ in TRANSITIONS} == set(State) - {State.DONE}
 
 
@@ -236,7 +236,7 @@ def test_the_bytes_of_ping_and_error() -> None:
     )
 
 
-# the grammar, clause by clause
+# the grammar, rule by rule
 
 
 def test_a_stream_is_message_start_then_blocks_then_message_delta_then_message_stop() -> None:
@@ -264,7 +264,7 @@ def test_an_error_ends_a_stream_at_any_point_with_a_block_left_open() -> None:
 
 
 @pytest.mark.clause("5.2")
-def test_a_ping_between_deltas_disturbs_no_block() -> None:
+def test_a_ping_between_deltas_does_not_change_a_block() -> None:
     encoder = encoder_in(State.TEXT)
     data = encoder.ping() + encoder.feed("more")
     assert kinds(data) == ("ping", "text_delta")
@@ -303,17 +303,17 @@ def test_thinking_without_a_signature_gets_one_that_is_not_empty(unsigned: list[
     assert body_of(Thinking("a"), unsigned, "b").count(PLACEHOLDER_SIGNATURE.encode()) == 1
 
 
-def test_a_signature_alone_is_a_block_whose_thinking_was_left_out() -> None:
+def test_a_signature_alone_makes_a_block_without_thinking() -> None:
     assert kinds(body_of("a", Signature("s")))[3:] == ("content_block_start", "signature_delta", "content_block_stop")
 
 
-def test_thinking_after_a_signature_is_another_block() -> None:
+def test_thinking_after_a_signature_opens_another_block() -> None:
     data = body_of(Thinking("a"), Signature("s"), Thinking("b"))
     assert kinds(data).count("content_block_start") == kinds(data).count("signature_delta") == 2
 
 
 @pytest.mark.clause("5.7")
-def test_the_pieces_of_a_tool_s_input_join_to_its_json_and_none_means_an_empty_object() -> None:
+def test_the_pieces_of_an_input_join_to_its_json_and_no_piece_means_an_empty_object() -> None:
     told: list[Delta] = [
         ToolStart("toolu_1", "w"),
         ToolJson('{"a"'),
@@ -337,7 +337,7 @@ def test_text_after_a_tool_call_opens_a_new_text_block() -> None:
 @pytest.mark.clause("5.12")
 @pytest.mark.parametrize("state", [state for state in State if state not in (State.READY, State.DONE)])
 @pytest.mark.parametrize("empty", ["", Thinking(""), Signature(""), Usage(), Usage(1, 2, 3, 4)], ids=repr)
-def test_what_is_empty_writes_nothing_and_closes_nothing(state: State, empty: Delta) -> None:
+def test_an_empty_delta_writes_nothing_and_closes_nothing(state: State, empty: Delta) -> None:
     encoder = encoder_in(state)
     assert encoder.feed(empty) == b""
     assert encoder.state is state
@@ -355,7 +355,7 @@ def test_fields_of_a_whole_block_pass_unchanged() -> None:
     assert stop.type == "content_block_stop"
 
 
-def test_an_end_without_a_finish_is_misplaced() -> None:
+def test_an_end_without_a_finish_is_an_order_error() -> None:
     encoder = new_encoder()
     encoder.start()
     encoder.feed("a")
@@ -376,7 +376,7 @@ def test_an_empty_text_is_the_content_when_the_engine_sent_nothing_else() -> Non
 @pytest.mark.parametrize(
     "other", ["a", Thinking("a"), Signature("a"), ToolStart("toolu_1", "w"), Block({"type": "x"})], ids=repr
 )
-def test_an_empty_text_is_no_block_beside_anything_else(other: Delta) -> None:
+def test_an_empty_text_is_not_a_block_beside_other_content(other: Delta) -> None:
     assert kinds(stream("", other, "", Finish("end_turn"))).count("content_block_start") == 1
 
 
@@ -388,12 +388,12 @@ def test_content_stays_empty_when_the_engine_sent_no_text_at_all() -> None:
 
 
 def estimates() -> tuple[list[int], Callable[[], int]]:
-    """An estimate, and how often it was asked for."""
+    """An estimate function, and a list with an item for each call of it."""
     calls: list[int] = []
     return calls, lambda: calls.append(1) or 42  # type: ignore[func-returns-value]
 
 
-def test_the_prompt_is_estimated_once_when_no_engine_has_told_its_length() -> None:
+def test_the_prompt_is_estimated_once_if_the_engine_does_not_report_its_length() -> None:
     calls, estimate = estimates()
     events = parse_events(stream("a", Finish("end_turn"), counted=3, estimate=estimate))
     assert events[0].data["message"]["usage"] == {"input_tokens": 42, "output_tokens": 0}
@@ -416,7 +416,7 @@ def test_an_estimate_is_corrected_in_message_delta() -> None:
 
 
 @pytest.mark.clause("5.13")
-def test_cache_counts_are_told_when_the_engine_told_them_also_when_they_are_zero() -> None:
+def test_cache_counts_are_passed_on_also_when_they_are_zero() -> None:
     usage = last_delta("a", Usage(9, 2, 0, 7), Finish("end_turn"))["usage"]
     assert usage == {
         "input_tokens": 9,
@@ -426,12 +426,12 @@ def test_cache_counts_are_told_when_the_engine_told_them_also_when_they_are_zero
     }
 
 
-def test_the_newest_count_stands_and_what_it_leaves_out_keeps_the_older() -> None:
+def test_a_newer_usage_replaces_only_the_counts_it_has() -> None:
     usage = last_delta(Usage(9, 1, 3), "a", Usage(None, 2), Usage(8, None), Finish("end_turn"))["usage"]
     assert usage == {"input_tokens": 8, "output_tokens": 2, "cache_read_input_tokens": 3}
 
 
-def test_an_engine_that_counted_no_output_is_believed() -> None:
+def test_a_reported_output_of_zero_tokens_is_kept() -> None:
     assert last_delta("a", Usage(output_tokens=0), Finish("end_turn"), counted=3)["usage"]["output_tokens"] == 0
 
 
@@ -469,7 +469,7 @@ def test_the_stop_reason_fits_the_content(deltas: list[Delta], told: tuple[str, 
     assert (delta["stop_reason"], delta["stop_sequence"]) == told
 
 
-def test_the_finish_as_told_to_the_client_can_be_read_back() -> None:
+def test_the_final_finish_can_be_read_from_the_encoder() -> None:
     encoder = encoder_in(State.TOOL)
     encoder.end(0)
     assert encoder.finish == Finish("tool_use")
@@ -482,7 +482,7 @@ def test_the_finish_as_told_to_the_client_can_be_read_back() -> None:
 @pytest.mark.parametrize(
     "character", ["\u2028", "\u2029", "\u0085", "\n", "\r", "\r\n\r\n", "\x00", "\x0b", "\x1c"], ids=ascii
 )
-def test_no_character_of_a_text_breaks_the_line(character: str) -> None:
+def test_no_character_of_a_text_breaks_the_event_line(character: str) -> None:
     text = f"a{character}b"
     told: list[Delta] = [
         text,
@@ -499,7 +499,7 @@ def test_no_character_of_a_text_breaks_the_line(character: str) -> None:
 
 
 @pytest.mark.parametrize("half", ["\ud83d", "a\ude00", "a\udfffb"], ids=ascii)
-def test_half_a_character_is_written_as_a_replacement_wherever_it_stands(half: str) -> None:
+def test_a_lone_surrogate_is_written_as_a_replacement_in_every_place(half: str) -> None:
     told: list[Delta] = [
         half,
         half,
@@ -526,7 +526,7 @@ def test_half_a_character_is_written_as_a_replacement_wherever_it_stands(half: s
 @pytest.mark.clause("5.2")
 @examples(100)
 @given(scripts())
-def test_any_script_makes_a_stream_of_the_grammar(script: list[Delta]) -> None:
+def test_any_script_gives_a_stream_that_keeps_the_grammar(script: list[Delta]) -> None:
     events = parse_events(data := stream(*script))
     check_stream(events)
     assert data == b"".join(
@@ -546,7 +546,7 @@ def test_batching_never_changes_the_bytes(data: st.DataObject, script: list[Delt
 
 @examples(40)
 @given(st.data(), scripts())
-def test_pings_anywhere_between_events_leave_the_message_as_it_was(data: st.DataObject, script: list[Delta]) -> None:
+def test_pings_between_events_do_not_change_the_message(data: st.DataObject, script: list[Delta]) -> None:
     encoder = new_encoder()
     out = encoder.start()
     for delta in script:
@@ -558,7 +558,7 @@ def test_pings_anywhere_between_events_leave_the_message_as_it_was(data: st.Data
 
 @examples(40)
 @given(st.data(), scripts())
-def test_an_error_after_any_delta_ends_the_stream_well(data: st.DataObject, script: list[Delta]) -> None:
+def test_an_error_after_any_delta_ends_a_valid_stream(data: st.DataObject, script: list[Delta]) -> None:
     encoder = new_encoder()
     out = encoder.start()
     for delta in script[: data.draw(st.integers(0, len(script)))]:

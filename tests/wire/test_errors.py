@@ -1,4 +1,4 @@
-"""The errors a client can be told about, row by row, and their three faces."""
+"""The errors of the Messages API, row by row, and their three forms: headers, body and event."""
 
 import orjson
 import pytest
@@ -56,7 +56,7 @@ def test_each_error_has_its_status_and_type(error: ApiError, status: int, kind: 
     }
 
 
-def test_the_table_has_every_error_there_is() -> None:
+def test_the_table_lists_every_error_class() -> None:
     def family(root: type[ApiError]) -> set[type[ApiError]]:
         return {root}.union(*map(family, root.__subclasses__()))
 
@@ -90,7 +90,7 @@ def test_the_envelope_is_these_bytes() -> None:
 
 
 @pytest.mark.clause("7.1")
-def test_details_are_there_only_when_there_is_a_code() -> None:
+def test_details_are_present_only_with_an_error_code() -> None:
     told = orjson.loads(InvalidRequest("m", error_code="unsupported_tool_type").body("req_1"))
     assert told["error"]["details"] == {"error_code": "unsupported_tool_type"}
     assert "details" not in orjson.loads(InvalidRequest("m").body("req_1"))["error"]
@@ -103,7 +103,7 @@ def test_the_error_event_holds_the_same_envelope() -> None:
 
 
 @pytest.mark.clause("7.11")
-def test_overload_says_when_to_come_again_in_whole_seconds() -> None:
+def test_overloaded_has_a_retry_after_header_in_whole_seconds() -> None:
     assert Overloaded().headers == (("retry-after", "1"),)
     assert Overloaded("m", retry_after=30).headers == (("retry-after", "30"),)
 
@@ -113,20 +113,18 @@ def test_headers_of_an_upstream_are_passed_on_with_its_error() -> None:
     assert InvalidRequest("m").headers == ()
 
 
-def test_a_prompt_that_is_too_long_is_worded_as_clients_know_it() -> None:
+def test_the_text_of_a_prompt_that_is_too_long_is_the_one_clients_recognise() -> None:
     assert ContextTooLong(210_000, 200_000).message == "prompt is too long: 210000 tokens > 200000 maximum"
 
 
 @pytest.mark.parametrize(("tokens", "maximum"), [(None, 8), (8, None), (None, None)])
-def test_a_prompt_that_is_too_long_by_nobody_knows_how_much_begins_the_same(
-    tokens: int | None, maximum: int | None
-) -> None:
+def test_the_text_begins_the_same_without_token_counts(tokens: int | None, maximum: int | None) -> None:
     assert ContextTooLong(tokens, maximum).message == "prompt is too long"
 
 
-def test_half_a_character_in_a_message_does_not_cost_the_error() -> None:
+def test_a_lone_surrogate_in_a_message_does_not_break_the_error() -> None:
     assert orjson.loads(InvalidRequest("model: '\ud83d'").body("req_1"))["error"]["message"] == "model: '\ufffd'"
 
 
-def test_an_error_reads_as_its_message_in_a_log() -> None:
+def test_str_of_an_error_is_its_message() -> None:
     assert str(BadUpstream("the engine broke off")) == "the engine broke off"

@@ -1,4 +1,4 @@
-"""The estimate: everything a prompt holds makes it grow, nothing makes it shrink."""
+"""The token estimate: all content of a prompt raises it, and nothing lowers it."""
 
 import copy
 from typing import Any
@@ -53,7 +53,7 @@ def served(kind: str, content: Any) -> Json:
     return {"type": kind, "tool_use_id": "srvtoolu_1", "content": content}
 
 
-# Each place where a prompt can hold words, without and with them.
+# Each place where a prompt can hold text, without and with text in it.
 PLACES: dict[str, Any] = {
     "message": lambda words: [user(text("Hi")), {"role": "user", "content": words}],
     "text block": lambda words: [user(text(words))],
@@ -99,7 +99,7 @@ PLACES: dict[str, Any] = {
 
 @pytest.mark.clause("10.4")
 @pytest.mark.parametrize("place", PLACES)
-def test_words_are_counted_wherever_they_stand(place: str) -> None:
+def test_text_is_counted_in_every_place(place: str) -> None:
     grown = estimate(*PLACES[place](LONG)) - estimate(*PLACES[place](""))
     assert abs(grown - len(LONG) // 4) <= 1
 
@@ -123,13 +123,13 @@ def test_system_and_tools_are_counted(without: Json, having: Json) -> None:
     assert estimate(HI, **having) - estimate(HI, **without) >= 127 // 4
 
 
-def test_another_tool_makes_it_grow() -> None:
+def test_another_tool_raises_the_estimate() -> None:
     one, two = [{"name": "a"}], [{"name": "a"}, {"name": "bcdef"}]
     assert estimate(HI, tools=two) > estimate(HI, tools=one) > estimate(HI)
 
 
 @pytest.mark.clause("10.4")
-def test_an_image_has_a_price_of_its_own_wherever_it_stands() -> None:
+def test_an_image_has_a_fixed_price_in_every_place() -> None:
     small, large = estimate(user(image())), estimate(user(image(PIXEL[:8] * 10_000)))
     assert small == large
     assert small - estimate(user()) == 1500
@@ -139,7 +139,7 @@ def test_an_image_has_a_price_of_its_own_wherever_it_stands() -> None:
     assert estimate(user(document(type="content", content=[image()]))) == small
 
 
-def test_a_video_has_a_price_too() -> None:
+def test_a_video_has_a_fixed_price() -> None:
     video = {"type": "video", "source": {"type": "base64", "media_type": "video/mp4", "data": PIXEL}}
     assert estimate(user(video)) == estimate(user(image()))
 
@@ -159,21 +159,21 @@ def test_what_never_reaches_an_engine_costs_nothing(block: Json) -> None:
     assert estimate(HI, assistant(block)) == estimate(HI, assistant())
 
 
-def test_keys_that_nobody_checked_are_not_walked() -> None:
+def test_unvalidated_keys_are_not_read() -> None:
     deep = b'{"content":' * 900 + b"1" + b"}" * 900
     block = b'{"type":"text","text":"Hi","content":%b,"source":%b}' % (deep, deep)
     raw = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":[%b]}]}' % block
     assert estimate_tokens(parse_request(raw)) == estimate(user(text("Hi")))
 
 
-def test_it_is_never_nothing() -> None:
+def test_the_estimate_is_never_zero() -> None:
     assert estimate({"role": "user", "content": ""}) >= 1
     assert estimate(user()) >= 1
 
 
 @examples(60)
 @given(st.lists(st.sampled_from(list(PLACES)), min_size=1, max_size=4), st.integers(0, 3), st.text("ab é", max_size=60))
-def test_more_of_anything_never_makes_it_less(places: list[str], chosen: int, words: str) -> None:
+def test_more_content_never_lowers_the_estimate(places: list[str], chosen: int, words: str) -> None:
     def conversation(grown: str) -> list[Json]:
         messages: list[Json] = []
         for index, place in enumerate(places):

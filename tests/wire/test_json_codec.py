@@ -1,4 +1,4 @@
-"""JSON as it is really sent: half a character never costs a conversation, everything else is as strict as ever."""
+"""JSON as clients really send it: a lone surrogate is replaced, and everything else is read strictly."""
 
 import json
 import random
@@ -32,7 +32,7 @@ from tests.wire.strategies import BROKEN_TEXTS, VALUES, examples
     ],
     ids=ascii,
 )
-def test_half_a_pair_is_read_as_a_replacement_and_nothing_else_is_touched(data: bytes, value: Any) -> None:
+def test_a_lone_surrogate_is_read_as_a_replacement_and_nothing_else_changes(data: bytes, value: Any) -> None:
     assert loads(data) == value
 
 
@@ -53,15 +53,15 @@ def test_half_a_pair_is_read_as_a_replacement_and_nothing_else_is_touched(data: 
     ],
     ids=repr,
 )
-def test_everything_else_is_refused_as_ever(data: bytes) -> None:
+def test_other_invalid_json_is_refused(data: bytes) -> None:
     with pytest.raises(orjson.JSONDecodeError):
         loads(data)
 
 
 SLOWLY = re.compile(
     rb"\\(?:[uU][dD][89abAB][0-9a-fA-F]{2}\\[uU][dD][c-fC-F][0-9a-fA-F]{2}"  # a pair: one character, kept
-    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half a pair
-    rb"|.)",  # every other escape is stepped over whole, so that an escaped backslash hides nothing
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})"  # a lone half
+    rb"|.)",  # any other escape is skipped as a whole, so that an escaped backslash hides nothing
     re.DOTALL,
 )
 ESCAPES = [
@@ -71,7 +71,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_row_of_escapes_is_read_as_who_steps_over_each_of_them_reads_it(seed: int) -> None:
+def test_any_sequence_of_escapes_is_read_as_by_a_slow_reader(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(3_000):
         data = b'"' + b"".join(chance.choices(ESCAPES, k=chance.randrange(8))) + b'"'
@@ -87,7 +87,7 @@ def test_any_row_of_escapes_is_read_as_who_steps_over_each_of_them_reads_it(seed
 
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**40, -(10**300)], ids=lambda number: f"{number:.0e}")
 @pytest.mark.parametrize("where", ["%d", '[1, {"a": [%d]}]', '{"a": [0.5, 1e300, {"b": %d}], "half": "\\ud83d"}'])
-def test_an_integer_beyond_64_bit_stays_what_it_is_wherever_it_is(number: int, where: str) -> None:
+def test_an_integer_beyond_64_bit_stays_exact_in_every_place(number: int, where: str) -> None:
     data = (where % number).encode()
     value = loads_exactly(data)[0]
     assert value == json.loads(data.replace(rb"\ud83d", rb"\ufffd"))
@@ -103,13 +103,13 @@ def test_an_integer_beyond_64_bit_stays_what_it_is_wherever_it_is(number: int, w
         b'"9999999999999999999999"',
     ],
 )
-def test_what_is_exact_at_once_is_read_once(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+def test_a_document_without_large_integers_is_parsed_once(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(json, "loads", pytest.fail)
     assert loads_exactly(data)[0] == orjson.loads(data)
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[0.5,"a",', "]")])
-def test_of_what_was_read_it_is_known_how_deep_it_is(opening: str, closing: str) -> None:
+def test_reading_returns_the_depth(opening: str, closing: str) -> None:
     for levels in (1, MAX_DEPTH, MAX_DEPTH + 1, 300):
         value, told = loads_exactly(f"{opening * levels}1e30{closing * levels}".encode())
         assert told == levels
@@ -118,27 +118,27 @@ def test_of_what_was_read_it_is_known_how_deep_it_is(opening: str, closing: str)
         assert not is_shallow(value, levels - 1)
 
 
-def test_half_a_pair_is_written_as_a_replacement_at_any_depth() -> None:
+def test_a_lone_surrogate_is_written_as_a_replacement_at_any_depth() -> None:
     assert dumps({"a\ud83d": ["\ude00", {"b": "😀\ud83d"}, 1, None]}) == (
         '{"a\ufffd":["\ufffd",{"b":"😀\ufffd"},1,null]}'.encode()
     )
 
 
-def test_what_is_no_json_is_not_written() -> None:
+def test_a_value_that_json_cannot_hold_is_not_written() -> None:
     with pytest.raises(TypeError):
         dumps({"a": object()})
 
 
 @examples(60)
 @given(VALUES)
-def test_whole_values_are_read_and_written_as_orjson_does(value: Any) -> None:
+def test_values_without_lone_surrogates_are_read_and_written_as_by_orjson(value: Any) -> None:
     assert dumps(value) == orjson.dumps(value)
     assert loads(dumps(value)) == orjson.loads(orjson.dumps(value))
 
 
 @examples(80)
 @given(BROKEN_TEXTS)
-def test_mending_leaves_whole_characters_and_only_they_can_be_encoded(text: str) -> None:
+def test_replacing_lone_surrogates_keeps_all_other_characters(text: str) -> None:
     whole = replace_lone_surrogates(text)
     assert whole.encode().decode() == whole
     assert replace_lone_surrogates(whole) == whole
@@ -165,7 +165,7 @@ def test_depth_is_measured_through_arrays_and_objects(wrap: Any, most: int) -> N
 
 @examples(60)
 @given(st.integers(0, 300), st.booleans())
-def test_what_is_shallow_can_be_written(levels: int, as_array: bool) -> None:
+def test_a_shallow_value_can_be_written(levels: int, as_array: bool) -> None:
     value: Any = {}
     for _ in range(levels):
         value = [value] if as_array else {"a": value}

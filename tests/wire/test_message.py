@@ -1,4 +1,4 @@
-"""The Message that deltas make, and that it is the one their stream means."""
+"""The Message built from deltas; it equals the one in their stream."""
 
 import tracemalloc
 from dataclasses import replace
@@ -49,7 +49,7 @@ def content(*batches: Batch) -> list[Json]:
 
 
 def streamed(*batches: Batch, counted: int = 0) -> Json:
-    """The same, by way of a stream."""
+    """The Message in the stream of the same deltas."""
     encoder = StreamEncoder(ID, "some-model", lambda: 5)
     data = encoder.start() + b"".join(map(encoder.feed, batches)) + encoder.end(counted)
     return message_from_events(parse_events(data))
@@ -59,7 +59,7 @@ def as_sent(message: Json) -> Any:
     return orjson.loads(dumps(message))
 
 
-# the whole
+# a whole Message
 
 
 @pytest.mark.clause("4.1")
@@ -77,11 +77,11 @@ def test_a_message_has_all_its_keys_in_the_order_of_the_api() -> None:
 
 
 @pytest.mark.clause("4.10")
-def test_an_engine_that_counts_nothing_is_counted_for() -> None:
+def test_tokens_are_counted_here_if_the_engine_reports_none() -> None:
     assert built("Hi", Finish("end_turn"), counted=4, estimate=7)["usage"] == {"input_tokens": 7, "output_tokens": 4}
 
 
-def test_the_prompt_is_not_estimated_when_the_engine_has_told_its_length() -> None:
+def test_the_prompt_is_not_estimated_when_the_engine_reports_its_length() -> None:
     def never() -> int:
         raise AssertionError("asked for an estimate")
 
@@ -90,14 +90,14 @@ def test_the_prompt_is_not_estimated_when_the_engine_has_told_its_length() -> No
     assert builder.message(0)["usage"] == {"input_tokens": 3, "output_tokens": 2, "cache_read_input_tokens": 1}
 
 
-def test_a_message_before_the_finish_is_misplaced() -> None:
+def test_a_message_before_the_finish_is_an_order_error() -> None:
     builder = MessageBuilder(ID, "m", lambda: 1)
     builder.feed("Hi")
     with pytest.raises(DeltaOrderError):
         builder.message(1)
 
 
-def test_a_matched_stop_sequence_is_named() -> None:
+def test_a_matched_stop_sequence_is_reported() -> None:
     message = built("Hi", Finish("stop_sequence", "END"))
     assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "END")
 
@@ -106,18 +106,18 @@ def test_a_matched_stop_sequence_is_named() -> None:
 
 
 @pytest.mark.clause("4.2")
-def test_texts_join_and_empty_ones_leave_no_trace() -> None:
+def test_texts_are_joined_and_empty_ones_are_ignored() -> None:
     assert content("a", "", ["b", ""], "c") == [{"type": "text", "text": "abc"}]
 
 
 @pytest.mark.clause("4.2")
-def test_an_empty_text_stands_only_where_content_would_be_empty() -> None:
+def test_an_empty_text_becomes_a_block_only_if_there_is_no_other() -> None:
     assert content("") == [{"type": "text", "text": ""}]
     assert content(Thinking("")) == []
     assert content("", Thinking("a")) == [{"type": "thinking", "thinking": "a", "signature": PLACEHOLDER_SIGNATURE}]
 
 
-def test_thinking_is_signed_by_the_engine_or_else_by_us() -> None:
+def test_thinking_is_signed_by_the_engine_or_with_the_placeholder() -> None:
     assert content(Thinking("a"), Thinking("b"), Signature("c2ln"), Thinking("c"), "d") == [
         {"type": "thinking", "thinking": "ab", "signature": "c2ln"},
         {"type": "thinking", "thinking": "c", "signature": PLACEHOLDER_SIGNATURE},
@@ -150,7 +150,7 @@ def test_a_whole_block_is_passed_on_unchanged() -> None:
 
 
 @pytest.mark.parametrize("before", [[], ["a"], [Thinking("a")], [CALL, "a"], [Block({"type": "x"})]], ids=repr)
-def test_tool_input_outside_a_call_is_misplaced_in_both_ways_of_answering(before: list[Delta]) -> None:
+def test_tool_input_outside_a_call_is_an_order_error_in_a_stream_and_in_a_message(before: list[Delta]) -> None:
     builder = MessageBuilder(ID, "m", lambda: 1)
     builder.feed(before)
     with pytest.raises(DeltaOrderError):
@@ -180,24 +180,24 @@ def test_input_cut_off_by_max_tokens_is_closed(arguments: str, value: Json) -> N
 
 
 @pytest.mark.clause("4.12")
-def test_a_call_whose_input_makes_no_sense_is_left_out_and_the_text_kept() -> None:
+def test_a_call_with_unreadable_input_is_dropped_and_the_text_is_kept() -> None:
     message = built("a", CALL, ToolJson("<tool_call>"), Finish("max_tokens"))
     assert message["content"] == [{"type": "text", "text": "a"}]
     assert message["stop_reason"] == "max_tokens"
 
 
-def test_a_client_is_not_told_of_a_call_that_was_left_out() -> None:
+def test_the_stop_reason_ignores_a_dropped_call() -> None:
     assert built("a", CALL, ToolJson("<tool_call>"), Finish("tool_use"))["stop_reason"] == "end_turn"
 
 
 @pytest.mark.clause("4.12")
-def test_brackets_without_end_never_break_the_answer() -> None:
-    """What a model caught in a loop says until its tokens run out."""
+def test_endless_brackets_in_an_input_do_not_break_the_answer() -> None:
+    """The output of a model in a loop, until its tokens run out."""
     message = built("a", CALL, ToolJson('{"a":' + "[" * 600), Finish("max_tokens"))
     assert as_sent(message)["content"] == [{"type": "text", "text": "a"}]
 
 
-# what had to be mended
+# repairs
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ def test_brackets_without_end_never_break_the_answer() -> None:
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_what_was_mended_of_an_input_is_counted(arguments: str, repairs: Json) -> None:
+def test_repairs_of_an_input_are_counted(arguments: str, repairs: Json) -> None:
     builder = MessageBuilder(ID, "m", lambda: 1)
     builder.feed([CALL, ToolJson(arguments), Finish("tool_use")])
     builder.message(0)
     assert builder.repairs == repairs
 
 
-# how much is collected
+# limits
 
 
 def collected(limits: AnswerLimits, *deltas: Delta) -> Json:
@@ -236,7 +236,7 @@ def collected(limits: AnswerLimits, *deltas: Delta) -> Json:
 
 @pytest.mark.parametrize("letter", ["a", "é", "漢", "🙂", "\ud83d"], ids=ascii)
 @pytest.mark.parametrize("kind", [str, Thinking, ToolJson])
-def test_an_answer_may_have_so_many_bytes_and_no_more(kind: Any, letter: str) -> None:
+def test_an_answer_may_be_as_large_as_the_limit_and_no_larger(kind: Any, letter: str) -> None:
     size = len(letter.encode("utf-8", "surrogatepass"))
     before: list[Delta] = [CALL, ToolJson('{"a":"')] if kind is ToolJson else []
     weight = BLOCK_OVERHEAD + (len("toolu_1" + "w" + '{"a":"') if before else 0) + 300 * size
@@ -246,7 +246,7 @@ def test_an_answer_may_have_so_many_bytes_and_no_more(kind: Any, letter: str) ->
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "🙂"])
-def test_the_input_of_a_call_may_have_so_many_bytes_and_no_more(letter: str) -> None:
+def test_the_input_of_a_call_may_be_as_large_as_the_limit_and_no_larger(letter: str) -> None:
     deltas: list[Delta] = ["text", CALL, ToolJson('{"a":"'), *[ToolJson(letter)] * 100, ToolJson('"}'), "more"]
     weight = 8 + 100 * len(letter.encode())
     assert collected(AnswerLimits(max_tool_input=weight), *deltas, *deltas)["content"][3]["input"] == {
@@ -259,7 +259,7 @@ def test_the_input_of_a_call_may_have_so_many_bytes_and_no_more(letter: str) -> 
 
 
 def copy(delta: Delta) -> Delta:
-    """As an engine makes them anew, each with memory of its own."""
+    """New strings, as an engine makes them: each has its own memory."""
     return orjson.loads(orjson.dumps(delta)) if isinstance(delta, str) else replace(delta, **_copied(delta))
 
 
@@ -283,8 +283,8 @@ FLOODS: dict[str, list[Delta]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
-def test_no_more_is_collected_than_may_be_and_a_little(flood: list[Delta]) -> None:
-    """Memory, not only bytes, as many small things take up much."""
+def test_little_more_than_the_limit_is_collected(flood: list[Delta]) -> None:
+    """Measures memory, not only bytes: many small strings take up much."""
     builder = MessageBuilder(ID, "m", lambda: 1, limits=AnswerLimits(max_answer=300_000))
     builder.feed(CALL)
 
@@ -300,7 +300,7 @@ def test_no_more_is_collected_than_may_be_and_a_little(flood: list[Delta]) -> No
     assert size < 2_500_000
 
 
-def test_many_small_pieces_are_the_text_they_make() -> None:
+def test_many_small_pieces_are_joined_to_one_text() -> None:
     halves = ["\ud83d", "\ude00"] * 20_000
     (block,) = content(*halves, *"abc" * 50_000)
     assert block["text"] == "\ufffd" * 40_000 + "abc" * 50_000
@@ -312,7 +312,7 @@ def test_many_small_pieces_are_the_text_they_make() -> None:
 @pytest.mark.clause("5.17")
 @examples(100)
 @given(st.data(), scripts())
-def test_a_message_is_the_one_its_stream_means(data: st.DataObject, script: list[Delta]) -> None:
+def test_a_message_equals_the_one_in_its_stream(data: st.DataObject, script: list[Delta]) -> None:
     grouped = data.draw(batches(script))
     assert as_sent(built(*grouped, counted=3)) == streamed(*script, counted=3)
 
@@ -322,7 +322,7 @@ ARGUMENTS = '{"city": "Zürich\\n", "days": [1, {"x": null}], "no": {}}'
 
 @examples(60)
 @given(st.data(), st.integers(0, len(ARGUMENTS)))
-def test_a_call_that_broke_off_is_the_repair_of_what_its_stream_gave(data: st.DataObject, cut: int) -> None:
+def test_the_input_of_a_broken_off_call_is_the_repair_of_the_streamed_pieces(data: st.DataObject, cut: int) -> None:
     fragments = data.draw(pieces(ARGUMENTS[:cut]))
     deltas: list[Delta] = ["a", CALL, *map(ToolJson, fragments), Finish("max_tokens")]
     told, meant = built(deltas), streamed(deltas)
@@ -332,7 +332,7 @@ def test_a_call_that_broke_off_is_the_repair_of_what_its_stream_gave(data: st.Da
     assert told["stop_reason"] == meant["stop_reason"] == "max_tokens"
 
 
-def test_what_comes_after_a_finish_in_its_batch_is_told_by_both_alike() -> None:
+def test_deltas_after_a_finish_in_its_batch_are_handled_alike_by_both() -> None:
     deltas: list[Delta] = ["a", Finish("end_turn"), "b", Usage(1, 2)]
     assert as_sent(built(deltas)) == streamed(deltas)
 
@@ -347,7 +347,7 @@ def test_a_relayed_call_counts_as_a_call_in_both() -> None:
     assert built(relayed, Finish("end_turn"))["stop_reason"] == "tool_use"
 
 
-def test_halves_of_a_character_that_came_apart_stay_apart_in_both() -> None:
+def test_surrogate_halves_in_different_pieces_are_not_combined_in_either() -> None:
     halves: list[Delta] = [
         "\ud83d",
         "\ude00",

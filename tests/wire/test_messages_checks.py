@@ -1,4 +1,4 @@
-"""Messages checked in steps: the same faults in the same order, and base64 never much of it at once."""
+"""Messages checked in steps: the same errors in the same order, and little base64 decoded in one step."""
 
 import base64
 import random
@@ -24,7 +24,7 @@ GOOD = base64.b64encode(bytes(range(252))).decode()  # without padding
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few characters are too many for one step."""
+    """Makes a few characters too many for one step."""
     monkeypatch.setattr(messages_checks, "_DECODED", 64)
 
 
@@ -69,7 +69,7 @@ BLOCKS: list[Any] = [
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_what_is_wrong_is_found_in_the_same_order(deep: bool) -> None:
+def test_errors_are_found_in_the_same_order_in_steps(deep: bool) -> None:
     call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t0", "name": "w", "input": {}}]}
     found = set()
     for seed in range(400):
@@ -84,11 +84,11 @@ def test_what_is_wrong_is_found_in_the_same_order(deep: bool) -> None:
 
 
 @pytest.mark.parametrize("messages", [None, [], "x", [7], [{"role": "nobody"}]], ids=repr)
-def test_a_conversation_that_is_none_is_refused_in_steps_too(messages: Any) -> None:
+def test_invalid_messages_are_refused_in_steps_too(messages: Any) -> None:
     assert fault(messages, in_steps=True) == fault(messages, in_steps=False)
 
 
-def test_no_step_decodes_more_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_step_decodes_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = [0]
 
     def watched(data: str, *, strict_mode: bool = True) -> object:
@@ -104,7 +104,7 @@ def test_no_step_decodes_more_than_it_should(monkeypatch: pytest.MonkeyPatch) ->
     assert sum(decoded) >= len(GOOD) * 9
 
 
-def test_a_fault_of_the_messages_is_said_when_it_is_their_turn() -> None:
+def test_an_error_in_the_messages_is_raised_after_those_of_earlier_fields() -> None:
     good: Json = {"model": "m", "max_tokens": 1, "messages": [user(image(GOOD))]}
     wrong: Json = {"model": "", "max_tokens": 0, "tools": 7, "output_config": 7, "messages": [user(image("!" * 99))]}
     wrong |= {"system": 7, "temperature": 7, "thread": {"type": "continue"}, "tool_choice": {"type": "any"}}
@@ -129,7 +129,7 @@ def told(body: bytes, *, in_steps: bool) -> tuple[Any, ...]:
 
 @given(st.text("AQz0+/=- \nü", max_size=300))
 @examples(500)
-def test_base64_is_known_in_steps_as_it_is_by_its_decoder(text: str) -> None:
+def test_base64_is_checked_in_steps_as_by_the_decoder(text: str) -> None:
     for data in (text, GOOD + text, GOOD[:64] + text + GOOD[:64], text + GOOD):
         if data:
             assert run_to_end(is_base64_in_steps(data)) is _is_base64(data)
@@ -143,7 +143,7 @@ def _is_base64(data: str) -> bool:
 
 
 @pytest.mark.parametrize("length", [*range(1, 12), *range(180, 200), 4096])
-def test_padding_is_taken_where_the_decoder_takes_it(length: int) -> None:
+def test_padding_is_accepted_where_the_decoder_accepts_it(length: int) -> None:
     whole = base64.b64encode(random.Random(length).randbytes(length)).decode()
     for data in (whole, whole[:-1], whole + "=", whole[:64] + "=" + whole[65:], whole[:63] + "=" + whole[64:]):
         assert run_to_end(is_base64_in_steps(data)) is _is_base64(data)

@@ -1,4 +1,4 @@
-"""The request body, field by field: what is taken, what is refused and by which path, and that nothing else happens."""
+"""The request body, field by field: what is accepted, what is refused, and the path in each error."""
 
 import copy
 from typing import Any
@@ -56,11 +56,11 @@ def user(*blocks: Json) -> Json:
     return {"role": "user", "content": list(blocks)}
 
 
-# what is taken
+# accepted
 
 
 @pytest.mark.clause("3.1", "3.24")
-def test_the_least_request_leaves_everything_else_at_its_default() -> None:
+def test_a_minimal_request_has_defaults_for_everything_else() -> None:
     assert parse() == MessagesRequest("m", 100, [HI])
     assert parse().engine_model == "m"
 
@@ -160,7 +160,7 @@ def test_the_least_request_leaves_everything_else_at_its_default() -> None:
     ],
     ids=repr,
 )
-def test_a_field_is_read_by_its_rule(changes: Json, name: str, value: Any) -> None:
+def test_each_field_is_read_into_its_attribute(changes: Json, name: str, value: Any) -> None:
     read = getattr(parse(**changes), name)
     assert read == value
     assert type(read) is type(value)
@@ -184,7 +184,7 @@ OPTIONAL = [
 
 @pytest.mark.clause("3.24")
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_null_is_absent(name: str) -> None:
+def test_null_means_absent(name: str) -> None:
     assert parse(**{name: None}) == parse()
 
 
@@ -208,7 +208,7 @@ def test_null_is_absent(name: str) -> None:
     ],
     ids=repr,
 )
-def test_what_has_no_effect_here_is_taken_and_dropped(changes: Json) -> None:
+def test_fields_without_effect_are_accepted_and_ignored(changes: Json) -> None:
     assert parse(**changes) == parse()
 
 
@@ -220,12 +220,12 @@ def test_content_is_a_string_or_an_array_for_every_role(role: str, content: Any)
     assert parse(messages=messages).messages == messages
 
 
-def test_a_request_may_be_one_assistant_turn_to_continue() -> None:
+def test_a_request_may_be_a_single_assistant_turn() -> None:
     messages = [{"role": "assistant", "content": "It is"}]
     assert parse(messages=messages).messages == messages
 
 
-# what is refused
+# refused
 
 
 @pytest.mark.clause("3.1", "3.2", "3.5", "3.7", "3.8", "3.11", "3.17")
@@ -339,14 +339,14 @@ def test_a_request_may_be_one_assistant_turn_to_continue() -> None:
     ],
     ids=lambda value: repr(value)[:70],
 )
-def test_a_wrong_field_is_refused_by_its_path(changes: Json, reason: str) -> None:
+def test_an_invalid_field_is_refused_with_its_path(changes: Json, reason: str) -> None:
     error = refusal(body(**changes))
     assert type(error) is InvalidRequest
     assert error.message.startswith(reason)
 
 
 @pytest.mark.clause("3.1")
-def test_a_conversation_has_an_end() -> None:
+def test_too_many_messages_are_refused() -> None:
     longest = b'{"model":"m","max_tokens":1,"messages":[' + b",".join([orjson.dumps(HI)] * 100_000) + b"%b]}"
     assert len(parse_request(longest % b"").messages) == 100_000
     assert refusal(longest % b',{"role":"user"}').message == "messages: must hold at most 100000 elements"
@@ -365,8 +365,8 @@ def test_other_refusals_have_no_code() -> None:
 
 
 @pytest.mark.clause("3.23")
-def test_a_thread_that_goes_on_is_not_found_whatever_else_is_wrong() -> None:
-    """So that SDKs replay the whole conversation, instead of losing what came before."""
+def test_thread_continue_is_not_found_whatever_else_is_wrong() -> None:
+    """SDKs then send the whole conversation again, so that nothing is lost."""
     others: list[Json] = [{}, {"messages": []}, {"model": None}]
     for changes in others:
         error = refusal(body(thread={"type": "continue", "id": "thread_1"}, **changes))
@@ -375,7 +375,7 @@ def test_a_thread_that_goes_on_is_not_found_whatever_else_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("field", ["input_schema", "schema"])
-def test_a_schema_too_deep_to_be_written_again_is_refused(field: str) -> None:
+def test_a_schema_that_is_too_deep_to_write_is_refused(field: str) -> None:
     deep: Json = {}
     for _ in range(200):
         deep = {"properties": deep}
@@ -405,7 +405,7 @@ def test_a_schema_too_deep_to_be_written_again_is_refused(field: str) -> None:
     ],
     ids=["in another order", "after a text", "said again", "never answered", "numbered anew in each answer"],
 )
-def test_results_answer_calls(messages: list[Json]) -> None:
+def test_tool_results_with_an_earlier_call_are_accepted(messages: list[Json]) -> None:
     assert parse(messages=messages).messages == messages
 
 
@@ -431,7 +431,7 @@ def test_results_answer_calls(messages: list[Json]) -> None:
     ],
     ids=["no call", "another call", "call comes later", "twice", "one id for two calls", "the call of a server"],
 )
-def test_results_without_their_call_are_refused(messages: list[Json], reason: str) -> None:
+def test_tool_results_without_an_earlier_call_are_refused(messages: list[Json], reason: str) -> None:
     assert refusal(body(messages=messages)).message.startswith(reason)
 
 
@@ -439,7 +439,7 @@ def test_results_without_their_call_are_refused(messages: list[Json], reason: st
 
 
 @pytest.mark.clause("10.1")
-def test_counting_needs_no_max_tokens_and_ignores_what_is_about_generation() -> None:
+def test_counting_needs_no_max_tokens_and_ignores_generation_fields() -> None:
     wrong = {"max_tokens": "x", "temperature": 9, "top_p": 9, "top_k": -1, "stop_sequences": 1, "stream": "x"}
     assert parse_request(body(**wrong), counting=True) == parse_request(body(max_tokens=ABSENT), counting=True)
 
@@ -452,7 +452,7 @@ def test_counting_validates_everything_else() -> None:
             parse_request(body(**changes), counting=True)
 
 
-# bytes
+# invalid bodies
 
 
 @pytest.mark.parametrize(
@@ -475,32 +475,32 @@ def test_counting_validates_everything_else() -> None:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_bytes_that_are_no_request_are_refused(raw: bytes, reason: str) -> None:
+def test_a_body_that_is_not_a_request_is_refused(raw: bytes, reason: str) -> None:
     error = refusal(raw)
     assert type(error) is InvalidRequest
     assert error.message.startswith(reason)
 
 
-def test_the_place_of_bad_json_is_told() -> None:
+def test_the_error_for_invalid_json_names_the_position() -> None:
     assert refusal(b'{"model": oops}').message.endswith(" at character 10")
 
 
-def test_of_a_key_said_twice_the_last_counts() -> None:
+def test_the_last_of_two_equal_keys_counts() -> None:
     assert parse_request(b'{"model":"a","max_tokens":1,"messages":[],' + body()[1:]) == parse()
 
 
 @pytest.mark.parametrize("number", ["9" * 30, "18446744073709551616", "1e2"])
-def test_a_number_beyond_integers_is_no_integer(number: str) -> None:
+def test_a_number_beyond_64_bit_is_not_an_integer(number: str) -> None:
     raw = body(max_tokens=ABSENT)[:-1] + f',"max_tokens":{number}}}'.encode()
     assert refusal(raw).message == "max_tokens: must be an integer"
 
 
-def test_half_a_character_costs_no_conversation() -> None:
+def test_a_lone_surrogate_does_not_fail_a_request() -> None:
     raw = rb'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"cut \ud83d here \ud83d\ude00"}]}'
     assert parse_request(raw).messages == [{"role": "user", "content": "cut \ufffd here 😀"}]
 
 
-# whatever comes
+# random bodies
 
 RICH: Json = {
     "model": "m",
@@ -541,7 +541,7 @@ RICH: Json = {
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of everything in `value`."""
+    """The path of every value inside `value`."""
     keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     return [path, *(place for key in keys for place in places(value[key], (*path, key)))]
 
@@ -557,7 +557,7 @@ def outcome(raw: bytes, *, counting: bool) -> MessagesRequest | ApiError:
 
 
 def accepted_or_refused(raw: bytes) -> None:
-    """Nothing but an ApiError comes out; and what is taken can be counted and written again."""
+    """Only an ApiError is raised; an accepted request can be counted and written again."""
     for counting in (False, True):
         told = outcome(raw, counting=counting)
         if isinstance(told, ApiError):
@@ -568,12 +568,12 @@ def accepted_or_refused(raw: bytes) -> None:
             assert dumps([told.messages, [tool.input_schema for tool in told.tools], told.output_schema])
 
 
-def test_the_rich_request_is_good() -> None:
+def test_a_request_with_every_field_is_accepted() -> None:
     assert parse_request(orjson.dumps(RICH)).tool_choice == ToolChoice("tool", "w", parallel=False)
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1, 1.5, "", "x", [], {}, [None], {"type": None}, 10**19], ids=repr)
-def test_any_place_may_hold_any_kind_of_value(value: Any) -> None:
+def test_any_value_in_any_place_is_accepted_or_refused(value: Any) -> None:
     for path in PLACES:
         changed = copy.deepcopy(RICH)
         holder = changed
@@ -585,7 +585,7 @@ def test_any_place_may_hold_any_kind_of_value(value: Any) -> None:
 
 @examples(100)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES | st.just(ABSENT)), min_size=1, max_size=3))
-def test_any_change_of_a_good_request_is_taken_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
+def test_any_change_of_a_valid_request_is_accepted_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     changed = copy.deepcopy(RICH)
     for path, value in changes:
         holder: Any = changed
@@ -603,21 +603,21 @@ def test_any_change_of_a_good_request_is_taken_or_refused(changes: list[tuple[tu
 @pytest.mark.clause("3.24")
 @examples(60)
 @given(VALUES)
-def test_any_json_is_taken_or_refused(value: Any) -> None:
+def test_any_json_is_accepted_or_refused(value: Any) -> None:
     accepted_or_refused(orjson.dumps(value))
 
 
 @pytest.mark.clause("3.24")
 @examples(100)
 @given(st.binary(max_size=20), st.integers(0, len(orjson.dumps(RICH))), st.integers(0, 30))
-def test_any_bytes_are_taken_or_refused(inserted: bytes, start: int, removed: int) -> None:
+def test_any_bytes_are_accepted_or_refused(inserted: bytes, start: int, removed: int) -> None:
     raw = orjson.dumps(RICH)
     accepted_or_refused(inserted)
     accepted_or_refused(raw[:start] + inserted + raw[start + removed :])
     accepted_or_refused(raw[:start])
 
 
-def test_endless_nesting_at_any_place_is_taken_or_refused() -> None:
+def test_endless_nesting_in_any_place_is_accepted_or_refused() -> None:
     for path in PLACES:
         changed = copy.deepcopy(RICH)
         holder: Any = changed

@@ -1,4 +1,4 @@
-"""What an operator may let through (contract section 3): server tools, client tools, image URLs, the billing header."""
+"""The operator's rules (contract section 3): server tools, client tools, image URLs, the billing header, limits."""
 
 from importlib import import_module
 from typing import Any, get_args, get_type_hints
@@ -47,17 +47,17 @@ def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
     "kind",
     ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset", "new"],
 )
-def test_a_server_tool_is_dropped_and_named_when_the_operator_says_so(kind: str) -> None:
+def test_a_server_tool_is_dropped_and_listed_if_the_rules_say_so(kind: str) -> None:
     request = parse(tools=[LOOK, {"type": kind, "name": "it"}])
     assert (request.tools, request.dropped_tools) == ([Tool("look", None, {"type": "object"})], ("it",))
 
 
-def test_a_dropped_tool_without_a_name_is_named_by_its_type() -> None:
+def test_a_dropped_tool_without_a_name_is_listed_by_its_type() -> None:
     assert parse(tools=[TOOLSET, SEARCH]).dropped_tools == ("mcp_toolset", "web_search")
     assert refusal(DROPPING, tools=[{**SEARCH, "name": 1}]).message == "tools.0.name: must be a string"
 
 
-def test_a_dropped_tool_leaves_its_name_to_another() -> None:
+def test_another_tool_may_have_the_name_of_a_dropped_one() -> None:
     assert parse(tools=[SEARCH, {**LOOK, "name": "web_search"}]).tools[0].name == "web_search"
 
 
@@ -108,7 +108,7 @@ def test_a_client_tool_under_another_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bash_20990101", "computer_20250124", "web_search_20250305", "text_editor"])
-def test_a_tool_without_a_documented_schema_is_no_function(kind: str) -> None:
+def test_a_tool_without_a_documented_schema_does_not_become_a_function(kind: str) -> None:
     assert refusal(FUNCTIONS, tools=[{"type": kind, "name": "x"}]).error_code == "unsupported_tool_type"
 
 
@@ -137,7 +137,7 @@ def test_the_names_of_client_tools_are_those_of_the_sdk(kind: str, module: str, 
     assert (get_args(hints["type"]), get_args(hints["name"])) == ((kind,), (CLIENT_TOOLS[kind].name,))
 
 
-def test_the_memory_tool_takes_every_field_of_every_command_of_the_sdk() -> None:
+def test_the_memory_tool_has_every_field_of_every_command_of_the_sdk() -> None:
     schema = CLIENT_TOOLS["memory_20250818"].input_schema
     fields: set[str] = set()
     for command in schema["properties"]["command"]["enum"]:
@@ -147,7 +147,7 @@ def test_the_memory_tool_takes_every_field_of_every_command_of_the_sdk() -> None
     assert fields == set(schema["properties"])
 
 
-def test_only_the_editors_of_old_undo_and_only_the_newest_has_a_text_to_insert() -> None:
+def test_only_old_editors_have_undo_and_only_the_newest_has_insert_text() -> None:
     for kind, tool in CLIENT_TOOLS.items():
         if kind.startswith("text_editor"):
             old = tool.name == "str_replace_editor"
@@ -163,7 +163,7 @@ def test_a_client_tools_schema_describes_every_field_and_requires_only_known_one
     assert tool.description
 
 
-# images by address
+# images by URL
 
 
 def image(url: Any) -> Json:
@@ -171,7 +171,7 @@ def image(url: Any) -> Json:
 
 
 def holding(block: Json) -> list[list[Json]]:
-    """The block at every place where a picture may stand."""
+    """The block in every place where an image is allowed."""
     call = {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "look", "input": {}}]}
     document = {"type": "document", "source": {"type": "content", "content": [block]}}
     return [
@@ -183,7 +183,7 @@ def holding(block: Json) -> list[list[Json]]:
 
 @pytest.mark.clause("3.25")
 @pytest.mark.parametrize("url", ["http://x/a.png", "https://x/a?b=c#d", "HTTPS://X/", "data:image/png;base64,aGk="])
-def test_an_image_url_passes_at_every_place_when_the_operator_says_so(url: str) -> None:
+def test_an_image_url_is_accepted_in_every_place_if_the_rules_say_so(url: str) -> None:
     for messages in holding(image(url)):
         assert parse(URLS, messages).messages == messages
         assert "url sources are not fetched by this service" in refusal(Rules(), messages=messages).message
@@ -195,7 +195,7 @@ def test_other_addresses_are_refused(url: str) -> None:
     assert refusal(URLS, messages=holding(image(url))[0]).message == reason
 
 
-def test_what_is_no_image_url_is_checked_as_ever() -> None:
+def test_an_image_that_is_not_a_url_is_checked_as_usual() -> None:
     for source, reason in (
         ({"type": "url"}, ".url: required"),
         ({"type": "url", "url": 1}, ".url: must be a string"),
@@ -207,7 +207,7 @@ def test_what_is_no_image_url_is_checked_as_ever() -> None:
         assert refusal(URLS, messages=messages).message == f"messages.0.content.0.source{reason}"
 
 
-def test_videos_and_documents_by_address_are_refused_all_the_same() -> None:
+def test_videos_and_documents_by_url_are_always_refused() -> None:
     for kind in ("video", "document"):
         messages = [{"role": "user", "content": [{"type": kind, "source": {"type": "url", "url": "https://x/a"}}]}]
         assert refusal(URLS, messages=messages).message.startswith("messages.0.content.0.source.type: ")
@@ -223,19 +223,19 @@ def texts(*words: str) -> list[Json]:
 
 
 @pytest.mark.parametrize("system", [BILLING, texts(BILLING), texts(BILLING, "")])
-def test_a_system_prompt_that_is_only_the_billing_header_is_none(system: Any) -> None:
+def test_a_system_prompt_that_is_only_the_billing_header_becomes_empty(system: Any) -> None:
     assert parse(Rules(), system=system).system == []
     assert parse(Rules(keep_billing_header=True), system=system).system == [BILLING]
 
 
-def test_the_billing_header_is_removed_from_the_first_block_alone() -> None:
+def test_the_billing_header_is_removed_only_as_the_first_block() -> None:
     assert parse(Rules(), system=texts(BILLING, "Be.", BILLING)).system == ["Be.", BILLING]
     assert parse(Rules(), system=texts("", BILLING)).system == [BILLING]
     assert parse(Rules(), system=texts(BILLING, BILLING)).system == [BILLING]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\u2028", " ", "\nBe kind."])
-def test_a_billing_header_with_anything_behind_it_stays(end: str) -> None:
+def test_a_billing_header_with_other_text_is_kept(end: str) -> None:
     assert parse(Rules(), system=BILLING + end).system == [BILLING + end]
 
 
@@ -245,15 +245,15 @@ def test_a_billing_header_is_one_line(end: str) -> None:
     assert parse(Rules(), system=two_lines).system == [two_lines]
 
 
-def test_a_message_that_is_a_billing_header_stays() -> None:
+def test_a_message_that_is_a_billing_header_is_kept() -> None:
     messages = [{"role": "system", "content": BILLING}, {"role": "user", "content": BILLING}]
     assert parse(Rules(), messages).messages == messages
 
 
-# what an engine gets that speaks Messages itself
+# the raw body, for an engine that speaks Messages
 
 
-def test_the_body_as_it_came_holds_what_the_rules_left_of_it() -> None:
+def test_the_raw_body_holds_what_the_rules_left_of_it() -> None:
     custom = {**LOOK, "cache_control": {"type": "ephemeral"}}
     rules = Rules(drop_server_tools=True, client_tools_as_functions=True)
     raw = parse(rules, tools=[SEARCH, custom, BASH], system=texts(BILLING, "Be.")).raw
@@ -276,7 +276,7 @@ def test_the_body_as_it_came_holds_what_the_rules_left_of_it() -> None:
 @pytest.mark.parametrize(
     "huge", [2**64, -(2**63) - 1, -(2**64), 10**40, 10**300], ids=["2^64", "-2^63-1", "-2^64", "10^40", "10^300"]
 )
-def test_an_integer_beyond_64_bit_stays_what_it_is_in_what_a_client_made(huge: int) -> None:
+def test_an_integer_beyond_64_bit_stays_exact_in_tool_data(huge: int) -> None:
     uses = [{"type": "tool_use", "id": "a", "name": "b", "input": {"n": "HUGE"}}]
     tools = [{"name": "t", "input_schema": {"enum": ["HUGE"]}}]
     messages = [{"role": "assistant", "content": uses}]
@@ -287,7 +287,7 @@ def test_an_integer_beyond_64_bit_stays_what_it_is_in_what_a_client_made(huge: i
     assert type(request.messages[0]["content"][0]["input"]["n"]) is int
 
 
-def test_text_full_of_digits_is_read_as_ever() -> None:
+def test_text_full_of_digits_is_read_as_text() -> None:
     digits = "0123456789" * 9
     said = r"\ud83d " + digits
     body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": digits}]})
@@ -296,7 +296,7 @@ def test_text_full_of_digits_is_read_as_ever() -> None:
     assert parse_request(broken).messages == [{"role": "user", "content": f"\ufffd {digits}"}]
 
 
-# how much of it
+# limits
 
 both_ways = pytest.mark.parametrize("parse", [parse, parse_in_steps], ids=["at once", "in steps"])
 
@@ -355,7 +355,7 @@ amounts = pytest.mark.parametrize(
 @both_ways
 @amounts
 @pytest.mark.parametrize("most", [1, 7, 200])
-def test_there_may_be_as_much_of_it_as_the_operator_says_and_no_more(
+def test_a_request_may_reach_each_limit_and_not_exceed_it(
     parse: Any, rule: str, made: Any, path: str, reason: str, most: int
 ) -> None:
     rules = Rules(drop_server_tools=True, **{rule: most})
@@ -367,9 +367,7 @@ def test_there_may_be_as_much_of_it_as_the_operator_says_and_no_more(
 
 @both_ways
 @amounts
-def test_by_default_there_may_be_more_than_anybody_asks_for(
-    parse: Any, rule: str, made: Any, path: str, reason: str
-) -> None:
+def test_the_default_limits_accept_large_requests(parse: Any, rule: str, made: Any, path: str, reason: str) -> None:
     most = {"max_messages": 100_000, "max_tools": 1024, "max_stop_sequences": 256, "max_depth": MAX_DEPTH}[rule]
     assert parse(DROPPING, **made(most))
     with pytest.raises(InvalidRequest, match=f"{path}: {reason.format(most)}"):
@@ -377,8 +375,8 @@ def test_by_default_there_may_be_more_than_anybody_asks_for(
 
 
 @both_ways
-def test_what_nobody_asked_for_costs_nobody_anything(parse: Any) -> None:
-    """None is absent, and empty is not too many."""
+def test_absent_and_empty_fields_are_within_every_limit(parse: Any) -> None:
+    """Null means absent, and an empty array is within every limit."""
     rules = Rules(max_messages=1, max_tools=1, max_stop_sequences=1, max_depth=1)
     for nothing in (None, []):
         assert parse(rules, tools=nothing, stop_sequences=nothing).tools == []
@@ -386,6 +384,6 @@ def test_what_nobody_asked_for_costs_nobody_anything(parse: Any) -> None:
 
 @both_ways
 @pytest.mark.parametrize("field", ["tools", "stop_sequences"])
-def test_what_is_no_array_is_not_counted(parse: Any, field: str) -> None:
+def test_a_value_that_is_not_an_array_is_refused_before_it_is_counted(parse: Any, field: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{field}: must be an array"):
         parse(Rules(), **{field: {"a": 1}})

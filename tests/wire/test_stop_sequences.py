@@ -1,4 +1,4 @@
-"""Stop sequences, held against a slow and obvious search, however the text is cut."""
+"""Stop sequences, compared with a slow and obvious search, for text in any pieces."""
 
 from typing import Any, SupportsIndex
 
@@ -25,7 +25,7 @@ from tests.wire.strategies import examples, pieces
 
 
 def search(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """What comes before the match that completes first, and that match: of several, the longest."""
+    """The text before the match that completes first, and that match; the longest if several complete together."""
     for end in range(len(text) + 1):
         ending = [stop for stop in stops if text[:end].endswith(stop)]
         if ending:
@@ -35,7 +35,7 @@ def search(text: str, stops: list[str]) -> tuple[str, str | None]:
 
 
 def may_still_become_one(text: str, stops: list[str]) -> str:
-    """The longest end of the text that is the beginning of a stop sequence."""
+    """The longest suffix of the text that is a prefix of a stop sequence."""
     starts = (start for start in range(len(text)) if any(stop.startswith(text[start:]) for stop in stops))
     return text[next(starts, len(text)) :]
 
@@ -45,7 +45,7 @@ ALPHABETS = st.sampled_from(["a", "ab", "abc", "é漢🙂", "\n#e\u0301"])
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
-    """Stop sequences over few letters, so that they overlap, begin and end each other; and a text in pieces."""
+    """Stop sequences of few letters, so that they overlap and contain each other; and a text in pieces."""
     letters = st.sampled_from(draw(ALPHABETS))
     stops = draw(st.lists(st.text(letters, min_size=1, max_size=9), min_size=1, max_size=4))
     stops += [stop[1:] for stop in stops if len(stop) > 1 and draw(st.booleans())]
@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
 @pytest.mark.clause("4.8")
 @examples(200)
 @given(cases())
-def test_any_stops_in_any_fragments_match_as_the_slow_search_does(case: tuple[list[str], list[str]]) -> None:
+def test_any_stop_sequences_in_any_fragments_match_as_in_the_slow_search(case: tuple[list[str], list[str]]) -> None:
     stops, fragments = case
     matcher = StopSequenceMatcher(stops)
     seen = released = ""
@@ -74,7 +74,7 @@ def test_any_stops_in_any_fragments_match_as_the_slow_search_does(case: tuple[li
 
 @examples(50)
 @given(cases(), st.data())
-def test_a_matcher_that_was_flushed_is_as_good_as_new(case: tuple[list[str], list[str]], data: st.DataObject) -> None:
+def test_a_flushed_matcher_behaves_like_a_new_one(case: tuple[list[str], list[str]], data: st.DataObject) -> None:
     stops, fragments = case
     used, new = StopSequenceMatcher(stops), StopSequenceMatcher(stops)
     used.feed(search(data.draw(st.text(st.sampled_from("".join(stops)), max_size=6)), stops)[0])
@@ -103,7 +103,7 @@ def test_a_matcher_that_was_flushed_is_as_good_as_new(case: tuple[list[str], lis
         (["END", "END"], "END", "", "END"),
     ],
 )
-def test_the_match_that_completes_first_wins_and_the_longer_of_two(
+def test_the_match_that_completes_first_wins_or_else_the_longer_one(
     stops: list[str], text: str, before: str, matched: str
 ) -> None:
     for cut in range(len(text) + 1):
@@ -121,12 +121,12 @@ def test_text_in_which_no_stop_sequence_can_begin_is_released_at_once() -> None:
     assert matcher.matched == "END"
 
 
-def test_what_was_held_is_released_when_it_becomes_nothing() -> None:
+def test_held_text_is_released_when_it_does_not_become_a_match() -> None:
     matcher = StopSequenceMatcher(["END"])
     assert [matcher.feed(text) for text in ("E", "N", "E", "x")] == ["", "", "EN", "Ex"]
 
 
-# how much work
+# cost
 
 
 class Counting(str):
@@ -164,7 +164,7 @@ class Counting(str):
 
 
 def work(stops: list[str], text: str, size: int) -> int:
-    """The characters, of the text and the stops, that are looked at or copied when the text comes in pieces."""
+    """How many characters of the text and the stop sequences are read or copied for a text in pieces."""
     origin = Counting()
     origin.read = [0]
     matcher = StopSequenceMatcher([origin.made(stop) for stop in stops])
@@ -185,11 +185,11 @@ def work(stops: list[str], text: str, size: int) -> int:
     ],
     ids=["all held", "nearly matches", "periodic", "nothing held"],
 )
-def test_a_long_stop_sequence_costs_no_more_than_a_few_looks_a_character(stop: str, text: str, size: int) -> None:
+def test_a_long_stop_sequence_costs_a_few_comparisons_for_each_character(stop: str, text: str, size: int) -> None:
     assert work([stop], text, size) <= 8 * (len(text) + len(stop))
 
 
-def test_many_stop_sequences_cost_only_what_has_begun() -> None:
+def test_of_many_stop_sequences_only_the_begun_ones_cost_time() -> None:
     stops = [f"#{number}#" for number in range(1000)]
     idle, begun = work(stops, "x" * 1000, 5), work([*stops, "x#"], "x" * 1000, 5)
     assert idle <= 2 * 1000 + len(stops)
@@ -213,7 +213,7 @@ def test_a_match_without_text_before_it_leaves_no_empty_text() -> None:
     assert filtered(["END"], "END") == [Finish("stop_sequence", "END")]
 
 
-def test_an_empty_text_is_passed_on_as_the_engine_said_it() -> None:
+def test_an_empty_text_is_passed_on() -> None:
     assert filtered(["END"], "", Finish("end_turn")) == ["", Finish("end_turn")]
 
 
@@ -227,16 +227,16 @@ ENDINGS: list[Delta] = [
 
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=repr)
-def test_what_ends_a_text_gives_back_what_was_held(ending: Delta) -> None:
+def test_a_delta_that_ends_a_text_releases_the_held_text(ending: Delta) -> None:
     assert filtered(["END"], "aEN", ending) == ["a", "EN", ending]
 
 
 @pytest.mark.parametrize("ending", ENDINGS[:-1], ids=repr)
-def test_a_stop_sequence_does_not_match_across_what_stands_between(ending: Delta) -> None:
+def test_a_stop_sequence_does_not_match_across_another_block(ending: Delta) -> None:
     assert filtered(["END"], "EN", ending, "D", Finish("end_turn")) == ["EN", ending, "D", Finish("end_turn")]
 
 
-def test_a_stop_sequence_split_by_a_tool_call_is_no_stop_sequence() -> None:
+def test_a_stop_sequence_split_by_a_tool_call_does_not_match() -> None:
     call: list[Delta] = [ToolStart("toolu_1", "w"), ToolJson('{"a":"END"}')]
     assert filtered(["END"], "xEN", call, "Dy", Finish("tool_use")) == ["x", "EN", *call, "Dy", Finish("tool_use")]
 
@@ -248,7 +248,7 @@ def test_thinking_and_tool_input_are_not_searched() -> None:
 
 
 @pytest.mark.parametrize("note", [Usage(1, 2), Thinking(""), Signature("")], ids=repr)
-def test_what_writes_nothing_does_not_end_a_text(note: Delta) -> None:
+def test_a_delta_that_writes_nothing_does_not_end_a_text(note: Delta) -> None:
     assert filtered(["END"], "EN", note, "D") == [note, Finish("stop_sequence", "END")]
 
 
@@ -267,7 +267,7 @@ def test_a_multibyte_beginning_of_the_stop_that_the_engine_named_is_not_text() -
 
 @examples(80)
 @given(cases(), st.data())
-def test_a_filter_finds_in_each_run_of_text_what_the_slow_search_finds(
+def test_a_filter_matches_in_each_run_of_text_as_the_slow_search_does(
     case: tuple[list[str], list[str]], data: st.DataObject
 ) -> None:
     stops, fragments = case
@@ -282,13 +282,13 @@ def test_a_filter_finds_in_each_run_of_text_what_the_slow_search_finds(
 
 
 def written(deltas: list[Delta]) -> str:
-    """The texts, with a mark that is in no stop sequence where thinking stands between them."""
+    """The texts, joined by a mark that is in no stop sequence where thinking is between them."""
     return "".join(
         "\0" if isinstance(delta, Thinking) else delta for delta in deltas if isinstance(delta, (str, Thinking))
     )
 
 
-def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
+def test_deltas_after_the_match_in_its_batch_are_counted_as_unread() -> None:
     stop_filter = StopSequenceFilter(["END"])
     stop_filter.feed(["a", "b"])
     assert stop_filter.unread == 0
@@ -296,7 +296,7 @@ def test_what_came_with_the_match_and_behind_it_is_told_to_be_unread() -> None:
     assert stop_filter.unread == 2
 
 
-def test_what_was_cut_off_here_is_told() -> None:
+def test_the_filter_reports_the_stop_sequence_it_matched() -> None:
     stop_filter = StopSequenceFilter(["END", "FIN"])
     stop_filter.feed(["a", Finish("stop_sequence", "END")])
     assert stop_filter.matched is None, "the engine did it itself"

@@ -1,4 +1,4 @@
-"""Thinking left out, or left as sealed blocks: the same for a stream and for a whole Message."""
+"""Thinking removed, or reduced to signed empty blocks: the same in a stream and in a whole Message."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def sealed(*batches: Any) -> list[Delta]:
     ],
     ids=repr,
 )
-def test_of_each_block_its_signature_is_left_where_it_would_have_ended(deltas: list[Delta], left: list[Delta]) -> None:
+def test_the_signature_of_each_block_is_kept_where_the_block_ended(deltas: list[Delta], left: list[Delta]) -> None:
     assert sealed(deltas) == left
     assert sealed(*deltas) == left
 
@@ -66,8 +66,8 @@ def blocks(deltas: list[Delta]) -> list[dict[str, Any]]:
 
 @examples(200)
 @given(st.lists(DELTAS, max_size=9))
-def test_the_blocks_are_the_same_but_for_what_was_thought(deltas: list[Delta]) -> None:
-    """Signatures too, for an engine's own came after its thinking."""
+def test_the_other_blocks_are_unchanged(deltas: list[Delta]) -> None:
+    """Signatures are removed too: an engine's own signature comes after its thinking."""
     deltas = [*deltas, END]
     whole = [{**block, "thinking": ""} if block["type"] == "thinking" else block for block in blocks(deltas)]
     assert blocks(sealed(*deltas)) == whole

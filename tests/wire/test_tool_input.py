@@ -1,4 +1,4 @@
-"""The input of a call that broke off anywhere."""
+"""The input of a tool call that broke off at any place."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ PREFIXES = [(document, cut) for document in DOCUMENTS for cut in range(len(docum
 
 
 def members_kept(whole: Any, told: Any) -> bool:
-    """Whether `told` is a beginning of `whole`: what is there is equal, but for the last of it, which may be cut."""
+    """Whether `told` is the beginning of `whole`: all of it is equal, except the last value, which may be cut."""
     if isinstance(whole, dict) and isinstance(told, dict):
         pairs = list(zip(whole.items(), told.items(), strict=False))
         keys = [name for name, _ in whole.items()][: len(told)]
@@ -32,7 +32,7 @@ def members_kept(whole: Any, told: Any) -> bool:
     if isinstance(whole, str) and isinstance(told, str):
         return whole.startswith(told.removesuffix("\ufffd"))
     if isinstance(whole, (int, float)) and isinstance(told, (int, float)) and not isinstance(whole, bool):
-        return True  # a number that was cut may be another number
+        return True  # a number that was cut is another number
     return bool(whole == told)
 
 
@@ -41,7 +41,7 @@ def _all_but_last_equal(pairs: list[tuple[Any, Any]]) -> bool:
 
 
 def whole_members(text: str, document: Json) -> int:
-    """How many members of the object stand whole in `text`, its beginning: each is followed by a comma."""
+    """How many members of the object are complete in `text`, its beginning: a comma follows each."""
     for count in range(len(document), 0, -1):
         beginning = orjson.dumps(dict(list(document.items())[:count])).decode()[:-1] + ","
         if text.startswith(beginning):
@@ -50,12 +50,12 @@ def whole_members(text: str, document: Json) -> int:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_a_whole_document_gives_itself(document: str) -> None:
+def test_a_complete_object_is_returned_unchanged(document: str) -> None:
     assert parse_tool_input(document) == orjson.loads(document)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_any_beginning_of_a_document_gives_a_beginning_of_its_value(document: str) -> None:
+def test_any_prefix_of_a_document_gives_a_part_of_its_value(document: str) -> None:
     whole = orjson.loads(document)
     for cut in range(len(document)):
         told = parse_tool_input(document[:cut])
@@ -65,7 +65,7 @@ def test_any_beginning_of_a_document_gives_a_beginning_of_its_value(document: st
 
 @examples(100)
 @given(objects(VALUES), st.data())
-def test_any_object_cut_anywhere_keeps_its_whole_members(document: Json, data: st.DataObject) -> None:
+def test_any_object_cut_anywhere_keeps_its_complete_members(document: Json, data: st.DataObject) -> None:
     whole = orjson.dumps(document).decode()
     text = whole[: data.draw(st.integers(0, len(whole)))]
     told = parse_tool_input(text)
@@ -76,7 +76,7 @@ def test_any_object_cut_anywhere_keeps_its_whole_members(document: Json, data: s
 
 @examples(120)
 @given(st.text(st.sampled_from('{}[],:"\\u0dn1-e.tru l\n\ud83d😀'), max_size=20))
-def test_nothing_raises_and_what_comes_out_is_an_object_that_can_be_written(text: str) -> None:
+def test_any_text_gives_an_object_that_can_be_written_or_none(text: str) -> None:
     told = parse_tool_input(text)
     assert told is None or isinstance(told, dict)
     orjson.dumps(told)
@@ -103,7 +103,7 @@ def test_nothing_raises_and_what_comes_out_is_an_object_that_can_be_written(text
         ('{"a": 1}\n{"a": 2}', {"a": 1}),
     ],
 )
-def test_what_broke_off_is_closed_after_its_last_whole_value(text: str, told: Json) -> None:
+def test_broken_off_input_is_closed_after_its_last_complete_value(text: str, told: Json) -> None:
     assert parse_tool_input(text) == told
 
 
@@ -141,23 +141,23 @@ def test_a_string_cut_in_an_escape_keeps_what_came_before(text: str, told: str) 
         ('"[1]"', {"value": "[1]"}),
     ],
 )
-def test_what_is_no_object_is_unpacked_or_wrapped(text: str, told: Json) -> None:
+def test_a_value_that_is_not_an_object_is_decoded_again_or_wrapped(text: str, told: Json) -> None:
     assert parse_tool_input(text) == told
 
 
 @pytest.mark.parametrize("text", ["tru", "<tool>", "{'a': 1}", "]", "}{"], ids=repr)
-def test_what_has_no_sense_in_it_gives_nothing(text: str) -> None:
+def test_unreadable_input_gives_none(text: str) -> None:
     assert parse_tool_input(text) is None
 
 
 @pytest.mark.parametrize(
     "text", ["[" * 300, '{"a":' * 300 + "1" + "}" * 300, '{"a":' + "[" * 5000, '"' + "[" * 300 + "]" * 300 + '"']
 )
-def test_what_is_nested_without_end_gives_nothing_that_cannot_be_written(text: str) -> None:
+def test_endless_nesting_gives_nothing_that_cannot_be_written(text: str) -> None:
     told = parse_tool_input(text)
     assert told is None or orjson.loads(orjson.dumps(told)) == told
 
 
 def test_the_work_grows_with_the_text_and_not_with_its_depth() -> None:
-    """The closing brackets are worked out a fixed number of times, not once for each comma or bracket."""
+    """The closing brackets are computed a fixed number of times, not once for each comma or bracket."""
     assert parse_tool_input('{"a":' * 50_000 + "[1,2," * 50_000) is None

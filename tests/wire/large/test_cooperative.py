@@ -1,4 +1,4 @@
-"""Work in steps: what it makes, when others get their turn, and that it ends where it is left."""
+"""Work in steps: its result, when it yields to the loop, and that cancelling stops it."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def counting(steps: int, log: list[Any]) -> Steps[str]:
 
 
 def ticking(seconds: float) -> Callable[[], float]:
-    """A clock that goes on by so much whenever it is looked at."""
+    """A clock that advances by `seconds` at each reading."""
     now = [0.0]
 
     def clock() -> float:
@@ -30,8 +30,8 @@ def ticking(seconds: float) -> Callable[[], float]:
     return clock
 
 
-async def turns_of_others(steps: Steps[Any], clock: Callable[[], float]) -> tuple[Any, int]:
-    """What is made, and how often somebody else was let run meanwhile."""
+async def yields_to_others(steps: Steps[Any], clock: Callable[[], float]) -> tuple[Any, int]:
+    """The result, and how often another task ran meanwhile."""
     others = 0
 
     def other() -> None:
@@ -46,26 +46,26 @@ async def turns_of_others(steps: Steps[Any], clock: Callable[[], float]) -> tupl
         handle.cancel()
 
 
-def test_steps_can_be_gone_through_without_a_pause() -> None:
+def test_steps_can_be_run_without_a_pause() -> None:
     log: list[Any] = []
     assert run_to_end(counting(3, log)) == "made"
     assert log == [0, 1, 2, "over"]
 
 
-async def test_others_get_a_turn_whenever_a_millisecond_is_over() -> None:
-    assert await turns_of_others(counting(175, []), ticking(2**-14)) == ("made", 10)  # after 17 steps
+async def test_it_yields_to_the_loop_after_each_millisecond() -> None:
+    assert await yields_to_others(counting(175, []), ticking(2**-14)) == ("made", 10)  # after 17 steps
 
 
-async def test_there_is_a_turn_after_every_step_that_takes_longer() -> None:
-    assert await turns_of_others(counting(7, []), ticking(0.002)) == ("made", 8)
+async def test_it_yields_after_every_step_longer_than_a_millisecond() -> None:
+    assert await yields_to_others(counting(7, []), ticking(0.002)) == ("made", 8)
 
 
-async def test_short_work_is_done_in_one_turn() -> None:
-    assert await turns_of_others(counting(7, []), ticking(0.0)) == ("made", 0)
-    assert await turns_of_others(counting(0, []), ticking(0.0)) == ("made", 0)
+async def test_short_work_runs_without_a_yield() -> None:
+    assert await yields_to_others(counting(7, []), ticking(0.0)) == ("made", 0)
+    assert await yields_to_others(counting(0, []), ticking(0.0)) == ("made", 0)
 
 
-async def test_what_a_step_raises_is_raised() -> None:
+async def test_an_exception_of_a_step_is_raised() -> None:
     def broken() -> Steps[None]:
         yield
         raise ValueError("out of ink")
@@ -74,9 +74,9 @@ async def test_what_a_step_raises_is_raised() -> None:
         await run_with_yields(broken(), ticking(0.0))
 
 
-async def test_a_cancelled_work_is_left_at_once() -> None:
+async def test_cancelled_work_stops_at_once() -> None:
     log: list[Any] = []
-    work = asyncio.ensure_future(turns_of_others(counting(1000, log), ticking(0.002)))
+    work = asyncio.ensure_future(yields_to_others(counting(1000, log), ticking(0.002)))
     for _ in range(5):
         await asyncio.sleep(0)
     work.cancel()
@@ -86,6 +86,6 @@ async def test_a_cancelled_work_is_left_at_once() -> None:
     assert 2 < len(log) < 10
 
 
-async def test_a_list_is_let_go_of_one_by_one() -> None:
+async def test_a_list_is_cleared_item_by_item() -> None:
     held = [object(), object(), object()]
     assert [len(held) for _ in clear_in_steps(held)] == [2, 1, 0]

@@ -1,4 +1,4 @@
-"""Large JSON in pieces: whatever the document, what comes out is what the parser says of the whole."""
+"""Large JSON in pieces: for every document, the result is that of the parser for the whole."""
 
 import json
 import random
@@ -29,7 +29,7 @@ DATA = "aGVsbG8gd29ybGQsIHRoaXMgaXMgYmFzZTY0" * 9
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small documents are large."""
+    """Makes small documents count as large."""
     monkeypatch.setattr(json_reader, "_WHOLE", 0)
     monkeypatch.setattr(json_reader, "_WINDOW", 96)
     monkeypatch.setattr(json_reader, "_MIN_STRETCH", 16)
@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The documents that were parsed as a whole after all."""
+    """The documents that were parsed whole after all."""
     seen: list[bytes] = []
 
     def noted(document: bytes) -> Any:
@@ -54,7 +54,7 @@ def cut(document: bytes, size: int = 50) -> list[bytes]:
 
 
 def outcome(read: Callable[[], Any]) -> Outcome:
-    """What is read, to the order of the keys and the kinds of the numbers; or what is wrong with it."""
+    """The value, with the order of keys and the types of numbers; or the error."""
     try:
         return "read", repr(read())
     except (orjson.JSONDecodeError, ApiError) as exc:
@@ -62,14 +62,14 @@ def outcome(read: Callable[[], Any]) -> Outcome:
 
 
 def read_in_pieces(document: bytes, size: int = 50) -> Any:
-    """The value. It has no more levels than were told."""
+    """The value; asserts that it has no more levels than were reported."""
     value, levels = run_to_end(loads_in_steps(cut(document, size)))
     assert depth_and_rounding(value)[0] <= levels
     return value
 
 
 def same(document: bytes) -> Outcome:
-    """What the document says, in pieces as on the whole."""
+    """The result for the document; asserts that it is the same in pieces and at once."""
     whole = outcome(lambda: loads_exactly(document)[0])
     assert outcome(lambda: read_in_pieces(document)) == whole
 
@@ -128,7 +128,7 @@ WRITERS: dict[str, Callable[[Json], bytes]] = {
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
-def test_a_conversation_is_read_in_pieces_as_it_is_in_one(write: Callable[[Json], bytes], wholes: list[bytes]) -> None:
+def test_a_conversation_is_read_in_pieces_as_at_once(write: Callable[[Json], bytes], wholes: list[bytes]) -> None:
     for seed in range(40):
         body = conversation(random.Random(seed))
         assert same(write(body)) == ("read", repr(body if "last" not in _name(write) else role_last(body)))
@@ -140,7 +140,7 @@ def _name(write: Callable[[Json], bytes]) -> str:
 
 
 @pytest.mark.parametrize("size", [1, 64 * 1024, 10_000_000])
-def test_a_body_of_real_size_is_read_in_steps_and_never_as_a_whole(size: int, wholes: list[bytes]) -> None:
+def test_a_large_body_is_read_in_steps_and_never_at_once(size: int, wholes: list[bytes]) -> None:
     texts = [LONG * 9_000, LONG * 40, DATA * 4_000, "short"]
     body = {"model": "m", "max_tokens": 5, "messages": [user(texts[number % 4]) for number in range(16)]}
     document = orjson.dumps(body)
@@ -180,7 +180,7 @@ def test_nothing_large_is_parsed_at_once(
 
 
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes of all that is given to the parser."""
+    """Collects the size of everything that is given to the parser, in bytes."""
     parsed: list[int] = []
 
     def watched(document: bytes) -> Any:
@@ -194,7 +194,7 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("write", [orjson.dumps, lambda body: json.dumps(body, indent=1).encode()], ids=["", "pretty"])
 @pytest.mark.parametrize("length", [180, 250, 320])
-def test_images_are_cut_out_though_none_fills_a_window(
+def test_images_smaller_than_a_window_are_cut_out(
     length: int, write: Callable[[Json], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_reader, "_WINDOW", 2 * length)
@@ -214,14 +214,14 @@ def test_numbers_are_not_taken_for_a_text(wholes: list[bytes]) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_what_looks_like_messages_within_a_message_does_not_mislead(wholes: list[bytes]) -> None:
+def test_text_that_looks_like_messages_inside_a_message_is_read_correctly(wholes: list[bytes]) -> None:
     call = {"type": "tool_use", "id": "t", "name": "w", "input": {"messages": [user("a" * 20)] * 30}}
     body = {"messages": [user("Hi"), {"role": "assistant", "content": [call]}, *[user("b" * 30)] * 20]}
     assert same(orjson.dumps(body)) == ("read", repr(body))
     assert wholes == []
 
 
-# whatever a document is
+# any document
 
 
 SCRAPS = [
@@ -254,7 +254,7 @@ def mutated(document: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
-def test_a_document_with_anything_changed_in_it_means_the_same_in_pieces(write: Callable[[Json], bytes]) -> None:
+def test_a_changed_document_is_read_in_pieces_as_at_once(write: Callable[[Json], bytes]) -> None:
     chance = random.Random(7)
     seen = {"read": 0, "wrong": 0}
     for seed in range(12):
@@ -307,12 +307,12 @@ def test_a_document_with_anything_changed_in_it_means_the_same_in_pieces(write: 
     ],
     ids=lambda document: repr(document[:30]) + str(len(document)),
 )
-def test_a_document_that_is_odd_means_the_same_in_pieces(document: bytes) -> None:
+def test_an_unusual_document_is_read_in_pieces_as_at_once(document: bytes) -> None:
     same(document)
 
 
 @pytest.mark.usefixtures("small")
-def test_escapes_and_halves_of_pairs_mean_the_same_wherever_they_are_cut(wholes: list[bytes]) -> None:
+def test_escapes_and_surrogate_halves_are_read_alike_wherever_they_are_cut(wholes: list[bytes]) -> None:
     scraps = ["\\ud83d", "\\ude00", "\\\\", '\\"', "\\n", "\\u6f22", "ud83d", "u", "漢", "🙂", "a", "plain text "]
     for seed in range(80):
         chance = random.Random(seed)
@@ -323,7 +323,7 @@ def test_escapes_and_halves_of_pairs_mean_the_same_wherever_they_are_cut(wholes:
 
 @given(st.lists(VALUES, max_size=12), st.integers(1, 300))
 @examples(300)
-def test_any_value_means_the_same_in_pieces(values: list[Any], size: int) -> None:
+def test_any_value_is_read_in_pieces_as_at_once(values: list[Any], size: int) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": value} for value in values] * 4, "x": values}
     document = orjson.dumps(body)
     with pytest.MonkeyPatch.context() as patched:
@@ -337,8 +337,8 @@ def test_any_value_means_the_same_in_pieces(values: list[Any], size: int) -> Non
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("most", [1, 4, 9, 60, 150])
-def test_what_is_too_deep_by_the_operators_rules_is_so_in_pieces_too(most: int) -> None:
-    """A run is parsed by itself, so only the whole knows how deep it is."""
+def test_the_depth_limit_holds_in_pieces_too(most: int) -> None:
+    """A run is parsed by itself, so the levels around it have to be added."""
     rules = Rules(max_depth=most)
     for levels in (most, most + 1):
         deep: Any = "x" * 300
@@ -354,15 +354,15 @@ def test_what_is_too_deep_by_the_operators_rules_is_so_in_pieces_too(most: int) 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_mark_that_the_document_swallows_is_missed(wholes: list[bytes]) -> None:
+def test_a_mark_that_is_swallowed_is_noticed(wholes: list[bytes]) -> None:
     swallowed = b'{"a":"' + b"x" * 500 + b'","a":"short"}'
     assert same(swallowed) == ("read", repr({"a": "short"}))
     assert wholes[0] == swallowed
 
 
 @pytest.mark.usefixtures("small")
-def test_a_document_that_guesses_the_mark_is_believed_no_more_than_another() -> None:
-    """It could not be known, but if it were: the same mark twice is one too many."""
+def test_a_document_that_contains_the_mark_is_read_correctly() -> None:
+    """A client cannot know the mark; if it did, the mark would occur twice, which is noticed."""
     guess = json_reader._MARK_JSON + b"0;"
     document = b'{"b":"' + guess + b'","a":"' + b"x" * 500 + b'"}'
     assert same(document) == ("read", repr({"b": json.loads(b'"' + guess + b'"'), "a": "x" * 500}))
@@ -373,7 +373,7 @@ def test_a_document_that_guesses_the_mark_is_believed_no_more_than_another() -> 
 
 
 @pytest.mark.usefixtures("small")
-def test_where_messages_cannot_be_told_from_what_is_in_them_not_much_is_parsed_in_vain(
+def test_little_is_parsed_in_vain_where_message_ends_cannot_be_found(
     wholes: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed = lengths(monkeypatch)
@@ -381,7 +381,7 @@ def test_where_messages_cannot_be_told_from_what_is_in_them_not_much_is_parsed_i
     document = b'{"messages":[{"content":[' + inner.encode() + b"]}]}"
     value, _ = run_to_end(loads_in_steps(cut(document)))
     assert value == orjson.loads(document)
-    assert wholes == []  # what is not cut out stays, and is parsed as it is
+    assert wholes == []  # what is not cut out stays in the skeleton
     assert 3 * len(document) < sum(parsed) < 12 * len(document)
 
 
@@ -391,7 +391,7 @@ def test_where_messages_cannot_be_told_from_what_is_in_them_not_much_is_parsed_i
 @pytest.mark.usefixtures("small")
 @given(VALUES)
 @examples(300)
-def test_any_value_is_written_in_pieces_as_it_is_in_one(value: Any) -> None:
+def test_any_value_is_written_in_pieces_as_at_once(value: Any) -> None:
     large = {"a": [value, {"b": value, "c": LONG * 3}, []], "k": {}, "l": [value] * 20, "d": [DATA], "e": [[], {}, ""]}
     assert b"".join(run_to_end(dumps_in_steps(large))) == dumps(large)
 
@@ -405,7 +405,7 @@ def test_a_large_value_is_written_in_small_pieces() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_text_in_parts_is_written_as_one() -> None:
+def test_a_joined_text_is_written_as_one_string() -> None:
     value = {"url": JoinedText("data:image/png;base64,", DATA, "", '"'), "list": [JoinedText("a"), 1]}
     assert orjson.loads(b"".join(run_to_end(dumps_in_steps(value)))) == {
         "url": "data:image/png;base64," + DATA + '"',
@@ -413,13 +413,13 @@ def test_a_text_in_parts_is_written_as_one() -> None:
     }
 
 
-def test_what_is_no_json_is_no_json_in_pieces_either() -> None:
+def test_a_value_that_json_cannot_hold_is_refused_in_pieces_too() -> None:
     with pytest.raises(TypeError):
         run_to_end(dumps_in_steps({"a": object()}))
     with pytest.raises(TypeError):
-        dumps({"a": JoinedText("x")})  # only in json_reader, or it would be half of a text
+        dumps({"a": JoinedText("x")})  # only `dumps_in_steps` can write it
 
 
-def test_what_is_beyond_64_bit_is_written_in_full() -> None:
+def test_integers_beyond_64_bit_are_written_in_full() -> None:
     huge = {"a": 2**70, "b": ["x" * 300_000, 2**70]}
     assert json.loads(b"".join(run_to_end(dumps_in_steps(huge)))) == huge
