@@ -19,7 +19,7 @@ class Case:
     body: Any  # as sent: an object; a string where it was no JSON or is shortened, then ending in "(cut)"; None
     status: int
     content_type: str | None  # None if the capture does not have it
-    framing: str  # "length" or "chunked"
+    framing: str  # "length", "chunked", or "close" for a body that ends with the connection
     end: str  # "complete", or "server-fin" for a connection closed before the last chunk
 
     @property

@@ -26,16 +26,17 @@ class Replay:
     def __init__(self, engine: str) -> None:
         (listed,) = cases(engine.removesuffix("-noreason"), request="GET /v1/models")
         self._listed = as_bytes(listed)
+        self._closes_after_list = listed.framing == "close"
         self._answer = b""
         self._cuts: Iterable[int] = ()
-        self._breaks_off = False
+        self._closes = False
         self.driver: Driver
         self.asked: list[Json] = []
 
     def play(self, case: Case, cuts: Iterable[int] = ()) -> None:
         """From now on the engine answers with `case`, cut into several writes at `cuts`."""
         self._answer, self._cuts = as_bytes(case), cuts
-        self._breaks_off = case.end != "complete"
+        self._closes = case.end != "complete" or case.framing == "close"
 
     async def ask(self, case: Case, *, stream: bool, **more: Any) -> Response:
         """The service's answer to the case's request; `more` goes over it."""
@@ -45,10 +46,12 @@ class Replay:
     async def answer(self, wire: Wire) -> None:
         if wire.target == "/v1/models":
             await wire.send(self._listed)
+            if self._closes_after_list:
+                wire.close()
         elif wire.target == "/v1/chat/completions":
             self.asked.append(json.loads(wire.body))
             await fragmented(self._answer, self._cuts)(wire)
-            if self._breaks_off:
+            if self._closes:
                 wire.close()
         else:
             await wire.send(NOT_FOUND)

@@ -8,13 +8,23 @@ from tests.replay import CORPUS, cases
 def test_the_manifest_names_each_file_once() -> None:
     named = [case.file for case in cases()]
     there = {str(path.relative_to(CORPUS)) for path in CORPUS.glob("*/*")}
-    assert len(named) == len(set(named)) == 494
+    assert len(named) == len(set(named)) == 525
     assert set(named) == there
 
 
 def test_each_engine_is_there() -> None:
     engines = {case.engine for case in cases()}
-    assert engines == {"llamacpp", "vllm", "vllm-noreason", "sglang", "transformers", "llama-cpp-python"}
+    assert engines == {
+        "llamacpp",
+        "vllm",
+        "vllm-noreason",
+        "sglang",
+        "transformers",
+        "llama-cpp-python",
+        "max",
+        "mlx-lm",
+        "fastllm",
+    }
 
 
 def test_a_case_knows_its_name_and_variant() -> None:
@@ -38,4 +48,4 @@ def test_a_selection_without_cases_is_an_error() -> None:
 
 def test_the_line_ends_of_the_corpus_are_unchanged() -> None:
     assert [case.file for case in cases() if b"\r\n" in case.content] == []
-    assert (CORPUS / "manifest.jsonl").read_bytes().count(b"\n") == 494
+    assert (CORPUS / "manifest.jsonl").read_bytes().count(b"\n") == 525

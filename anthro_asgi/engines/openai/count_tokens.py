@@ -51,7 +51,7 @@ class PromptTokenCounter:
         Raises NotImplementedError if the engine cannot count it, and ApiError if the engine refuses the request.
         """
         if dialect.counting == "tokenize":
-            return _number(await self._post(TOKENIZE, _prompt_fields(body)), "count")
+            return _number(await self._post(TOKENIZE, _prompt_fields(body, dialect)), "count")
         if dialect.counting == "input_tokens":
             try:
                 return _number(await self._post(INPUT_TOKENS, body), "input_tokens")
@@ -92,9 +92,11 @@ def _accepts_only_text(path: str, answer: FetchResult) -> bool:
     return path == TOKENIZE and answer.status in (400, 422) and b"prompt" in answer.body and b"required" in answer.body
 
 
-def _prompt_fields(body: Json) -> Json:
+def _prompt_fields(body: Json, dialect: Dialect) -> Json:
     """The fields of a chat request that make up its prompt. The effort becomes a variable of the chat template."""
     prompt: Json = {key: body[key] for key in _PROMPT_FIELDS if key in body}
+    if dialect.counts_tool_choice and "tool_choice" in body:
+        prompt["tool_choice"] = body["tool_choice"]
     if "reasoning_effort" in body:
         effort = {"reasoning_effort": body["reasoning_effort"]}
         prompt["chat_template_kwargs"] = effort | prompt.get("chat_template_kwargs", {})

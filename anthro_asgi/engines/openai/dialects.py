@@ -80,6 +80,8 @@ class Dialect:
     """Sent if the last message is the assistant's, so that the answer continues it."""
     counting: Literal["no", "tokenize", "input_tokens"] = "no"
     """The endpoint that counts the tokens of a chat request (see `count_tokens`)."""
+    counts_tool_choice: bool = False
+    """The endpoint that counts takes the tool choice, which changes the prompt."""
     bounds_answers: bool = False
     """The engine refuses a `max_tokens` above the model's context window, whatever the length of the prompt."""
 
@@ -138,6 +140,7 @@ SGLANG: Final = Dialect(
     strict_tools=True,
     prefill={"continue_final_message": True},
     counting="tokenize",
+    counts_tool_choice=True,
     bounds_answers=True,
 )
 # It refuses unknown fields, reports usage without being asked, and ignores the tool choice and the output schema.

@@ -45,13 +45,16 @@ _NUMBERS: Final = tuple(
         # TGI, Mistral
         r"`inputs` must have less than (?P<maximum>\d+) tokens\. Given: (?P<tokens>\d+)",
         r"Prompt contains (?P<tokens>\d+) tokens.*?too large for model with (?P<maximum>\d+) maximum context length",
+        # MAX
+        r"Prompt is too long: (?P<tokens>\d+) tokens exceeds the configured maximum context length of (?P<maximum>\d+)",
         # services that use the wording of the Messages API
         r"prompt is too long: (?P<tokens>\d+) tokens > (?P<maximum>\d+) maximum",
     )
 )
-# Ollama reports only the difference. Older versions of llama.cpp, and LM Studio, report no numbers.
+# Ollama reports only the difference. fastllm, LM Studio and older versions of llama.cpp report no numbers. The words of
+# fastllm end in a full-width bracket.
 _WITHOUT_NUMBERS: Final = re.compile(
-    r"prompt too long; exceeded (?:max )?context length|exceeds the available context size"
+    r"prompt too long(?:; exceeded (?:max )?context length|\uff09)|exceeds the available context size"
     r"|initial prompt is greater than the context length|input length exceeds the context length"
 )
 _CODES: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})

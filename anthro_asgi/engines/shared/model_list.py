@@ -15,6 +15,14 @@ from .single_flight import SingleFlight
 
 MAX_AGE: Final = 30.0  # seconds after which a list is refreshed
 _MAX_WAIT: Final = 1.0  # seconds that a caller waits for a new list when there is an old one
+_WINDOW_KEYS: Final = (
+    "max_model_len",  # vLLM, SGLang, MAX
+    "context_length",  # SambaNova, OpenRouter, Moonshot, vllm-mlx
+    "context_window",  # Groq, Dynamo, fastllm
+    "max_context_length",  # Mistral
+    "max_input_tokens",  # LiteLLM, and servers of the Messages API
+)
+_LONGEST_ANSWER_KEYS: Final = ("max_completion_tokens", "max_output_tokens")
 _LATEST: Final = 253402300800  # the end of the year 9999, beyond which there are no dates
 
 FetchModels = Callable[[], Awaitable[Sequence[ModelInfo]]]
@@ -83,14 +91,13 @@ def parse_models(body: Any) -> list[ModelInfo]:
 def _model(entry: dict[str, Any]) -> ModelInfo:
     """The model of a list entry.
 
-    The context length is `max_model_len` in vLLM and SGLang, `meta.n_ctx` in llama.cpp, `context_length` in SambaNova.
-    SambaNova also reports the longest answer.
+    llama.cpp reports the context length inside `meta`, other engines in one of `_WINDOW_KEYS`.
     """
     meta = entry.get("meta")
     inner = meta.get("n_ctx") if isinstance(meta, dict) else None
-    lengths = (entry.get("max_model_len"), entry.get("context_length"), inner)
+    lengths = [inner, *map(entry.get, _WINDOW_KEYS)]
     window = next((length for length in lengths if type(length) is int and length > 0), None)
-    longest = entry.get("max_completion_tokens")
+    longest = next((entry[key] for key in _LONGEST_ANSWER_KEYS if entry.get(key) is not None), None)
     created = entry.get("created")
     return ModelInfo(
         id=entry["id"],

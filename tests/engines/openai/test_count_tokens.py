@@ -22,7 +22,7 @@ SHAPES: dict[str, Json] = {
     "named": {"tools": [{"name": "look"}, {"name": "leap"}], "tool_choice": {"type": "tool", "name": "leap"}},
     "effort": {"output_config": {"effort": "low"}},
 }
-EFFORT = request(output_config={"effort": "low"}, thinking={"type": "disabled"})
+EFFORT = request(output_config={"effort": "low"}, thinking={"type": "adaptive"})
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -35,7 +35,7 @@ async def test_a_count_request_has_the_same_prompt_as_the_chat_request(dialect: 
         (count,), (chat,) = asked(upstream, TOKENIZE), asked(upstream)
         same = {"model", "messages", "tools"}
         assert {key: count[key] for key in same & set(count)} == {key: chat[key] for key in same & set(chat)}
-        assert set(count) <= same | {"chat_template_kwargs"}
+        assert set(count) <= same | {"chat_template_kwargs", "tool_choice"}
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "sglang"])
@@ -47,8 +47,19 @@ async def test_a_count_request_has_the_template_variables_of_the_chat_request(di
         await engine.count_tokens(EFFORT)
         await answer(engine, EFFORT)
         (count,), (chat,) = asked(upstream, TOKENIZE), asked(upstream)
+        assert chat["chat_template_kwargs"]["enable_thinking"] is True
         assert count["chat_template_kwargs"] == {"reasoning_effort": "low", **chat["chat_template_kwargs"]}
         assert "reasoning_effort" not in chat["chat_template_kwargs"]
+
+
+@pytest.mark.clause("10.3")
+@pytest.mark.parametrize(("dialect", "choice"), [("sglang", "none"), ("vllm", None)])
+async def test_a_count_request_has_the_tool_choice_where_the_engine_reads_it(dialect: str, choice: str | None) -> None:
+    unused = request(tools=[{"name": "look"}], tool_choice={"type": "none"})
+    async with engine_over({TOKENIZE: json_answer(200, {"count": 1})}, dialect=dialect) as (upstream, engine):
+        await engine.count_tokens(unused)
+        (count,) = asked(upstream, TOKENIZE)
+        assert count.get("tool_choice") == choice
 
 
 async def test_a_prefill_is_counted_with_its_switches() -> None:

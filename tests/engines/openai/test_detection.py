@@ -11,7 +11,6 @@ from anthro_asgi.engines.openai.dialects import PROBES
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import ApiError, InvalidRequest
-from tests.engines.openai.test_dialects import fastapi
 from tests.engines.openai.test_engine import answer, text
 from tests.support.chat_requests import request
 from tests.support.routed_upstream import ANSWER, CHAT, MODELS, asked, engine_over, listing, recording, routed, times
@@ -20,7 +19,7 @@ from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer
 Routes = dict[str, Answer | list[Answer]]
 TRANSFORMERS: Routes = {
     MODELS: recording("transformers", "00_get_v1_models"),
-    "/openapi.json": json_answer(200, fastapi("/v1/chat/completions", "/v1/models", "/load_model", "/reset")),
+    "/openapi.json": recording("transformers", "openapi"),
     CHAT: ANSWER,
 }
 TOP_K = request(top_k=5)
@@ -34,7 +33,7 @@ def known(engine: OpenAIEngine) -> str:
     ("routes", "name"),
     [
         ({MODELS: recording(name, "00_get_v1_models")}, name)
-        for name in ("llamacpp", "vllm", "sglang", "llama-cpp-python")
+        for name in ("llamacpp", "vllm", "sglang", "llama-cpp-python", "max", "fastllm")
     ]
     + [
         (TRANSFORMERS, "transformers"),

@@ -35,11 +35,30 @@ def owned(*owners: Any) -> Json:
 @pytest.mark.clause("8.1")
 @pytest.mark.parametrize(
     ("engine", "dialect"),
-    [("llamacpp", LLAMACPP), ("vllm", VLLM), ("sglang", SGLANG), ("llama-cpp-python", LLAMA_CPP_PYTHON)],
+    [
+        ("llamacpp", LLAMACPP),
+        ("vllm", VLLM),
+        ("sglang", SGLANG),
+        ("llama-cpp-python", LLAMA_CPP_PYTHON),
+        ("max", DIALECTS["max"]),
+        ("fastllm", DIALECTS["fastllm"]),
+    ],
 )
 def test_a_recorded_model_list_identifies_its_engine(engine: str, dialect: Dialect) -> None:
     (case,) = cases(engine, request="GET /v1/models")
     assert recognise(json.loads(case.content), "") is dialect
+
+
+@pytest.mark.clause("8.5")
+def test_the_recorded_list_and_server_header_of_mlx_lm_identify_it() -> None:
+    (case,) = cases("mlx-lm", request="GET /v1/models")
+    assert recognise(json.loads(case.content), "BaseHTTP/0.6 Python/3.11.2") is DIALECTS["mlx-lm"]
+
+
+@pytest.mark.clause("8.5")
+def test_the_recorded_paths_of_transformers_serve_identify_it() -> None:
+    (case,) = cases("transformers", request="GET /openapi.json")
+    assert dict(PROBES)["/openapi.json"](json.loads(case.content)) is TRANSFORMERS
 
 
 @pytest.mark.parametrize(

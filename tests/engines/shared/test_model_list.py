@@ -101,6 +101,27 @@ async def test_a_model_keeps_the_time_of_creation_it_first_had() -> None:
 
 
 @pytest.mark.clause("8.2")
+@pytest.mark.parametrize(
+    ("entry", "window", "longest"),
+    [
+        ({"max_model_len": 9}, 9, 9),
+        ({"context_length": 9, "max_completion_tokens": 4}, 9, 4),
+        ({"context_window": 9, "max_context_window": 10}, 9, 9),
+        ({"context_window": 9, "max_completion_tokens": 4}, 9, 4),
+        ({"max_context_length": 9}, 9, 9),
+        ({"max_input_tokens": 9, "max_output_tokens": 4}, 9, 4),
+        ({"meta": {"n_ctx": 9}, "max_model_len": 10}, 9, 9),
+        ({"context_window": "9", "max_input_tokens": 0}, None, None),
+    ],
+)
+def test_the_limits_of_a_model_are_read_from_the_keys_of_each_engine(
+    entry: dict[str, Any], window: int | None, longest: int | None
+) -> None:
+    (model,) = parse_models({"data": [{"id": "m", **entry}]})
+    assert (model.max_input_tokens, model.max_tokens) == (window, longest)
+
+
+@pytest.mark.clause("8.2")
 async def test_a_window_is_known_by_name_or_because_there_is_only_one_model() -> None:
     engine = Engine(ModelInfo("a", max_input_tokens=9))
     assert engine.model_list.window("a") is None

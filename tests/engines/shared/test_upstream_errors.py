@@ -136,7 +136,13 @@ def test_a_lone_surrogate_in_an_error_does_not_show_its_json() -> None:
 RECORDED = cases(name="07_ctx", request="POST /v1/chat/completions", status=400) + cases(
     name="07b_ctx", request="POST /v1/chat/completions", status=400
 )
-LENGTHS = {"llamacpp": (2318, 1024), "vllm": (1025, 1024), "sglang": (2314, 1024), "llama-cpp-python": (2314, 1024)}
+LENGTHS = {
+    "llamacpp": (2318, 1024),
+    "vllm": (1025, 1024),
+    "sglang": (2314, 1024),
+    "llama-cpp-python": (2314, 1024),
+    "max": (9120, 4096),
+}
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=str)
