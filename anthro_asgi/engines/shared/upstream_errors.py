@@ -244,9 +244,9 @@ def _read(body: bytes) -> tuple[str, str]:
         text = body.decode("utf-8-sig", "replace").strip()
         return ("" if text.startswith("<") else text), ""
     if isinstance(value, dict):
-        value = value.get("error") or value
+        value = value.get("error") or value.get("base_resp") or value
     if isinstance(value, dict):
-        message = value.get("message") or value.get("detail") or ""
+        message = next((value[key] for key in ("message", "detail", "msg", "status_msg") if value.get(key)), "")
         code = value.get("code")
         return _text(message), code if isinstance(code, str) else str(value.get("type") or "")
     return _text(value), ""
@@ -270,13 +270,68 @@ def _trimmed(message: str) -> str:
 
 
 def error_from_chunk(chunk: dict[str, Any]) -> ApiError | None:
-    """The error that a chunk of a chat-completions stream contains, if it contains one."""
+    """The error that a chunk of a chat-completions stream contains, if it contains one.
+
+    Also the error of another vendor in a body with status 200: MiniMax `base_resp`, DashScope `code` and `message`,
+    one-api `code` and `msg`.
+    """
     error = chunk.get("error")
-    if not error and chunk.get("object") != "error" and not ("detail" in chunk and "choices" not in chunk):
+    if not error and chunk.get("object") != "error" and (chunk.get("choices") or not _is_vendor_error(chunk)):
         return None
-    code = str(error.get("code") if isinstance(error, dict) else chunk.get("code"))
-    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
-    return _error(status, orjson.dumps(chunk), in_stream=True)
+    return _error(_status_in(chunk), orjson.dumps(chunk), in_stream=True)
+
+
+def _is_vendor_error(chunk: dict[str, Any]) -> bool:
+    if "choices" not in chunk and ("detail" in chunk or ("code" in chunk and ("message" in chunk or "msg" in chunk))):
+        return chunk.get("code") not in _SUCCESS_CODES or "detail" in chunk
+    response = chunk.get("base_resp")
+    return isinstance(response, dict) and response.get("status_code") not in _SUCCESS_CODES
+
+
+_SUCCESS_CODES: Final = (None, "", 0, "0", 200, "200")
+_MINIMAX_STATUS: Final = {
+    1001: 504,  # timeout
+    1002: 429,  # rate limit
+    1004: 401,  # authentication
+    1008: 402,  # balance
+    1026: 400,  # sensitive input
+    1027: 400,  # sensitive output
+    1039: 429,  # token limit per minute
+    2013: 400,  # parameters
+    2049: 401,  # key
+    2056: 429,  # usage limit
+}
+_STATUS_BY_WORD: Final = (
+    (re.compile(r"rate.?limit|too.?many.?requests|throttl|resource.?exhausted|insufficient.?quota"), 429),
+    (re.compile(r"insufficient.?balance|arrearage|billing|payment"), 402),
+    (re.compile(r"overloaded|unavailable|server.?busy|model is (?:still )?loading"), 529),
+    (re.compile(r"authenticat|invalid.?api.?key|unauthori[sz]ed"), 401),
+    (re.compile(r"permission|forbidden|access.?denied"), 403),
+    (re.compile(r"not.?found"), 404),
+    (re.compile(r"time.?out"), 504),
+    (re.compile(r"invalid.?(?:request|param|argument|value)|bad.?request|context.?length|badrequest"), 400),
+)
+
+
+def _status_in(chunk: dict[str, Any]) -> int:
+    """The HTTP status that an error inside a response names by a number or a word; 500 if it names none."""
+    error = chunk.get("error") or chunk
+    if isinstance(error, str):
+        return _status_by_word(error[:_MAX_SEARCHED])
+    if not isinstance(error, dict):
+        return 500
+    response = chunk.get("base_resp")
+    if isinstance(response, dict) and "error" not in chunk:
+        return _MINIMAX_STATUS.get(response.get("status_code") or 0, 500)
+    names = [str(error[key]) for key in ("code", "status", "type") if error.get(key) is not None]
+    for name in names:
+        if re.fullmatch("[45][0-9][0-9]", name):
+            return int(name)
+    return next((status for name in names if (status := _status_by_word(name[:_MAX_SEARCHED])) != 500), 500)
+
+
+def _status_by_word(words: str) -> int:
+    return next((status for pattern, status in _STATUS_BY_WORD if pattern.search(words.lower())), 500)
 
 
 _STATUS_BY_TYPE: Final = {

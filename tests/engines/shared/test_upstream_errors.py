@@ -249,7 +249,8 @@ def test_a_chunk_without_an_error_gives_none(chunk: Any) -> None:
         (503, Overloaded),
         (200, EngineFailed),
         (None, EngineFailed),
-        ("rate_limit", EngineFailed),
+        ("rate_limit", RateLimited),
+        ("odd", EngineFailed),
         (True, EngineFailed),
         ("99999", EngineFailed),
     ],
@@ -257,3 +258,68 @@ def test_a_chunk_without_an_error_gives_none(chunk: Any) -> None:
 def test_an_error_chunk_becomes_the_error_of_its_code(code: Any, kind: type[ApiError]) -> None:
     assert type(error_from_chunk({"error": {"message": "x", "code": code}})) is kind
     assert type(error_from_chunk({"object": "error", "message": "x", "code": code})) is kind
+
+
+def told_by(chunk: dict[str, Any]) -> tuple[int, str] | None:
+    error = error_from_chunk(chunk)
+    return None if error is None else (error.status, error.type)
+
+
+@pytest.mark.clause("6.12")
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        ({"error": {"type": "rate_limit_error", "code": "rate_limit_exceeded"}}, (429, "rate_limit_error")),
+        ({"error": {"type": "requests", "code": "rate_limit_exceeded"}}, (429, "rate_limit_error")),
+        ({"error": {"type": "invalid_request_error", "code": None, "message": "bad"}}, (400, "invalid_request_error")),
+        ({"error": {"type": "overloaded_error"}}, (529, "overloaded_error")),
+        ({"error": {"type": "service_unavailable_error"}}, (529, "overloaded_error")),
+        ({"error": {"code": "429"}}, (429, "rate_limit_error")),
+        (
+            {"error": {"message": "Provider returned error", "code": 429, "metadata": {"raw": "x"}}},
+            (429, "rate_limit_error"),
+        ),
+        ({"error": {"code": 8, "status": "RESOURCE_EXHAUSTED", "message": "x"}}, (429, "rate_limit_error")),
+        ({"error": "model is loading"}, (529, "overloaded_error")),
+        ({"error": {"type": "server_error"}}, (500, "api_error")),
+        ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}, (429, "rate_limit_error")),
+        (
+            {"base_resp": {"status_code": 2013, "status_msg": "invalid params"}, "choices": None},
+            (400, "invalid_request_error"),
+        ),
+        ({"base_resp": {"status_code": 1000, "status_msg": "unknown"}}, (500, "api_error")),
+        ({"code": "InvalidParameter", "message": "bad", "request_id": "r"}, (400, "invalid_request_error")),
+        ({"code": "Throttling.RateQuota", "message": "slow"}, (429, "rate_limit_error")),
+        ({"code": 500, "msg": "upstream"}, (500, "api_error")),
+        ({"code": 429, "msg": "slow"}, (429, "rate_limit_error")),
+    ],
+)
+def test_an_error_inside_a_response_has_the_status_of_its_words(
+    chunk: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    assert told_by(chunk) == expected
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"base_resp": {"status_code": 0, "status_msg": ""}, "choices": None},
+        {"base_resp": {"status_code": 0}, "choices": [{"delta": {"content": "a"}}]},
+        {"code": 0, "msg": "success"},
+        {"code": "x", "message": "y", "choices": [{"delta": {"content": "a"}}]},
+        {"choices": [], "usage": {}},
+    ],
+)
+def test_a_chunk_with_a_success_code_or_content_is_not_an_error(chunk: dict[str, Any]) -> None:
+    assert told_by(chunk) is None
+
+
+def test_the_words_of_a_vendors_error_about_the_request_reach_the_client() -> None:
+    for chunk in (
+        {"base_resp": {"status_code": 2013, "status_msg": "bad temperature"}},
+        {"code": "InvalidParameter", "message": "bad temperature"},
+        {"code": 400, "msg": "bad temperature"},
+    ):
+        error = error_from_chunk(chunk)
+        assert error is not None
+        assert error.message == "bad temperature"
