@@ -1,4 +1,4 @@
-"""The service as a Ray Serve ingress: N replicas, more of them as more answers are open.
+"""The service as a Ray Serve ingress, whose replicas scale with the number of open answers.
 
     pip install "anthro-asgi" "ray[serve]"
     serve run examples.ray_serve:deployment
@@ -13,11 +13,11 @@ from ray import serve
 from anthro_asgi import MessagesApp
 from anthro_asgi.simulator import SimulatedEngine
 
-OPEN = 256  # answers that a replica gives at one time
+OPEN = 256  # answers that a replica runs at the same time
 
 
 def app() -> MessagesApp:
-    """Called in each replica, so that nothing has to be sent there."""
+    """Runs in each replica, so that the application need not be serialized."""
     return MessagesApp(SimulatedEngine())
 
 
@@ -28,7 +28,7 @@ def app() -> MessagesApp:
 )
 @serve.ingress(app)
 class Messages:
-    """Ray's handle on a replica; the application answers."""
+    """The class that Ray runs in each replica. The application serves the requests."""
 
 
 deployment = Messages.bind()

@@ -1,4 +1,4 @@
-"""A model of transformers, in this process, as an engine: its generator blocks, so the service runs it in a thread.
+"""A model of transformers in this process, as an engine. Its generator blocks, so the service runs it in a thread.
 
 pip install "anthro-asgi[fast]" torch transformers
 MODEL=Qwen/Qwen3-0.6B anthro-asgi serve --engine examples.transformers_engine:engine
@@ -14,7 +14,7 @@ from anthro_asgi import Delta, Finish, MessagesRequest, ModelInfo, Usage, as_cha
 
 
 class TransformersEngine:
-    """`model` and `tokenizer` as `from_pretrained` gives them; `streamer` makes a `TextIteratorStreamer`.
+    """`model` and `tokenizer` as `from_pretrained` returns them; `streamer` makes a `TextIteratorStreamer`.
 
     `generate` runs in a second thread, as that class wants it, and one after the other: a model's forward pass is not
     made for two threads.
@@ -47,9 +47,9 @@ class TransformersEngine:
             try:
                 yield from filter(None, streamer)
             finally:
-                left.set()  # a client that left: generation stops at its next token
+                left.set()  # the client disconnected: generation stops at its next token
                 thread.join()
-        tokens = outcome.result() - length  # raises what went wrong: an answer that broke off is an error
+        tokens = outcome.result() - length  # raises the exception of `generate`, if any
         yield Usage(output_tokens=tokens)
         yield Finish("max_tokens" if tokens >= request.max_tokens else "end_turn")
 
@@ -76,11 +76,11 @@ class TransformersEngine:
             outcome.set_result(int(tokens.shape[-1]))
         except Exception as exc:
             outcome.set_exception(exc)
-            streamer.end()  # else its reader would wait for ever
+            streamer.end()  # otherwise its reader waits for ever
 
 
 def engine() -> TransformersEngine:
-    """What `--engine` names: a class or, as here, what makes the engine."""
+    """`--engine` names this function, which returns the engine. It could also name a class."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
     name = os.environ["MODEL"]

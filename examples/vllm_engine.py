@@ -1,4 +1,4 @@
-"""vLLM's `AsyncLLM`, in this process, as an engine: tokens without HTTP and without a second JSON.
+"""vLLM's `AsyncLLM` in this process, as an engine: no HTTP and no JSON between the two.
 
 pip install "anthro-asgi[fast]" vllm
 MODEL=Qwen/Qwen3-0.6B anthro-asgi serve --engine examples.vllm_engine:engine
@@ -49,7 +49,7 @@ class VllmEngine:
         )
         outputs = self._llm.generate({"prompt_token_ids": prompt}, sampling, request_id=secrets.token_hex(8))
         tokens = 0
-        async with aclosing(outputs):  # which is what aborts a request in vLLM
+        async with aclosing(outputs):  # closing it aborts the request in vLLM
             async for output in outputs:
                 choice = output.outputs[0]
                 tokens += len(choice.token_ids)
@@ -77,7 +77,7 @@ def _finish(choice: Any) -> Finish:
 
 
 def engine() -> VllmEngine:
-    """What `--engine` names."""
+    """`--engine` names this function."""
     from functools import partial
 
     from vllm import SamplingParams

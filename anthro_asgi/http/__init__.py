@@ -1,1 +1,1 @@
-"""One HTTP request: routes, admission, the body in, the answer out."""
+"""One HTTP request: routes, authentication, admission, body, answer and response."""

@@ -28,8 +28,18 @@ CACHED: Json = {"cache_control": {"type": "ephemeral"}}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
 IMAGE: Json = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
 TOOL_NAMES = [
-    *("Task", "Bash", "Glob", "Grep", "Read", "Edit"),
-    *("Write", "NotebookEdit", "WebFetch", "TodoWrite", "BashOutput", "KillShell"),
+    "Task",
+    "Bash",
+    "Glob",
+    "Grep",
+    "Read",
+    "Edit",
+    "Write",
+    "NotebookEdit",
+    "WebFetch",
+    "TodoWrite",
+    "BashOutput",
+    "KillShell",
 ]
 
 
