@@ -231,7 +231,6 @@ def _switch(name: str, on: bool) -> dict[str, Any]:
     return {"chat_template_kwargs": {"enable_thinking": on}}
 
 
-@pytest.mark.clause("3.9")
 def test_thinking_between_tools_is_adaptive_with_tools_and_disabled_without() -> None:
     asked = request(thinking={"type": "adaptive"}, tools=TOOLS)
     asked.thinking = ThinkingConfig("between_tools")
@@ -240,7 +239,6 @@ def test_thinking_between_tools_is_adaptive_with_tools_and_disabled_without() ->
     assert to_chat(asked, LLAMACPP)["chat_template_kwargs"] == {"enable_thinking": False}
 
 
-@pytest.mark.clause("3.9")
 @every_dialect
 def test_disabled_thinking_wins_over_an_effort_beside_it(dialect: Dialect) -> None:
     sent = chat(dialect=dialect, thinking={"type": "disabled"}, output_config={"effort": "high"})

@@ -52,7 +52,6 @@ async def test_a_count_request_has_the_template_variables_of_the_chat_request(di
         assert "reasoning_effort" not in chat["chat_template_kwargs"]
 
 
-@pytest.mark.clause("10.3")
 @pytest.mark.parametrize(("dialect", "choice"), [("sglang", "none"), ("vllm", None)])
 async def test_a_count_request_has_the_tool_choice_where_the_engine_reads_it(dialect: str, choice: str | None) -> None:
     unused = request(tools=[{"name": "look"}], tool_choice={"type": "none"})

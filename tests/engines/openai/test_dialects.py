@@ -1,6 +1,7 @@
 """Recognising an engine by its own answers, and that its dialect sends no field that it would refuse."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,3 +322,47 @@ def test_early_counts_are_requested_from_engines_that_can_report_them() -> None:
 
 def test_sambanova_receives_reasoning_in_the_field_it_uses() -> None:
     assert SAMBANOVA.reasoning_key == OLLAMA.reasoning_key == "reasoning"
+
+
+# the README's table of further dialects
+
+FURTHER = [
+    "max",
+    "mlx-lm",
+    "vllm-mlx",
+    "fastllm",
+    "dynamo",
+    "deepseek",
+    "moonshot",
+    "zai",
+    "minimax",
+    "mistral",
+    "xai",
+    "gemini",
+    "openrouter",
+    "groq",
+]
+
+
+def row(dialect: Dialect) -> str:
+    """The row of a dialect, computed from what it sends."""
+    switch = next(iter(dialect.thinking_on), "")
+    history = "think tags in the text" if dialect.thinking_tags else f"`{dialect.reasoning_key}`"
+    needed = ", required beside calls" if dialect.needs_reasoning else ""
+    forced = "yes" if dialect.forced_choice_while_thinking else "thinking off"
+    cells = [
+        f"`{dialect.name}`",
+        f"`{switch}`" if switch else "–",
+        "yes" if dialect.effort else "–",
+        history + needed if dialect.thinking_tags or dialect.reasoning_key else "as it was seen",
+        forced if dialect.forced_choice and "tool_choice" not in dialect.never else "–",
+        "sent" if dialect.none_choice else "tools left out",
+        "–" if dialect.output_schema == "no" else "yes",
+        "yes" if dialect.top_k else "–",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_readme_describes_the_dialects_as_they_are() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert [line for line in map(row, map(DIALECTS.__getitem__, FURTHER)) if line not in readme] == []
