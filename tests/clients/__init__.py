@@ -1,0 +1,12 @@
+"""Real clients against the service: Claude Code and SDKs, with a scripted engine behind it.
+
+    python -m tests.clients [WORD …]      install what is missing into .clients/, then run the scenarios
+
+A scenario plays one fault of an engine that users reported, and passes when the client's session survives it. The runs
+happen in a network namespace that has only a loopback interface, so that no client can reach another host.
+
+    install    the npm and PyPI packages, with their versions
+    namespace  starts a command without a network
+    engine     a scripted engine in a thread: a function from a chat request to the bytes of its answer
+    claude     runs `claude -p` and reads its result
+"""
