@@ -230,6 +230,97 @@ CALLS = {
     ),
 }
 
+HELD = {
+    "arguments that are encoded twice": Row(
+        sse(calls(call(0, "c0", "look", json.dumps('{"q":1}'))), CALLED), [LOOKED], "tool_use", clause="5.10"
+    ),
+    "arguments that are null": Row(
+        sse(calls(call(0, "c0", "look", "null")), CALLED),
+        [use("c0", "look", {"value": None})],
+        "tool_use",
+        clause="5.10",
+    ),
+    "arguments that are white space": Row(
+        sse(calls(call(0, "c0", "look", " \n")), CALLED), [use("c0", "look", {})], "tool_use", clause="5.18"
+    ),
+    "an empty object and then the real arguments": Row(
+        sse(calls(call(0, "c0", "look", "{}")), calls(call(0, None, None, '{"q":1}')), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="5.10",
+    ),
+    "an empty object and then the real arguments, both as objects": Row(
+        sse(calls(call(0, "c0", "look", {})), calls(call(0, "c0", "look", {"q": 1})), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="5.10",
+    ),
+    "a snapshot that grows": Row(
+        sse(
+            calls(call(0, "c0", "look", {})),
+            calls(call(0, "c0", "look", {"q": "a"})),
+            calls(call(0, "c0", "look", {"q": "ab", "r": 1})),
+            CALLED,
+        ),
+        [use("c0", "look", {"q": "ab", "r": 1})],
+        "tool_use",
+        clause="5.10",
+    ),
+    "a summary that repeats the calls": Row(
+        sse(
+            calls(call(0, "c0", "look", '{"q"')),
+            calls(call(0, None, None, ":1}")),
+            calls(LEAP),
+            calls(LOOK, LEAP),
+            CALLED,
+        ),
+        [LOOKED, LEAPT],
+        "tool_use",
+        clause="5.10",
+    ),
+    "a ghost call beside a good one": Row(
+        sse(calls(LOOK, {"index": 1, "id": "", "function": {"name": "", "arguments": ""}}), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="6.13",
+    ),
+    "a call in another choice": Row(
+        sse(
+            A,
+            {"choices": [{"index": 1, "delta": {"tool_calls": [LOOK]}, "finish_reason": "tool_calls"}]},
+            B,
+            STOP,
+        ),
+        [*AB, LOOKED],
+        "tool_use",
+        clause="6.13",
+    ),
+    "arguments with a single backslash": Row(
+        sse(calls(call(0, "c0", "look", '{"p":"C:')), calls(call(0, None, None, '\\Users"}')), CALLED),
+        [use("c0", "look", {"p": "C:\\Users"})],
+        "tool_use",
+        clause="4.6",
+    ),
+    "a missing brace": Row(
+        sse(calls(call(0, "c0", "look", '{"q"')), calls(call(0, None, None, ":1")), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="5.18",
+    ),
+    "thinking after the text": Row(sse(A, B, chunk(reasoning="Hm"), STOP), AB, clause="5.11"),
+    "a lost call": Row(sse(calls(call(0, "c0", "look", "<tool>")), CALLED), error=(502, API), clause="4.6"),
+    "an error word as the first event": Row(
+        sse({"error": {"type": "rate_limit_error", "code": "rate_limit_exceeded", "message": "slow down"}}),
+        error=(429, "rate_limit_error"),
+        clause="6.12",
+    ),
+    "another vendor's error with status 200": Row(
+        json_answer(200, {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}}),
+        error=(429, "rate_limit_error"),
+        clause="6.12",
+    ),
+}
+
 FINISHES = {
     "finish stop though tools were called": Row(sse(calls(LOOK), STOP), [LOOKED], "tool_use", clause="6.3"),
     "finish tool_calls": Row(sse(A, calls(LOOK), CALLED), [text("a"), LOOKED], "tool_use", clause="6.3"),
@@ -350,7 +441,7 @@ FAILURES = {
     ),
 }
 
-ROWS: dict[str, Row] = TEXTS | CALLS | FINISHES | USAGES | WRITINGS | FAILURES
+ROWS: dict[str, Row] = TEXTS | CALLS | HELD | FINISHES | USAGES | WRITINGS | FAILURES
 
 
 def marked(*, error: bool) -> list[ParameterSet]:
