@@ -72,6 +72,11 @@ def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect)
     return body
 
 
+def whole_answer_body(body: Json) -> Json:
+    """The same request for an answer that is not streamed."""
+    return {key: value for key, value in body.items() if key != "stream_options"} | {"stream": False}
+
+
 def _add_output_schema(body: Json, schema: Json, dialect: Dialect) -> None:
     if dialect.output_schema == "json_schema":
         shape: Json = {"name": "output", "schema": schema}

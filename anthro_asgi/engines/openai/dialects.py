@@ -80,6 +80,10 @@ class Dialect:
     """Sent if the last message is the assistant's, so that the answer continues it."""
     counting: Literal["no", "tokenize", "input_tokens"] = "no"
     """The endpoint that counts the tokens of a chat request (see `count_tokens`)."""
+    empty_stream_is_refusal: bool = False
+    """The engine answers a streaming request that it refuses with an empty 200; without a stream it says why."""
+    one_at_a_time: bool = False
+    """The engine breaks off an answer when another request arrives, so requests wait for each other."""
     counts_tool_choice: bool = False
     """The endpoint that counts takes the tool choice, which changes the prompt."""
     bounds_answers: bool = False
@@ -157,7 +161,13 @@ TRANSFORMERS: Final = Dialect(
 )
 # It answers 500 to a null content. It reads a schema only in its own form of `response_format`.
 LLAMA_CPP_PYTHON: Final = Dialect(
-    "llama-cpp-python", "llama-cpp-python", top_k=True, no_content="", output_schema="json_object"
+    "llama-cpp-python",
+    "llama-cpp-python",
+    top_k=True,
+    no_content="",
+    output_schema="json_object",
+    empty_stream_is_refusal=True,
+    one_at_a_time=True,
 )
 # There is no switch to turn thinking on, because Ollama refuses it for a model that cannot think.
 OLLAMA: Final = Dialect(

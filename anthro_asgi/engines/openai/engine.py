@@ -12,7 +12,7 @@ in another dialect, if another engine has taken the place of the one that was de
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final, Unpack
@@ -37,7 +37,7 @@ from ..shared.remote import (
     read_body,
     read_trailer,
 )
-from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_names
+from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
 from .detection import EngineDetector, health_path
@@ -92,6 +92,7 @@ class OpenAIEngine(RemoteEngine):
         self._counter = PromptTokenCounter(self._post_for_count)
         self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
         self._learned = LearnedDialects()
+        self._single_slot = asyncio.Lock()  # for an engine that answers one request at a time
         self._rejected_fields: set[tuple[str, str]] = set()  # (model, field) that an engine refused
 
     def __repr__(self) -> str:
@@ -173,49 +174,56 @@ class OpenAIEngine(RemoteEngine):
         known = dialect
         encoded = EncodedRequest(request, await self._body(request, dialect))
         del request  # `encoded` owns it, and releases it
-        for tries_left in reversed(range(_MAX_TRIES)):
-            reader = self._reader(encoded.request, dialect)
-            exchange = await self._exchange(encoded)
-            begun = False
-            coalescer = ReadCoalescer(asyncio.get_running_loop().time)
-            try:
-                async with exchange as response:
-                    await raise_for_status(response)
-                    if is_json(response):
-                        yield reader.whole(await read_body(response, self._limits))
-                    else:
-                        while data := await response.read():
-                            batch = reader.read(data)
-                            if batch:
-                                yield batch
-                                begun = begun or await encoded.release()
-                                if coalescer.should_pause():
-                                    response.pause_reading()
-                                    await asyncio.sleep(PAUSE)
-                                if type(batch) is str:  # a read that is text alone has neither finished nor failed
-                                    continue
-                            if reader.over():
-                                break
-                        yield await read_trailer(response, reader.read, reader) + reader.rest()
-                    response.drain_on_exit()
-            except UpstreamError as exc:
-                if not reader.finished:  # else the answer is complete
-                    raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
-            except ApiError as exc:
-                failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
-                may_retry = failure.may_retry and tries_left > 0 and not begun
-                changed = await self._changed(encoded, dialect, failure.error) if may_retry else None
-                if changed is None:
-                    raise failure.error from failure.error.__cause__
-                body, dialect = changed
-                encoded = EncodedRequest(encoded.request, body)
-                continue
-            finally:
-                self._report_repairs(reader.repairs)
-            break
+        async with self._slot(dialect):
+            for tries_left in reversed(range(_MAX_TRIES)):
+                reader = self._reader(encoded.request, dialect)
+                exchange = await self._exchange(encoded)
+                begun = False
+                coalescer = ReadCoalescer(asyncio.get_running_loop().time)
+                try:
+                    async with exchange as response:
+                        await raise_for_status(response)
+                        if is_json(response):
+                            yield reader.whole(await read_body(response, self._limits))
+                        else:
+                            while data := await response.read():
+                                batch = reader.read(data)
+                                if batch:
+                                    yield batch
+                                    begun = begun or await encoded.release()
+                                    if coalescer.should_pause():
+                                        response.pause_reading()
+                                        await asyncio.sleep(PAUSE)
+                                    if type(batch) is str:  # a read that is text alone has neither finished nor failed
+                                        continue
+                                if reader.over():
+                                    break
+                            yield await read_trailer(response, reader.read, reader) + reader.rest()
+                        response.drain_on_exit()
+                except UpstreamError as exc:
+                    if not reader.finished:  # else the answer is complete
+                        raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
+                except ApiError as exc:
+                    failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
+                    may_retry = failure.may_retry and tries_left > 0 and not begun
+                    encoded, dialect = await self._retry(encoded, dialect, failure.error, may_retry=may_retry)
+                    continue
+                finally:
+                    self._report_repairs(reader.repairs)
+                if not reader.nothing_read or not self._hides_refusal(encoded, dialect):
+                    break
+                encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
         deltas = self._end(reader, encoded.request_id)
         self._learn(model, known, dialect, reader.reasoning_key)
         yield deltas
+
+    def _slot(self, dialect: Dialect) -> AbstractAsyncContextManager[None]:
+        """Held while the engine answers: one for all requests if the engine answers one at a time."""
+        return self._single_slot if dialect.one_at_a_time else nullcontext()
+
+    def _hides_refusal(self, encoded: EncodedRequest, dialect: Dialect) -> bool:
+        """Whether an empty answer to this request is a refusal, whose words come only without a stream."""
+        return dialect.empty_stream_is_refusal and bool(encoded.body["stream"])
 
     def _end(self, reader: FastChunkReader, request_id: str) -> list[Delta]:
         """The last deltas, once the response is over. Raises ApiError."""
@@ -282,6 +290,16 @@ class OpenAIEngine(RemoteEngine):
             request.stop_sequences, new_call_id, call_ids(request), names=names, tags=tags, limits=self._limits
         )
         return FastChunkReader(reader, self._limits.max_event)
+
+    async def _retry(
+        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool
+    ) -> tuple[EncodedRequest, Dialect]:
+        """The request to send instead of the rejected one, and its dialect. Raises `error` if there is none."""
+        changed = await self._changed(encoded, dialect, error) if may_retry else None
+        if changed is None:
+            raise error from error.__cause__
+        body, dialect = changed
+        return EncodedRequest(encoded.request, body | {"stream": True}), dialect
 
     async def _changed(
         self, encoded: EncodedRequest, dialect: Dialect, error: ApiError

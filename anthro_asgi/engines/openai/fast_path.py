@@ -119,6 +119,11 @@ class FastChunkReader:
         return self._reader.done
 
     @property
+    def nothing_read(self) -> bool:
+        """Whether the body had no chunk at all."""
+        return self._reader.last == (b"", None)
+
+    @property
     def reasoning_key(self) -> str | None:
         """The field in which the engine sent its reasoning; None if there was none."""
         return self._reader.reasoning_key
