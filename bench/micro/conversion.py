@@ -18,7 +18,7 @@ from anthro_asgi.wire.stop_sequences import StopSequenceFilter
 from .. import oracles
 from .case import Case, Side, always, same
 from .parts import STOPS
-from .streams import STYLES, Stream, Style, reads, stream, varied
+from .streams import STYLES, Stream, Style, pieces_of, reads, stream, varied
 
 GROUP: Final = "conversion"
 BAR: Final = 1.0  # a text token in steady state
@@ -91,7 +91,7 @@ def _case(
     name: str, style: Style, kind: str, bar: float | None = None, *, batch: int = 1, stops: Sequence[str] = ()
 ) -> Case:
     """`batch` events arrive in one read."""
-    pieces = varied(_TOKENS)
+    pieces = pieces_of(kind, _TOKENS)
     answer = stream(style, kind, pieces)
     what = f"{GROUP}, {name}"
     check = partial(_check_stops, style, stops, what) if stops else partial(_check, answer, kind, pieces, batch, what)

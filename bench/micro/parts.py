@@ -17,7 +17,7 @@ from anthro_asgi.wire.stop_sequences import StopSequenceMatcher
 
 from .. import oracles
 from .case import Case, Side, always, same
-from .streams import STYLES, TOKENS, Stream, Style, framed, reads, stream, varied
+from .streams import STYLES, TOKENS, Stream, Style, framed, pieces_of, reads, stream, varied
 
 _TEXT_FLOOR: Final = "orjson.dumps of the text"
 _TOOL_ID: Final = "toolu_bench"
@@ -143,7 +143,7 @@ def chunk_reader() -> list[Case]:
 
 
 def _reader_case(style: Style, kind: str) -> Case:
-    answer = stream(style, kind, varied(1_000))
+    answer = stream(style, kind, pieces_of(kind, 1_000))
     name = f"{_KINDS[kind]}, {style.name}"
     subject = Side(partial(_begun, answer), [[chunk] for chunk in answer.chunks])
     check = partial(_check_reader, answer, f"chat chunk, {name}")

@@ -57,6 +57,12 @@ def varied(count: int, seed: int = 4) -> list[str]:
     return [f" {number}" if number % 8 == 7 else word for number, word in enumerate(words)]
 
 
+def pieces_of(kind: str, count: int) -> list[str]:
+    """`count` varied pieces of a text, of thinking, or of a string in the arguments of a call."""
+    pieces = varied(count)
+    return [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in pieces] if kind == "arguments" else pieces
+
+
 @dataclass(frozen=True, slots=True)
 class Style:
     """An engine, and its recordings by kind: `text`, `thinking`, or `arguments` of a tool call."""
@@ -103,10 +109,14 @@ def stream(style: Style, kind: str, pieces: Sequence[str]) -> Stream:
     calls = [payload for payload, words in zip(recorded, kinds, strict=True) if "call" in words]
     templates = [payload for payload, words in zip(recorded, kinds, strict=True) if words == [kind]]
     template = templates[len(templates) // 2]
+    head, tail = recorded[: content[0]], recorded[content[-1] + 1 :]
+    if kind == "arguments":  # the pieces are parts of the one string in it
+        head += [_CONTENT[kind].sub(rb'\1""', calls[0]), _filled(template, kind, '{"a":"', 0, style)]
+        tail = [_filled(template, kind, '"}', 0, style), *tail]
     return Stream(
-        recorded[: content[0]] + (calls[:1] if kind == "arguments" else []),
+        head,
         [_filled(template, kind, piece, number, style) for number, piece in enumerate(pieces)],
-        [_counted(payload, kind, len(pieces)) for payload in recorded[content[-1] + 1 :]],
+        [_counted(payload, kind, len(pieces)) for payload in tail],
     )
 
 
