@@ -15,6 +15,7 @@ Json = dict[str, Any]
 Changes = dict[str, Any]
 """Fields of a Dialect and their new values."""
 
+_EXCEPTION: Final = "Jinja Exception: "
 _REFUSED: Final = r"(?:unsupported|not (?:supported|permitted|allowed)|unknown|unexpected|unrecognized|forbidden)"
 _REASONING: Final = r"\b(?P<key>reasoning_content|reasoning)\b"
 _REASONING_MISSING: Final = re.compile(rf"{_REASONING}.{{0,80}}(?:must be passed back|missing|required)", re.DOTALL)
@@ -41,8 +42,9 @@ _SIGNATURE: Final = re.compile(r"missing.{0,20}thought_signature", re.DOTALL)
 
 def amended_dialect(dialect: Dialect, body: Json, refusal: str) -> Dialect | None:
     """The dialect in which to ask again after the engine refused `body`; None if the refusal is of another kind."""
+    words = refusal.rpartition(_EXCEPTION)[2]  # before it, llama.cpp quotes the source of the template
     for rule in _RULES:
-        changes = rule(dialect, body, refusal)
+        changes = rule(dialect, body, words)
         if changes and any(getattr(dialect, name) != value for name, value in changes.items()):
             return replace(dialect, **changes)
     return None

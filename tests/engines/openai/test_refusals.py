@@ -70,6 +70,15 @@ def test_text_moves_into_the_tool_message_once_the_engine_refuses_a_user_turn_be
     assert body["messages"][2]["content"] == "1\nb"
 
 
+def test_the_source_of_the_template_that_a_refusal_quotes_is_not_its_words() -> None:
+    quoted = "While executing CallExpression in source: raise_exception('System message must be at the beginning.')"
+    body = amended(LOOP, f"{quoted}\nError: Jinja Exception: Unexpected role 'user' after role 'tool'")
+    assert body is not None
+    assert body["messages"][2]["content"] == "1\nb"
+    late = amended(LATE, f"{quoted}\nError: Jinja Exception: no image here", KEEPING)
+    assert late is None
+
+
 @pytest.mark.clause("3.41")
 @pytest.mark.parametrize(
     "refusal",

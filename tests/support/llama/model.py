@@ -200,7 +200,7 @@ def _array(kind: int, items: Sequence[bytes]) -> tuple[int, bytes]:
     return 9, struct.pack("<IQ", kind, len(items)) + b"".join(items)
 
 
-def _metadata(model: Model) -> dict[str, tuple[int, bytes]]:
+def _metadata(model: Model, template: str) -> dict[str, tuple[int, bytes]]:
     chain = model.chain
     return {
         "general.architecture": _text("llama"),
@@ -224,7 +224,7 @@ def _metadata(model: Model) -> dict[str, tuple[int, bytes]]:
         "tokenizer.ggml.eos_token_id": _uint(model.end),
         "tokenizer.ggml.padding_token_id": _uint(model.pad),
         "tokenizer.ggml.add_bos_token": _bool(False),
-        "tokenizer.chat_template": _text(Path(__file__).with_name("template.jinja").read_text()),
+        "tokenizer.chat_template": _text(Path(__file__).with_name(template).read_text()),
     }
 
 
@@ -275,10 +275,10 @@ def _described(tensors: Iterable[Tensor]) -> tuple[bytes, bytes]:
     return head, data
 
 
-def write_model(path: str | Path) -> None:
-    """Write the model to `path`, the same bytes each time."""
+def write_model(path: str | Path, template: str = "template.jinja") -> None:
+    """Write the model to `path`, the same bytes each time. `template` is a file of this folder."""
     model = _model()
-    pairs, tensors = _metadata(model), _tensors(model)
+    pairs, tensors = _metadata(model, template), _tensors(model)
     described, data = _described(tensors)
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(pairs))
     head += b"".join(_string(key) + struct.pack("<I", kind) + value for key, (kind, value) in pairs.items())
