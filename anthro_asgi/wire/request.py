@@ -100,6 +100,8 @@ class MessagesRequest:
     engine_model: str = ""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The parsed body, for an engine that speaks the Messages API itself."""
+    ignored: list[str] = field(default_factory=list, compare=False)
+    """The paths of fields without effect on the answer. An engine adds those that its upstream does not support."""
     body_size: int = field(default=0, repr=False, compare=False)
     """Bytes of the body. A large request is processed in steps."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)

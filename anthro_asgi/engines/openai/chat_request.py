@@ -203,6 +203,28 @@ def thinking_disabled(request: MessagesRequest, dialect: Dialect) -> bool:
     return thinking_off(request, dialect) and bool(dialect.thinking_off)
 
 
+def ignored_fields(request: MessagesRequest, dialect: Dialect) -> list[str]:
+    """The paths of fields of `request` that would have an effect, and have none on an engine of this dialect."""
+    thinking, choice = request.thinking, request.tool_choice
+    switches = bool(dialect.thinking_off if thinking_off(request, dialect) else dialect.thinking_on)
+    budget = None if thinking is None else thinking.budget_tokens
+    parallel = choice is None or choice.parallel
+    ignored = {
+        "metadata.user_id": request.user_id is not None and "user" in dialect.never,
+        "output_config.effort": request.effort is not None
+        and not (dialect.effort and request.effort in _EFFORTS)
+        and not thinking_off(request, dialect),
+        "output_config.format": request.output_schema is not None and dialect.output_schema == "no",
+        "thinking": thinking is not None and not switches,
+        "thinking.budget_tokens": budget is not None and dialect.thinking_budget is None,
+        "tool_choice": _forces_a_call(request) and ("tool_choice" in dialect.never or not _can_force(dialect)),
+        "tool_choice.disable_parallel_tool_use": not parallel and "parallel_tool_calls" in dialect.never,
+        "tools.strict": any(tool.strict for tool in request.tools) and not dialect.strict_tools,
+        "top_k": request.top_k is not None and not dialect.top_k,
+    }
+    return [path for path, is_ignored in ignored.items() if is_ignored]
+
+
 def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
     names = tool_names(request, dialect)
     tools, choice = request.tools, request.tool_choice

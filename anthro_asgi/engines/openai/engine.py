@@ -37,7 +37,7 @@ from ..shared.remote import (
     read_body,
     read_trailer,
 )
-from .chat_request import call_ids, encode_in_steps, thinking_disabled, tool_names, whole_answer_body
+from .chat_request import call_ids, encode_in_steps, ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
 from .detection import EngineDetector, health_path
@@ -47,7 +47,7 @@ from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_dialect, changes_between
-from .retry import rejected_field, shorten_answer
+from .retry import DROPPABLE, rejected_field, shorten_answer
 from .think_tags import ThinkTagMode, think_tag_filter
 from .tool_names import original_names
 
@@ -267,10 +267,14 @@ class OpenAIEngine(RemoteEngine):
         """The body of the chat request, without what this engine is known not to accept."""
         model = request.engine_model
         body = await chat_body(request, dialect)
+        ignored = ignored_fields(request, dialect)
         for field in [field for field in body if (model, field) in self._rejected_fields]:
             value = body.pop(field)
             if field == "max_tokens":
                 body["max_completion_tokens"] = value
+            elif (path := DROPPABLE[field]) is not None:
+                ignored.append(path)
+        request.ignored.extend(path for path in ignored if path not in request.ignored)
         window = self._model_list.window(model) if dialect.bounds_answers else None
         if window is not None and window < body.get("max_tokens", 0):
             body["max_tokens"] = window

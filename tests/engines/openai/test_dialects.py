@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from anthro_asgi.engines.openai.chat_request import ignored_fields, to_chat
 from anthro_asgi.engines.openai.dialects import (
     DIALECTS,
     LLAMA_CPP_PYTHON,
@@ -24,7 +25,7 @@ from anthro_asgi.engines.openai.dialects import (
 from anthro_asgi.settings.options import DIALECTS as CONFIGURABLE
 from anthro_asgi.upstream.origin import Origin
 from tests.replay import cases
-from tests.support.chat_requests import chat, every_dialect, user
+from tests.support.chat_requests import chat, every_dialect, request, user
 
 Json = dict[str, Any]
 
@@ -322,6 +323,31 @@ def test_early_counts_are_requested_from_engines_that_can_report_them() -> None:
 
 def test_sambanova_receives_reasoning_in_the_field_it_uses() -> None:
     assert SAMBANOVA.reasoning_key == OLLAMA.reasoning_key == "reasoning"
+
+
+@every_dialect
+def test_each_field_is_either_sent_or_named_as_ignored(dialect: Dialect) -> None:
+    asked = request(**EVERYTHING | {"tools": [{"name": "look", "strict": True}]})
+    sent, ignored = to_chat(asked, dialect), ignored_fields(asked, dialect)
+    effects = {
+        "metadata.user_id": "user" in sent,
+        "output_config.effort": "reasoning_effort" in sent,
+        "output_config.format": "response_format" in sent,
+        "thinking": any(sent.get(key) == value for key, value in dialect.thinking_on.items()),
+        "thinking.budget_tokens": 1024 in sent.values(),
+        "tool_choice": sent.get("tool_choice") == "required",
+        "tool_choice.disable_parallel_tool_use": "parallel_tool_calls" in sent,
+        "tools.strict": "strict" in sent["tools"][0]["function"],
+        "top_k": "top_k" in sent,
+    }
+    if dialect.name in ("deepseek", "moonshot"):  # the forced call switches thinking off
+        effects |= {"thinking": True, "output_config.effort": True}
+    assert ignored == [path for path, has_effect in effects.items() if not has_effect]
+
+
+@every_dialect
+def test_a_request_without_options_has_nothing_to_ignore(dialect: Dialect) -> None:
+    assert ignored_fields(request(), dialect) == []
 
 
 # the README's table of further dialects

@@ -114,6 +114,20 @@ async def test_top_k_is_sent_until_the_engine_refuses_it() -> None:
         assert ["top_k" in body for body in asked(upstream)] == [True, False, False]
 
 
+async def test_fields_without_effect_are_named_in_the_request() -> None:
+    schema = {"format": {"type": "json_schema", "schema": {}}}
+    async with engine_over({CHAT: ANSWER}, dialect="mlx-lm") as (_, engine):
+        said = request(output_config=schema)
+        await answer(engine, said)
+        assert said.ignored == ["output_config.format"]
+    choosy = refusing(lambda body: "user" in body, "Unrecognized request argument supplied: user")
+    async with engine_over({CHAT: choosy}, dialect="openai") as (_, engine):
+        await answer(engine, request(metadata={"user_id": "u"}))
+        said = request(metadata={"user_id": "u"})
+        await answer(engine, said)
+        assert said.ignored == ["metadata.user_id"]
+
+
 @pytest.mark.clause("8.4")
 async def test_nothing_is_learned_from_a_refusal_if_the_amended_request_fails_too() -> None:
     refusal = refusing(lambda body: True, "property 'top_k' is unsupported")
