@@ -27,6 +27,7 @@ from ...wire.json_codec import dumps, is_shallow, loads_exactly
 from ...wire.tool_input import parse_tool_input
 
 _SPECIAL: Final = re.compile(r'["\\\x00-\x1f]').search
+_CLEAN: Final = re.compile(r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+').fullmatch
 _RUN: Final = re.compile(r'[^"\\\x00-\x1f]*')
 _ESCAPE: Final = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 _PARTIAL_ESCAPE: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
@@ -100,7 +101,7 @@ class JsonObject:
 
     def feed(self, text: str) -> str:
         """What can be copied of the text so far."""
-        if self._in_string and not self._escape and not _SPECIAL(text):
+        if self._in_string and not self._escape and (not _SPECIAL(text) or _CLEAN(text)):
             self._recent.append(text)
             if len(self._recent) > _MAX_RECENT or len(text) > _MAX_PIECE:
                 self._fold()
