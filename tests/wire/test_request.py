@@ -133,7 +133,7 @@ def test_a_minimal_request_has_defaults_for_everything_else() -> None:
                 ]
             },
             "tools",
-            [Tool("a")],
+            [Tool("a", strict=True)],
         ),
         ({"tool_choice": {"type": "auto"}}, "tool_choice", ToolChoice("auto")),
         ({"tool_choice": {"type": "none"}}, "tool_choice", ToolChoice("none")),

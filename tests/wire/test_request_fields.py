@@ -56,7 +56,7 @@ WRONG: Final[dict[str, Json]] = {
     "tool_choice.disable_parallel_tool_use": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}},
 }
 # Attributes of MessagesRequest that do not come from one field of the body.
-DERIVED: Final = {"dropped_tools", "engine_model", "raw", "body_size", "trace_headers"}
+DERIVED: Final = {"dropped_tools", "engine_model", "raw", "body_size", "trace_headers", "request_id"}
 READ: Final = [row for row in REQUEST_FIELDS if row.nature is not Nature.IGNORED]
 IGNORED: Final = [row for row in REQUEST_FIELDS if row.nature is Nature.IGNORED]
 
@@ -122,7 +122,9 @@ def test_every_field_that_is_not_ignored_reaches_the_engine(row: RequestField) -
         assert sent(parse(CHANGES[row.path])) == sent(parse({}))
         assert "stream" in attributes_read()
     else:
-        assert sent(parse(CHANGES[row.path])) != sent(parse({}))
+        # Stop sequences are sent only if the answer can hold nothing but text.
+        base: Json = {"tools": None, "tool_choice": None} if row.path == "stop_sequences" else {}
+        assert sent(parse({**base, **CHANGES[row.path]})) != sent(parse(base))
 
 
 @pytest.mark.parametrize("row", IGNORED, ids=path_of)
@@ -190,7 +192,6 @@ def test_a_field_that_is_not_a_comfort_is_never_dropped() -> None:
 def test_every_droppable_chat_field_is_sent_by_some_dialect() -> None:
     everything = parse(
         {
-            **CHANGES["stop_sequences"],
             **CHANGES["metadata.user_id"],
             **CHANGES["tool_choice.disable_parallel_tool_use"],
             **CHANGES["thinking"],
@@ -198,6 +199,7 @@ def test_every_droppable_chat_field_is_sent_by_some_dialect() -> None:
         }
     )
     disabled = replace(everything, thinking=parse({"thinking": {"type": "disabled"}}).thinking)
-    dialects = DIALECTS.values()
-    seen = {key for request in (everything, disabled) for dialect in dialects for key in sent(request, dialect)}
+    stopped = parse({"tools": None, "tool_choice": None, **CHANGES["stop_sequences"]})
+    requests, dialects = (everything, disabled, stopped), DIALECTS.values()
+    seen = {key for request in requests for dialect in dialects for key in sent(request, dialect)}
     assert seen >= DROPPABLE.keys()
