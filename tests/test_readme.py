@@ -179,3 +179,11 @@ def test_the_top_level_is_the_owners_card() -> None:
 def test_the_package_needs_nothing_but_the_card_at_run_time() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {re.split(r"[><=]", name)[0] for name in project["dependencies"]} == {"uvicorn", "orjson", "h11"}
+
+
+def test_every_path_that_contributing_names_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:anthro_asgi|bench|deploy|docs|tests|\.ci)/[\w./-]*|\w+\.(?:md|toml))`", text))
+    named |= set(re.findall(r"\]\(([\w/.-]+)\)", text))
+    assert len(named) > 30
+    assert {name for name in named if not (ROOT / name).exists()} == set()
