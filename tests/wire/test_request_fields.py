@@ -56,7 +56,7 @@ WRONG: Final[dict[str, Json]] = {
     "tool_choice.disable_parallel_tool_use": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}},
 }
 # Attributes of MessagesRequest that do not come from one field of the body.
-DERIVED: Final = {"dropped_tools", "engine_model", "raw", "body_size", "trace_headers", "request_id"}
+DERIVED: Final = {"dropped_tools", "engine_model", "raw", "body_size", "ignored", "trace_headers", "request_id"}
 READ: Final = [row for row in REQUEST_FIELDS if row.nature is not Nature.IGNORED]
 IGNORED: Final = [row for row in REQUEST_FIELDS if row.nature is Nature.IGNORED]
 
