@@ -27,36 +27,44 @@ from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..observability.metrics import Metrics
 from ..settings.options import Settings
 from ..wire.errors import ApiError, InvalidRequest, RequestTimeout
+from .read_control import ReadControl, Turns
 from .request_framing import RequestFraming
 from .uvicorn_internals import UvicornProtocol
 from .write_stall import WriteStallTimer
 
 _MAX_HELD: Final = 64 * 1024  # bytes of further requests; with more, reading pauses
 _LINGER: Final = 2.0  # seconds for a client to read an error response before the connection is aborted
+_MAX_DROPPED: Final = 16 * 1024 * 1024  # bytes of a refused request that are read and dropped
 _GRACE: Final = 1.0  # seconds at shutdown for a client whose next request may be on its way
 
 
 class StrictProtocolMixin(UvicornProtocol):
-    """The mixin, which precedes uvicorn's class. `settings` and `metrics` are those of the process."""
+    """The mixin, which precedes uvicorn's class. `settings`, `metrics` and `turns` are those of the process."""
 
     settings: Settings
     metrics: Metrics
+    turns: Turns
+    flow: ReadControl
 
     # the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         super().connection_made(transport)
+        self.flow = ReadControl(transport, self.loop)
         self._framing = RequestFraming(self.settings.max_head)
         self._stall = WriteStallTimer(transport, self.settings.stall_deadline, self.loop)
         self._idle_since = self.loop.time()
         self._stopping = False
         self._lingering = False
+        self._deferred = False  # bytes wait for their turn
+        self._dropped = 0  # bytes
         self._timer: asyncio.TimerHandle | None = None
         self._start_receive_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
         self._stall.end()
+        self.flow.end()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -71,8 +79,30 @@ class StrictProtocolMixin(UvicornProtocol):
     # a request arrives
 
     def data_received(self, data: bytes) -> None:
-        if not self._lingering:
+        if self._lingering:
+            self._drop(data)
+        elif self._deferred:
+            self._framing.hold(data)
+        else:
             self._feed(data)
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > _MAX_DROPPED:
+            self.transport.abort()
+
+    def _defer(self) -> None:
+        """Handle the rest of the bytes later, and read no more until then, so that other connections can go on."""
+        self._deferred = True
+        self.flow.hold()
+        self.turns.add(self._on_turn, self.loop)
+
+    def _on_turn(self) -> None:
+        self._deferred = False
+        if not self.transport.is_closing():
+            self.flow.release()
+            if not self._lingering:
+                self._feed(b"")
 
     def _feed(self, data: bytes) -> None:
         framing = self._framing
@@ -85,6 +115,8 @@ class StrictProtocolMixin(UvicornProtocol):
             super().data_received(piece)
         if self._lingering:
             return
+        if framing.unfinished:
+            self._defer()
         if framing.whole:
             self._cancel_timer()
             if framing.held > _MAX_HELD:
@@ -161,7 +193,10 @@ class StrictProtocolMixin(UvicornProtocol):
         self._unset_keepalive_if_required()
         self._lingering = True
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client has reset the connection, which is not reported yet
+                self.transport.abort()
         self.flow.resume_reading()
         self._timer = self.loop.call_later(_LINGER, self.transport.abort)
 
@@ -175,7 +210,8 @@ class StrictProtocolMixin(UvicornProtocol):
             return
         if self._framing.whole:
             self._next_request()
-        elif self._framing.expects:  # the next bytes may be the body or another request
+        elif self._framing.expects or self._framing.remainder > _MAX_DROPPED:
+            # With `expects` the next bytes may be the body or another request. A chunked body is not parsed any more.
             self._linger()
         else:  # the rest of the request is read, within the receive deadline, and dropped
             self._unset_keepalive_if_required()
@@ -234,7 +270,8 @@ def protocol_class(settings: Settings, metrics: Metrics) -> type[StrictProtocolM
     base: type[StrictProtocolMixin] = StrictH11Protocol
     if find_spec("httptools"):
         base = _httptools_class()
-    return cast(type[StrictProtocolMixin], type(base.__name__, (base,), {"settings": settings, "metrics": metrics}))
+    members = {"settings": settings, "metrics": metrics, "turns": Turns()}
+    return cast(type[StrictProtocolMixin], type(base.__name__, (base,), members))
 
 
 def _httptools_class() -> type[StrictProtocolMixin]:

@@ -13,11 +13,14 @@ refused. A parser then gets one request at a time, in a form that can be read in
                      └─────► _trailers ────────────────────────┘
 
 To editors: a step removes what it needs from the front of the buffer. It returns the bytes for the parser, or None when
-it needs more. Bytes that are not checked yet stay in the buffer, which is never much longer than the limit.
+it needs more. Bytes that are not checked yet stay in the buffer. One call of `feed` does a bounded number of steps, so
+that no bytes of a client can hold the event loop; `unfinished` says that more steps are possible. The work for one
+request is bounded too: by the number of header fields, and by the bytes that frame its chunks.
 """
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from ..wire.errors import HeadersTooLarge, InvalidRequest, MethodNotAllowed
@@ -39,17 +42,25 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[\t ]*;%s*)?)" % _VALUE)
 _TRAILER: Final = re.compile(rb"%s+:%s*" % (_TOKEN, _VALUE))
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*+")
+_MAX_FIELDS: Final = 256  # header fields; both parsers do work for each
+_MAX_TARGET: Final = 8192  # bytes; the service has only short paths, and unquoting takes time
+_CHUNK_LINES: Final = 4  # bytes of the two CRLF of a chunk
+MAX_STEPS: Final = 192
+"""Steps of one call of `feed`; a chunk takes three. Both parsers need less than 2 ms of CPU for them."""
 
 
 class RequestFraming:
     """The requests of one connection, one after the other.
 
-    `limit` is the largest size of a head in bytes; chunk extensions and trailers count as part of the head. `whole` is
-    True when a request was returned completely. `expects` is True while the client may be waiting for `100 Continue`,
-    that is, it sent `Expect: 100-continue` and none of its body yet.
+    `limit` is the largest size of a head in bytes. These count as part of the head: empty lines before it, trailers,
+    chunk extensions, and the bytes by which the framing of a chunk is longer than its data. `whole` is True when a
+    request was returned completely. `unfinished` is True when `feed(b"")` has more to do for the current request.
+    `expects` is True while the client may be waiting for `100 Continue`, that is, it sent `Expect: 100-continue` and
+    none of its body yet.
     """
 
-    __slots__ = ("_allowance", "_buffer", "_left", "_limit", "_scanned", "_step", "expects", "whole")
+    __slots__ = ("_allowance", "_buffer", "_left", "_limit", "_scanned", "_step", "expects", "unfinished", "whole")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -75,7 +86,18 @@ class RequestFraming:
         self._scanned = 0  # bytes of the buffer that were searched for the end of the head
         self._left = 0  # bytes of the body, or of the chunk, that have not arrived
         self._allowance = self._limit  # bytes that chunk extensions and trailers may still take
-        self.whole = self.expects = False
+        self.whole = self.expects = self.unfinished = False
+
+    @property
+    def remainder(self) -> float:
+        """Bytes of the body that were not returned; infinite for a chunked body."""
+        if self._step is RequestFraming._sized:
+            return self._left
+        return 0 if self.whole else inf
+
+    def hold(self, data: bytes) -> None:
+        """Take `data` for the next call of `feed`."""
+        self._buffer += data
 
     def feed(self, data: bytes) -> bytes:
         """Take `data`, and return what is complete and checked of the current request. Bytes of later ones are held.
@@ -88,16 +110,24 @@ class RequestFraming:
             return data
         self._buffer += data
         output = bytearray()
-        while (piece := self._step(self)) is not None:
+        self.unfinished = False
+        for _ in range(MAX_STEPS):
+            piece = self._step(self)
+            if piece is None:
+                return bytes(output)
             output += piece
+        self.unfinished = True
         return bytes(output)
 
     # the head
 
     def _head(self) -> bytes | None:
         buffer = self._buffer
-        while buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2 allows empty lines before a request
-            del buffer[:2]
+        if buffer.startswith(b"\r\n"):  # RFC 9112 section 2.2 allows empty lines before a request
+            empty = _EMPTY_LINES.match(buffer, 0, self._allowance + 2)
+            size = 0 if empty is None else empty.end()
+            self._charge(size)
+            del buffer[:size]
         last = buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         size = last + 4 if last >= 0 else len(buffer)
         if size > self._limit:
@@ -105,7 +135,7 @@ class RequestFraming:
         if last < 0:
             self._check_incomplete_head()
             return None
-        self._allowance -= size
+        self._charge(size)
         return self._check_head(self._take(size))
 
     def _check_incomplete_head(self) -> None:
@@ -124,8 +154,12 @@ class RequestFraming:
         method, target, minor = line.groups()
         if method not in _METHODS:
             raise MethodNotAllowed("the request method is unknown", headers=(("allow", "GET, HEAD, POST"),))
+        if head.count(b"\r\n") - 2 > _MAX_FIELDS:
+            raise HeadersTooLarge(f"the request head has more than {_MAX_FIELDS} fields")
         if not _FIELDS.fullmatch(head, line.end()):
             raise InvalidRequest("the request has a malformed header field")
+        if len(target) > _MAX_TARGET:
+            raise HeadersTooLarge(f"the request target is larger than {_MAX_TARGET} bytes")
         if target[:1] != b"/":
             if line.end(1) + 1 == line.start(2) or target[:1] not in (b"", b"?"):
                 raise InvalidRequest("the request target is not a path")
@@ -180,8 +214,8 @@ class RequestFraming:
         chunk = _CHUNK.fullmatch(line)
         if chunk is None:
             raise InvalidRequest("the body has a malformed chunk")
-        self._charge(len(chunk[2]))
         self._left = int(chunk[1], 16)
+        self._charge(len(chunk[2]) + max(0, len(chunk[1]) + _CHUNK_LINES - self._left))
         self._step = RequestFraming._chunk_data if self._left else RequestFraming._trailers
         return b"%x\r\n" % self._left if self._left else b""
 
@@ -243,7 +277,7 @@ class RequestFraming:
         self._allowance -= size
         if self._allowance < 0:
             raise HeadersTooLarge(
-                f"the request head with its chunk extensions and trailers is larger than {self._limit} bytes"
+                f"the request head with its trailers and the framing of its chunks is larger than {self._limit} bytes"
             )
 
 

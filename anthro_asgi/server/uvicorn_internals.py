@@ -30,7 +30,7 @@ class UvicornProtocol(asyncio.Protocol):
     """What uvicorn's two HTTP protocol classes have in common. It declares types only, so it overrides nothing."""
 
     cycle: Cycle | None
-    flow: FlowControl
+    flow: FlowControl  # replaced by a ReadControl
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     timeout_keep_alive: float

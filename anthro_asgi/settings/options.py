@@ -273,7 +273,7 @@ class Settings:
         SWITCH,
         "share the port with other servers that set this option, for restarts without a gap",
     )
-    max_head: int = _row("Listening", "64KiB", size("1K", "1M"), "maximum size of a request's head (line and headers)")
+    max_head: int = _row("Listening", "32KiB", size("1K", "1M"), "maximum size of a request's head (line and headers)")
     receive_deadline: float = _row(
         "Listening", "1m", duration("10ms", "24h"), "maximum time until a request has arrived completely"
     )

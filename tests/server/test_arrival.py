@@ -10,7 +10,7 @@ import pytest
 
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from tests.support.client import HELLO, Answer, RawClient
-from tests.support.service import AT_ONCE, KINDS, Service, until
+from tests.support.service import AT_ONCE, ENDLESS, KINDS, Service, until
 
 DEADLINE = 0.8  # seconds
 LATE = DEADLINE + 2.0
@@ -201,6 +201,22 @@ def test_a_disconnect_is_noticed_although_another_request_is_queued(service: Ser
         client.send(post() + ALIVE)
         until(lambda: select.select([client.socket], [], [], 0.1)[0] == [])
     service.logged(within=0.8, since=since, path="/v1/messages", client_left=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disconnect_is_noticed_although_nothing_more_is_read(kind: str) -> None:
+    with Service(*ENDLESS, kind=kind) as service:
+        with RawClient(service.url) as client:
+            client.send(post() + ALIVE * 4000)
+        service.logged(within=4, path="/v1/messages", client_left=True)
+
+
+def test_nothing_of_a_chunked_body_is_parsed_after_its_response(service: Service) -> None:
+    with RawClient(service.url) as client:
+        client.send(CHUNKED.replace(b"/v1/messages", b"/nowhere") + b"5\r\nhello\r\n")
+        assert client.answer().status == 404
+        client.send(b"0\r\n\r\n" + ALIVE)
+        assert client.rest() == []
 
 
 def test_requests_queued_behind_a_slow_one_are_held_within_limits(service: Service) -> None:

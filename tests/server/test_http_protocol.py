@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from anthro_asgi import MessagesApp
 from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.server.http_protocol import StrictH11Protocol, protocol_class
+from anthro_asgi.server.read_control import Turns
 from anthro_asgi.settings.loader import load_settings
 from tests.server.engines import large
 
@@ -21,7 +22,7 @@ SETTINGS = load_settings({}, {})
 METRICS = Metrics(())
 CLASSES = (
     protocol_class(SETTINGS, METRICS),
-    type("H11", (StrictH11Protocol,), {"settings": SETTINGS, "metrics": METRICS}),
+    type("H11", (StrictH11Protocol,), {"settings": SETTINGS, "metrics": METRICS, "turns": Turns()}),
 )
 
 

@@ -74,12 +74,21 @@ AMBIGUOUS = {
     "an extension too large": (post(b"1;" + b"a" * LIMIT + b"\r\n", CHUNKED), HeadersTooLarge),
     "an extension too large, without an end": (post(b"1;" + b"a" * 2 * LIMIT, CHUNKED), HeadersTooLarge),
     "extensions too large together": (post(b"1;aaaaaaaaaaaaaaaaaaaaa\r\nb\r\n" * LIMIT, CHUNKED), HeadersTooLarge),
+    "chunks of one byte": (post(b"1\r\na\r\n" * LIMIT, CHUNKED), HeadersTooLarge),
+    "empty lines without an end": (b"\r\n" * LIMIT, HeadersTooLarge),
     "trailers too large together": (post(b"0\r\n" + b"A: bbbbbbbbbbbbbbbb\r\n" * LIMIT, CHUNKED), HeadersTooLarge),
 }
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def feed_all(framing: RequestFraming, data: list[bytes]) -> None:
+    for piece in data:
+        framing.feed(piece)
+        while framing.unfinished:
+            framing.feed(b"")
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -102,7 +111,7 @@ def test_an_ambiguous_request_is_refused_as_soon_as_it_arrives(name: str, size: 
     sent, error = AMBIGUOUS[name]
     framing = RequestFraming(LIMIT)
     with pytest.raises(ApiError) as raised:
-        list(map(framing.feed, pieces(sent, size)))
+        feed_all(framing, pieces(sent, size))
     assert type(raised.value) is error
 
 
@@ -131,6 +140,27 @@ def test_no_more_of_a_head_is_held_than_the_limit_and_one_read() -> None:
         framing.feed(b"b" * 100)
     with pytest.raises(HeadersTooLarge):
         framing.feed(b"b" * 100)
+
+
+def test_a_head_may_have_256_fields_and_a_target_of_8192_bytes() -> None:
+    fields = [b"A: b"] * 255
+    allowed = get(b"GET /" + b"a" * 8191 + b" HTTP/1.1", *fields)
+    assert RequestFraming(65536).feed(allowed) == allowed
+    for refused in (get(b"GET / HTTP/1.1", *fields, b"A: b"), get(b"GET /" + b"a" * 8192 + b" HTTP/1.1")):
+        with pytest.raises(HeadersTooLarge):
+            RequestFraming(65536).feed(refused)
+
+
+def test_one_call_takes_a_bounded_number_of_chunks_and_the_next_calls_take_the_rest() -> None:
+    framing = RequestFraming(65536)
+    chunks = b"5\r\nhello\r\n" * 1000
+    sent = post(chunks + b"0\r\n\r\n", CHUNKED)
+    given = [framing.feed(sent)]
+    while framing.unfinished:
+        given.append(framing.feed(b""))
+    assert b"".join(given) == sent
+    assert framing.whole
+    assert max(len(piece) for piece in given) < len(sent) / 10
 
 
 def test_a_large_body_is_not_copied() -> None:

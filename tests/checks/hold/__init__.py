@@ -1,0 +1,134 @@
+"""The longest time for which the bytes of one client hold the event loop.
+
+A connection class of the service runs on a real socket in this process, and a thread is the hostile client. A ticker
+runs in every iteration of the event loop. It reads the CPU time of the loop's thread, so that neither the client nor
+other processes of the machine count. The garbage collector is off: its pauses depend on the whole process.
+"""
+
+import asyncio
+import gc
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import uvloop
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.observability.metrics import Metrics
+from anthro_asgi.server.http_protocol import StrictH11Protocol, StrictProtocolMixin, protocol_class
+from anthro_asgi.server.read_control import Turns
+from anthro_asgi.settings.loader import load_settings
+from tests.server.engines import large
+
+BAR: Final = 0.005  # seconds of CPU
+REPETITIONS: Final = 3
+_LONGEST: Final = 1.0  # seconds for one attack
+_SETTINGS: Final = load_settings({}, {})
+_METRICS: Final = Metrics(())
+_MEMBERS: Final = {"settings": _SETTINGS, "metrics": _METRICS}
+
+PARSERS: Final[dict[str, Callable[[], type[StrictProtocolMixin]]]] = {
+    "httptools": lambda: protocol_class(_SETTINGS, _METRICS),
+    "h11": lambda: type("H11", (StrictH11Protocol,), {**_MEMBERS, "turns": Turns()}),
+}
+LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
+_HOST: Final = b"Host: a\r\n"
+_CHUNKED: Final = b"POST %s HTTP/1.1\r\n" + _HOST + b"Transfer-Encoding: chunked\r\n%s\r\n"
+_SIZE: Final = 800_000  # bytes
+_KEY: Final = b"x-api-key: secret\r\n"
+_HEAD: Final = 30_000  # bytes, below the largest head
+ATTACKS: Final[dict[str, bytes]] = {
+    "chunks of one byte without a key": _CHUNKED % (b"/v1/messages", b"") + b"1\r\na\r\n" * (_SIZE // 6),
+    "chunks of one byte with a key": _CHUNKED % (b"/v1/messages", _KEY) + b"1\r\na\r\n" * (_SIZE // 6),
+    "chunks of one byte to no path": _CHUNKED % (b"/nowhere", b"") + b"1\r\na\r\n" * (_SIZE // 6),
+    "chunks of eight bytes with a key": _CHUNKED % (b"/v1/messages", _KEY) + b"8\r\naaaaaaaa\r\n" * (_SIZE // 13),
+    "chunks with extensions": _CHUNKED % (b"/v1/messages", _KEY) + b"9;a\r\naaaaaaaaa\r\n" * (_SIZE // 16),
+    "trailers": _CHUNKED % (b"/v1/messages", _KEY) + b"0\r\n" + b"A:\r\n" * (_SIZE // 4),
+    "empty lines": b"\r\n" * (_SIZE // 2),
+    "many header fields": b"GET / HTTP/1.1\r\n" + _HOST + b"a:\r\n" * (_HEAD // 4) + b"\r\n",
+    "many keys": b"GET /v1/models HTTP/1.1\r\n" + _HOST + b"x-api-key:a\r\n" * 250 + b"\r\n",
+    "an endless head": b"GET / HTTP/1.1\r\n" + b"a:\r\n" * (_SIZE // 4),
+    "one large field": b"GET / HTTP/1.1\r\n" + _HOST + b"a: " + b"b " * (_HEAD // 2) + b"\r\n\r\n",
+    "an escaped target": b"GET /" + b"%41" * (_HEAD // 3) + b" HTTP/1.1\r\n" + _HOST + b"\r\n",
+    "pipelined requests": (b"GET / HTTP/1.1\r\n" + _HOST + b"\r\n") * (_SIZE // 27),
+    "a body that is not wanted": b"POST /nowhere HTTP/1.1\r\n"
+    + _HOST
+    + b"Content-Length: 9999999\r\n\r\n"
+    + b"a" * _SIZE,
+}
+
+
+def longest_hold(parser: str, loop: str, sent: bytes) -> float:
+    """Seconds of CPU of the longest iteration of the event loop while a client sends `sent`; the best of three."""
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner, _no_collection():
+        return min(runner.run(_attack(PARSERS[parser](), sent)) for _ in range(REPETITIONS))
+
+
+async def _attack(kind: type[asyncio.Protocol], sent: bytes) -> float:
+    config = Config(
+        MessagesApp(large, keys=("secret",)), http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None
+    )
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: kind(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # uvicorn's classes
+        "127.0.0.1",
+        0,
+    )
+    ticker = Ticker(loop)
+    await asyncio.to_thread(_send, server.sockets[0].getsockname(), sent)
+    ticker.stop()
+    server.close()
+    for connection in list(state.connections):
+        connection.transport.abort()  # type: ignore[union-attr]  # uvicorn's WebSocket classes have it too
+    if state.tasks:
+        await asyncio.wait(state.tasks)
+    return ticker.longest
+
+
+def _send(address: tuple[str, int], sent: bytes) -> None:
+    """Send everything, until the service hangs up or the time is over, and read what it says."""
+    end = time.monotonic() + _LONGEST
+    with socket.create_connection(address) as client, suppress(OSError):
+        client.settimeout(_LONGEST)
+        client.sendall(sent)
+        client.settimeout(0.2)
+        while client.recv(65536) and time.monotonic() < end:
+            pass
+
+
+class Ticker:
+    """Runs in each iteration of `loop`, and keeps the largest CPU time of one: `longest`, in seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.longest = 0.0
+        self._loop = loop
+        self._last = time.thread_time()
+        self._handle = loop.call_soon(self._tick)
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+    def _tick(self) -> None:
+        now = time.thread_time()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+        self._handle = self._loop.call_soon(self._tick)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
