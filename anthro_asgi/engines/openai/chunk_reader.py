@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits, utf8_size
-from ...wire.deltas import Delta, Finish, StopReason, Thinking
+from ...wire.deltas import Batch, Delta, Finish, StopReason, Thinking
 from ...wire.errors import BadUpstream
 from ...wire.json_codec import loads
 from ...wire.message import final_finish
@@ -164,7 +164,7 @@ class ChunkReader(Reader):
         """Whether the answer has several choices, or one that is not the first."""
         return len(self._open_choices) > 1 or bool(self._active)
 
-    def continuation(self, delta: dict[str, Any], key: str) -> Callable[[str], Delta] | None:
+    def continuation(self, delta: dict[str, Any], key: str) -> Callable[[str], Batch] | None:
         """A function from the text of a chunk like the latest one to the only delta of that chunk.
 
         `delta` and `key` are those of the chunk's template. None if such a chunk gives more than one delta or needs

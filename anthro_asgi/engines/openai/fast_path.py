@@ -19,7 +19,7 @@ import orjson
 
 from ...upstream.sse import SSEParser
 from ...wire.answer_limits import DEFAULT_LIMITS
-from ...wire.deltas import Batch, Delta, EncodedTexts
+from ...wire.deltas import Batch, Delta, EncodedTexts, deltas_of
 from ...wire.repairs import Repairs
 from .chunk_reader import ChunkReader
 from .chunk_template import DIGIT_SHAPE, ChunkTemplate, learn_template, parse_counts
@@ -196,7 +196,11 @@ class FastChunkReader:
                 out += self._read_delta(text)
         else:
             self._skipped += len(texts)
-            out += texts if self._plain else map(self._make, texts)
+            if self._plain:
+                out += texts
+            else:
+                for batch in map(self._make, texts):
+                    out += deltas_of(batch)
         return True
 
     def _texts(self, events: list[bytes]) -> list[str] | None:

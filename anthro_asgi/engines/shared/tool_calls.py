@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...wire.answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, delta_size, utf8_size
-from ...wire.deltas import Delta, ToolJson, ToolStart
+from ...wire.deltas import Batch, Delta, ToolJson, ToolStart
 from ...wire.errors import BadUpstream
 from ...wire.repairs import Repairs
 from .tool_arguments import ToolArguments
@@ -89,9 +89,10 @@ class ToolCall:
         self._announced = True
         out.append(ToolStart(self.id, name_of(self.name)))
 
-    def extend(self, arguments: str) -> ToolJson:
+    def extend(self, arguments: str) -> Batch:
         """The same as `grow` and `release`, for a call that can be extended."""
-        return ToolJson(self.arguments.feed(arguments))
+        text = self.arguments.feed(arguments)
+        return ToolJson(text) if text else []
 
     @property
     def can_extend(self) -> bool:
@@ -220,7 +221,7 @@ class ToolCallQueue:
         self._kept += cost
         self._limits.check_answer(self._kept)
 
-    def extender(self, entry: dict[str, Any]) -> Callable[[str], Delta] | None:
+    def extender(self, entry: dict[str, Any]) -> Callable[[str], Batch] | None:
         """A function for further arguments in chunks like `entry`, if they can be released at once; else None."""
         function = entry.get("function") or entry
         index, identity = entry.get("index"), entry.get("id")
