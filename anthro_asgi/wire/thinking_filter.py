@@ -37,7 +37,12 @@ class ThinkingFilter:
         out: list[Delta] = []
         for delta in deltas_of(batch):
             match delta:
-                case Usage() | "":  # writes nothing, so it does not end the block
+                case str() | ToolStart() | ToolJson() | Citation() | BlockStop() | Block() | Finish():
+                    if self._unsigned and delta != "":  # an empty text writes nothing, so it does not end the block
+                        out.append(Signature(PLACEHOLDER_SIGNATURE))
+                        self._unsigned = False
+                    out.append(delta)
+                case Usage():
                     out.append(delta)
                 case Thinking(text):
                     self._unsigned |= self._keep_signatures and text != ""
@@ -45,11 +50,6 @@ class ThinkingFilter:
                     if self._keep_signatures and value:
                         out.append(delta)
                         self._unsigned = False
-                case str() | ToolStart() | ToolJson() | Citation() | BlockStop() | Block() | Finish():
-                    if self._unsigned:
-                        out.append(Signature(PLACEHOLDER_SIGNATURE))
-                        self._unsigned = False
-                    out.append(delta)
                 case _:
                     assert_never(delta)
         return out
