@@ -26,7 +26,7 @@ from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.openai.read_coalescer import ReadCoalescer
 from anthro_asgi.observability.metrics import Metrics
-from anthro_asgi.upstream import pool
+from anthro_asgi.upstream.connect import Dialer
 from anthro_asgi.upstream.origin import Origin
 
 from .micro.case import Comparison, collector_off
@@ -97,13 +97,13 @@ class Pipeline:
         config.load()
         server = HttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
         self.client = Sink(server)
-        with patch.object(pool, "dial", self._dial):
+        with patch.object(Dialer, "dial", self._dial):
             server.data_received(_REQUEST % len(_BODY) + _BODY)
             await self._dialled.wait()
         await asyncio.sleep(0)
         await self.feed([_HEAD, *map(chunked, head)])
 
-    async def _dial(self, _: Any, connection: Any) -> None:
+    async def _dial(self, connection: Any) -> None:
         Sink(connection)
         self._connection = connection
         self._dialled.set()

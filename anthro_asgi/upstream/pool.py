@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from .connect import dial
+from .connect import Dialer
 from .connection import ENDED, IDLE, PAUSED, STREAMING, Connection
 from .errors import ConnectFailed, PoolExhausted, Timeout
 from .exchange import Exchange
@@ -54,6 +54,7 @@ class Pool:
         self.origin = origin
         self.limit = limit
         self.slots_used = 0
+        self._dialer = Dialer(origin)
         self._deadlines = deadlines or Deadlines()
         self._parser = parser or default_parser()
         self._clock = clock
@@ -232,7 +233,7 @@ class Pool:
         connection = Connection(str(self.origin), self._deadlines, self._parser, self._on_settled)
         try:
             async with asyncio.timeout(self._deadlines.connect):
-                await dial(self.origin, connection)
+                await self._dialer.dial(connection)
             if self._closed:
                 raise self._closed_error()
         except BaseException as exc:
