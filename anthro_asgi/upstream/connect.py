@@ -1,10 +1,10 @@
 """Opens connections to one origin: TCP, TLS over TCP, or a Unix socket.
 
 A name may have several addresses, of which some do not work: the first server is down, or IPv6 has no route. So the
-attempts are staggered, as in RFC 8305 (Happy Eyeballs). Addresses of both families alternate. When an attempt fails, the
-next begins at once; when it takes longer than a quarter of a second, the next begins beside it. The first connection
-wins. The address that won is tried first for a minute, so that a dead address does not delay each connection. The name
-is resolved again for each connection, because its addresses may change.
+attempts are staggered, as in RFC 8305 (Happy Eyeballs). Addresses of both families alternate. When an attempt fails,
+the next begins at once; when it takes longer than a quarter of a second, the next begins beside it. The first
+connection wins. Its address is tried first for a minute, so that a dead address does not delay each connection. The
+name is resolved again for each connection, because its addresses may change.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class Dialer:
                 await _dial_unix(self._origin.socket, connection)
             else:
                 await self._dial_tcp(connection)
-        # ssl.SSLError is an OSError; a label too long for DNS is a UnicodeError; a RuntimeError means that no thread for
-        # the resolver can be started.
+        # ssl.SSLError is an OSError; a label too long for DNS is a UnicodeError; a RuntimeError means that no thread
+        # for the resolver can be started.
         except (OSError, UnicodeError, RuntimeError) as exc:
             raise ConnectFailed(f"{self._origin}: {str(exc) or type(exc).__name__}") from exc
 
@@ -67,7 +67,7 @@ class Dialer:
 
 
 async def resolve_name(host: str, port: int) -> list[Target]:
-    """The addresses of `host` in the system's order. Raises OSError, UnicodeError, and RuntimeError without a thread."""
+    """The addresses of `host` in the system's order. Raises OSError, UnicodeError, RuntimeError (no thread)."""
     kind = socket.SOCK_STREAM
     try:
         found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)  # does not block

@@ -56,6 +56,7 @@ from .request import SLICES_PER_YIELD, UnsentBody
 
 HIGH_WATER = 64 * 1024  # bytes received that the reader has not taken
 _RECV_SIZE = 64 * 1024  # bytes
+_AT_ONCE = 1.0  # seconds; a server that had closed an idle connection resets it within one round trip
 
 State = Enum("State", "NEW IDLE SENT HEAD STREAMING PAUSED DRAINING ENDED MUST_CLOSE CLOSED")
 # module globals, because a global is cheaper to look up than an attribute of the class
@@ -113,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._lost = self._loop.create_future()
         self._parser: Parser | None = None
         self._requests = 0
+        self._sent_at = 0.0  # of the current request, on the event loop's clock
         self._unsent = UnsentBody()
         self._write_paused = False
         self._chunks: list[bytes] = []
@@ -139,7 +141,8 @@ class Connection(asyncio.Protocol):
         self.state = SENT
         self.status = 0
         self._parser = self._parser_factory(self._on_head, self._chunks.append, self._on_end)
-        self._total_deadline = self._time() + self._deadlines.total
+        self._sent_at = self._time()
+        self._total_deadline = self._sent_at + self._deadlines.total
         self._set_deadline(self._deadlines.first_byte)
         self._unsent = UnsentBody(body)
         self._transport.write(head + self._unsent.take())
@@ -337,8 +340,10 @@ class Connection(asyncio.Protocol):
     def _closed_error(self, what: str) -> Broken:
         # RFC 9110 section 9.2.2 forbids repeating a POST unless the server is known not to have acted on it. Clients
         # in general accept one case as known: the server closed an idle connection while our request was in flight.
-        no_response = self.state is SENT or self.state is CLOSED
-        kind = Stale if no_response and self._requests > 1 else Broken
+        # Then the loss is noticed at once. A later one may mean that the engine has worked on the request and crashed.
+        unsent = self.state is CLOSED
+        unseen = self.state is SENT and self._time() - self._sent_at < _AT_ONCE
+        kind = Stale if self._requests > 1 and (unsent or unseen) else Broken
         return kind(f"{self._peer}: {what}")
 
     def _fail(self, error: UpstreamError) -> None:

@@ -180,7 +180,7 @@ def test_numeric_addresses_and_names_are_resolved(run: Callable[[Main], None]) -
         assert await resolve_name("127.0.0.1", 5) == [(V4, ("127.0.0.1", 5))]
         assert await resolve_name("::1", 5) == [(V6, ("::1", 5, 0, 0))]
         assert (V4, ("127.0.0.1", 5)) in await resolve_name("localhost", 5)
-        with pytest.raises(OSError, match="Name or service not known|name resolution|No address"):
+        with pytest.raises(OSError, match=r"Name or service not known|name resolution|No address"):
             await resolve_name("nothing.invalid", 5)
 
     run(main)

@@ -133,6 +133,30 @@ async def test_a_request_on_a_new_connection_is_never_sent_again(parser: ParserF
 
 @both
 @pytest.mark.parametrize("end", ["close", "reset"])
+async def test_a_request_on_which_the_engine_worked_for_a_second_is_not_sent_again(
+    parser: ParserFactory, end: str
+) -> None:
+    crash = asyncio.Event()
+
+    async def answer(wire: Wire) -> None:
+        await crash.wait()
+        wire.close() if end == "close" else wire.reset()
+
+    async with served(OK, answer, parser=parser) as (upstream, pool):
+        await body_of(pool)
+        (connection,) = pool._idle
+        task = asyncio.create_task(body_of(pool))
+        await upstream.until(lambda: len(upstream.requests) == 2)
+        connection._sent_at -= 1.0  # seconds
+        crash.set()
+        with pytest.raises(Broken):
+            await task
+        assert len(upstream.requests) == 2
+        assert pool.slots_used == 0
+
+
+@both
+@pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("sends", [b"H", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"garbage"])
 async def test_a_request_is_not_sent_again_after_a_response_byte(parser: ParserFactory, sends: bytes, end: str) -> None:
     received = asyncio.Event()
