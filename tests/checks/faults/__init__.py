@@ -1,12 +1,13 @@
 """The fault matrix: a bad engine and bad clients, on real sockets, against the real service.
 
-    cells                               what goes wrong, when, and what is due
-    speech engine answers acting        the bad engine: what a good one says, and what becomes of it
-    places                              engines that cannot be reached
-    guest visit manners frames bodies   the bad client: a socket, what it does, and what it says
-    house command                       the service, in a thread of this process to be looked into, and as it is started
-    matrix table                        plays the cells; prints them
+    cells               what goes wrong, when, and the expected outcome
+    bad_engine          the engine; its faults are in stream_faults and response_faults
+    healthy_response    what the engine sends without a fault
+    unreachable         engines that cannot be reached
+    client, session     a client on a plain socket, and the connections of one client
+    client_faults       what clients do; request_framing and request_bodies hold what they send
+    service             the service in a thread of this process; service_process: the command as a process
+    matrix, table       plays the cells; prints the tables of the README
 
-The command `python -m tests.checks.faults` plays them all and prints the tables of the README; `test_matrix`
-has each as a test.
+`python -m tests.checks.faults` plays all cells and prints the tables. In `test_matrix` each cell is a test.
 """

@@ -1,4 +1,7 @@
-"""`python -m tests.checks.faults`: play the matrix and print its tables. Words choose the cells that have them all."""
+"""`python -m tests.checks.faults`: play the matrix and print its tables.
+
+Arguments are words: only cells whose names contain all of them are played.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ from tests.checks.faults.table import tables
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit status: 1 when a cell is wrong; what is wrong with it is said on standard error."""
+    """Returns the exit status: 1 when a cell is wrong. The problems of each cell are printed on standard error."""
     results = play(cell for cell in CELLS if all(word in str(cell) for word in words))
     for cell, result in results.items():
         for problem in result.problems:

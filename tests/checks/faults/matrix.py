@@ -1,7 +1,7 @@
-"""Plays cells: each against the service in its kits, one after the other in a house, the houses side by side.
+"""Plays cells against the service. The cells of one set-up run one after the other; the set-ups run in parallel.
 
-When a cell is over the house must be as it was: nothing held, nothing running, no complaint of the event loop, a line
-in the log for each request and in no line a secret. And the next client must be served.
+After a cell the service must hold nothing and run nothing, the event loop must have reported no error, the log must
+have a line for each request and contain no secret, and the next client must be served.
 """
 
 import asyncio
@@ -15,43 +15,43 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.checks.faults import places
-from tests.checks.faults.acting import Engine
-from tests.checks.faults.cells import HOUSES, IN_A_PROCESS, USUAL, Cell
-from tests.checks.faults.command import Command
-from tests.checks.faults.guest import PATIENCE, Answer
-from tests.checks.faults.house import KITS, House, Kit
-from tests.checks.faults.speech import SAID, TEXT, TOKENS, Json, content
-from tests.checks.faults.visit import Visit
+from tests.checks.faults import unreachable
+from tests.checks.faults.bad_engine import BadEngine
+from tests.checks.faults.cells import ALSO_AS_A_PROCESS, SETUPS, USUAL, Cell
+from tests.checks.faults.client import PATIENCE, Answer
+from tests.checks.faults.healthy_response import SENT_TOKENS, TEXT, TOKENS, Json, content
+from tests.checks.faults.service import INSTALLATIONS, Installation, ServiceThread
+from tests.checks.faults.service_process import ServiceProcess
+from tests.checks.faults.session import ClientSession
 
-_CROWD: Final = {"usual": 5, "hurried": 3, "patient": 4, "pinging": 2}  # houses of a kind; else one
-_REST: Final = 2.5  # seconds to come to rest: a connection may be read to its end for one
-_LOOK: Final = 0.005  # seconds between looks at what changes elsewhere
-_Stage = tuple[House | Command, Engine]
+_COPIES: Final = {"usual": 5, "hurried": 3, "patient": 4, "pinging": 2}  # services of a set-up; one for the others
+_REST: Final = 2.5  # seconds within which everything is released; a connection may be drained for one second
+_LOOK: Final = 0.005  # seconds between two polls
+_ServiceAndEngine = tuple[ServiceThread | ServiceProcess, BadEngine]
 
 
 @dataclass(slots=True)
 class Result:
-    """What a cell came to, by kit, and what is wrong with it."""
+    """The outcome of a cell by installation, and its problems."""
 
-    told: dict[str, str] = field(default_factory=dict)
+    outcome: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
     def said(self) -> str:
-        """What all kits told."""
-        return " or ".join(dict.fromkeys(self.told.values()))
+        """The outcomes of all installations."""
+        return " or ".join(dict.fromkeys(self.outcome.values()))
 
 
 def play(cells: Iterable[Cell]) -> dict[Cell, Result]:
     """Play these cells."""
-    with _attentive():
+    with _full_logging():
         return asyncio.run(_play(cells))
 
 
 @contextmanager
-def _attentive() -> Iterator[None]:
-    """Everything is logged that could be, and only what is new is garbage to look at."""
+def _full_logging() -> Iterator[None]:
+    """Logs at level debug, and freezes existing objects so that collections are short."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.DEBUG)
@@ -67,137 +67,141 @@ def _attentive() -> Iterator[None]:
 async def _play(cells: Iterable[Cell]) -> dict[Cell, Result]:
     waiting: dict[str, deque[Cell]] = {}
     for cell in cells:
-        waiting.setdefault(cell.house, deque()).append(cell)
-    crowd = [(house, min(len(queue), _CROWD.get(house, 1))) for house, queue in waiting.items()]
-    opening = _Opening(sum(number for _, number in crowd))
+        waiting.setdefault(cell.setup, deque()).append(cell)
+    copies = [(setup, min(len(queue), _COPIES.get(setup, 1))) for setup, queue in waiting.items()]
+    start = _Start(sum(number for _, number in copies))
     results: dict[Cell, Result] = {}
     async with asyncio.TaskGroup() as group:
-        for house, number in crowd:
+        for setup, number in copies:
             for _ in range(number):
-                group.create_task(_play_in(house, waiting[house], opening, results))
+                group.create_task(_play_in(setup, waiting[setup], start, results))
     return results
 
 
-class _Opening:
-    """Houses open one after the other, and all before the first cell is played: a machine that is busy upsets it."""
+class _Start:
+    """Services start one after the other, and all before the first cell is played: a busy machine delays a start."""
 
-    def __init__(self, houses: int) -> None:
+    def __init__(self, services: int) -> None:
         self.turn = asyncio.Lock()
-        self.all = asyncio.Barrier(houses)
+        self.all = asyncio.Barrier(services)
 
 
-async def _play_in(house: str, queue: deque[Cell], opening: _Opening, results: dict[Cell, Result]) -> None:
+async def _play_in(setup: str, queue: deque[Cell], start: _Start, results: dict[Cell, Result]) -> None:
     async with AsyncExitStack() as stack:
-        stages = [await _opened(stack, house, None)] if house in IN_A_PROCESS else []
-        async with opening.turn:
-            stages += [await _opened(stack, house, kit) for kit in KITS]
-        await opening.all.wait()
+        services = [await _started(stack, setup, None)] if setup in ALSO_AS_A_PROCESS else []
+        async with start.turn:
+            services += [await _started(stack, setup, installation) for installation in INSTALLATIONS]
+        await start.all.wait()
         while queue:
             cell = queue.popleft()
             result = results[cell] = Result()
-            taking = [stage for stage in stages if stage[0].kit.api == "chat" or cell.is_engines]
-            await asyncio.gather(*(_visit(cell, *stage, result) for stage in taking))
-            gc.collect()  # what nobody asked for complains then
-            result.problems += [f"{served.kit.name}: {said}" for served, _ in stages for said in served.complained()]
+            taking = [pair for pair in services if pair[0].installation.api == "chat" or cell.tries_both_apis]
+            await asyncio.gather(*(_play_cell(cell, *pair, result) for pair in taking))
+            gc.collect()  # exceptions that were never retrieved are reported by the collection
+            result.problems += [
+                f"{served.installation.name}: {said}" for served, _ in services for said in served.loop_errors()
+            ]
 
 
-async def _opened(stack: AsyncExitStack, house: str, kit: Kit | None) -> _Stage:
-    """The service in a kit, or by its command, and its engine."""
-    engine, url, options = await stack.enter_async_context(places.at(house))
-    options = {**USUAL, **HOUSES.get(house, {}), **options}
-    served = House(kit, url, options) if kit is not None else Command(engine, options)
+async def _started(stack: AsyncExitStack, setup: str, installation: Installation | None) -> _ServiceAndEngine:
+    """The service in an installation, or as a process, and its engine."""
+    engine, url, options = await stack.enter_async_context(unreachable.engine_at(setup))
+    options = {**USUAL, **SETUPS.get(setup, {}), **options}
+    served = ServiceThread(installation, url, options) if installation is not None else ServiceProcess(engine, options)
     await stack.enter_async_context(served)
-    wrong = await _next(served, engine) if house in HOUSES else []
+    wrong = await _next_client_problems(served, engine) if setup in SETUPS else []
     assert not wrong, wrong
-    await served.settle()
+    await served.record_baseline()
     return served, engine
 
 
-# --- one cell in one house ---
+# --- one cell against one service ---
 
 
-async def _visit(cell: Cell, house: House | Command, engine: Engine, result: Result) -> None:
-    logged = len(house.log)
+async def _play_cell(cell: Cell, service: ServiceThread | ServiceProcess, engine: BadEngine, result: Result) -> None:
+    logged = len(service.log)
     began = time.monotonic()
-    visit = Visit(house, engine, cell.engine_model, cell.streams)
+    session = ClientSession(service, engine, cell.engine_model, cell.streams)
     problems: list[str] = []
     try:
         async with asyncio.timeout(PATIENCE):
-            told = await cell.manner(visit)
+            outcome = await cell.behaviour(session)
         took = time.monotonic() - began
         if took > cell.within:
             problems.append(f"it took {took:.1f} s")
-        problems += _misheard(cell, visit)
+        problems += _content_problems(cell, session)
     except Exception as exc:
-        told = f"failed ({type(exc).__name__})"
+        outcome = f"failed ({type(exc).__name__})"
         problems.append(str(exc) or repr(exc))
-    visit.leave()
-    result.told[house.kit.name] = told
-    if told != cell.due:
-        problems.append(f"told {told!r}, and not {cell.due!r}")
-    problems += await _unrest(house, engine)
-    problems += _mislogged(cell, visit, await _log(house, logged, cell.lines), house)
+    session.close()
+    result.outcome[service.installation.name] = outcome
+    if outcome != cell.expected:
+        problems.append(f"the outcome was {outcome!r}, not {cell.expected!r}")
+    problems += await _held_resources(service, engine)
+    problems += _log_problems(cell, session, await _log(service, logged, cell.lines), service)
     if cell.group != "places":
-        problems += await _next(house, engine)
-    result.problems += [f"{house.kit.name}: {problem}" for problem in problems]
+        problems += await _next_client_problems(service, engine)
+    result.problems += [f"{service.installation.name}: {problem}" for problem in problems]
 
 
-async def _unrest(house: House | Command, engine: Engine) -> list[str]:
-    """What is not as it was, once it had time to be."""
+async def _held_resources(service: ServiceThread | ServiceProcess, engine: BadEngine) -> list[str]:
+    """What is still held after a grace period."""
     until = time.monotonic() + _REST
     while True:
-        held = await house.unrest()
-        if engine.open > house.idle:
-            held.append(f"{engine.open} connections to the engine, of which {house.idle} rest")
+        held = await service.held_resources()
+        if engine.open > service.idle:
+            held.append(f"{engine.open} connections to the engine, of which {service.idle} are idle")
         if not held or time.monotonic() > until:
             break
         await asyncio.sleep(_LOOK)
-    problems = [f"not at rest: {held}"] if held else []
+    problems = [f"still held: {held}"] if held else []
     problems += [f"the script failed: {failure!r}" for failure in engine.failures]
     engine.failures.clear()
     return problems
 
 
-async def _log(house: House | Command, since: int, requests: int) -> list[Json]:
-    """The log from a line on, with so many requests in it: that of another process may come a little later."""
+async def _log(service: ServiceThread | ServiceProcess, since: int, requests: int) -> list[Json]:
+    """The log from line `since` on, once it has `requests` requests; another process may write them a little later."""
     until = time.monotonic() + _REST
     while True:
-        lines = house.log[since:]
+        lines = service.log[since:]
         if sum(line["event"] == "request" for line in lines) >= requests or time.monotonic() > until:
             return lines
         await asyncio.sleep(_LOOK)
 
 
-async def _next(house: House | Command, engine: Engine) -> list[str]:
-    visit = Visit(house, engine, "healthy/after headers", False)
-    logged = len(house.log)
+async def _next_client_problems(service: ServiceThread | ServiceProcess, engine: BadEngine) -> list[str]:
+    session = ClientSession(service, engine, "healthy/after headers", False)
+    logged = len(service.log)
     try:
         async with asyncio.timeout(PATIENCE):
-            told = await visit.say(visit.request())
-            wrong = _wrong_content(visit.answers[-1], "")
+            outcome = await session.outcome_of(session.request())
+            wrong = _wrong_content(session.answers[-1], "")
     except Exception as exc:
-        told, wrong = f"failed: {exc!r}", []
+        outcome, wrong = f"failed: {exc!r}", []
     finally:
-        visit.leave()
-    await _log(house, logged, 1)
-    return [f"the next client was told {told!r}"] * (told != "message") + wrong + await _unrest(house, engine)
+        session.close()
+    await _log(service, logged, 1)
+    return (
+        [f"the next client got {outcome!r}"] * (outcome != "message") + wrong + await _held_resources(service, engine)
+    )
 
 
 # --- what was said ---
 
 
-def _misheard(cell: Cell, visit: Visit) -> list[str]:
-    """What is wrong with the content of answers, whole or not."""
+def _content_problems(cell: Cell, session: ClientSession) -> list[str]:
+    """Problems with the content of answers, also of incomplete ones."""
     problems = []
     name, _, phase = cell.engine_model.rpartition("/")
-    for answer in visit.answers:
-        if answer.told == "message" and name != "torrent":
+    for answer in session.answers:
+        if answer.outcome == "message" and name != "torrent":
             problems += _wrong_content(answer, phase)
-        elif answer.told.startswith("event ") and phase in ("after first token", "in a tool call"):
-            said = "".join(TOKENS[:SAID]) if phase == "after first token" else TEXT
+        elif answer.outcome.startswith("event ") and phase in ("after first token", "in a tool call"):
+            said = "".join(TOKENS[:SENT_TOKENS]) if phase == "after first token" else TEXT
             text = "".join(event.data["delta"].get("text", "") for event in answer.events if "delta" in event.data)
             if not text.startswith(said):
-                problems.append(f"before the error came {text!r}")
+                problems.append(f"the text before the error was {text!r}")
     return problems
 
 
@@ -214,29 +218,31 @@ def _wrong_content(answer: Answer, phase: str) -> list[str]:
 # --- what was logged ---
 
 
-def _mislogged(cell: Cell, visit: Visit, log: list[Json], house: House | Command) -> list[str]:
+def _log_problems(
+    cell: Cell, session: ClientSession, log: list[Json], service: ServiceThread | ServiceProcess
+) -> list[str]:
     problems = []
     for line in log:
         text = json.dumps(line)
-        problems += [f"a secret in the log: {text:.300}" for secret in house.secrets if secret in text]
+        problems += [f"a secret in the log: {text:.300}" for secret in service.secrets if secret in text]
         if line["level"] in ("error", "critical") or "exception" in line:
             problems.append(f"an error in the log: {text:.900}")
     lines = [line for line in log if line["event"] == "request"]
     if len(lines) != cell.lines:
         problems.append(f"{len(lines)} requests in the log: {lines}")
     by_id = {line["request_id"]: line for line in lines}
-    for answer in visit.answers if cell.lines >= len(visit.answers) else ():
+    for answer in session.answers if cell.lines >= len(session.answers) else ():
         its = by_id.get(answer.headers.get("request-id", ""))
-        problems += ["its request is not in the log"] if its is None else _wrong_line(answer.told, its)
+        problems += ["its request is not in the log"] if its is None else _wrong_line(answer.outcome, its)
     return problems
 
 
-def _wrong_line(told: str, line: Json) -> list[str]:
-    """What the line of a request says otherwise than its answer."""
-    status, _, kind = told.partition(" ")
-    due: Json = {"status": 200 if status in ("message", "event", "cut") else int(status)}
+def _wrong_line(outcome: str, line: Json) -> list[str]:
+    """Where the log line of a request differs from its response."""
+    status, _, kind = outcome.partition(" ")
+    expected: Json = {"status": 200 if status in ("message", "event", "cut") else int(status)}
     if kind:
-        due["error_type"] = kind
-    if told == "message":
-        due["stop_reason"] = line.get("stop_reason") or "missing"
-    return [] if due.items() <= line.items() else [f"answered {told!r}, logged {line}"]
+        expected["error_type"] = kind
+    if outcome == "message":
+        expected["stop_reason"] = line.get("stop_reason") or "missing"
+    return [] if expected.items() <= line.items() else [f"answered {outcome!r}, logged {line}"]

@@ -1,25 +1,25 @@
-"""The tables of the README, off what cells were told."""
+"""The tables of the README, from the outcomes of the cells."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tests.checks.faults.cells import CELLS, Cell
-from tests.checks.faults.speech import PHASES
+from tests.checks.faults.healthy_response import PHASES
 
 BEGIN: Final = "<!-- faults: begin -->"
 END: Final = "<!-- faults: end -->"
-Told = Mapping[Cell, str]  # in few words, as `cells` has them
+Outcomes = Mapping[Cell, str]  # see `cells`
 
 
-def tables(told: Told) -> str:
-    """What goes between the marks."""
-    pairs = _pairs(told)
+def tables(outcome: Outcomes) -> str:
+    """The text between the marks in the README."""
+    pairs = _pairs(outcome)
     phases = [(fault, phase, said) for (group, fault, phase), said in pairs.items() if group == "phases"]
     engines = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group in ("answers", "places")]
     clients = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group == "clients"]
     return "\n".join(
         [
-            f"{len(told)} cells: a fault, in a phase, of a whole answer or a stream.",
+            f"{len(outcome)} cells: a fault in a phase, each for a whole answer and for a stream.",
             "",
             *_by_phase(phases),
             "",
@@ -30,15 +30,15 @@ def tables(told: Told) -> str:
     )
 
 
-def due() -> Told:
-    """What all cells are told when nothing is wrong."""
-    return {cell: cell.due for cell in CELLS}
+def expected_outcomes() -> Outcomes:
+    """The expected outcomes of all cells."""
+    return {cell: cell.expected for cell in CELLS}
 
 
-def _pairs(told: Told) -> dict[tuple[str, str, str], str]:
-    """Both cells of each fault and phase as one text."""
+def _pairs(outcome: Outcomes) -> dict[tuple[str, str, str], str]:
+    """The outcomes of the two cells of each fault and phase as one text."""
     halves: dict[tuple[str, str, str], dict[bool, str]] = {}
-    for cell, said in told.items():
+    for cell, said in outcome.items():
         halves.setdefault((cell.group, cell.fault, cell.phase), {})[cell.streams] = said
     return {key: _joined(*(half[streams] for streams in sorted(half))) for key, half in halves.items()}
 
@@ -53,7 +53,7 @@ def _joined(whole: str, streamed: str | None = None) -> str:
 
 
 def _by_phase(rows: Iterable[tuple[str, str, str]]) -> list[str]:
-    """A line for all faults that are told the same in every phase."""
+    """One line for all faults with the same outcomes in every phase."""
     by_fault: dict[str, dict[str, str]] = {}
     for fault, phase, said in rows:
         by_fault.setdefault(fault, {})[phase] = said
@@ -65,7 +65,7 @@ def _by_phase(rows: Iterable[tuple[str, str, str]]) -> list[str]:
 
 
 def _by_outcome(who: str, rows: Iterable[tuple[str, str, str]]) -> list[str]:
-    """A line for all faults that are told the same; faults that begin alike (`headers: …`) stand together."""
+    """One line for all faults with the same outcome; faults with the same prefix (`headers: …`) are grouped."""
     alike: dict[str, dict[str, list[str]]] = {}
     for said, fault, phase in rows:
         head, sign, rest = fault.partition(": ")

@@ -1,4 +1,4 @@
-"""Each cell of the fault matrix is a test; those of a session are played together, since most of them wait."""
+"""Each cell of the fault matrix is a test. The cells of a session are played together, because most of them wait."""
 
 import re
 from collections.abc import Mapping
@@ -7,24 +7,24 @@ import pytest
 
 from tests.checks.faults.cells import CELLS, Cell
 from tests.checks.faults.matrix import Result, play
-from tests.checks.faults.table import BEGIN, END, due, tables
+from tests.checks.faults.table import BEGIN, END, expected_outcomes, tables
 from tests.test_readme import README
 
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> Mapping[Cell, Result]:
-    """Of the cells that were chosen."""
+    """The results of the selected cells."""
     params = (getattr(item, "callspec", None) for item in request.session.items)
     cells = (chosen.params.get("cell") for chosen in params if chosen is not None)
     return play(cell for cell in cells if isinstance(cell, Cell))
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
-def test_a_fault_ends_as_it_is_due_and_leaves_nothing_behind(cell: Cell, results: Mapping[Cell, Result]) -> None:
+def test_a_fault_has_its_outcome_and_leaves_nothing_behind(cell: Cell, results: Mapping[Cell, Result]) -> None:
     assert not results[cell].problems
 
 
-def test_the_readme_shows_the_matrix() -> None:
+def test_the_readme_has_the_tables_of_the_matrix() -> None:
     shown = re.search(f"{BEGIN}\n(.*?)\n{END}", README, re.DOTALL)
     assert shown is not None
-    assert shown[1].strip() == tables(due())
+    assert shown[1].strip() == tables(expected_outcomes())

@@ -1,6 +1,6 @@
-"""What a healthy engine says, in either API, cut where a fault is to strike.
+"""The response of a healthy engine, in either API, cut where a fault is to occur.
 
-Whatever in it must never be seen in a log or an error has the word CANARY.
+Text that must never appear in a log or an error contains the word CANARY.
 """
 
 import json
@@ -12,22 +12,22 @@ Json = dict[str, Any]
 CANARY: Final = "canary"
 PHASES: Final = ("before headers", "after headers", "after first token", "in a tool call", "after finish")
 TOKENS: Final = (f"{CANARY}-", "answer", " one", " two", " three")
-SAID: Final = 2  # of them are out "after first token"
+SENT_TOKENS: Final = 2  # tokens that were sent before a fault "after first token"
 TEXT: Final = "".join(TOKENS)
 TOOL: Final = {"name": "look", "input_schema": {"type": "object"}}
 INPUT: Final = {"place": f"{CANARY}-place", "near": "the mine"}
 _HALVES: Final = (json.dumps(INPUT)[:15], json.dumps(INPUT)[15:])
 
 
-class Speech(NamedTuple):
-    """The events of one answer, up to a fault and from there on."""
+class Events(NamedTuple):
+    """The events of one answer, before and after the fault."""
 
     before: list[bytes]
     after: list[bytes]
 
 
 class _Parts(NamedTuple):
-    """The same by what they do: text, half of a tool call, its other half, the finish, and the end of the stream."""
+    """The events by purpose: text, first half of a tool call, second half, finish, end of the stream."""
 
     text: list[bytes]
     half: list[bytes]
@@ -36,20 +36,20 @@ class _Parts(NamedTuple):
     end: list[bytes]
 
 
-def speech(api: Api, phase: str) -> Speech:
-    """An answer cut at `phase`, one of PHASES. Only one that is cut in a tool call has any."""
+def healthy_events(api: Api, phase: str) -> Events:
+    """An answer cut at `phase`, one of PHASES. It contains a tool call only for the phase "in a tool call"."""
     parts = (_chat if api == "chat" else _messages)(phase == "in a tool call")
     events = [event for part in parts for event in part]
     cut = {
-        "after first token": len(parts.text) - len(TOKENS) + SAID,
+        "after first token": len(parts.text) - len(TOKENS) + SENT_TOKENS,
         "in a tool call": len(parts.text) + len(parts.half),
         "after finish": len(events) - len(parts.end),
     }.get(phase, 0)
-    return Speech(events[:cut], events[cut:])
+    return Events(events[:cut], events[cut:])
 
 
 def content(phase: str) -> list[Json]:
-    """What the whole speech means as the content of a Message, without the ids."""
+    """The content of the Message that the whole answer means, without ids."""
     text: Json = {"type": "text", "text": TEXT}
     return [text, {"type": "tool_use", "name": "look", "input": INPUT}] if phase == "in a tool call" else [text]
 

@@ -1,4 +1,4 @@
-"""Bodies of requests that no client should send: bad JSON of every kind, and bombs."""
+"""Request bodies that no client should send: invalid JSON of many kinds, and bombs."""
 
 import gzip
 import json
@@ -7,29 +7,29 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
-from tests.checks.faults.guest import PROMPT, body_of, request_of
-from tests.checks.faults.visit import Visit
+from tests.checks.faults.client import PROMPT, body_of, request_of
+from tests.checks.faults.session import ClientSession
 
-MAX_BODY: Final = 256 * 1024  # bytes, also decompressed; how the service is set up
+MAX_BODY: Final = 256 * 1024  # bytes, also decompressed; a limit of the service
 MAX_MESSAGES: Final = 50
 MAX_TOOLS: Final = 10
 MAX_STOPS: Final = 8
-Make = Callable[[Visit], bytes]
+Make = Callable[[ClientSession], bytes]
 
 
 def _with(**fields: Any) -> Make:
     """A body with these fields."""
-    return lambda visit: visit.body(**fields)
+    return lambda session: session.body(**fields)
 
 
 def _put(raw: str, **fields: Any) -> Make:
-    """A body in which `raw` stands where a field has the value "@"."""
-    return lambda visit: visit.body(**fields).replace(b'"@"', raw.encode())
+    """A body in which `raw` replaces the field value "@"."""
+    return lambda session: session.body(**fields).replace(b'"@"', raw.encode())
 
 
 def _turned(turn: Callable[[bytes], bytes]) -> Make:
-    """A body that something happened to."""
-    return lambda visit: turn(visit.body())
+    """A body changed by `turn`."""
+    return lambda session: turn(session.body())
 
 
 def _bytes(data: bytes) -> Make:
@@ -41,7 +41,7 @@ def _text(text: object) -> Make:
 
 
 def _used(raw: str) -> Make:
-    """As the input of a tool call in the history."""
+    """A body with `raw` as the input of a tool call in the history."""
     call = {"type": "tool_use", "id": "t", "name": "look", "input": "@"}
     result = {"type": "tool_result", "tool_use_id": "t", "content": PROMPT}
     history = [("user", PROMPT), ("assistant", [call]), ("user", [result])]
@@ -55,7 +55,7 @@ REFUSED: Final[dict[str, Make]] = {
     "empty": _bytes(b""),
     "white space": _bytes(b" \n"),
     "cut short": _turned(lambda body: body[:-5]),
-    "surplus behind it": _turned(lambda body: body + b"}"),
+    "extra characters after it": _turned(lambda body: body + b"}"),
     "two values": _turned(lambda body: body * 2),
     "an array": _turned(lambda body: b"[" + body + b"]"),
     "a string": _bytes(json.dumps(PROMPT).encode()),
@@ -64,7 +64,7 @@ REFUSED: Final[dict[str, Make]] = {
     "comments": _turned(lambda body: b"/* */" + body),
     "trailing comma": _turned(lambda body: body[:-1] + b",}"),
     "control characters": _turned(lambda body: body.replace(PROMPT.encode(), b"a\x01\nb")),
-    "a NUL behind it": _turned(lambda body: body + b"\x00"),
+    "a NUL after it": _turned(lambda body: body + b"\x00"),
     "NaN": _put("NaN", temperature="@"),
     "Infinity": _put("-Infinity", temperature="@"),
     "a number too large for its field": _put("1e999", temperature="@"),
@@ -79,7 +79,7 @@ REFUSED: Final[dict[str, Make]] = {
     "depth bomb": _bytes(b"[" * 100_000),
     "depth bomb, closed": _bytes(b"[" * _DEEP + b"]" * _DEEP),
     "depth bomb of objects": _bytes(b'{"a":' * 40_000),
-    "depth bomb in a field unknown": _put("[" * _DEEP + "]" * _DEEP, unknown="@"),
+    "depth bomb in an unknown field": _put("[" * _DEEP + "]" * _DEEP, unknown="@"),
     "schema too deep": _put(_DEEP_JSON, tools=[{"name": "look", "input_schema": "@"}]),
     "tool input too deep": _used(_DEEP_JSON),
     "too many messages": _with(messages=[{"role": "user", "content": PROMPT}] * (MAX_MESSAGES + 1)),
@@ -93,7 +93,7 @@ TAKEN: Final[dict[str, Make]] = {
     "integers beyond 64 bit in tool input": _used('{"a": 12345678901234567890123456789}'),
     "a float beyond 64 bit in tool input": _used('{"a": 1e300}'),
     "100 KB of white space": _turned(lambda body: b" " * 100_000 + body),
-    "10 000 keys unknown": _turned(lambda body: body[:-1] + b"".join(b',"k%d":1' % n for n in range(10_000)) + b"}"),
+    "10 000 unknown keys": _turned(lambda body: body[:-1] + b"".join(b',"k%d":1' % n for n in range(10_000)) + b"}"),
     "escapes only": _put('"' + r"\u0041" * 10_000 + '"', messages=[{"role": "user", "content": "@"}]),
 }
 
@@ -102,7 +102,7 @@ TAKEN: Final[dict[str, Make]] = {
 
 
 def _encoded(name: str, turn: Callable[[bytes], bytes]) -> Make:
-    return lambda visit: request_of(turn(visit.body()), f"content-encoding: {name}")
+    return lambda session: request_of(turn(session.body()), f"content-encoding: {name}")
 
 
 def _raw_deflate(data: bytes) -> bytes:
@@ -123,9 +123,9 @@ BOMBS: Final[dict[str, Make]] = {
 NOT_ENCODED: Final[dict[str, Make]] = {
     "gzip of nothing": _encoded("gzip", lambda _: gzip.compress(b"")),
     "gzip cut short": _encoded("gzip", lambda body: gzip.compress(body)[:-9]),
-    "gzip that is none": _encoded("gzip", lambda body: body),
+    "not gzip": _encoded("gzip", lambda body: body),
     "gzip in 100 members": _encoded("gzip", lambda body: gzip.compress(body) + gzip.compress(b" ") * 100),
-    "gzip with a wrong sum": _encoded("gzip", lambda body: gzip.compress(body)[:-8] + bytes(8)),
+    "gzip with a wrong checksum": _encoded("gzip", lambda body: gzip.compress(body)[:-8] + bytes(8)),
     "gzip and garbage": _encoded("gzip", lambda body: gzip.compress(body) + b"garbage"),
 }
 UNKNOWN_CODING: Final[dict[str, Make]] = {

@@ -1,4 +1,4 @@
-"""The real command in a process of its own, on uvloop, looked at from outside: its log, and the files it has open."""
+"""The command in a process of its own, on uvloop, inspected from outside: its log and its open files."""
 
 import asyncio
 import os
@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.checks.faults.acting import Engine
-from tests.checks.faults.answers import UPSTREAM_KEY
-from tests.checks.faults.house import CLIENT_KEY, Kit
-from tests.checks.faults.speech import CANARY, Json
+from tests.checks.faults.bad_engine import BadEngine
+from tests.checks.faults.healthy_response import CANARY, Json
+from tests.checks.faults.response_faults import UPSTREAM_KEY
+from tests.checks.faults.service import CLIENT_KEY, Installation
 from tests.support.service import Service
 
 
-class Command:
-    """To be used in place of a House."""
+class ServiceProcess:
+    """Has the interface of ServiceThread, except what only a thread can show."""
 
-    kit = Kit("command", "httptools", "chat")
+    installation = Installation("command", "httptools", "chat")
 
-    def __init__(self, engine: Engine, options: Mapping[str, str]) -> None:
+    def __init__(self, engine: BadEngine, options: Mapping[str, str]) -> None:
         self._engine = engine
         line = [word for name, value in options.items() for word in (f"--{name}", value)]
         self._service = Service(
@@ -27,7 +27,7 @@ class Command:
             ANTHRO_ASGI_API_KEYS=CLIENT_KEY,
             ANTHRO_ASGI_UPSTREAM_KEY=UPSTREAM_KEY,
         )
-        self._files = sys.maxsize  # until it has settled
+        self._files = sys.maxsize  # until record_baseline
         self.secrets = (CANARY, UPSTREAM_KEY, CLIENT_KEY, engine.url.partition("://")[2])
 
     async def __aenter__(self) -> Self:
@@ -44,27 +44,27 @@ class Command:
 
     @property
     def admission(self) -> str:
-        raise NotImplementedError("a process tells nobody who waits")
+        raise NotImplementedError("not visible from outside the process")
 
     @property
     def connections(self) -> int:
-        raise NotImplementedError("a process tells nobody who is connected")
+        raise NotImplementedError("not visible from outside the process")
 
     @property
     def idle(self) -> int:
-        """Connections to the engine on which it is asked nothing."""
+        """Connections to the engine without a request."""
         return self._engine.open - self._engine.answering
 
-    async def settle(self) -> None:
-        """What it has open now it may keep."""
+    async def record_baseline(self) -> None:
+        """Regard the files that are open now as the service's own."""
         self._files = self._open() - self.idle
 
-    async def unrest(self) -> list[str]:
+    async def held_resources(self) -> list[str]:
         files = self._open() - self._files - self.idle
-        return [f"{files} files more than when it began"] * (files > 0)
+        return [f"{files} files more than at the start"] * (files > 0)
 
-    def complained(self) -> list[str]:
-        return []  # its log would tell, as an error
+    def loop_errors(self) -> list[str]:
+        return []  # the log would contain them as errors
 
     def _open(self) -> int:
         return len(os.listdir(f"/proc/{self._service.pid}/fd"))

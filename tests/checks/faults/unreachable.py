@@ -1,4 +1,4 @@
-"""Engines that cannot be reached, each for a reason of its own."""
+"""Engines that cannot be reached, for different reasons."""
 
 import datetime
 import socket
@@ -12,21 +12,21 @@ from typing import Final
 
 import trustme
 
-from tests.checks.faults.acting import Engine
+from tests.checks.faults.bad_engine import BadEngine
 
-Where = tuple[Engine, str, dict[str, str]]  # the engine, its address, and options it asks for
+Where = tuple[BadEngine, str, dict[str, str]]  # the engine, its address, and options for the service
 _LONG_AGO: Final = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
-_NO_NAME: Final = "http://" + ".".join(["a" * 60] * 5)  # longer than a name may be, so that nobody need be asked
+_NO_NAME: Final = "http://" + ".".join(["a" * 60] * 5)  # too long for a host name: no name server is asked
 
 
 @asynccontextmanager
-async def at(place: str) -> AsyncIterator[Where]:
-    """An engine at this place; at any that is not known here it can be reached."""
+async def engine_at(place: str) -> AsyncIterator[Where]:
+    """An engine at this place. At a place that is not in this file, the engine can be reached."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         authority = trustme.CA() if place in _TLS else None
         context = _TLS[place](authority) if authority is not None else None
-        engine = await stack.enter_async_context(Engine(context))
+        engine = await stack.enter_async_context(BadEngine(context))
         options = {}
         if authority is not None and place != "an unknown authority":
             options["upstream-ca"] = str(folder / "ca.pem")
@@ -41,7 +41,7 @@ def _refused(stack: AsyncExitStack, *_: object) -> str:
 
 
 def _full(stack: AsyncExitStack, *_: object) -> str:
-    """A queue of connections that nobody takes from: the kernel drops who comes next."""
+    """An accept queue that is full: the kernel drops further connections."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -51,16 +51,16 @@ def _full(stack: AsyncExitStack, *_: object) -> str:
 
 
 def _silent(stack: AsyncExitStack, *_: object) -> str:
-    """A queue of connections that is long, and nobody who says a word on them."""
+    """Connections that are accepted by the kernel and never answered."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     return f"https://127.0.0.1:{listener.getsockname()[1]}"
 
 
-_ADDRESS: Final[dict[str, Callable[[AsyncExitStack, Path, Engine], str]]] = {
+_ADDRESS: Final[dict[str, Callable[[AsyncExitStack, Path, BadEngine], str]]] = {
     "refused": _refused,
     "no such name": lambda *_: _NO_NAME,
     "no such socket": lambda _, folder, __: f"unix:{folder}/absent.sock",
-    "nobody accepts": _full,
+    "connections are not accepted": _full,
     "no TLS": lambda _, __, engine: engine.url.replace("http:", "https:"),
     "TLS that stalls": _silent,
 }
@@ -75,7 +75,7 @@ def _server(authority: trustme.CA, name: str = "127.0.0.1", until: datetime.date
 def _old(authority: trustme.CA) -> ssl.SSLContext:
     context = _server(authority)
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with warnings.catch_warnings(action="ignore"):  # that it is old
+    with warnings.catch_warnings(action="ignore"):  # the version is deprecated
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     return context
@@ -83,8 +83,8 @@ def _old(authority: trustme.CA) -> ssl.SSLContext:
 
 _TLS: Final[dict[str, Callable[[trustme.CA], ssl.SSLContext]]] = {
     "an unknown authority": _server,
-    "another's certificate": lambda authority: _server(authority, "other.example"),
+    "a certificate for another host": lambda authority: _server(authority, "other.example"),
     "an expired certificate": lambda authority: _server(authority, until=_LONG_AGO),
     "TLS 1.1": _old,
-    "TLS as it should be": _server,
+    "valid TLS": _server,
 }

@@ -1,8 +1,7 @@
-"""The service as it is installed, in a thread of this process, so that one can look at what it holds.
+"""The service in a thread of this process, so that a test can inspect what it holds.
 
-It is made by the command's own functions, from options, and served by the command's own process class; only signals are
-left out. A `Kit` is one of the two parsers it may be installed with, or
-the other kind of engine.
+The functions of the command build it from options, and the process class of the command serves it, without signals. An
+`Installation` chooses the HTTP parser and the API of the engine.
 """
 
 import asyncio
@@ -18,6 +17,7 @@ from typing import Any, Final, Self
 from unittest import mock
 
 from anthro_asgi import factory
+from anthro_asgi.engines.shared.remote import RemoteEngine
 from anthro_asgi.observability.logs import JsonFormatter
 from anthro_asgi.server import http_protocol
 from anthro_asgi.server.listeners import bind_listeners
@@ -26,17 +26,17 @@ from anthro_asgi.settings.api_keys import client_keys
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import Settings
 from anthro_asgi.upstream.http_parsers import PARSERS
-from tests.checks.faults.answers import UPSTREAM_KEY
-from tests.checks.faults.speech import CANARY, Json
+from tests.checks.faults.healthy_response import CANARY, Json
+from tests.checks.faults.response_faults import UPSTREAM_KEY
 
 CLIENT_KEY: Final = f"sk-{CANARY}-client"
 _ADMISSION: Final = re.compile(r"<Admission running=0/\d+ waiting=0/")
-_PATIENCE: Final = 10.0  # seconds to start or to end
+_PATIENCE: Final = 10.0  # seconds for a start or an end
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
-    """The `parser` of requests and answers, and the `api` of the engine.
+class Installation:
+    """The `parser` of requests and responses, and the `api` of the engine.
 
     The event loop is asyncio's: objects of uvloop must not be collected as garbage by another loop's thread.
     """
@@ -46,20 +46,30 @@ class Kit:
     api: str
 
 
-KITS: Final = (Kit("httptools", "httptools", "chat"), Kit("h11", "h11", "chat"), Kit("relay", "httptools", "messages"))
+INSTALLATIONS: Final = (
+    Installation("httptools", "httptools", "chat"),
+    Installation("h11", "h11", "chat"),
+    Installation("relay", "httptools", "messages"),
+)
 
 
-class House:
-    """Use it as `async with House(kit, upstream, options) as house:`. `options` are the command's, by name."""
+class ServiceThread:
+    """`async with ServiceThread(installation, upstream, options) as service:`. `options` are those of the command."""
 
-    def __init__(self, kit: Kit, upstream: str, options: Mapping[str, str]) -> None:
-        self.kit = kit
+    def __init__(self, installation: Installation, upstream: str, options: Mapping[str, str]) -> None:
+        self.installation = installation
         self.log: list[Json] = []
-        self.complaints: list[str] = []  # of the event loop
+        self.errors_of_loop: list[str] = []
         self.port = 0
         self._upstream = upstream
-        self._options = {"upstream": upstream, "upstream-api": kit.api, "dialect": "openai", "port": "0", **options}
-        self._thread = threading.Thread(target=self._run, name=f"house-{kit.name}", daemon=True)
+        self._options = {
+            "upstream": upstream,
+            "upstream-api": installation.api,
+            "dialect": "openai",
+            "port": "0",
+            **options,
+        }
+        self._thread = threading.Thread(target=self._run, name=f"house-{installation.name}", daemon=True)
         self._failure: BaseException | None = None
         self._handler = _Lines(self.log)
         self._own: set[asyncio.Task[Any]] = set()
@@ -69,7 +79,7 @@ class House:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What nobody may read in its log or be told."""
+        """Texts that must not appear in a log or a response."""
         address = self._upstream.partition("://")[2] or self._upstream.removeprefix("unix:")
         return (CANARY, UPSTREAM_KEY, CLIENT_KEY, address)
 
@@ -81,7 +91,7 @@ class House:
             await self._ready.wait()
         if self._failure is not None:
             raise self._failure
-        await self.settle()
+        await self.record_baseline()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -92,7 +102,7 @@ class House:
         if self._failure is not None:
             raise self._failure
 
-    # its life
+    # start and end
 
     def _run(self) -> None:
         self._handler.thread = threading.get_ident()
@@ -111,56 +121,57 @@ class House:
         settings = load_settings({name: [value] for name, value in self._options.items()}, environ)
         with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
-            engine._pool._parser = engine._readiness_pool._parser = PARSERS[self.kit.parser]
+            assert isinstance(engine, RemoteEngine)
+            engine._pool._parser = engine._readiness_pool._parser = PARSERS[self.installation.parser]
             self._app = factory.build_app(engine, client_keys(settings), settings)
-            self._process = _Process(self._app, settings, self.kit)
+            self._process = _Process(self._app, settings, self.installation)
             self.port = shares[0][0].sock.getsockname()[1]
             self._process.serve_listeners(shares[0], self._began)
 
     def _began(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(lambda _, context: self.complaints.append(repr(context)))
+        self._loop.set_exception_handler(lambda _, context: self.errors_of_loop.append(repr(context)))
         self._caller.call_soon_threadsafe(self._ready.set)
 
-    # looking at it
+    # inspection
 
-    async def settle(self) -> None:
-        """What runs now may run on."""
+    async def record_baseline(self) -> None:
+        """Regard the tasks of this moment as the service's own."""
         self._own = await self._inside(self._tasks)
 
-    async def unrest(self) -> list[str]:
-        """What it still holds: tasks, connections, slots."""
-        held: list[str] = await self._inside(self._unrest)
+    async def held_resources(self) -> list[str]:
+        """What it still holds for a request: tasks, connections, slots."""
+        held: list[str] = await self._inside(self._held_resources)
         return held
 
-    def complained(self) -> list[str]:
-        """What the event loop complained of since this was asked."""
-        said = self.complaints[:]
-        self.complaints.clear()
+    def loop_errors(self) -> list[str]:
+        """The errors of the event loop since the last call."""
+        said = self.errors_of_loop[:]
+        self.errors_of_loop.clear()
         return said
 
     @property
     def connections(self) -> int:
-        """Of clients."""
+        """Connections of clients."""
         return len(self._process.server_state.connections)
 
     @property
     def idle(self) -> int:
-        """Connections to the engine that rest."""
+        """Idle connections to the engine."""
         return int(self._app.engine.connections()["idle"])
 
     @property
     def admission(self) -> str:
-        """Who has a turn and who waits for one."""
+        """The state of admission: running and waiting requests."""
         return repr(self._app._admission)
 
-    def _unrest(self) -> list[str]:
+    def _held_resources(self) -> list[str]:
         held = [f"task {task}" for task in self._tasks() - self._own]
         held += [f"connection {connection}" for connection in self._process.server_state.connections]
         counts = self._app.engine.connections()
         held += [f"{count} {state} to the engine" for state, count in counts.items() if count and state != "idle"]
         slots = sum(pool.slots_used for pool in (self._app.engine._pool, self._app.engine._readiness_pool))
-        held += [f"{slots} slots, and {counts['idle']} connections that rest"] * (slots != counts["idle"])
+        held += [f"{slots} slots, and {counts['idle']} idle connections"] * (slots != counts["idle"])
         if not _ADMISSION.search(self.admission):
             held.append(self.admission)
         return held
@@ -176,10 +187,10 @@ class House:
 
 
 class _Process(ServerProcess):
-    """The command's, of a kit, and without signals, which only a main thread can have."""
+    """The process class of the command for an installation; without signals, which only a main thread can handle."""
 
-    def __init__(self, app: Any, settings: Settings, kit: Kit) -> None:
-        installed = object() if kit.parser == "httptools" else None
+    def __init__(self, app: Any, settings: Settings, installation: Installation) -> None:
+        installed = object() if installation.parser == "httptools" else None
         with mock.patch.object(http_protocol, "find_spec", return_value=installed):
             super().__init__(app, settings, None, lambda: None)
         self._loop_factory = asyncio.SelectorEventLoop
@@ -193,7 +204,7 @@ class _Process(ServerProcess):
 
 
 class _Lines(logging.StreamHandler[Any]):
-    """What one thread logs, as the service would write it."""
+    """Collects the log lines of one thread."""
 
     def __init__(self, lines: list[Json]) -> None:
         super().__init__(io.StringIO())

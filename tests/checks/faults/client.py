@@ -1,4 +1,4 @@
-"""A client on a bare socket, and what it makes of what it is told."""
+"""A client on a plain socket, and the outcome of the responses that it gets."""
 
 import asyncio
 import json
@@ -12,26 +12,26 @@ from typing import Any, Final
 import h11
 
 from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
-from tests.checks.faults.command import Command
-from tests.checks.faults.house import CLIENT_KEY, House
-from tests.checks.faults.speech import CANARY, TOOL, Json
+from tests.checks.faults.healthy_response import CANARY, TOOL, Json
+from tests.checks.faults.service import CLIENT_KEY, ServiceThread
+from tests.checks.faults.service_process import ServiceProcess
 
-PATIENCE: Final = 12.0  # seconds after which nothing more is expected of the service
+PATIENCE: Final = 12.0  # seconds after which a test stops waiting for the service
 PROMPT: Final = f"{CANARY}-prompt"
 _READ: Final = 64 * 1024  # bytes
-_MOUTHFUL: Final = 512 * 1024  # bytes after which a slow reader rests, for so many seconds:
-_REST: Final = 0.1
+_READ_BEFORE_REST: Final = 512 * 1024  # bytes after which a slow reader pauses
+_REST: Final = 0.1  # seconds
 
 
 @dataclass(slots=True)
 class Answer:
-    """One response. `cut` says that the connection ended before it did; `told` is what it comes to, in few words."""
+    """One response. `cut`: the connection ended before the response did. `outcome` is a short text; see `cells`."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut: bool = True
-    told: str = ""
+    outcome: str = ""
 
     @property
     def streams(self) -> bool:
@@ -46,15 +46,15 @@ class Answer:
         return message_from_events(self.events) if self.streams else json.loads(self.body)
 
 
-class Guest:
-    """One connection to a house. `rcvbuf` makes the kernel's part of it small."""
+class Client:
+    """One connection to the service. `rcvbuf` is the size of the kernel's receive buffer in bytes."""
 
-    def __init__(self, house: House | Command, rcvbuf: int | None = None) -> None:
+    def __init__(self, service: ServiceThread | ServiceProcess, rcvbuf: int | None = None) -> None:
         self.received = bytearray()
-        self.listens = False  # after it has said that it will say no more
-        self.rests = False  # now and then, before it reads on
-        self._mouthful = 0  # bytes since it did
-        self._port = house.port
+        self.sending_ended = False  # the sending side is closed
+        self.is_slow = False  # pauses regularly while it reads
+        self._read_since_rest = 0  # bytes
+        self._port = service.port
         self._socket = socket.socket()
         if rcvbuf is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
@@ -68,25 +68,25 @@ class Guest:
         await self._loop.sock_sendall(self._socket, data)
 
     async def receive(self, size: int = _READ) -> bytes:
-        """What has come, at least a byte; b"" at the end, however it came."""
-        if self.rests and self._mouthful > _MOUTHFUL:
-            self._mouthful = 0
+        """The next bytes; b"" at the end of the connection, also after a reset."""
+        if self.is_slow and self._read_since_rest > _READ_BEFORE_REST:
+            self._read_since_rest = 0
             await asyncio.sleep(_REST)
         try:
             data = await self._loop.sock_recv(self._socket, size)
         except ConnectionError:
             data = b""
         self.received += data
-        self._mouthful += len(data)
+        self._read_since_rest += len(data)
         return data
 
     async def until(self, words: bytes) -> None:
-        """Read until these have come."""
+        """Read until `words` have arrived."""
         while words not in self.received:
-            assert await self.receive(), f"the end came before {words!r}: {bytes(self.received)!r:.300}"
+            assert await self.receive(), f"the connection ended before {words!r}: {bytes(self.received)!r:.300}"
 
     async def answer(self, method: str = "POST") -> Answer:
-        """The next response, read as strictly as h11 does. What comes behind it stays for the next."""
+        """The next response, parsed by h11, which is strict. Bytes after it stay for the next one."""
         connection = h11.Connection(h11.CLIENT)
         connection.send(h11.Request(method=method, target="/", headers=[("host", "h")]))
         connection.send(h11.EndOfMessage())
@@ -117,10 +117,10 @@ class Guest:
         while await self.receive():
             pass
 
-    # leaving
+    # ending the connection
 
     def half_close(self) -> None:
-        self.listens = True
+        self.sending_ended = True
         self._socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
@@ -131,19 +131,19 @@ class Guest:
         self._socket.close()
 
 
-# what is asked
+# requests
 
 
 def body_of(model: str, stream: bool, **fields: Any) -> bytes:
-    """A request for an answer of which `model` names the fault."""
+    """The body of a request whose `model` selects the fault."""
     messages = [{"role": "user", "content": PROMPT}]
     body = {"model": model, "max_tokens": 50, "stream": stream, "tools": [TOOL], "messages": messages, **fields}
     return json.dumps({name: value for name, value in body.items() if value is not None}).encode()
 
 
 def head_of(length: int | None, *lines: str, target: str = "/v1/messages", key: str | None = CLIENT_KEY) -> bytes:
-    """A request's head; without a length it frames no body, unless `lines` do."""
-    fields = ["host: house", "content-type: application/json", *lines]
+    """The head of a request. Without a `length` only `lines` can frame a body."""
+    fields = ["host: service", "content-type: application/json", *lines]
     fields += [] if key is None else [f"x-api-key: {key}"]
     fields += [] if length is None else [f"content-length: {length}"]
     return "\r\n".join([f"POST {target} HTTP/1.1", *fields, "", ""]).encode("latin-1")
@@ -154,50 +154,50 @@ def request_of(body: bytes, *lines: str, key: str | None = CLIENT_KEY) -> bytes:
     return head_of(len(body), *lines, key=key) + body
 
 
-# what is told
+# outcomes
 
 
-def outcome(answer: Answer, house: House | Command) -> str:
-    """An answer in few words. Raises AssertionError for one that breaks the contract, whatever else it may be."""
+def outcome(answer: Answer, service: ServiceThread | ServiceProcess) -> str:
+    """The outcome of a response. Raises AssertionError if the response breaks the contract."""
     if not answer.status:
         return "closed"
-    with _blaming(answer):
+    with _with_answer(answer):
         if answer.cut:
             return "cut"
         assert "request-id" in answer.headers
         if answer.status == 200 and not answer.streams:
             return "message" if answer.message.get("type") == "message" else "200"
         if answer.status != 200:
-            return _refusal(answer, house)
+            return _refusal(answer, service)
         check_stream(answer.events)
         last = answer.events[-1]
         if last.type != "error":
             return "message"
-        _discreet(json.dumps(last.data), house)
+        _assert_no_secrets(json.dumps(last.data), service)
         assert last.data["request_id"] == answer.headers["request-id"]
         return f"event {last.data['error']['type']}"
 
 
-def _refusal(answer: Answer, house: House | Command) -> str:
+def _refusal(answer: Answer, service: ServiceThread | ServiceProcess) -> str:
     assert answer.headers["content-type"] == "application/json"
-    told = json.loads(answer.body)
-    if answer.status == 503 and "status" in told:  # /readyz
+    outcome = json.loads(answer.body)
+    if answer.status == 503 and "status" in outcome:  # /readyz
         return "503"
-    assert told["type"] == "error"
-    assert told["request_id"] == answer.headers["request-id"]
-    assert told["error"]["message"]
+    assert outcome["type"] == "error"
+    assert outcome["request_id"] == answer.headers["request-id"]
+    assert outcome["error"]["message"]
     if answer.status in (429, 529):
         assert answer.headers["retry-after"].isdigit()
-    _discreet(f"{answer.headers} {answer.body!r}", house)
-    return f"{answer.status} {told['error']['type']}"
+    _assert_no_secrets(f"{answer.headers} {answer.body!r}", service)
+    return f"{answer.status} {outcome['error']['type']}"
 
 
-def _discreet(text: str, house: House | Command) -> None:
-    assert not [secret for secret in house.secrets if secret in text], f"it tells a secret: {text:.300}"
+def _assert_no_secrets(text: str, service: ServiceThread | ServiceProcess) -> None:
+    assert not [secret for secret in service.secrets if secret in text], f"it contains a secret: {text:.300}"
 
 
 @contextmanager
-def _blaming(answer: Answer) -> Iterator[None]:
+def _with_answer(answer: Answer) -> Iterator[None]:
     try:
         yield
     except Exception as exc:

@@ -1,14 +1,14 @@
-"""Requests whose framing is wrong, or odd: heads and bodies as no client should write them."""
+"""Requests with wrong or unusual framing."""
 
 from collections.abc import Callable
 from typing import Final
 
-from tests.checks.faults.bodies import MAX_BODY
-from tests.checks.faults.engine import framed
-from tests.checks.faults.guest import head_of, request_of
-from tests.checks.faults.visit import Visit
+from tests.checks.faults.client import head_of, request_of
+from tests.checks.faults.request_bodies import MAX_BODY
+from tests.checks.faults.session import ClientSession
+from tests.checks.faults.stream_faults import framed
 
-Make = Callable[[Visit], bytes]
+Make = Callable[[ClientSession], bytes]
 _LAST: Final = b"0\r\n\r\n"
 _CHUNKED: Final = "transfer-encoding: chunked"
 
@@ -18,22 +18,22 @@ def _bytes(data: bytes) -> Make:
 
 
 def _lines(*lines: str) -> Make:
-    """A healthy request with these header lines too."""
-    return lambda visit: request_of(visit.body(), *lines)
+    """A correct request with these header lines added."""
+    return lambda session: request_of(session.body(), *lines)
 
 
 def _unframed(*lines: str) -> Make:
-    """Without a content-length of its own."""
-    return lambda visit: head_of(None, *lines) + visit.body()
+    """A request without a content-length, unless `lines` have one."""
+    return lambda session: head_of(None, *lines) + session.body()
 
 
 def _turned(old: bytes, new: bytes) -> Make:
-    return lambda visit: visit.request().replace(old, new, 1)
+    return lambda session: session.request().replace(old, new, 1)
 
 
 def _chunks(*lines: str, pieces: int = 3) -> Make:
-    def make(visit: Visit) -> bytes:
-        body = visit.body()
+    def make(session: ClientSession) -> bytes:
+        body = session.body()
         size = len(body) // pieces + 1
         chunks = (framed(body[at : at + size]) for at in range(0, len(body), size))
         return head_of(None, _CHUNKED, *lines) + b"".join(chunks) + _LAST
@@ -41,16 +41,16 @@ def _chunks(*lines: str, pieces: int = 3) -> Make:
     return make
 
 
-def bad_chunk(visit: Visit) -> bytes:
-    return head_of(None, _CHUNKED) + framed(visit.body()[:20]) + b"zz\r\nrest\r\n"
+def bad_chunk(session: ClientSession) -> bytes:
+    return head_of(None, _CHUNKED) + framed(session.body()[:20]) + b"zz\r\nrest\r\n"
 
 
 REFUSED: Final[dict[str, Make]] = {
-    "bytes that are no HTTP": _bytes(bytes(range(256))),
-    "TLS to a port without": _bytes(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + bytes(155)),
+    "bytes that are not HTTP": _bytes(bytes(range(256))),
+    "TLS on a plain port": _bytes(b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + bytes(155)),
     "HTTP/2": _bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)),
     "HTTP/0.9": _bytes(b"GET /healthz\r\n\r\n"),
-    "no host": _turned(b"host: house\r\n", b""),
+    "no host": _turned(b"host: service\r\n", b""),
     "no colon": _lines("gibberish"),
     "a NUL in a header": _lines("x-nul: a\x00b"),
     "a space before the colon": _lines("x-space : a"),
@@ -68,7 +68,7 @@ TOO_LARGE: Final[dict[str, Make]] = {
 HEADS_TOO_LARGE: Final[dict[str, Make]] = {
     "a header of 100 KB": _lines("x-large: " + "x" * 100_000),
     "5 000 headers": _lines(*(f"x-many-{number}: x" for number in range(5_000))),
-    "a path of 100 KB": lambda visit: head_of(0, target="/" + "x" * 100_000),
+    "a path of 100 KB": lambda session: head_of(0, target="/" + "x" * 100_000),
     "a head without an end": lambda _: head_of(0)[:-2] + b"x-more: x\r\n" * 10_000,
 }
 TAKEN: Final[dict[str, Make]] = {

@@ -1,4 +1,4 @@
-"""The bad engine: whole answers that are wrong from their first byte, and statuses that say no."""
+"""Faults of the engine that concern the whole response: bad heads, error statuses, wrong bodies."""
 
 import asyncio
 import gzip
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
-from tests.checks.faults.engine import HEAD, LAST, Fault, Play
-from tests.checks.faults.speech import CANARY, Json, content
+from tests.checks.faults.healthy_response import CANARY, Json, content
+from tests.checks.faults.stream_faults import HEAD, LAST, Exchange, Fault
 from tests.support.upstream import raw_answer
 
 UPSTREAM_KEY: Final = f"sk-{CANARY}-upstream"
@@ -21,7 +21,7 @@ REDIRECTED: Final = (300, 301, 302, 303, 307, 308)
 BODILESS: Final = (204, 205, 304)
 OTHERS: Final = (201, 206, 401, 403, 404, 408, 413, 429, 502, 503, 504, 529)
 RETRY_AFTER: Final = 7  # seconds
-_WORDS: Final = f"engine words, and {UPSTREAM_KEY}"  # some engines say the key back
+_WORDS: Final = f"engine words, and {UPSTREAM_KEY}"  # some engines quote the key
 _ERROR: Final = json.dumps({"type": "error", "error": {"type": "engine_error", "message": _WORDS}}).encode()
 _JSON: Final = ("content-type", "application/json")
 
@@ -32,7 +32,7 @@ def _head(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> bytes:
     )
 
 
-# Heads that a healthy body follows, and then the end of the connection.
+# Bad heads. A healthy body follows, and then the end of the connection.
 HEADS: Final[dict[str, bytes]] = {
     "status line: bytes": bytes(range(256)),
     "status line: a TLS alert": b"\x15\x03\x01\x00\x02\x02\x46",
@@ -56,7 +56,7 @@ HEADS: Final[dict[str, bytes]] = {
     "oversized: many headers": _head(*(b"x-many-%d: x" % number for number in range(10_000))),
     "101 switching": b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\n\r\n",
 }
-# The same, and it is no fault.
+# Unusual heads that the service must accept.
 FORGIVEN: Final[dict[str, bytes]] = {
     "100, 102, 103 before it": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"
     b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + HEAD,
@@ -65,9 +65,9 @@ FORGIVEN: Final[dict[str, bytes]] = {
 }
 
 
-async def _after_head(head: bytes, play: Play) -> None:
-    await play.send(head + play.answer.removeprefix(HEAD))
-    play.wire.close()
+async def _after_head(head: bytes, exchange: Exchange) -> None:
+    await exchange.send(head + exchange.answer.removeprefix(HEAD))
+    exchange.wire.close()
 
 
 def _whole(status: int, kind: str, body: bytes, *fields: tuple[str, str]) -> Fault:
@@ -75,101 +75,101 @@ def _whole(status: int, kind: str, body: bytes, *fields: tuple[str, str]) -> Fau
     length = [] if status in (204, 304) else [("content-length", str(len(body)))]
     data = raw_answer(status, [("content-type", kind), *length, *fields], body)
 
-    async def say(play: Play) -> None:
-        await play.send(data)
+    async def respond(exchange: Exchange) -> None:
+        await exchange.send(data)
 
-    return say
+    return respond
 
 
 def _status(status: int) -> Fault:
-    told = [("location", f"http://{CANARY}.invalid/")] if status // 100 == 3 else [("retry-after", str(RETRY_AFTER))]
-    return _whole(status, "application/json", _ERROR, *told)
+    fields = [("location", f"http://{CANARY}.invalid/")] if status // 100 == 3 else [("retry-after", str(RETRY_AFTER))]
+    return _whole(status, "application/json", _ERROR, *fields)
 
 
 # bodies
 
 
-async def json_message(play: Play) -> None:
-    """One JSON value in answer to a stream."""
+async def json_message(exchange: Exchange) -> None:
+    """One JSON value in answer to a streaming request."""
     text = content("")[0]["text"]
-    if play.api == "messages":
+    if exchange.api == "messages":
         value: Json = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_sequence": None}
         value |= {"content": content(""), "stop_reason": "end_turn", "usage": {"input_tokens": 7, "output_tokens": 5}}
     else:
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         value = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-    await _whole(200, "application/json", json.dumps(value).encode())(play)
+    await _whole(200, "application/json", json.dumps(value).encode())(exchange)
 
 
-async def compressed(play: Play) -> None:
-    body = gzip.compress(b"".join(play.before + play.after))
-    await _whole(200, "text/event-stream", body, ("content-encoding", "gzip"))(play)
+async def compressed(exchange: Exchange) -> None:
+    body = gzip.compress(b"".join(exchange.before + exchange.after))
+    await _whole(200, "text/event-stream", body, ("content-encoding", "gzip"))(exchange)
 
 
-async def two_answers(play: Play) -> None:
-    """The second must not become the next client's."""
-    await play.send(play.answer + raw_answer(200, [_JSON, ("content-length", "2")], b"{}"))
+async def two_answers(exchange: Exchange) -> None:
+    """A second response that must not reach the next client."""
+    await exchange.send(exchange.answer + raw_answer(200, [_JSON, ("content-length", "2")], b"{}"))
 
 
-async def in_close_delimited(play: Play) -> None:
+async def in_close_delimited(exchange: Exchange) -> None:
     head = raw_answer(200, [("content-type", "text/event-stream")]).replace(b"HTTP/1.1", b"HTTP/1.0")
-    await play.send(head + b"".join(play.before + play.after))
-    play.wire.close()
+    await exchange.send(head + b"".join(exchange.before + exchange.after))
+    exchange.wire.close()
 
 
-async def trailers(play: Play) -> None:
-    await play.send(play.answer.removesuffix(LAST) + b"0\r\nx-trailer: a\r\nx-other: b\r\n\r\n")
+async def trailers(exchange: Exchange) -> None:
+    await exchange.send(exchange.answer.removesuffix(LAST) + b"0\r\nx-trailer: a\r\nx-other: b\r\n\r\n")
 
 
-async def endless_trailers(play: Play) -> None:
-    await play.send(play.answer.removesuffix(LAST) + b"0\r\n")
-    await play.forever(b"x-trailer: " + b"x" * 1000 + b"\r\n")
+async def endless_trailers(exchange: Exchange) -> None:
+    await exchange.send(exchange.answer.removesuffix(LAST) + b"0\r\n")
+    await exchange.repeat_forever(b"x-trailer: " + b"x" * 1000 + b"\r\n")
 
 
-async def endless_extension(play: Play) -> None:
-    await play.send(HEAD + b"5;x=")
-    await play.forever(b"x" * 1000)
+async def endless_extension(exchange: Exchange) -> None:
+    await exchange.send(HEAD + b"5;x=")
+    await exchange.repeat_forever(b"x" * 1000)
 
 
-async def endless_head(play: Play) -> None:
-    await play.send(b"HTTP/1.1 200 OK\r\n")
-    await play.forever(b"x-more: " + b"x" * 8000 + b"\r\n")
+async def endless_head(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 200 OK\r\n")
+    await exchange.repeat_forever(b"x-more: " + b"x" * 8000 + b"\r\n")
 
 
-async def endless_interim(play: Play) -> None:
-    await play.forever(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 400)
+async def endless_interim(exchange: Exchange) -> None:
+    await exchange.repeat_forever(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" * 400)
 
 
-async def slow_interim(play: Play) -> None:
-    """Heartbeats by status, too few to be too many."""
-    await play.forever(b"HTTP/1.1 102 Processing\r\n\r\n")
+async def slow_interim(exchange: Exchange) -> None:
+    """Interim responses, too few to exceed a limit."""
+    await exchange.repeat_forever(b"HTTP/1.1 102 Processing\r\n\r\n")
 
 
-async def stale(play: Play) -> None:
-    """Closes a connection that has served as the next request comes on it."""
-    if play.wire.sent:
-        play.wire.close()
+async def stale(exchange: Exchange) -> None:
+    """Closes an idle connection when the next request arrives on it."""
+    if exchange.wire.sent:
+        exchange.wire.close()
     else:
-        await play.send(play.answer)
+        await exchange.send(exchange.answer)
 
 
-# bodies of errors
+# error bodies
 
 
-async def _error_then(end: str, play: Play) -> None:
-    await play.send(raw_answer(503, [_JSON, ("content-length", "9999999")], _ERROR[:20]))
+async def _error_then(end: str, exchange: Exchange) -> None:
+    await exchange.send(raw_answer(503, [_JSON, ("content-length", "9999999")], _ERROR[:20]))
     if end == "closed":
-        play.wire.close()
+        exchange.wire.close()
     elif end == "stalled":
-        await play.wire.gone()
+        await exchange.wire.gone()
     else:
-        await play.forever(b" " * 4000)
+        await exchange.repeat_forever(b" " * 4000)
 
 
-async def delayed(fault: Fault, play: Play) -> None:
-    """After the service has told its client to be patient."""
+async def delayed(fault: Fault, exchange: Exchange) -> None:
+    """The fault after a delay in which the service has sent a ping."""
     await asyncio.sleep(0.2)
-    await fault(play)
+    await fault(exchange)
 
 
 def _each(faults: Iterable[tuple[str, Fault]]) -> dict[str, Fault]:
@@ -195,7 +195,7 @@ ANSWERS: Final[dict[str, Fault]] = {
     "a whole JSON answer": json_message,
     "HTTP/1.0, ended by its close": in_close_delimited,
     "trailers": trailers,
-    "closed while it rested": stale,
+    "closed while idle": stale,
     "two answers to one request": two_answers,
     "endless trailers": endless_trailers,
     "endless chunk extension": endless_extension,

@@ -1,21 +1,21 @@
-"""The bad engine as a server: each request meets the fault that its model's name says."""
+"""The bad engine: a server whose fault is chosen by the model name of each request."""
 
 import json
 import ssl as tls
 from functools import partial
 from typing import Final
 
-from tests.checks.faults.answers import ANSWERS, delayed
-from tests.checks.faults.engine import PHASED, Fault, Play, healthy
+from tests.checks.faults.response_faults import ANSWERS, delayed
+from tests.checks.faults.stream_faults import PHASED, Exchange, Fault, healthy
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer
 
 FAULTS: Final[dict[str, Fault]] = {"healthy": healthy, **PHASED, **ANSWERS}
-LATER: Final = "later: "  # before the name of a fault that first lets its client wait
+LATER: Final = "later: "  # prefix of a model name: the fault comes after a delay, so that the service has sent a ping
 _MODELS: Final = json_answer(200, {"data": [{"type": "model", "id": "m", "display_name": "m"}], "has_more": False})
 
 
-class Engine(ScriptedUpstream):
-    """`answering` is on how many of its connections it has a request in hand."""
+class BadEngine(ScriptedUpstream):
+    """`answering` is the number of connections on which a request is being answered."""
 
     def __init__(self, ssl: tls.SSLContext | None = None) -> None:
         super().__init__(self._answer, ssl=ssl)
@@ -35,4 +35,4 @@ class Engine(ScriptedUpstream):
         fault = FAULTS[name.removeprefix(LATER)]
         if name.startswith(LATER):
             fault = partial(delayed, fault)
-        return await fault(Play(wire, phase))
+        return await fault(Exchange(wire, phase))
