@@ -5,6 +5,8 @@ import sys
 from importlib import import_module
 from typing import Any, Final
 
+from .process import ended_by_signals
+
 COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary)
     "micro": ("bench.micro", "nanoseconds per operation, and ratios to a floor"),
     "load": ("bench.load", "load on any Messages server, and its latencies and cost"),
@@ -33,7 +35,8 @@ def main() -> int:
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.main)
     options = parser.parse_args(words)
-    status: int = options.run(options)
+    with ended_by_signals():
+        status: int = options.run(options)
     return status
 
 

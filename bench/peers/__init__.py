@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ..options import positive
-from ..process import ended_by_signals, many_files
+from ..process import many_files
 from ..records import DIRECT, Missing, ResultFile, environment
 from .asgi import asgi
 from .envs import cache
@@ -67,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
 def _main(options: argparse.Namespace) -> int:
     many_files()
     out = options.out or cache() / "results.jsonl"
-    with ended_by_signals(), ResultFile(out) as records, tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
+    with ResultFile(out) as records, tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
         chosen = [peer for peer in peers() if peer.name in options.only]
         prepared = prepare(chosen, records, refresh=options.refresh)
         records.add(environment(versions(prepared)))

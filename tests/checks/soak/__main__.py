@@ -3,9 +3,12 @@
 import argparse
 import sys
 
+from bench.process import ended_by_signals
+
 from . import add_arguments, main
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.checks.soak", description="A long run under faults.")
     add_arguments(parser)
-    sys.exit(main(parser.parse_args()))
+    with ended_by_signals():
+        sys.exit(main(parser.parse_args()))

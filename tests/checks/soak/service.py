@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bench.process import PATIENCE, NotListening, end, family, resident
+from bench.process import PATIENCE, NotListening, end, family, resident, start
 
 _KEPT: Final = 20  # lines of the log that are shown
 _SAMPLE: Final = re.compile(r"^anthro_asgi_(requests_in_flight|upstream_connections)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -76,9 +76,7 @@ class Service:
         self._arguments = arguments
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self._process = start(self._arguments, subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._process.stdout is not None

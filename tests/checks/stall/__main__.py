@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from bench.process import ended_by_signals
+
 from . import add_arguments, main
 
 if __name__ == "__main__":
@@ -10,4 +12,5 @@ if __name__ == "__main__":
         prog="python -m tests.checks.stall", description="How long a request blocks the loop."
     )
     add_arguments(parser)
-    sys.exit(main(parser.parse_args()))
+    with ended_by_signals():
+        sys.exit(main(parser.parse_args()))
