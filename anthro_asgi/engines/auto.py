@@ -14,7 +14,7 @@ from .base import ModelInfo, Observer, UpstreamEngine
 from .messages.engine import MessagesEngine
 from .openai.dialects import Dialect
 from .openai.engine import OpenAIEngine
-from .shared.remote import log_unreachable
+from .shared.remote import log_unreachable, start_within
 from .shared.single_flight import SingleFlight
 
 _HANDED_OVER: Final = ("count_tokens", "detect", "models", "ready", "stream")
@@ -31,6 +31,7 @@ class AutoEngine(UpstreamEngine):
         self._messages = messages
         self._chosen: OpenAIEngine | MessagesEngine | None = None
         self._choice = SingleFlight(self._choose)
+        self._first_contact = SingleFlight(self._choose_at_start)
 
     @property
     def observe(self) -> Observer:
@@ -56,6 +57,9 @@ class AutoEngine(UpstreamEngine):
 
     async def start(self) -> None:
         """Choose, and start the chosen engine. If the upstream is not reachable, the first request chooses."""
+        await start_within(self._first_contact)
+
+    async def _choose_at_start(self) -> None:
         try:
             chosen = await self._choice.result()
         except ApiError as exc:
@@ -64,6 +68,7 @@ class AutoEngine(UpstreamEngine):
             await chosen.start()
 
     async def stop(self) -> None:
+        await self._first_contact.close()
         await self._choice.close()
         await self._chat.stop()
         await self._messages.stop()

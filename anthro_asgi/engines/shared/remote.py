@@ -29,6 +29,7 @@ from .upstream_errors import UNAVAILABLE, UpstreamFailure, classify, error_from_
 
 _TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may send usage and the end of its stream
 _READY_TIMEOUT: Final = 2.0  # seconds
+_START_TIMEOUT: Final = 0.5  # seconds for which the start of the service waits for the engine
 _MAX_ERROR_BODY: Final = 64 * 1024  # bytes
 _ERROR_BODY_TIMEOUT: Final = 5.0  # seconds
 _UNSPECIFIC_TYPES: Final = (b"text/plain", b"application/octet-stream")  # a stream may have them by mistake
@@ -64,6 +65,7 @@ class RemoteEngine(UpstreamEngine):
         # answers may use every connection of the pool, and the readiness check must not wait for one
         self._readiness_pool = Pool(origin, limit=1, deadlines=deadlines)
         self._readiness = SingleFlight(self._check_ready)
+        self._first_contact = SingleFlight(self._detect_at_start)
         self._keys: tuple[str, ...] = ()  # the earlier ones too: a running request was sent with one of them
         self._addresses = _addresses(origin)
         self._headers: RequestHeaders = ()
@@ -71,13 +73,20 @@ class RemoteEngine(UpstreamEngine):
         self._model_list = ModelList(self._fetch_model_list)
 
     async def start(self) -> None:
-        """Detect the engine. If it is not reachable, the first request detects it."""
+        """Detect the engine. If it is not reachable, the first request detects it.
+
+        An engine that does not respond within half a second does not delay the start: the detection goes on.
+        """
+        await start_within(self._first_contact)
+
+    async def _detect_at_start(self) -> None:
         try:
             await self.detect()
         except ApiError as exc:
             log_unreachable(exc)
 
     async def stop(self) -> None:
+        await self._first_contact.close()
         await self._model_list.close()
         await self._readiness.close()
         await self._pool.aclose()
@@ -197,6 +206,14 @@ def _addresses(origin: Origin) -> tuple[str, ...]:
         names += [f"{host}:{origin.port}", f"[{host}]:{origin.port}"]
         names += [host] if "." in host or ":" in host else []  # any other host name may be an ordinary word
     return tuple(filter(None, names))
+
+
+async def start_within(work: SingleFlight[None]) -> None:
+    """Begin `work`, and wait half a second for its end. Raises what it raises in that time."""
+    task = work.start()
+    await asyncio.wait({task}, timeout=_START_TIMEOUT)
+    if task.done():
+        await task
 
 
 def log_unreachable(exc: ApiError) -> None:
