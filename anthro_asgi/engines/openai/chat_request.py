@@ -67,6 +67,7 @@ def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect)
         _add_output_schema(body, request.output_schema, dialect)
     if messages and _is_prefill(messages[-1]):
         body.update(dialect.prefill)
+        messages[-1].update(dialect.prefill_mark)
     for field in dialect.never:
         body.pop(field, None)
     return body

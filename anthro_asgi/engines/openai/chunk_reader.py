@@ -152,6 +152,11 @@ class ChunkReader(Reader):
         if self.unknown_finish_reason is not None and not self._block:
             raise BadUpstream("the engine ended an empty answer with an unknown finish reason")
 
+    @property
+    def called(self) -> bool:
+        """Whether the answer has a tool call."""
+        return self._calls.has_calls
+
     # for the fast path
 
     @property

@@ -78,6 +78,8 @@ class Dialect:
     """The engine accepts a system message between turns."""
     prefill: Extras = field(default_factory=dict)
     """Sent if the last message is the assistant's, so that the answer continues it."""
+    prefill_mark: Extras = field(default_factory=dict)
+    """Merged into that last message, for an engine that marks the message itself."""
     counting: Literal["no", "tokenize", "input_tokens"] = "no"
     """The endpoint that counts the tokens of a chat request (see `count_tokens`)."""
     empty_stream_is_refusal: bool = False
@@ -283,6 +285,7 @@ MOONSHOT: Final = Dialect(
     thinking_off=_OBJECT_OFF,
     reasoning_key="reasoning_content",
     needs_reasoning=True,
+    prefill_mark={"partial": True},
     forced_choice_while_thinking=False,
 )
 # The tool choice `auto` is the only one. JSON without a schema is all that its `response_format` can ask for.
@@ -316,6 +319,7 @@ MISTRAL: Final = Dialect(
     never=frozenset({"user", "stream_options"}),
     strict_tools=True,
     call_id_length=9,
+    prefill_mark={"prefix": True},
     text_in_tool_result=True,
 )
 XAI: Final = Dialect("xai", "xAI", longest_tool_name=64)

@@ -25,7 +25,7 @@ from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
 from ...wire.errors import ApiError, BadUpstream
 from ...wire.large.cooperative import run_with_yields
-from ...wire.request import MessagesRequest
+from ...wire.request import MessagesRequest, ToolChoice
 from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import MAX_AGE, parse_models
 from ..shared.remote import (
@@ -170,7 +170,7 @@ class OpenAIEngine(RemoteEngine):
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
-        model = request.engine_model
+        model, choice = request.engine_model, request.tool_choice
         known = dialect
         encoded = EncodedRequest(request, await self._body(request, dialect))
         del request  # `encoded` owns it, and releases it
@@ -214,7 +214,7 @@ class OpenAIEngine(RemoteEngine):
                     break
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
         deltas = self._end(reader, encoded.request_id)
-        self._learn(model, known, dialect, reader.reasoning_key)
+        self._learn(model, choice, known, dialect, reader)
         yield deltas
 
     def _slot(self, dialect: Dialect) -> AbstractAsyncContextManager[None]:
@@ -251,15 +251,19 @@ class OpenAIEngine(RemoteEngine):
             dialect = replace(dialect, late_system=self._late_system)
         return self._learned.apply(request.engine_model, dialect, asyncio.get_running_loop().time())
 
-    def _learn(self, model: str, before: Dialect, after: Dialect, reasoning_key: str | None) -> None:
-        """Remember how the engine was asked successfully, and the field in which it sent its reasoning.
+    def _learn(
+        self, model: str, choice: ToolChoice | None, before: Dialect, after: Dialect, reader: FastChunkReader
+    ) -> None:
+        """Remember what the answer shows of the engine: how it was asked successfully, and what it did.
 
         A field in which the engine once refused the reasoning of the history is not used again.
         """
         changes = changes_between(before, after) if after.name == before.name else {}
-        known = self._learned.changes(model) | changes
-        if reasoning_key not in (None, after.reasoning_key) and known.get("reasoning_key", "") is not None:
-            changes["reasoning_key"] = reasoning_key
+        refused = {"reasoning_key": None}.items() <= (self._learned.changes(model) | changes).items()
+        if reader.reasoning_key not in (None, after.reasoning_key) and not refused:
+            changes["reasoning_key"] = reader.reasoning_key
+        if reader.called and choice is not None and choice.type == "none":
+            changes["none_choice"] = False
         if changes and self._learned.learn(model, changes, asyncio.get_running_loop().time()):
             _log.info("learned from the engine's answer how to ask it: %s", changes)
 

@@ -124,6 +124,11 @@ class FastChunkReader:
         return self._reader.last == (b"", None)
 
     @property
+    def called(self) -> bool:
+        """Whether the answer has a tool call."""
+        return self._reader.called
+
+    @property
     def reasoning_key(self) -> str | None:
         """The field in which the engine sent its reasoning; None if there was none."""
         return self._reader.reasoning_key

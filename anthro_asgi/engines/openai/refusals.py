@@ -36,6 +36,7 @@ _NULL_CONTENT: Final = re.compile(
     r"NoneType|\bcontent\b.{0,60}\b(?:null|None|string)\b|\bnull\b.{0,60}\bcontent\b", re.DOTALL
 )
 _CALL_ID: Final = re.compile(r"[Tt]ool call id.{0,200}length of (?P<length>\d{1,3})\b", re.DOTALL)
+_PREFILL: Final = re.compile(r"[Ee]xpected last role .{0,80} but got assistant")
 _TOP_K: Final = re.compile(r"\btop_k\b")
 _SIGNATURE: Final = re.compile(r"missing.{0,20}thought_signature", re.DOTALL)
 
@@ -112,6 +113,11 @@ def _signature(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
     return {"thought_signatures": True} if called and _SIGNATURE.search(refusal) else None
 
 
+def _prefill(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    last = body["messages"][-1]["role"] if body["messages"] else ""
+    return {"prefill_mark": {"prefix": True}} if last == "assistant" and _PREFILL.search(refusal) else None
+
+
 def _top_k(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
     return {"top_k": False} if "top_k" in body and _TOP_K.search(refusal) else None
 
@@ -130,4 +136,5 @@ _RULES: Final[tuple[Callable[[Dialect, Json, str], Changes | None], ...]] = (
     _signature,
     _null_content,
     _top_k,
+    _prefill,
 )

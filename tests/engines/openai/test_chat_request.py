@@ -204,6 +204,9 @@ def test_a_trailing_assistant_turn_sends_the_prefill_switches_of_the_dialect(dia
     said = chat(user("a"), assistant("It is"), dialect=dialect)
     expected = {"vllm": {switches[0]: False, switches[1]: True}, "sglang": {switches[1]: True}}
     assert {key: said[key] for key in switches if key in said} == expected.get(dialect.name, {})
+    marks = {"mistral": {"prefix": True}, "moonshot": {"partial": True}}
+    prefilled = {"role": "assistant", "content": "It is"}
+    assert said["messages"][-1] == prefilled | marks.get(dialect.name, {})
     blank = chat(user("a"), assistant(" \n"), dialect=dialect)
     for finished in (blank, chat(dialect=dialect), chat(user("a"), assistant(use("x")), dialect=dialect)):
         assert not set(switches) & set(finished)

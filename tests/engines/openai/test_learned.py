@@ -128,6 +128,19 @@ async def test_fields_without_effect_are_named_in_the_request() -> None:
         assert said.ignored == ["metadata.user_id"]
 
 
+async def test_tools_are_left_out_once_the_engine_called_one_against_the_tool_choice_none() -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}
+    unused = request(tools=[{"name": "look"}], tool_choice={"type": "none"})
+    async with engine_over({CHAT: [sse(delta(tool_calls=[call]), END), ANSWER]}, dialect="openai") as (
+        upstream,
+        engine,
+    ):
+        for _ in range(2):
+            await answer(engine, unused)
+        await answer(engine, request(tools=[{"name": "look"}]))
+        assert ["tools" in body for body in asked(upstream)] == [True, False, True]
+
+
 @pytest.mark.clause("8.4")
 async def test_nothing_is_learned_from_a_refusal_if_the_amended_request_fails_too() -> None:
     refusal = refusing(lambda body: True, "property 'top_k' is unsupported")
@@ -151,6 +164,7 @@ async def test_each_model_has_its_own_memory() -> None:
         ]
 
 
+@pytest.mark.clause("3.44")
 async def test_a_signed_call_comes_back_with_its_signature() -> None:
     signed = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": "{}"}}
     signed["extra_content"] = {"google": {"thought_signature": "c2ln"}}

@@ -149,6 +149,14 @@ def test_call_ids_get_the_length_that_the_engine_names() -> None:
     assert [len(turn["tool_call_id"]) for turn in body["messages"] if turn["role"] == "tool"] == [9, 9]
 
 
+@pytest.mark.clause("3.43")
+def test_a_prefill_gets_its_mark_once_the_engine_refuses_an_assistant_turn_at_the_end() -> None:
+    prefilled = request(user("a"), assistant("It is"))
+    body = amended(prefilled, "Expected last role User or Tool (or Assistant with prefix True) but got assistant")
+    assert body is not None
+    assert body["messages"][-1] == {"role": "assistant", "content": "It is", "prefix": True}
+
+
 def test_calls_get_a_signature_once_the_engine_misses_it() -> None:
     body = amended(LOOP, "Function call `look` in the 2. content block is missing a `thought_signature`.")
     assert body is not None
@@ -184,6 +192,7 @@ HI = request()
         "Tool call id was x but must be a-z, A-Z, 0-9, with a length of 9.",
         "Function call is missing a thought_signature",
         "property 'top_k' is unsupported",
+        "Expected last role User or Tool but got assistant",
     ],
 )
 def test_words_about_something_that_was_not_sent_change_nothing(refusal: str) -> None:
