@@ -6,7 +6,7 @@ from functools import partial
 from ..factory import build_app, build_completions_app, build_engine, reload_keys
 from ..http.base_app import BaseApp
 from ..observability.log_writer import open_standard_descriptors
-from ..observability.logs import capture_output, configure
+from ..observability.logs import capture_output, configure, release_output
 from ..server.listeners import bind_listeners
 from ..server.supervisor import serve as serve_app
 from ..server.tls import Certificate
@@ -38,4 +38,8 @@ def _serve(settings: Settings, build: Callable[[], BaseApp]) -> int:
         app = build()
         configure(settings.log_level, settings.log_format)
         capture_output()
-        return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings))
+        try:
+            return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings))
+        except ConfigError:
+            release_output()
+            raise

@@ -10,6 +10,7 @@ terminal.
 
 import atexit
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Final, TextIO
 import orjson
 
 from . import log_writer
-from .log_writer import LogWriter, LogWriterHandler
+from .log_writer import LineStream, LogWriter, LogWriterHandler
 
 _logger: Final = logging.getLogger("anthro_asgi")
 SCOPE_REFUSAL: Final = "anthro_asgi.refused"
@@ -212,6 +213,13 @@ def capture_output() -> None:
     global _output
     _output = log_writer.capture_output()
     atexit.register(flush)
+
+
+def release_output() -> None:
+    """Write what comes for standard error as it is, behind the log: for the last words of a command that fails."""
+    writer = _writer
+    if writer is not None:
+        sys.stderr = LineStream(2, lambda line: writer.write_line(line.encode("utf-8", "backslashreplace") + b"\n"))
 
 
 def flush() -> None:
