@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.engines.openai import chunk_template, retry
+from anthro_asgi.engines.openai import chunk_template, refusals, retry
+from anthro_asgi.engines.openai.dialects import VLLM
 from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.engines.shared.upstream_errors import error_from_chunk, error_from_response
 from anthro_asgi.http.models import ModelAliases
@@ -62,6 +63,14 @@ WORDS = {
             *("Input length 1 exceeds maximum context length", "exceed the configured limit of 1 tokens"),
             *("prompt length (1)", "max_seq_len (1) - ", "provided prompt is 1 tokens long", "The input (1 tokens)"),
             *("Prompt contains 1 tokens", "max_tokens use ", "messages resulted in ", "should not exceed "),
+            *(
+                "reasoning_content ",
+                "reasoning unknown ",
+                "tool_choice thinking ",
+                "tool_choice only ",
+                "content null ",
+            ),
+            *("tool call id ", "expected last role ", "missing ", "unexpected role 'user' "),
             *("context length of 1 tokens", "prompt is 1 tokens long", "max_tokens=1 cannot be greater than "),
         )
     },
@@ -69,6 +78,26 @@ WORDS = {
         f"{words!r} and digits": words + "1" * SAID
         for words in ("maximum context length of 1 tokens", "maximum context length is 1 tokens", "prompt length (")
     },
+}
+
+
+# A chat request with all that a refusal may be about.
+LOOP: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "s"},
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning": "r",
+            "tool_calls": [{"id": "c", "function": {"name": "f"}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+        {"role": "system", "content": "s"},
+        {"role": "assistant", "content": "It"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "strict": True}}],
+    "tool_choice": "required",
+    "top_k": 5,
 }
 
 
@@ -83,6 +112,7 @@ def test_what_an_engine_says_went_wrong_is_understood_at_once(words: str) -> Non
     assert timed(lambda: error_from_chunk({"error": {"message": words * 16, "code": 400}})) < AT_ONCE
     assert timed(lambda: retry.shorten_answer(asked, words[:600])) < AT_ONCE
     assert timed(lambda: retry.rejected_field(asked, words[:600])) < AT_ONCE
+    assert timed(lambda: refusals.amended_dialect(VLLM, LOOP, words[:6000])) < AT_ONCE
 
 
 # --- the head of a request, before a key is asked for ---
