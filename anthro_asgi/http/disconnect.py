@@ -44,5 +44,7 @@ class DisconnectWatch:
         except asyncio.CancelledError:
             if not self.disconnected:
                 raise
-        if self.disconnected and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        task = self._task
+        del self._watcher, self._task  # each refers to the watch: a cycle for the garbage collector otherwise
+        if self.disconnected and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientDisconnected from None

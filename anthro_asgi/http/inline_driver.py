@@ -77,7 +77,11 @@ class InlineDriver(Generic[T]):
         if error is not None:  # raised after the coroutine had ended
             raise error
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
         return self._result  # type: ignore[no-any-return]
 
     def _advance(self, error: BaseException | None) -> None:
@@ -88,6 +92,8 @@ class InlineDriver(Generic[T]):
             self._ended, self._result = True, stop.value
         except BaseException as exc:
             self._ended, self._error = True, exc
+        finally:
+            del error  # the traceback refers to this frame
 
     def _park(self, future: Any) -> Generator[Any, None, None]:
         """Let `_resume` step the coroutine until a step is left to the task."""

@@ -36,6 +36,7 @@ class Pinger:
         self._timer.cancel()
         if self.task is not None:
             self.task.cancel()
+        del self._timer, self._ping  # they refer to the pinger and to its owner: a cycle otherwise
 
     def sent(self) -> None:
         self.sending = False
