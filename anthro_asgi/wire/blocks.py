@@ -11,6 +11,8 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from .field_checks import FieldError, check_depth, one_of, optional, required
+from .history_folding import TOOL_CHANGES
+from .json_codec import loads_exactly
 from .request_policy import DEFAULT_RULES, Rules
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
@@ -28,7 +30,10 @@ decode_base64: Final[Base64Decoder] = partial(a2b_base64, strict_mode=True)
 
 
 def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
-    """Checks a string, or an array of blocks whose types are in `checks`. `where` is for the error text."""
+    """Checks a string, or an array of blocks whose types are in `checks`. `where` is for the error text.
+
+    In the path of an error, the type of the block follows its index, as Anthropic's API writes it (contract 7.3).
+    """
     if type(content) is str:
         return
     if type(content) is not list:
@@ -38,7 +43,7 @@ def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
         for index, block in enumerate(content):  # noqa: B007 - used in the except clauses
             checks[block["type"]](block)
     except FieldError as error:
-        raise error.within(f"content.{index}") from None
+        raise error.within(f"content.{index}.{block['type']}") from None
     except (LookupError, TypeError):
         block = content[index]
         if type(block) is not dict:
@@ -65,31 +70,39 @@ def check_text(block: dict[str, Any]) -> None:
 
 def check_base64(media_types: frozenset[str], decode: Base64Decoder, block: dict[str, Any]) -> None:
     source = required(block, "source", dict)
+    kind = required(source, "type", str)
+    if kind == "url":
+        raise FieldError("type", "url sources are not fetched by this service; send the bytes as base64")
+    if kind != "base64":
+        raise FieldError("type", f"{kind!r:.80} is not supported; supported: base64")
+    one_of(source, "media_type", media_types)
+    data = required(source, "data", str)
     try:
-        kind = required(source, "type", str)
-        if kind == "url":
-            raise FieldError("type", "url sources are not fetched by this service; send the bytes as base64")
-        if kind != "base64":
-            raise FieldError("type", f"{kind!r:.80} is not supported; supported: base64")
-        one_of(source, "media_type", media_types)
-        data = required(source, "data", str)
-        try:
-            if not decode(data):
-                raise FieldError("data", "must not be empty")
-        except ValueError:
-            raise FieldError("data", "must be base64") from None
-    except FieldError as error:
-        raise error.within("source") from None
+        if not decode(data):
+            raise FieldError("data", "must not be empty")
+    except ValueError:
+        raise FieldError("data", "must be base64") from None
 
 
-def check_image_or_url(check_image: Check, block: dict[str, Any]) -> None:
-    """An image whose source may be a URL: used if the operator allows the engine to fetch images."""
-    source = block.get("source")
-    if type(source) is not dict or source.get("type") != "url":
-        return check_image(block)
+def check_image(decode: Base64Decoder, urls: bool, block: dict[str, Any]) -> None:
+    """An image. Its source may be a URL if the operator allows the engine to fetch images (`urls`).
+
+    The reason begins with words that make clients remove the image from the history and go on (contract 7.8).
+    """
+    source = required(block, "source", dict)
     try:
-        if _IMAGE_URL.fullmatch(required(source, "url", str)) is None:
+        if not urls or source.get("type") != "url":
+            check_base64(IMAGE_TYPES, decode, block)
+        elif _IMAGE_URL.fullmatch(required(source, "url", str)) is None:
             raise FieldError("url", "must be an http, https or data URL")
+    except FieldError as error:
+        raise FieldError(f"source.{error.path}", f"could not process image: {error.reason}") from None
+
+
+def check_video(decode: Base64Decoder, block: dict[str, Any]) -> None:
+    required(block, "source", dict)
+    try:
+        check_base64(VIDEO_TYPES, decode, block)
     except FieldError as error:
         raise error.within("source") from None
 
@@ -106,7 +119,8 @@ def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
         elif kind == "content":
             check_content(source.get("content"), inside, "a document")
         else:
-            raise FieldError("type", f"{kind!r:.80} is not supported: only text and content sources can be read here")
+            reason = f"{kind!r:.80} is not supported: this service does not support PDFs, only text and content sources"
+            raise FieldError("type", reason)
     except FieldError as error:
         raise error.within("source") from None
 
@@ -118,12 +132,34 @@ def check_search_result(block: dict[str, Any]) -> None:
         check_content(block["content"], _TEXT_ONLY, "a search result")
 
 
-def check_tool_use(block: dict[str, Any]) -> None:
+def check_tool_use(max_depth: int, block: dict[str, Any]) -> None:
     if not required(block, "id", str):
         raise FieldError("id", "must not be empty")
     if not required(block, "name", str):
         raise FieldError("name", "must not be empty")
+    if type(block.get("input")) is not dict and "input" in block:
+        block["input"] = _input_object(block["input"], max_depth)
     required(block, "input", dict)
+
+
+def _input_object(value: Any, max_depth: int) -> Any:
+    """The object in a string, perhaps encoded twice; {} for null and for white space. Any other value as it is.
+
+    Clients keep such inputs in the history of models that produced them (contract 3.35).
+    """
+    if value is None or (type(value) is str and not value.strip()):
+        return {}
+    found = value
+    for _ in range(2):
+        if type(found) is not str:
+            break
+        try:
+            found, levels = loads_exactly(found.encode("utf-8", "surrogatepass"))
+        except ValueError:
+            return value
+        if levels > max_depth:
+            raise FieldError("input", f"must not be nested deeper than {max_depth} levels")
+    return found if type(found) is dict else value
 
 
 def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
@@ -133,6 +169,55 @@ def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
     content = block.get("content")
     if content is not None and type(content) is not str:
         check_content(content, inside, "a tool result")
+
+
+def check_browser_state(block: dict[str, Any]) -> None:
+    for index, tab in enumerate(required(block, "tabs", list)):
+        _check_entry(tab, f"tabs.{index}", "tab_id")
+    for index, change in enumerate(optional(block, "state_changes", list) or ()):
+        _check_entry(change, f"state_changes.{index}", "type")
+
+
+def _check_entry(entry: Any, path: str, key: str) -> None:
+    """Checks that `entry` is an object with a string at `key`."""
+    try:
+        if type(entry) is not dict:
+            raise FieldError("", "must be an object")
+        required(entry, key, str)
+    except FieldError as error:
+        raise error.within(path) from None
+
+
+def check_compaction(block: dict[str, Any]) -> None:
+    optional(block, "content", str)
+    for index, change in enumerate(optional(block, "tool_changes", list) or ()):
+        try:
+            kind = change.get("type") if type(change) is dict else None
+            if kind not in TOOL_CHANGES:
+                raise FieldError("type", f"must be one of {', '.join(sorted(TOOL_CHANGES))}")
+            check_tool_change(change)
+        except FieldError as error:
+            raise error.within(f"tool_changes.{index}") from None
+
+
+def check_connector_text(block: dict[str, Any]) -> None:
+    if "text" not in block:
+        required(block, "connector_text", str)
+    elif "connector_text" not in block:
+        required(block, "text", str)
+
+
+def check_tool_change(block: dict[str, Any]) -> None:
+    """A `tool_addition` or `tool_removal`. What it refers to is checked when the tools are known."""
+    tool = required(block, "tool", dict)
+    try:
+        kind = one_of(tool, "type", _ADDED if block["type"] == "tool_addition" else _REMOVED)
+        for key in _REFERENCE_KEYS.get(kind, ()):
+            required(tool, key, str)
+        if kind == "tool_definition":
+            required(tool, "definition", dict)
+    except FieldError as error:
+        raise error.within("tool") from None
 
 
 def check_tool_reference(block: dict[str, Any]) -> None:
@@ -180,17 +265,30 @@ SERVER_RESULTS = (
     "text_editor_code_execution_tool_result",
     "tool_search_tool_result",
     "mcp_tool_result",
+    "advisor_tool_result",
 )
+_REFERENCE_KEYS: Final = {
+    "tool_reference": ("name",),
+    "mcp_tool_reference": ("server_name", "name"),
+    "mcp_toolset_reference": ("server_name",),
+}
+_REMOVED: Final = frozenset(_REFERENCE_KEYS)
+_ADDED: Final = _REMOVED | {"tool_definition"}
 _TEXT_ONLY: dict[str, Check] = {"text": check_text}
-_CALLS: dict[str, Check] = dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), check_tool_use)
+SYSTEM_PROMPT_CHECKS: Final = _TEXT_ONLY
+"""The checks of the blocks of the field `system`."""
+_SYSTEM_MESSAGE: Final[dict[str, Check]] = {**_TEXT_ONLY, **dict.fromkeys(sorted(TOOL_CHANGES), check_tool_change)}
+_CALLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 _RESULTS: dict[str, Check] = {**dict.fromkeys(SERVER_RESULTS, check_server_result), "mcp_tool_result": check_mcp_result}
 
 
-def _assistant_checks(most: int | None) -> dict[str, Check]:
-    calls, results = _CALLS, _RESULTS
-    if most is not None:
-        calls = {kind: _with_depth_check(check, "input", most) for kind, check in calls.items()}
-        results = {kind: _with_depth_check(check, "content", most) for kind, check in results.items()}
+def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
+    call: Check = partial(check_tool_use, max_depth)
+    results = _RESULTS
+    if deep:
+        call = _with_depth_check(call, "input", max_depth)
+        results = {kind: _with_depth_check(check, "content", max_depth) for kind, check in results.items()}
+    calls = dict.fromkeys(_CALLS, call)
     return {
         "text": check_text,
         "tool_use": calls["tool_use"],
@@ -199,13 +297,15 @@ def _assistant_checks(most: int | None) -> dict[str, Check]:
         **calls,
         "container_upload": accept_any_block,
         **results,
+        "compaction": check_compaction,
+        "connector_text": check_connector_text,
+        "fallback": accept_any_block,
+        "mcp_tool_listing": accept_any_block,
     }
 
 
-def _checks_by_role(decode: Base64Decoder, urls: bool, most: int | None) -> RoleChecks:
-    image: Check = partial(check_base64, IMAGE_TYPES, decode)
-    if urls:
-        image = partial(check_image_or_url, image)
+def _checks_by_role(decode: Base64Decoder, urls: bool, max_depth: int, deep: bool) -> RoleChecks:
+    image: Check = partial(check_image, decode, urls)
     document = partial(check_document, {"text": check_text, "image": image})
     inside: dict[str, Check] = {
         "document": document,
@@ -215,18 +315,20 @@ def _checks_by_role(decode: Base64Decoder, urls: bool, most: int | None) -> Role
     user: dict[str, Check] = {
         "text": check_text,
         "image": image,
-        "video": partial(check_base64, VIDEO_TYPES, decode),
+        "video": partial(check_video, decode),
         "document": document,
         "search_result": check_search_result,
-        "tool_result": partial(check_tool_result, {"text": check_text, "image": image, **inside}),
+        "tool_result": partial(
+            check_tool_result, {"text": check_text, "image": image, **inside, "browser_state": check_browser_state}
+        ),
         "container_upload": accept_any_block,
     }
-    return {"user": user, "assistant": _assistant_checks(most), "system": _TEXT_ONLY}
+    return {"user": user, "assistant": _assistant_checks(max_depth, deep), "system": _SYSTEM_MESSAGE}
 
 
 # A service has one set of rules, and needs two entries for it: for deep requests and for others.
 _cached_checks = lru_cache(maxsize=4)(partial(_checks_by_role, decode_base64))
-DEFAULT_BLOCK_CHECKS: Final = _cached_checks(False, None)
+DEFAULT_BLOCK_CHECKS: Final = _cached_checks(DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, False)
 
 
 def block_checks(rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Decoder = decode_base64) -> RoleChecks:
@@ -235,7 +337,6 @@ def block_checks(rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Deco
     `deep`: the request holds more levels than the rules allow, so values of tools have to be measured. `decode` checks
     base64.
     """
-    most = rules.max_depth if deep else None
     if decode is decode_base64:
-        return _cached_checks(rules.pass_image_urls, most)
-    return _checks_by_role(decode, rules.pass_image_urls, most)
+        return _cached_checks(rules.pass_image_urls, rules.max_depth, deep)
+    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, deep)

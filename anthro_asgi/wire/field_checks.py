@@ -1,4 +1,4 @@
-"""Checks of single fields. Errors name the path: `messages.0.content.1.source.media_type: …` (contract section 7).
+"""Checks of single fields. Errors name the path: `messages.0.content.1.image.source.media_type: …` (contract 7).
 
 A check raises `FieldError` with the last step of the path. Each caller adds the step before it with `within`, so that
 paths cost nothing as long as the request is valid.

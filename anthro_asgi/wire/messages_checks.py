@@ -10,44 +10,88 @@ import re
 from binascii import a2b_base64
 from typing import Any, Final
 
-from .blocks import DEFAULT_BLOCK_CHECKS, RoleChecks, block_checks, check_content, decode_base64
-from .field_checks import FieldError, one_of, optional_array, required
+from .blocks import (
+    DEFAULT_BLOCK_CHECKS,
+    SYSTEM_PROMPT_CHECKS,
+    Check,
+    RoleChecks,
+    block_checks,
+    check_content,
+    decode_base64,
+)
+from .field_checks import FieldError, one_of, optional, optional_array, required
+from .history_folding import FOLDED_BLOCKS, FOLDED_IN_RESULTS
 from .large.cooperative import Steps
 from .request_policy import DEFAULT_RULES, Rules
 
 _MESSAGES_PER_STEP: Final = 8
 _DECODED: Final = 512 * 1024  # characters of base64 decoded in a step; a multiple of 4
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
+_CITED: Final = frozenset({"document", "search_result"})
+_CLEARING: Final = frozenset({"never", "next_user_message"})
 # Claude Code starts its system prompt with a line that changes with every call, so no prefix cache would ever hit.
 _BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
 _PLACES: Final = {role: f"a message of role {role}" for role in DEFAULT_BLOCK_CHECKS}
 
 
-def check_messages(raw: dict[str, Any], checks: RoleChecks, rules: Rules = DEFAULT_RULES) -> list[dict[str, Any]]:
+class Findings:
+    """What the check of the messages has seen.
+
+    Attributes:
+        called: the ids of the tool calls so far.
+        needs_folding: whether the messages hold anything that `fold_history` changes.
+        has_citations: whether a document or a search result asks for citations.
+    """
+
+    __slots__ = ("called", "has_citations", "needs_folding")
+
+    def __init__(self) -> None:
+        self.called: set[str] = set()
+        self.needs_folding = False
+        self.has_citations = False
+
+    def add(self, kind: str, block: dict[str, Any]) -> None:
+        """Note a valid block."""
+        if kind in FOLDED_BLOCKS:
+            self.needs_folding = True
+        elif kind in _CITED:
+            citations = block.get("citations")
+            if type(citations) is dict and citations.get("enabled") is True:
+                self.has_citations = True
+        elif kind == "tool_result" and type(block.get("content")) is list:
+            for inner in block["content"]:
+                self.add(inner["type"], inner)
+        elif kind in FOLDED_IN_RESULTS:
+            self.needs_folding = True
+
+
+def check_messages(
+    raw: dict[str, Any], checks: RoleChecks, rules: Rules = DEFAULT_RULES, findings: Findings | None = None
+) -> list[dict[str, Any]]:
     """The messages of the request body `raw`, checked with `checks`. Raises FieldError."""
     messages = _message_list(raw, rules)
-    called: set[str] = set()
+    findings = Findings() if findings is None else findings
     index = 0
     try:
         for index, message in enumerate(messages):  # noqa: B007 - used in the except clause
-            _check(message, checks, called)
+            _check(message, checks, findings)
     except FieldError as error:
         raise error.within(f"messages.{index}") from None
     return messages
 
 
 def check_messages_in_steps(
-    raw: dict[str, Any], rules: Rules = DEFAULT_RULES, *, deep: bool
+    raw: dict[str, Any], rules: Rules = DEFAULT_RULES, *, deep: bool, findings: Findings | None = None
 ) -> Steps[list[dict[str, Any]]]:
     """`check_messages` in steps, with the checks of `block_checks`. Raises FieldError."""
     messages = _message_list(raw, rules)
     base64 = _Base64InSteps()
     checks = block_checks(rules, deep=deep, decode=base64.decode)
-    called: set[str] = set()
+    findings = Findings() if findings is None else findings
     index = 0
     while index < len(messages):
         try:
-            _check(messages[index], checks, called)
+            _check(messages[index], checks, findings)
         except _CheckLater as later:
             yield from base64.check(later.data)
             continue
@@ -67,20 +111,39 @@ def _message_list(raw: dict[str, Any], rules: Rules) -> list[dict[str, Any]]:
     return optional_array(raw, "messages", rules.max_messages)
 
 
-def _check(message: Any, checks: RoleChecks, called: set[str]) -> None:
+def _check(message: Any, checks: RoleChecks, findings: Findings) -> None:
     if type(message) is not dict:
         raise FieldError("", "must be an object")
     role = message.get("role")
     if type(role) is not str or role not in checks:
         role = one_of(message, "role", checks)
     content: Any = message.get("content")
-    if type(content) is not str:
+    if role == "system":
+        _check_system_message(message, content, checks[role], findings)
+    elif type(content) is not str:
         check_content(content, checks[role], _PLACES[role])
-        if role != "system":
-            _check_tool_ids(content, called)
+        _check_blocks(content, findings)
 
 
-def _check_tool_ids(content: list[dict[str, Any]], called: set[str]) -> None:
+def _check_system_message(message: dict[str, Any], content: Any, checks: dict[str, Check], findings: Findings) -> None:
+    """A system message may hold settings and changes of the tool list. It needs no content beside settings."""
+    config = optional(message, "output_config", dict)
+    if config is not None:
+        try:
+            optional(config, "effort", str)
+        except FieldError as error:
+            raise error.within("output_config") from None
+    clearing = message.get("clear_at")
+    if clearing is not None:
+        one_of(message, "clear_at", _CLEARING)
+    if content is not None or not config:
+        check_content(content, checks, _PLACES["system"])
+    has_changes = type(content) is list and any(block["type"] != "text" for block in content)
+    if has_changes or clearing is not None or config is not None:
+        findings.needs_folding = True
+
+
+def _check_blocks(content: list[dict[str, Any]], findings: Findings) -> None:
     """Checks that every result has an earlier call with its id, and that no id occurs twice within one message.
 
     Different messages may use the same id: some engines number the calls of each answer from the start.
@@ -89,16 +152,21 @@ def _check_tool_ids(content: list[dict[str, Any]], called: set[str]) -> None:
     for index, block in enumerate(content):
         kind = block["type"]
         key = _ID_KEYS.get(kind)
+        if kind not in _PLAIN:
+            findings.add(kind, block)
         if key is None:
             continue
         identity = block[key]
         if kind == "tool_use":
-            called.add(identity)
-        elif identity not in called:
-            raise FieldError(f"content.{index}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
+            findings.called.add(identity)
+        elif identity not in findings.called:
+            raise FieldError(f"content.{index}.{kind}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
         if (kind, identity) in here:
-            raise FieldError(f"content.{index}.{key}", f"a second {kind} for the id {identity!r:.80}")
+            raise FieldError(f"content.{index}.{kind}.{key}", f"a second {kind} for the id {identity!r:.80}")
         here.add((kind, identity))
+
+
+_PLAIN: Final = frozenset({"text", "thinking", "tool_use", "image"})  # of these `Findings` notes nothing
 
 
 def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]:
@@ -111,9 +179,11 @@ def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]
     if type(system) is not list:
         raise FieldError("system", "must be a string or an array of text blocks")
     try:
-        check_content(system, DEFAULT_BLOCK_CHECKS["system"], "system")
+        check_content(system, SYSTEM_PROMPT_CHECKS, "system")
     except FieldError as error:
-        raise FieldError(error.path.replace("content", "system", 1), error.reason) from None
+        # Anthropic's API writes no type here, because all blocks have the same one.
+        path = error.path.replace("content", "system", 1).replace(".text.", ".", 1)
+        raise FieldError(path, error.reason) from None
     if system and not keep_billing_header and _BILLING_HEADER.fullmatch(system[0]["text"]):
         raw["system"] = system = system[1:]
     return [block["text"] for block in system if block["text"]]

@@ -32,10 +32,12 @@ from .field_checks import (
     optional_number,
     required,
 )
+from .history_folding import History, fold_history
 from .json_codec import loads_exactly
-from .large.cooperative import Steps, clear_in_steps
+from .large.cooperative import Steps, clear_in_steps, run_to_end
 from .large.json_reader import loads_in_steps
-from .messages_checks import check_messages, check_messages_in_steps, check_system
+from .messages_checks import Findings, check_messages, check_messages_in_steps, check_system
+from .offered_tools import offered_tools
 from .request_policy import DEFAULT_RULES, Rules
 
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -114,8 +116,8 @@ class MessagesRequest:
         self.engine_model = self.engine_model or self.model
 
 
-CheckedMessages = list[dict[str, Any]] | FieldError
-"""The result of checking the messages in steps: the messages, or the error to raise."""
+CheckedMessages = History | FieldError
+"""The result of checking the messages in steps: what they hold, or the error to raise."""
 
 
 def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
@@ -169,10 +171,18 @@ def _relevant_fields(parsed: Any, counting: bool) -> dict[str, Any]:
 
 
 def _checked_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[CheckedMessages]:
+    findings = Findings()
     try:
-        return (yield from check_messages_in_steps(raw, rules, deep=deep))
+        messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings)
     except FieldError as error:
         return error
+    return (yield from _history(messages, findings))
+
+
+def _history(messages: list[dict[str, Any]], findings: Findings) -> Steps[History]:
+    if findings.needs_folding:
+        return (yield from fold_history(messages, has_citations=findings.has_citations))
+    return History(messages, has_citations=findings.has_citations)
 
 
 def _read(
@@ -212,9 +222,39 @@ def _max_tokens(request: MessagesRequest, raw: dict[str, Any], rules: Rules, che
 def _messages(
     request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: RoleChecks | CheckedMessages
 ) -> None:
+    """Stores the messages and what they change: the list of tools and the effort."""
     if isinstance(checks, FieldError):
         raise checks
-    request.messages = check_messages(raw, checks, rules) if isinstance(checks, dict) else checks
+    if isinstance(checks, dict):
+        findings = Findings()
+        history = run_to_end(_history(check_messages(raw, checks, rules, findings), findings))
+    else:
+        history = checks
+    if not history.messages:
+        raise FieldError("messages", "must hold at least one message with content")
+    request.messages = history.messages
+    request.effort = history.effort or request.effort
+    if not raw.get("tools") and not history.tool_changes:
+        return
+    request.tools = offered_tools(
+        {tool.name: tool for tool in request.tools},
+        raw.get("tools") or (),
+        history.tool_changes,
+        lambda entry: _defined_tool(entry, rules),
+        forced=_forced_tool(raw),
+    )
+
+
+def _defined_tool(entry: dict[str, Any], rules: Rules) -> tuple[str, Tool] | None:
+    tool = _tool(entry, rules)
+    return None if tool is None else (tool.name, tool)
+
+
+def _forced_tool(raw: dict[str, Any]) -> str | None:
+    """The name in `tool_choice`, which is checked later."""
+    choice = raw.get("tool_choice")
+    name = choice.get("name") if type(choice) is dict else None
+    return name if type(name) is str else None
 
 
 def _system(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
@@ -255,6 +295,7 @@ def _tool(entry: Any, rules: Rules) -> Tool | None:
         if rules.drop_server_tools:
             return None
         raise FieldError("type", f"{kind!r:.80} is a server tool, which does not run here", "unsupported_tool_type")
+    optional(entry, "defer_loading", bool)
     name = required(entry, "name", str)
     if _TOOL_NAME.fullmatch(name) is None:
         raise FieldError("name", "must be 1 to 128 letters, digits, _ or -")

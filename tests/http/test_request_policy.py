@@ -165,7 +165,8 @@ async def test_image_urls_are_sent_to_the_engine_when_allowed() -> None:
         assert (await service.post("/v1/messages/count_tokens", messages=[turn])).status == 200
     async with served() as service:
         assert await service.refused(messages=[turn]) == (
-            "messages.0.content.0.source.type: url sources are not fetched by this service; send the bytes as base64"
+            "messages.0.content.0.image.source.type: could not process image: "
+            "url sources are not fetched by this service; send the bytes as base64"
         )
 
 
@@ -292,10 +293,10 @@ def nested(levels: int) -> bytes:
 
 DEEP = {
     "tools.0.input_schema": b'"messages":[{"role":"user","content":"Hi"}],"tools":[{"name":"a","input_schema":%b}]',
-    "messages.0.content.0.input": b'"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a","name":"b",'
-    b'"input":%b}]}]',
-    "messages.0.content.0.content": b'"messages":[{"role":"assistant","content":[{"type":"web_search_tool_result",'
-    b'"tool_use_id":"a","content":%b}]}]',
+    "messages.0.content.0.tool_use.input": b'"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"a",'
+    b'"name":"b","input":%b}]}]',
+    "messages.0.content.0.web_search_tool_result.content": b'"messages":[{"role":"assistant","content":['
+    b'{"type":"web_search_tool_result","tool_use_id":"a","content":%b}]}]',
     "output_config.format.schema": b'"messages":[{"role":"user","content":"Hi"}],"output_config":{"format":'
     b'{"type":"json_schema","schema":%b}}',
 }

@@ -80,7 +80,7 @@ def test_errors_are_found_in_the_same_order_in_steps(deep: bool) -> None:
         whole = fault(messages, in_steps=False, deep=deep)
         assert fault(messages, in_steps=True, deep=deep) == whole
         found.add(whole[1:2])
-    assert len(found) == 8
+    assert len(found) == 9
 
 
 @pytest.mark.parametrize("messages", [None, [], "x", [7], [{"role": "nobody"}]], ids=repr)

@@ -263,7 +263,10 @@ def test_a_request_may_be_a_single_assistant_turn() -> None:
             {"messages": [{"role": "user", "content": {"type": "text"}}]},
             "messages.0.content: must be a string or an array",
         ),
-        ({"messages": [user({"type": "text", "text": "a"}, {"type": "text"})]}, "messages.0.content.1.text: required"),
+        (
+            {"messages": [user({"type": "text", "text": "a"}, {"type": "text"})]},
+            "messages.0.content.1.text.text: required",
+        ),
         ({"system": 1}, "system: must be a string or an array of text blocks"),
         ({"system": {}}, "system: must be a string or an array of text blocks"),
         ({"system": ["a"]}, "system.0: must be an object"),
@@ -413,20 +416,23 @@ def test_tool_results_with_an_earlier_call_are_accepted(messages: list[Json]) ->
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([user(result("a"))], "messages.0.content.0.tool_use_id: no earlier tool_use has the id 'a'"),
+        ([user(result("a"))], "messages.0.content.0.tool_result.tool_use_id: no earlier tool_use has the id 'a'"),
         (
             [HI, assistant(call("a")), user(result("b"))],
-            "messages.2.content.0.tool_use_id: no earlier tool_use has the id 'b'",
+            "messages.2.content.0.tool_result.tool_use_id: no earlier tool_use has the id 'b'",
         ),
-        ([HI, user(result("a")), assistant(call("a"))], "messages.1.content.0.tool_use_id: no earlier tool_use"),
+        (
+            [HI, user(result("a")), assistant(call("a"))],
+            "messages.1.content.0.tool_result.tool_use_id: no earlier tool_use",
+        ),
         (
             [HI, assistant(call("a")), user(result("a"), result("a"))],
-            "messages.2.content.1.tool_use_id: a second tool_result for the id 'a'",
+            "messages.2.content.1.tool_result.tool_use_id: a second tool_result for the id 'a'",
         ),
-        ([HI, assistant(call("a"), call("a"))], "messages.1.content.1.id: a second tool_use for the id 'a'"),
+        ([HI, assistant(call("a"), call("a"))], "messages.1.content.1.tool_use.id: a second tool_use for the id 'a'"),
         (
             [HI, assistant({**call("a"), "type": "server_tool_use"}), user(result("a"))],
-            "messages.2.content.0.tool_use_id: no earlier tool_use has the id 'a'",
+            "messages.2.content.0.tool_result.tool_use_id: no earlier tool_use has the id 'a'",
         ),
     ],
     ids=["no call", "another call", "call comes later", "twice", "one id for two calls", "the call of a server"],

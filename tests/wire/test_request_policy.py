@@ -191,26 +191,29 @@ def test_an_image_url_is_accepted_in_every_place_if_the_rules_say_so(url: str) -
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/", "x.png", "//x/a.png", "", "https://a b", "http://"])
 def test_other_addresses_are_refused(url: str) -> None:
-    reason = "messages.0.content.0.source.url: must be an http, https or data URL"
+    reason = "messages.0.content.0.image.source.url: could not process image: must be an http, https or data URL"
     assert refusal(URLS, messages=holding(image(url))[0]).message == reason
 
 
 def test_an_image_that_is_not_a_url_is_checked_as_usual() -> None:
     for source, reason in (
-        ({"type": "url"}, ".url: required"),
-        ({"type": "url", "url": 1}, ".url: must be a string"),
-        ({"type": "base64", "media_type": "image/png", "data": "!"}, ".data: must be base64"),
-        ({"type": "file", "file_id": "f"}, ".type: 'file' is not supported; supported: base64"),
+        ({"type": "url"}, ".url: could not process image: required"),
+        ({"type": "url", "url": 1}, ".url: could not process image: must be a string"),
+        ({"type": "base64", "media_type": "image/png", "data": "!"}, ".data: could not process image: must be base64"),
+        (
+            {"type": "file", "file_id": "f"},
+            ".type: could not process image: 'file' is not supported; supported: base64",
+        ),
         (None, ": required"),
     ):
         messages = [{"role": "user", "content": [{"type": "image", "source": source}]}]
-        assert refusal(URLS, messages=messages).message == f"messages.0.content.0.source{reason}"
+        assert refusal(URLS, messages=messages).message == f"messages.0.content.0.image.source{reason}"
 
 
 def test_videos_and_documents_by_url_are_always_refused() -> None:
     for kind in ("video", "document"):
         messages = [{"role": "user", "content": [{"type": kind, "source": {"type": "url", "url": "https://x/a"}}]}]
-        assert refusal(URLS, messages=messages).message.startswith("messages.0.content.0.source.type: ")
+        assert refusal(URLS, messages=messages).message.startswith(f"messages.0.content.0.{kind}.source.type: ")
 
 
 # the billing header
@@ -338,7 +341,7 @@ AMOUNTS: list[tuple[str, Any, str, str]] = [
     *(
         ("max_depth", made, path, "must not be nested deeper than {} levels")
         for made, path in (
-            (lambda levels: {"messages": conversation(levels)}, "messages.1.content.0.input"),
+            (lambda levels: {"messages": conversation(levels)}, "messages.1.content.0.tool_use.input"),
             (lambda levels: {"tools": [{"name": "look", "input_schema": deep(levels)}]}, "tools.0.input_schema"),
             (
                 lambda levels: {"output_config": {"format": {"type": "json_schema", "schema": deep(levels)}}},

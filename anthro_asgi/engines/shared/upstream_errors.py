@@ -52,8 +52,18 @@ _MIN_SECRET_PREFIX: Final = 6  # characters
 _STACK: Final = re.compile(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
 _PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
 _MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
-# llama.cpp answers 500 to an image, audio or video that its model cannot read, which is the client's mistake.
-_UNSUPPORTED_INPUT: Final = re.compile(r"\b(?:image|audio|video) input is not supported")
+# Engines' words for an image, audio or video that the model cannot read (contract, appendix A), which is the client's
+# mistake. llama.cpp answers 500.
+_UNSUPPORTED_INPUT: Final = re.compile(
+    r"\b(?P<image>image|audio|video) input is not supported"
+    r"|\bat most 0 (?P<most>image|audio|video)"
+    r"|\bis not a (?:multimodal|vision) model\b"
+    r"|\bonly supports text input\b|\bunsupported content type '(?P<part>image|audio|video)_url'"
+    r"|\bdoes not support (?P<does_not>image|audio|video)s?\b|\bsupport (?P<support>image|audio|video) input\b"
+    r"|\bmissing data required for (?P<missing>image|audio|video) input\b"
+    r"|\bunknown variant `(?P<variant>image|audio|video)_url`",
+    re.IGNORECASE,
+)
 # Some engines answer 400 for a model they do not have.
 _UNKNOWN_MODEL: Final = re.compile(
     r"\b[Mm]odel\b[^.]{0,200}\b(?:not found|does not exist)|not a valid model|^Server is pinned to '"
@@ -221,14 +231,16 @@ def _error(status: int, body: bytes, *, in_stream: bool) -> ApiError:
 
 def _request_error(status: int, message: str, code: str) -> ApiError | None:
     """The mistakes of clients that engines report with several statuses."""
-    if status not in (400, 413, 422, 500):
+    if status not in (400, 404, 413, 422, 500):
         return None
-    overflow = find_overflow(message, code)
+    overflow = find_overflow(message, code) if status != 404 else None
     if overflow is not None:
         return overflow
     unsupported = _UNSUPPORTED_INPUT.search(message)
     if unsupported is not None:
-        return InvalidRequest(f"messages: {unsupported[0]} by this model", reason="unsupported_input")
+        kind = next((word for word in unsupported.groupdict().values() if word), "image").lower()
+        words = _trimmed(message) if status < 500 else f"{kind} input is not supported by this model"
+        return InvalidRequest(f"messages: could not process {kind}: {words}", reason="unsupported_input")
     return None
 
 

@@ -214,7 +214,41 @@ def test_a_prompt_that_fits_is_not_called_too_long(said: str) -> None:
 def test_an_input_that_the_model_cannot_read_is_an_invalid_request() -> None:
     (case,) = cases("llamacpp", name="08i_image", status=500)
     error = error_from_response(case.status, case.content)
-    assert (type(error), error.message) == (InvalidRequest, "messages: image input is not supported by this model")
+    words = "messages: could not process image: image input is not supported by this model"
+    assert (type(error), error.message) == (InvalidRequest, words)
+
+
+@pytest.mark.clause("7.8")
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (400, "image", "At most 0 image(s) may be provided in one prompt."),
+        (400, "video", "At most 0 video(s) may be provided in one prompt."),
+        (400, "image", "local is not a multimodal model"),
+        (400, "image", "Model only supports text input; received unsupported content type 'image_url'"),
+        (400, "video", "received unsupported content type 'video_url'"),
+        (400, "image", "this model does not support image input"),
+        (400, "image", "missing data required for image input"),
+        (400, "image", "Failed to deserialize the JSON body: unknown variant `image_url`, expected `text`"),
+        (404, "image", "No endpoints found that support image input"),
+    ],
+)
+def test_words_about_unreadable_input_make_clients_remove_it(status: int, kind: str, words: str) -> None:
+    error = error_from_response(status, body(words))
+    assert (type(error), error.message) == (InvalidRequest, f"messages: could not process {kind}: {words}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "At most 10 images may be provided in one prompt.",
+        "The model does not support tools.",
+        "messages.0: the image of this model is private",
+        "unsupported content type 'text_url'",
+    ],
+)
+def test_words_about_something_else_stay_as_they_are(words: str) -> None:
+    assert error_from_response(400, body(words)).message == words
 
 
 @pytest.mark.clause("7.4")

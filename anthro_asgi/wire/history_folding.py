@@ -1,0 +1,165 @@
+"""The messages of a request as the engine receives them, without settings, tool changes and marks (contract 3.32-3.34).
+
+The messages of the body stay as they are, because a relayed upstream receives them. What an engine has no message for
+is collected in a `History`: the changes of the tool list, and the effort that a system message sets.
+
+    compaction              a summary: it replaces everything before it
+    tool_addition,          changes of the tool list
+    tool_removal
+    tool_reference          in a tool result: loads a deferred tool (contract 3.13); stays in the result as its text
+    fallback,               marks for Anthropic's API: left out
+    mcp_tool_listing
+    connector_text,         become text
+    browser_state
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from .large.cooperative import Steps
+
+Json = dict[str, Any]
+
+_MESSAGES_PER_STEP: Final = 64
+TOOL_CHANGES: Final = frozenset({"tool_addition", "tool_removal"})
+FOLDED_BLOCKS: Final = frozenset(
+    {"compaction", "connector_text", "fallback", "mcp_tool_listing", "tool_search_tool_result"}
+)
+"""Types of blocks in user and assistant messages for which a request is folded."""
+FOLDED_IN_RESULTS: Final = frozenset({"browser_state", "tool_reference"})
+"""Types of blocks in a tool result for which a request is folded."""
+
+
+class ToolChange(NamedTuple):
+    """A block that loads, adds or removes a tool.
+
+    `kind` is the type of the block; `tool` its value: `{"type": "tool_reference", "name": …}`, a definition, or a
+    reference to a tool of an MCP server. `path` leads to that value.
+    """
+
+    kind: str
+    tool: Json
+    path: str
+
+
+class History:
+    """What the messages of a request hold.
+
+    Args:
+        messages: the messages for the engine.
+        has_citations: whether a document asks for citations.
+
+    Attributes:
+        tool_changes: in the order of the messages.
+        effort: the effort that a system message sets for the turn which the answer belongs to.
+    """
+
+    __slots__ = ("effort", "has_citations", "messages", "tool_changes")
+
+    def __init__(self, messages: list[Json], *, has_citations: bool = False) -> None:
+        self.messages = messages
+        self.tool_changes: list[ToolChange] = []
+        self.effort: str | None = None
+        self.has_citations = has_citations
+
+
+def fold_history(messages: list[Json], *, has_citations: bool = False) -> Steps[History]:
+    """The history in checked `messages`, in steps. The messages are not changed."""
+    history = History([], has_citations=has_citations)
+    last_user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    for index, message in enumerate(messages):
+        if message["role"] == "system":
+            _fold_system(message, index, history, has_later_user=index < last_user)
+        else:
+            _fold_turn(message, index, history)
+        if index % _MESSAGES_PER_STEP == 0:
+            yield
+    return history
+
+
+def _fold_system(message: Json, index: int, history: History, *, has_later_user: bool) -> None:
+    config = message.get("output_config")
+    if config is not None and config.get("effort") is not None:
+        history.effort = config["effort"]
+    content = message.get("content") or []
+    if type(content) is list:
+        for number, block in enumerate(content):
+            if block["type"] in TOOL_CHANGES:
+                history.tool_changes.append(_tool_change(block, f"messages.{index}.content.{number}"))
+        content = [block for block in content if block["type"] == "text"]
+    if content and not (has_later_user and message.get("clear_at") == "next_user_message"):
+        history.messages.append({"role": "system", "content": content})
+
+
+def _tool_change(block: Json, path: str) -> ToolChange:
+    return ToolChange(block["type"], block["tool"], f"{path}.{block['type']}.tool")
+
+
+def _fold_turn(message: Json, index: int, history: History) -> None:
+    """Add a user or assistant message to the history."""
+    content = message["content"]
+    if message["role"] == "user" and (type(content) is str or any(block["type"] != "tool_result" for block in content)):
+        history.effort = None  # it was set for the turn before
+    if type(content) is str:
+        history.messages.append(message)
+        return
+    blocks: list[Json] = []
+    for number, block in enumerate(content):
+        kind = block["type"]
+        if kind == "compaction":
+            if block.get("content"):
+                history.messages.clear()
+                history.messages.append({"role": "user", "content": f"<summary>\n{block['content']}\n</summary>"})
+                blocks.clear()
+            history.tool_changes += (
+                _tool_change(change, f"messages.{index}.content.{number}.compaction.tool_changes.{at}")
+                for at, change in enumerate(block.get("tool_changes") or ())
+            )
+        elif kind == "connector_text":
+            blocks.append({"type": "text", "text": connector_text(block)})
+        elif kind == "tool_result" and type(block.get("content")) is list:
+            history.tool_changes += _references(block["content"])
+            blocks.append(_with_readable_state(block))
+        elif kind == "tool_search_tool_result":
+            found = block["content"]
+            history.tool_changes += _references(found.get("tool_references") if type(found) is dict else None)
+            blocks.append(block)
+        elif kind not in FOLDED_BLOCKS:
+            blocks.append(block)
+    if blocks or not content:
+        history.messages.append(message if blocks == content else {**message, "content": blocks})
+
+
+def _references(blocks: Any) -> Iterator[ToolChange]:
+    """The tools that the `tool_reference` blocks among `blocks` load."""
+    for block in blocks if type(blocks) is list else ():
+        if type(block) is dict and block.get("type") == "tool_reference" and type(block.get("tool_name")) is str:
+            yield ToolChange("tool_reference", {"type": "tool_reference", "name": block["tool_name"]}, "")
+
+
+def connector_text(block: Json) -> str:
+    """The text of a `connector_text` block; empty if it holds none."""
+    text = block.get("connector_text", block.get("text"))
+    return text if type(text) is str else ""
+
+
+def _with_readable_state(result: Json) -> Json:
+    if all(block["type"] != "browser_state" for block in result["content"]):
+        return result
+    content = [
+        {"type": "text", "text": _browser_state(block)} if block["type"] == "browser_state" else block
+        for block in result["content"]
+    ]
+    return {**result, "content": content}
+
+
+def _browser_state(block: Json) -> str:
+    """The open tabs and what the call changed, one per line."""
+    lines = [
+        f"{tab['tab_id']}{' (active)' if tab.get('active') else ''}: {tab.get('title') or ''} {tab.get('url') or ''}"
+        for tab in block["tabs"]
+    ]
+    for change in block.get("state_changes") or ():
+        values = (change.get(key) for key in ("tab_id", "download_id", "url", "path", "error"))
+        lines.append(" ".join([f"{change['type']}:", *(value for value in values if type(value) is str)]))
+    return "\n".join(["Open browser tabs:", *(line.rstrip() for line in lines)])

@@ -1,0 +1,98 @@
+"""Which tools of a request are offered to the model: deferred tools, and tools that change in mid-conversation. Pure.
+
+A tool with `defer_loading` is offered once a `tool_reference` in a tool result or a `tool_addition` names it, or if
+nothing in the request could ever load a deferred tool (contract 3.13). `tool_addition` and `tool_removal` change the
+list in the order of the messages; the engine receives the list as it is at the end (contract 3.33).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+from .field_checks import FieldError
+from .history_folding import ToolChange
+
+Json = dict[str, Any]
+ToolT = TypeVar("ToolT")
+
+# What a client's own search tool is called, or says about itself.
+_SEARCH_NAME: Final = re.compile(r"tool.?search", re.IGNORECASE)
+_SEARCH_DESCRIPTION: Final = re.compile(r"\bdeferred tools?\b|\btool_references?\b", re.IGNORECASE)
+# Claude Code declares a deferred tool that exists only to switch deferred loading on.
+_PLACEHOLDER: Final = re.compile(r"(?=.*\bplaceholder\b).*\bnever call this tool\b", re.IGNORECASE | re.DOTALL)
+
+
+def offered_tools(
+    tools: Mapping[str, ToolT],
+    entries: Iterable[Json],
+    changes: Iterable[ToolChange],
+    define: Callable[[Json], tuple[str, ToolT] | None],
+    *,
+    forced: str | None = None,
+) -> list[ToolT]:
+    """The tools to offer, in the order in which they are declared.
+
+    Args:
+        tools: the declared tools by name.
+        entries: their definitions in the body, which may hold others too.
+        changes: of the tool list, in the order of the messages.
+        define: reads a definition in a `tool_addition`: its name and tool, or None to leave it out. Raises FieldError.
+        forced: the tool that `tool_choice` names. It is offered even if it is deferred.
+
+    Raises FieldError with the whole path for a reference to an unknown tool and for an invalid definition.
+    """
+    entries, changes = list(entries), list(changes)
+    deferred = {entry.get("name") for entry in entries if entry.get("defer_loading") is True}
+    if not deferred and not changes:
+        return list(tools.values())
+    placeholders = {entry.get("name") for entry in entries if _is_placeholder(entry)}
+    known = {name: tool for name, tool in tools.items() if name not in placeholders}
+    hidden = deferred if _may_load(entries, changes) else set()
+    hidden = hidden - {forced}
+    for change in changes:
+        if change.kind == "tool_reference":
+            hidden.discard(change.tool["name"])
+        elif change.tool["type"] == "tool_definition":
+            defined = _define(change, define)
+            if defined is not None:
+                known[defined[0]] = defined[1]
+                hidden.discard(defined[0])
+        else:
+            name = _referenced(change, known.keys() | placeholders)
+            hidden.discard(name) if change.kind == "tool_addition" else hidden.add(name)
+    return [tool for name, tool in known.items() if name not in hidden]
+
+
+def _is_placeholder(entry: Json) -> bool:
+    return entry.get("defer_loading") is True and _PLACEHOLDER.match(entry.get("description") or "") is not None
+
+
+def _may_load(entries: Iterable[Json], changes: Iterable[ToolChange]) -> bool:
+    """Whether something in the request can load a deferred tool, or has loaded one."""
+    return any(change.kind != "tool_removal" for change in changes) or any(
+        entry.get("defer_loading") is not True
+        and (
+            str(entry.get("type")).startswith("tool_search_tool_")
+            or _SEARCH_NAME.search(entry.get("name") or "")
+            or _SEARCH_DESCRIPTION.search(entry.get("description") or "")
+        )
+        for entry in entries
+    )
+
+
+def _define(change: ToolChange, define: Callable[[Json], tuple[str, ToolT] | None]) -> tuple[str, ToolT] | None:
+    try:
+        return define(change.tool["definition"])
+    except FieldError as error:
+        raise error.within(f"{change.path}.definition") from None
+
+
+def _referenced(change: ToolChange, known: Iterable[str | None]) -> str:
+    """The name of the tool that the change refers to."""
+    if change.tool["type"] != "tool_reference":
+        reason = f"{change.tool['type']!r} is not supported: no MCP server is connected here"
+        raise FieldError(f"{change.path}.type", reason)
+    name: str = change.tool["name"]
+    if name not in known:
+        raise FieldError(f"{change.path}.name", f"no tool is named {name!r:.150}")
+    return name
