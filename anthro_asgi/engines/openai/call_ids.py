@@ -37,7 +37,7 @@ def thought_signature(identity: str) -> str | None:
 
 def engine_call_id(identity: str, length: int | None) -> str:
     """The id to send to the engine: without a signature, and of `length` letters and digits if that is not None."""
-    own = identity.partition(_MARK)[0]
+    own = identity if _MARK not in identity else identity.partition(_MARK)[0]
     if length is None or (len(own) == length and own.isascii() and own.isalnum()):
         return own
     return blake2b(own.encode("utf-8", "surrogatepass")).hexdigest()[:length]

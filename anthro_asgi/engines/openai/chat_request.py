@@ -276,7 +276,10 @@ def _parameters(schema: Json | None) -> Json:
 
 def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     """The messages of the chat request, the system prompt first."""
-    return run_to_end(_messages_in_steps(request, dialect))
+    conversation = _Conversation(request, dialect)
+    for message in request.messages:
+        conversation.add(message)
+    return [_chat_message(turn, dialect) for turn in conversation.turns]
 
 
 def _messages_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[list[Json]]:
@@ -293,17 +296,27 @@ def _messages_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[list
     return out
 
 
+_NOTHING: Final[list[Any]] = []  # for the roles that have no calls and thoughts: nothing is ever added to it
+
+
 class _Turn:
     """A chat message that further content may still join. Which of the fields are used depends on the role."""
 
     __slots__ = ("call_id", "calls", "parts", "role", "thoughts")
 
-    def __init__(self, role: str, parts: list[Part], call_id: str = "") -> None:
+    def __init__(
+        self,
+        role: str,
+        parts: list[Part],
+        call_id: str = "",
+        calls: list[Json] = _NOTHING,
+        thoughts: list[str] = _NOTHING,
+    ) -> None:
         self.role = role
         self.parts = parts
         self.call_id = call_id
-        self.calls: list[Json] = []
-        self.thoughts: list[str] = []
+        self.calls = calls
+        self.thoughts = thoughts
 
 
 class _Conversation:
@@ -323,10 +336,14 @@ class _Conversation:
 
     def add(self, message: Json) -> None:
         role, content = message["role"], message["content"]
-        blocks = content if type(content) is list else [{"type": "text", "text": content}]
         if role == "user":
-            self._add_user(blocks)
-        elif role == "assistant":
+            if type(content) is list:
+                self._add_user(content)
+            else:
+                self._add_user_parts([content] if content else [])
+            return
+        blocks = content if type(content) is list else [{"type": "text", "text": content}]
+        if role == "assistant":
             self._add_assistant(blocks)
         else:
             self._add_system(join_texts(block["text"] for block in blocks))
@@ -399,18 +416,23 @@ class _Conversation:
             thoughts = []
         if not text and not calls and not any(thoughts):
             return
-        self._join("assistant", [text] if text else [])
-        turn = self.turns[-1]
-        turn.calls += calls
-        turn.thoughts += thoughts
-        self._results_at = len(self.turns)
+        if self.turns and self.turns[-1].role == "assistant":
+            turn = self.turns[-1]
+            turn.calls += calls
+            turn.thoughts += thoughts
+        else:
+            turn = _Turn("assistant", [], calls=calls, thoughts=thoughts)
+            self.turns.append(turn)
+            self._results_at = len(self.turns)
+        if text:
+            turn.parts.append(text)
 
     def _call(self, block: Json, *, first: bool) -> Json:
         """The call. Of parallel calls only the first has a signature."""
-        name = block["name"]
+        name, dialect = block["name"], self._dialect
         function = {"name": self._names.get(name, name), "arguments": encode(block["input"]).decode()}
-        call: Json = {"id": engine_call_id(block["id"], self._dialect.call_id_length), "type": "function"}
-        if self._dialect.thought_signatures:
+        call: Json = {"id": engine_call_id(block["id"], dialect.call_id_length), "type": "function"}
+        if dialect.thought_signatures:
             signature = thought_signature(block["id"]) or (NO_SIGNATURE if first else None)
             if signature is not None:
                 call["extra_content"] = {"google": {"thought_signature": signature}}
@@ -419,22 +441,24 @@ class _Conversation:
 
 
 def _chat_message(turn: _Turn, dialect: Dialect) -> Json:
-    message: Json = {"role": turn.role}
-    if turn.role == "tool":
-        message["tool_call_id"] = turn.call_id
-    message["content"] = _content(turn.parts)
-    if turn.role == "assistant":
-        key = dialect.reasoning_key
-        if key is not None and (any(turn.thoughts) or (turn.calls and dialect.needs_reasoning)):
-            message[key] = "\n".join(turn.thoughts)
-        if turn.calls:
-            message["tool_calls"] = turn.calls
-            message["content"] = message["content"] or dialect.no_content
+    role, content = turn.role, _content(turn.parts)
+    if role == "tool":
+        return {"role": "tool", "tool_call_id": turn.call_id, "content": content}
+    message: Json = {"role": role, "content": content}
+    if role == "assistant":
+        thoughts, calls, key = turn.thoughts, turn.calls, dialect.reasoning_key
+        if key is not None and (any(thoughts) or (calls and dialect.needs_reasoning)):
+            message[key] = "\n".join(thoughts)
+        if calls:
+            message["tool_calls"] = calls
+            message["content"] = content or dialect.no_content
     return message
 
 
 def _content(parts: list[Part]) -> str | list[Json]:
     """The content of a chat message: a plain string if there is only text, because many templates require one."""
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return parts[0]
     texts = [part for part in parts if type(part) is str]
     if len(texts) == len(parts):
         return "\n".join(texts)

@@ -239,6 +239,9 @@ def test_the_time_for_neighbours_is_linear_in_their_number() -> None:
     text = "x" * 200
     said = chat_messages(request(*({"role": "user", "content": text} for _ in range(50_000))), LLAMACPP)
     assert [len(turn["content"]) for turn in said] == [50_000 * 201 - 1]
+    calls = (assistant(text, use(f"c{number}")) for number in range(50_000))
+    (turn,) = chat_messages(request(*calls), LLAMACPP)
+    assert (len(turn["content"]), len(turn["tool_calls"])) == (50_000 * 201 - 1, 50_000)
 
 
 def server(kind: str, content: Any) -> str:
