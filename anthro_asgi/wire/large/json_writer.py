@@ -1,11 +1,26 @@
-"""Writes JSON that is too large to write in one slice of the event loop. Pure."""
+"""Writes JSON that is too large to write in one slice of the event loop. Pure.
 
+The output is a list of pieces, each of about `_PIECE` bytes, whatever the shape of the value: an object of a million
+small properties makes as few pieces as one long string. So the memory in use is about the size of the output.
+
+Theory: the value is walked with a stack instead of recursion. Neighbouring small values of one object or array form a
+run, which orjson writes at once. A container that holds at most `_SMALL` values, at all levels, counts as a small value
+itself. Looking at a larger one stops after that many values, so the time is linear for every shape and depth.
+"""
+
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ..json_codec import dumps
 from .cooperative import Steps
 
-_WINDOW: Final = 256 * 1024  # characters of a string written in a step
+_PIECE: Final = 64 * 1024  # bytes of output in a piece; a piece with many escapes may have six times as many
+_RUN: Final = 512  # values that are written at once
+_SMALL: Final = 64  # values in a container, at all levels, that still counts as a small value
+_SCALAR: Final = 8  # bytes of a number, a literal or a bracket with its punctuation, roughly
+_CONTAINERS_PER_STEP: Final = 256
+_MAX_LEVELS: Final = 1000  # the same bound as Python's recursion limit sets for `json_codec.dumps`
+_LARGE: Final = _PIECE + 1  # the weight of a value that does not fit into a run
 
 
 class JoinedText:
@@ -19,66 +34,167 @@ class JoinedText:
 
 def dumps_in_steps(value: Any) -> Steps[list[bytes]]:
     """`json_codec.dumps` of `value`, in steps and in pieces; `JoinedText` is allowed in it. Raises as `dumps`."""
-    written: list[bytes] = []
-    yield from _write(value, written)
-    return written
+    writer = _Writer()
+    yield from writer.write(value)
+    return writer.pieces()
 
 
-def _write(value: Any, written: list[bytes]) -> Steps[None]:
-    kind = type(value)
-    if kind is JoinedText or (kind is str and len(value) > _WINDOW):
-        written.append(b'"')
-        for part in value.parts if kind is JoinedText else (value,):
-            for start in range(0, len(part), _WINDOW):
-                written.append(dumps(part[start : start + _WINDOW])[1:-1])
+class _Frame:
+    """A container that is being written. `key` belongs to the value that is written next; None in an array."""
+
+    __slots__ = ("closing", "has_values", "items", "run")
+
+    def __init__(self, container: dict[Any, Any] | list[Any]) -> None:
+        self.has_values = False  # whether a value has been written, so that a comma must precede the next one
+        self.run: Any
+        self.items: Iterator[Any]
+        if type(container) is dict:
+            self.items, self.closing, self.run = iter(container.items()), b"}", {}
+        else:
+            self.items, self.closing, self.run = iter(container), b"]", []
+
+
+class _Writer:
+    """Writes one value."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._piece = bytearray()
+        self._stack: list[_Frame] = []
+
+    def pieces(self) -> list[bytes]:
+        """All pieces written so far."""
+        self._end_piece()
+        return self._pieces
+
+    def write(self, value: Any) -> Steps[None]:
+        """Write `value`. Raises TypeError and RecursionError as `json_codec.dumps`."""
+        yield from self._write_large(value)
+        opened = 0
+        while self._stack:
+            opened += 1
+            if len(self._piece) >= _PIECE or opened % _CONTAINERS_PER_STEP == 0:
+                self._end_piece_if_full()
                 yield
-        written.append(b'"')
-    elif _is_light(value) or (kind is not dict and kind is not list):
-        written.append(dumps(value))
-        yield
-    elif kind is list:
-        written.append(b"[")
-        yield from _write_elements(value, written)
-        written.append(b"]")
-    else:
-        opening = b"{"
-        for key, inner in value.items():
-            written.append(opening + dumps(key) + b":")
-            yield from _write(inner, written)
-            opening = b","
-        written.append(b"}")
+            frame = self._stack[-1]
+            inner = yield from (self._write_run(frame) if type(frame.run) is list else self._write_members(frame))
+            if inner is _END:
+                self._piece += frame.closing
+                self._stack.pop()
+            else:
+                yield from self._write_large(inner)
+
+    def _write_run(self, frame: _Frame) -> Steps[Any]:
+        """Write elements of an array up to one that is large, and return it; `_END` at the end of the array."""
+        run, weight = frame.run, 0
+        for inner in frame.items:
+            added = _weight(inner)
+            if added > _PIECE:
+                self._flush(frame)
+                self._separate(frame)
+                return inner
+            run.append(inner)
+            weight += added
+            if weight > _PIECE or len(run) >= _RUN:
+                self._flush(frame)
+                weight = 0
+                yield
+        self._flush(frame)
+        return _END
+
+    def _write_members(self, frame: _Frame) -> Steps[Any]:
+        """Write members of an object up to one whose value is large, and return it; `_END` at the end of the object."""
+        run, weight = frame.run, 0
+        for key, inner in frame.items:
+            added = _weight(inner) + len(key)
+            if added > _PIECE:
+                self._flush(frame)
+                self._separate(frame)
+                yield from self._write_string((key,))
+                self._piece += b":"
+                return inner
+            run[key] = inner
+            weight += added
+            if weight > _PIECE or len(run) >= _RUN:
+                self._flush(frame)
+                weight = 0
+                yield
+        self._flush(frame)
+        return _END
+
+    def _flush(self, frame: _Frame) -> None:
+        """Write the run of the frame."""
+        if frame.run:
+            self._separate(frame)
+            self._piece += dumps(frame.run)[1:-1]
+            frame.run.clear()
+            self._end_piece_if_full()
+
+    def _separate(self, frame: _Frame) -> None:
+        if frame.has_values:
+            self._piece += b","
+        frame.has_values = True
+
+    def _write_large(self, value: Any) -> Steps[None]:
+        """Write a value that fits into no run: a long string in windows; of a container, its opening bracket."""
+        kind = type(value)
+        if kind is JoinedText:
+            yield from self._write_string(value.parts)
+        elif kind is str:
+            yield from self._write_string((value,))
+        elif kind is dict or kind is list:
+            if len(self._stack) >= _MAX_LEVELS:
+                raise RecursionError("nested too deeply to be written")
+            self._piece += b"{" if kind is dict else b"["
+            self._stack.append(_Frame(value))
+        else:
+            self._piece += dumps(value)
+
+    def _write_string(self, parts: tuple[str, ...]) -> Steps[None]:
+        self._piece += b'"'
+        for part in parts:
+            for start in range(0, len(part), _PIECE):
+                self._piece += dumps(part[start : start + _PIECE])[1:-1]
+                self._end_piece_if_full()
+                yield
+        self._piece += b'"'
+
+    def _end_piece_if_full(self) -> None:
+        if len(self._piece) >= _PIECE:
+            self._end_piece()
+
+    def _end_piece(self) -> None:
+        if self._piece:
+            self._pieces.append(bytes(self._piece))
+            self._piece.clear()
 
 
-def _write_elements(elements: list[Any], written: list[bytes]) -> Steps[None]:
-    """Writes what is between the brackets of an array that is not empty."""
-    if len(elements) == 1:
-        yield from _write(elements[0], written)
-    elif _is_light(elements):
-        written.append(dumps(elements)[1:-1])
-        yield
-    else:
-        middle = len(elements) // 2
-        yield from _write_elements(elements[:middle], written)
-        written.append(b",")
-        yield from _write_elements(elements[middle:], written)
+_END: Final = object()
 
 
-def _is_light(value: Any) -> bool:
-    """Whether `value` can be written in one step, judged by the length of its strings and the number of its values."""
-    weight = 0
-    level = [value]
-    while level:
-        outer = [inner for inner in level if type(inner) is dict or type(inner) is list]
-        weight += sum(map(_length, level)) + 64 * sum(map(len, outer))
-        if weight > _WINDOW:
-            return False
-        level = [inner for held in outer for inner in (held.values() if type(held) is dict else held)]
-    return True
-
-
-def _length(value: Any) -> int:
-    """Characters of a string; a whole window for a `JoinedText`, so that it is never light; 0 for other values."""
+def _weight(value: Any) -> int:
+    """About how many bytes a small value takes as JSON; more than `_PIECE` for one that is written by itself."""
     kind = type(value)
     if kind is str:
         return len(value)
-    return _WINDOW if kind is JoinedText else 0
+    if kind is not dict and kind is not list:
+        return _LARGE if kind is JoinedText else _SCALAR
+    weight, values = 0, 0
+    containers = [value]
+    while containers:
+        container = containers.pop()
+        values += len(container) + 1
+        if values > _SMALL:
+            return _LARGE
+        if type(container) is dict:
+            weight += sum(map(len, container))
+            container = container.values()
+        for inner in container:
+            kind = type(inner)
+            if kind is str:
+                weight += len(inner)
+            elif kind is dict or kind is list:
+                containers.append(inner)
+            elif kind is JoinedText:
+                return _LARGE
+    return weight + _SCALAR * values

@@ -1,8 +1,11 @@
 """Large JSON in pieces: for every document, the result is that of the parser for the whole."""
 
+import functools
+import gc
 import json
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from typing import Any
 
 import orjson
@@ -34,6 +37,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_reader, "_WINDOW", 96)
     monkeypatch.setattr(json_reader, "_MIN_STRETCH", 16)
     monkeypatch.setattr(json_reader, "_MIN_RUN", 200)
+    monkeypatch.setattr(json_writer, "_PIECE", 96)
+    monkeypatch.setattr(json_writer, "_SMALL", 4)
 
 
 @pytest.fixture
@@ -401,7 +406,53 @@ def test_a_large_value_is_written_in_small_pieces() -> None:
     body = conversation(random.Random(1), turns=30)
     written = run_to_end(dumps_in_steps(body))
     assert b"".join(written) == orjson.dumps(body)
-    assert max(map(len, written)) < 6 * json_writer._WINDOW
+    assert max(map(len, written)) < 6 * json_writer._PIECE
+
+
+SHAPES: dict[str, Callable[[], Any]] = {
+    "wide object": lambda: {f"p{number}": 0 for number in range(60_000)},
+    "wide object of objects": lambda: {f"p{number}": {"type": "string"} for number in range(30_000)},
+    "wide array": lambda: [0] * 200_000,
+    "empty arrays": lambda: [[] for _ in range(100_000)],
+    "small objects": lambda: [{"a": {"b": [{"c": 1}]}} for _ in range(20_000)],
+    "deep": lambda: [functools.reduce(lambda inner, _: {"a": inner, "b": [inner][:0]}, range(90), 0)] * 2_000,
+    "tiny strings": lambda: [str(number) for number in range(100_000)],
+    "long keys": lambda: {f"{number}" * 20_000: number for number in range(20)},
+    "one long key": lambda: {"k" * 900_000: {"k" * 300_000: ["x"]}},
+    "a long string": lambda: "x" * 900_000,
+    "escapes": lambda: ["\n\x00" * 50_000] * 9,
+    "numbers": lambda: [number * 1.1 for number in range(60_000)],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_is_written_in_few_pieces_of_a_bounded_size(shape: str) -> None:
+    """A piece takes memory beside its bytes; a million tiny pieces once took 400 times the size of the body."""
+    value = SHAPES[shape]()
+    whole = dumps(value)
+    written = run_to_end(dumps_in_steps(value))
+    assert b"".join(written) == whole
+    assert max(map(len, written)) < 14 * json_writer._PIECE  # a run next to a full piece, with all of it escaped
+    assert len(written) <= len(whole) // json_writer._PIECE + 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_step_of_writing_takes_more_than_a_few_milliseconds(shape: str) -> None:
+    value = SHAPES[shape]()
+    gc.disable()
+    try:
+        assert min(longest_step(dumps_in_steps(value)) for _ in range(3)) < 0.005
+    finally:
+        gc.enable()
+
+
+def longest_step(steps: Generator[None, None, Any]) -> float:
+    """Seconds of CPU of the longest step."""
+    longest, last = 0.0, time.thread_time()
+    for _ in steps:
+        now = time.thread_time()
+        longest, last = max(longest, now - last), now
+    return longest
 
 
 @pytest.mark.usefixtures("small")
