@@ -301,6 +301,7 @@ ZAI: Final = Dialect(
     none_choice=False,
     forced_choice=False,
 )
+# The tool choices are `auto` and `none`.
 MINIMAX: Final = Dialect(
     "minimax",
     "MiniMax",
@@ -308,7 +309,6 @@ MINIMAX: Final = Dialect(
     thinking_tags=True,
     output_schema="no",
     named_choice=False,
-    none_choice=False,
     forced_choice=False,
 )
 # It refuses unknown fields. Its reasoning is a part of the content, which it accepts back as text only.

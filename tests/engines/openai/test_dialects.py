@@ -291,7 +291,7 @@ def test_only_an_engine_that_receives_stop_strings_is_asked_to_report_the_match(
 @every_dialect
 def test_tool_choice_none_is_sent_in_a_way_that_the_engine_honours(dialect: Dialect) -> None:
     sent = chat(dialect=dialect, tools=[{"name": "look"}], tool_choice={"type": "none"})
-    if dialect.name in ("transformers", "ollama", "mlx-lm", "zai", "minimax"):
+    if dialect.name in ("transformers", "ollama", "mlx-lm", "zai"):
         assert not {"tools", "tool_choice"} & set(sent)
     else:
         assert (sent["tool_choice"], len(sent["tools"])) == ("none", 1)
