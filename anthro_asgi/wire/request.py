@@ -42,7 +42,7 @@ from .request_policy import DEFAULT_RULES, Rules
 
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
-_THINKING: Final = frozenset({"disabled", "enabled", "adaptive"})
+_THINKING: Final = frozenset({"disabled", "enabled", "adaptive", "between_tools"})
 
 
 @dataclass(slots=True)
@@ -69,7 +69,9 @@ class ToolChoice:
 
 @dataclass(slots=True)
 class ThinkingConfig:
-    """`type` is disabled, enabled or adaptive. `budget_tokens` limits the reasoning, where the engine supports it."""
+    """`type` is disabled, enabled or adaptive; `between_tools` of the body is one of them (contract 3.9).
+
+    `budget_tokens` limits the reasoning, where the engine supports it."""
 
     type: str
     budget_tokens: int | None = None
@@ -386,6 +388,8 @@ def _thinking(request: MessagesRequest, raw: dict[str, Any], rules: Rules, check
         budget = optional_integer(entry, "budget_tokens", 1) if kind != "disabled" else None
         if kind == "enabled" and budget is None:
             raise FieldError("budget_tokens", "required")
+        if kind == "between_tools":
+            kind = "adaptive" if request.tools else "disabled"
         request.thinking = ThinkingConfig(kind, budget, optional(entry, "display", str))
     except FieldError as error:
         raise error.within("thinking") from None
@@ -402,22 +406,35 @@ def _effort(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks:
 
 
 def _output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    """Stores the schema of `format: {type: json_schema, schema}`."""
+    """Stores the schema of `output_config.format: {type: json_schema, schema}`."""
     config = optional(raw, "output_config", dict)
     if config is None:
         return
     try:
-        output_format = optional(config, "format", dict)
+        request.output_schema = _schema(config, "format", rules)
     except FieldError as error:
         raise error.within("output_config") from None
+
+
+def _older_output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    """Stores the schema of `output_format`, which older clients send, unless there is an `output_config.format`."""
+    schema = _schema(raw, "output_format", rules)
+    if request.output_schema is None:
+        request.output_schema = schema
+
+
+def _schema(container: dict[str, Any], key: str, rules: Rules) -> dict[str, Any] | None:
+    """The schema of the output format at `key`; None if there is none."""
+    output_format = optional(container, key, dict)
     if output_format is None:
-        return
+        return None
     try:
         one_of(output_format, "type", {"json_schema"})
-        request.output_schema = required(output_format, "schema", dict)
+        schema: dict[str, Any] = required(output_format, "schema", dict)
         check_depth(output_format, "schema", rules.max_depth)
     except FieldError as error:
-        raise error.within("output_config.format") from None
+        raise error.within(key) from None
+    return schema
 
 
 # The table of fields
@@ -467,6 +484,7 @@ REQUEST_FIELDS: Final = (
     RequestField("tools", _PROMPT, "tools", _tools, seeds_answer=True),
     RequestField("output_config.effort", _COMFORT, "effort", _effort, seeds_answer=True),
     RequestField("output_config.format", _PROMPT, "output_schema", _output_format, seeds_answer=True),
+    RequestField("output_format", _PROMPT, "output_schema", _older_output_format, seeds_answer=True),
     RequestField("messages", _PROMPT, "messages", _messages, is_required=True, seeds_answer=True),
     RequestField("system", _PROMPT, "system", _system, seeds_answer=True),
     RequestField("temperature", _GENERATION, "temperature", _temperature, seeds_answer=True),

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthro_asgi.engines.openai.chat_request import to_chat
+from anthro_asgi.engines.openai.dialects import DIALECTS
 from anthro_asgi.wire.errors import ApiError, InvalidRequest, NotFound
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.json_codec import dumps
@@ -295,7 +297,10 @@ def test_a_request_may_be_a_single_assistant_turn() -> None:
         ({"metadata": {"user_id": 1}}, "metadata.user_id: must be a string"),
         ({"thinking": "enabled"}, "thinking: must be an object"),
         ({"thinking": {}}, "thinking.type: required"),
-        ({"thinking": {"type": "between_tools"}}, "thinking.type: must be one of adaptive, disabled, enabled"),
+        (
+            {"thinking": {"type": "sometimes"}},
+            "thinking.type: must be one of adaptive, between_tools, disabled, enabled",
+        ),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens: required"),
         ({"thinking": {"type": "enabled", "budget_tokens": "5"}}, "thinking.budget_tokens: must be an integer"),
         ({"thinking": {"type": "enabled", "budget_tokens": True}}, "thinking.budget_tokens: must be an integer"),
@@ -633,3 +638,38 @@ def test_endless_nesting_in_any_place_is_accepted_or_refused() -> None:
         raw = orjson.dumps(changed)
         for opening, closing in ((b'{"content":', b"}"), (b"[", b"]"), (b'{"source":{"content":', b"}}")):
             accepted_or_refused(raw.replace(b'"DEEP"', opening * 450 + b"1" + closing * 450))
+
+
+# forms of other clients
+
+
+@pytest.mark.clause("3.19")
+def test_a_top_level_output_format_means_the_same_as_the_one_in_output_config() -> None:
+    older = {"type": "json_schema", "schema": {"type": "array"}}
+    newer = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+    assert parse(output_format=older).output_schema == {"type": "array"}
+    assert parse(output_format=older, output_config={"effort": "low"}).output_schema == {"type": "array"}
+    assert parse(output_format=older, output_config=newer).output_schema == {"type": "object"}
+    assert parse(output_format=None, output_config=newer).output_schema == {"type": "object"}
+    assert parse_request(body(output_format=older), counting=True).output_schema == {"type": "array"}
+    assert refusal(body(output_format={"type": "text"})).message == "output_format.type: must be one of json_schema"
+    assert refusal(body(output_format={"type": "json_schema"})).message == "output_format.schema: required"
+
+
+@pytest.mark.clause("3.9")
+def test_thinking_between_tools_is_adaptive_where_tools_are_given() -> None:
+    thinking = {"type": "between_tools"}
+    assert parse(thinking=thinking).thinking == ThinkingConfig("disabled")
+    assert parse(thinking=thinking, tools=[]).thinking == ThinkingConfig("disabled")
+    assert parse(thinking=thinking, tools=[{"name": "w"}]).thinking == ThinkingConfig("adaptive")
+    assert parse(thinking=thinking).raw["thinking"] == thinking
+
+
+@pytest.mark.clause("3.9")
+def test_disabled_thinking_wins_over_an_effort() -> None:
+    for kind in ("disabled", "between_tools"):
+        request = parse(thinking={"type": kind}, output_config={"effort": "high"})
+        for dialect in DIALECTS.values():
+            chat = to_chat(request, dialect)
+            assert {key: chat.get(key) for key in dialect.thinking_off} == dialect.thinking_off
+            assert "reasoning_effort" in dialect.thinking_off or "reasoning_effort" not in chat

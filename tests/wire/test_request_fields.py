@@ -35,6 +35,7 @@ CHANGES: Final[dict[str, Json]] = {
     "tools": {"tools": [*TOOLS, {"name": "see"}]},
     "output_config.effort": {"output_config": {"effort": "low"}},
     "output_config.format": {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+    "output_format": {"output_format": {"type": "json_schema", "schema": {"type": "object"}}},
     "messages": {"messages": [{"role": "user", "content": "Ho"}]},
     "system": {"system": "Be brief."},
     "temperature": {"temperature": 0.5},
