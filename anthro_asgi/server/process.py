@@ -21,6 +21,7 @@ from ..observability.metrics import Metrics
 from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
+from .exit_deadline import exit_within
 from .http_protocol import StrictProtocolMixin, protocol_class
 from .listeners import Listener
 from .tls import Certificate
@@ -29,6 +30,8 @@ _KEEP_ALIVE: Final = 75  # seconds: longer than load balancers keep an idle conn
 _TICK: Final = 1.0  # seconds between renewals of the date header
 _POLL: Final = 0.02  # seconds between two checks of the open connections
 _ABORT_GRACE: Final = 2.0  # seconds for the errors that end responses to reach their clients
+_CLEANUP: Final = 5.0  # seconds after the drain for the engine, tasks and threads to end
+_DRAIN_STEPS: Final = 8.0  # seconds that a drain takes at most beside its delay and its timeout
 _log = logging.getLogger(__name__)
 
 AsgiMessage = MutableMapping[str, Any]
@@ -63,7 +66,13 @@ class ServerProcess(Server):
         self._certificate = certificate
         self._reload = reload
         self._stop = asyncio.Event()
+        self.owns_process = False  # the process may be ended when the server does not end in time
         self._loop_factory = _loop_factory()  # uvloop is imported before a fork, so that workers share its memory
+
+    @property
+    def longest_stop(self) -> float:
+        """Seconds from the first signal after which the process has ended at the latest."""
+        return self._settings.drain_delay + self._settings.drain_timeout + _DRAIN_STEPS + _CLEANUP
 
     def serve_listeners(
         self, listeners: Sequence[Listener], announce: Callable[[], object], lifeline: int | None = None
@@ -124,10 +133,18 @@ class ServerProcess(Server):
     def _on_stop_signal(self, loop: asyncio.AbstractEventLoop, cancel: Callable[[], object], number: int) -> None:
         """The first signal starts the drain; a second SIGINT, or a signal during startup, ends everything at once."""
         self.force_exit = self.force_exit or (self.should_exit and number == signal.SIGINT)
+        if self.force_exit:
+            self._exit_within(_ABORT_GRACE * 2 + _CLEANUP, 130, logging.WARNING)
+        elif not self.should_exit:
+            self._exit_within(self.longest_stop, 1, logging.ERROR)
         self.should_exit = True
         self._app.draining = True
         with suppress(RuntimeError):  # the loop is closed already
             loop.call_soon_threadsafe(cancel if self.force_exit or not self.started else self._stop.set)
+
+    def _exit_within(self, seconds: float, status: int, level: int) -> None:
+        if self.owns_process:
+            exit_within(seconds, status, level, f"the process did not end within {seconds:g} s; it exits now")
 
     def _on_lifeline_eof(self, lifeline: int) -> None:
         asyncio.get_running_loop().remove_reader(lifeline)
@@ -177,6 +194,7 @@ class ServerProcess(Server):
                 text = "drain timeout of %g s exceeded: ending %d open responses with an error"
                 _log.warning(text, self._settings.drain_timeout, len(self.server_state.tasks))
             await self._abort_responses()
+        self._exit_within(_CLEANUP, 0, logging.WARNING)  # each response has ended: this exit loses nothing
         await self.lifespan.shutdown()
         log_event("stopped")
 

@@ -51,6 +51,7 @@ def serve(
     """
     _raise_file_limit()
     process = ServerProcess(app, settings, certificate, reload)
+    process.owns_process = True
     scheme = "http" if certificate is None else "https"
 
     def announce() -> None:

@@ -1,7 +1,11 @@
 """Engines for `--engine`: large responses, a startup that fails, and a key that cannot be replaced."""
 
+import asyncio
 import os
+import threading
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from anthro_asgi import Finish, MessagesRequest
 
@@ -26,6 +30,41 @@ class FailingStart:
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
         yield request.model
+
+
+class IgnoresCancellation:
+    """Its `stop` never ends, and neither does an answer."""
+
+    async def stop(self) -> None:
+        await self._wait()
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
+        yield request.model
+        await self._wait()
+
+    async def _wait(self) -> None:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
+class BlockedThread:
+    """A thread of the default executor, which also resolves names, never ends."""
+
+    async def start(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
+        yield request.model
+
+
+class BlocksLoop:
+    """An answer holds the event loop for ever."""
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
+        yield request.model
+        while True:
+            time.sleep(0.01)
 
 
 class FixedKey:
