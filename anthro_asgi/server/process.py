@@ -22,11 +22,11 @@ from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
 from .exit_deadline import exit_within
+from .heartbeats import INTERVAL
 from .http_protocol import StrictProtocolMixin, protocol_class
 from .listeners import Listener
 from .tls import Certificate
 
-_KEEP_ALIVE: Final = 75  # seconds: longer than load balancers keep an idle connection (60), so that they close first
 _TICK: Final = 1.0  # seconds between renewals of the date header
 _POLL: Final = 0.02  # seconds between two checks of the open connections
 _ABORT_GRACE: Final = 2.0  # seconds for the errors that end responses to reach their clients
@@ -60,19 +60,25 @@ class ServerProcess(Server):
     def __init__(
         self, app: Application, settings: Settings, certificate: Certificate | None, reload: Callable[[], object]
     ) -> None:
-        super().__init__(_uvicorn_config(app, protocol_class(settings, app.metrics)))
+        super().__init__(_uvicorn_config(app, protocol_class(settings, app.metrics), settings.keep_alive))
         self._app = app
         self._settings = settings
         self._certificate = certificate
         self._reload = reload
         self._stop = asyncio.Event()
         self.owns_process = False  # the process may be ended when the server does not end in time
+        self.heartbeat: Callable[[], object] | None = None  # called every second while the event loop runs
         self._loop_factory = _loop_factory()  # uvloop is imported before a fork, so that workers share its memory
 
     @property
     def longest_stop(self) -> float:
         """Seconds from the first signal after which the process has ended at the latest."""
         return self._settings.drain_delay + self._settings.drain_timeout + _DRAIN_STEPS + _CLEANUP
+
+    @property
+    def longest_forced_stop(self) -> float:
+        """The same, from the second SIGINT."""
+        return _ABORT_GRACE * 2 + _CLEANUP
 
     def serve_listeners(
         self, listeners: Sequence[Listener], announce: Callable[[], object], lifeline: int | None = None
@@ -112,11 +118,17 @@ class ServerProcess(Server):
         if self.lifespan.should_exit:
             raise ResourceUnavailable("the engine failed to start; see the log")
         self._acceptor.open()
+        self._beat()
         self.started = True
         log_event("started", version=version())
         self._announce()
         gc.collect()
         gc.freeze()  # long-lived objects: no later collection, which blocks the event loop, has to visit them
+
+    def _beat(self) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat()
+            asyncio.get_running_loop().call_later(INTERVAL, self._beat)
 
     # signals
 
@@ -134,7 +146,7 @@ class ServerProcess(Server):
         """The first signal starts the drain; a second SIGINT, or a signal during startup, ends everything at once."""
         self.force_exit = self.force_exit or (self.should_exit and number == signal.SIGINT)
         if self.force_exit:
-            self._exit_within(_ABORT_GRACE * 2 + _CLEANUP, 130, logging.WARNING)
+            self._exit_within(self.longest_forced_stop, 130, logging.WARNING)
         elif not self.should_exit:
             self._exit_within(self.longest_stop, 1, logging.ERROR)
         self.should_exit = True
@@ -229,7 +241,7 @@ class ServerProcess(Server):
         return True
 
 
-def _uvicorn_config(app: Application, protocol: type[asyncio.Protocol]) -> Config:
+def _uvicorn_config(app: Application, protocol: type[asyncio.Protocol], keep_alive: float) -> Config:
     return Config(
         app,
         http=protocol,
@@ -241,7 +253,7 @@ def _uvicorn_config(app: Application, protocol: type[asyncio.Protocol]) -> Confi
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # it is passed to call_later, which takes a float
     )
 
 

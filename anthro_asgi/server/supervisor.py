@@ -2,6 +2,7 @@
 
     supervisor ──forks──► worker ── "ready" ──► when all are ready, the supervisor prints the addresses
         │  signals ──────► each                 a worker that dies is replaced, with the same listeners
+        │  heartbeats ◄─── each                 a worker whose event loop hangs is killed, and then replaced
         └─ its exit ─────► EOF on the pipe `lifeline`: the workers stop too
 
 The supervisor has no event loop and no thread. Each worker gets a copy of what the supervisor has created, which
@@ -20,11 +21,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from types import FrameType
 from typing import Final, NoReturn
 
 from ..observability.logs import flush
 from ..settings.options import ResourceUnavailable, Settings
+from .heartbeats import Heartbeats
 from .listeners import Listener
 from .process import Application, ServerProcess
 from .tls import Certificate
@@ -34,6 +37,9 @@ _READY: Final = b"+"
 _STABLE: Final = 30.0  # seconds; a worker that lived longer starts again with the first back-off
 _FIRST_BACKOFF: Final = 0.1  # seconds before a worker is replaced, doubled with each death up to
 _MAX_BACKOFF: Final = 5.0
+_CHECK: Final = 1.0  # seconds between two checks of the heartbeats
+_CONFIRM: Final = 2.0  # seconds; the supervisor itself may have been stopped, so an old heartbeat is checked twice
+_KILL_GRACE: Final = 2.0  # seconds beyond the deadline that a worker has by itself
 _log = logging.getLogger(__name__)
 
 
@@ -63,9 +69,11 @@ def serve(
     if len(listeners) == 1:
         return process.serve_listeners(listeners[0], announce)
     app.metrics.share_among(len(listeners))
-    return WorkerSupervisor(
+    supervisor = WorkerSupervisor(
         process, listeners, announce, on_start=app.metrics.count_as, on_exit=app.metrics.worker_lost
-    ).run()
+    )
+    supervisor.hang_deadline = settings.worker_deadline
+    return supervisor.run()
 
 
 def _raise_file_limit() -> None:
@@ -81,6 +89,7 @@ class Worker:
 
     `number` counts from 0. `ready` is the read end of a pipe until the worker has written that it is ready, or why it
     cannot start, which is then `reason`. `pid` is None while the worker is dead; it is replaced at `restart_at`.
+    `suspect_since` is when its heartbeat was first found to be too old.
     """
 
     number: int
@@ -90,6 +99,7 @@ class Worker:
     started_at: float = 0.0
     backoff: float = _FIRST_BACKOFF
     restart_at: float = 0.0
+    suspect_since: float | None = None
 
 
 class WorkerSupervisor:
@@ -114,6 +124,9 @@ class WorkerSupervisor:
         self._on_start = on_start
         self._on_exit = on_exit
         self._workers = [Worker(number) for number in range(len(listeners))]
+        self.hang_deadline = inf  # seconds without a heartbeat after which a worker is replaced
+        self._heartbeats = Heartbeats(len(listeners))
+        self._kill_at = inf  # on the monotonic clock
         self._announced = False
         self._stopping = False
         self._failure: str | None = None
@@ -152,8 +165,8 @@ class WorkerSupervisor:
         for worker in self._workers:
             if worker.ready is not None:
                 poll.register(worker.ready, select.POLLIN)
-        seconds = min((max(0.0, worker.restart_at - time.monotonic()) for worker in dead), default=None)
-        readable = [file for file, _ in poll.poll(None if seconds is None else seconds * 1000)]
+        seconds = min((max(0.0, worker.restart_at - time.monotonic()) for worker in dead), default=_CHECK)
+        readable = [file for file, _ in poll.poll(min(seconds, _CHECK) * 1000)]
         for worker in self._workers:
             if worker.ready in readable:
                 self._on_ready_pipe(worker)
@@ -163,6 +176,27 @@ class WorkerSupervisor:
         for worker in dead:
             if not self._stopping and worker.restart_at <= time.monotonic():
                 self._fork(worker)
+        self._check_workers()
+
+    def _check_workers(self) -> None:
+        """Kill the workers that hang, and those that do not end in time."""
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.pid is None:
+                continue
+            if now >= self._kill_at:
+                _log.error("worker %s (pid %s) did not end in time; killing it", worker.number, worker.pid)
+                os.kill(worker.pid, signal.SIGKILL)
+            elif now - self._heartbeats.last(worker.number, now) < self.hang_deadline:
+                worker.suspect_since = None
+            elif worker.suspect_since is None:
+                worker.suspect_since = now
+            elif now - worker.suspect_since >= _CONFIRM and not self._stopping:
+                text = "worker %s (pid %s) has not responded for %g s; killing it"
+                _log.error(text, worker.number, worker.pid, self.hang_deadline)
+                os.kill(worker.pid, signal.SIGKILL)
+        if now >= self._kill_at:
+            self._kill_at = now + _KILL_GRACE
 
     def _on_ready_pipe(self, worker: Worker) -> None:
         """The worker is ready, or reports why it cannot start, or has exited without a report."""
@@ -197,7 +231,8 @@ class WorkerSupervisor:
         pid, wait_status = os.waitpid(worker.pid, os.WNOHANG)
         if not pid:
             return
-        worker.pid = None
+        worker.pid = worker.suspect_since = None
+        self._heartbeats.clear(worker.number)
         self._on_exit(worker.number)
         status = os.waitstatus_to_exitcode(wait_status)
         if self._stopping:
@@ -221,6 +256,9 @@ class WorkerSupervisor:
         self._stop(signal.SIGTERM)
 
     def _stop(self, number: int) -> None:
+        again = self._stopping and number == signal.SIGINT
+        limit = self._process.longest_forced_stop if again else self._process.longest_stop
+        self._kill_at = min(self._kill_at, time.monotonic() + limit + _KILL_GRACE)
         if not self._stopping:
             self._stopping = True
             for group in self._listeners:
@@ -264,6 +302,7 @@ class WorkerSupervisor:
         try:
             self._close_inherited(worker)
             self._on_start(worker.number)
+            self._process.heartbeat = partial(self._heartbeats.beat, worker.number)
             listeners = self._listeners[worker.number]
             status = self._process.serve_listeners(listeners, partial(os.write, report_to, _READY), self._lifeline_read)
         except ResourceUnavailable as exc:

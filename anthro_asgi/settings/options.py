@@ -181,6 +181,12 @@ class Settings:
     workers: int = _row(
         "General", "1", integer("1", "256"), "number of server processes; each limit applies to each process"
     )
+    worker_deadline: float = _row(
+        "General",
+        "30s",
+        duration("1s", "24h"),
+        "with several workers, replace a worker whose event loop has been blocked for this long",
+    )
     drain_delay: float = _row(
         "General",
         "0s",
@@ -282,6 +288,12 @@ class Settings:
         "2m",
         duration("10ms", "24h"),
         "disconnect a client that has read no response data for this long",
+    )
+    keep_alive: float = _row(
+        "Listening",
+        "75s",
+        duration("10ms", "24h"),
+        "close a connection that has been idle for this long; must be longer than the idle time of a load balancer",
     )
     tls_cert: str | None = _row(
         "Listening", None, FILE, "certificate chain (PEM) for serving HTTPS", commands=SERVE_HEALTH
