@@ -54,7 +54,7 @@ def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect)
     body: Json = {
         "model": request.engine_model,
         "messages": messages,
-        "max_tokens": request.max_tokens,
+        dialect.max_tokens_field: request.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True, **dialect.early_usage},
         **dialect.always,
@@ -207,17 +207,17 @@ def thinking_disabled(request: MessagesRequest, dialect: Dialect) -> bool:
 def ignored_fields(request: MessagesRequest, dialect: Dialect) -> list[str]:
     """The paths of fields of `request` that would have an effect, and have none on an engine of this dialect."""
     thinking, choice = request.thinking, request.tool_choice
-    switches = bool(dialect.thinking_off if thinking_off(request, dialect) else dialect.thinking_on)
+    switch = dialect.thinking_off if thinking_off(request, dialect) else dialect.thinking_on
+    has_effort = dialect.effort and "reasoning_effort" not in dialect.never and request.effort in _EFFORTS
+    has_budget = dialect.thinking_budget is not None and dialect.thinking_budget not in dialect.never
     budget = None if thinking is None else thinking.budget_tokens
     parallel = choice is None or choice.parallel
     ignored = {
         "metadata.user_id": request.user_id is not None and "user" in dialect.never,
-        "output_config.effort": request.effort is not None
-        and not (dialect.effort and request.effort in _EFFORTS)
-        and not thinking_off(request, dialect),
+        "output_config.effort": request.effort is not None and not has_effort and not thinking_off(request, dialect),
         "output_config.format": request.output_schema is not None and dialect.output_schema == "no",
-        "thinking": thinking is not None and not switches,
-        "thinking.budget_tokens": budget is not None and dialect.thinking_budget is None,
+        "thinking": thinking is not None and dialect.never >= switch.keys(),
+        "thinking.budget_tokens": budget is not None and not has_budget,
         "tool_choice": _forces_a_call(request) and ("tool_choice" in dialect.never or not _can_force(dialect)),
         "tool_choice.disable_parallel_tool_use": not parallel and "parallel_tool_calls" in dialect.never,
         "tools.strict": any(tool.strict for tool in request.tools) and not dialect.strict_tools,

@@ -32,6 +32,8 @@ class Dialect:
     """Sent with every request, so that the engine reports more."""
     never: frozenset[str] = frozenset()
     """Fields of a chat request that this engine refuses, or ignores now and may refuse in another version."""
+    max_tokens_field: str = "max_tokens"
+    """The field that limits the answer's tokens."""
     early_usage: Extras = field(default_factory=dict)
     """Merged into `stream_options`, so that the first chunk reports the length of the prompt."""
     stop_extras: Extras = field(default_factory=dict)

@@ -47,7 +47,7 @@ from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_dialect, changes_between
-from .retry import DROPPABLE, rejected_field, shorten_answer
+from .retry import rejected_field, shorten_answer
 from .think_tags import ThinkTagMode, think_tag_filter
 from .tool_names import original_names
 
@@ -93,7 +93,6 @@ class OpenAIEngine(RemoteEngine):
         self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
         self._learned = LearnedDialects()
         self._single_slot = asyncio.Lock()  # for an engine that answers one request at a time
-        self._rejected_fields: set[tuple[str, str]] = set()  # (model, field) that an engine refused
 
     def __repr__(self) -> str:
         dialect = self._detector.dialect
@@ -120,7 +119,6 @@ class OpenAIEngine(RemoteEngine):
         self._forget_learned()
 
     def _forget_learned(self) -> None:
-        self._rejected_fields.clear()
         self._learned.forget()
         self._counter.forget()
 
@@ -271,14 +269,7 @@ class OpenAIEngine(RemoteEngine):
         """The body of the chat request, without what this engine is known not to accept."""
         model = request.engine_model
         body = await chat_body(request, dialect)
-        ignored = ignored_fields(request, dialect)
-        for field in [field for field in body if (model, field) in self._rejected_fields]:
-            value = body.pop(field)
-            if field == "max_tokens":
-                body["max_completion_tokens"] = value
-            elif (path := DROPPABLE[field]) is not None:
-                ignored.append(path)
-        request.ignored.extend(path for path in ignored if path not in request.ignored)
+        request.ignored.extend(path for path in ignored_fields(request, dialect) if path not in request.ignored)
         window = self._model_list.window(model) if dialect.bounds_answers else None
         if window is not None and window < body.get("max_tokens", 0):
             body["max_tokens"] = window
@@ -319,16 +310,16 @@ class OpenAIEngine(RemoteEngine):
         request, body = encoded.request, encoded.body
         shorter = shorten_answer(body, error.message)
         if shorter is not None:
-            if "max_tokens" not in shorter:
-                self._rejected_fields.add((request.engine_model, "max_tokens"))
-            return shorter, dialect
+            renamed = "max_tokens" not in shorter
+            return shorter, replace(dialect, max_tokens_field="max_completion_tokens") if renamed else dialect
         field = rejected_field(body, error.message)
         if field is not None:
-            self._rejected_fields.add((request.engine_model, field))
-            return {key: value for key, value in body.items() if key != field}, dialect
+            without = {key: value for key, value in body.items() if key != field}
+            return without, replace(dialect, never=dialect.never | {field})
         amended = amended_dialect(dialect, body, error.message)
         if amended is not None:
-            return await self._body(request, amended), amended
+            again, limit = await self._body(request, amended), amended.max_tokens_field
+            return again | {limit: min(again[limit], body.get(limit, again[limit]))}, amended
         before = self._detector.dialect
         if self._detector.chosen or self._since_list() < _DETECTION_VALID:
             return None

@@ -151,6 +151,52 @@ async def test_nothing_is_learned_from_a_refusal_if_the_amended_request_fails_to
         assert ["top_k" in body for body in asked(upstream)] == [True, False, True]
 
 
+@pytest.mark.clause("8.4")
+async def test_a_refusal_that_quotes_the_clients_own_words_teaches_nothing() -> None:
+    words = (
+        "tools.0.input_schema.type: 'chat_template_kwargs' is not one of 'object', stream_options, parallel_tool_calls"
+    )
+    broken = {"type": "chat_template_kwargs"}
+    choosy = refusing(lambda body: body["tools"][0]["function"]["parameters"]["type"] == broken["type"], words)
+    options: Json = {
+        "thinking": {"type": "disabled"},
+        "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+    }
+    async with engine_over({CHAT: choosy}, dialect="vllm") as (upstream, engine):
+        for _ in range(5):
+            with pytest.raises(InvalidRequest, match="is not one of"):
+                await answer(engine, request(tools=[{"name": "look", "input_schema": broken}], **options))
+        await answer(engine, request(tools=[{"name": "look"}], **options))
+        last = asked(upstream)[-1]
+    assert {"max_tokens", "stream_options", "chat_template_kwargs", "parallel_tool_calls"} <= set(last)
+
+
+@pytest.mark.clause("8.3", "8.4")
+async def test_a_field_of_comfort_is_left_out_once_the_request_without_it_succeeded() -> None:
+    choosy = refusing(lambda body: "stream_options" in body, "Unexpected fields in the request: {'stream_options'}")
+    async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
+        for _ in range(2):
+            await answer(engine)
+        assert ["stream_options" in body for body in asked(upstream)] == [True, False, False]
+
+
+async def test_an_answer_that_was_shortened_stays_short_when_the_dialect_is_amended() -> None:
+    async def choosy(wire: Wire) -> None:
+        body = json.loads(wire.body)
+        words = "property 'top_k' is unsupported" if "top_k" in body else ""
+        if body["max_tokens"] > 9:
+            words = "This model supports at most 9 completion tokens"
+        await wire.send(json_answer(400, {"error": {"message": words}}) if words else ANSWER)
+
+    async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
+        await answer(engine, request(top_k=5))
+        assert [(body["max_tokens"], "top_k" in body) for body in asked(upstream)] == [
+            (16, True),
+            (9, True),
+            (9, False),
+        ]
+
+
 async def test_each_model_has_its_own_memory() -> None:
     choosy = refusing(lambda body: "top_k" in body and body["model"] == "m", "property 'top_k' is unsupported")
     async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
