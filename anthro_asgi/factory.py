@@ -132,6 +132,7 @@ def _upstream_arguments(settings: Settings) -> dict[str, Any]:
         ),
         "limit": settings.max_concurrency + _SPARE_CONNECTIONS,
         "limits": _limits(settings),
+        "reuse": settings.upstream_reuse == "always",
     }
 
 

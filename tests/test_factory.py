@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from anthro_asgi import create_app
+from anthro_asgi.factory import build_engine
+from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ConfigError
 from tests.support.client import ask_both_ways, get
 from tests.support.driver import Driver
 from tests.support.llama.model import write_model
 from tests.support.service import COMMAND, ROOT, Service
+from tests.support.upstream import ScriptedUpstream, json_answer
 
 HELLO = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
 
@@ -60,6 +63,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.gguf"
     write_model(path)
     return path
+
+
+@pytest.mark.parametrize(("reuse", "connections"), [("always", 1), ("never", 3)])
+async def test_connections_to_the_upstream_are_used_again_as_configured(reuse: str, connections: int) -> None:
+    async with ScriptedUpstream(json_answer(200, {"data": []})) as upstream:
+        variables = {"UPSTREAM": upstream.url, "UPSTREAM_API": "messages", "UPSTREAM_REUSE": reuse}
+        settings = load_settings({}, {f"ANTHRO_ASGI_{name}": value for name, value in variables.items()})
+        engine = build_engine(settings)
+        for _ in range(3):
+            await engine.ready()
+        await engine.stop()
+        assert upstream.accepted == connections
 
 
 @pytest.mark.slow

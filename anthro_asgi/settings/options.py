@@ -364,6 +364,13 @@ class Settings:
         "private key (PEM) of --upstream-cert, when it is not in the same file",
         commands=SERVE_CHECK,
     )
+    upstream_reuse: str = _row(
+        "Upstream",
+        "always",
+        choice("always", "never"),
+        "use connections to the upstream again; never: for an engine that may send bytes after its response",
+        commands=SERVE_CHECK,
+    )
     connect_deadline: float = _row(
         "Upstream",
         "5s",

@@ -41,6 +41,7 @@ To editors: never half-close the connection. Engines treat an EOF as a client th
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -192,6 +193,12 @@ class Connection(asyncio.Protocol):
         self.state = IDLE
         self._parser = None
         self._drop_chunks()
+
+    def has_unread(self) -> bool:
+        """Whether the kernel holds bytes, or an EOF, that the event loop has not read yet."""
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def drain(self, seconds: float) -> None:
         """Drop the rest of the body. Calls `on_settled` when the body has ended or failed, or after `seconds`."""

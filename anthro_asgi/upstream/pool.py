@@ -38,6 +38,9 @@ _DRAIN = 1.0  # seconds: after the last event of interest only a usage chunk and
 class Pool:
     """At most `limit` connections to `origin`. `clock` returns seconds; the default is the event loop's clock.
 
+    Without `reuse` each connection serves one request. HTTP/1.1 cannot tell a late surplus of one response from the
+    beginning of the next, so this is the only safe choice for a server that may send such a surplus.
+
     A pool belongs to one event loop from its first exchange on.
     """
 
@@ -47,6 +50,7 @@ class Pool:
         *,
         limit: int = 1024,
         deadlines: Deadlines | None = None,
+        reuse: bool = True,
         parser: ParserFactory | None = None,
         user_agent: str = "anthro-asgi",
         clock: Callable[[], float] | None = None,
@@ -62,7 +66,9 @@ class Pool:
             (b"host", origin.authority.encode()),
             (b"user-agent", user_agent.encode("ascii")),
             (b"accept-encoding", b"identity"),
+            *(() if reuse else ((b"connection", b"close"),)),
         )
+        self._reuse = reuse
         self._idle: dict[Connection, float] = {}  # a stack, with the time from which on each is too old
         self._leased: set[Connection] = set()
         self._connecting = 0
@@ -147,7 +153,7 @@ class Pool:
         now = self._now()
         while self._idle:
             connection, expires = self._idle.popitem()
-            if now < expires:
+            if now < expires and not connection.has_unread():
                 self._leased.add(connection)
                 return connection
             self._drop(connection)
@@ -157,7 +163,7 @@ class Pool:
         """Give a connection that has no owner to the next waiter or to the idle stack, or close it."""
         seconds = connection.keep_alive.max_idle
         reusable = connection.state is ENDED or connection.state is IDLE
-        if not reusable or seconds <= 0:
+        if not (reusable and self._reuse) or seconds <= 0:
             return self._drop(connection)
         connection.recycle()
         waiter = self._next_waiter()

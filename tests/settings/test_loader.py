@@ -49,6 +49,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "max-messages": ("10", 10),
     "max-tools": ("11", 11),
     "max-stop-sequences": ("12", 12),
+    "upstream-reuse": ("never", "never"),
     "connect-deadline": ("500ms", 0.5),
     "first-byte-deadline": ("1h", 3600.0),
     "silence-deadline": ("0.5s", 0.5),

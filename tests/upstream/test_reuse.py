@@ -65,6 +65,29 @@ async def test_a_connection_is_not_used_more_often_than_its_server_allows() -> N
             assert upstream.accepted == served_before // 3 + 1
 
 
+@both
+async def test_without_reuse_each_request_has_its_own_connection_and_says_so(parser: ParserFactory) -> None:
+    async with served(OK, parser=parser, reuse=False) as (upstream, pool):
+        for number in range(1, 4):
+            assert await body_of(pool) == b"{}"
+            assert upstream.accepted == number
+            assert counts(pool)["idle"] == 0
+        assert {request.headers["connection"] for request in upstream.requests} == {"close"}
+
+
+async def test_a_connection_with_unread_bytes_is_not_used_again() -> None:
+    """The bytes are in the kernel, and the event loop has not had the time to read them."""
+    async with served(OK) as (upstream, pool):
+        await body_of(pool)
+        (connection,) = pool._idle
+        wire = upstream.requests[0].wire
+        wire._transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        assert connection.has_unread()
+        assert await body_of(pool) == b"{}"
+        assert upstream.accepted == 2
+        assert counts(pool)["idle"] == 1
+
+
 # Retry
 
 

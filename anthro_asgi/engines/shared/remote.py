@@ -45,13 +45,14 @@ _log = logging.getLogger(__name__)
 
 class RemoteOptions(TypedDict, total=False):
     """The options of every engine behind a URL: `key`, `limit` (the number of connections for answers, lists and
-    counts), `deadlines` of a request, and `limits` on the size of an answer.
+    counts), `deadlines` of a request, `limits` on the size of an answer, and `reuse` of connections (see Pool).
     """
 
     key: str | None
     limit: int
     deadlines: Deadlines
     limits: AnswerLimits
+    reuse: bool
 
 
 class RemoteEngine(UpstreamEngine):
@@ -59,11 +60,12 @@ class RemoteEngine(UpstreamEngine):
 
     def __init__(self, origin: Origin, **options: Unpack[RemoteOptions]) -> None:
         deadlines = options.get("deadlines")
+        reuse = options.get("reuse", True)
         self._origin = origin
         self._limits = options.get("limits", DEFAULT_LIMITS)
-        self._pool = Pool(origin, limit=options.get("limit", 1024), deadlines=deadlines)
+        self._pool = Pool(origin, limit=options.get("limit", 1024), deadlines=deadlines, reuse=reuse)
         # answers may use every connection of the pool, and the readiness check must not wait for one
-        self._readiness_pool = Pool(origin, limit=1, deadlines=deadlines)
+        self._readiness_pool = Pool(origin, limit=1, deadlines=deadlines, reuse=reuse)
         self._readiness = SingleFlight(self._check_ready)
         self._first_contact = SingleFlight(self._detect_at_start)
         self._keys: tuple[str, ...] = ()  # the earlier ones too: a running request was sent with one of them
