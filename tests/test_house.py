@@ -38,6 +38,8 @@ PURE = [
     "engines/openai/think_tags.py",
     "engines/openai/tool_names.py",
     "engines/openai/usage.py",
+    "engines/shared/answer_length.py",
+    "engines/shared/context_overflow.py",
     "engines/shared/tool_arguments.py",
     "engines/shared/tool_calls.py",
     "engines/shared/upstream_errors.py",

@@ -64,6 +64,29 @@ _NOTED: Final = {
         (*UPSTREAM_ERROR_KINDS, OTHER),
     ),
     "repair": ("repairs_total", "Repairs of invalid upstream responses, by kind", "kind", (*REPAIRS, OTHER)),
+    "learned": (
+        "engine_dialect_learned_total",
+        "Ways to ask the engine that were learned from its answers, by what changed",
+        "field",
+        (
+            "call_id_length",
+            "forced_choice",
+            "forced_choice_while_thinking",
+            "late_system",
+            "max_tokens_field",
+            "needs_reasoning",
+            "never",
+            "no_content",
+            "none_choice",
+            "reasoning_key",
+            "strict_schema",
+            "strict_tools",
+            "text_in_tool_result",
+            "thought_signatures",
+            "top_k",
+            OTHER,
+        ),
+    ),
     "refused": (
         "admission_refusals_total",
         "Requests refused with status 529, by the limit that they exceeded",
@@ -240,7 +263,7 @@ class Metrics:
         del marks[:-1]
 
     def note(self, what: str, kind: str) -> None:
-        """Count one event: an "upstream_error", a "repair" or "refused" of this `kind`, or a "ping".
+        """Count one event: an "upstream_error", "repair", "learned" or "refused" of this `kind`, or a "ping".
 
         An unknown `kind` counts as `other`, an unknown `what` is ignored: both may come from an engine of a user.
         """

@@ -23,9 +23,12 @@ from ...upstream.origin import Origin
 from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
-from ...wire.errors import ApiError, BadUpstream
+from ...wire.errors import ApiError, BadUpstream, ContextTooLong
+from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
+from ..shared.answer_length import answer_beside, shorter_answer
+from ..shared.context_overflow import PromptBound, find_bound
 from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import MAX_AGE, parse_models
 from ..shared.remote import (
@@ -37,6 +40,7 @@ from ..shared.remote import (
     read_body,
     read_trailer,
 )
+from ..shared.upstream_errors import EngineReport
 from .chat_request import call_ids, encode_in_steps, ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
@@ -47,19 +51,15 @@ from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_dialect, changes_between
-from .retry import rejected_field, shorten_answer
+from .retry import length_field, rejected_field, wants_new_length_field
 from .think_tags import ThinkTagMode, think_tag_filter
 from .tool_names import original_names
 
 _log = logging.getLogger(__name__)
 _DETECTION_VALID: Final = 5.0  # seconds after a detection in which the engine is taken to be the same
-_MAX_TRIES: Final = (
-    4  # first, with an answer that fits the model, then one that fits beside the prompt, without a field
-)
+_MAX_TRIES: Final = 4  # as asked, with an answer that fits the model, one that fits beside the prompt, without a field
+_COUNT_TIMEOUT: Final = 5.0  # seconds for the count that tells how long an answer may be
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
-
-
-_log = logging.getLogger(__name__)
 
 
 class OpenAIEngine(RemoteEngine):
@@ -168,8 +168,8 @@ class OpenAIEngine(RemoteEngine):
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
-        model, choice = request.engine_model, request.tool_choice
-        known = dialect
+        model, choice = self._model_list.listed_name(request.engine_model), request.tool_choice
+        refused = dialect  # the last dialect in which the engine refused the request
         encoded = EncodedRequest(request, await self._body(request, dialect))
         del request  # `encoded` owns it, and releases it
         async with self._slot(dialect):
@@ -204,7 +204,11 @@ class OpenAIEngine(RemoteEngine):
                 except ApiError as exc:
                     failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
                     may_retry = failure.may_retry and tries_left > 0 and not begun
-                    encoded, dialect = await self._retry(encoded, dialect, failure.error, may_retry=may_retry)
+                    before = dialect
+                    encoded, dialect = await self._retry(
+                        encoded, dialect, failure.error, may_retry=may_retry, begun=begun
+                    )
+                    refused = before if dialect is not before else refused
                     continue
                 finally:
                     self._report_repairs(reader.repairs)
@@ -212,7 +216,7 @@ class OpenAIEngine(RemoteEngine):
                     break
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
         deltas = self._end(reader, encoded.request_id)
-        self._learn(model, choice, known, dialect, reader)
+        self._learn(model, choice, refused, dialect, reader)
         yield deltas
 
     def _slot(self, dialect: Dialect) -> AbstractAsyncContextManager[None]:
@@ -247,32 +251,44 @@ class OpenAIEngine(RemoteEngine):
         """`dialect`, as the operator sets it and as this model's engine has shown to need it."""
         if self._late_system is not None:
             dialect = replace(dialect, late_system=self._late_system)
-        return self._learned.apply(request.engine_model, dialect, asyncio.get_running_loop().time())
+        model = self._model_list.listed_name(request.engine_model)
+        return self._learned.apply(model, dialect, asyncio.get_running_loop().time())
 
     def _learn(
-        self, model: str, choice: ToolChoice | None, before: Dialect, after: Dialect, reader: FastChunkReader
+        self, model: str, choice: ToolChoice | None, refused: Dialect, accepted: Dialect, reader: FastChunkReader
     ) -> None:
         """Remember what the answer shows of the engine: how it was asked successfully, and what it did.
 
-        A field in which the engine once refused the reasoning of the history is not used again.
+        Only the last change before the success is known to have been needed: any earlier one may have been made for
+        words that the engine quoted from the request. A field in which the engine once refused the reasoning of the
+        history is not used again.
         """
-        changes = changes_between(before, after) if after.name == before.name else {}
-        refused = {"reasoning_key": None}.items() <= (self._learned.changes(model) | changes).items()
-        if reader.reasoning_key not in (None, after.reasoning_key) and not refused:
+        changes = changes_between(refused, accepted) if accepted.name == refused.name else {}
+        earlier = self._learned.changes(model)
+        reasoning_refused = {"reasoning_key": None}.items() <= (earlier | changes).items()
+        if reader.reasoning_key not in (None, accepted.reasoning_key) and not reasoning_refused:
             changes["reasoning_key"] = reader.reasoning_key
         if reader.called and choice is not None and choice.type == "none":
             changes["none_choice"] = False
-        if changes and self._learned.learn(model, changes, asyncio.get_running_loop().time()):
-            _log.info("learned from the engine's answer how to ask it: %s", changes)
+        if "never" in changes:
+            known = earlier.get("never", DIALECTS[accepted.name].never)
+            changes["never"] = known | (accepted.never - refused.never)
+        if not changes:
+            return
+        for field in self._learned.learn(model, changes, asyncio.get_running_loop().time()):
+            self.observe("learned", field)
+            value = changes[field]
+            shown = ",".join(sorted(value)) if isinstance(value, frozenset) else value
+            _log.info("engine_dialect_learned field=%(field)s value=%(value)s", {"field": field, "value": shown})
 
     async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
         """The body of the chat request, without what this engine is known not to accept."""
-        model = request.engine_model
         body = await chat_body(request, dialect)
-        request.ignored.extend(path for path in ignored_fields(request, dialect) if path not in request.ignored)
-        window = self._model_list.window(model) if dialect.bounds_answers else None
-        if window is not None and window < body.get("max_tokens", 0):
-            body["max_tokens"] = window
+        ignored = ignored_fields(request, dialect)
+        request.ignored.extend(path for path in ignored if path not in request.ignored)
+        window = self._model_list.window(request.engine_model) if dialect.bounds_answers else None
+        if window is not None and window < body.get(dialect.max_tokens_field, 0):
+            body[dialect.max_tokens_field] = window
         return body
 
     async def _exchange(self, encoded: EncodedRequest) -> Exchange:
@@ -291,35 +307,42 @@ class OpenAIEngine(RemoteEngine):
         return FastChunkReader(reader, self._limits.max_event)
 
     async def _retry(
-        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool
+        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool, begun: bool
     ) -> tuple[EncodedRequest, Dialect]:
-        """The request to send instead of the rejected one, and its dialect. Raises `error` if there is none."""
-        changed = await self._changed(encoded, dialect, error) if may_retry else None
+        """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
+        bound = None if begun else find_bound(_words(error))
+        if bound is not None and bound.too_long:
+            prompt = await self._count_for_answer(encoded, dialect)
+            raise (error if prompt is None else ContextTooLong(prompt, bound.window)) from error.__cause__
+        changed = await self._changed(encoded, dialect, error, bound) if may_retry else None
         if changed is None:
-            raise error from error.__cause__
+            raise (error if bound is None else ContextTooLong(None, None)) from error.__cause__
         body, dialect = changed
         return EncodedRequest(encoded.request, body | {"stream": True}), dialect
 
     async def _changed(
-        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError
+        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, bound: PromptBound | None
     ) -> tuple[dict[str, Any], Dialect] | None:
-        """The body to send instead of the rejected one, and its dialect; None if no change may help.
+        """The body to send instead of the refused one, and its dialect; None if no change may help.
 
         Raises ApiError.
         """
         request, body = encoded.request, encoded.body
-        shorter = shorten_answer(body, error.message)
+        length = length_field(body)
+        if bound is not None:
+            prompt = await self._count_for_answer(encoded, dialect)
+            return body | {length: answer_beside(bound, body[length], prompt, estimate_tokens(request))}, dialect
+        if wants_new_length_field(body, error.message):
+            return await self._amended(encoded, replace(dialect, max_tokens_field="max_completion_tokens"))
+        shorter = shorter_answer(body[length], error.message)
         if shorter is not None:
-            renamed = "max_tokens" not in shorter
-            return shorter, replace(dialect, max_tokens_field="max_completion_tokens") if renamed else dialect
+            return body | {length: shorter}, dialect
         field = rejected_field(body, error.message)
         if field is not None:
-            without = {key: value for key, value in body.items() if key != field}
-            return without, replace(dialect, never=dialect.never | {field})
+            return await self._amended(encoded, replace(dialect, never=dialect.never | {field}))
         amended = amended_dialect(dialect, body, error.message)
         if amended is not None:
-            again, limit = await self._body(request, amended), amended.max_tokens_field
-            return again | {limit: min(again[limit], body.get(limit, again[limit]))}, amended
+            return await self._amended(encoded, amended)
         before = self._detector.dialect
         if self._detector.chosen or self._since_list() < _DETECTION_VALID:
             return None
@@ -327,5 +350,31 @@ class OpenAIEngine(RemoteEngine):
         detected = await self.detect()
         if detected is before:
             return None
-        detected = self._dialect_for(request, detected)
-        return await self._body(request, detected), detected
+        return await self._amended(encoded, self._dialect_for(request, detected))
+
+    async def _amended(self, encoded: EncodedRequest, dialect: Dialect) -> tuple[dict[str, Any], Dialect]:
+        """The request in another dialect. An answer that was shortened stays so."""
+        body = await self._body(encoded.request, dialect)
+        longest = encoded.body[length_field(encoded.body)]
+        return body | {dialect.max_tokens_field: min(longest, body[dialect.max_tokens_field])}, dialect
+
+    async def _count_for_answer(self, encoded: EncodedRequest, dialect: Dialect) -> int | None:
+        """The prompt's length in tokens by the engine's own count; None if it does not count.
+
+        Raises ContextTooLong if the engine refuses to count a prompt this long.
+        """
+        try:
+            async with asyncio.timeout(_COUNT_TIMEOUT):
+                return await self._counter.count(encoded.body, dialect)
+        except NotImplementedError:
+            return None
+        except (ApiError, TimeoutError, UpstreamError) as exc:
+            failure = self._fail(exc, "count_tokens", request_id=encoded.request_id)
+            if isinstance(failure.error, ContextTooLong):
+                raise failure.error from failure.error.__cause__
+            return None
+
+
+def _words(error: ApiError) -> str:
+    """What the engine said."""
+    return error.__cause__.message if isinstance(error.__cause__, EngineReport) else ""

@@ -35,17 +35,18 @@ class LearnedDialects:
             return dialect
         return replace(dialect, **self._changes[model])
 
-    def learn(self, model: str, changes: Changes, now: float) -> bool:
-        """Remember `changes` for `model`. Returns whether any of them is new."""
+    def learn(self, model: str, changes: Changes, now: float) -> list[str]:
+        """Remember `changes` for `model`. Returns the names of the fields whose value is new."""
         known = self._changes.get(model, {})
-        if changes.items() <= known.items():
-            return False
+        new = [name for name, value in changes.items() if name not in known or known[name] != value]
+        if not new:
+            return []
         if model not in self._changes and len(self._changes) >= _MAX_MODELS:
             first = next(iter(self._changes))
             del self._changes[first], self._learned_at[first]
         self._changes[model] = known | changes
         self._learned_at[model] = now
-        return True
+        return new
 
     def forget(self) -> None:
         """Another engine may have taken the place of this one."""

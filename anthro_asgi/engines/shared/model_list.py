@@ -69,11 +69,24 @@ class ModelList:
 
     def window(self, name: str) -> int | None:
         """The context length of a model in tokens; None when it is unknown."""
+        model = self._find(name)
+        return None if model is None else model.max_input_tokens
+
+    def listed_name(self, name: str) -> str:
+        """The listed name of the model that answers to `name`; "" for all names that the list does not know.
+
+        Without a list, it is `name`.
+        """
+        if self._models is None:
+            return name
+        model = self._find(name)
+        return "" if model is None else model.id
+
+    def _find(self, name: str) -> ModelInfo | None:
         models = self._models or []
-        named = [model for model in models if model.id == name]
+        named = next((model for model in models if model.id == name), None)
         # many engines have one model and accept any name for it
-        only = named or (models if len(models) == 1 else [])
-        return only[0].max_input_tokens if only else None
+        return named or (models[0] if len(models) == 1 else None)
 
     async def close(self) -> None:
         """Cancel a running request for the list."""

@@ -260,6 +260,9 @@ def _read(body: bytes) -> tuple[str, str]:
     if isinstance(value, dict):
         message = next((value[key] for key in ("message", "detail", "msg", "status_msg") if value.get(key)), "")
         code = value.get("code")
+        sizes = [f"{key}: {value[key]}" for key in ("n_prompt_tokens", "n_ctx") if type(value.get(key)) is int]
+        if len(sizes) == 2 and isinstance(message, str) and not re.search(r"\d", message):  # llama.cpp
+            message = f"{message} ({', '.join(sizes)})"
         return _text(message), code if isinstance(code, str) else str(value.get("type") or "")
     return _text(value), ""
 

@@ -2,7 +2,9 @@
 
 import orjson
 
-from anthro_asgi.engines.openai.retry import rejected_field, shorten_answer
+from anthro_asgi.engines.openai.retry import rejected_field
+from anthro_asgi.engines.shared.answer_length import shorter_answer
+from anthro_asgi.engines.shared.context_overflow import find_bound
 from anthro_asgi.engines.shared.model_list import parse_models
 from anthro_asgi.engines.shared.upstream_errors import error_from_response
 from anthro_asgi.http.models import models_page
@@ -39,9 +41,10 @@ def check(data: bytes, status: int) -> str:
         raise Breach(f"a client is told something, and not too much\n{len(error.message)} characters")
     orjson.loads(error.body("req_1"))
     try:
-        shorten_answer(ASKED, error.message)
+        shorter_answer(4096, error.message)
     except ContextTooLong as exc:
         error = exc
+    find_bound(error.message)
     rejected_field(ASKED, error.message)
     return f"{type(error).__name__}, {_list(data)}"
 

@@ -16,6 +16,8 @@ import pytest
 from anthro_asgi.engines.openai import chunk_template, refusals, retry
 from anthro_asgi.engines.openai.dialects import VLLM
 from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
+from anthro_asgi.engines.shared.answer_length import shorter_answer
+from anthro_asgi.engines.shared.context_overflow import find_bound
 from anthro_asgi.engines.shared.upstream_errors import error_from_chunk, error_from_response
 from anthro_asgi.http.models import ModelAliases
 from anthro_asgi.observability.logs import clean
@@ -64,6 +66,11 @@ WORDS = {
             *("prompt length (1)", "max_seq_len (1) - ", "provided prompt is 1 tokens long", "The input (1 tokens)"),
             *("Prompt contains 1 tokens", "max_tokens use ", "messages resulted in ", "should not exceed "),
             *(
+                "prompt contains at least 1 input tokens",
+                "passed 1 input tokens and requested",
+                "max_tokens should be ",
+            ),
+            *(
                 "reasoning_content ",
                 "reasoning unknown ",
                 "tool_choice thinking ",
@@ -71,6 +78,7 @@ WORDS = {
                 "content null ",
             ),
             *("tool call id ", "expected last role ", "missing ", "unexpected role 'user' "),
+            *("1 ", "1)", "max 1 ", "maximum ", "maximum a ", "context length is only 1 tokens", "max_tokens: 1 > "),
             *("context length of 1 tokens", "prompt is 1 tokens long", "max_tokens=1 cannot be greater than "),
         )
     },
@@ -110,7 +118,8 @@ def test_what_an_engine_says_went_wrong_is_understood_at_once(words: str) -> Non
         assert timed(lambda status=status, body=body: error_from_response(status, body, retry_after)) < AT_ONCE
         assert timed(lambda status=status: error_from_response(status, words.encode())) < AT_ONCE
     assert timed(lambda: error_from_chunk({"error": {"message": words * 16, "code": 400}})) < AT_ONCE
-    assert timed(lambda: retry.shorten_answer(asked, words[:600])) < AT_ONCE
+    assert timed(lambda: shorter_answer(4096, words[:600])) < AT_ONCE
+    assert timed(lambda: find_bound(words[:600])) < AT_ONCE
     assert timed(lambda: retry.rejected_field(asked, words[:600])) < AT_ONCE
     assert timed(lambda: refusals.amended_dialect(VLLM, LOOP, words[:6000])) < AT_ONCE
 

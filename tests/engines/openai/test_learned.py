@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from anthro_asgi.wire.deltas import Thinking, ToolStart
 from anthro_asgi.wire.errors import InvalidRequest
 from tests.engines.openai.test_engine import answer, text
 from tests.support.chat_requests import assistant, request, result, use, user
-from tests.support.routed_upstream import ANSWER, CHAT, asked, engine_over
+from tests.support.routed_upstream import ANSWER, CHAT, MODELS, asked, engine_over, listing
 from tests.support.upstream import Answer, Wire, json_answer, sse
 
 Json = dict[str, Any]
@@ -197,6 +198,131 @@ async def test_an_answer_that_was_shortened_stays_short_when_the_dialect_is_amen
         ]
 
 
+# A client must not be able to change how others are asked
+
+DROPPED = ("chat_template_kwargs", "stream_options", "parallel_tool_calls", "max_tokens", "return_progress", "user")
+
+
+def quoting(status: int, told: str, broken: Callable[[Json], bool], then: bytes = ANSWER) -> Answer:
+    """An engine that quotes a broken schema of the request in its refusal, as llama.cpp does."""
+
+    async def quote(wire: Wire) -> None:
+        body = json.loads(wire.body)
+        if broken(body):
+            schema = json.dumps(body["tools"][0]["function"]["parameters"])
+            await wire.send(json_answer(status, {"error": {"message": f"{told} {schema}", "code": status}}))
+        else:
+            await wire.send(then)
+
+    return quote
+
+
+def poisoned(words: str) -> Json:
+    return {"name": "look", "input_schema": {"type": words}}
+
+
+@pytest.mark.clause("8.4")
+@pytest.mark.parametrize("dialect", ["llamacpp", "openai", "vllm"])
+async def test_words_that_a_client_makes_the_engine_quote_change_nothing_for_others(dialect: str) -> None:
+    hostile = [
+        *(f"unknown parameter: '{name}'" for name in DROPPED),
+        "max_tokens is not supported, use max_completion_tokens",
+        "property 'top_k' is unsupported",
+        "Conversation roles must alternate; tool_choice only auto; strict; content must be a string, not null",
+    ]
+    innocent = request(
+        user("a"),
+        tools=[{"name": "look", "input_schema": {"type": "object", "properties": {}}}],
+        tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        metadata={"user_id": "u"},
+        top_k=5,
+    )
+    bad = quoting(400, "JSON schema conversion failed: Unrecognized schema:", lambda body: "!" in json.dumps(body))
+    async with engine_over({CHAT: bad}, dialect=dialect) as (upstream, engine):
+        observed: list[tuple[str, str]] = []
+        engine.observe = lambda what, kind: observed.append((what, kind))
+        await answer(engine, innocent)
+        before = asked(upstream)[-1]
+        for words in hostile * 5:
+            with pytest.raises(InvalidRequest):
+                await answer(engine, replace(innocent, tools=request(tools=[poisoned(f"! {words}")]).tools))
+        await answer(engine, innocent)
+        assert asked(upstream)[-1] == before
+        assert not [kind for what, kind in observed if what == "learned"]
+
+
+@pytest.mark.clause("8.4")
+async def test_only_the_change_that_made_the_engine_accept_the_request_is_learned() -> None:
+    """The engine refuses `top_k` alone, and quotes the name of another field from the client's schema."""
+    bad = quoting(400, "property 'top_k' is unsupported beside", lambda body: "top_k" in body)
+    schema = {"name": "look", "input_schema": {"type": "object", "title": "unknown parameter: 'user'"}}
+    hostile = request(tools=[schema], top_k=5, metadata={"user_id": "u"})
+    async with engine_over({CHAT: bad}, dialect="openai") as (upstream, engine):
+        await answer(engine, hostile)
+        await answer(engine, hostile)
+        assert [("top_k" in body, "user" in body) for body in asked(upstream)] == [
+            (True, True),
+            (True, False),
+            (False, False),
+            (False, True),
+        ]
+
+
+@pytest.mark.clause("8.4")
+async def test_what_is_learned_is_logged_and_counted_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "anthro_asgi")
+    choosy = refusing(lambda body: "top_k" in body, "property 'top_k' is unsupported")
+    observed: list[tuple[str, str]] = []
+    async with engine_over({CHAT: choosy}, dialect="openai") as (_, engine):
+        engine.observe = lambda what, kind: observed.append((what, kind))
+        for _ in range(3):
+            await answer(engine, request(top_k=5))
+    assert [kind for what, kind in observed if what == "learned"] == ["top_k"]
+    learned = [record.getMessage() for record in caplog.records if "learned" in record.getMessage()]
+    assert learned == ["engine_dialect_learned field=top_k value=False"]
+
+
+@pytest.mark.clause("8.4")
+async def test_names_that_clients_make_up_share_the_memory_of_the_one_listed_model() -> None:
+    choosy = refusing(lambda body: "top_k" in body, "property 'top_k' is unsupported")
+    async with engine_over({MODELS: listing("somebody"), CHAT: choosy}) as (upstream, engine):
+        for number in range(100):
+            await answer(engine, request(top_k=5, model=f"made-up-{number}"))
+        assert sum("top_k" in body for body in asked(upstream)) == 1
+
+
+@pytest.mark.clause("8.4")
+async def test_names_that_a_longer_list_does_not_have_share_one_memory() -> None:
+    models = json_answer(200, {"data": [{"id": name, "owned_by": "somebody"} for name in ("m", "n")]})
+    choosy = refusing(lambda body: "top_k" in body, "property 'top_k' is unsupported")
+    async with engine_over({MODELS: models, CHAT: choosy}) as (upstream, engine):
+        for model in ("m", "m", "made-up-1", "made-up-2", "m", "n"):
+            await answer(engine, request(top_k=5, model=model))
+        assert [body["model"] for body in asked(upstream) if "top_k" in body] == ["m", "made-up-1", "n"]
+
+
+async def test_two_unwelcome_fields_are_both_learned() -> None:
+    choosy = refusing(lambda body: "user" in body, "Unrecognized request argument supplied: user")
+
+    async def strict(wire: Wire) -> None:
+        if "parallel_tool_calls" in json.loads(wire.body):
+            await wire.send(json_answer(400, {"error": {"message": "unknown parameter: 'parallel_tool_calls'"}}))
+        else:
+            await choosy(wire)  # type: ignore[operator]  # a function, not bytes
+
+    said = request(
+        tools=[{"name": "look", "input_schema": {"type": "object", "properties": {}}}],
+        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+        metadata={"user_id": "u"},
+    )
+    async with engine_over({CHAT: strict}, dialect="openai") as (upstream, engine):
+        for _ in range(3):
+            await answer(engine, said)
+        sent = [("user" in body, "parallel_tool_calls" in body) for body in asked(upstream)]
+    assert sent == [(True, True), (True, False), (False, False), (False, True), (False, False), (False, False)]
+
+
 async def test_each_model_has_its_own_memory() -> None:
     choosy = refusing(lambda body: "top_k" in body and body["model"] == "m", "property 'top_k' is unsupported")
     async with engine_over({CHAT: choosy}, dialect="openai") as (upstream, engine):
@@ -245,8 +371,8 @@ def test_a_hosted_api_has_the_dialect_of_its_host() -> None:
 
 def test_changes_expire_an_hour_after_they_were_learned() -> None:
     memory = LearnedDialects()
-    assert memory.learn("m", {"top_k": False}, 0.0)
-    assert not memory.learn("m", {"top_k": False}, 10.0)
+    assert memory.learn("m", {"top_k": False}, 0.0) == ["top_k"]
+    assert memory.learn("m", {"top_k": False}, 10.0) == []
     assert memory.apply("m", PLAIN, 3599.0).top_k is False
     assert memory.apply("n", PLAIN, 3599.0) is PLAIN
     assert memory.apply("m", PLAIN, 3600.0) is PLAIN

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai.retry import rejected_field, shorten_answer
+from anthro_asgi.engines.openai.retry import rejected_field, wants_new_length_field
+from anthro_asgi.engines.shared.answer_length import shorter_answer
 from anthro_asgi.engines.shared.upstream_errors import error_from_response
 from anthro_asgi.wire.errors import ContextTooLong
 from tests.replay import cases
 
 Json = dict[str, Any]
-ASKED: Json = {"model": "m", "messages": [], "max_tokens": 4096}
 
 
 def refusal(engine: str, name: str) -> str:
@@ -57,15 +57,14 @@ def refusal(engine: str, name: str) -> str:
     ],
 )
 def test_the_longest_answer_that_fits_is_requested_instead(words: str, longest: int) -> None:
-    assert shorten_answer(ASKED, words) == ASKED | {"max_tokens": longest}
-    assert ASKED["max_tokens"] == 4096
+    assert shorter_answer(4096, words) == longest
 
 
 @pytest.mark.parametrize("prompt", [1023, 1024, 5000])
 def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
     words = f"maximum context length of 1024 tokens. You requested {prompt} tokens from the input messages and 1 for"
     with pytest.raises(ContextTooLong, match=rf"prompt is too long: {prompt} tokens > 1022 maximum"):
-        shorten_answer(ASKED, words)
+        shorter_answer(4096, words)
 
 
 @pytest.mark.parametrize(
@@ -79,15 +78,14 @@ def test_a_prompt_that_leaves_no_room_is_too_long(prompt: int) -> None:
     ],
 )
 def test_a_rejection_for_another_reason_is_not_about_the_length(words: str) -> None:
-    assert shorten_answer(ASKED, words) is None
+    assert shorter_answer(4096, words) is None
 
 
 def test_the_new_name_of_max_tokens_is_used_where_only_that_is_known() -> None:
     words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-    renamed = shorten_answer(ASKED, words)
-    assert renamed == {"model": "m", "messages": [], "max_completion_tokens": 4096}
-    shortened = shorten_answer(renamed, "This model supports at most 9 completion tokens")
-    assert shortened == renamed | {"max_completion_tokens": 9}
+    assert wants_new_length_field({"max_tokens": 4096}, words)
+    assert not wants_new_length_field({"max_completion_tokens": 4096}, words)
+    assert not wants_new_length_field({"max_tokens": 4096}, "max_tokens is too large")
 
 
 FIELDS: Json = {

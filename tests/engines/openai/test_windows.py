@@ -1,14 +1,17 @@
 """A `max_tokens` above what the model has room for: cut to what fits, and only where the engine would refuse it."""
 
+import json
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from anthro_asgi.wire.errors import ContextTooLong, EngineFailed, InvalidRequest
 from tests.engines.openai.test_engine import answer, text
-from tests.support.chat_requests import request
+from tests.support.chat_requests import request, user
 from tests.support.routed_upstream import ABSENT, ANSWER, CHAT, MODELS, asked, engine_over, listing, recording
-from tests.support.upstream import json_answer, sse
+from tests.support.upstream import Answer, Wire, json_answer, sse
 
 LONG = request(max_tokens=4096)
 TOGETHER = json_answer(
@@ -166,3 +169,166 @@ async def test_nothing_is_retried_once_the_answer_has_begun() -> None:
         with pytest.raises(InvalidRequest):
             await answer(engine, LONG)
         assert len(asked(upstream)) == 1
+
+
+# vLLM tells only a bound of the prompt's length
+
+VLLM = listing("vllm", window=32_768)
+CLAUDE_CODE = request(user("word " * 60_000), max_tokens=32_000)  # estimated at 75 000 tokens
+BOUNDS = {
+    "0.25, tokens": "This model's maximum context length is 32768 tokens. However, you requested {asked} output tokens "
+    "and your prompt contains at least {bound} input tokens, for a total of at least 32769 tokens. Please reduce the "
+    "length of the input prompt or the number of requested output tokens. (parameter=input_tokens, value={bound})",
+    "0.25, characters": "This model's maximum context length is 32768 tokens. However, you requested {asked} output "
+    "tokens and your prompt contains 99000 characters (more than {characters} characters, which is the upper bound for "
+    "{most} input tokens). Please reduce the length. (parameter=input_text, value=99000)",
+    "0.16": "You passed {bound} input tokens and requested {asked} output tokens. However, the model's context length "
+    "is only 32768 tokens, resulting in a maximum input length of {most} tokens. Please reduce the length of the input "
+    "prompt. (parameter=input_tokens, value={bound})",
+}
+
+
+def reserving(prompt: int, words: str) -> Answer:
+    """vLLM reserves the tokens of the answer. It counts the prompt, of `prompt` tokens, only until it is too long."""
+
+    async def answer(wire: Wire) -> None:
+        body = json.loads(wire.body)
+        asked = body.get("max_tokens") or body["max_completion_tokens"]
+        most = 32_768 - asked
+        if prompt <= most:
+            await wire.send(ANSWER)
+            return
+        said = words.format(asked=asked, bound=most + 1, most=most, characters=8 * most)
+        await wire.send(json_answer(400, {"error": {"message": said, "type": "BadRequestError", "code": 400}}))
+
+    return answer
+
+
+def counted(tokens: int) -> bytes:
+    return json_answer(200, {"count": tokens, "max_model_len": 32_768, "tokens": []})
+
+
+@pytest.mark.clause("7.7")
+@pytest.mark.parametrize("words", BOUNDS.values(), ids=BOUNDS)
+@pytest.mark.parametrize("max_tokens", [32_000, 64_000, 32_768])
+async def test_a_prompt_of_unknown_length_is_counted_by_the_engine_and_gets_the_answer_that_fits(
+    words: str, max_tokens: int
+) -> None:
+    said = replace(CLAUDE_CODE, max_tokens=max_tokens)
+    routes: dict[str, Answer | list[Answer]] = {
+        MODELS: VLLM,
+        CHAT: reserving(20_000, words),
+        "/tokenize": counted(20_000),
+    }
+    async with engine_over(routes) as (upstream, engine):
+        assert text(await answer(engine, said)) == "Hello"
+        assert lengths(asked(upstream)) == [min(max_tokens, 32_768), 12_768]
+        assert len(asked(upstream, "/tokenize")) == 1
+
+
+@pytest.mark.clause("7.7")
+@pytest.mark.parametrize("words", BOUNDS.values(), ids=BOUNDS)
+async def test_a_counted_prompt_that_does_not_fit_is_too_long_with_its_exact_length(words: str) -> None:
+    routes: dict[str, Answer | list[Answer]] = {
+        MODELS: VLLM,
+        CHAT: reserving(40_000, words),
+        "/tokenize": counted(40_000),
+    }
+    async with engine_over(routes) as (upstream, engine):
+        with pytest.raises(ContextTooLong, match=r"^prompt is too long: 40000 tokens > 32768 maximum$"):
+            await answer(engine, CLAUDE_CODE)
+        assert len(asked(upstream)) == 1
+
+
+@pytest.mark.clause("7.7")
+async def test_an_overflow_with_a_bound_is_told_with_the_exact_length() -> None:
+    words = (
+        "This model's maximum context length is 1024 tokens. However, you requested 1 output tokens and your prompt "
+        "contains at least 1024 input tokens, for a total of at least 1025 tokens."
+    )
+    refused = json_answer(400, {"error": {"message": words, "code": 400}})
+    async with engine_over({CHAT: refused, "/tokenize": counted(2_314)}, dialect="vllm") as (_, engine):
+        with pytest.raises(ContextTooLong, match=r"^prompt is too long: 2314 tokens > 1024 maximum$"):
+            await answer(engine, LONG)
+
+
+@pytest.mark.clause("7.7")
+@pytest.mark.parametrize("words", BOUNDS.values(), ids=BOUNDS)
+@pytest.mark.parametrize("prompt", [700, 20_000, 31_500])
+async def test_where_the_engine_does_not_count_the_answer_shrinks_in_few_steps(words: str, prompt: int) -> None:
+    async with engine_over({CHAT: reserving(prompt, words)}, dialect="vllm") as (upstream, engine):
+        assert text(await answer(engine, CLAUDE_CODE)) == "Hello"
+        assert len(asked(upstream)) <= 4
+        assert all(shorter <= longer // 2 for longer, shorter in pairwise(lengths(asked(upstream))))
+
+
+@pytest.mark.clause("7.7")
+async def test_a_prompt_beside_which_no_answer_fits_is_too_long_after_few_attempts() -> None:
+    words = BOUNDS["0.25, tokens"]
+    async with engine_over({CHAT: reserving(32_767, words)}, dialect="vllm") as (upstream, engine):
+        with pytest.raises(ContextTooLong, match=r"^prompt is too long$"):
+            await answer(engine, CLAUDE_CODE)
+        assert len(asked(upstream)) <= 4
+
+
+@pytest.mark.clause("7.7")
+async def test_a_prompt_that_the_engine_refuses_to_count_is_too_long() -> None:
+    refused = json_answer(400, {"error": {"message": "prompt is too long: 40000 tokens > 32768 maximum"}})
+    routes: dict[str, Answer | list[Answer]] = {
+        CHAT: reserving(40_000, BOUNDS["0.16"]),
+        "/tokenize": refused,
+    }
+    async with engine_over(routes, dialect="vllm") as (_, engine):
+        with pytest.raises(ContextTooLong, match=r"^prompt is too long: 40000 tokens > 32768 maximum$"):
+            await answer(engine, CLAUDE_CODE)
+
+
+async def test_a_shortened_answer_stays_short_when_a_field_is_left_out_too() -> None:
+    too_long = json_answer(400, {"error": {"message": "This model supports at most 8 completion tokens."}})
+    unknown = json_answer(400, {"error": {"message": "Unrecognized request argument supplied: user"}})
+    said = request(max_tokens=4096, metadata={"user_id": "u"})
+    async with engine_over({CHAT: [too_long, unknown, ANSWER]}, dialect="openai") as (upstream, engine):
+        assert text(await answer(engine, said)) == "Hello"
+        assert lengths(asked(upstream)) == [4096, 8, 8]
+
+
+@pytest.mark.clause("7.7")
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (
+            400,
+            {"error": "The number of tokens to keep is greater than the context length (n_keep: 13055>= n_ctx: 4096)."},
+        ),
+        (422, {"detail": "Prompt length 13055 is greater than max_seq_len 4096"}),
+        (
+            400,
+            {
+                "error": {
+                    "message": "the request exceeds the available context size, try increasing it",
+                    "n_prompt_tokens": 13055,
+                    "n_ctx": 4096,
+                }
+            },
+        ),
+    ],
+    ids=["LM Studio", "TabbyAPI", "llama.cpp"],
+)
+async def test_an_overflow_in_another_shape_is_told_with_its_numbers(status: int, body: dict[str, Any]) -> None:
+    message = r"^prompt is too long: 13055 tokens > 4096 maximum$"
+    async with engine_over({CHAT: json_answer(status, body)}, dialect="openai") as (_, engine):
+        with pytest.raises(ContextTooLong, match=message):
+            await answer(engine, LONG)
+    async with engine_over({CHAT: sse(body)}, dialect="openai") as (_, engine):
+        with pytest.raises(ContextTooLong, match=message):
+            await answer(engine, LONG)
+
+
+@pytest.mark.clause("7.7")
+async def test_a_context_that_fills_up_during_the_answer_is_an_overflow() -> None:
+    filled = {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}}
+    began = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]}
+    for response in (json_answer(500, filled), sse(filled), sse(began, filled)):
+        async with engine_over({CHAT: response}, dialect="llamacpp") as (_, engine):
+            with pytest.raises(ContextTooLong, match=r"^prompt is too long$"):
+                await answer(engine, LONG)
