@@ -1,9 +1,9 @@
 """`python -m tests.embedding`: what each server does about a client that leaves, and about one that does not read.
 
-The table of the README, measured anew. A client that leaves closes its socket in the middle of a stream, or while it
-waits for a whole answer; what is shown is the time until the engine's generator was closed, the median of five. A
-client that does not read asks for an endless stream: what is shown is how much the engine had made when it stopped
-making more, or that it never stopped.
+Prints the table of the README. A client that leaves closes its socket in the middle of a stream, or while it waits for a
+whole answer; the table shows the time until the engine's generator was closed, the median of five. A client that does
+not read requests an endless stream; the table shows how much the engine had generated when it stopped, or "unlimited"
+if it never stopped.
 """
 
 import json
@@ -62,14 +62,17 @@ def row(served: Running) -> str:
     cells = (
         served.server.name,
         *(f"{noticed(served, stream) * 1e3:.1f} ms" for stream in (True, False)),
-        "never held back" if ahead is None else f"{ahead:.1f} MB",
+        "unlimited" if ahead is None else f"{ahead:.1f} MB",
         "yes" if started else "no",
     )
     return "| " + " | ".join(cells) + " |"
 
 
 def main() -> int:
-    print("| server | client of a stream left | of a whole answer | made for one that does not read | lifespan |")
+    print(
+        "| server | stream: generator closed after | whole answer: generator closed after "
+        "| generated for a client that does not read | lifespan events |"
+    )
     print("|---|---:|---:|---:|---|")
     for server in SERVERS:
         with running(server) as served:
