@@ -8,7 +8,7 @@ import logging
 from time import perf_counter
 from typing import Final
 
-from ..engines.base import UpstreamEngine
+from ..engines.base import BaseEngine, UpstreamEngine
 from ..factory import build_upstream_engine
 from ..http.answer import Answer
 from ..observability.logs import clean
@@ -84,7 +84,7 @@ async def _try_count(engine: UpstreamEngine, model: str) -> str:
     return "counted by the engine"
 
 
-async def _try_message(engine: UpstreamEngine, model: str) -> str:
+async def _try_message(engine: BaseEngine, model: str) -> str:
     """Request one token. Raises ApiError."""
     began = perf_counter()
     async with Answer(engine, _hello(model)) as answer:

@@ -227,7 +227,7 @@ def test_a_server_without_requests_logs_started_draining_and_stopped(number: int
 
 
 def test_localhost_listens_on_every_address_of_that_name() -> None:
-    addresses = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    addresses = {str(entry[4][0]) for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     with service("--host", "localhost") as running:
         port = int(running.address.rpartition(":")[2])
         reached = 0

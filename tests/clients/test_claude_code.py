@@ -91,7 +91,7 @@ def test_an_engine_that_tells_only_a_lower_bound_is_asked_again_with_what_fits(t
     prompt = 20_000
 
     def play(body: Json, number: int) -> bytes:
-        asked = body.get("max_tokens") or body.get("max_completion_tokens")
+        asked: int = body.get("max_tokens") or body["max_completion_tokens"]
         if prompt + asked > WINDOW:
             bound = WINDOW - asked + 1
             return refusal(400, words.format(asked=asked, bound=bound, less=bound - 1))

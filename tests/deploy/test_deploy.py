@@ -237,7 +237,8 @@ def test_containers_have_no_privileges(container: dict[str, Any]) -> None:
 
 def test_the_pod_can_be_run_locally_without_kubernetes(tmp_path: Path) -> None:
     path = tmp_path / "pod.yaml"
-    command = [sys.executable, DEPLOY / "checks" / "local_pod.py", path, "ours", "theirs", tmp_path, "18484", "18000"]
+    script = str(DEPLOY / "checks" / "local_pod.py")
+    command = [sys.executable, script, str(path), "ours", "theirs", str(tmp_path), "18484", "18000"]
     shell = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     pod = yaml.safe_load(path.read_text())["spec"]
     sidecar, engine = pod["containers"]

@@ -25,7 +25,7 @@ _MADE_AT_ONCE: Final = 1000  # bytes of text in a delta of `endless`
 
 def noticed(served: Running, stream: bool) -> float:
     """Median seconds from a client's leaving to the end of its engine's generator."""
-    took = []
+    took: list[float] = []
     for number in range(_TIMES):
         name = f"gated:measured-{stream}-{number}"
         with closing(connect(served)) as connection:

@@ -78,8 +78,9 @@ class Watched:
         yield Finish("end_turn")
 
     async def _refusing(self, name: str) -> AsyncIterator[Any]:
-        raise RateLimited("slower, please", headers=(("retry-after", "7"),))
-        yield
+        if name:
+            raise RateLimited("slower, please", headers=(("retry-after", "7"),))
+        yield "never"
 
     async def _breaking(self, name: str) -> AsyncIterator[Any]:
         yield "half"

@@ -35,11 +35,11 @@ class Source:
     def send(self, *words: str) -> None:
         """Put each word from a callback of its own, in separate iterations of the loop."""
         if words:
-            self._loop.call_soon(self._send, *words)
+            self._loop.call_soon(self._send, words)
 
-    def _send(self, word: str, *rest: str) -> None:
-        self.put(word)
-        self.send(*rest)
+    def _send(self, words: tuple[str, ...]) -> None:
+        self.put(words[0])
+        self.send(*words[1:])
 
 
 async def drive(*words: str) -> tuple[Source, list[str]]:
@@ -130,7 +130,7 @@ async def test_data_that_arrives_while_it_awaits_something_else_is_kept() -> Non
 
 
 async def drive_in_task(coroutine: object) -> object:
-    return await InlineDriver(coroutine)  # type: ignore[arg-type, var-annotated]  # any coroutine
+    return await InlineDriver(coroutine)  # type: ignore[arg-type]  # any coroutine
 
 
 async def test_its_task_is_the_current_task_and_its_context_is_kept() -> None:

@@ -48,7 +48,8 @@ async def streamed(app: MessagesApp, **changes: Any) -> list[Event]:
 async def whole(app: MessagesApp, **changes: Any) -> dict[str, Any]:
     response = await Driver(app, PATIENCE).request("POST", "/v1/messages", body=body(**changes))
     assert response.status == 200, response.body
-    return response.json()
+    whole: dict[str, Any] = response.json()
+    return whole
 
 
 def content_of(message: dict[str, Any]) -> tuple[Any, ...]:

@@ -73,7 +73,7 @@ async def test_the_creation_time_stays_although_the_engine_reports_the_time_of_t
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(model_list, "MAX_AGE", 0.0)
-    lists = [listing("llamacpp", created=created) for created in (100, 200, 300)]
+    lists: list[Answer] = [listing("llamacpp", created=created) for created in (100, 200, 300)]
     async with app_over({MODELS: lists}) as (upstream, app):
         times_told = {(await get(app, "/v1/models/m")).json()["created_at"] for _ in lists}
         assert times_told == {"1970-01-01T00:01:40Z"}

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from anthro_asgi import Finish, MessagesApp
+from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.http.prompt_tokens import PromptCounter
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.estimate import estimate_tokens
@@ -118,7 +119,7 @@ async def test_an_answer_does_not_wait_for_a_slow_tokenizer() -> None:
 
 async def test_an_answer_does_not_fail_with_its_tokenizer() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    soon = PromptCounter(bare, broken).start_estimate(REQUEST)
+    soon = PromptCounter(as_engine(bare), broken).start_estimate(REQUEST)
     await asyncio.to_thread(lambda: None)
     assert soon() == estimate_tokens(REQUEST)
     assert (await usage(MessagesApp(Silent(), tokenizer=broken), stream=True))["input_tokens"]

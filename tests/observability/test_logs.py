@@ -121,7 +121,12 @@ def test_a_server_error_is_a_warning_and_a_client_error_is_not(values: Any, leve
 
 def test_a_level_that_is_off_costs_no_formatting(monkeypatch: pytest.MonkeyPatch) -> None:
     touched: list[str] = []
-    monkeypatch.setattr(RequestRecord, "fields", lambda self: touched.append("fields") or {})
+
+    def fields(_: RequestRecord) -> dict[str, Any]:
+        touched.append("fields")
+        return {}
+
+    monkeypatch.setattr(RequestRecord, "fields", fields)
     assert not logged("json", record_of_a_request(status=200), "warning")
     assert not touched
     logged("json", record_of_a_request(status=200), "info")
@@ -169,7 +174,11 @@ def test_errors_of_the_event_loop_are_logged_without_callback_arguments() -> Non
     stream = io.StringIO()
     configure("info", "text", stream)
     loop = asyncio.new_event_loop()
-    loop.call_soon(lambda prompt: prompt / 1, "a prompt")
+
+    def add_one(prompt: Any) -> object:
+        return prompt + 1
+
+    loop.call_soon(add_one, "a prompt")
     loop.call_soon(loop.stop)
     loop.run_forever()
     loop.close()

@@ -153,7 +153,7 @@ def test_values_from_a_client_create_no_label() -> None:
 def test_durations_tokens_and_waits_of_a_request_are_counted() -> None:
     metrics = Metrics(PATHS)
     before = told(metrics)
-    tokens = {"input_tokens": 3, "output_tokens": 5, "cached_tokens": 7}
+    tokens: dict[str, Any] = {"input_tokens": 3, "output_tokens": 5, "cached_tokens": 7}
     metrics.request_ended(record(status=200, duration=0.05, ttft=0.5, queued=700.0, **tokens))
     found = happened(before, told(metrics))
     for name, number in tokens.items():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
-from anthro_asgi.wire.deltas import Finish, ToolStart
+from anthro_asgi.wire.deltas import Finish, ToolStart, deltas_of
 from anthro_asgi.wire.stop_sequences import StopSequenceFilter
 
 EXTRA = Path(__file__).with_name("extra")
@@ -18,7 +18,7 @@ def received(file: str, stop: str) -> list[Any]:
     reader, stop_filter = ChunkReader([stop], lambda: "toolu_1"), StopSequenceFilter([stop])
     payloads = [line.removeprefix(b"data: ") for line in lines if line.startswith(b"data: ")]
     deltas = [delta for payload in payloads for delta in reader.feed([payload])] + reader.end()
-    return list(stop_filter.feed(deltas))
+    return list(deltas_of(stop_filter.feed(deltas)))
 
 
 @pytest.mark.clause("4.9")

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def settings(**options: object) -> Settings:
 
 
 @pytest.fixture
-def owned() -> ExitStack:
+def owned() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,10 @@ def peers(pid: int) -> set[int]:
 def kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def is_logged(service: Service, words: str) -> bool:
+    return any(re.search(words, line.get("message", "")) for line in service.log)
 
 
 def on_each(service: Service, owned: ExitStack, of: int) -> list[Stream]:
@@ -263,7 +268,7 @@ def test_a_worker_that_keeps_dying_is_restarted_with_a_growing_delay(tmp_path: P
             r"exited with status 1 \(the engine failed to start; see the log\); restarting it in 0\.2 s",
             r"exited with status 1 \(the engine failed to start; see the log\); restarting it in 0\.4 s",
         ):
-            until(lambda words=words: any(re.search(words, line.get("message", "")) for line in service.log))
+            until(partial(is_logged, service, words))
         assert len(service.children) <= 2
         doom.unlink()
         until(lambda: len(service.children) == 2)

@@ -40,6 +40,7 @@ def test_the_llama_70b_preset_reproduces_the_published_figures() -> None:
     profile = profile_of(settings("llama-3.3-70b-2xh100"))
     for prompt, published in ((500, 0.04777), (5000, 0.40677)):
         assert profile.ttft.first + prompt * profile.ttft_per_token == pytest.approx(published, rel=0.01)
+    assert profile.max_running is not None
     for running, published in ((1, 0.01858), (25, 0.03875), (50, 0.05973), (profile.max_running, 0.0929)):
         slowed = profile.itl.first * (1 + profile.load_factor * (running - 1))
         assert slowed == pytest.approx(published, rel=0.02)

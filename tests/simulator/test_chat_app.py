@@ -11,7 +11,7 @@ from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.upstream.sse import SSEParser
-from anthro_asgi.wire.deltas import Batch, Finish, Thinking, ToolJson, ToolStart, Usage
+from anthro_asgi.wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import ContextTooLong, Overloaded, RateLimited
 from tests.support.driver import Driver, Response
 
@@ -133,11 +133,11 @@ async def test_our_own_chunk_reader_reads_what_the_engine_yielded() -> None:
     response = await post(engine_of(*ALL), stream=True, stream_options={"include_usage": True})
     reader = ChunkReader((), lambda: "toolu_new")
     heard = reader.feed(SSEParser().feed(response.body)) + reader.end()
-    said = [delta for batch in ALL for delta in (batch if isinstance(batch, list) else [batch])]
-    heard, said = (
+    said: list[Delta] = [delta for batch in ALL for delta in (batch if isinstance(batch, list) else [batch])]
+    read, yielded = (
         [delta for delta in some if delta and not isinstance(delta, Usage | Finish)] for some in (heard, said)
     )
-    assert heard == said
+    assert read == yielded
 
 
 # whole ones

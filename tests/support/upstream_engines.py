@@ -92,7 +92,7 @@ class Messages:
 
 
 Speech = Chat | Messages
-SPEECHES: Final = {"chat": Chat(), "messages": Messages()}
+SPEECHES: Final[dict[str, Speech]] = {"chat": Chat(), "messages": Messages()}
 both_engines = pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)
 
 

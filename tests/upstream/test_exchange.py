@@ -4,12 +4,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from anthro_asgi.upstream import pool as pool_module
 from anthro_asgi.upstream.errors import Broken
+from anthro_asgi.upstream.exchange import Exchange
 from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Pool
@@ -30,6 +32,14 @@ async def served(
             await pool.aclose()
             assert pool.slots_used == 0
             await upstream.until(lambda: upstream.open == 0)
+
+
+def has_ended(response: Exchange) -> bool:
+    return " ended " in repr(response._connection)
+
+
+def is_left(upstream: ScriptedUpstream) -> bool:
+    return upstream.open == 0
 
 
 async def body_of(pool: Pool) -> bytes:
@@ -231,7 +241,7 @@ async def test_an_unread_but_complete_response_leaves_a_reusable_connection(
     async with served(json_answer(200, {}), parser=parser) as (upstream, pool):
         for _ in range(3):
             async with pool.exchange("GET", "/") as response:
-                await upstream.until(lambda response=response: " ended " in repr(response._connection))
+                await upstream.until(partial(has_ended, response))
             assert "idle=1 leased=0" in repr(pool)
         assert await body_of(pool) == b"{}"
         assert upstream.accepted == 1
@@ -284,7 +294,7 @@ async def test_draining_stops_after_its_deadline(parser: ParserFactory, monkeypa
                 assert (await reply.read())[:1] == b"a"
                 reply.drain_on_exit()
             assert pool.slots_used == 1
-            await upstream.until(lambda upstream=upstream: upstream.open == 0)
+            await upstream.until(partial(is_left, upstream))
             assert pool.slots_used == 0
 
 

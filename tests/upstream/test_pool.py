@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+from functools import partial
 from itertools import count
 
 import pytest
@@ -25,6 +26,10 @@ def counts(pool: Pool) -> dict[str, int]:
     places = numbers["idle"] + numbers["leased"] + numbers["connecting"] + numbers["draining"]
     assert places == pool.slots_used <= numbers["limit"], repr(pool)
     return numbers
+
+
+def has_one_idle(upstream: ScriptedUpstream, pool: Pool) -> bool:
+    return upstream.open == counts(pool)["idle"] == 1
 
 
 async def settle() -> None:
@@ -227,7 +232,7 @@ async def test_an_exchange_cancelled_at_any_step_frees_its_slot(
                 counts(pool)
             tasks[0].cancel()
             await tasks[1]
-            await upstream.until(lambda upstream=upstream, pool=pool: upstream.open == counts(pool)["idle"] == 1)
+            await upstream.until(partial(has_one_idle, upstream, pool))
         if not tasks[0].cancelled():
             assert steps_run > 4
             break

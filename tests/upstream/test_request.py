@@ -62,7 +62,7 @@ def test_a_caller_cannot_set_headers_that_frame_the_message(name: bytes | str) -
 def test_the_slices_of_a_body_add_up_to_the_body(body: bytes | list[bytes]) -> None:
     whole = body if isinstance(body, bytes) else b"".join(body)
     unsent = UnsentBody(body)
-    out = []
+    out: list[bytes] = []
     while unsent:
         assert len(unsent) == len(whole) - sum(map(len, out))
         out.append(bytes(unsent.take()))

@@ -139,6 +139,7 @@ async def test_tls_older_than_1_2_is_a_failed_connect(authority: Authority) -> N
         with pytest.raises(ConnectFailed):
             await body_of(pool)
         assert (pool.slots_used, upstream.requests) == (0, [])
+        assert origin.tls is not None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             origin.tls.minimum_version = ssl.TLSVersion.TLSv1_1

@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from anthro_asgi.wire.blocks import DEFAULT_BLOCK_CHECKS, SERVER_RESULTS
+from anthro_asgi.wire.defaults import MAX_DEPTH
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.json_codec import MAX_DEPTH
 from anthro_asgi.wire.request import MessagesRequest, parse_request
 from tests.wire.strategies import Json
 

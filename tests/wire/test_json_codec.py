@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.json_codec import MAX_DEPTH, dumps, is_shallow, loads, loads_exactly, replace_lone_surrogates
+from anthro_asgi.wire.defaults import MAX_DEPTH
+from anthro_asgi.wire.json_codec import dumps, is_shallow, loads, loads_exactly, replace_lone_surrogates
 from tests.wire.strategies import BROKEN_TEXTS, VALUES, examples
 
 

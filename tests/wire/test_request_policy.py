@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from anthro_asgi.wire.client_tools import CLIENT_TOOLS
+from anthro_asgi.wire.defaults import MAX_DEPTH
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.json_codec import MAX_DEPTH
 from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import MessagesRequest, Tool, ToolChoice, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
@@ -361,7 +361,8 @@ amounts = pytest.mark.parametrize(
 def test_a_request_may_reach_each_limit_and_not_exceed_it(
     parse: Any, rule: str, made: Any, path: str, reason: str, most: int
 ) -> None:
-    rules = Rules(drop_server_tools=True, **{rule: most})
+    limit: dict[str, Any] = {rule: most}
+    rules = Rules(drop_server_tools=True, **limit)
     assert parse(rules, **made(most))
     with pytest.raises(InvalidRequest) as caught:
         parse(rules, **made(most + 1))
@@ -381,7 +382,8 @@ def test_the_default_limits_accept_large_requests(parse: Any, rule: str, made: A
 def test_absent_and_empty_fields_are_within_every_limit(parse: Any) -> None:
     """Null means absent, and an empty array is within every limit."""
     rules = Rules(max_messages=1, max_tools=1, max_stop_sequences=1, max_depth=1)
-    for nothing in (None, []):
+    absent: list[Any] = [None, []]
+    for nothing in absent:
         assert parse(rules, tools=nothing, stop_sequences=nothing).tools == []
 
 

@@ -28,7 +28,7 @@ from anthro_asgi.wire import messages_checks
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.large import json_reader
-from anthro_asgi.wire.large.cooperative import run_to_end
+from anthro_asgi.wire.large.cooperative import LARGE_BODY, run_to_end
 from anthro_asgi.wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.checks.fuzz import served
@@ -194,7 +194,7 @@ def _service(rules: Rules) -> MessagesApp:
 
 async def _served(trial: Trial, read: Outcome, rng: Random) -> str:
     service = _service(trial.rules)
-    large = {messages_app: {"LARGE_BODY": rng.choice((0, messages_app.LARGE_BODY))}}
+    large = {messages_app: {"LARGE_BODY": rng.choice((0, LARGE_BODY))}}
     with lowered({**SMALL, **large}):
         async with serving(service) as driver:
             answer = await post(driver, "/v1/messages", cut(trial.data, rng))

@@ -24,7 +24,7 @@ from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.upstream.sse import EventTooLarge, SSEParser
 from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
-from anthro_asgi.wire.deltas import Batch, deltas_of
+from anthro_asgi.wire.deltas import Batch, Delta, deltas_of
 from anthro_asgi.wire.errors import AnswerTooLarge
 from anthro_asgi.wire.request import MessagesRequest
 from tests.checks.fuzz import answers, beside, served
@@ -244,7 +244,7 @@ def _chat(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
                         continue
                 if reader.over():
                     break
-            tail = []
+            tail: list[Delta] = []
             while not reader.done and (data := next(rest, b"")):
                 tail += deltas_of(reader.read(data))
             yield tail + reader.rest()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
-from anthro_asgi.wire import message, request
+from anthro_asgi.wire import field_checks, message, request
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.large import json_reader
@@ -93,7 +93,7 @@ def found(kind: type[Target], seed: int = 0) -> running.Failure:
 def test_an_exception_is_found_and_the_input_is_made_small(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = request.optional_array
+    original = field_checks.optional_array
 
     def broken(container: dict[str, Any], key: str, most: int) -> list[Any]:
         elements = original(container, key, most)

@@ -89,7 +89,7 @@ async def _attack(kind: type[asyncio.Protocol], sent: bytes) -> float:
     ticker.stop()
     server.close()
     for connection in list(state.connections):
-        connection.transport.abort()  # type: ignore[union-attr]  # uvicorn's WebSocket classes have it too
+        connection.transport.abort()
     if state.tasks:
         await asyncio.wait(state.tasks)
     return ticker.longest

@@ -52,7 +52,7 @@ class Lured:
         ]
 
 
-@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS)
+@pytest.fixture(scope="module", params=list(WAYS.values()), ids=list(WAYS))
 def lured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lured]:
     file = tmp_path_factory.mktemp("private") / "file.txt"
     file.write_text(FILE_WORDS)

@@ -311,7 +311,7 @@ def test_a_span_tells_no_more_than_a_log_line() -> None:
 def wrong() -> list[bytes]:
     deep = b'{"a":' * 2000 + b"1" + b"}" * 2000
     hello = {**EVERYWHERE, "model": "m"}
-    fields = [
+    fields: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": [{"type": "text", "text": [PROMPT]}]}]},
         {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": PROMPT}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "url", "url": PROMPT}}]}]},

@@ -207,7 +207,10 @@ async def test_blocks_and_fields_this_service_cannot_make_pass_unchanged() -> No
 
 
 async def test_a_whole_message_in_answer_to_a_stream_is_read() -> None:
-    content = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "yes"}]
+    content: list[dict[str, Any]] = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "yes"},
+    ]
     content += [{"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}}]
     answer = {
         "id": "x",

@@ -19,7 +19,10 @@ from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.request import ThinkingConfig
 from tests.support.chat_requests import assistant, chat, every_dialect, request, result, sent, text, use, user
 
-TOOLS = [{"name": "look", "input_schema": {"type": "object"}}, {"name": "leap", "description": "Jumps."}]
+TOOLS: list[dict[str, Any]] = [
+    {"name": "look", "input_schema": {"type": "object"}},
+    {"name": "leap", "description": "Jumps."},
+]
 BILLING = "x-anthropic-billing-header: cc_version=2.1.37.3a3; cc_entrypoint=cli; cch=fa690;"
 
 
@@ -101,7 +104,7 @@ def test_early_usage_is_requested_from_engines_that_know_it() -> None:
 
 @pytest.mark.clause("3.31")
 def test_cache_marks_are_not_sent() -> None:
-    mark = {"cache_control": {"type": "ephemeral"}}
+    mark: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
     calls = assistant({**use("a"), **mark})
     answers = user({**result("a", [{**text("r"), **mark}]), **mark}, {**text("t"), **mark})
     body = chat(calls, answers, system=[{**text("s"), **mark}], tools=[{**TOOLS[0], **mark}], **mark)
@@ -168,7 +171,7 @@ def test_the_billing_header_is_kept_in_any_other_block() -> None:
     assert sent(system=[text("Be."), text(BILLING)])[0]["content"] == f"Be.\n{BILLING}"
 
 
-LATE = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s"), text("t")]}]
+LATE: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "system", "content": [text("s"), text("t")]}]
 
 
 @pytest.mark.clause("3.41")

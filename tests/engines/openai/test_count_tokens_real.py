@@ -10,7 +10,7 @@ from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai import count_tokens
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
-from anthro_asgi.wire.deltas import Usage
+from anthro_asgi.wire.deltas import Usage, deltas_of
 from anthro_asgi.wire.json_codec import dumps
 from tests.support.chat_requests import assistant, request, result, text, use, user
 from tests.support.driver import Driver
@@ -93,7 +93,7 @@ async def used(engine: OpenAIEngine, messages: tuple[Json, ...], fields: Json) -
     usages = []
     async with aclosing(engine.stream(request(*messages, **fields, max_tokens=1))) as batches:  # type: ignore[type-var]
         async for batch in batches:
-            usages += [delta for delta in batch if isinstance(delta, Usage)]
+            usages += [delta for delta in deltas_of(batch) if isinstance(delta, Usage)]
     totals = [(usage.input_tokens or 0) + (usage.cache_read_input_tokens or 0) for usage in usages]
     return totals[0], totals[-1]
 

@@ -13,7 +13,7 @@ from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote as module
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
-from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage
+from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage, deltas_of
 from anthro_asgi.wire.errors import (
     ApiError,
     BadUpstream,
@@ -60,7 +60,7 @@ async def served(
 
 async def answer(engine: OpenAIEngine, asked: MessagesRequest = PLAIN) -> list[Delta]:
     async with aclosing(engine.stream(asked)) as batches:  # type: ignore[type-var]
-        return [delta async for batch in batches for delta in batch]
+        return [delta async for batch in batches for delta in deltas_of(batch)]
 
 
 def text(deltas: list[Delta]) -> str:

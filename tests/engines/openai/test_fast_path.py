@@ -14,7 +14,7 @@ import pytest
 
 from anthro_asgi.engines.openai import fast_path as module
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
-from anthro_asgi.engines.openai.chunk_template import learn_template
+from anthro_asgi.engines.openai.chunk_template import ChunkTemplate, learn_template
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.upstream.sse import SSEParser
@@ -172,8 +172,8 @@ def deltas(rng: random.Random) -> list[Json]:
                 out.append({"tool_calls": [start]})
                 out += [tool(rng.choice(['{"a":', '"b"', "}", "1", "\\"]), index=key) for _ in range(length)]
             case _:
-                key = rng.choice(["content"] * 9 + ["refusal"])
-                out += [{key: rng.choice((*TEXTS, ""))} for _ in range(length)]
+                field = rng.choice(["content"] * 9 + ["refusal"])
+                out += [{field: rng.choice((*TEXTS, ""))} for _ in range(length)]
     return out
 
 
@@ -350,9 +350,12 @@ def test_a_steady_stream_of_thinking_or_arguments_is_read_on_the_fast_path(delta
 
 def test_learning_stops_when_no_template_ever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[bytes] = []
-    monkeypatch.setattr(
-        module, "learn_template", lambda payload, chunk: tries.append(payload) or learn_template(payload, chunk)
-    )
+
+    def counted(payload: bytes, chunk: Json) -> ChunkTemplate | None:
+        tries.append(payload)
+        return learn_template(payload, chunk)
+
+    monkeypatch.setattr(module, "learn_template", counted)
     said = [chunk({"content": "x"}, {}, padding="y" * number) for number in range(100)]
     parsed([b"data: %b\n\n" % json.dumps(it).encode() for it in said])
     assert 0 < len(tries) < 10

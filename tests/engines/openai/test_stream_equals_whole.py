@@ -68,7 +68,7 @@ def streams(draw: st.DrawFn) -> list[Json]:
         index = draw(st.sampled_from([0, 0, 0, 0, 1]))
         chunks += [{"choices": [{"index": index, "delta": delta}], **draw(st.sampled_from(USAGES))} for delta in run]
     for index in sorted({choice["index"] for chunk in chunks for choice in chunk["choices"]} | {0}):
-        last = {"index": index, "delta": {}, "finish_reason": draw(st.sampled_from(FINISHES))}
+        last: Json = {"index": index, "delta": {}, "finish_reason": draw(st.sampled_from(FINISHES))}
         chunks.append({"choices": [last], **draw(st.sampled_from(USAGES))})
     return chunks
 

@@ -20,7 +20,7 @@ def write_tokenizer(path: Path) -> Path:
     model = {"type": "WordLevel", "vocab": {"?": 0, "a": 1}, "unk_token": "?"}
     parts = {"truncation": None, "padding": None, "normalizer": None, "post_processor": None, "decoder": None}
     splits = {"type": "WhitespaceSplit"}
-    file = {"version": "1.0", "added_tokens": [], **parts, "pre_tokenizer": splits, "model": model}
+    file: dict[str, Any] = {"version": "1.0", "added_tokens": [], **parts, "pre_tokenizer": splits, "model": model}
     path.write_text(json.dumps(file))
     return path
 

@@ -2,6 +2,7 @@
 
 import re
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -71,7 +72,7 @@ def test_no_two_tools_ever_share_a_name(names: list[str]) -> None:
 
 def test_tools_tool_choice_and_history_use_the_short_name() -> None:
     turns = (assistant(use("a", LONG), use("b", LONGER)), user(result("a"), result("b")))
-    asked = {"tools": [{"name": LONG}, {"name": "look"}], "tool_choice": {"type": "tool", "name": LONG}}
+    asked: dict[str, Any] = {"tools": [{"name": LONG}, {"name": "look"}], "tool_choice": {"type": "tool", "name": LONG}}
     body = chat(*turns, **asked)
     name = short(LONG, 64)
     assert [tool["function"]["name"] for tool in body["tools"]] == [name, "look"]

@@ -43,7 +43,7 @@ def begun(speech: Speech, *events: bytes) -> bytes:
 
 def error_chunk(speech: Speech) -> Answer:
     if speech is SPEECHES["chat"]:
-        event = {"error": {"message": SENTENCE, "code": 500}}
+        event: dict[str, Any] = {"error": {"message": SENTENCE, "code": 500}}
     else:
         event = {"type": "error", "error": {"type": "api_error", "message": SENTENCE}}
     return begun(speech, b"data: " + orjson.dumps(event) + b"\n\n")

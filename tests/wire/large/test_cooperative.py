@@ -32,14 +32,16 @@ def ticking(seconds: float) -> Callable[[], float]:
 
 async def yields_to_others(steps: Steps[Any], clock: Callable[[], float]) -> tuple[Any, int]:
     """The result, and how often another task ran meanwhile."""
+    loop = asyncio.get_running_loop()
     others = 0
+    handle: asyncio.Handle
 
     def other() -> None:
         nonlocal others, handle
         others += 1
-        handle = asyncio.get_running_loop().call_soon(other)
+        handle = loop.call_soon(other)
 
-    handle = asyncio.get_running_loop().call_soon(other)
+    handle = loop.call_soon(other)
     try:
         return await run_with_yields(steps, clock), others
     finally:
