@@ -8,7 +8,7 @@ import asyncio
 import gc
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from anthro_asgi.upstream.origin import Origin
 from tests.support.upstream import ScriptedUpstream, sse
 
 ROUNDS = 12
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 
 
 class Client:

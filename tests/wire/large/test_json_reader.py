@@ -409,13 +409,17 @@ def test_a_large_value_is_written_in_small_pieces() -> None:
     assert max(map(len, written)) < 6 * json_writer._PIECE
 
 
+def nest(inner: Any, _: int) -> dict[str, Any]:
+    return {"a": inner, "b": [inner][:0]}
+
+
 SHAPES: dict[str, Callable[[], Any]] = {
     "wide object": lambda: {f"p{number}": 0 for number in range(60_000)},
     "wide object of objects": lambda: {f"p{number}": {"type": "string"} for number in range(30_000)},
     "wide array": lambda: [0] * 200_000,
     "empty arrays": lambda: [[] for _ in range(100_000)],
     "small objects": lambda: [{"a": {"b": [{"c": 1}]}} for _ in range(20_000)],
-    "deep": lambda: [functools.reduce(lambda inner, _: {"a": inner, "b": [inner][:0]}, range(90), 0)] * 2_000,
+    "deep": lambda: [functools.reduce(nest, range(90), {})] * 2_000,
     "tiny strings": lambda: [str(number) for number in range(100_000)],
     "long keys": lambda: {f"{number}" * 20_000: number for number in range(20)},
     "one long key": lambda: {"k" * 900_000: {"k" * 300_000: ["x"]}},
