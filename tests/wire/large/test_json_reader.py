@@ -1,6 +1,5 @@
 """Large JSON in pieces: for every document, the result is that of the parser for the whole."""
 
-import functools
 import gc
 import json
 import random
@@ -409,8 +408,11 @@ def test_a_large_value_is_written_in_small_pieces() -> None:
     assert max(map(len, written)) < 6 * json_writer._PIECE
 
 
-def nest(inner: Any, _: int) -> dict[str, Any]:
-    return {"a": inner, "b": [inner][:0]}
+def nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = {"a": value, "b": []}
+    return value
 
 
 SHAPES: dict[str, Callable[[], Any]] = {
@@ -419,7 +421,7 @@ SHAPES: dict[str, Callable[[], Any]] = {
     "wide array": lambda: [0] * 200_000,
     "empty arrays": lambda: [[] for _ in range(100_000)],
     "small objects": lambda: [{"a": {"b": [{"c": 1}]}} for _ in range(20_000)],
-    "deep": lambda: [functools.reduce(nest, range(90), {})] * 2_000,
+    "deep": lambda: [nested(90)] * 2_000,
     "tiny strings": lambda: [str(number) for number in range(100_000)],
     "long keys": lambda: {f"{number}" * 20_000: number for number in range(20)},
     "one long key": lambda: {"k" * 900_000: {"k" * 300_000: ["x"]}},
