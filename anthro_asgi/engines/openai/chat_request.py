@@ -182,17 +182,9 @@ def thinking_off(request: MessagesRequest, dialect: Dialect) -> bool:
 
     Some engines refuse a forced call while they think. The Messages API does not know the two together either.
     """
-    if _thinking_type(request) == "disabled":
+    if request.thinking is not None and request.thinking.type == "disabled":
         return True
     return bool(dialect.thinking_off) and not dialect.forced_choice_while_thinking and _forces_a_call(request)
-
-
-def _thinking_type(request: MessagesRequest) -> str | None:
-    """The type of thinking. `between_tools` is adaptive if there are tools (contract 3.9)."""
-    kind = None if request.thinking is None else request.thinking.type
-    if kind == "between_tools":
-        return "adaptive" if request.tools else "disabled"
-    return kind
 
 
 def _forces_a_call(request: MessagesRequest) -> bool:

@@ -16,7 +16,6 @@ from anthro_asgi.engines.openai.dialects import (
     Dialect,
 )
 from anthro_asgi.wire.errors import InvalidRequest
-from anthro_asgi.wire.request import ThinkingConfig
 from tests.support.chat_requests import assistant, chat, every_dialect, request, result, sent, text, use, user
 
 TOOLS: list[dict[str, Any]] = [
@@ -237,14 +236,7 @@ def _switch(name: str, on: bool) -> dict[str, Any]:
     return {"chat_template_kwargs": {"enable_thinking": on}}
 
 
-def test_thinking_between_tools_is_adaptive_with_tools_and_disabled_without() -> None:
-    asked = request(thinking={"type": "adaptive"}, tools=TOOLS)
-    asked.thinking = ThinkingConfig("between_tools")
-    assert to_chat(asked, LLAMACPP)["chat_template_kwargs"] == {"enable_thinking": True}
-    asked.tools = []
-    assert to_chat(asked, LLAMACPP)["chat_template_kwargs"] == {"enable_thinking": False}
-
-
+@pytest.mark.clause("3.9")
 @every_dialect
 def test_disabled_thinking_wins_over_an_effort_beside_it(dialect: Dialect) -> None:
     sent = chat(dialect=dialect, thinking={"type": "disabled"}, output_config={"effort": "high"})
