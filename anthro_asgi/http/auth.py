@@ -18,6 +18,8 @@ from ..wire.errors import Unauthenticated
 # RFC 9110 section 11.6.1: a 401 response names a scheme that the server accepts.
 _CHALLENGE: Final = (("www-authenticate", "Bearer"),)
 
+_MAX_KEYS: Final = 2  # keys of a request that are compared: one for each header
+
 
 class ApiKeys:
     """The accepted API keys. Without any, every request passes."""
@@ -51,6 +53,8 @@ class ApiKeys:
                 key = value[7:]
             else:
                 continue
+            if keys_sent == _MAX_KEYS:
+                break
             keys_sent += 1
             digest = sha256(key.strip()).digest()
             for known in self._digests:

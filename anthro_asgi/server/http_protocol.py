@@ -16,6 +16,7 @@ current request, or is None until its head has arrived. uvicorn reports a lost c
 import asyncio
 import secrets
 import select
+import sys
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..observability.metrics import Metrics
 from ..settings.options import Settings
-from ..wire.errors import ApiError, InvalidRequest, RequestTimeout
+from ..wire.errors import ApiError, InternalError, InvalidRequest, RequestTimeout
 from .read_control import ReadControl, Turns
 from .request_framing import RequestFraming
 from .uvicorn_internals import UvicornProtocol
@@ -35,6 +36,7 @@ from .write_stall import WriteStallTimer
 _MAX_HELD: Final = 64 * 1024  # bytes of further requests; with more, reading pauses
 _LINGER: Final = 2.0  # seconds for a client to read an error response before the connection is aborted
 _MAX_DROPPED: Final = 16 * 1024 * 1024  # bytes of a refused request that are read and dropped
+_LAST_LOOK: Final = 0.1  # seconds after a deadline for bytes that the kernel holds already
 _GRACE: Final = 1.0  # seconds at shutdown for a client whose next request may be on its way
 
 
@@ -108,11 +110,14 @@ class StrictProtocolMixin(UvicornProtocol):
         framing = self._framing
         try:
             piece = framing.feed(data)
+            if piece:
+                super().data_received(piece)
         except ApiError as exc:
             self._refuse(exc)
             return
-        if piece:
-            super().data_received(piece)
+        except MemoryError:
+            self._refuse(_out_of_memory())
+            return
         if self._lingering:
             return
         if framing.unfinished:
@@ -132,7 +137,16 @@ class StrictProtocolMixin(UvicornProtocol):
 
     def _start_receive_deadline(self) -> None:
         if self._timer is None:
+            self._looked = False
             self._timer = self.loop.call_later(self.settings.receive_deadline, self._on_receive_deadline)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Replaces uvicorn's. The connection stays open if a request has arrived that is not read yet."""
+        if not self.transport.is_closing():
+            if self._has_unread():
+                self.timeout_keep_alive_task = self.loop.call_later(_LAST_LOOK, self.timeout_keep_alive_handler)
+            else:
+                self.transport.close()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -143,14 +157,20 @@ class StrictProtocolMixin(UvicornProtocol):
         self._timer = None
         if self.flow.read_paused:  # we do not read, so the client is not to blame
             self._start_receive_deadline()
+        elif not self._looked and self._has_unread():  # the process was stopped; the event loop reads these bytes next
+            self._looked = True
+            self._timer = self.loop.call_later(_LAST_LOOK, self._on_receive_deadline)
         else:
             self._refuse(RequestTimeout(f"the request did not arrive within {self.settings.receive_deadline:g} s"))
 
     # a request is refused before it reaches the application
 
     def send_400_response(self, msg: str) -> None:
-        """Replaces uvicorn's. The parser refused a request that RequestFraming accepted."""
-        self._refuse(InvalidRequest("the request is not valid HTTP/1.1"))
+        """Replaces uvicorn's. The parser refused a request that RequestFraming accepted, or memory is exhausted."""
+        cause = sys.exception()
+        while cause is not None and not isinstance(cause, MemoryError):
+            cause = cause.__context__
+        self._refuse(InvalidRequest("the request is not valid HTTP/1.1") if cause is None else _out_of_memory())
 
     def _refuse(self, error: ApiError) -> None:
         """Send an error response unless a response has started, and close. The application sees a disconnect."""
@@ -265,6 +285,25 @@ class StrictH11Protocol(StrictProtocolMixin, H11Protocol):  # type: ignore[misc]
     """On h11, which is always installed."""
 
 
+def _out_of_memory() -> ApiError:
+    return InternalError("the service is out of memory", reason=MemoryError.__name__)
+
+
+class _UntilClose(int):
+    """The length of a response body that ends when the connection is closed: larger than any, and reached by any."""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __sub__(self, other: int) -> "_UntilClose":
+        return self
+
+    __hash__ = int.__hash__
+
+
 def protocol_class(settings: Settings, metrics: Metrics) -> type[StrictProtocolMixin]:
     """The connection class of a process: on httptools if that is installed."""
     base: type[StrictProtocolMixin] = StrictH11Protocol
@@ -279,5 +318,13 @@ def _httptools_class() -> type[StrictProtocolMixin]:
 
     class StrictHttpToolsProtocol(StrictProtocolMixin, HttpToolsProtocol):  # type: ignore[misc]  # as above
         """On httptools, which is faster."""
+
+        def on_headers_complete(self) -> None:
+            super().on_headers_complete()
+            cycle = self.cycle
+            if cycle is not None and cycle.scope["http_version"] == "1.0":
+                # HTTP/1.0 has no chunks (RFC 9112 section 7.1). uvicorn would use them for a response without a length.
+                cycle.chunked_encoding = False  # type: ignore[attr-defined]  # of this parser's cycle
+                cycle.expected_content_length = _UntilClose()  # type: ignore[attr-defined]
 
     return StrictHttpToolsProtocol

@@ -58,6 +58,7 @@ from .request import SLICES_PER_YIELD, UnsentBody
 HIGH_WATER = 64 * 1024  # bytes received that the reader has not taken
 _RECV_SIZE = 64 * 1024  # bytes
 _AT_ONCE = 1.0  # seconds; a server that had closed an idle connection resets it within one round trip
+_LAST_LOOK = 0.1  # seconds after a deadline for bytes that the kernel holds already
 
 State = Enum("State", "NEW IDLE SENT HEAD STREAMING PAUSED DRAINING ENDED MUST_CLOSE CLOSED")
 # module globals, because a global is cheaper to look up than an attribute of the class
@@ -124,6 +125,7 @@ class Connection(asyncio.Protocol):
         self._error: UpstreamError | None = None
         self._deadline = inf  # for what is awaited now
         self._total_deadline = inf  # for the whole response
+        self._looked_at = inf  # the deadline after which the socket was looked at once more
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -391,6 +393,11 @@ class Connection(asyncio.Protocol):
             return
         if self._time() < due:
             self._timer = self._loop.call_at(due, self._on_timer)
+            return
+        if due != self._looked_at and self.has_unread():
+            # The process was stopped or blocked, and the timer fires before the event loop reads what has arrived.
+            self._looked_at = due
+            self._timer = self._loop.call_later(_LAST_LOOK, self._on_timer)
             return
         phase: Phase = "silence"
         seconds = self._deadlines.silence

@@ -48,6 +48,7 @@ def test_one_valid_key_in_either_header_is_enough(headers: Headers) -> None:
         [(b"x-api-key", b"\xff\x00\x80")],
         [(b"authorization", b"Bearer \xc3\xa4")],
         [(b"x-api-key", "älphä".encode())],
+        [(b"x-api-key", b"wrong"), (b"authorization", b"Bearer wrong"), (b"x-api-key", b"alpha")],
     ],
 )
 def test_a_wrong_key_is_rejected(headers: Headers) -> None:
@@ -80,7 +81,7 @@ def test_without_keys_every_request_passes() -> None:
 
 
 @pytest.mark.clause("2.2")
-def test_every_key_of_a_request_is_compared_with_every_accepted_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_two_keys_of_a_request_are_compared_with_every_accepted_key(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
     real = hmac.compare_digest
 
@@ -89,8 +90,9 @@ def test_every_key_of_a_request_is_compared_with_every_accepted_key(monkeypatch:
         return real(offered, known)
 
     monkeypatch.setattr("anthro_asgi.http.auth.compare_digest", counting)
-    ApiKeys(["a", "b", "c"]).authenticate([(b"x-api-key", b"a"), (b"authorization", b"Bearer x"), (b"x-api-key", b"b")])
-    assert len(compared) == 9
+    headers = [(b"x-api-key", b"a"), (b"authorization", b"Bearer x"), *[(b"x-api-key", b"b")] * 1000]
+    ApiKeys(["a", "b", "c"]).authenticate(headers)
+    assert len(compared) == 6
     assert {len(known) for known in compared} == {32}
 
 

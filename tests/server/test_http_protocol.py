@@ -1,6 +1,7 @@
 """A connection at the moment when the service is about to close it."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.server.http_protocol import StrictH11Protocol, protocol_class
 from anthro_asgi.server.read_control import Turns
@@ -78,3 +80,31 @@ async def test_empty_lines_do_not_keep_a_connection_open(kind: type[asyncio.Prot
         client.send(b"\r\n")
         protocol.shutdown()
         assert await received(client) == b""
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+async def test_an_http_1_0_client_gets_no_chunks(kind: type[asyncio.Protocol], stream: bytes) -> None:
+    body = b'{"model":"5","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],"stream":%s}' % stream
+    async with connected(kind) as (_, client):
+        client.send(b"POST /v1/messages HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        head, _, answer = (await received(client)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"chunked" not in head.lower()
+    if stream == b"true":
+        assert message_from_events(parse_events(answer))["content"] == [{"type": "text", "text": "xxxxx"}]
+    else:
+        assert json.loads(answer)["content"] == [{"type": "text", "text": "xxxxx"}]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_server_without_memory_for_a_body_says_500(kind: type[asyncio.Protocol]) -> None:
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    full = type("Full", (kind,), {"on_body": exhausted, "handle_events": exhausted})  # of httptools, and of h11
+    async with connected(full) as (_, client):
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na")
+        answer = await received(client)
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"out of memory" in answer

@@ -2,14 +2,19 @@
 
 import asyncio
 import socket
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from anthro_asgi.upstream.connection import HIGH_WATER, Connection, State
 from anthro_asgi.upstream.errors import Broken, Timeout, TooLarge
 from anthro_asgi.upstream.http_parsers import PARSERS, ParserFactory, default_parser
-from anthro_asgi.upstream.origin import Deadlines
+from anthro_asgi.upstream.origin import Deadlines, Origin
+from anthro_asgi.upstream.pool import Pool
 from tests.support.upstream import ScriptedUpstream, Wire, framed, json_answer, raw_answer, sse
 from tests.upstream.test_exchange import body_of, endless, served, silent
 
@@ -68,6 +73,45 @@ async def test_every_read_moves_the_deadline(parser: ParserFactory) -> None:
 
     async with served(slow, parser=parser, deadlines=Deadlines(silence=SHORT * 4)) as (_, pool):
         assert await body_of(pool) == b"x" * 12
+
+
+@both
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_response_that_arrived_while_the_process_was_stopped_is_read(
+    parser: ParserFactory, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """The process stops in a callback of a socket: uvloop then runs timers before it reads other sockets."""
+    ours, theirs = socket.socketpair()
+
+    def serve(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(1000)
+            theirs.send(b"stop")
+            time.sleep(SHORT / 2)  # until the event loop is blocked
+            peer.sendall(json_answer(200, {}))
+            peer.recv(1000)
+
+    def stop() -> None:
+        ours.recv(10)
+        time.sleep(3 * SHORT)
+
+    async def main(url: str) -> bytes:
+        pool = Pool(Origin.parse(url), parser=parser, deadlines=Deadlines(first_byte=SHORT))
+        asyncio.get_running_loop().add_reader(ours, stop)
+        try:
+            async with pool.exchange("GET", "/") as response:
+                return await response.read_all(100)
+        finally:
+            asyncio.get_running_loop().remove_reader(ours)
+            await pool.aclose()
+
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            assert runner.run(main(f"http://127.0.0.1:{listener.getsockname()[1]}")) == b"{}"
+        server.join()
 
 
 @both
