@@ -25,7 +25,7 @@ def _options() -> argparse.Namespace:
 
 
 class _Progress:
-    """On standard error: how far it is, and each failure when it is found."""
+    """Print progress and each new failure on standard error."""
 
     def __init__(self, count: int) -> None:
         self._count = count

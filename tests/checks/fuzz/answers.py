@@ -1,10 +1,10 @@
-"""The two ways an answer takes to the client, streamed and whole, and how their ends are held against each other.
+"""An answer as a stream and as a whole Message, and the comparison of the two.
 
-The ways are those of `reply`, without its waiting: deltas are filtered, encoded or collected, and an error is a status
-until something is out and an `error` event from then on. A share of the trials goes through the service itself.
+Deltas are filtered, encoded or collected as in `http.answer`. An error is a status before the first output, and an
+`error` event after it. A share of the trials goes through the service itself.
 
-Both ends must mean the same. What may differ: a stream shows the input of a tool as the engine sent it, where a Message
-holds an object or leaves the call out (see `wire.repair`).
+Stream and Message must mean the same, with one exception: a stream has the input of a tool as the engine sent it, where
+the Message has an object or leaves the call out (see `wire.tool_input`).
 """
 
 import json
@@ -34,7 +34,7 @@ TOO_LARGE = b"the engine's answer is too large"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client gets."""
+    """The response to a client."""
 
     status: int
     body: bytes
@@ -42,14 +42,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a client wants of the answer. `sealed` is of thinking that it does not want to see; None is that it does."""
+    """What a client asked for. `sealed`: how thinking is hidden; None if it is shown."""
 
     stops: tuple[str, ...] = ()
     sealed: bool | None = None
 
 
 class _Passing:
-    """The deltas as the client shall have them."""
+    """The deltas that the client must get."""
 
     def __init__(self, wish: Wish) -> None:
         self._stops = StopSequenceFilter(wish.stops) if wish.stops else None
@@ -81,7 +81,7 @@ def streamed(said: Iterable[Batch], wish: Wish) -> Answer:
 
 
 def _stream(said: Iterable[Batch], wish: Wish, encoder: StreamEncoder, out: list[bytes]) -> list[bytes]:
-    """Adds to `out` what goes out; gives what ends it."""
+    """Appends the output to `out`; returns what ended it."""
     passing = _Passing(wish)
     for batch in map(passing, said):
         if not out and not _opens(batch, encoder):
@@ -118,7 +118,7 @@ def whole(said: Iterable[Batch], wish: Wish, limits: AnswerLimits = DEFAULT_LIMI
 
 
 def deltas(said: Iterable[Batch]) -> tuple[list[Delta], str]:
-    """All that is said, and how it ended."""
+    """All output, and how it ended."""
     out: list[Delta] = []
     try:
         for batch in said:
@@ -128,13 +128,13 @@ def deltas(said: Iterable[Batch]) -> tuple[list[Delta], str]:
     return out, "complete"
 
 
-# what must hold
+# rules
 
 
 def judge(stream: Answer, message: Answer, *, counts: bool) -> str:
-    """What came of it. `counts` says that the tokens must be the same too. Raises Breach, GrammarError."""
+    """The outcome in a word. With `counts` the token counts must be equal too. Raises Breach, GrammarError."""
     told = _told(message)
-    if TOO_LARGE in stream.body or TOO_LARGE in message.body:  # less is kept of a stream, and how much in which reads
+    if TOO_LARGE in stream.body or TOO_LARGE in message.body:  # only the Message is bounded, or only in some reads
         if stream.status == 200:
             _meant(parse_events(stream.body))
         return "too large"
@@ -159,7 +159,7 @@ def judge(stream: Answer, message: Answer, *, counts: bool) -> str:
 
 
 def _told(answer: Answer) -> Json:
-    told: Json = json.loads(answer.body)  # which reads integers as they are
+    told: Json = json.loads(answer.body)  # reads large integers exactly
     if answer.status != 200 and "internal error" in told["error"]["message"]:
         raise Breach(f"nothing but errors for clients is raised\n{told}")
     return told
@@ -170,14 +170,14 @@ def _error(answer: Answer) -> object:
 
 
 def _meant(events: list[Event]) -> tuple[Json | None, bool]:
-    """The Message; None when it ended in an error; and whether some input is none, and was shown as it was sent."""
+    """The Message, or None after an error; and whether some tool input is invalid JSON and was sent as it came."""
     try:
         check_stream(events)
         return (None if events[-1].type == "error" else message_from_events(events)), False
     except GrammarError as exc:
         if exc.rule != "the pieces of a tool's input are not a JSON object":
             raise
-    # By the grammar this is allowed to an answer that ran out of tokens: all else must keep to the rules.
+    # The grammar allows this in an answer that ran out of tokens; everything else must keep the rules.
     ending = events[-2].data
     out_of_tokens = {**ending["delta"], "stop_reason": "max_tokens", "stop_sequence": None}
     message = message_from_events(
@@ -193,7 +193,7 @@ def _must_have_own_ids(message: Json) -> None:
 
 
 def _mended(value: Any) -> Any:
-    """With U+FFFD for half a surrogate pair, as this service reads it. A stream has the escape as it was written."""
+    """With U+FFFD for lone surrogates, as this service reads them. A stream has the escape as it was written."""
     if isinstance(value, str):
         return replace_lone_surrogates(value)
     if isinstance(value, dict):
@@ -202,7 +202,7 @@ def _mended(value: Any) -> Any:
 
 
 def _repaired(message: Json, told: Json) -> Json:
-    """The message, with the input of each call as the Message `told` has it, which leaves out one without sense."""
+    """The message, with the input of each call as in the Message `told`, which leaves out invalid calls."""
     content = []
     for block in message["content"]:
         if block["type"] == "tool_use" and type(block["input"]) is str:
@@ -215,13 +215,11 @@ def _repaired(message: Json, told: Json) -> Json:
                 continue
             block = {**block, "input": _mended(block["input"])}
         content.append(block)
-    if not content and told["content"] == [
-        {"type": "text", "text": ""}
-    ]:  # it was there, before a call that is left out
+    if not content and told["content"] == [{"type": "text", "text": ""}]:  # text before a call that is left out
         content = told["content"]
     ending = message
     if message["stop_reason"] == "tool_use" and all(block["type"] != "tool_use" for block in content):
-        ending = told  # then it ended as it would have without the call
+        ending = told  # the end without that call
     return {**message, "content": content, **{key: ending[key] for key in ("stop_reason", "stop_sequence")}}
 
 

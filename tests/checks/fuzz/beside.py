@@ -1,4 +1,4 @@
-"""What engines say that is no answer: refusals and lists of models. Mutated, they must still be told to a client."""
+"""Refusals and model lists of engines, mutated. They must still become an error or a list for the client."""
 
 import orjson
 
@@ -28,14 +28,14 @@ ASKED = {
 
 
 def recorded() -> list[bytes]:
-    """Bodies to begin with."""
+    """The bodies that are mutated."""
     refusals = [case.content for case in cases(request="POST /v1/chat/completions") if case.status >= 400]
     lists = [case.content for case in cases(request="GET /v1/models")]
     return [*refusals, *lists * 8]
 
 
 def check(data: bytes, status: int) -> str:
-    """What came of it, read as a refusal and as a list."""
+    """The outcome, read as a refusal and as a model list."""
     error = error_from_response(status, data)
     if not 0 < len(error.message) <= LONGEST_MESSAGE:
         raise Breach(f"a client is told something, and not too much\n{len(error.message)} characters")

@@ -1,10 +1,9 @@
-"""Request bodies: mutated ones, and what must hold for each.
+"""Mutated request bodies, and the rules for each.
 
-- It is read, or refused by name with a status from 400 to 499, in an envelope; nothing else is raised.
-- Read at once and read in steps, from any json_reader, it says the same, and the same is wrong with it.
-- What was read can be asked of every engine: there is a body for it, the same at once and in steps.
-- Of a share, the service itself answers over the simulated engine: no 500, a stream by the grammar, and counts that
-  agree.
+- It is accepted, or refused with a status from 400 to 499 in an envelope. No other exception is raised.
+- Read at once and in steps it gives the same request or the same error.
+- An accepted request can be converted for every engine, with the same body at once and in steps.
+- A share goes through the service over the simulated engine: no 500, a stream that keeps the grammar, and equal counts.
 """
 
 import json
@@ -41,7 +40,7 @@ from tests.support.driver import Response
 Json = dict[str, Any]
 Outcome = MessagesRequest | ApiError
 
-SERVED = 1 / 12  # of the trials; the service takes ten times as long as the reading
+SERVED = 1 / 12  # of the trials: a request through the service takes ten times as long as parsing
 SMALL = {
     json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_MIN_STRETCH": 16, "_MIN_RUN": 200},
     messages_checks: {"_DECODED": 8},
@@ -52,7 +51,7 @@ LONGEST_MESSAGE = 1000  # characters of an error
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A body, and how it is tried. `at_random` seeds the places where it is cut."""
+    """A body and the settings of its trial. `at_random` seeds the places where it is cut."""
 
     data: bytes
     counting: bool
@@ -64,7 +63,7 @@ class Trial:
 
 @contextmanager
 def lowered(bounds: dict[Any, dict[str, int]]) -> Iterator[None]:
-    """What counts as large is small, so that small bodies go the way of the large."""
+    """Lower the thresholds, so that small bodies are handled like large ones."""
     with ExitStack() as stack:
         for module, names in bounds.items():
             for name, value in names.items():
@@ -117,7 +116,7 @@ class Bodies:
 
 
 def _rules(rng: Random) -> Rules:
-    """The defaults, or any others; what is a number is low then."""
+    """The default rules, or random ones with low limits."""
     if rng.random() < 0.7:
         return Rules()
     chosen: dict[str, Any] = {}
@@ -134,7 +133,7 @@ def _read(read: Callable[[], MessagesRequest]) -> Outcome:
         return exc
 
 
-# what must hold
+# rules
 
 
 def _must_agree_in_steps(trial: Trial, at_once: Outcome, rng: Random) -> None:
@@ -146,7 +145,7 @@ def _must_agree_in_steps(trial: Trial, at_once: Outcome, rng: Random) -> None:
 
 
 def _shown(outcome: Outcome) -> object:
-    """All that can be told of it, the kinds of numbers and the order of keys too."""
+    """Everything observable, including the types of numbers and the order of keys."""
     if isinstance(outcome, ApiError):
         return type(outcome), str(outcome), outcome.error_code
     return repr(outcome.raw), outcome.body_size, outcome
@@ -183,12 +182,12 @@ def _must_be_askable(request: MessagesRequest, name: str) -> None:
     estimate_tokens(request)
 
 
-# the service itself
+# through the service
 
 
 @lru_cache
 def _service(rules: Rules) -> MessagesApp:
-    """One for many trials, as it takes a while to make."""
+    """Shared by many trials, because it is slow to create."""
     return MessagesApp(SimulatedEngine(ttft=0, itl=0), rules=rules)
 
 

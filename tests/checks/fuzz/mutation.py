@@ -1,7 +1,7 @@
-"""What is done to a JSON value, and to bytes. Every choice is drawn from the `Random` that is given.
+"""Mutations of JSON values and of bytes. Every choice comes from the given `Random`.
 
-A value is changed at a place: a container and a key or an index in it. What is put there comes from a `Stock`: values
-that are trouble anywhere, and parts of other values of the same kind, so that much of what comes out is nearly right.
+A value is changed at a place: a container and a key or an index in it. The new value comes from a `Stock`: values that
+cause trouble anywhere, and parts of other values of the same kind, so that many results are almost valid.
 """
 
 import copy
@@ -38,7 +38,7 @@ TROUBLE: tuple[Any, ...] = (
     ),
     *([], {}, [[]], [{}], [None], {"": None}, {"type": None}, {"type": []}, [0] * 40),
 )
-_DEEP = (2, 30, 99, 100, 101, 102, 260)  # levels; around the limit, and beyond what orjson writes
+_DEEP = (2, 30, 99, 100, 101, 102, 260)  # levels, around the limit and beyond what orjson writes
 
 
 _CHARACTERS = 'ab \n\r\t"\\/{}[],:0é漢🙂\u2028\u0085\x00\x1f\ufeff\ud83d\ude00'
@@ -64,13 +64,13 @@ def _value(rng: Random, levels: int = 3) -> Any:
 
 @cache
 def drawn() -> tuple[Any, ...]:
-    """Some JSON values, and texts with what breaks naive readers."""
+    """JSON values, and texts that break naive parsers."""
     rng = Random(0)
     return tuple(draw(rng) for _ in range(150) for draw in (_value, _text))
 
 
 def places(value: Any) -> list[Place]:
-    """Every place in a value, from the outside in."""
+    """Every position in a value, from the outside in."""
     found: list[Place] = []
     level = [value]
     while level:
@@ -86,7 +86,7 @@ def places(value: Any) -> list[Place]:
 
 
 class Stock:
-    """What may be put into values like `examples`: their parts, by the key that each stood under, and trouble."""
+    """Values to insert: parts of `examples` by their key, and troublesome values."""
 
     def __init__(self, examples: Iterable[Any], more: Sequence[Any] = ()) -> None:
         self._by_key: dict[str, list[Any]] = {}
@@ -100,7 +100,7 @@ class Stock:
         return rng.choice(self._keys)
 
     def under(self, key: Any, rng: Random) -> Any:
-        """What some example has under this key."""
+        """A value that some example has under this key."""
         return copy.deepcopy(rng.choice(self._by_key.get(key) or self._anything))
 
     def anything(self, rng: Random) -> Any:
@@ -108,7 +108,7 @@ class Stock:
 
 
 def mutate(value: Any, stock: Stock, rng: Random) -> None:
-    """Change an object or an array at one place, or a few."""
+    """Change an object or an array in one or a few places."""
     for _ in range(rng.choice((1, 1, 1, 1, 2, 4))):
         known = places(value)
         if not known:
@@ -171,7 +171,7 @@ def _repeat(holder: Any, key: Any, known: list[Place], stock: Stock, rng: Random
 
 
 def _nudge(holder: Any, key: Any, known: list[Place], stock: Stock, rng: Random) -> None:
-    """A value of the same type, and near it."""
+    """A similar value of the same type."""
     old = holder[key]
     if type(old) is bool:
         holder[key] = not old
@@ -200,7 +200,7 @@ _CHANGES: tuple[Callable[[Any, Any, list[Place], Stock, Random], None], ...] = (
 
 
 def written(value: Any, rng: Random) -> bytes:
-    """`value` as JSON, in one of the ways in which clients and engines write it."""
+    """`value` as JSON, in one of the styles of clients and engines."""
     style = rng.random()
     if style < 0.6:
         try:
@@ -255,7 +255,7 @@ SCRAPS = (
 
 
 def mangle(data: bytes, rng: Random) -> bytes:
-    """Something else, or something more, somewhere in the bytes."""
+    """Replace or insert something somewhere in the bytes."""
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         at = rng.randrange(len(data) + 1)
         to = min(len(data), at + rng.choice((1, 1, 2, 8, 60)))
@@ -273,7 +273,7 @@ def _move(data: bytes, at: int, to: int, rng: Random) -> bytes:
 
 
 def _as_utf16(data: bytes, at: int, to: int, rng: Random) -> bytes:
-    if rng.random() < 0.9:  # it is refused at once, which is soon known
+    if rng.random() < 0.9:  # such input is refused at once, so few trials are enough
         return _move(data, at, to, rng)
     return data.decode("utf-8", "replace").encode(rng.choice(("utf-16", "utf-16-le", "utf-32")))
 
@@ -295,7 +295,7 @@ _MANGLINGS: tuple[Callable[[bytes, int, int, Random], bytes], ...] = (
 
 
 def cut(data: bytes, rng: Random) -> list[bytes]:
-    """The same bytes in pieces, as they may arrive: all at once, almost a byte at a time, or anything between."""
+    """The same bytes in pieces: whole, almost byte by byte, or anything between."""
     longest = 3 if rng.random() < 0.03 else rng.choice((30, 200, 1000, len(data)))
     if longest >= len(data):
         return [data]

@@ -1,4 +1,4 @@
-"""Answers to begin with: what the recorded engines said, and streams and Messages as this API has them."""
+"""The answers that are mutated: recordings of engines, and streams and Messages of this API."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LONGEST = 12_000  # bytes of a recorded answer
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """An answer as its events, each without the blank line behind it; of one that is no stream, the body alone."""
+    """The events of an answer, without the blank line after each; the body of an answer that is not a stream."""
 
     api: Api
     streamed: bool
@@ -24,7 +24,7 @@ class Recorded:
 
 @cache
 def recorded() -> tuple[Recorded, ...]:
-    """All that are not too long."""
+    """All that are short enough."""
     chat = [
         *cases(request="POST /v1/chat/completions", status=200),
         *cases(request="POST /v1/chat/completions", status=400),
@@ -52,14 +52,14 @@ def _of(api: Api, streamed: bool, body: bytes) -> Recorded:
 
 
 def payload_of(event: bytes) -> tuple[bytes, bytes]:
-    """What stands before the data of an event that has one line of it, and the data."""
+    """For an event with one data line: the text before the data, and the data."""
     head, _, payload = event.partition(b"data: ")
     return head, payload
 
 
 @cache
 def chunks(api: Api) -> tuple[Any, ...]:
-    """The JSON of all events, each once."""
+    """The JSON of all events, without duplicates."""
     bodies = {
         payload_of(event)[1] if answer.streamed else event
         for answer in recorded()

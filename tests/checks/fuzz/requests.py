@@ -1,4 +1,4 @@
-"""Valid requests to begin with: what the recorded engines were asked, and one of everything a request may hold."""
+"""The valid requests that are mutated: recorded ones, and requests with every field and block."""
 
 import json
 from functools import cache
@@ -110,7 +110,7 @@ RICH: tuple[Json, ...] = (
 
 @cache
 def valid() -> tuple[bytes, ...]:
-    """All of them, as compact JSON, without those that are long."""
+    """All requests that are short enough, as compact JSON."""
     asked = [messages_request(case) for case in cases(request="POST /v1/chat/completions")]
     bodies = [*map(_bytes, asked), *(orjson.dumps(body) for body in RICH for _ in range(3))]
     return tuple(body for body in bodies if len(body) < LONGEST)

@@ -1,7 +1,7 @@
-"""Many trials in several processes, and the smallest input that fails.
+"""Runs many trials in several processes, and minimises inputs that fail.
 
-What one trial is, a `Target` says. It draws one from a `Random` that is seeded by the run's seed and the trial's index,
-and checks it: what it returns is a word for what came of it, which is counted; what it raises is a failure.
+A `Target` draws a trial from a `Random` that is seeded with the run's seed and the trial's index, and checks it. It
+returns the outcome in a word, which is counted, or raises, which is a failure.
 """
 
 import signal
@@ -20,41 +20,41 @@ from typing import Any, Protocol
 
 from anthro_asgi.conformance.grammar import GrammarError
 
-CHUNK = 2000  # trials that a process does in one go
-MOST_FAILURES = 20  # after which it is pointless to go on
+CHUNK = 2000  # trials per task of a process
+MOST_FAILURES = 20  # after which a run stops
 PATIENCE = 10.0  # seconds for one trial
-EFFORT = 15.0  # seconds to make an input smaller
+EFFORT = 15.0  # seconds to minimise an input
 
 
 class Trial(Protocol):
-    """A dataclass whose `data` is the input; its other fields say how it is tried."""
+    """A dataclass whose `data` is the input; the other fields are the settings of the trial."""
 
     data: bytes
 
 
 class Target(Protocol):
-    """What is fuzzed."""
+    """A target of fuzzing."""
 
     name: str
 
     def draw(self, rng: Random) -> Any:
-        """A trial."""
+        """Draw a trial."""
 
     def check(self, trial: Any) -> str:
-        """What came of it, in a word or two. Raises whatever it likes when something does not hold."""
+        """Run a trial; returns the outcome in a few words. Raises any exception when a rule does not hold."""
 
 
 class Breach(AssertionError):
-    """Something that must hold does not. The message begins with the rule, which is the same for all its breaches."""
+    """A rule does not hold. The message begins with the rule."""
 
 
 class Stuck(Exception):
-    """A trial took longer than it may."""
+    """A trial took too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A trial that failed. `kind` is the same for what is likely the same bug."""
+    """A trial that failed. Failures with the same `kind` are likely the same bug."""
 
     index: int
     kind: str
@@ -64,7 +64,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of trials."""
+    """The results of trials."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -80,17 +80,17 @@ class Tally:
 
 @cache
 def made(kind: type[Target]) -> Target:
-    """The one of this process: it takes a while to make."""
+    """The target of this process, which is slow to create."""
     return kind()
 
 
 def draw(target: Target, seed: int, index: int) -> Any:
-    """The trial of this index, whoever asks."""
+    """The trial with this index; the same in every process."""
     return target.draw(Random(f"{target.name} {seed} {index}"))
 
 
 def run_chunk(kind: type[Target], seed: int, indices: Sequence[int]) -> Tally:
-    """These trials, in this process."""
+    """Run these trials in this process."""
     tally = Tally()
     target = made(kind)
     with _bounded() as begin:
@@ -115,7 +115,7 @@ def run(
     jobs: int = 1,
     told: Callable[[Tally], None] | None = None,
 ) -> Tally:
-    """`count` trials from index `start` on. `told` hears of the tally so far, now and then."""
+    """Run `count` trials from index `start` on. `told` is called with the results so far, from time to time."""
     chunks = [range(at, min(at + CHUNK, start + count)) for at in range(start, start + count, CHUNK)]
     tally = Tally()
     for part in _parts(kind, seed, chunks, jobs):
@@ -141,7 +141,7 @@ def _parts(kind: type[Target], seed: int, chunks: list[range], jobs: int) -> Ite
 
 
 def kind_of(exc: BaseException) -> str:
-    """The rule that does not hold, or else the exception's type and where it was raised."""
+    """The broken rule, or the type of the exception and where it was raised."""
     if isinstance(exc, Breach):
         return str(exc).partition("\n")[0]
     if isinstance(exc, GrammarError):
@@ -153,7 +153,7 @@ def kind_of(exc: BaseException) -> str:
 
 @contextmanager
 def _bounded() -> Iterator[Callable[[], None]]:
-    """Call what it gives whenever a trial begins: one that takes too long raises Stuck."""
+    """Yields a function to call at the start of each trial. A trial that takes too long raises Stuck."""
 
     def ring(*_: object) -> None:
         raise Stuck
@@ -166,11 +166,11 @@ def _bounded() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGALRM, before)
 
 
-# smaller
+# minimising
 
 
 def minimised(target: Target, failure: Failure, effort: float = EFFORT) -> Any:
-    """The trial with the shortest data found that fails in the same way."""
+    """The trial with the shortest data that fails in the same way."""
     until = monotonic() + effort
 
     def fails(data: bytes) -> bool:
@@ -192,7 +192,7 @@ def minimised(target: Target, failure: Failure, effort: float = EFFORT) -> Any:
 
 
 def _without(data: bytes, size: int, fails: Callable[[bytes], bool], begin: Callable[[], None], until: float) -> bytes:
-    """`data` without those stretches of `size` bytes that it fails without."""
+    """`data` without the stretches of `size` bytes that are not needed for the failure."""
     at = 0
     while at < len(data) and monotonic() < until:
         begin()
@@ -204,11 +204,11 @@ def _without(data: bytes, size: int, fails: Callable[[bytes], bool], begin: Call
     return data
 
 
-# telling
+# reporting
 
 
 def report(target: Target, seed: int, tally: Tally, seconds: float) -> None:
-    """On standard output: what came of it all, and each kind of failure once."""
+    """Print the results, and each kind of failure once."""
     rate = tally.trials / max(seconds, 1e-9)
     print(f"{target.name}: {tally.trials:,} trials in {seconds:,.0f} s ({rate:,.0f}/s), {len(tally.failures)} failures")
     for outcome, number in tally.outcomes.most_common():
@@ -223,7 +223,7 @@ def report(target: Target, seed: int, tally: Tally, seconds: float) -> None:
 
 
 def tell(target: Target, seed: int, failure: Failure) -> None:
-    """One failure: how to repeat it, the smallest input that was found, and where it went wrong."""
+    """Print one failure: how to repeat it, the smallest input, and the traceback."""
     print(f"\nFAILED: {failure.kind}\n  python -m tests.checks.fuzz {target.name} --seed {seed} --only {failure.index}")
     print(f"  smallest: {minimised(target, failure)!r}")
     print("  " + failure.trace.rstrip().replace("\n", "\n  "))

@@ -1,4 +1,4 @@
-"""The service, called in this process, with its log kept to its rules too."""
+"""The service in this process; its log has to keep rules too."""
 
 import asyncio
 import atexit
@@ -27,12 +27,12 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What it returns, on one loop for all the trials of this process: to make one takes longer than a trial."""
+    """Run a coroutine on one loop for all trials: to create a loop takes longer than a trial."""
     return _loop().run_until_complete(coroutine)
 
 
 class _Log(logging.StreamHandler[io.StringIO]):
-    """Formats every line, as the command does. What fails there raises here."""
+    """Formats every log line, as the command does. Raises if that fails."""
 
     def __init__(self) -> None:
         super().__init__(io.StringIO())
@@ -47,7 +47,7 @@ class _Log(logging.StreamHandler[io.StringIO]):
 
 @asynccontextmanager
 async def serving(service: MessagesApp) -> AsyncIterator[Driver]:
-    """Someone to ask it. At the end nothing in the log may be an error, which would be a bug of the service."""
+    """A driver of the service. At the end the log must have no error, which would be a bug of the service."""
     logger = logging.getLogger("anthro_asgi")
     before = logger.handlers[:], logger.level, logger.propagate
     log = _Log()

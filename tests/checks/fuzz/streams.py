@@ -1,11 +1,11 @@
-"""Answers of engines: mutated ones, and what must hold for each.
+"""Mutated answers of engines, and the rules for each.
 
-- It is read to its end or to an error for the client; nothing else is raised.
-- The short way through a chat stream says what the slow one says, which parses every chunk.
-- A stream to the client keeps the grammar, and means the Message that another client gets who does not stream and whose
-  bytes fell otherwise.
-- Of a share, the service itself gives both answers.
-- What else an engine says, in place of an answer or beside them, is told to clients too (see `beside`).
+- It is read to its end or to an error for the client. No other exception is raised.
+- The fast path yields the same deltas as the general path, which parses every chunk.
+- The stream to the client keeps the grammar. It means the same as the Message of a client that does not stream, also
+  when the bytes arrive in other pieces.
+- A share goes through the service itself.
+- Refusals and model lists are tried as well (see `beside`).
 """
 
 import json
@@ -67,7 +67,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A body, and how it is tried. `at_random` seeds the places where it is cut. One with another status than 200 is no
+    """A body and the settings of its trial. `at_random` seeds the places where it is cut. A status other than 200 is no
     answer (see `beside`).
     """
 
@@ -77,7 +77,7 @@ class Trial:
     streamed: bool
     wish: Wish
     tags: bool | None
-    """Whether thinking is found in the text, and is open from the beginning; None is that it is not looked for."""
+    """Whether think tags are read, and whether thinking is open from the start; None: they are not read."""
     taken: tuple[str, ...]
     calls: bool
     limits: AnswerLimits
@@ -140,7 +140,7 @@ class Streams:
                 answers.streamed(said(trial, ways[0]), trial.wish),
                 answers.whole(said(trial, ways[1]), trial.wish, trial.limits),
             )
-        # what comes behind the end of the words may not be read, and the counts may be there
+        # what follows the end of the text may stay unread, and with it the counts
         outcome = judge(*pair, counts=not trial.wish.stops and trial.limits == DEFAULT_LIMITS)
         return f"{trial.api}, {outcome}{', served' if trial.served else ''}"
 
@@ -149,14 +149,14 @@ class Streams:
 
 
 def _limits(rng: Random) -> AnswerLimits:
-    """The defaults, or some that are soon reached."""
+    """The default limits, or low ones."""
     if rng.random() < 0.9:
         return DEFAULT_LIMITS
     return AnswerLimits(rng.choice((300, 600, 5000)), rng.choice((1, 20, 500)), rng.choice((1, 600, 5000)))
 
 
 def _shortened(answer: Recorded, rng: Random) -> list[bytes]:
-    """The events, mostly without many that say the same."""
+    """The events, usually without many similar ones."""
     events = list(answer.events)
     most = rng.choice((4, 8, 8, 16, 16, 200))
     if len(events) > most:
@@ -166,7 +166,7 @@ def _shortened(answer: Recorded, rng: Random) -> list[bytes]:
 
 
 def _changed(events: list[bytes], other: Recorded, stock: Stock, rng: Random) -> list[bytes]:
-    """Some events changed, and some elsewhere, twice, or gone."""
+    """Some events changed, moved, duplicated or removed."""
     if rng.random() < 0.05:
         return events
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
@@ -202,7 +202,7 @@ def _mutated(payload: bytes, stock: Stock, rng: Random) -> bytes:
 
 
 def _written(events: list[bytes], rng: Random) -> bytes:
-    """The events as a body: plainly, or each in any of the ways that are allowed."""
+    """The events as a body, plainly or in any allowed form."""
     if rng.random() < 0.7:
         return b"".join(event + b"\n\n" for event in events)
     return b"".join(rng.choice(_STYLES)(event) for event in events).removesuffix(b"\n" * rng.choice((0, 0, 1, 2)))
@@ -220,11 +220,11 @@ _STYLES: tuple[Callable[[bytes], bytes], ...] = (
 )
 
 
-# reading, as the engines do
+# reading, as the engine classes do
 
 
 def said(trial: Trial, reads: list[bytes]) -> Iterator[Batch]:
-    """What a client's engine yields for these reads. Raises ApiError."""
+    """What the engine class yields for these reads. Raises ApiError."""
     pieces = [read for read in reads if read]
     return (_chat if trial.api == "chat" else _messages)(trial, pieces)
 
@@ -300,15 +300,15 @@ def _must_be_the_same(trial: Trial, reads: list[bytes]) -> None:
     short, slow = answers.deltas(_shortly(trial, reads)), answers.deltas(_slowly(trial, reads))
     if (
         short != slow and trial.limits == DEFAULT_LIMITS
-    ):  # a piece that is passed on at once is weighed by the slow way only
+    ):  # only the general path counts a piece that is passed on at once
         raise Breach(f"the short way says what the slow one says\n{short}\n{slow}")
 
 
-# the service itself
+# through the service
 
 
 class _Engine:
-    """Says what it is set to, whatever it is asked."""
+    """Yields the configured deltas for every request."""
 
     said: Iterator[Batch] = iter(())
 
@@ -319,7 +319,7 @@ class _Engine:
 
 @cache
 def _service(hide_thinking: bool) -> tuple[_Engine, MessagesApp]:
-    """One for many trials, as it takes a while to make."""
+    """Shared by many trials, because it is slow to create."""
     engine = _Engine()
     return engine, MessagesApp(engine, hide_thinking=hide_thinking)
 

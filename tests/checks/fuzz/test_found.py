@@ -1,4 +1,4 @@
-"""What fuzzing has found, each with the smallest input: none of it may come again."""
+"""Bugs that fuzzing has found, each with its smallest input."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def trial(api: Any = "chat") -> Trial:
 
 
 def outcome(*reads: bytes, api: Any = "chat") -> str:
-    """What came of it, streamed in these reads, and whole in one; both must agree."""
+    """The outcome, as a stream in these reads and as a whole Message; both must agree."""
     one = trial(api)
     stream = answers.streamed(said(one, list(reads)), one.wish)
     return judge(stream, answers.whole(said(one, [b"".join(reads)]), one.wish), counts=True)
@@ -58,14 +58,14 @@ def texts(*reads: bytes) -> list[str]:
 # chat streams
 
 
-def test_a_call_that_never_gets_a_name_is_an_error() -> None:
+def test_a_call_without_a_name_is_an_error() -> None:
     for name in (None, ""):
         said = event(chunk("Hm")), event(calls("{}", name=name, id="c1")), event(finish())
         assert outcome(*said) == outcome(b"".join(said)) == "broken off: api_error"
 
 
-def test_words_behind_the_finish_are_none_however_they_come() -> None:
-    """The short way went on with them, if it had learned the stream by then."""
+def test_text_after_the_finish_is_ignored_however_it_is_cut() -> None:
+    """The fast path used to pass it on after it had learned the template."""
     before, behind = [event(chunk(word)) for word in "abc"], event(chunk("d"))
     for reads in (
         [*before, event(finish()), behind],
@@ -75,7 +75,7 @@ def test_words_behind_the_finish_are_none_however_they_come() -> None:
         assert texts(*reads) == ["abc"]
 
 
-def test_what_comes_behind_done_is_none_however_it_comes() -> None:
+def test_anything_after_done_is_ignored_however_it_is_cut() -> None:
     done, behind = event(b"[DONE]"), event(b"}")
     assert (
         outcome(event(chunk("a")), done, behind) == outcome(event(chunk("a")), done + behind) == "broken off: api_error"
@@ -83,7 +83,7 @@ def test_what_comes_behind_done_is_none_however_it_comes() -> None:
     assert texts(event(chunk("a")), event(chunk("b")), event(finish()), done, event(chunk("c"))) == ["ab"]
 
 
-def test_words_that_come_with_the_beginning_of_the_next_event_are_said_before_their_error() -> None:
+def test_text_read_together_with_a_bad_event_is_sent_before_the_error() -> None:
     before = [event(calls("{", name="f", id="c1")), event(calls(" "))]
     broken = event({"choices": [{**calls('"x"')["choices"][0], "finish_reason": [None]}]})
     ways = ([broken + b"data: {"], [broken[:-5], broken[-5:] + b"data: {"])
@@ -93,7 +93,7 @@ def test_words_that_come_with_the_beginning_of_the_next_event_are_said_before_th
 
 
 @pytest.mark.parametrize("identity", [{}, [], {"name": None}, 7, True])
-def test_an_id_that_is_none_is_passed_over(identity: Any) -> None:
+def test_an_invalid_call_id_is_ignored(identity: Any) -> None:
     reads = [
         event(calls("{", name="f", id="c1")),
         *(event(calls(piece, index=[0], id=identity)) for piece in (" ", " ", "}")),
@@ -122,24 +122,24 @@ TEXT = block(type="text", text="a")
 STOPPED = event({"type": "message_stop"})
 
 
-def test_what_comes_behind_message_stop_is_none_however_it_comes() -> None:
+def test_anything_after_message_stop_is_ignored_however_it_is_cut() -> None:
     for reads in ([TEXT, ending(), STOPPED, event(b"}")], [TEXT, ending(), STOPPED + event(b"}")]):
         assert [one["text"] for one in message(*reads, api="messages")["content"]] == ["a"]
 
 
 @pytest.mark.parametrize("kind", [None, "", 7, [""], {}])
-def test_a_block_whose_type_is_none_is_an_error(kind: Any) -> None:
+def test_a_block_with_an_invalid_type_is_an_error(kind: Any) -> None:
     reads = [TEXT, block(type=kind, id="x"), event({"type": "content_block_stop", "index": 0}), ending(), STOPPED]
     assert outcome(*reads, api="messages") == "broken off: api_error"
 
 
 @pytest.mark.parametrize("matched", [9, [], {}, True, ""])
-def test_a_stop_sequence_that_is_none_is_not_told(matched: Any) -> None:
+def test_an_invalid_stop_sequence_is_not_reported(matched: Any) -> None:
     told = message(TEXT, ending("stop_sequence", stop_sequence=matched), STOPPED, api="messages")
     assert (told["stop_reason"], told["stop_sequence"]) == ("end_turn", None)
 
 
-def test_counts_below_nothing_are_not_told() -> None:
+def test_negative_counts_are_not_reported() -> None:
     start = event({"type": "message_start", "message": {"usage": {"input_tokens": -1, "output_tokens": -1}}})
     assert message(start, TEXT, ending(), STOPPED, api="messages")["usage"] == {"input_tokens": 7, "output_tokens": 7}
 
@@ -148,6 +148,6 @@ def test_counts_below_nothing_are_not_told() -> None:
 
 
 @pytest.mark.parametrize("created", [10**18, -1, 10**12, 1.5, "now", None])
-def test_a_model_that_was_made_at_no_time_is_listed(created: Any) -> None:
+def test_a_model_with_an_invalid_creation_time_is_listed(created: Any) -> None:
     (model,) = models.models_page(parse_models({"data": [{"id": "m", "created": created}]}), b"")["data"]
     assert (model["id"], model["created"]) == ("m", 0)

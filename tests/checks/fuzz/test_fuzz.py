@@ -1,4 +1,4 @@
-"""The fuzz, for some seconds; and that it finds what is broken, repeats it and makes it small."""
+"""A short fuzz run; and that fuzzing finds bugs, repeats them and minimises their input."""
 
 import subprocess
 import sys
@@ -26,19 +26,17 @@ def names(kind: type[Target]) -> str:
 
 
 def told(kind: type[Target], tally: Tally, capsys: pytest.CaptureFixture[str]) -> str:
-    """What is told of the failures, for the assertion's message."""
+    """A description of the failures, for the assertion's message."""
     if tally.failures:
         report(made(kind), 0, tally, 1.0)
     return capsys.readouterr().out
 
 
-# the fuzz
+# a short run
 
 
 @pytest.mark.parametrize(("kind", "count"), [(Bodies, 25_000), (Streams, 12_000)], ids=["bodies", "streams"])
-def test_everything_holds_for_inputs_that_nobody_would_send(
-    kind: type[Target], count: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_rules_hold_for_mutated_inputs(kind: type[Target], count: int, capsys: pytest.CaptureFixture[str]) -> None:
     tally = run(kind, 5, count)
     assert not tally.failures, told(kind, tally, capsys)
     assert tally.trials == count
@@ -52,21 +50,21 @@ def test_everything_holds_for_inputs_that_nobody_would_send(
     ],
     ids=["bodies", "streams"],
 )
-def test_the_inputs_are_wrong_enough_and_right_enough(kind: type[Target], shares: dict[str, float]) -> None:
+def test_enough_inputs_are_valid_and_enough_are_invalid(kind: type[Target], shares: dict[str, float]) -> None:
     tally = run(kind, 1, 2000)
     for outcome, share in shares.items():
         assert tally.outcomes[outcome] >= share * tally.trials, tally.outcomes
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=names)
-def test_a_trial_depends_on_the_seed_and_its_index_alone(kind: type[Target]) -> None:
+def test_a_trial_depends_on_the_seed_and_its_index_only(kind: type[Target]) -> None:
     trials = [draw(made(kind), 7, index) for index in range(200)]
     another = kind()
     assert [draw(another, 7, index) for index in reversed(range(200))] == trials[::-1]
     assert [draw(made(kind), 8, index) for index in range(200)] != trials
 
 
-def test_several_processes_try_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_run_the_same_trials_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "CHUNK", 100)
     heard: list[int] = []
     tally = run(Bodies, 2, 300, start=100, jobs=2, told=lambda tally: heard.append(tally.trials))
@@ -81,7 +79,7 @@ def test_pieces_are_the_same_bytes() -> None:
         assert b"".join(cut(data, rng)) == data
 
 
-# what is broken is found
+# bugs are found
 
 
 def found(kind: type[Target], seed: int = 0) -> running.Failure:
@@ -90,7 +88,7 @@ def found(kind: type[Target], seed: int = 0) -> running.Failure:
     return tally.failures[0]
 
 
-def test_an_exception_is_found_and_the_input_is_made_small(
+def test_an_exception_is_found_and_its_input_is_minimised(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = field_checks.optional_array
@@ -119,7 +117,7 @@ def test_an_error_of_the_service_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert found(Bodies).kind == "the log has no error"
 
 
-def test_a_request_that_means_something_else_in_steps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_reads_differently_in_steps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     said = json_reader._string_content
     monkeypatch.setattr(json_reader, "_string_content", lambda window: text.upper() if (text := said(window)) else text)
     assert found(Bodies).kind == "read in steps it says something else"
@@ -132,18 +130,18 @@ def test_a_breach_of_the_grammar_is_found(monkeypatch: pytest.MonkeyPatch) -> No
     assert found(Streams).kind.startswith("by the grammar content_block_start is not allowed inside a block")
 
 
-def test_a_stream_that_is_not_the_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_differs_from_the_message_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(message._HANDLERS, str, lambda builder, text: None)
     assert found(Streams).kind == "a stream means the Message"
 
 
-def test_a_short_way_that_says_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fast_path_that_differs_from_the_general_path_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     original = FastChunkReader._texts
     monkeypatch.setattr(FastChunkReader, "_texts", lambda self, events: (original(self, events) or [])[::-1] or None)
     assert found(Streams).kind in ("the short way says what the slow one says", "a stream means the Message")
 
 
-def test_a_trial_without_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_trial_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "PATIENCE", 0.05)
 
     def endless(body: bytes, **_: Any) -> None:
@@ -155,7 +153,7 @@ def test_a_trial_without_end_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [failure.kind.split()[0] for failure in tally.failures] == ["Stuck", "Stuck"]
 
 
-def test_it_ends_when_nearly_everything_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_stops_after_many_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(body: bytes, **_: Any) -> None:
         raise ApiError("")
 
@@ -169,7 +167,7 @@ def test_it_ends_when_nearly_everything_fails(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "options", [("bodies", "--count=40", "--jobs=2"), ("streams", "--only=3"), ("bodies", "--only=3")]
 )
-def test_the_command_says_what_came_of_it(options: tuple[str, ...]) -> None:
+def test_the_command_prints_the_result(options: tuple[str, ...]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.checks.fuzz", *options], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The README's section "Security", claim by claim, against real processes and real sockets.
+"""The claims of the README's section "Security", tested with real processes and real sockets.
 
-What a stranger can send before it has shown a key is tested on both HTTP parsers that the service may stand on.
+Tests of input that comes before authentication run on both HTTP parsers.
 """

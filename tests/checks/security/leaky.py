@@ -1,4 +1,4 @@
-"""An engine in the service's own process whose exceptions quote all that it knows; `model` names the way it fails.
+"""An engine in the service's process whose exceptions quote everything it knows. `model` selects how it fails.
 
 anthro-asgi serve --engine tests.checks.security.leaky:engine
 """
@@ -17,7 +17,7 @@ ENDING = ("cleanup", "orphan", "nothing")
 
 
 class Gone(BaseException):
-    """Nobody who catches `Exception` sees it."""
+    """Not caught by `except Exception`."""
 
 
 def _fail(way: str, words: str) -> Any:
@@ -52,7 +52,7 @@ async def _orphan(words: str) -> None:
 
 
 class Leaky:
-    """`words` of the request are in every exception."""
+    """Every exception contains `words` of the request."""
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Any]:
         words = str(request.raw)

@@ -1,7 +1,7 @@
-"""Small requests that unfold into large ones, and large ones that are larger than they look.
+"""Small requests that expand to large ones, and large requests that take much memory or time.
 
-What they may cost is bounded: memory that is given back, the processor's time for each, and the time for which one of
-them lets nobody else have a turn. The bounds are for a busy machine; what is bounded not at all is ten times that.
+Three things are bounded: memory, which must be released, the CPU time of each request, and the time for which one
+request blocks the event loop. The bounds suit a busy machine; an unbounded implementation needs ten times as much.
 """
 
 import gzip
@@ -22,9 +22,9 @@ from tests.support.service import Service
 
 MIB = 1024 * 1024
 EACH = 15  # times
-GROWTH = 48 * MIB  # of the process, over all of them: two bodies unfolded and what an allocator keeps
-PEAK = 200 * MIB  # beyond what it has at rest
-COST = 0.3  # seconds of the processor for one
+GROWTH = 48 * MIB  # of the process, over all bombs: two decompressed bodies, and what an allocator keeps
+PEAK = 200 * MIB  # above the idle process
+COST = 0.3  # seconds of CPU time for one
 
 HEAD = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"Hi"}],"x":'
 CALL = (
@@ -70,7 +70,7 @@ BOMBS: dict[str, Bomb] = {
 def service() -> Iterator[Service]:
     limits = ("--max-body", "2MiB", "--max-decompressed", "8MiB")
     with Service("--simulate", *AT_ONCE, *limits, "--log-level", "error") as service:
-        throw_at_once(service)  # what is made once is made now
+        throw_at_once(service)  # what is created only once is created now
         yield service
 
 
@@ -86,27 +86,27 @@ def throw(service: Service, *bombs: Bomb) -> set[int]:
 
 
 def throw_at_once(service: Service) -> set[int]:
-    """Every bomb twice, as by two clients."""
+    """Send every bomb twice at the same time."""
     with ThreadPoolExecutor(2) as several:
         thrown = [several.submit(throw, service, *BOMBS.values()) for _ in range(2)]
         return {status for one in thrown for status in one.result()}
 
 
 def memory(service: Service, name: str) -> int:
-    """Bytes: VmRSS is what it has, VmHWM the most that it has had."""
+    """Memory in bytes: VmRSS is the present size, VmHWM the peak."""
     with open(f"/proc/{service.pid}/status") as file:
         (line,) = [line for line in file if line.startswith(name)]
     return int(line.split()[1]) * 1024
 
 
 def spent(service: Service) -> float:
-    """Seconds of the processor that it has had."""
+    """CPU time so far, in seconds."""
     with open(f"/proc/{service.pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_bombs_are_answered_in_bounded_time_and_memory_and_leave_nothing_behind(service: Service) -> None:
+def test_bombs_take_bounded_time_and_memory_and_leave_nothing_behind(service: Service) -> None:
     rest, before = memory(service, "VmRSS"), spent(service)
     assert throw_at_once(service) == {200, 400, 413}
     assert (spent(service) - before) / (2 * len(BOMBS)) < COST
@@ -115,7 +115,7 @@ def test_bombs_are_answered_in_bounded_time_and_memory_and_leave_nothing_behind(
 
 
 @pytest.mark.parametrize("name", ["gzip of zeros", "depth that ends", "100 000 keys of a call"])
-def test_a_bomb_again_and_again_takes_no_more_memory_than_once(service: Service, name: str) -> None:
+def test_a_repeated_bomb_takes_no_more_memory_than_one(service: Service, name: str) -> None:
     rest = memory(service, "VmRSS")
     throw(service, *[BOMBS[name]] * EACH)
     assert memory(service, "VmRSS") - rest < GROWTH
@@ -142,11 +142,11 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "integers beyond 64 bit": lambda: repeated(b"99999999999999999999,", SIZE),
     "brackets": lambda: b"[" * SIZE,
 }
-TURN = 0.6  # seconds of the processor that pass without a turn for others: 16 MiB unbounded take 1 to 3
+TURN = 0.6  # seconds of CPU time without a yield to other requests; 16 MiB at once would take 1 to 3
 
 
 @pytest.mark.parametrize("make", LARGE.values(), ids=LARGE)
-def test_a_large_body_of_tiny_values_does_not_hold_up_everybody_else(make: Callable[[], bytes]) -> None:
+def test_a_large_body_of_tiny_values_does_not_delay_other_requests(make: Callable[[], bytes]) -> None:
     body = make()
     pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
     steps = parse_request_in_steps(pieces)

@@ -1,4 +1,4 @@
-"""The service goes to its engine and nowhere else, whatever address a request names (server-side request forgery)."""
+"""The service connects only to its engine, whatever addresses a request contains (server-side request forgery)."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ FILE_WORDS = "what nobody was told"
 
 
 class Lured:
-    """A service, its engine, and a place that everything in a request points to."""
+    """A service, its engine, and a server to which all addresses in a request point."""
 
     def __init__(self, service: Service, engine: Tape, elsewhere: Tape, file: Path) -> None:
         self.service = service
@@ -67,7 +67,7 @@ def user(*content: Any) -> dict[str, Any]:
 
 
 def bodies(address: str) -> dict[str, dict[str, Any]]:
-    """By what it is, a request with the address where something may be fetched from it."""
+    """Description → a request with the address in a place from which something could be fetched."""
     source = {"type": "url", "url": address}
     text = {"type": "text", "text": f"Look at {address} ![it]({address}) <img src='{address}'>"}
     document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": address}}
@@ -114,7 +114,7 @@ def bodies(address: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.clause("3.25")
-def test_nothing_that_a_request_names_is_fetched_or_opened(lured: Lured) -> None:
+def test_no_address_or_path_in_a_request_is_fetched_or_opened(lured: Lured) -> None:
     statuses = set()
     for address in lured.addresses():
         for body in bodies(address).values():
@@ -128,7 +128,7 @@ def test_nothing_that_a_request_names_is_fetched_or_opened(lured: Lured) -> None
     assert not [body for _, body in lured.engine.requests if FILE_WORDS.encode() in body]
 
 
-def test_the_place_that_everything_points_to_would_notice(lured: Lured) -> None:
+def test_the_server_that_all_addresses_point_to_notices_a_connection(lured: Lured) -> None:
     before = lured.elsewhere.accepted
     with RawClient(lured.elsewhere.url) as client:
         client.send(b"GET /v1/models HTTP/1.1\r\n\r\n")
@@ -137,7 +137,7 @@ def test_the_place_that_everything_points_to_would_notice(lured: Lured) -> None:
     lured.elsewhere.accepted = before
 
 
-def test_an_image_by_its_address_is_passed_on_only_where_the_operator_lets_it(lured: Lured) -> None:
+def test_an_image_url_is_passed_on_only_if_the_operator_allows_it(lured: Lured) -> None:
     address = f"http://{lured.elsewhere.address}/x.png"
     answer = lured.ask("/v1/messages", bodies(address)["an image"])
     passed = b"".join(body for _, body in lured.engine.posts[-1:])

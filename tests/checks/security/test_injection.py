@@ -1,4 +1,4 @@
-"""What clients say stays within the body of what the engine is asked; what the engine says stays out of our heads."""
+"""Client input stays in the body of the engine request; engine output stays out of our response heads."""
 
 import json
 import re
@@ -32,7 +32,7 @@ WORDS = {
 
 
 class Relay:
-    """A service over a tape, and the head of a request in which nothing is wrong."""
+    """A service over a recording upstream, and the head of a request for harmless input."""
 
     def __init__(self, service: Service, tape: Tape) -> None:
         self.service = service
@@ -40,7 +40,7 @@ class Relay:
         self.sound = self.heads_of(post({}))[0]
 
     def heads_of(self, data: bytes) -> list[bytes]:
-        """The heads of what the engine was asked because of a request, without the length of its body."""
+        """The heads of the engine requests that a client request caused, without content-length."""
         before = len(self.tape.posts)
         self.ask(data)
         return [re.sub(rb"(?i)content-length: \d+\r\n", b"", head) for head, _ in self.tape.posts[before:]]
@@ -71,7 +71,7 @@ def get(path: str) -> bytes:
 
 
 def fields(words: str) -> dict[str, dict[str, Any]]:
-    """Requests that have the words in one place each."""
+    """Requests that contain the words, each in another place."""
     use = {"type": "tool_use", "id": words, "name": "look", "input": {words: words}}
     result = {"type": "tool_result", "tool_use_id": words, "content": words}
     tool = {"name": words, "description": words, "input_schema": {"type": "object", "properties": {words: {}}}}
@@ -92,8 +92,8 @@ def fields(words: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_no_word_of_a_clients_body_gets_into_the_head_of_a_request(relay: Relay, words: str) -> None:
-    """To the byte: what the engine is asked differs in its body alone, whatever the client says and wherever."""
+def test_no_text_of_a_client_body_enters_the_head_of_an_engine_request(relay: Relay, words: str) -> None:
+    """Byte for byte: the engine requests differ only in their bodies."""
     for place, said in fields(words).items():
         for stream in (False, True):
             assert relay.heads_of(post({**said, "stream": stream})) in ([relay.sound], []), place
@@ -118,8 +118,8 @@ HEADERS = [
 
 
 @pytest.mark.parametrize("line", HEADERS, ids=lambda line: line[:60].decode("latin-1"))
-def test_no_header_of_a_client_is_passed_on(relay: Relay, line: bytes) -> None:
-    """But for the two of a trace, which are passed on as what they have to be."""
+def test_no_header_of_a_client_is_sent_to_the_engine(relay: Relay, line: bytes) -> None:
+    """Except the two trace headers, if they are valid."""
     for head in relay.heads_of(post({}, "/v1/messages", line)):
         assert EVIL.encode() not in head
         trace = rb"(?i)traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\r\n"
@@ -129,7 +129,7 @@ def test_no_header_of_a_client_is_passed_on(relay: Relay, line: bytes) -> None:
 @pytest.mark.parametrize(
     "words", ["x-evil", "%0d%0ax-evil:%201", "..%2f..%2fx-evil", "%00x-evil", "%ff%fex-evil", "x?x-evil"]
 )
-def test_no_path_and_no_query_of_a_client_is_passed_on(relay: Relay, words: str) -> None:
+def test_no_path_or_query_of_a_client_is_sent_to_the_engine(relay: Relay, words: str) -> None:
     before = len(relay.tape.requests)
     for path in (f"/v1/models/{words}", f"/v1/models?after_id={words}&{words}", f"/v1/messages/{words}", f"/{words}"):
         assert relay.ask(get(path)).status in (200, 400, 404, 405)
@@ -139,7 +139,7 @@ def test_no_path_and_no_query_of_a_client_is_passed_on(relay: Relay, words: str)
     assert not [line for line in asked if b"evil" in line.lower()]
 
 
-# --- and back ---
+# --- from the engine to the client ---
 
 ODD = {
     "control": b"1\x01",
@@ -160,21 +160,21 @@ def answering(request: pytest.FixtureRequest) -> Iterator[Relay]:
 
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("status", [429, 503, 400])
-def test_an_odd_header_of_the_engine_neither_breaks_nor_enters_an_answer(
+def test_an_odd_header_of_the_engine_neither_breaks_nor_enters_a_response(
     answering: Relay, status: int, value: bytes
 ) -> None:
     names = ("retry-after", "retry-after-ms", "x-should-retry", "request-id", "server", "set-cookie", "x-evil")
     odd = [(name, value.decode("latin-1")) for name in names]
     answering.tape.answer = raw_answer(status, [("content-length", "2"), *odd], b"{}")
     answer = answering.ask(post({}))
-    assert answer.status in ({503: 529}.get(status, status), 502)  # no HTTP at all, where it is read strictly
+    assert answer.status in ({503: 529}.get(status, status), 502)  # not HTTP for a strict parser
     assert answer.headers["request-id"] == answer.json["request_id"]
     assert re.fullmatch(rb"[\r\n -~]+", answer.head), answer.head
     assert b"evil" not in answer.head
     assert len(answer.head) < 1000
 
 
-def test_good_advice_of_the_engine_is_passed_on(answering: Relay) -> None:
+def test_a_valid_retry_after_of_the_engine_is_passed_on(answering: Relay) -> None:
     advice = [("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT"), ("retry-after-ms", "1500"), ("x-should-retry", "false")]
     answering.tape.answer = raw_answer(429, [("content-length", "2"), *advice], b"{}")
     answer = answering.ask(post({}))

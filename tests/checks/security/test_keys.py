@@ -1,4 +1,4 @@
-"""Who is let in, and how keys are changed while the service runs."""
+"""API keys: comparison, secrecy, and replacement while the service runs."""
 
 import ast
 import hmac
@@ -27,7 +27,7 @@ from tests.support.client import Answer, RawClient
 from tests.support.service import PARSERS, Service
 
 KEYS = ("sk-first", "sk-second", "sk-third")
-PROMPTLY = 1.0  # seconds, on a machine that does other things too
+PROMPTLY = 1.0  # seconds, on a busy machine
 
 
 def ask(
@@ -40,11 +40,11 @@ def ask(
     return answer
 
 
-# --- comparing ---
+# --- comparison ---
 
 
 @pytest.mark.clause("2.2")
-def test_every_key_offered_is_compared_with_every_key_known_whatever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_offered_key_is_compared_with_every_accepted_key(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bool] = []
 
     def compare(one: bytes, other: bytes) -> bool:
@@ -64,7 +64,7 @@ def test_every_key_offered_is_compared_with_every_key_known_whatever_matches(mon
         assert len(compared) == len(offered) * len(KEYS)
 
 
-def test_nothing_leaves_the_comparison_before_its_end_and_nothing_else_compares() -> None:
+def test_the_comparison_has_no_early_exit_and_no_other_code_compares_keys() -> None:
     source = ast.parse(textwrap.dedent(inspect.getsource(ApiKeys.authenticate)))
     (loop,) = [
         node for node in ast.walk(source) if isinstance(node, ast.For) and "compare_digest" not in ast.dump(node.iter)
@@ -106,7 +106,7 @@ def locked(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 
 @pytest.mark.parametrize("lines", WRONG.values(), ids=WRONG)
-def test_a_key_that_is_none_is_401_at_once_whatever_it_looks_like(locked: Service, lines: list[bytes]) -> None:
+def test_any_invalid_key_is_a_401_at_once(locked: Service, lines: list[bytes]) -> None:
     begun = perf_counter()
     for method, path in ((b"GET", b"/v1/models"), (b"GET", b"/v1/models/m"), (b"POST", b"/v1/messages")):
         answer = ask(locked, *lines, method=method, path=path)
@@ -116,21 +116,21 @@ def test_a_key_that_is_none_is_401_at_once_whatever_it_looks_like(locked: Servic
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_any_of_the_keys_is_let_in_beside_any_number_of_wrong_ones(locked: Service, key: str) -> None:
+def test_a_valid_key_is_accepted_beside_any_number_of_wrong_ones(locked: Service, key: str) -> None:
     right = f"authorization: bearer {key}".encode()
     assert ask(locked, b"x-api-key: unused", right).status == 200
     assert ask(locked, right, b"x-api-key: unused", b"authorization: Bearer unused").status == 200
 
 
-def test_only_what_tells_whether_it_lives_is_open_to_everybody(locked: Service) -> None:
+def test_only_health_metrics_and_probe_routes_need_no_key(locked: Service) -> None:
     for path in (b"/healthz", b"/readyz", b"/metrics", b"/", b"/api/hello"):
         assert ask(locked, path=path).status == 200, path
 
 
-# --- showing ---
+# --- secrecy ---
 
 
-def test_no_object_shows_a_key() -> None:
+def test_no_repr_or_str_shows_a_key() -> None:
     settings = load_settings({}, {"ANTHRO_ASGI_API_KEYS": ",".join(KEYS), "ANTHRO_ASGI_UPSTREAM_KEY": "sk-engine"})
     assert settings.api_keys == KEYS
     origin = Origin.parse("http://127.0.0.1:1")
@@ -142,18 +142,18 @@ def test_no_object_shows_a_key() -> None:
     assert "sk-" not in shown
 
 
-# --- changing ---
+# --- replacement ---
 
 
 def write(path: Path, *keys: str) -> None:
-    """As a secret is updated: the file is another one from one moment to the next."""
+    """Replace the file atomically, as Kubernetes updates a secret."""
     new = path.with_suffix(".new")
     new.write_text("".join(f"{key}\n" for key in keys))
     new.replace(path)
 
 
 def hang_up(service: Service) -> int:
-    """Tell the process to read its files again; how many lines its log had before."""
+    """Send SIGHUP; returns the number of log lines before that."""
     lines = len(service.lines)
     service.send_signal(signal.SIGHUP)
     return lines
@@ -163,8 +163,8 @@ HELLO = json.dumps({"model": "m", "max_tokens": 4, "messages": [{"role": "user",
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_keys_are_read_again_when_the_service_is_told_to(tmp_path: Path, workers: int) -> None:
-    """The old key is refused and the new one let in; a stream that is open then goes on to its end."""
+def test_keys_are_read_again_on_sighup(tmp_path: Path, workers: int) -> None:
+    """The old key is refused and the new one accepted; an open stream continues to its end."""
     clients, engine = tmp_path / "clients", tmp_path / "engine"
     write(clients, "sk-old")
     write(engine, "sk-engine-old")
@@ -177,7 +177,7 @@ def test_keys_are_read_again_when_the_service_is_told_to(tmp_path: Path, workers
         lines = hang_up(service)
         for _ in range(workers):
             lines = service.event_logged(lines)
-        for _ in range(4 * workers):  # whichever worker it is
+        for _ in range(4 * workers):  # reach every worker
             assert (ask(service, old).status, ask(service, new).status) == (401, 200)
             assert ask(service, new, method=b"POST", path=b"/v1/messages", body=HELLO).status == 200
         heads = [head.lower() for head, _ in tape.posts[-4 * workers :]]
@@ -187,9 +187,7 @@ def test_keys_are_read_again_when_the_service_is_told_to(tmp_path: Path, workers
 
 
 @pytest.mark.parametrize("content", [None, b"", b"# none\n", b"\xff\xfe\n", b"sk with spaces\n"])
-def test_a_file_that_holds_no_key_leaves_the_old_ones_and_is_one_line_in_the_log(
-    tmp_path: Path, content: bytes | None
-) -> None:
+def test_a_key_file_without_a_key_keeps_the_old_keys_and_logs_one_line(tmp_path: Path, content: bytes | None) -> None:
     clients = tmp_path / "clients"
     write(clients, "sk-old")
     with Service("--simulate", *AT_ONCE, "--api-key-file", str(clients), may_log_errors=True) as service:

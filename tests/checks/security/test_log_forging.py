@@ -1,4 +1,4 @@
-"""One line for each thing that happened, whoever writes in it: nobody can forge a line or drive a terminal."""
+"""Each event is one log line, whatever text it contains: no forged lines, no terminal control sequences."""
 
 import json
 import re
@@ -39,12 +39,12 @@ def logged(request: pytest.FixtureRequest) -> Iterator[tuple[Service, Tape]]:
     parser, style = request.param
     options = ("--log-format", style, "--log-level", "debug", "--upstream-api", "chat", "--model-alias", "b=a")
     with Tape() as tape, Service("--upstream", tape.url, *options, kind=parser, may_log_errors=True) as service:
-        lines_of(service, get(b"/healthz"))  # and with it what is told of the start
+        lines_of(service, get(b"/healthz"))  # together with the lines of the start
         yield service, tape
 
 
 def lines_of(service: Service, data: bytes) -> list[str]:
-    """The lines that a request makes, up to that of its own."""
+    """The log lines of a request, up to its own line."""
     before = len(service.lines)
     with RawClient(service.url) as client:
         client.send(data)
@@ -69,7 +69,7 @@ PAIR = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "=\\]+)')
 
 
 def values_of(line: str) -> dict[str, str]:
-    """What a line says, read as strictly as it can be; no name may be in it twice."""
+    """The fields of a line, parsed strictly: no name may appear twice."""
     if line.startswith("{"):
         value: dict[str, str] = json.loads(line)
         return value
@@ -92,11 +92,11 @@ def check(lines: list[str], expected: int) -> None:
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_a_line_is_one_line_whatever_a_client_calls_its_model_or_path(logged: tuple[Service, Tape], words: str) -> None:
+def test_no_model_name_or_path_of_a_client_breaks_a_log_line(logged: tuple[Service, Tape], words: str) -> None:
     service, tape = logged
     hello = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
     tape.answer = json_answer(404, {"error": {"message": "no such model"}})
-    check(lines_of(service, post({**hello, "model": words})), 2)  # of the engine's refusal, and of the request
+    check(lines_of(service, post({**hello, "model": words})), 2)  # one for the engine's refusal, one for the request
     check(lines_of(service, post({**hello, "model": "a", "messages": [{"role": words, "content": words}]})), 1)
     encoded = "".join(f"%{byte:02x}" for byte in words[:3000].encode("utf-8", "surrogatepass"))
     for path in (f"/{encoded}", f"/v1/models/{encoded}", f"/v1/models?after_id={encoded}"):
@@ -104,7 +104,7 @@ def test_a_line_is_one_line_whatever_a_client_calls_its_model_or_path(logged: tu
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_a_line_is_one_line_whatever_an_engine_says(logged: tuple[Service, Tape], words: str) -> None:
+def test_no_text_of_an_engine_breaks_a_log_line(logged: tuple[Service, Tape], words: str) -> None:
     service, tape = logged
     hello = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
     for status in (400, 401, 500):
@@ -122,15 +122,15 @@ def test_a_line_is_one_line_whatever_an_engine_says(logged: tuple[Service, Tape]
         b"GET / HTTP/1.1\r\nhost: a\x1b[31m\r\n\r\n",
     ],
 )
-def test_bytes_that_are_no_request_make_no_more_than_a_line(logged: tuple[Service, Tape], data: bytes) -> None:
+def test_bytes_that_are_not_a_request_make_at_most_one_log_line(logged: tuple[Service, Tape], data: bytes) -> None:
     check(lines_of(logged[0], data), 1)
 
 
-def test_a_dropped_tool_is_named_without_driving_a_terminal() -> None:
+def test_the_name_of_a_dropped_tool_is_logged_without_control_characters() -> None:
     tools = [{"type": "web_search_20250305", "name": f"a\x1b[31m\n{FORGED}"}]
     body = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}], "tools": tools}
     with Service("--simulate", *AT_ONCE, "--server-tools", "drop", may_log_errors=True) as service:
-        lines_of(service, get(b"/v1/models"))  # and with it what is told of the start
+        lines_of(service, get(b"/v1/models"))  # together with the lines of the start
         lines = lines_of(service, post(body))
     assert all(line.isprintable() for line in lines)
     assert len(lines) == 2

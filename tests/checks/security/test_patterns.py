@@ -1,7 +1,7 @@
-"""Nothing that a client or an engine says takes longer to look at than it is long.
+"""No input of a client or an engine takes more than linear time to process.
 
-A pattern that tries every way to match holds the whole service, and its work grows with the square of the text or worse
-(regular-expression denial of service). The texts here are such that any of that would take seconds to minutes.
+A regular expression that backtracks blocks the whole service, and its work grows with the square of the text or worse
+(regular-expression denial of service). With the texts here, such an expression would take seconds to minutes.
 """
 
 import time
@@ -31,18 +31,18 @@ from anthro_asgi.wire.request import parse_request
 from anthro_asgi.wire.stop_sequences import StopSequenceMatcher
 from anthro_asgi.wire.tool_input import parse_tool_input
 
-AT_ONCE = 0.25  # seconds of this thread's own time: what is linear here takes milliseconds
+AT_ONCE = 0.25  # seconds of CPU time of this thread; linear work takes milliseconds
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds of the processor; an error that the client or the log would be told is an answer like any other."""
+    """CPU time in seconds. An error that is handled elsewhere is not a failure here."""
     begun = time.thread_time()
     with suppress(ApiError, orjson.JSONDecodeError):
         work()
     return time.thread_time() - begun
 
 
-# --- what an engine says went wrong, in which clients are quoted ---
+# --- error texts of engines, which may quote clients ---
 
 SAID = 64_000
 WORDS = {
@@ -90,7 +90,7 @@ WORDS = {
 }
 
 
-# A chat request with all that a refusal may be about.
+# A chat request with every field that a refusal may name.
 LOOP: dict[str, Any] = {
     "messages": [
         {"role": "system", "content": "s"},
@@ -111,7 +111,7 @@ LOOP: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_what_an_engine_says_went_wrong_is_understood_at_once(words: str) -> None:
+def test_an_error_text_of_an_engine_is_read_in_linear_time(words: str) -> None:
     asked = {"max_tokens": 5, "user": "a", "verbose": True, "stream_options": {}, "reasoning_effort": "low"}
     retry_after = [(b"retry-after", words[:99].encode())]
     for status in (400, 404, 422, 500):
@@ -125,7 +125,7 @@ def test_what_an_engine_says_went_wrong_is_understood_at_once(words: str) -> Non
     assert timed(lambda: refusals.amended_dialect(VLLM, LOOP, words[:6000])) < AT_ONCE
 
 
-# --- the head of a request, before a key is asked for ---
+# --- the head of a request, before authentication ---
 
 HEAD = 60_000
 FIELDS = {
@@ -147,7 +147,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("fields", FIELDS.values(), ids=FIELDS)
-def test_a_head_is_judged_at_once_whole_or_in_pieces(fields: bytes) -> None:
+def test_a_request_head_is_read_in_linear_time_whole_or_in_pieces(fields: bytes) -> None:
     head = b"GET / HTTP/1.1\r\nhost: a\r\n" + fields + b"\r\n\r\n"
     assert timed(lambda: RequestFraming(65_536).feed(head)) < AT_ONCE
 
@@ -162,7 +162,7 @@ def test_a_head_is_judged_at_once_whole_or_in_pieces(fields: bytes) -> None:
 @pytest.mark.parametrize(
     "line", [b"A" * HEAD, b"GET " + b"/" * HEAD, b"GET http://" + b"a" * HEAD, b"\r\n" * HEAD, b"GET" + b" " * HEAD]
 )
-def test_a_request_line_is_judged_at_once(line: bytes) -> None:
+def test_a_request_line_is_read_in_linear_time(line: bytes) -> None:
     for end in (b"", b" HTTP/1.1\r\nhost: a\r\n\r\n"):
         assert timed(partial(RequestFraming(65_536).feed, line + end)) < AT_ONCE
 
@@ -170,7 +170,7 @@ def test_a_request_line_is_judged_at_once(line: bytes) -> None:
 @pytest.mark.parametrize(
     "state", [b"a=" + b" " * HEAD, b"a=b," * (HEAD // 4), b"," * HEAD, b"a@" * (HEAD // 2), b"a=" + b"b " * (HEAD // 2)]
 )
-def test_a_trace_is_taken_over_at_once(state: bytes) -> None:
+def test_trace_headers_are_read_in_linear_time(state: bytes) -> None:
     parent = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
     assert timed(lambda: parse_trace_headers([(b"traceparent", parent), (b"tracestate", state)])) < AT_ONCE
     assert timed(lambda: parse_trace_headers([(b"traceparent", parent + b"-" * HEAD)])) < AT_ONCE
@@ -197,7 +197,7 @@ SPOKEN = {
 
 
 @pytest.mark.parametrize("words", SPOKEN.values(), ids=SPOKEN)
-def test_what_a_client_says_is_read_at_once(words: str) -> None:
+def test_text_of_a_client_is_read_in_linear_time(words: str) -> None:
     image = {"type": "image", "source": {"type": "url", "url": words}}
     content: list[Any] = [{"type": "text", "text": words}, image]
     asked = {"model": words, "max_tokens": 4, "system": words, "messages": [{"role": "user", "content": content}]}
@@ -226,13 +226,13 @@ def test_what_a_client_says_is_read_at_once(words: str) -> None:
     ],
     ids=lambda body: f"{body[:12]!r}",
 )
-def test_what_is_hardly_json_is_read_at_once(body: bytes) -> None:
+def test_almost_valid_json_is_read_in_linear_time(body: bytes) -> None:
     assert timed(lambda: loads(body)) < AT_ONCE
     assert timed(lambda: parse_request(body)) < AT_ONCE
     assert timed(lambda: parse_tool_input(body.decode())) < 2 * AT_ONCE
 
 
-def test_stop_sequences_that_nearly_match_all_the_time_are_looked_for_at_once() -> None:
+def test_stop_sequences_that_almost_match_everywhere_take_linear_time() -> None:
     for stops in (["a" * LENGTH + "b"], ["a" * size + "b" for size in range(1, 257)], ["ab" * 1000 + "c"] * 64):
         matcher = StopSequenceMatcher(stops)
 
@@ -257,13 +257,13 @@ def test_stop_sequences_that_nearly_match_all_the_time_are_looked_for_at_once() 
     ],
     ids=lambda words: f"{words[:12]!r}",
 )
-def test_the_frame_of_a_stream_is_learned_at_once(words: bytes) -> None:
+def test_the_template_of_a_stream_is_learned_in_linear_time(words: bytes) -> None:
     chunk = {"choices": [{"index": 0, "delta": {"content": words.decode()}}]}
     assert timed(lambda: chunk_template.learn_template(orjson.dumps(chunk), chunk)) < AT_ONCE
     assert timed(lambda: chunk_template.learn_template(words, chunk)) < 2 * AT_ONCE
 
 
-# --- schemas, of which the simulated engine makes values ---
+# --- schemas for which the simulated engine makes examples ---
 
 SCHEMAS = {
     "a pattern of repetitions": {"type": "string", "pattern": "(((((a{9}){9}){9}){9}){9}){9}"},
@@ -282,7 +282,7 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_a_value_for_a_schema_is_made_up_within_bounds(schema: dict[str, Any]) -> None:
+def test_an_example_for_a_schema_takes_bounded_time_and_space(schema: dict[str, Any]) -> None:
     whole = {"type": "object", "required": ["a"], "properties": {"a": schema}}
     made: list[Any] = []
     assert timed(lambda: made.append(made_up(whole, Random(1)))) < 16 * AT_ONCE

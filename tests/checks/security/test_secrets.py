@@ -1,6 +1,6 @@
-"""What nobody must read: keys, what clients say, and where the engine lives. Looked for in every byte that comes out.
+"""Secrets: keys, client content, and the engine's address. They are searched for in every byte that the service emits.
 
-The words below stand in requests, keys and addresses; then everything fails that can.
+Requests, keys and addresses contain the words below, and everything fails in turn.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from tests.support.client import RawClient
 from tests.support.service import ROOT, Service
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, raw_answer, sse
 
-CANARY = "sk-canary"  # no word of ours begins like that
+CANARY = "sk-canary"  # no text of ours begins like that
 CLIENT_KEY = f"{CANARY}-of-the-client-0123456789"
 ENGINE_KEY = f"{CANARY}-of-the-engine-0123456789"
 PROMPT = f"{CANARY}-of-the-prompt-0123456789"
@@ -55,8 +55,8 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + data
 
 
-class House:
-    """A service over something that fails, and all that it ever said: to its clients, in its log, in its counters."""
+class ObservedService:
+    """A service over a failing upstream, and everything it emits: responses, log, metrics."""
 
     def __init__(self, *options: str, **environ: str) -> None:
         self.said: list[str] = []
@@ -64,7 +64,7 @@ class House:
         self.service = Service(*options, environ=environ, may_log_errors=True)
 
     def ask(self, data: bytes) -> bytes:
-        """Everything that comes back on one connection."""
+        """All bytes that the service sends on one connection."""
         with RawClient(self.service.url) as client:
             client.send(data)
             said = client.everything()
@@ -72,7 +72,7 @@ class House:
         return said
 
     def ask_everything(self, model: str) -> None:
-        """Each route that asks the engine, in each way."""
+        """Use every route that calls the engine, in every way."""
         for stream in (False, True):
             assert self.ask(request("/v1/messages", {**EVERYWHERE, "model": model, "stream": stream}))
         assert self.ask(request("/v1/messages/count_tokens", {**EVERYWHERE, "model": model}))
@@ -82,7 +82,7 @@ class House:
             assert self.ask(request(path, method="GET"))
 
     def heard(self) -> str:
-        """All of it, once the service has ended."""
+        """Everything it emitted, after it has ended."""
         return "\n".join([*self.said, *self.service.lines])
 
 
@@ -92,7 +92,7 @@ def quiet_about(text: str, *words: str) -> None:
         assert not found, f"{word} is in {found[:3]}"
 
 
-# --- an engine elsewhere that says everything ---
+# --- a remote engine that quotes everything ---
 
 TELLING = {
     "message": f"{ENGINE_KEY} {PROMPT}",
@@ -106,9 +106,9 @@ CHUNK = {"choices": [{"index": 0, "delta": {"content": "One. "}}]}
 
 
 def behaviours(address: str) -> dict[str, bytes]:
-    """By the model that is asked for, what an engine at `address` answers. It always tells the key and the address."""
+    """Model name → the answer of an engine at `address`. It always quotes the key and the address."""
     said = {**TELLING, "message": f"{TELLING['message']} at {address} or {address.partition('//')[2]}"}
-    mine = {**said, "message": said["message"].replace(PROMPT, "…")}  # what the client may be told
+    mine = {**said, "message": said["message"].replace(PROMPT, "…")}  # what may reach the client
     bodies = {f"{status}": json_answer(status, {"error": said}) for status in (401, 403, 500, 501, 502, 503, 504, 529)}
     bodies |= {f"{status}": json_answer(status, {"error": mine}) for status in (400, 404, 405, 409, 413, 422, 429)}
     bodies |= {
@@ -148,7 +148,7 @@ def behaviours(address: str) -> dict[str, bytes]:
 @pytest.mark.clause("7.4")
 @pytest.mark.parametrize("api", ["chat", "messages"])
 @pytest.mark.parametrize("logs", LOGS, ids=["debug", "info"])
-async def test_what_an_engine_says_of_keys_prompts_and_addresses_is_told_to_nobody(
+async def test_keys_prompts_and_addresses_in_an_engines_answer_are_never_emitted(
     api: str, logs: tuple[str, ...]
 ) -> None:
     answers: dict[str, bytes] = {}
@@ -164,25 +164,25 @@ async def test_what_an_engine_says_of_keys_prompts_and_addresses_is_told_to_nobo
     async with ScriptedUpstream(answer) as upstream:
         answers |= behaviours(upstream.url)
         limits = ("--max-event", "64KiB", "--max-answer", "64KiB")
-        house = House("--upstream", upstream.url, "--upstream-api", api, *limits, *logs)
-        await asyncio.to_thread(_ask_for_all_of, house, answers)
+        observed = ObservedService("--upstream", upstream.url, "--upstream-api", api, *limits, *logs)
+        await asyncio.to_thread(_ask_for_all_of, observed, answers)
         assert upstream.requests
         assert any(ENGINE_KEY in str(request.headers) for request in upstream.requests)
-    quiet_about(house.heard(), CLIENT_KEY, ENGINE_KEY, ENGINE_KEY[:20], upstream.url.removeprefix("http://"))
+    quiet_about(observed.heard(), CLIENT_KEY, ENGINE_KEY, ENGINE_KEY[:20], upstream.url.removeprefix("http://"))
     # the engine's own words may quote the prompt; only a log at level debug contains them
-    quiet_about("\n".join(house.said) if "debug" in logs else house.heard(), PROMPT)
+    quiet_about("\n".join(observed.said) if "debug" in logs else observed.heard(), PROMPT)
 
 
-def _ask_for_all_of(house: House, answers: dict[str, bytes]) -> None:
-    with house.service:
+def _ask_for_all_of(observed: ObservedService, answers: dict[str, bytes]) -> None:
+    with observed.service:
         for model in list(answers):
-            house.ask_everything(model)
+            observed.ask_everything(model)
         for failing in ("401", "400", "500", "page", "no JSON", "no head"):
             answers["list"] = answers[failing]
-            house.ask_around()
+            observed.ask_around()
 
 
-async def test_the_command_that_shows_an_operator_the_engines_words_does_not_show_the_key() -> None:
+async def test_check_shows_the_engines_words_without_the_key() -> None:
     failing = json_answer(500, {"error": {"message": f"out of memory, {ENGINE_KEY}"}})
 
     async def answer(wire: Wire) -> None:
@@ -197,7 +197,7 @@ async def test_the_command_that_shows_an_operator_the_engines_words_does_not_sho
     assert CANARY not in done.stdout + done.stderr
 
 
-# --- an engine that is not there ---
+# --- an engine that cannot be reached ---
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +207,12 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def nowhere(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """An upstream nobody gets to, and what of its address must not be told."""
+    """An upstream that cannot be reached, and the parts of its address that must not be emitted."""
     name = f"{CANARY}.invalid"
     match request.param:
         case "refused":
             with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))  # nobody listens on it, and nobody else can
+                free.bind(("127.0.0.1", 0))  # bound without listening, so that no other process can take the port
                 address = f"127.0.0.1:{free.getsockname()[1]}"
                 yield f"http://{address}", address
         case "a name":
@@ -226,86 +226,86 @@ def nowhere(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Pat
 
 
 @pytest.mark.parametrize("nowhere", ["refused", "a name", "a socket", "a name that is none"], indirect=True)
-def test_an_engine_that_is_not_there_is_named_to_nobody(nowhere: tuple[str, str]) -> None:
+def test_the_address_of_an_unreachable_engine_is_never_emitted(nowhere: tuple[str, str]) -> None:
     url, address = nowhere
-    house = House("--upstream", url, *LOGS[0])
-    with house.service:
-        house.ask_everything("m")
-        house.ask_around()
-    assert "overloaded_error" in house.heard()
-    assert '"reason":"connect"' in house.heard()
-    quiet_about(house.heard(), CANARY, address, url)
+    observed = ObservedService("--upstream", url, *LOGS[0])
+    with observed.service:
+        observed.ask_everything("m")
+        observed.ask_around()
+    assert "overloaded_error" in observed.heard()
+    assert '"reason":"connect"' in observed.heard()
+    quiet_about(observed.heard(), CANARY, address, url)
 
 
-async def test_an_engine_with_a_wrong_certificate_is_named_to_nobody(authority: trustme.CA) -> None:
+async def test_the_address_of_an_engine_with_a_wrong_certificate_is_never_emitted(authority: trustme.CA) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
 
-    def ask_around(house: House) -> None:
-        with house.service:
-            house.ask_everything("m")
-            house.ask_around()
+    def ask_around(observed: ObservedService) -> None:
+        with observed.service:
+            observed.ask_everything("m")
+            observed.ask_around()
 
     async with ScriptedUpstream(MODELS, ssl=context) as upstream:
-        house = House("--upstream", upstream.url, *LOGS[1])
-        await asyncio.to_thread(ask_around, house)
-    assert "certificate verify failed" in house.heard()
+        observed = ObservedService("--upstream", upstream.url, *LOGS[1])
+        await asyncio.to_thread(ask_around, observed)
+    assert "certificate verify failed" in observed.heard()
     quiet_about(
-        house.heard(),
+        observed.heard(),
         CANARY,
         upstream.url.removeprefix("https://"),
         "127.0.0.1:" + upstream.url.rpartition(":")[2],
     )
 
 
-async def test_an_engine_that_is_too_slow_is_named_to_nobody() -> None:
+async def test_the_address_of_an_engine_that_is_too_slow_is_never_emitted() -> None:
     async def silence(wire: Wire) -> None:
         await wire.gone()
 
     deadlines = ("--first-byte-deadline", "100ms", "--silence-deadline", "100ms", "--upstream-api", "chat")
 
-    def ask_around(house: House) -> None:
-        with house.service:
-            house.ask_everything("m")
+    def ask_around(observed: ObservedService) -> None:
+        with observed.service:
+            observed.ask_everything("m")
 
     async with ScriptedUpstream(silence) as upstream:
-        house = House("--upstream", upstream.url, *deadlines, *LOGS[0])
-        await asyncio.to_thread(ask_around, house)
-    assert '"reason":"timeout_first_byte"' in house.heard()
-    quiet_about(house.heard(), CANARY, upstream.url.removeprefix("http://"))
+        observed = ObservedService("--upstream", upstream.url, *deadlines, *LOGS[0])
+        await asyncio.to_thread(ask_around, observed)
+    assert '"reason":"timeout_first_byte"' in observed.heard()
+    quiet_about(observed.heard(), CANARY, upstream.url.removeprefix("http://"))
 
 
-# --- an engine in the same process ---
+# --- an engine in this process ---
 
 
 @pytest.mark.parametrize("logs", LOGS, ids=["debug", "info"])
-def test_an_engines_exceptions_are_told_without_what_they_say(logs: tuple[str, ...]) -> None:
-    house = House("--engine", "tests.checks.security.leaky:engine", *logs)
-    with house.service:
+def test_an_engines_exception_is_logged_by_type_and_place_only(logs: tuple[str, ...]) -> None:
+    observed = ObservedService("--engine", "tests.checks.security.leaky:engine", *logs)
+    with observed.service:
         for model in (*leaky.BEFORE, *leaky.AFTER, *leaky.ENDING):
-            house.ask_everything(model)
-        house.ask_around()
-        assert b"200 OK" in house.ask(request("/healthz", method="GET"))
-    assert "ValueError at " in house.heard()  # an operator learns what it was, and where
-    quiet_about(house.heard(), CANARY)
+            observed.ask_everything(model)
+        observed.ask_around()
+        assert b"200 OK" in observed.ask(request("/healthz", method="GET"))
+    assert "ValueError at " in observed.heard()  # the operator learns the type and the place
+    quiet_about(observed.heard(), CANARY)
 
 
-def test_a_span_tells_no_more_than_a_log_line() -> None:
+def test_a_span_contains_no_more_than_a_log_line() -> None:
     with Tape() as collector:
         collector.answer = raw_answer(200, [("content-type", "application/x-protobuf"), ("content-length", "0")])
         options = ("--engine", "tests.checks.security.leaky:engine", "--receive-deadline", "200ms")
-        house = House(*options, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
-        with house.service:
+        observed = ObservedService(*options, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        with observed.service:
             for model in (*leaky.BEFORE, *leaky.AFTER, *leaky.ENDING):
-                house.ask_everything(model)
+                observed.ask_everything(model)
             for data in wrong():
-                house.ask(data)
+                observed.ask(data)
         exported = b"".join(head + body for head, body in collector.posts)
     assert b"gen_ai.request.model" in exported
     assert CANARY.encode() not in exported
 
 
-# --- clients that are wrong ---
+# --- invalid requests ---
 
 
 def wrong() -> list[bytes]:
@@ -338,11 +338,11 @@ def wrong() -> list[bytes]:
 
 
 @pytest.mark.parametrize("logs", LOGS, ids=["debug", "info"])
-def test_what_is_wrong_with_a_request_is_told_without_what_it_says(logs: tuple[str, ...]) -> None:
-    house = House("--simulate", "--receive-deadline", "200ms", *logs)
-    with house.service:
+def test_a_validation_error_does_not_quote_content(logs: tuple[str, ...]) -> None:
+    observed = ObservedService("--simulate", "--receive-deadline", "200ms", *logs)
+    with observed.service:
         for data in wrong():
-            house.ask(data)
-    assert house.said
-    quiet_about("\n".join(house.service.lines), CANARY)
-    quiet_about("\n".join(house.said), CLIENT_KEY, WRONG_KEY)
+            observed.ask(data)
+    assert observed.said
+    quiet_about("\n".join(observed.service.lines), CANARY)
+    quiet_about("\n".join(observed.said), CLIENT_KEY, WRONG_KEY)

@@ -1,4 +1,4 @@
-"""The linter's security rules hold over the whole tree, and each exception says why."""
+"""The linter's security rules hold for the whole tree, and each exception gives its reason."""
 
 import re
 import subprocess
@@ -11,13 +11,13 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["l
 SOURCES = [path for folder in ("anthro_asgi", "bench") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
-def test_no_line_smells_of_what_the_security_rules_know() -> None:
+def test_no_line_breaks_a_security_rule() -> None:
     command = (sys.executable, "-m", "ruff", "check", "--select", "S", "--no-cache", "--output-format", "concise")
     done = subprocess.run([*command, "."], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_are_not_switched_off_but_for_single_ones_where_they_are_mistaken() -> None:
+def test_no_security_rule_is_disabled_for_the_whole_tree() -> None:
     assert "S" in CONFIG["select"]
     off = {*CONFIG["ignore"], *(rule for rules in CONFIG["per-file-ignores"].values() for rule in rules)}
     assert not [rule for rule in off if re.fullmatch(r"S\d{0,2}|ALL", rule)]

@@ -1,7 +1,7 @@
-"""Bytes that two readers of HTTP could take for different requests.
+"""Bytes that two HTTP parsers could read as different requests.
 
-A proxy in front of the service that reads a body where the service reads the next request hands strangers each other's
-answers. So what has more than one reading is refused, once, and ends the connection: nothing behind it is a request.
+If a proxy in front of the service reads a body where the service reads the next request, clients get each other's
+answers. So an ambiguous request is refused, and the connection is closed: nothing after it is read as a request.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 
 
 def answers(service: Service, *data: bytes) -> list[Answer]:
-    """All that the service says on one connection until it hangs up."""
+    """All responses on one connection until the service closes it."""
     with RawClient(service.url) as client:
         for piece in data:
             client.send(piece)
@@ -36,7 +36,7 @@ def statuses(answers: list[Answer]) -> list[int]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_two_readings_is_refused_and_ends_the_connection(service: Service, name: str) -> None:
+def test_an_ambiguous_request_is_refused_and_ends_the_connection(service: Service, name: str) -> None:
     (answer,) = answers(service, REFUSED[name] + SMUGGLED)
     assert (answer.status, answer.headers["connection"]) == (400, "close")
     assert answer.json["error"]["type"] == "invalid_request_error"
@@ -44,20 +44,20 @@ def test_what_has_two_readings_is_refused_and_ends_the_connection(service: Servi
 
 
 @pytest.mark.parametrize("name", ANSWERED)
-def test_what_has_one_reading_is_answered_as_often_as_it_is_asked(service: Service, name: str) -> None:
+def test_an_unambiguous_request_is_answered_once(service: Service, name: str) -> None:
     asked, expected = ANSWERED[name]
     assert statuses(answers(service, asked + LAST)) == [*expected, 200]
 
 
 @pytest.mark.parametrize("name", EARLY)
-def test_the_rest_of_a_body_that_was_not_wanted_is_no_request(service: Service, name: str) -> None:
+def test_the_rest_of_a_refused_body_is_not_read_as_a_request(service: Service, name: str) -> None:
     asked, expected = EARLY[name]
     assert statuses(answers(service, asked + LAST)) in ([expected, 200], [expected])
 
 
 @pytest.mark.parametrize("name", [name for name in EARLY if name != "too large, in chunks"])
-def test_a_body_that_may_never_come_ends_the_connection(service: Service, name: str) -> None:
-    """The client asks for consent and is refused. What it sends next may be the body or, as well, another request."""
+def test_a_refused_expectation_ends_the_connection(service: Service, name: str) -> None:
+    """The client asks for 100 Continue and is refused. Its next bytes may be the body or another request."""
     asked, expected = EARLY[name]
     begun = monotonic()
     with RawClient(service.url) as client:
@@ -72,7 +72,7 @@ def test_a_body_that_may_never_come_ends_the_connection(service: Service, name: 
     "ending",
     [get(b"Connection: close"), get(line=b"GET /healthz HTTP/1.0"), get(b"Connection: keep-alive, close")],
 )
-def test_nothing_is_read_behind_the_last_request(service: Service, ending: bytes) -> None:
+def test_nothing_is_read_after_the_last_request(service: Service, ending: bytes) -> None:
     assert statuses(answers(service, ending + SMUGGLED)) == [200]
 
 
@@ -82,13 +82,13 @@ def test_a_tunnel_is_not_opened(service: Service) -> None:
 
 
 @pytest.mark.parametrize("method", [b"get", b"SMUGGLE", b"QUERY", b"PROPFIND"])
-def test_a_method_that_nobody_knows_ends_the_connection(service: Service, method: bytes) -> None:
+def test_an_unknown_method_ends_the_connection(service: Service, method: bytes) -> None:
     (answer,) = answers(service, get(line=method + b" /healthz HTTP/1.1") + SMUGGLED)
     assert answer.status in (400, 405)
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_a_chunk_of_any_size_is_waited_for_only_so_long(parser: str) -> None:
+def test_a_chunk_of_any_size_must_arrive_before_the_deadline(parser: str) -> None:
     with Service(
         "--simulate", "--receive-deadline", "200ms", ANTHRO_ASGI_API_KEYS=KEY.decode(), kind=parser
     ) as service:
@@ -108,6 +108,6 @@ def test_a_chunk_of_any_size_is_waited_for_only_so_long(parser: str) -> None:
     ],
     ids=["a field", "fields", "a target", "an extension", "trailers"],
 )
-def test_a_head_has_its_bound_and_so_has_all_that_is_like_one(service: Service, request_: bytes, expected: int) -> None:
+def test_heads_chunk_extensions_and_trailers_have_a_limit(service: Service, request_: bytes, expected: int) -> None:
     (answer,) = answers(service, request_)
     assert (answer.status, answer.headers["connection"]) == (expected, "close")

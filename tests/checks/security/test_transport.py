@@ -1,4 +1,4 @@
-"""TLS on both sides, in real processes: what is spoken, who is believed, and who is not."""
+"""TLS on both sides, in real processes: versions, ciphers and certificates."""
 
 import asyncio
 import datetime
@@ -20,7 +20,7 @@ YESTERDAY = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
 
 
 class Authority:
-    """A CA, its file, and files of what it issues."""
+    """A CA, its file, and files of certificates that it issues."""
 
     def __init__(self, folder: Path) -> None:
         self.ca = trustme.CA()
@@ -54,7 +54,7 @@ def asked_over(*options: str) -> Answer:
         return ask(service.url)
 
 
-# --- towards clients ---
+# --- clients ---
 
 
 @pytest.fixture(scope="module", params=PARSERS)
@@ -65,7 +65,7 @@ def secured(request: pytest.FixtureRequest, authority: Authority) -> Iterator[Se
 
 
 def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
-    """A context that speaks this version alone, with whatever ciphers there are: it is the other side that refuses."""
+    """A context for this version only, with all ciphers, so that the other side has to refuse."""
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -84,7 +84,7 @@ def test_a_client_may_speak_tls_1_2_and_1_3(secured: Service, authority: Authori
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_a_client_that_speaks_less_is_not_spoken_to(
+def test_a_client_with_an_older_tls_version_is_refused(
     secured: Service, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -93,16 +93,14 @@ def test_a_client_that_speaks_less_is_not_spoken_to(
 
 
 @pytest.mark.parametrize("ciphers", ["aNULL", "eNULL", "kRSA", "SHA1:!ECDHE:!DHE"])
-def test_a_client_that_knows_only_weak_ciphers_is_not_spoken_to(
-    secured: Service, authority: Authority, ciphers: str
-) -> None:
+def test_a_client_with_weak_ciphers_only_is_refused(secured: Service, authority: Authority, ciphers: str) -> None:
     context = only(trusting(authority), ssl.TLSVersion.TLSv1_2)
     context.set_ciphers(f"{ciphers}:@SECLEVEL=0")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         get(secured.url, "/healthz", context)
 
 
-# --- towards the engine ---
+# --- the engine ---
 
 
 def expired(authority: Authority) -> trustme.LeafCert:
@@ -110,7 +108,7 @@ def expired(authority: Authority) -> trustme.LeafCert:
 
 
 @pytest.mark.parametrize("who", ["nobody trusts", "is another", "is another by name", "has expired", "signed itself"])
-async def test_an_engine_that_cannot_prove_who_it_is_gets_neither_key_nor_prompt(
+async def test_an_engine_without_a_valid_certificate_gets_neither_key_nor_prompt(
     authority: Authority, who: str
 ) -> None:
     issued = {
@@ -126,23 +124,21 @@ async def test_an_engine_that_cannot_prove_who_it_is_gets_neither_key_nor_prompt
     assert (answer.status, answer.json["error"]["type"]) == (529, "overloaded_error")
 
 
-async def test_an_engine_that_proves_who_it_is_is_spoken_to(authority: Authority) -> None:
+async def test_an_engine_with_a_valid_certificate_is_used(authority: Authority) -> None:
     async with ScriptedUpstream(engine, ssl=authority.server()) as upstream:
         answer = await asyncio.to_thread(asked_over, "--upstream", upstream.url, "--upstream-ca", authority.file)
     assert answer.status == 200
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-async def test_an_engine_that_speaks_less_than_tls_1_2_is_not_spoken_to(
-    authority: Authority, version: ssl.TLSVersion
-) -> None:
+async def test_an_engine_with_tls_older_than_1_2_is_refused(authority: Authority, version: ssl.TLSVersion) -> None:
     async with ScriptedUpstream(engine, ssl=only(authority.server(), version)) as upstream:
         answer = await asyncio.to_thread(asked_over, "--upstream", upstream.url, "--upstream-ca", authority.file)
         assert not upstream.requests
     assert answer.status == 529
 
 
-# --- an engine that asks who we are ---
+# --- an engine that requests a client certificate ---
 
 
 def asking(authority: Authority) -> ssl.SSLContext:
@@ -152,7 +148,7 @@ def asking(authority: Authority) -> ssl.SSLContext:
     return context
 
 
-async def test_an_engine_that_asks_for_a_certificate_is_shown_ours(authority: Authority) -> None:
+async def test_an_engine_that_requests_a_certificate_gets_the_configured_one(authority: Authority) -> None:
     cert, key = authority.files(authority.ca.issue_cert("sidecar.example"), "sidecar")
     ours = ("--upstream-ca", authority.file, "--upstream-cert", cert, "--upstream-cert-key", key)
     async with ScriptedUpstream(engine, ssl=asking(authority)) as upstream:
@@ -163,7 +159,7 @@ async def test_an_engine_that_asks_for_a_certificate_is_shown_ours(authority: Au
 
 
 @pytest.mark.parametrize("who", ["nobody", "a stranger"])
-async def test_an_engine_that_asks_for_a_certificate_serves_nobody_else(authority: Authority, who: str) -> None:
+async def test_an_engine_that_requests_a_certificate_refuses_any_other(authority: Authority, who: str) -> None:
     ours: tuple[str, ...] = ("--upstream-ca", authority.file)
     if who == "a stranger":
         cert, key = authority.files(trustme.CA().issue_cert("sidecar.example"), "stranger")
@@ -171,4 +167,4 @@ async def test_an_engine_that_asks_for_a_certificate_serves_nobody_else(authorit
     async with ScriptedUpstream(engine, ssl=asking(authority)) as upstream:
         answer = await asyncio.to_thread(asked_over, "--upstream", upstream.url, *ours)
         assert not upstream.requests
-    assert answer.status in (502, 529)  # under TLS 1.3 it is refused only once it has begun to ask
+    assert answer.status in (502, 529)  # in TLS 1.3 the refusal comes after the handshake

@@ -1,4 +1,4 @@
-"""Requests as bytes: what has two readings, what has one, and what is refused before its body is there."""
+"""Requests as bytes: ambiguous ones, unambiguous ones, and those that are refused before their body arrives."""
 
 KEY = b"sk-smuggling"
 HELLO = b'{"model":"m","max_tokens":4,"messages":[{"role":"user","content":"Hi"}]}'
@@ -20,7 +20,7 @@ def get(*fields: bytes, line: bytes = b"GET /healthz HTTP/1.1", host: bytes | No
 
 
 def sized(*fields: bytes) -> bytes:
-    """A sound request but for `fields`."""
+    """A correct request except for `fields`."""
     return post(*fields, LENGTH, body=HELLO)
 
 
@@ -28,7 +28,7 @@ def chunked(body: bytes) -> bytes:
     return post(CHUNKED, body=body)
 
 
-# --- what frames a body ---
+# --- body framing ---
 
 FRAMES = {
     "length, then coding": post(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"),
@@ -207,7 +207,7 @@ OTHER_PROTOCOLS = {
 }
 REFUSED = FRAMES | CHUNKS | LINES | REQUEST_LINES | OTHER_PROTOCOLS
 
-# --- what has one reading ---
+# --- unambiguous requests ---
 
 UNKNOWN = 404
 ANSWERED: dict[str, tuple[bytes, list[int]]] = {
@@ -240,7 +240,7 @@ ANSWERED: dict[str, tuple[bytes, list[int]]] = {
     "a path with two slashes": (get(line=b"GET //healthz HTTP/1.1"), [UNKNOWN]),
 }
 
-# Refused before the body is there: what is left of it must not become a request.
+# Refused before the body arrives: the rest of the body must not be read as a request.
 EARLY = {
     "a wrong key": (post(b"Content-Length: %d" % len(SMUGGLED), body=SMUGGLED, key=b"wrong"), 401),
     "a wrong key, in chunks": (post(CHUNKED, body=b"29\r\n%b\r\n0\r\n\r\n" % SMUGGLED, key=b"wrong"), 401),
