@@ -173,6 +173,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         limits=_limits(settings),
         rules=Rules(
             drop_server_tools=settings.server_tools == "drop",
+            pass_server_tools=settings.server_tools == "pass",
             client_tools_as_functions=settings.client_tools == "function",
             pass_image_urls=settings.image_urls == "pass",
             keep_billing_header=settings.keep_billing_header,

@@ -32,7 +32,8 @@ async def read_body(http_request: HttpRequest, max_body: int, max_decompressed: 
         raise _too_large(max_body)
     encoding = (http_request.header(b"content-encoding") or b"identity").strip().lower()
     if encoding != b"identity" and encoding not in _WINDOW_BITS:
-        raise UnsupportedEncoding(f"content-encoding: {encoding.decode('latin-1')!r:.60} is not supported; use gzip")
+        message = f"content-encoding: {encoding.decode('latin-1')!r:.60} is not supported; use gzip"
+        raise UnsupportedEncoding(message, error_code="request_body_encoding_unsupported")
     pieces = await _receive(http_request, max_body)
     if encoding == b"identity":
         return pieces
@@ -60,13 +61,17 @@ def _too_large(limit: int) -> RequestTooLarge:
     return RequestTooLarge(f"body: larger than {limit} bytes")
 
 
+def _invalid_encoding(message: str) -> InvalidRequest:
+    return InvalidRequest(message, error_code="request_body_encoding_invalid")
+
+
 def _decompress(pieces: Sequence[bytes], bits: int, limit: int) -> Steps[list[bytes]]:
     """Decompress to at most `limit` bytes, so that a small body cannot fill the memory."""
     try:
         return (yield from _Decompressor(bits, limit).feed_all(pieces))
     except zlib.error:
         if bits != _WINDOW_BITS[b"deflate"]:
-            raise InvalidRequest("body: cannot be decompressed as its content-encoding declares") from None
+            raise _invalid_encoding("body: cannot be decompressed as its content-encoding declares") from None
     # RFC 9110 section 8.4.1.2: many clients send `deflate` without the zlib format around it.
     return (yield from _decompress(pieces, _RAW_DEFLATE, limit))
 
@@ -88,7 +93,7 @@ class _Decompressor:
             for start in range(0, len(piece), _INPUT_STEP):  # small steps, because zlib copies what it leaves
                 yield from self._feed(piece[start : start + _INPUT_STEP])
         if not self._inflater.eof:
-            raise InvalidRequest("body: the compressed data ends too early")
+            raise _invalid_encoding("body: the compressed data ends too early")
         return self._plain
 
     def _feed(self, data: bytes) -> Steps[None]:
@@ -109,6 +114,6 @@ class _Decompressor:
 
     def _start_member(self) -> None:
         if self._members == _MAX_MEMBERS:
-            raise InvalidRequest(f"body: compressed in more than {_MAX_MEMBERS} members")
+            raise _invalid_encoding(f"body: compressed in more than {_MAX_MEMBERS} members")
         self._members += 1
         self._inflater = zlib.decompressobj(self._bits)

@@ -1,9 +1,9 @@
 """One HTTP request and its response, over an ASGI scope, `receive` and `send`."""
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
-from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_failure
+from ..observability.logs import IGNORED_HEADER, SCOPE_REFUSAL, RequestRecord, log_failure
 from ..observability.trace_context import NO_TRACE, Trace
 from ..wire.errors import ApiError, InternalError, SimulatedDisconnect
 
@@ -100,6 +100,13 @@ class HttpRequest:
         """Send the error as JSON, with its own status."""
         error = self.record_error(exc)
         await self.respond(error.status, error.body(self.request_id), JSON, error.headers)
+
+    def report_ignored(self, paths: Sequence[str]) -> ResponseHeaders:
+        """The header that names the request fields without effect, which is also written into the record."""
+        if not paths:
+            return ()
+        self.record.ignored = ", ".join(paths)
+        return ((IGNORED_HEADER, self.record.ignored),)
 
     async def drop_connection(self) -> None:
         """Leave the response incomplete, so that the server closes the connection.

@@ -43,6 +43,8 @@ class MessageResponse:
         metrics: counts pings and the time between sends.
         estimate: the prompt's length where the engine has not reported it. It is released once it is no longer needed.
         ping_interval: seconds without a send after which a stream gets a ping.
+        ignored: the paths of request fields without effect, for a response header. The engine may add to the list until
+            its first output.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class MessageResponse:
         metrics: Metrics,
         estimate: PromptEstimate,
         ping_interval: float,
+        ignored: list[str],
     ) -> None:
         self._http_request = http_request
         self._answer = answer
@@ -63,6 +66,7 @@ class MessageResponse:
         self._metrics = metrics
         self._estimate = estimate
         self._ping_interval = ping_interval
+        self._ignored = ignored
         self._watch = DisconnectWatch(http_request.receive)
         self._opening = b""  # `message_start`, until it has been sent
         self._send_times: list[float] = []  # not yet counted in the metrics
@@ -96,7 +100,7 @@ class MessageResponse:
             self._record_first_output()
             message = await self._answer.message()
         self._http_request.record.stop_reason = self._answer.stop_reason
-        await self._http_request.respond(200, dumps(message))
+        await self._http_request.respond(200, dumps(message), headers=self._http_request.report_ignored(self._ignored))
 
     # a stream
 
@@ -194,7 +198,8 @@ class MessageResponse:
 
     async def _commit(self) -> None:
         """Send the head. `message_start` goes out with the next send."""
-        await self._http_request.start_response(200, _EVENT_STREAM, _STREAM_HEADERS)
+        headers = (*_STREAM_HEADERS, *self._http_request.report_ignored(self._ignored))
+        await self._http_request.start_response(200, _EVENT_STREAM, headers)
         self._opening = self._encoder.start()
         self._estimate.release_request()
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Final
@@ -29,6 +30,7 @@ from .prompt_tokens import PromptCounter, Tokenizer
 
 Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL once, never, or twice
+_SLASHES: Final = re.compile("//+")
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
 _log = logging.getLogger(__name__)
 
@@ -119,6 +121,7 @@ class MessagesApp(BaseApp):
             metrics=self.metrics,
             estimate=estimate,
             ping_interval=self._ping_interval,
+            ignored=request.ignored,
         )
         del request  # a prompt is large, and the engine alone needs it while a stream lasts
         await response.run()
@@ -127,6 +130,7 @@ class MessagesApp(BaseApp):
         self._keys.authenticate(http_request.headers)
         request = await self._read_request(http_request, counting=True)
         tokens, headers = await self._prompt_counter.count(request)
+        headers = (*headers, *http_request.report_ignored(request.ignored))
         await http_request.respond(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
 
     async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
@@ -203,12 +207,17 @@ _ONE_MODEL: Final = _get(MessagesApp._get_model)
 
 
 def _route(http_request: HttpRequest) -> Handler:
-    """Raises NotFound for an unknown path and MethodNotAllowed for a known one."""
+    """Raises NotFound for an unknown path and MethodNotAllowed for a known one.
+
+    Of a path that is not in the table, doubled slashes and a trailing slash are removed (contract 1.2).
+    """
     methods = _ROUTES.get(http_request.path)
     if methods is None:
-        if not http_request.path.startswith(_MODEL_PREFIXES):
+        path = _SLASHES.sub("/", http_request.path).removesuffix("/") or "/"
+        methods = _ONE_MODEL if path.startswith(_MODEL_PREFIXES) else _ROUTES.get(path)
+        if methods is None:
             raise NotFound(f"no such path: {http_request.path[:200]}")
-        methods = _ONE_MODEL
+        http_request.path = http_request.record.path = path
     handler = methods.get(http_request.method)
     if handler is None:
         allowed = ", ".join(methods)

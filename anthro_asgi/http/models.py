@@ -16,6 +16,7 @@ from ..wire.errors import InvalidRequest, NotFound
 
 _DEFAULT_LIMIT: Final = 20
 _MAX_LIMIT: Final = 1000
+_LIFECYCLES: Final = frozenset({"active", "deprecated", "retired"})
 
 
 class ModelAliases:
@@ -58,15 +59,22 @@ class ModelAliases:
 
 
 def models_page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
-    """One page of the list, by `limit`, `after_id` and `before_id` of the query string. Raises InvalidRequest."""
+    """One page of the list, by `limit`, `after_id`, `before_id` and `lifecycle` of the query string.
+
+    An unknown cursor selects an empty page. Raises InvalidRequest.
+    """
     parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     limit = _limit(parameters)
+    if not _lists_active(parameters):
+        models = ()
     ids = [model.id for model in models]
     first, last = 0, len(models)
     if "after_id" in parameters:
-        first = _position(ids, "after_id", parameters["after_id"][-1]) + 1
+        cursor = parameters["after_id"][-1]
+        first = ids.index(cursor) + 1 if cursor in ids else len(ids)
     if "before_id" in parameters:
-        last = _position(ids, "before_id", parameters["before_id"][-1])
+        cursor = parameters["before_id"][-1]
+        last = ids.index(cursor) if cursor in ids else 0
     window = models[first:last]
     from_the_end = "before_id" in parameters and "after_id" not in parameters
     shown = window[-limit:] if from_the_end else window[:limit]
@@ -112,8 +120,11 @@ def _limit(parameters: dict[str, list[str]]) -> int:
     return int(text)
 
 
-def _position(ids: list[str], name: str, cursor: str) -> int:
-    try:
-        return ids.index(cursor)
-    except ValueError:
-        raise InvalidRequest(f"{name}: no model has this id") from None
+def _lists_active(parameters: dict[str, list[str]]) -> bool:
+    """Whether the query asks for active models, which all models here are. SDKs write `lifecycle[]=` for a list."""
+    stages = [*parameters.get("lifecycle", ()), *parameters.get("lifecycle[]", ())]
+    stages = [stage for value in stages for stage in value.split(",") if stage]
+    unknown = next((stage for stage in stages if stage not in _LIFECYCLES), None)
+    if unknown is not None:
+        raise InvalidRequest(f"lifecycle: must be one of {', '.join(sorted(_LIFECYCLES))}")
+    return not stages or "active" in stages

@@ -25,6 +25,8 @@ from .log_writer import LineStream, LogWriter, LogWriterHandler
 _logger: Final = logging.getLogger("anthro_asgi")
 SCOPE_REFUSAL: Final = "anthro_asgi.refused"
 """Key in an ASGI scope: the RequestRecord of an error that the server itself sent for this request."""
+IGNORED_HEADER: Final = "anthro-asgi-ignored"
+"""The response header, and the log field, that name the request fields without effect."""
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")  # requested many times a minute by machines
 _LONGEST: Final = 300  # characters of one value
 _LONGEST_MESSAGE: Final = 4000  # characters
@@ -56,10 +58,12 @@ class RequestRecord:
     error_type: str | None = None
     error: str | None = None
     reason: str | None = None
+    ignored: str | None = None
 
     def fields(self) -> dict[str, object]:
         """The known values, cleaned, in a fixed order."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "client_left" or self.client_left}
+        values[IGNORED_HEADER] = values.pop("ignored")
         return _cleaned(values)
 
     def __str__(self) -> str:

@@ -456,8 +456,8 @@ class Settings:
     server_tools: str = _row(
         "Messages",
         "refuse",
-        choice("refuse", "drop"),
-        "tools that run on Anthropic's servers: refuse the request, or drop the tool",
+        choice("refuse", "drop", "pass"),
+        "tools that run on Anthropic's servers: refuse the request, drop the tool, or pass it to a relayed upstream",
     )
     client_tools: str = _row(
         "Messages",

@@ -5,6 +5,7 @@ know it. Names, commands and fields follow the SDK's types and Anthropic's tool 
 as `new_str` in older editors and as `insert_text` since `text_editor_20250728`. The descriptions are our own.
 """
 
+import re
 from typing import Any, Final, NamedTuple
 
 Schema = dict[str, Any]
@@ -94,6 +95,8 @@ _MEMORY: Final = ClientTool(
 )
 _OLD_EDITOR: Final = _editor("str_replace_editor", *_EDITING, "undo_edit", inserts=False)
 
+RUN_BY_CLIENTS: Final = re.compile(r"(?:bash|browser|computer|memory|text_editor)_")
+"""How the types of all tools that clients run begin, also of those without a schema here."""
 CLIENT_TOOLS: Final = {
     "bash_20241022": _BASH,
     "bash_20250124": _BASH,

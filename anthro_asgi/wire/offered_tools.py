@@ -29,6 +29,7 @@ def offered_tools(
     define: Callable[[Json], tuple[str, ToolT] | None],
     *,
     forced: str | None = None,
+    servers: bool = False,
 ) -> list[ToolT]:
     """The tools to offer, in the order in which they are declared.
 
@@ -37,6 +38,7 @@ def offered_tools(
         entries: their definitions in the body, which may hold others too.
         changes: of the tool list, in the order of the messages.
         define: reads a definition in a `tool_addition`: its name and tool, or None to leave it out. Raises FieldError.
+        servers: accept references to tools of MCP servers, which change nothing here.
         forced: the tool that `tool_choice` names. It is offered even if it is deferred.
 
     Raises FieldError with the whole path for a reference to an unknown tool and for an invalid definition.
@@ -57,7 +59,7 @@ def offered_tools(
             if defined is not None:
                 known[defined[0]] = defined[1]
                 hidden.discard(defined[0])
-        else:
+        elif change.tool["type"] == "tool_reference" or not servers:
             name = _referenced(change, known.keys() | placeholders)
             hidden.discard(name) if change.kind == "tool_addition" else hidden.add(name)
     return [tool for name, tool in known.items() if name not in hidden]

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from .blocks import RoleChecks, block_checks
-from .client_tools import CLIENT_TOOLS
+from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
 from .errors import InvalidRequest, NotFound
 from .field_checks import (
     FieldError,
@@ -41,6 +41,9 @@ from .offered_tools import offered_tools
 from .request_policy import DEFAULT_RULES, Rules
 
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_UNSUPPORTED: Final = "unsupported_tool_type"
+_FIELD_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
+_MAX_REPORTED: Final = 16  # names of unknown fields
 _CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
 _THINKING: Final = frozenset({"disabled", "enabled", "adaptive", "between_tools"})
 
@@ -106,6 +109,8 @@ class MessagesRequest:
     """The parsed body, for an engine that speaks the Messages API itself."""
     ignored: list[str] = field(default_factory=list, compare=False)
     """The paths of fields without effect on the answer. An engine adds those that its upstream does not support."""
+    relay_only: list[str] = field(default_factory=list, compare=False)
+    """Why only a relayed upstream can answer the request, as `path: reason`. Any other engine refuses the first."""
     body_size: int = field(default=0, repr=False, compare=False)
     """Bytes of the body. A large request is processed in steps."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
@@ -178,10 +183,6 @@ def _checked_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps
         messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings)
     except FieldError as error:
         return error
-    return (yield from _history(messages, findings))
-
-
-def _history(messages: list[dict[str, Any]], findings: Findings) -> Steps[History]:
     if findings.needs_folding:
         return (yield from fold_history(messages, has_citations=findings.has_citations))
     return History(messages, has_citations=findings.has_citations)
@@ -192,10 +193,18 @@ def _read(
 ) -> MessagesRequest:
     """The request in `raw`. `checks` are the block checks for its messages, or the messages checked already."""
     request = MessagesRequest("", 1, [], raw=raw, body_size=size)
+    if not raw.keys() <= _KEYS_WITH_EFFECT:
+        request.ignored += _ignored(raw)
     for key, is_required, read in _COUNT_READERS if counting else _CREATE_READERS:
         if key in raw or is_required:
             read(request, raw, rules, checks)
     return request
+
+
+def _ignored(raw: dict[str, Any]) -> list[str]:
+    """The fields that are dropped and have a value, in the order of the body."""
+    dropped = (key for key, value in raw.items() if value and key not in _KEYS_WITH_EFFECT)
+    return [key for key in dropped if _FIELD_NAME.fullmatch(key) is not None][:_MAX_REPORTED]
 
 
 # Readers: each checks one field of the body and stores it in the request. They raise FieldError.
@@ -205,6 +214,33 @@ def _refuse_thread(request: MessagesRequest, raw: dict[str, Any], rules: Rules, 
     thread = raw["thread"]
     if type(thread) is dict and thread.get("type") == "continue":
         raise NotFound("thread: not found; send the whole conversation", error_code="thread_not_found")
+
+
+def _refuse_compaction(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    if raw["compaction"]:
+        _refuse(request, rules, "compaction", "this service does not compact a conversation")
+
+
+def _refuse_mcp_servers(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    if raw["mcp_servers"]:
+        _refuse(request, rules, "mcp_servers", "this service does not connect to MCP servers")
+
+
+def _refuse_compacting_edits(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    config = raw["context_management"]
+    edits = config.get("edits") if type(config) is dict else None
+    for index, edit in enumerate(edits if type(edits) is list else ()):
+        kind = edit.get("type") if type(edit) is dict else None
+        if type(kind) is str and kind.startswith("compact_"):
+            path = f"context_management.edits.{index}"
+            _refuse(request, rules, path, f"{kind!r:.80}: this service does not compact a conversation")
+
+
+def _refuse(request: MessagesRequest, rules: Rules, path: str, reason: str) -> None:
+    """Refuse what would make the answer another one, unless the engine may be a relayed upstream that does it."""
+    if not rules.pass_server_tools:
+        raise FieldError(path, reason)
+    request.relay_only.append(f"{path}: {reason}")
 
 
 def _model(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
@@ -229,12 +265,18 @@ def _messages(
         raise checks
     if isinstance(checks, dict):
         findings = Findings()
-        history = run_to_end(_history(check_messages(raw, checks, rules, findings), findings))
+        messages = check_messages(raw, checks, rules, findings)
+        if findings.needs_folding:
+            history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
+        else:
+            history = History(messages, has_citations=findings.has_citations)
     else:
         history = checks
     if not history.messages:
         raise FieldError("messages", "must hold at least one message with content")
     request.messages = history.messages
+    if history.has_citations:
+        request.ignored.append("citations")
     request.effort = history.effort or request.effort
     if not raw.get("tools") and not history.tool_changes:
         return
@@ -242,13 +284,16 @@ def _messages(
         {tool.name: tool for tool in request.tools},
         raw.get("tools") or (),
         history.tool_changes,
-        lambda entry: _defined_tool(entry, rules),
+        lambda entry: _defined_tool(entry, request, rules),
+        servers=rules.pass_server_tools,
         forced=_forced_tool(raw),
     )
 
 
-def _defined_tool(entry: dict[str, Any], rules: Rules) -> tuple[str, Tool] | None:
+def _defined_tool(entry: dict[str, Any], request: MessagesRequest, rules: Rules) -> tuple[str, Tool] | None:
     tool = _tool(entry, rules)
+    if tool is None and rules.pass_server_tools:
+        request.relay_only.append(f"messages: {_not_run_here(entry['type'])}")
     return None if tool is None else (tool.name, tool)
 
 
@@ -271,7 +316,10 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     for index, entry in enumerate(optional_array(raw, "tools", rules.max_tools)):
         try:
             tool = _tool(entry, rules)
-            if tool is None:
+            if tool is None and rules.pass_server_tools:
+                kept.append(entry)
+                request.relay_only.append(f"tools.{index}.type: {_not_run_here(entry['type'])}")
+            elif tool is None:
                 dropped.append(optional(entry, "name", str) or entry["type"])
             elif tool.name in tools:
                 raise FieldError("name", f"two tools have the name {tool.name!r}")
@@ -281,22 +329,24 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
                 kept.append(CLIENT_TOOLS[kind]._asdict() if kind in CLIENT_TOOLS else entry)
         except FieldError as error:
             raise error.within(f"tools.{index}") from None
+    if dropped and not kept:
+        raise FieldError("tools", f"{dropped[0]!r:.80} does not run here, and no other tool is left", _UNSUPPORTED)
     if kept or dropped:
         raw["tools"] = kept
     request.tools, request.dropped_tools = list(tools.values()), tuple(dropped)
 
 
 def _tool(entry: Any, rules: Rules) -> Tool | None:
-    """The tool; None for a server tool to drop."""
+    """The tool; None for one of Anthropic's tools that the rules drop or pass."""
     if type(entry) is not dict:
         raise FieldError("", "must be an object")
     kind = optional(entry, "type", str)
-    if kind in CLIENT_TOOLS:
+    if kind in CLIENT_TOOLS and (rules.client_tools_as_functions or not rules.pass_server_tools):
         return _client_tool(entry, kind, rules)
     if kind is not None and kind != "custom":
-        if rules.drop_server_tools:
+        if rules.pass_server_tools or (rules.drop_server_tools and _may_drop(kind)):
             return None
-        raise FieldError("type", f"{kind!r:.80} is a server tool, which does not run here", "unsupported_tool_type")
+        raise FieldError("type", _not_run_here(kind), _UNSUPPORTED)
     optional(entry, "defer_loading", bool)
     name = required(entry, "name", str)
     if _TOOL_NAME.fullmatch(name) is None:
@@ -307,6 +357,21 @@ def _tool(entry: Any, rules: Rules) -> Tool | None:
     return Tool(name, optional(entry, "description", str), schema, optional(entry, "strict", bool))
 
 
+def _may_drop(kind: str) -> bool:
+    """Whether a tool of this type may be left out.
+
+    A client's own tool may not. Nor may web search: a client whose request is only about a search would take an
+    invented answer for its results.
+    """
+    return RUN_BY_CLIENTS.match(kind) is None and not kind.startswith("web_search_")
+
+
+def _not_run_here(kind: str) -> str:
+    if RUN_BY_CLIENTS.match(kind) is not None:
+        return f"{kind!r:.80} is a tool that only Anthropic's models know"
+    return f"{kind!r:.80} is a server tool, which does not run here"
+
+
 def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
     """One of Anthropic's client tools as a function, if the rules allow that.
 
@@ -314,7 +379,7 @@ def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
     """
     known = CLIENT_TOOLS[kind]
     if not rules.client_tools_as_functions:
-        raise FieldError("type", f"{kind!r} is a tool that only Anthropic's models know", "unsupported_tool_type")
+        raise FieldError("type", _not_run_here(kind), _UNSUPPORTED)
     if (optional(entry, "name", str) or known.name) != known.name:
         raise FieldError("name", f"must be {known.name!r}")
     return Tool(*known)
@@ -327,9 +392,9 @@ def _tool_choice(request: MessagesRequest, raw: dict[str, Any], rules: Rules, ch
     try:
         kind = one_of(entry, "type", _CHOICES)
         name = required(entry, "name", str) if kind == "tool" else None
-        if name is not None and all(tool.name != name for tool in request.tools):
+        if name is not None and all(tool.name != name for tool in request.tools) and not request.relay_only:
             raise FieldError("name", f"no tool is named {name!r:.150}")
-        if kind == "any" and not request.tools:
+        if kind == "any" and not request.tools and not request.relay_only:
             raise FieldError("type", "any needs tools")
         request.tool_choice = ToolChoice(kind, name)
     except FieldError as error:
@@ -451,6 +516,8 @@ class Nature(Enum):
     """Dispensable. If an engine refuses it, the request is sent again without it."""
     IGNORED = "ignored"
     """Accepted, and without effect here."""
+    REFUSED = "refused"
+    """Refused by name, because the answer would be another one. A relayed upstream may receive it."""
 
 
 Reader = Callable[[MessagesRequest, dict[str, Any], Rules, Any], None]
@@ -476,7 +543,7 @@ class RequestField(NamedTuple):
         return self.path.partition(".")[0]
 
 
-_PROMPT, _GENERATION, _COMFORT, _IGNORED = Nature
+_PROMPT, _GENERATION, _COMFORT, _IGNORED, _REFUSED = Nature
 REQUEST_FIELDS: Final = (
     RequestField("thread", _IGNORED, None, _refuse_thread),
     RequestField("model", _PROMPT, "model", _model, is_required=True, seeds_answer=True),
@@ -498,11 +565,12 @@ REQUEST_FIELDS: Final = (
     RequestField("tool_choice.disable_parallel_tool_use", _COMFORT, "tool_choice.parallel", _parallel_tool_use),
     RequestField("cache_control", _IGNORED, None, None),
     RequestField("container", _IGNORED, None, None),
-    RequestField("context_management", _IGNORED, None, None),
+    RequestField("compaction", _REFUSED, None, _refuse_compaction),
+    RequestField("context_management", _IGNORED, None, _refuse_compacting_edits),
     RequestField("diagnostics", _IGNORED, None, None),
     RequestField("fallbacks", _IGNORED, None, None),
     RequestField("inference_geo", _IGNORED, None, None),
-    RequestField("mcp_servers", _IGNORED, None, None),
+    RequestField("mcp_servers", _REFUSED, None, _refuse_mcp_servers),
     RequestField("service_tier", _IGNORED, None, None),
     RequestField("speed", _IGNORED, None, None),
 )
@@ -511,3 +579,8 @@ REQUEST_FIELDS: Final = (
 _GENERATION_KEYS: Final = frozenset(row.key for row in REQUEST_FIELDS if row.nature is _GENERATION)
 _CREATE_READERS: Final = tuple((row.key, row.is_required, row.read) for row in REQUEST_FIELDS if row.read is not None)
 _COUNT_READERS: Final = tuple(reader for reader in _CREATE_READERS if reader[0] not in _GENERATION_KEYS)
+_KEYS_WITH_EFFECT: Final = frozenset(
+    ["thread", "cache_control", "container", "service_tier"]
+    + [row.key for row in REQUEST_FIELDS if row.nature is not _IGNORED]
+)
+"""All keys but those that `ignored` names. Four fields without effect are dropped without a report (contract 3.21)."""

@@ -10,7 +10,12 @@ class Rules:
     """The operator's rules for `parse_request`; the argument `rules` of a `MessagesApp`."""
 
     drop_server_tools: bool = False
-    """Remove tools that would run on Anthropic's servers. The request lists them in `dropped_tools`."""
+    """Remove tools that would run on Anthropic's servers, but never web search or the only tool of a request.
+
+    The request lists them in `dropped_tools`.
+    """
+    pass_server_tools: bool = False
+    """Accept what only a relayed upstream can do: server tools, MCP servers and compaction. Other engines refuse it."""
     client_tools_as_functions: bool = False
     """Give `bash_…`, `text_editor_…` and `memory_…` tools the schema that is documented for them."""
     pass_image_urls: bool = False

@@ -79,6 +79,20 @@ async def test_messages_are_served_under_every_prefix_clients_use(prefix: str) -
     assert (await get(MessagesApp(Engine()), f"{prefix}/models/org/model-3")).json()["id"] == "org/model-3"
 
 
+@pytest.mark.clause("1.2")
+async def test_extra_slashes_do_not_matter() -> None:
+    app = MessagesApp(Engine())
+    bare_app = MessagesApp(bare)
+    for path in ("/v1/messages/", "//v1/messages", "//v1//messages//", "/v1/v1/messages/"):
+        assert (await post(bare_app, path)).status == 200
+    assert (await post(MessagesApp(bare), "//v1/messages/count_tokens/")).status == 200
+    assert len((await get(app, "/v1/models/")).json()["data"]) == 20
+    assert (await get(app, "//v1/models/org/model-3/")).json()["id"] == "org/model-3"
+    assert (await get(app, "//")).status == 200
+    assert (await get(app, "//v1//complete/")).status == 404
+    assert 'route="/v1/messages"' in (await get(bare_app, "/metrics/")).body.decode()
+
+
 @pytest.mark.clause("1.1")
 async def test_any_query_string_is_accepted() -> None:
     assert (await post(MessagesApp(bare), query=b"beta=true&x")).status == 200
@@ -220,6 +234,7 @@ async def test_an_unknown_content_encoding_is_a_415(encoding: str) -> None:
     response = await post(MessagesApp(bare), headers=[("content-encoding", encoding)])
     assert response.status == 415
     assert is_envelope(response, "invalid_request_error")
+    assert response.json()["error"]["details"] == {"error_code": "request_body_encoding_unsupported"}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +249,9 @@ async def test_an_unknown_content_encoding_is_a_415(encoding: str) -> None:
     ids=["garbage", "cut short", "garbage behind it", "second member cut short", "too many members"],
 )
 async def test_a_body_that_does_not_match_its_content_encoding_is_a_400(broken: bytes) -> None:
-    assert (await post(MessagesApp(bare), body=broken, headers=[("content-encoding", "gzip")])).status == 400
+    response = await post(MessagesApp(bare), body=broken, headers=[("content-encoding", "gzip")])
+    assert response.status == 400
+    assert response.json()["error"]["details"] == {"error_code": "request_body_encoding_invalid"}
 
 
 @pytest.mark.clause("7.10")
@@ -317,11 +334,34 @@ async def test_the_model_list_is_paged_forwards_and_backwards() -> None:
 
 
 @pytest.mark.clause("9.2")
-@pytest.mark.parametrize("query", [b"limit=0", b"limit=1001", b"limit=x", b"after_id=nobody", b"before_id="])
+@pytest.mark.parametrize("query", [b"limit=0", b"limit=1001", b"limit=x", b"lifecycle=new"])
 async def test_a_bad_page_is_a_400(query: bytes) -> None:
     response = await get(MessagesApp(Engine()), "/v1/models", query=query)
     assert response.status == 400
     assert response.json()["error"]["message"].startswith(query.partition(b"=")[0].decode())
+
+
+@pytest.mark.clause("9.3")
+@pytest.mark.parametrize("query", [b"after_id=nobody", b"before_id=nobody", b"before_id=", b"after_id=x&before_id=y"])
+async def test_an_unknown_cursor_is_an_empty_page(query: bytes) -> None:
+    page = (await get(MessagesApp(Engine()), "/v1/models", query=query)).json()
+    assert (page["data"], page["first_id"], page["last_id"], page["has_more"]) == ([], None, None, False)
+
+
+@pytest.mark.clause("9.3")
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        (b"lifecycle=active", 20),
+        (b"lifecycle=deprecated", 0),
+        (b"lifecycle=deprecated&lifecycle=active", 20),
+        (b"lifecycle=deprecated,retired", 0),
+        (b"lifecycle%5B%5D=retired", 0),
+        (b"lifecycle=", 20),
+    ],
+)
+async def test_the_model_list_is_filtered_by_lifecycle(query: bytes, count: int) -> None:
+    assert len((await get(MessagesApp(Engine()), "/v1/models", query=query)).json()["data"]) == count
 
 
 @pytest.mark.clause("1.4")

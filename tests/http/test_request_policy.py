@@ -90,6 +90,7 @@ async def served(*answers: Answer, dialect: str = "openai", **options: str) -> A
 # Anthropic's own tools
 
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
+FETCH: Json = {"type": "web_fetch_20250910", "name": "web_fetch"}
 BASH: Json = {"type": "bash_20250124", "name": "bash"}
 LOOK: Json = {"name": "look"}
 
@@ -106,16 +107,44 @@ async def test_dropped_server_tools_never_reach_the_engine_and_are_logged_by_nam
 ) -> None:
     caplog.set_level(logging.WARNING, "anthro_asgi")
     async with served(server_tools="drop") as service:
-        body = await service.asked(tools=[SEARCH, LOOK, {"type": "mcp_toolset", "mcp_server_name": "secret"}])
+        body = await service.asked(tools=[FETCH, LOOK, {"type": "mcp_toolset", "mcp_server_name": "secret"}])
         assert [tool["function"]["name"] for tool in body["tools"]] == ["look"]
-        assert "tools" not in await service.asked(tools=[SEARCH])
-        named = {"type": "tool", "name": "web_search"}
-        assert await service.refused(tools=[SEARCH, LOOK], tool_choice=named) == (
-            "tool_choice.name: no tool is named 'web_search'"
+        named = {"type": "tool", "name": "web_fetch"}
+        assert await service.refused(tools=[FETCH, LOOK], tool_choice=named) == (
+            "tool_choice.name: no tool is named 'web_fetch'"
         )
-        assert await service.refused(tools=[SEARCH], tool_choice={"type": "any"}) == "tool_choice.type: any needs tools"
+        assert "no other tool is left" in await service.refused(tools=[FETCH])
+        assert "is a server tool" in await service.refused(tools=[SEARCH, LOOK])
     lines = [record.getMessage().partition(": ")[2] for record in caplog.records]
-    assert lines == ["dropped server tools: web_search, mcp_toolset", "dropped server tools: web_search"]
+    assert lines == ["dropped server tools: web_fetch, mcp_toolset"]
+
+
+@pytest.mark.clause("3.14")
+async def test_server_tools_that_are_passed_are_refused_for_a_chat_engine() -> None:
+    async with served(server_tools="pass") as service:
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            response = await service.post(path, tools=[LOOK, SEARCH])
+            error = response.json()["error"]
+            assert (response.status, error["details"]) == (400, {"error_code": "unsupported_tool_type"})
+            assert error["message"].startswith("tools.1.type: 'web_search_20250305' is a server tool")
+        assert (await service.refused(mcp_servers=[{"name": "s"}])).startswith("mcp_servers: ")
+
+
+@pytest.mark.clause("3.21")
+async def test_fields_without_effect_are_named_in_a_header_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "anthro_asgi")
+    fields = {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}, "speed": "fast", "container": "x"}
+    async with served() as service:
+        for more in ({}, {"stream": True}):
+            response = await service.post(**fields, **more)
+            assert response.header("anthro-asgi-ignored") == "context_management, speed"
+        counted = await service.post("/v1/messages/count_tokens", **fields)
+        assert counted.header("anthro-asgi-ignored") == "context_management, speed"
+        plain = await service.post(container="x", cache_control={"type": "ephemeral"}, service_tier="auto")
+        assert plain.header("anthro-asgi-ignored") is None
+    lines = [record.getMessage() for record in caplog.records if "path=/v1/messages" in record.getMessage()]
+    assert ["anthro-asgi-ignored=" in line for line in lines] == [True, True, True, False]
+    assert 'anthro-asgi-ignored="context_management, speed"' in lines[0]
 
 
 @pytest.mark.clause("3.15")
@@ -345,7 +374,7 @@ async def test_headers_and_fields_of_any_beta_are_tolerated() -> None:
         ("anthropic-beta", "a-2025-01-01,b-2026-01-01"),
         ("x-stainless", "1"),
     ]
-    fields = {"betas": ["x"], "context_management": {"edits": []}, "mcp_servers": [{"type": "url"}], "speed": "fast"}
+    fields = {"betas": ["x"], "context_management": {"edits": []}, "mcp_servers": [], "speed": "fast"}
     body = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [{**HI, "output_config": {}}], **fields})
     async with served() as service:
         response = await Driver(service.app).request(
@@ -374,6 +403,7 @@ async def test_disabled_parallel_calls_without_tools_are_not_sent_to_the_engine(
 def test_the_rules_are_a_public_name() -> None:
     assert Rules() == Rules(
         drop_server_tools=False,
+        pass_server_tools=False,
         client_tools_as_functions=False,
         pass_image_urls=False,
         keep_billing_header=False,

@@ -13,12 +13,14 @@ from anthro_asgi.engines.openai.dialects import DIALECTS
 from anthro_asgi.wire.errors import ApiError, InvalidRequest, NotFound
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.json_codec import dumps
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import (
     MessagesRequest,
     ThinkingConfig,
     Tool,
     ToolChoice,
     parse_request,
+    parse_request_in_steps,
 )
 from tests.wire.strategies import VALUES, Json, examples
 
@@ -202,7 +204,7 @@ def test_null_means_absent(name: str) -> None:
         {"diagnostics": None},
         {"inference_geo": "eu"},
         {"speed": "fast"},
-        {"mcp_servers": [{"type": "url"}]},
+        {"mcp_servers": []},
         {"anthropic-version": "2023-06-01"},
         {"thread": {"type": "create"}},
         {"thread": "continue"},
@@ -673,3 +675,39 @@ def test_disabled_thinking_wins_over_an_effort() -> None:
             chat = to_chat(request, dialect)
             assert {key: chat.get(key) for key in dialect.thinking_off} == dialect.thinking_off
             assert "reasoning_effort" in dialect.thinking_off or "reasoning_effort" not in chat
+
+
+# fields without effect
+
+
+@pytest.mark.clause("3.21")
+def test_unknown_fields_are_reported_if_their_names_are_harmless() -> None:
+    assert parse(new_field=1, another={"a": 1}, absent=None, empty=[]).ignored == ["new_field", "another"]
+    strange = {"a\r\nset-cookie: x": 1, "ä": 1, "": 1, "x" * 65: 1, "1": 1}
+    assert parse_request(orjson.dumps({**HELLO, **strange})).ignored == []
+    assert len(parse_request(orjson.dumps({**HELLO, **{f"f{n}": n for n in range(1, 99)}})).ignored) == 16
+
+
+@pytest.mark.clause("3.21")
+def test_citations_are_reported_wherever_a_document_asks_for_them() -> None:
+    source = {"type": "text", "data": "a"}
+    cited = {"type": "document", "source": source, "citations": {"enabled": True}}
+    plain = {"type": "document", "source": source, "citations": {"enabled": False}}
+    held = {**result("a"), "content": [cited]}
+    for messages, ignored in (
+        ([user(cited)], ["citations"]),
+        ([user(plain)], []),
+        ([HI, assistant(call("a")), user(held)], ["citations"]),
+    ):
+        assert parse(messages=messages).ignored == ignored
+        assert run_to_end(parse_request_in_steps([body(messages=messages)])).ignored == ignored
+
+
+@pytest.mark.clause("3.22")
+def test_edits_that_compact_are_refused_and_others_are_reported() -> None:
+    clearing = {"type": "clear_thinking_20251015", "keep": "all"}
+    assert parse(context_management={"edits": [clearing]}).ignored == ["context_management"]
+    error = refusal(body(context_management={"edits": [clearing, {"type": "compact_20260112"}]}))
+    assert error.message == (
+        "context_management.edits.1: 'compact_20260112': this service does not compact a conversation"
+    )

@@ -57,8 +57,17 @@ WRONG: Final[dict[str, Json]] = {
     "tool_choice.disable_parallel_tool_use": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}},
 }
 # Attributes of MessagesRequest that do not come from one field of the body.
-DERIVED: Final = {"dropped_tools", "engine_model", "raw", "body_size", "ignored", "trace_headers", "request_id"}
-READ: Final = [row for row in REQUEST_FIELDS if row.nature is not Nature.IGNORED]
+DERIVED: Final = {
+    "dropped_tools",
+    "engine_model",
+    "raw",
+    "body_size",
+    "ignored",
+    "relay_only",
+    "trace_headers",
+    "request_id",
+}
+READ: Final = [row for row in REQUEST_FIELDS if row.nature not in (Nature.IGNORED, Nature.REFUSED)]
 IGNORED: Final = [row for row in REQUEST_FIELDS if row.nature is Nature.IGNORED]
 
 
@@ -134,6 +143,25 @@ def test_an_ignored_field_changes_nothing(row: RequestField) -> None:
     for value in values:
         assert parse({row.path: value}) == parse({})
         assert sent(parse({row.path: value})) == sent(parse({}))
+
+
+@pytest.mark.clause("3.22")
+@pytest.mark.parametrize("row", [row for row in REQUEST_FIELDS if row.nature is Nature.REFUSED], ids=path_of)
+@pytest.mark.parametrize("counting", [False, True])
+def test_a_refused_field_is_refused_by_name_unless_it_is_empty(row: RequestField, counting: bool) -> None:
+    for value in (None, [], {}):
+        assert parse({row.path: value}, counting=counting) == parse({}, counting=counting)
+    for value in ([{"type": "x"}], {"trigger": 1}):
+        with pytest.raises(InvalidRequest, match=f"^{row.path}: this service does not "):
+            parse({row.path: value}, counting=counting)
+
+
+@pytest.mark.clause("3.20", "3.21")
+@pytest.mark.parametrize("row", IGNORED, ids=path_of)
+def test_an_ignored_field_is_reported_but_for_four(row: RequestField) -> None:
+    quiet = row.path in ("thread", "cache_control", "container", "service_tier")
+    assert parse({row.path: {"type": "x"}}).ignored == ([] if quiet else [row.path])
+    assert parse({row.path: None}).ignored == []
 
 
 @pytest.mark.parametrize("row", READ, ids=path_of)

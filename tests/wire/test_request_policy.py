@@ -19,7 +19,9 @@ LOOK: Json = {"name": "look", "input_schema": {"type": "object"}}
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 TOOLSET: Json = {"type": "mcp_toolset", "mcp_server_name": "s"}
 BASH: Json = {"type": "bash_20250124", "name": "bash"}
+FETCH: Json = {"type": "web_fetch_20250910", "name": "web_fetch"}
 DROPPING = Rules(drop_server_tools=True)
+PASSING = Rules(pass_server_tools=True)
 FUNCTIONS = Rules(client_tools_as_functions=True)
 URLS = Rules(pass_image_urls=True)
 
@@ -45,7 +47,7 @@ def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
 @pytest.mark.clause("3.14")
 @pytest.mark.parametrize(
     "kind",
-    ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "computer_20250124", "mcp_toolset", "new"],
+    ["web_fetch_20250910", "code_execution_20250825", "tool_search_tool_bm25_20251119", "mcp_toolset", "new"],
 )
 def test_a_server_tool_is_dropped_and_listed_if_the_rules_say_so(kind: str) -> None:
     request = parse(tools=[LOOK, {"type": kind, "name": "it"}])
@@ -53,22 +55,76 @@ def test_a_server_tool_is_dropped_and_listed_if_the_rules_say_so(kind: str) -> N
 
 
 def test_a_dropped_tool_without_a_name_is_listed_by_its_type() -> None:
-    assert parse(tools=[TOOLSET, SEARCH]).dropped_tools == ("mcp_toolset", "web_search")
-    assert refusal(DROPPING, tools=[{**SEARCH, "name": 1}]).message == "tools.0.name: must be a string"
+    assert parse(tools=[TOOLSET, FETCH, LOOK]).dropped_tools == ("mcp_toolset", "web_fetch")
+    assert refusal(DROPPING, tools=[{**FETCH, "name": 1}]).message == "tools.0.name: must be a string"
 
 
 def test_another_tool_may_have_the_name_of_a_dropped_one() -> None:
-    assert parse(tools=[SEARCH, {**LOOK, "name": "web_search"}]).tools[0].name == "web_search"
+    assert parse(tools=[FETCH, {**LOOK, "name": "web_fetch"}]).tools[0].name == "web_fetch"
 
 
 def test_a_choice_of_a_dropped_tool_is_refused() -> None:
-    error = refusal(DROPPING, tools=[LOOK, SEARCH], tool_choice={"type": "tool", "name": "web_search"})
-    assert error.message == "tool_choice.name: no tool is named 'web_search'"
+    error = refusal(DROPPING, tools=[LOOK, FETCH], tool_choice={"type": "tool", "name": "web_fetch"})
+    assert error.message == "tool_choice.name: no tool is named 'web_fetch'"
 
 
-def test_any_tool_when_all_were_dropped_is_refused() -> None:
-    assert refusal(DROPPING, tools=[SEARCH], tool_choice={"type": "any"}).message == "tool_choice.type: any needs tools"
-    assert parse(tools=[SEARCH], tool_choice={"type": "auto"}).tool_choice == ToolChoice("auto")
+@pytest.mark.clause("3.16")
+@pytest.mark.parametrize("tools", [[FETCH], [TOOLSET, FETCH]], ids=len)
+def test_the_only_tools_of_a_request_are_never_dropped(tools: list[Json]) -> None:
+    error = refusal(DROPPING, tools=tools)
+    named = tools[0].get("name", "mcp_toolset")
+    assert error.message == f"tools: {named!r} does not run here, and no other tool is left"
+    assert error.error_code == "unsupported_tool_type"
+
+
+@pytest.mark.clause("3.16")
+@pytest.mark.parametrize("kind", ["web_search_20250305", "web_search_20260318"])
+def test_web_search_is_never_dropped(kind: str) -> None:
+    error = refusal(DROPPING, tools=[LOOK, {"type": kind, "name": "web_search"}])
+    assert error.message == f"tools.1.type: '{kind}' is a server tool, which does not run here"
+
+
+@pytest.mark.clause("3.16")
+@pytest.mark.parametrize("rules", [Rules(), DROPPING, FUNCTIONS], ids=["refusing", "dropping", "functions"])
+@pytest.mark.parametrize(
+    "kind",
+    ["computer_20251124", "computer_toolset_20260801", "browser_toolset_20260801", "bash_20990101", "memory_20990101"],
+)
+def test_a_tool_that_the_client_runs_is_refused_by_name_and_never_dropped(kind: str, rules: Rules) -> None:
+    error = refusal(rules, tools=[LOOK, {"type": kind}])
+    assert error.message == f"tools.1.type: '{kind}' is a tool that only Anthropic's models know"
+    assert error.error_code == "unsupported_tool_type"
+
+
+@pytest.mark.clause("3.14", "3.22")
+def test_what_only_a_relayed_upstream_can_do_is_passed_if_the_rules_say_so() -> None:
+    tools = [LOOK, SEARCH, TOOLSET, BASH]
+    servers = [{"type": "url", "url": "https://x.example/", "name": "s"}]
+    choice = {"type": "tool", "name": "web_search"}
+    request = parse(PASSING, tools=tools, mcp_servers=servers, compaction={"a": 1}, tool_choice=choice)
+    assert (request.raw["tools"], request.raw["mcp_servers"]) == (tools, servers)
+    assert [tool.name for tool in request.tools] == ["look"]
+    assert [reason.partition(":")[0] for reason in request.relay_only] == [
+        "tools.1.type",
+        "tools.2.type",
+        "tools.3.type",
+        "compaction",
+        "mcp_servers",
+    ]
+    both = Rules(pass_server_tools=True, client_tools_as_functions=True)
+    assert [tool.name for tool in parse(both, tools=[BASH]).tools] == ["bash"]
+
+
+@pytest.mark.clause("3.33")
+def test_tools_of_servers_in_messages_are_passed_if_the_rules_say_so() -> None:
+    for tool in (
+        {"type": "tool_definition", "definition": SEARCH},
+        {"type": "mcp_toolset_reference", "server_name": "s"},
+        {"type": "mcp_tool_reference", "server_name": "s", "name": "t"},
+    ):
+        messages = [HI, {"role": "system", "content": [{"type": "tool_addition", "tool": tool}]}]
+        assert parse(PASSING, messages).raw["messages"] == messages
+        assert refusal(Rules(), messages=messages).message.startswith("messages.1.content.0.tool_addition.tool.")
 
 
 def test_by_default_nothing_is_dropped() -> None:
@@ -259,14 +315,13 @@ def test_a_message_that_is_a_billing_header_is_kept() -> None:
 def test_the_raw_body_holds_what_the_rules_left_of_it() -> None:
     custom = {**LOOK, "cache_control": {"type": "ephemeral"}}
     rules = Rules(drop_server_tools=True, client_tools_as_functions=True)
-    raw = parse(rules, tools=[SEARCH, custom, BASH], system=texts(BILLING, "Be.")).raw
+    raw = parse(rules, tools=[FETCH, custom, BASH], system=texts(BILLING, "Be.")).raw
     bash = CLIENT_TOOLS["bash_20250124"]
     assert raw["tools"] == [
         custom,
         {"name": "bash", "description": bash.description, "input_schema": bash.input_schema},
     ]
     assert raw["system"] == texts("Be.")
-    assert parse(DROPPING, tools=[SEARCH]).raw["tools"] == []
     assert [tool.get("type") for tool in parse(FUNCTIONS, tools=[LOOK, BASH]).raw["tools"]] == [None, None]
     untouched = parse(Rules(keep_billing_header=True), tools=[custom], system=BILLING).raw
     assert (untouched["tools"], untouched["system"]) == ([custom], BILLING)
@@ -331,7 +386,7 @@ def tools(count: int) -> list[Json]:
 AMOUNTS: list[tuple[str, Any, str, str]] = [
     ("max_messages", lambda count: {"messages": [HI] * count}, "messages", "must hold at most {} elements"),
     ("max_tools", lambda count: {"tools": tools(count)}, "tools", "must hold at most {} elements"),
-    ("max_tools", lambda count: {"tools": [SEARCH] * count}, "tools", "must hold at most {} elements"),
+    ("max_tools", lambda count: {"tools": [LOOK, *[FETCH] * (count - 1)]}, "tools", "must hold at most {} elements"),
     (
         "max_stop_sequences",
         lambda count: {"stop_sequences": stops(count)},

@@ -77,6 +77,7 @@ class MessagesEngine(RemoteEngine):
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError when it does not count, and ApiError."""
+        request.ignored.clear()  # the server receives every field
         body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_NOT_SENT)}
         encoded = await EncodedRequest(request, {**body, "model": request.engine_model}).encoded()
         try:
@@ -90,6 +91,7 @@ class MessagesEngine(RemoteEngine):
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect or await self.detect()
+        request.ignored.clear()  # the server receives every field
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
         encoded = EncodedRequest(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
         headers = (_JSON, *self._headers, *request.trace_headers)

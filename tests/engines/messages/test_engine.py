@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi import MessagesApp
+from anthro_asgi import MessagesApp, Rules
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.auto import AutoEngine
 from anthro_asgi.engines.messages.engine import MessagesEngine
@@ -447,3 +447,26 @@ async def test_an_upstream_that_starts_later_is_recognised_then() -> None:
     async with driver.lifespan():
         assert (await post(driver)).status == 529
         assert (await driver.request("GET", "/readyz")).status == 503
+
+
+# what only this upstream can do
+
+
+@pytest.mark.clause("3.14", "3.21")
+async def test_an_upstream_receives_server_tools_and_every_field_and_nothing_is_reported_as_ignored() -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    fields = {"tools": [search], "mcp_servers": [{"name": "s"}], "speed": "fast", "compaction": {"trigger": 1}}
+
+    async def by_path(wire: Wire) -> None:
+        await wire.send(MODELS if wire.target.endswith("/models") else sse(events(start(), *end())))
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = MessagesEngine(Origin.parse(upstream.url))
+        try:
+            app = MessagesApp(engine, rules=Rules(pass_server_tools=True))
+            response = await Driver(app).request("POST", "/v1/messages", body=orjson.dumps({**HELLO, **fields}))
+        finally:
+            await engine.stop()
+        assert (response.status, response.header("anthro-asgi-ignored")) == (200, None)
+        sent = orjson.loads(upstream.requests[-1].body)
+        assert {key: sent[key] for key in fields} == fields
