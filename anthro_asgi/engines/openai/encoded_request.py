@@ -7,7 +7,7 @@ answer. Until then the request may have to be sent again.
 from time import perf_counter
 from typing import Any
 
-from ...wire.large.cooperative import LARGE_BODY, Steps, run_with_yields
+from ...wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields
 from ...wire.request import MessagesRequest
 from .chat_request import encode, encode_in_steps, to_chat, to_chat_in_steps
 from .dialects import Dialect
@@ -50,19 +50,8 @@ class EncodedRequest:
 
     async def release(self) -> bool:
         """Drop the request and its body. Returns True."""
-        held = [*self.request.messages, *self.body["messages"]] if self.request.body_size > LARGE_BODY else []
+        held: list[Any] = [self.request.raw, self.body] if self.request.body_size > LARGE_BODY else []
         self._request = self._body = None
         if held:
-            await run_with_yields(_drop(held), perf_counter)
+            await run_with_yields(drop_in_steps(held), perf_counter)
         return True
-
-
-def _drop(held: list[Any]) -> Steps[None]:
-    """Drop messages and what they contain one by one: freeing much memory at once takes long."""
-    while held:
-        thing = held.pop()
-        content = thing.get("content") if type(thing) is dict else None
-        if type(content) is list:
-            held += content
-        del thing, content
-        yield

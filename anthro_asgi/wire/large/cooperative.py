@@ -6,6 +6,7 @@ take much longer than a millisecond. `run_to_end` runs the steps without a pause
 """
 
 from collections.abc import Callable, Generator
+from sys import getrefcount
 from types import coroutine
 from typing import Any, Final, TypeVar
 
@@ -14,6 +15,9 @@ Steps = Generator[None, None, T]
 
 LARGE_BODY: Final = 256 * 1024
 """Bytes of a request body above which it is processed in steps."""
+_DROPPED_PER_STEP: Final = 256
+_OWNED: Final = 2  # references to a value that only `drop_in_steps` holds: its variable and the argument of getrefcount
+_CONTAINERS: Final = frozenset({dict, list})
 _YIELD_AFTER: Final = 0.001  # seconds
 
 
@@ -32,6 +36,32 @@ def clear_in_steps(items: list[Any]) -> Steps[None]:
     while items:
         items.pop()
         yield
+
+
+def drop_in_steps(held: list[Any]) -> Steps[None]:
+    """Drops JSON values, item by item: freeing a lot of memory at once would block the loop. Empties `held`.
+
+    A dict or list that something else refers to, too, keeps its content.
+    """
+    steps = 0
+    while held:
+        value = held.pop()
+        kind = type(value)
+        if kind is not dict and kind is not list:
+            continue
+        if getrefcount(value) > _OWNED:
+            held.extend(inner for inner in (value.values() if kind is dict else value) if type(inner) in _CONTAINERS)
+            steps += 1
+        while getrefcount(value) <= _OWNED and value:
+            inner = value.popitem()[1] if kind is dict else value.pop()
+            if type(inner) in _CONTAINERS:
+                held.append(inner)
+            del inner
+            steps += 1
+            if steps % _DROPPED_PER_STEP == 0:
+                yield
+        if steps % _DROPPED_PER_STEP == 0:
+            yield
 
 
 @coroutine

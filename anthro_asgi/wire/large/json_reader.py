@@ -37,7 +37,16 @@ _WHOLE: Final = 1024 * 1024  # bytes up to which a document is parsed at once
 _WINDOW: Final = 256 * 1024  # bytes read in a step
 _MIN_STRETCH: Final = 16 * 1024  # bytes
 _MIN_RUN: Final = 512 * 1024  # bytes
-_MAX_VALUES: Final = 2_000_000  # per document: a two-byte value can take 200 bytes of memory
+_MAX_VALUES: Final = 2_000_000  # per document
+_MAX_VALUES_AT_ONCE: Final = 500_000  # per part: parsing more would block the loop for too long
+# What an array and an object take in memory, and what any other value takes at most with its place and its key. A body
+# of two-byte values would otherwise take a hundred times its size.
+_ARRAY_MEMORY: Final = 64
+_OBJECT_MEMORY: Final = 200
+_VALUE_MEMORY: Final = 100
+_MAX_MEMORY: Final = 64 * 1024 * 1024  # of the values of a document, in bytes, or
+_MAX_EXPANSION: Final = 6  # … that many times its size
+_OPENING_OR_NEXT: Final = (b"[", b"{", b",")
 _CANDIDATES: Final = 3  # possible run ends to try before reading more of the document
 # Matches up to a place between two characters where a cut is safe: not inside an escape, even if the first byte of the
 # match is an escaped backslash, and not before the second half of a surrogate pair.
@@ -64,30 +73,77 @@ class _CannotCut(Exception):
 def loads_in_steps(pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
     """`loads_exactly` of the joined pieces, in steps: the value, and an upper bound of its depth.
 
-    Raises orjson.JSONDecodeError; RequestTooLarge for more than `_MAX_VALUES` values.
+    Raises orjson.JSONDecodeError; RequestTooLarge for too many values.
     """
-    if sum(map(len, pieces)) > _WHOLE:
+    size = sum(map(len, pieces))
+    if size > _WHOLE:
         try:
-            return (yield from _Reader().read(pieces))
+            return (yield from _Reader(size).read(pieces))
         except (_CannotCut, ValueError, LookupError):
             yield
     whole = b"".join(pieces)
-    _count(whole)
+    yield from _Values(size).checked(whole)
     return loads_exactly(whole)
 
 
-def _count(text: bytes, before: int = 0) -> int:
-    """`before` plus an upper bound of the number of values in `text`: punctuation inside strings is counted, too."""
-    values = before + text.count(b",") + text.count(b"[") + text.count(b"{")
-    if values > _MAX_VALUES:
-        raise RequestTooLarge(f"body: more than {_MAX_VALUES} JSON values")
-    return values
+class _Values:
+    """Counts the values of a document of `size` bytes, and what they take in memory. Raises RequestTooLarge."""
+
+    __slots__ = ("_max_memory", "_memory", "_values")
+
+    def __init__(self, size: int) -> None:
+        self._values = 0
+        self._memory = 0
+        self._max_memory = max(_MAX_MEMORY, _MAX_EXPANSION * size)
+
+    def checked(self, text: bytes) -> Steps[tuple[int, int]]:
+        """What the totals are with a part of the document, which must not be parsed before.
+
+        Punctuation inside strings counts, too, unless the part would be refused because of it.
+        """
+        totals = self._totals(*map(text.count, _OPENING_OR_NEXT))
+        if totals is None:
+            counts = [0, 0, 0]
+            for structure in _structure(text):
+                counts = [count + structure.count(mark) for count, mark in zip(counts, _OPENING_OR_NEXT, strict=True)]
+                yield
+            totals = self._totals(*counts)
+        if totals is None:
+            raise RequestTooLarge(
+                f"body: more than {_MAX_VALUES_AT_ONCE} JSON values in one part or {_MAX_VALUES} in all, "
+                f"or values that take more than {self._max_memory >> 20} MiB of memory"
+            )
+        return totals
+
+    def add(self, totals: tuple[int, int]) -> None:
+        """Keep the totals, once the part has been parsed."""
+        self._values, self._memory = totals
+
+    def _totals(self, arrays: int, objects: int, others: int) -> tuple[int, int] | None:
+        """The totals with this many values more; None if they are too many."""
+        added = arrays + objects + others
+        values = self._values + added
+        memory = self._memory + arrays * _ARRAY_MEMORY + objects * _OBJECT_MEMORY + others * _VALUE_MEMORY
+        if added > _MAX_VALUES_AT_ONCE or values > _MAX_VALUES or memory > self._max_memory:
+            return None
+        return values, memory
+
+
+def _structure(text: bytes) -> Iterator[bytes]:
+    """The text without its strings, in windows."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    in_string = 0
+    for start in range(0, len(text), _MIN_STRETCH):
+        parts = text[start : start + _MIN_STRETCH].split(b'"')
+        yield b"".join(parts[in_string::2])
+        in_string ^= (len(parts) - 1) & 1
 
 
 class _Reader:
-    """Reads one document."""
+    """Reads one document of `size` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self._stretches: list[list[str]] = []  # the text of each mark, in parts
         self._marks_seen: list[int] = []  # numbers of the marks that came out of the parser
         self._in_stretch = False  # the last window ended in a stretch, which may go on in the next one
@@ -96,7 +152,7 @@ class _Reader:
         self._searched = 0  # bytes of `_tail` that hold no run end and no start of the array
         self._elements: list[Any] = []  # parsed elements of all runs
         self._levels = 0
-        self._values = 0
+        self._values = _Values(size)
         self._search_at = _MIN_RUN  # length of `_tail` from which to look for a run in it
 
     def read(self, pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
@@ -173,9 +229,9 @@ class _Reader:
 
     def _parse(self, text: bytes, *, has_run: bool = False) -> Steps[tuple[Any, int]]:
         """The value of one part with its stretches restored, and an upper bound of its depth."""
-        values = _count(text, self._values)
+        totals = yield from self._values.checked(text)
         value = loads(text)
-        self._values = values
+        self._values.add(totals)
         yield
         levels, rounded = depth_and_rounding(value)
         if rounded or levels > MAX_DEPTH:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.wire.large.cooperative import Steps, clear_in_steps, run_to_end, run_with_yields
+from anthro_asgi.wire.large.cooperative import Steps, clear_in_steps, drop_in_steps, run_to_end, run_with_yields
 
 
 def counting(steps: int, log: list[Any]) -> Steps[str]:
@@ -91,3 +91,18 @@ async def test_cancelled_work_stops_at_once() -> None:
 async def test_a_list_is_cleared_item_by_item() -> None:
     held = [object(), object(), object()]
     assert [len(held) for _ in clear_in_steps(held)] == [2, 1, 0]
+
+
+def test_a_wide_value_is_dropped_in_short_steps() -> None:
+    wide: Any = {"tools": [{f"p{number}": [number] for number in range(20_000)} for _ in range(3)]}
+    held = [wide]
+    del wide
+    assert sum(1 for _ in drop_in_steps(held)) > 3 * 20_000 // 256
+    assert held == []
+
+
+def test_a_dropped_value_that_is_needed_elsewhere_keeps_its_content() -> None:
+    needed = {"schema": {f"p{number}": [number, {}] for number in range(1_000)}}
+    before = repr(needed)
+    run_to_end(drop_in_steps([[needed, [needed["schema"]]], {"other": needed}]))
+    assert repr(needed) == before

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.errors import ApiError, RequestTooLarge
 from anthro_asgi.wire.json_codec import depth_and_rounding, dumps, loads_exactly
 from anthro_asgi.wire.large import json_reader, json_writer
 from anthro_asgi.wire.large.cooperative import run_to_end
@@ -387,6 +387,22 @@ def test_little_is_parsed_in_vain_where_message_ends_cannot_be_found(
     assert value == orjson.loads(document)
     assert wholes == []  # what is not cut out stays in the skeleton
     assert 3 * len(document) < sum(parsed) < 12 * len(document)
+
+
+@pytest.mark.parametrize(
+    ("element", "count"), [(b"[]", 400_000), (b'{"a":0}', 250_000), (b'"ab"', 700_000), (b"0", 700_000)], ids=repr
+)
+def test_values_that_would_take_much_memory_are_refused_before_they_are_parsed(element: bytes, count: int) -> None:
+    document = b'{"a":[' + (element + b",") * count + element + b"]}"
+    with pytest.raises(RequestTooLarge, match=r"^body: more than 500000 JSON values in one part or 2000000 in all, or"):
+        run_to_end(loads_in_steps([document]))
+
+
+def test_punctuation_inside_strings_does_not_count_as_values() -> None:
+    text = '{"a\\":[1,2,3]},' * 70_000
+    body = {"messages": [user(text)], "system": text, "n": ["\\", '"']}
+    document = b"[" + orjson.dumps(body) + b"]"
+    assert run_to_end(loads_in_steps([document]))[0] == [body]
 
 
 # writing
