@@ -1,4 +1,4 @@
-"""The README says what is so: its options, its commands, its code, its drawing of the house."""
+"""Checks the README against the code: the option table, the commands, the examples and the list of folders."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ def marked(mark: str) -> str:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
-    """The address of the command as the README starts it, on a free port."""
+    """The address of the service, started as in the README, but on a free port."""
     command = [
         sys.executable,
         "-m",
@@ -127,17 +127,17 @@ async def test_the_example_without_http_gives_the_message_that_the_service_gives
     exec(marked("no http"), names)
     engine = SimulatedEngine(ttft=0, itl=0)
     body = b'{"model":"m","max_tokens":40,"stop_sequences":["e"],"messages":[{"role":"user","content":"Hi"}]}'
-    told = await names["answer"](engine, body)
+    message = await names["answer"](engine, body)
     served = (await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=body)).json()
-    assert (told["content"], told["stop_reason"], told["stop_sequence"]) == (
+    assert (message["content"], told["stop_reason"], told["stop_sequence"]) == (
         served["content"],
         served["stop_reason"],
         served["stop_sequence"],
     )
-    assert told["stop_sequence"] == "e"
+    assert message["stop_sequence"] == "e"
 
 
-def test_the_drawing_has_every_folder_of_the_package_and_no_other() -> None:
+def test_the_list_of_folders_has_every_folder_of_the_package_and_no_other() -> None:
     found = re.search(r"```text\n(anthro_asgi/.*?)\nbench/", README, re.DOTALL)
     assert found is not None
     package = ROOT / "anthro_asgi"
@@ -152,7 +152,7 @@ def test_every_test_that_the_readme_names_is_there() -> None:
     assert {name for name in named if f"def {name}(" not in written} == set()
 
 
-def test_the_top_level_is_the_owners_card() -> None:
+def test_the_top_level_of_the_repository_has_only_the_expected_names() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split(
         "\n"
     )
@@ -176,7 +176,7 @@ def test_the_top_level_is_the_owners_card() -> None:
     }
 
 
-def test_the_package_needs_nothing_but_the_card_at_run_time() -> None:
+def test_the_package_has_three_run_time_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {re.split(r"[><=]", name)[0] for name in project["dependencies"]} == {"uvicorn", "orjson", "h11"}
 
