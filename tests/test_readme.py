@@ -129,7 +129,7 @@ async def test_the_example_without_http_gives_the_message_that_the_service_gives
     body = b'{"model":"m","max_tokens":40,"stop_sequences":["e"],"messages":[{"role":"user","content":"Hi"}]}'
     message = await names["answer"](engine, body)
     served = (await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=body)).json()
-    assert (message["content"], told["stop_reason"], told["stop_sequence"]) == (
+    assert (message["content"], message["stop_reason"], message["stop_sequence"]) == (
         served["content"],
         served["stop_reason"],
         served["stop_sequence"],
