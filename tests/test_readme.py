@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.settings.options import markdown_table
 from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.wire.errors import UPSTREAM_ERROR_KINDS, ApiError
 from tests.support.driver import Driver
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,39 @@ def served() -> Iterator[str]:
 
 def test_the_options_table_is_the_option_table() -> None:
     assert markdown_table().strip() in README
+
+
+def section(heading: str) -> str:
+    """The text under this heading, up to the next heading of the same or a higher level."""
+    level = heading.partition(" ")[0]
+    _, _, rest = README.partition(f"\n{heading}\n")
+    assert rest
+    return re.split(rf"\n#{{2,{len(level)}}} ", rest)[0]
+
+
+def error_classes(base: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
+    for error in base.__subclasses__():
+        yield error
+        yield from error_classes(error)
+
+
+def test_the_error_table_has_the_status_and_type_of_every_error_class() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| .* \| (.*) \|$", section("## Errors and logs"), re.MULTILINE)
+    described = {(name, int(status), kind) for status, kind, names in rows for name in re.findall(r"`(\w+)`", names)}
+    ours = (error for error in error_classes() if error.__module__ == ApiError.__module__)
+    assert described == {(error.__name__, error.status, error.type) for error in ours}
+
+
+def test_every_kind_of_upstream_error_is_explained() -> None:
+    explained = set(re.findall(r"`(\w+)`", section("## Errors and logs")))
+    assert explained >= set(UPSTREAM_ERROR_KINDS)
+
+
+def test_the_metrics_table_has_every_metric_and_no_other() -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", section("### Metrics"), re.MULTILINE)
+    described = {f"anthro_asgi_{name}" for names in rows for name in re.findall(r"`(\w+)`", names)}
+    metrics = Metrics(["/"])
+    assert described == {family.name for family in (*metrics.families, *metrics.constants())}
 
 
 def test_each_command_sets_up_what_it_needs() -> None:
