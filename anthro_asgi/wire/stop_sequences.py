@@ -4,15 +4,17 @@ Text is released as soon as no stop sequence can begin in it; text that may be t
 match that completes first in the text wins; if two complete at the same character, the longer one. How the text is
 divided into pieces makes no difference, as it arrives in characters, not bytes.
 
-Theory: one Knuth-Morris-Pratt search for each stop sequence. A search remembers only with how many characters of its
-stop sequence the text ends (`begun`). The text to hold back is the beginning of the stop sequence that has begun with
-the most characters. No character is read twice, however long a stop sequence is and however often it nearly matches.
-The table of borders grows only as far as the text has matched.
+Theory: one automaton searches for all stop sequences at once. It remembers only the longest beginning of a stop
+sequence with which the text ends: that is the text to hold back. The time is linear in the text, however many stop
+sequences there are, however long they are and however often they nearly match. The automaton grows only as far as the
+text has matched.
 
 Stop sequences are searched in text only, not in thinking or tool input, and not across blocks: a delta that ends a run
 of text releases what was held back.
 """
 
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -32,82 +34,109 @@ from .deltas import (
 )
 
 
-class _StopSequence:
-    """One stop sequence. The text so far ends with its first `begun` characters."""
+class _Automaton:
+    """The searches for all stop sequences at once (Aho and Corasick, 1975), built as far as the text has matched.
 
-    __slots__ = ("_borders", "begun", "first", "text")
+    A state stands for a beginning of one or more stop sequences; state 0 is the empty one. The stop sequences are
+    sorted, so those with the same beginning are neighbours: `stops[low:high]`.
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.first = text[0]
-        self.begun = 0
-        self._borders = [0, 0]  # by prefix length: length of the longest shorter prefix that it ends with
+    Attributes:
+        stops: the stop sequences, sorted.
+        lows, depths: by state: its first stop sequence, and the number of characters of the beginning.
+        matches: by state: the longest stop sequence with which the text ends, None if there is none.
+    """
 
-    def read(self, text: str, end: int) -> int:
-        """Reads `text[:end]`. Returns the position after the first complete match, 0 if there is none."""
-        stop, begun, borders = self.text, self.begun, self._borders
-        position = 0
-        while position < end:
-            if not begun:
-                position = text.find(self.first, position, end)
-                if position < 0:
+    __slots__ = ("_fails", "_highs", "_nexts", "depths", "lows", "matches", "stops")
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops = sorted(set(stops))
+        self.lows, self._highs = [0], [len(self.stops)]
+        self.depths = [0]
+        self.matches: list[str | None] = [None]
+        self._fails = [0]  # by state: the longest state with which its characters end
+        self._nexts: dict[tuple[int, str], int] = {}
+
+    def after(self, state: int, character: str) -> int:
+        """The state after a further character of the text."""
+        result = 0
+        built: list[int] = []  # states that are new; each fails to the next one
+        while True:
+            following = self._nexts.get((state, character), 0)
+            is_known = following != 0
+            following = following or self._build(state, character)
+            if following:
+                result = result or following
+                if built:
+                    self._fails[built[-1]] = following
+                if is_known:
                     break
-            elif text[position] != stop[begun]:
-                begun = borders[begun]
-                continue
-            position += 1
-            begun += 1
-            if begun == len(stop):
-                return position
-            if begun == len(borders):
-                borders.append(self._border(begun))
-        self.begun = begun
-        return 0
+                built.append(following)
+            if not state:
+                break
+            state = self._fails[state]
+        for new in reversed(built):
+            self.matches[new] = self.matches[new] or self.matches[self._fails[new]]
+        return result
 
-    def _border(self, length: int) -> int:
-        last = self.text[length - 1]
-        border = self._borders[length - 1]
-        while border and self.text[border] != last:
-            border = self._borders[border]
-        return border + 1 if self.text[border] == last else 0
+    def _build(self, state: int, character: str) -> int:
+        """The new state that continues `state`; 0 if no stop sequence does."""
+        depth, high = self.depths[state], self._highs[state]
+
+        def at_depth(stop: str) -> str:
+            return stop[depth : depth + 1]
+
+        low = bisect_left(self.stops, character, self.lows[state], high, key=at_depth)
+        if low == high or at_depth(self.stops[low]) != character:
+            return 0
+        built = len(self.depths)
+        self.lows.append(low)
+        self._highs.append(bisect_right(self.stops, character, low, high, key=at_depth))
+        self.depths.append(depth + 1)
+        self.matches.append(self.stops[low] if len(self.stops[low]) == depth + 1 else None)
+        self._fails.append(0)
+        self._nexts[state, character] = built
+        return built
 
 
 class StopSequenceMatcher:
     """Searches one run of text. `matched` is the stop sequence that ended it, if any."""
 
-    __slots__ = ("_deepest", "_firsts", "_held", "_stops", "matched")
+    __slots__ = ("_automaton", "_deepest", "_find_first", "_held", "_state", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops = [_StopSequence(stop) for stop in sorted(stops, key=len, reverse=True)]
-        self._firsts = sorted({stop[0] for stop in stops})
+        self._automaton = _Automaton(stops)
+        self._find_first = re.compile(f"[{re.escape(''.join({stop[0] for stop in stops}))}]").search
+        self._state = 0
         self._held = 0  # number of characters held back
         self._deepest = ""  # stop sequence that begins with them
         self.matched: str | None = None
 
     def feed(self, text: str) -> str:
         """The text that can be released now; once `matched` is set, the rest of the text before the match."""
-        if not self._held:  # no stop sequence has begun
-            for first in self._firsts:
-                if first in text:
+        state, position, end = self._state, 0, len(text)
+        if not state and self._find_first(text) is None:
+            return text
+        automaton = self._automaton
+        after, matches = automaton.after, automaton.matches
+        while position < end:
+            if not state:
+                begin = self._find_first(text, position)
+                if begin is None:
                     break
-            else:
-                return text
-        end = len(text)
-        held, deepest = 0, ""
-        for stop in self._stops:
-            if stop.begun or stop.first in text:
-                # Stop sequences are sorted by length: a later one is shorter, and wins only if it completes earlier.
-                found = stop.read(text, end if self.matched is None else end - 1)
-                if found:
-                    self.matched, end = stop.text, found
-                elif stop.begun > held:
-                    held, deepest = stop.begun, stop.text
-        if self.matched is not None:
-            held, deepest = 0, ""
-            text = self._all_but(len(self.matched), text[:end])
-        elif held or self._held:
+                position = begin.start()
+            state = after(state, text[position])
+            position += 1
+            matched = matches[state]
+            if matched is not None:
+                self.matched, self._state = matched, 0
+                released = self._all_but(len(matched), text[:position])
+                self._held, self._deepest = 0, ""
+                return released
+        held = automaton.depths[state]
+        if held or self._held:
             text = self._all_but(held, text)
-        self._held, self._deepest = held, deepest
+        self._state, self._held = state, held
+        self._deepest = automaton.stops[automaton.lows[state]] if held else ""
         return text
 
     def _all_but(self, last: int, text: str) -> str:
@@ -117,10 +146,8 @@ class StopSequenceMatcher:
 
     def flush(self) -> str:
         """The characters held back, at the end of a run of text."""
-        for stop in self._stops:
-            stop.begun = 0
         held = self._deepest[: self._held]
-        self._held = 0
+        self._state = self._held = 0
         return held
 
 
