@@ -10,14 +10,15 @@ It raises Broken when the peer violates HTTP, and TooLarge when the head is larg
 before it included. After either, and after `on_end`, the parser must not be used any more. Informational responses are
 skipped. Trailers are dropped.
 
-Both parsers agree on every valid response and on where it ends; tests compare them. They also agree on which responses
-are invalid, where that matters. So this file checks what frames a body, and neither library does, because they differ
-there: h11 lets Transfer-Encoding win over Content-Length, llhttp refuses; RFC 9112 section 6.3 allows both. h11 accepts
-more line ends than llhttp, which is harmless.
+Both parsers accept and refuse the same heads; a differential fuzz compares them. The libraries differ: in line ends, in
+folded lines, in repeated lengths, in white space. So `HeadCheck` checks a head before either library sees it, and
+`_check_head` checks what frames the body. RFC 9112 section 6.3 allows Transfer-Encoding with Content-Length, and h11
+lets the former win, but here it is refused.
 
 httptools (llhttp) is used where it is installed, because h11 costs several times as much for each read.
 """
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
@@ -40,6 +41,13 @@ OnBody = Callable[[bytes], None]
 OnEnd = Callable[[bool], None]
 
 _PREFIX = b"HTTP/"
+_HEAD = re.compile(
+    rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
+)
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_FRAMING = re.compile(rb"^(content-length|transfer-encoding):[\t ]*+([^\r\n]*)\r\n", re.IGNORECASE | re.MULTILINE)
+_LENGTH = re.compile(rb"[0-9]{1,18}[\t ]*")
 _STUB = h11.Request(method="GET", target="/", headers=[("host", "h")])
 
 
@@ -56,15 +64,46 @@ class Parser(Protocol):
 ParserFactory = Callable[[OnHead, OnBody, OnEnd], Parser]
 
 
+class HeadCheck:
+    """Checks the form of response heads, informational ones included. `complete`: the last head has passed."""
+
+    __slots__ = ("_buffer", "complete")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self.complete = False
+
+    def feed(self, data: bytes) -> None:
+        """Check what `data` completes. Raises Broken."""
+        self._buffer += data
+        while not self.complete:
+            end = self._buffer.find(b"\r\n\r\n") + 4
+            if end < 4:
+                if _BARE_LF.search(self._buffer):
+                    raise Broken("the response head has a line that does not end with CRLF")
+                return
+            head = _HEAD.fullmatch(self._buffer, 0, end)
+            if head is None:
+                raise Broken("the response head is not valid HTTP/1")
+            framing = [(name.lower(), value) for name, value in _FRAMING.findall(self._buffer, 0, end)]
+            lengths = [value for name, value in framing if name == b"content-length"]
+            if len(framing) > len(dict(framing)) or not all(map(_LENGTH.fullmatch, lengths)):
+                raise Broken("the response has more than one length or coding, or an invalid one")
+            self._buffer = self._buffer[end:]
+            self.complete = int(head[1]) >= 200 or head[1] == b"101"
+        self._buffer = b""
+
+
 class H11Parser:
     """Parses with h11, which is always installed."""
 
-    __slots__ = ("_connection", "_fed", "_keep", "_on_body", "_on_end", "_on_head")
+    __slots__ = ("_check", "_connection", "_fed", "_keep", "_on_body", "_on_end", "_on_head")
 
     def __init__(self, on_head: OnHead, on_body: OnBody, on_end: OnEnd) -> None:
         self._on_head = on_head
         self._on_body = on_body
         self._on_end = on_end
+        self._check = HeadCheck()
         self._fed = 0  # bytes of an incomplete head; -1 when it is complete
         self._keep = False
         # h11 only reads the response to a request that it wrote. Any request whose response may have a body will do.
@@ -75,6 +114,8 @@ class H11Parser:
     def feed(self, data: bytes) -> None:
         if self._fed >= 0:
             self._check_start(data)
+            if not self._check.complete:
+                self._check.feed(data)
         self._connection.receive_data(data)
         self._run()
         if self._fed > MAX_HEAD:
@@ -114,7 +155,18 @@ class H11Parser:
 class HttptoolsParser:
     """Parses with httptools, which calls `on_header` and the like. `on_body` is the owner's own callback."""
 
-    __slots__ = ("_fed", "_headers", "_keep", "_on_end", "_on_head", "_parser", "_phase", "_until_eof", "on_body")
+    __slots__ = (
+        "_check",
+        "_fed",
+        "_headers",
+        "_keep",
+        "_on_end",
+        "_on_head",
+        "_parser",
+        "_phase",
+        "_until_eof",
+        "on_body",
+    )
 
     _HEAD, _BODY, _END = range(3)
 
@@ -123,6 +175,7 @@ class HttptoolsParser:
         self.on_body = on_body
         self._on_end = on_end
         self._phase = self._HEAD
+        self._check = HeadCheck()
         self._fed = 0
         self._headers: ResponseHeaders = []
         self._until_eof = False
@@ -131,6 +184,8 @@ class HttptoolsParser:
 
     def feed(self, data: bytes) -> None:
         surplus = False
+        if not self._check.complete:
+            self._check.feed(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
