@@ -14,7 +14,8 @@ The smallest engine is an async generator function:
 Theory of ThreadedEngine. Each stream has a thread of its own, because its generator may block until the stream ends.
 Everything the thread has yielded by the time the loop reads it becomes one batch. A thread that is `AHEAD` batches
 ahead of the loop waits. A thread cannot be interrupted: when the client disconnects, the generator is closed at its
-next `yield`, in its own thread.
+next `yield`, in its own thread. The stream is closed when the generator has ended, so a request keeps its slot until
+then, and no more generators run than the engine has slots.
 """
 
 import asyncio
@@ -148,6 +149,9 @@ class ThreadedEngine(BaseEngine):
                 yield batch
         finally:
             handover.cancel()
+            await (
+                handover.ended()
+            )  # until then the request keeps its slot, so there are never more generators than slots
 
 
 class _Handover:
@@ -218,6 +222,12 @@ class _Handover:
                 if self._error is not None:
                     raise self._error
                 return None
+
+    async def ended(self) -> None:
+        """Wait until the generator has ended."""
+        while not self._ended:
+            await self._arrived.wait()
+            self._arrived.clear()
 
     def cancel(self) -> None:
         """Close the generator at its next `yield`; nothing is read any more."""

@@ -80,12 +80,14 @@ class _Automaton:
 
     def _build(self, state: int, character: str) -> int:
         """The new state that continues `state`; 0 if no stop sequence does."""
-        depth, high = self.depths[state], self._highs[state]
+        depth, low, high = self.depths[state], self.lows[state], self._highs[state]
+        if high - low == 1 and self.stops[low][depth : depth + 1] != character:  # the usual case, without a search
+            return 0
 
         def at_depth(stop: str) -> str:
             return stop[depth : depth + 1]
 
-        low = bisect_left(self.stops, character, self.lows[state], high, key=at_depth)
+        low = bisect_left(self.stops, character, low, high, key=at_depth)
         if low == high or at_depth(self.stops[low]) != character:
             return 0
         built = len(self.depths)
