@@ -66,6 +66,9 @@ TOO_LARGE: Final[dict[str, Make]] = {
     "chunks over the limit, without an end": lambda _: head_of(None, _CHUNKED) + framed(b" " * 60_000) * 9,
 }
 HEADS_TOO_LARGE: Final[dict[str, Make]] = {
+    "empty lines without an end": _bytes(b"\r\n" * 50_000),
+    "too many header fields": _lines(*["x-many: a"] * 300),
+    "a target that is too long": _turned(b"/v1/messages", b"/" + b"a" * 9000),
     "a header of 100 KB": _lines("x-large: " + "x" * 100_000),
     "5 000 headers": _lines(*(f"x-many-{number}: x" for number in range(5_000))),
     "a path of 100 KB": lambda session: head_of(0, target="/" + "x" * 100_000),
