@@ -88,7 +88,7 @@ def test_the_metrics_table_has_every_metric_and_no_other() -> None:
     assert described == {family.name for family in (*metrics.families, *metrics.constants())}
 
 
-def test_each_command_sets_up_what_it_needs() -> None:
+def test_each_command_creates_its_own_environment() -> None:
     for mark, job in (("run", "anthro-asgi serve"), ("test", "python -m pytest -n auto")):
         command = marked(mark)
         assert command.count("\n") == 1

@@ -1,5 +1,5 @@
-"""The same application on other people's servers and in other people's applications, held to the same acceptance tests.
+"""The application on other ASGI servers and inside other applications, with the same acceptance tests for all.
 
-served   what is served: an engine whose life can be watched and steered from outside
-servers  how each server is told to serve it
+served   the application, over an engine that the tests observe and control from outside
+servers  the command lines of the servers
 """

@@ -19,7 +19,7 @@ from tests.support.client import HELLO
 
 _TIMES: Final = 5
 _STILL: Final = 1.0  # seconds without growth
-_TOO_MUCH: Final = 256  # MB after which an engine is taken not to be held back
+_TOO_MUCH: Final = 256  # MB after which there is no back-pressure
 _MADE_AT_ONCE: Final = 1000  # bytes of text in a delta of `endless`
 
 

@@ -1,11 +1,11 @@
-"""The application that every server is given, over an engine that a test in another process watches and steers.
+"""The application under test, over an engine that a test in another process observes and controls.
 
     app        MessagesApp, and beside it `/watch/…`
-    starlette  a Starlette application with `app` mounted under `/llm`, beside a route and a lifespan of its own
+    starlette  a Starlette application with `app` mounted under `/llm`, and a route and a lifespan of its own
     fastapi    the same with FastAPI
 
-`GET /watch/state` tells what has become of the engine and its streams, `POST /watch/open/NAME` opens the gate at which
-the streams of that name wait. Times are of the machine's monotonic clock, in seconds, which its processes share.
+`GET /watch/state` returns the state of the engine and its streams. `POST /watch/open/NAME` opens the gate at which the
+streams of that name wait. Times are seconds of the monotonic clock, which all processes of the machine share.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ BLOCK = "x" * 1000
 
 
 class Watched:
-    """What a request's model is named says how it is answered; `NAME:who` tells streams of one kind apart."""
+    """The model name of a request selects the answer. `NAME:id` distinguishes streams of one kind."""
 
     def __init__(self) -> None:
         self.started = self.stopped = 0
-        self.closed: dict[str, float] = {}  # when the stream of this model ended, however it did
+        self.closed: dict[str, float] = {}  # model → when its stream ended, for any reason
         self.yielded: Counter[str] = Counter()
         self.gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
@@ -57,7 +57,7 @@ class Watched:
         yield [Usage(7, 9), Finish("tool_use")]
 
     async def _gated(self, name: str) -> AsyncIterator[Any]:
-        """One text, and the other when the gate is opened."""
+        """One text, and another after the gate was opened."""
         yield "before"
         await self.gates[name].wait()
         yield "after"
@@ -69,7 +69,7 @@ class Watched:
             await asyncio.sleep(0)
 
     async def _greedy(self, name: str) -> AsyncIterator[Any]:
-        """Never waits for anything."""
+        """Never suspends."""
         while True:
             yield "x"
 
@@ -92,7 +92,7 @@ messages = MessagesApp(engine, ping_interval=0.2)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """MessagesApp, and the watch."""
+    """MessagesApp, and the routes of the observer."""
     path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
     if path.startswith("/watch/"):
         await _watch(path, send)
@@ -119,7 +119,7 @@ async def _watch(path: str, send: Any) -> None:
 
 @asynccontextmanager
 async def lifespan(_: Any) -> AsyncIterator[None]:
-    """A host's lifespan: a mounted application has none of its own, so the host runs the engine's."""
+    """The lifespan of the host. A mounted application gets no lifespan events, so the host starts the engine."""
     await engine.start()
     try:
         yield
@@ -128,7 +128,7 @@ async def lifespan(_: Any) -> AsyncIterator[None]:
 
 
 def starlette() -> Any:
-    """Called by the server (`--factory`), so that the packages are needed only here."""
+    """A factory, so that the package is needed only where it is called."""
     from starlette.applications import Starlette
     from starlette.responses import PlainTextResponse
     from starlette.routing import Mount, Route

@@ -21,7 +21,7 @@ Command = Callable[[int], list[str]]
 
 @dataclass(frozen=True)
 class Server:
-    """How it is started on a port. `prefix` is where the service is mounted; `lifespan` whether it is run."""
+    """How to start a server on a port. `prefix`: where the service is mounted. `lifespan`: whether it is run."""
 
     name: str
     command: Command
@@ -72,7 +72,7 @@ SERVERS = (
 
 @dataclass
 class Running:
-    """A server that answers. `url` is the service's."""
+    """A running server. `url` is that of the service."""
 
     server: Server
     port: int
@@ -91,7 +91,7 @@ class Running:
         get(f"http://127.0.0.1:{self.port}", f"{self.server.prefix}/watch/open/{name}")
 
     def until(self, condition: Callable[[dict[str, Any]], Any], within: float = PATIENCE) -> dict[str, Any]:
-        """The state once it meets `condition`. Fails when it does not in time."""
+        """Wait until the state meets `condition`, and return it. Fails after `within` seconds."""
         deadline = time.monotonic() + within
         while not condition(state := self.state()):
             assert time.monotonic() < deadline, f"{self.server.name}: {state}"
@@ -100,7 +100,7 @@ class Running:
 
 @contextmanager
 def running(server: Server, *options: str) -> Iterator[Running]:
-    """The server, from when it answers; ended by a signal. `options` are added to its command line."""
+    """Run a server. The block is entered when it accepts connections. `options` are added to its command line."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What must be so on every server and in every framework."""
+"""Acceptance tests for every server and framework."""
 
 import gzip
 import http.client
@@ -15,7 +15,7 @@ from anthro_asgi.conformance.grammar import check_stream, message_from_events, p
 from tests.embedding.servers import SERVERS, Running, running
 from tests.support.client import HELLO, TIMEOUT
 
-NOTICED = 1.0  # seconds in which a client that left is noticed
+NOTICED = 1.0  # seconds within which a disconnect is noticed
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.name)
@@ -42,7 +42,7 @@ def answer(served: Running, model: str, **body: Any) -> tuple[http.client.HTTPRe
         return response, response.read()
 
 
-def test_the_same_answer_streamed_and_whole(served: Running) -> None:
+def test_the_answer_is_the_same_with_and_without_stream(served: Running) -> None:
     response, body = answer(served, "rich")
     whole = json.loads(body)
     assert response.status == 200
@@ -58,7 +58,7 @@ def test_the_same_answer_streamed_and_whole(served: Running) -> None:
     assert (streamed["stop_reason"], streamed["usage"]) == (whole["stop_reason"], whole["usage"])
 
 
-def test_a_token_is_sent_when_it_is_made_and_not_later(served: Running) -> None:
+def test_a_token_is_sent_as_soon_as_it_is_generated(served: Running) -> None:
     name = "gated:prompt"
     with closing(connect(served)) as connection:
         response = ask(served, connection, name, stream=True)
@@ -126,7 +126,7 @@ def test_lists_counts_probes_and_compressed_bodies(served: Running) -> None:
         assert (response.status, json.loads(response.read())["stop_reason"]) == (200, "tool_use")
 
 
-def test_the_sdk_is_at_home(served: Running) -> None:
+def test_the_sdk_works(served: Running) -> None:
     with (
         anthropic.Anthropic(base_url=served.url, api_key="unused", max_retries=0) as client,
         client.messages.stream(model="rich", max_tokens=100, messages=[{"role": "user", "content": "Hello"}]) as stream,
@@ -135,7 +135,7 @@ def test_the_sdk_is_at_home(served: Running) -> None:
     assert message.stop_reason == "tool_use"
 
 
-def test_many_streams_at_once_are_each_whole(served: Running) -> None:
+def test_many_concurrent_streams_are_all_complete(served: Running) -> None:
     bodies: list[bytes] = []
     threads = [
         threading.Thread(target=lambda: bodies.append(answer(served, "rich", stream=True)[1])) for _ in range(24)
@@ -152,7 +152,7 @@ def test_many_streams_at_once_are_each_whole(served: Running) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_has_its_engine_closed(served: Running, stream: bool) -> None:
+def test_a_client_that_leaves_closes_the_engines_generator(served: Running, stream: bool) -> None:
     name = f"gated:leaving-{stream}"
     with closing(connect(served)) as connection:
         data = json.dumps({**HELLO, "model": name, "stream": stream})
@@ -162,7 +162,7 @@ def test_a_client_that_leaves_has_its_engine_closed(served: Running, stream: boo
     served.until(lambda state: name in state["closed"], within=NOTICED)
 
 
-def test_an_engine_that_never_waits_starves_nobody(served: Running) -> None:
+def test_an_engine_that_never_suspends_does_not_block_other_requests(served: Running) -> None:
     name = "greedy:one"
     with closing(connect(served)) as connection:
         response = ask(served, connection, name, stream=True)
@@ -175,7 +175,7 @@ def test_the_lifespan_starts_and_stops_the_engine(served: Running) -> None:
     assert served.state()["started"] == int(served.server.lifespan)
 
 
-def test_routes_beside_a_mounted_service_are_as_they_were(served: Running) -> None:
+def test_routes_beside_a_mounted_service_still_work(served: Running) -> None:
     with closing(connect(served)) as connection:
         connection.request("GET", "/beside")
         response = connection.getresponse()

@@ -17,7 +17,7 @@ from tests.support.client import HELLO
 
 BY_NAME = {server.name: server for server in SERVERS}
 UVICORN = ("--ssl-certfile", "{chain}", "--ssl-keyfile", "{key}")
-# how each is told its certificate and key, and whether it then speaks HTTP/2
+# options for certificate and key, and whether the server then speaks HTTP/2
 TLS: dict[str, tuple[tuple[str, ...], bool]] = {
     "uvicorn, h11": (UVICORN, False),
     "uvicorn, httptools": (UVICORN, False),
@@ -36,7 +36,7 @@ def _with_tls(server: Server, files: dict[str, Path]) -> Server:
 
     def command(port: int) -> list[str]:
         plain = server.command(port)
-        if server.name == "daphne":  # its port would be one more, without TLS
+        if server.name == "daphne":  # `-p` would add a port without TLS
             plain = [word for word in plain if word not in ("-p", str(port), "-b", "127.0.0.1")]
         return [*plain, *(option.format(port=port, **files) for option in options)]
 
@@ -72,7 +72,7 @@ def test_a_stream_over_tls(served: Running, authority: trustme.CA, http2: bool) 
     with httpx.Client(verify=context, http1=not http2, http2=http2, timeout=20) as client:
         url = f"https://127.0.0.1:{served.port}/v1/messages"
         if http2 and not TLS[served.server.name][1]:
-            with pytest.raises(httpx.TransportError):  # there is nothing to agree on
+            with pytest.raises(httpx.TransportError):  # no common protocol
                 client.post(url, json=body)
             return
         response = client.post(url, json=body)

@@ -1,1 +1,1 @@
-"""The service as it is deployed: a process of its own, real sockets, a real engine behind it and real SDKs in front."""
+"""The service as it is deployed: a process of its own, real sockets, a real engine, and real SDKs as clients."""

@@ -1,4 +1,4 @@
-"""The services that the tests of this package share: each starts once."""
+"""Services that the tests of this package share. Each starts once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ AT_ONCE = ("--simulate-ttft", "0", "--simulate-itl", "0")
 
 @pytest.fixture(scope="session")
 def simulated() -> Iterator[Service]:
-    """Over the simulated engine, without its pauses. It asks for KEY and takes bodies of 1 MiB at most."""
+    """Over the simulated engine, without pauses. It requires KEY and accepts bodies of up to 1 MiB."""
     with Service("--simulate", *AT_ONCE, "--max-body", "1M", ANTHRO_ASGI_API_KEYS=KEY) as service:
         yield service
 
@@ -28,14 +28,14 @@ def real(llama: LlamaServer) -> Iterator[Service]:
 
 @pytest.fixture(params=["simulated", "real"])
 def service(request: pytest.FixtureRequest) -> Service:
-    """Each of the two in turn; whoever has KEY may use either."""
+    """Each of the two in turn. KEY is valid for both."""
     service: Service = request.getfixturevalue(request.param)
     return service
 
 
 @dataclass(frozen=True, slots=True)
 class Endless:
-    """A service over a llama.cpp of one slot, and that engine: what `ENDLESS` asks of it takes many seconds."""
+    """A service over a llama.cpp with one slot, and that engine. An answer to `ENDLESS` takes many seconds."""
 
     service: Service
     llama: LlamaServer

@@ -1,6 +1,6 @@
-"""Anthropic's own SDK against the service. It checks every answer against its types, and sends what it sends by itself.
+"""Anthropic's own SDK against the service. The SDK checks every answer against its types.
 
-Each test that says nothing else runs over the simulated engine (behind a key) and over the real llama.cpp.
+Unless a test says otherwise, it runs over the simulated engine (with a key) and over the real llama.cpp.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ THINK: Any = {"type": "enabled", "budget_tokens": 1024}
 
 @contextmanager
 def client_of(service: Service, path: str = "", **options: Any) -> Iterator[anthropic.Anthropic]:
-    """A client that retries nothing and raises for an answer that its types do not describe."""
+    """A client that does not retry, and raises for an answer that its types do not describe."""
     if "auth_token" not in options:
         options = {"api_key": KEY, **options}
     base_url = f"{service.url}{path}"
@@ -73,7 +73,7 @@ def test_the_text_of_the_real_engine_is_exact(real: Service) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"thinking": THINK}, {"tools": [WEATHER], "tool_choice": ANY}])
-def test_a_stream_is_put_together_to_the_message_that_create_gives(client: anthropic.Anthropic, more: Any) -> None:
+def test_a_stream_adds_up_to_the_message_that_create_returns(client: anthropic.Anthropic, more: Any) -> None:
     with client.messages.stream(**HELLO, **more) as stream:
         pieces = list(stream.text_stream)
         streamed = stream.get_final_message()
@@ -94,14 +94,14 @@ def prompt_tokens(message: Message) -> int:
     return message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
 
 
-def test_raw_events_come_with_every_block_whole(client: anthropic.Anthropic) -> None:
+def test_raw_events_contain_every_block(client: anthropic.Anthropic) -> None:
     events = list(client.messages.create(**HELLO, thinking=THINK, stream=True))
     kinds = [event.type for event in events if event.type != "content_block_delta"]
     block = ["content_block_start", "content_block_stop"]
     assert kinds == ["message_start", *block, *block, "message_delta", "message_stop"]
 
 
-def test_thinking_is_a_signed_block_that_may_be_sent_back(client: anthropic.Anthropic) -> None:
+def test_a_thinking_block_is_signed_and_can_be_sent_back(client: anthropic.Anthropic) -> None:
     thought, spoken = client.messages.create(**HELLO, thinking=THINK).content
     assert thought.type == "thinking"
     assert thought.thinking
@@ -115,13 +115,13 @@ def test_thinking_is_a_signed_block_that_may_be_sent_back(client: anthropic.Anth
     assert client.messages.create(**again).content[0].type == "thinking"
 
 
-def test_what_the_real_engine_thought_is_exact(real: Service) -> None:
+def test_the_thinking_of_the_real_engine_is_exact(real: Service) -> None:
     with client_of(real) as client, client.messages.stream(**HELLO, thinking=THINK) as stream:
         thoughts = [event.thinking for event in stream if event.type == "thinking"]
     assert "".join(thoughts) == THINKING
 
 
-def test_a_stop_sequence_is_named(real: Service) -> None:
+def test_a_stop_sequence_is_reported(real: Service) -> None:
     with client_of(real) as client:
         message = client.messages.create(**HELLO, stop_sequences=["漢字", "nowhere"])
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "漢字")
@@ -146,8 +146,8 @@ def test_a_call_is_answered_by_its_result(client: anthropic.Anthropic) -> None:
 
 @pytest.mark.clause("3.23")
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_tool_runner_goes_on_without_the_threads_it_asks_for(client: anthropic.Anthropic, stream: bool) -> None:
-    """It continues a thread by its newest messages alone, is told that there is none, and sends the whole."""
+def test_the_tool_runner_works_although_threads_are_not_stored(client: anthropic.Anthropic, stream: bool) -> None:
+    """It continues a thread with the new messages only, gets a 404, and sends the whole conversation."""
     asked: list[str] = []
     statuses: list[tuple[str, int]] = []
 
@@ -180,13 +180,13 @@ def test_the_tool_runner_goes_on_without_the_threads_it_asks_for(client: anthrop
     assert statuses == [("create", 200), ("continue", 404), ("create", 200)]
 
 
-def test_a_thread_that_is_not_there_has_an_error_of_its_own(client: anthropic.Anthropic) -> None:
+def test_an_unknown_thread_has_its_own_error_code(client: anthropic.Anthropic) -> None:
     thread = {"thread": {"type": "continue", "previous_message_id": "msg_1"}}
     with pytest.raises(ThreadNotFoundError):
         client.beta.messages.create(**HELLO, extra_body=thread)
 
 
-# --- beside messages ---
+# --- other routes ---
 
 
 def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
@@ -195,7 +195,7 @@ def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     assert 0 < short < client.messages.count_tokens(**asked, tools=[WEATHER]).input_tokens
 
 
-def test_models_are_listed_and_found(client: anthropic.Anthropic) -> None:
+def test_models_are_listed_and_retrieved(client: anthropic.Anthropic) -> None:
     listed = list(client.models.list(limit=1))
     assert len(listed) == 1
     found = client.models.retrieve(listed[0].id)
@@ -230,13 +230,13 @@ def test_a_base_url_may_end_in_v1(service: Service, path: str) -> None:
         {"auth_token": "sk-wrong", "default_headers": {"x-api-key": KEY}},
     ],
 )
-def test_a_key_is_good_in_either_header(simulated: Service, options: Any) -> None:
+def test_a_key_is_valid_in_either_header(simulated: Service, options: Any) -> None:
     with client_of(simulated, **options) as client:
         assert said(client.messages.create(**HELLO))
 
 
 @pytest.mark.parametrize("options", [{"api_key": "sk-wrong"}, {"auth_token": f"{KEY}x"}])
-def test_a_wrong_key_is_an_authentication_error_everywhere(simulated: Service, options: Any) -> None:
+def test_a_wrong_key_is_an_authentication_error_on_every_route(simulated: Service, options: Any) -> None:
     with client_of(simulated, **options) as client:
         calls: list[Callable[[], Any]] = [
             lambda: client.messages.create(**HELLO),
@@ -253,14 +253,14 @@ def test_a_wrong_key_is_an_authentication_error_everywhere(simulated: Service, o
             assert KEY not in str(caught.value)
 
 
-def test_a_model_that_is_not_there_is_a_not_found_error(client: anthropic.Anthropic) -> None:
+def test_an_unknown_model_is_a_not_found_error(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError) as caught:
         client.models.retrieve("nobody/knows-it")
     assert caught.value.type == "not_found_error"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_faulty_request_is_a_bad_request_error_that_names_the_fault(
+def test_an_invalid_request_is_a_bad_request_error_that_names_the_field(
     client: anthropic.Anthropic, stream: bool
 ) -> None:
     with pytest.raises(anthropic.BadRequestError) as caught:
@@ -275,7 +275,7 @@ def test_a_body_too_large_is_a_content_too_large_error(simulated: Service) -> No
     assert str(caught.value.type) == "request_too_large"
 
 
-def test_an_engine_that_is_away_is_an_overloaded_error() -> None:
+def test_an_engine_that_is_down_is_an_overloaded_error() -> None:
     with Service("--upstream", "unix:/nowhere/engine.sock") as service, client_of(service) as client:
         for stream in (False, True):
             with pytest.raises(anthropic.OverloadedError) as caught:
@@ -288,7 +288,7 @@ def test_an_engine_that_is_away_is_an_overloaded_error() -> None:
 # --- async ---
 
 
-async def test_the_async_client_does_all_this_too(service: Service) -> None:
+async def test_the_async_client_works(service: Service) -> None:
     async with async_client_of(service) as client:
         whole = await client.messages.create(**HELLO)
         async with client.messages.stream(**HELLO) as stream:
@@ -299,7 +299,7 @@ async def test_the_async_client_does_all_this_too(service: Service) -> None:
             await client.models.retrieve("nobody")
 
 
-async def test_many_async_streams_at_once_are_each_their_own(service: Service) -> None:
+async def test_many_concurrent_async_streams_do_not_mix(service: Service) -> None:
     async def one(client: anthropic.AsyncAnthropic, words: str) -> str:
         turns: Any = [{"role": "user", "content": words}]
         async with client.messages.stream(**{**HELLO, "messages": turns}) as stream:

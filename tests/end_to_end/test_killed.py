@@ -1,6 +1,6 @@
-"""What is killed (-9) and comes again: the engine under a service that goes on, and the service itself.
+"""Processes that are killed (-9) and start again: the engine, and the service.
 
-Nothing here waits for a time to pass. What is waited for is told by the engine, by the log, or by the clients.
+No test sleeps: each waits for something that the engine, the log or the clients show.
 """
 
 import os
@@ -23,7 +23,7 @@ from tests.support.llama.model import ANSWER
 from tests.support.llama.server import LlamaServer
 from tests.support.service import PATIENCE, Service, ServiceFailed, until
 
-EACH = 3  # clients that stream, and as many that wait for a whole answer
+EACH = 3  # streaming clients, and as many that wait for a whole answer
 LONG: dict[str, Any] = {**ENDLESS, "max_tokens": 7000}
 SPOKEN = [{"type": "text", "text": ANSWER}]
 
@@ -33,7 +33,7 @@ def kill(llama: LlamaServer) -> None:
 
 
 class Open:
-    """An answer on its way."""
+    """An answer in progress."""
 
     def __init__(self, url: str, *, stream: bool) -> None:
         self.connection = connect(url)
@@ -41,7 +41,7 @@ class Open:
         post(self.connection, **LONG, stream=stream)
 
     def begins(self) -> None:
-        """Wait for its first words."""
+        """Wait for its first text."""
         self._response = self.connection.getresponse()
         while b"content_block_delta" not in self._begun:
             line = self._response.readline()
@@ -49,7 +49,7 @@ class Open:
             self._begun += line
 
     def rest(self) -> Answer:
-        """All of it, to its end."""
+        """The whole response."""
         response = self._response if self._begun else self.connection.getresponse()
         return _answer(response, self._begun)
 
@@ -61,7 +61,7 @@ def _answer(response: HTTPResponse, begun: bytes = b"") -> Answer:
 
 @contextmanager
 def answering(service: Service, llama: LlamaServer) -> Iterator[tuple[list[Open], list[Open]]]:
-    """Clients to whom the engine speaks, and will for long: EACH that stream, and EACH that do not."""
+    """EACH clients with a long stream, and EACH that wait for a long answer."""
     with ExitStack() as stack:
         streams, wholes = ([Open(service.url, stream=stream) for _ in range(EACH)] for stream in (True, False))
         for client in [*streams, *wholes]:
@@ -75,20 +75,20 @@ def answering(service: Service, llama: LlamaServer) -> Iterator[tuple[list[Open]
 
 
 def ask_over(connection: HTTPConnection, **body: Any) -> Answer:
-    """The answer to a client that keeps its connection."""
+    """The answer on a connection that stays open."""
     post(connection, **body)
     return _answer(connection.getresponse())
 
 
 def lines(service: Service, **fields: Any) -> int:
-    """How many lines of its log have these."""
+    """The number of log lines with these fields."""
     return sum(fields.items() <= line.items() for line in service.log)
 
 
 # the engine
 
 
-def test_an_engine_that_is_killed_fails_what_it_was_doing_and_nothing_else(tmp_path: Path) -> None:
+def test_a_killed_engine_fails_its_running_requests_and_no_others(tmp_path: Path) -> None:
     engine = tmp_path / "engine.sock"
     with Service("--upstream", f"unix:{engine}") as service, closing(connect(service.url)) as resting:
         with LlamaServer(uds=engine, parallel=2 * EACH) as llama:
@@ -99,7 +99,7 @@ def test_an_engine_that_is_killed_fails_what_it_was_doing_and_nothing_else(tmp_p
         assert_each_failed(service, *broken)
         assert_it_is_away(service, resting)
         with LlamaServer(uds=engine):
-            assert ask_over(resting).json["content"] == SPOKEN  # it is the same connection, and the same service
+            assert ask_over(resting).json["content"] == SPOKEN  # the same connection and the same service
             assert message_from_events(ask(service.url, stream=True).events)["content"] == SPOKEN
             assert get(service.url, "/readyz").status == 200
         assert lines(service, event="request", status=200, error_type="api_error") == EACH
@@ -108,7 +108,7 @@ def test_an_engine_that_is_killed_fails_what_it_was_doing_and_nothing_else(tmp_p
 
 
 def assert_each_failed(service: Service, streamed: list[Answer], whole: list[Answer]) -> None:
-    """Each stream with an `error` event, each whole answer with a status, and each in the log as a warning."""
+    """Each stream ends with an `error` event, each whole answer with a status, and each has a warning in the log."""
     for answer in streamed:
         check_stream(answer.events)
         assert any(event.type == "content_block_delta" for event in answer.events)
@@ -121,7 +121,7 @@ def assert_each_failed(service: Service, streamed: list[Answer], whole: list[Ans
 
 
 def assert_it_is_away(service: Service, resting: HTTPConnection) -> None:
-    """Whoever asks is sent away at once, and told when to come again."""
+    """A request is refused at once, with retry-after."""
     for stream in (True, False):
         answer = ask_over(resting, stream=stream)
         assert (answer.status, answer.json["error"]["type"]) == (529, "overloaded_error")
@@ -132,7 +132,7 @@ def assert_it_is_away(service: Service, resting: HTTPConnection) -> None:
 
 
 class Asker(threading.Thread):
-    """Asks again and again, streaming and not in turns, until `done`; while the engine is away it waits for `back`."""
+    """Asks again and again, with and without stream, until `done`. While the engine is down, it waits for `back`."""
 
     def __init__(self, url: str, back: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -149,7 +149,7 @@ class Asker(threading.Thread):
 
 
 def outcome(answer: Answer) -> str:
-    """Answered, broken or away; whatever is none of them is told as it is."""
+    """answered, broken or away; any other outcome as it is."""
     if answer.status == 200 and answer.headers["content-type"].startswith("text/event-stream"):
         events = answer.events
         check_stream(events)
@@ -162,7 +162,7 @@ def outcome(answer: Answer) -> str:
     return {(502, "api_error"): "broken", (529, "overloaded_error"): "away"}.get(failure, f"{answer.body!r}")
 
 
-def test_under_load_answers_break_while_the_engine_dies_and_then_all_wait_for_it_and_get_theirs(tmp_path: Path) -> None:
+def test_under_load_only_running_answers_break_and_all_clients_recover_after_the_engine(tmp_path: Path) -> None:
     engine, back = tmp_path / "engine.sock", threading.Event()
     with Service("--upstream", f"unix:{engine}") as service:
         askers = [Asker(service.url, back) for _ in range(2 * EACH)]
@@ -180,7 +180,7 @@ def test_under_load_answers_break_while_the_engine_dies_and_then_all_wait_for_it
             for asker in askers:
                 asker.join(PATIENCE)
         for asker in askers:
-            # more than one may break: the kernel still takes connections for a process that it is clearing away
+            # more than one may break: the kernel still accepts connections for a process that it is removing
             assert re.fullmatch("(answered ){3,}(broken )*(away )+(answered ){2,}", " ".join([*asker.outcomes, ""]))
         assert service.logged(event="request", status=529)
 
@@ -189,7 +189,7 @@ def test_under_load_answers_break_while_the_engine_dies_and_then_all_wait_for_it
 
 
 @pytest.mark.parametrize("socket", ["port", "uds"])
-def test_a_service_that_is_killed_frees_its_engine_and_can_be_started_again_where_it_was(
+def test_a_killed_service_frees_its_engine_and_can_start_again_on_the_same_address(
     socket: str, endless: Endless, tmp_path: Path
 ) -> None:
     where = ("--uds", str(tmp_path / "service.sock")) if socket == "uds" else ("--port", "0")
@@ -210,6 +210,6 @@ def test_a_service_that_is_killed_frees_its_engine_and_can_be_started_again_wher
 
 @contextmanager
 def dying(*options: str) -> Iterator[Service]:
-    """A service that is killed in the block."""
+    """A service that is killed inside the block."""
     with pytest.raises(ServiceFailed, match="status -9"), Service(*options) as service:
         yield service

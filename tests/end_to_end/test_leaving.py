@@ -1,8 +1,8 @@
-"""A client that leaves takes its request with it: the service closes the engine's connection, and the engine stops.
+"""When a client disconnects, the service closes the engine's connection, and the engine stops generating.
 
-What is asked here would take the engine many seconds, so that it is idle within one only if it was stopped. Three
-things are looked at: what the engine says it is doing, how long after the client the service has let go (its log line
-is written when the connection to the engine is closed), and that nobody after the client has to wait.
+The requests would take the engine many seconds, so it is idle within one second only if it was stopped. The tests
+check the engine's own state, the time until the service has closed the engine's connection (its log line is written
+then), and that the next client does not wait.
 """
 
 import time
@@ -24,7 +24,7 @@ def lists(depth: int) -> dict[str, Any]:
     return {"type": "array", "minItems": 100, "items": lists(depth - 1)} if depth else {"type": "string"}
 
 
-# A million strings: the grammar forbids the end, and the engine fills its whole window.
+# A million strings: the grammar forbids an end, so the engine fills its context window.
 SCHEMA = {"type": "object", "properties": {"lists": lists(3)}, "required": ["lists"]}
 ENDLESS: dict[str, Any] = {
     "max_tokens": 30_000,
@@ -33,7 +33,7 @@ ENDLESS: dict[str, Any] = {
 
 
 def busy(endless: Endless, gauge: str = "requests_processing") -> None:
-    """Until the engine has one such request. It answers between two tokens, so asking paces itself."""
+    """Wait until the engine works on one request. It answers between two tokens, so polling needs no pause."""
     deadline = time.monotonic() + 10
     while endless.llama.metrics()[gauge] != 1:
         assert time.monotonic() < deadline, endless.llama.metrics()
@@ -41,7 +41,7 @@ def busy(endless: Endless, gauge: str = "requests_processing") -> None:
 
 @contextmanager
 def generating(endless: Endless, **body: Any) -> Iterator[HTTPConnection]:
-    """A client whose request the engine works on."""
+    """A client whose request the engine is working on."""
     endless.llama.until_idle(BOUND)
     with closing(connect(endless.service.url)) as connection:
         post(connection, **ENDLESS | body)
@@ -50,7 +50,7 @@ def generating(endless: Endless, **body: Any) -> Iterator[HTTPConnection]:
 
 
 def leave(endless: Endless, connection: HTTPConnection) -> None:
-    """Close it, and require that the service has let go and that the engine is idle, within the bound."""
+    """Close the connection. Within the bound the service must have released it, and the engine must be idle."""
     seen = len(endless.service.log)
     left = time.monotonic()
     connection.close()
@@ -70,18 +70,18 @@ def test_the_engine_stops_when_a_client_leaves_mid_stream(endless: Endless) -> N
         leave(endless, connection)
 
 
-def test_the_engine_stops_when_a_client_leaves_that_has_read_nothing(endless: Endless) -> None:
+def test_the_engine_stops_when_a_client_that_has_read_nothing_leaves(endless: Endless) -> None:
     with generating(endless, stream=True) as connection:
         leave(endless, connection)
 
 
-def test_the_engine_stops_when_a_client_leaves_that_waits_for_the_whole(endless: Endless) -> None:
+def test_the_engine_stops_when_a_client_that_waits_for_a_whole_answer_leaves(endless: Endless) -> None:
     with generating(endless) as connection:
         leave(endless, connection)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_before_the_first_token_is_not_served_later(endless: Endless, stream: bool) -> None:
+def test_a_queued_client_that_leaves_is_never_sent_to_the_engine(endless: Endless, stream: bool) -> None:
     with generating(endless, stream=True) as first:
         with closing(connect(endless.service.url)) as second:
             post(second, stream=stream)
@@ -90,10 +90,10 @@ def test_a_client_that_leaves_before_the_first_token_is_not_served_later(endless
             second.close()
             line = endless.service.logged(within=BOUND, since=seen, client_left=True)
         assert "ttft" not in line
-        leave(endless, first)  # and the engine is idle: it has not taken up the second
+        leave(endless, first)  # and the engine is idle: it did not begin the second
 
 
-def test_the_next_client_finds_the_engine_free(endless: Endless) -> None:
+def test_the_engine_is_free_for_the_next_client(endless: Endless) -> None:
     with generating(endless, stream=True) as connection:
         connection.getresponse().readline()
         connection.close()
@@ -102,7 +102,7 @@ def test_the_next_client_finds_the_engine_free(endless: Endless) -> None:
         assert time.monotonic() - begun <= BOUND
 
 
-def test_leaving_is_no_failure_in_the_log(endless: Endless) -> None:
+def test_a_client_that_leaves_is_not_logged_as_a_failure(endless: Endless) -> None:
     with generating(endless, stream=True) as connection:
         connection.getresponse().readline()
         seen = len(endless.service.log)

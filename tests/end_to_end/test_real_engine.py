@@ -1,4 +1,4 @@
-"""What a client gets from the real llama.cpp behind the service, whose every answer is known beforehand."""
+"""The service over the real llama.cpp, with a model whose every answer is known."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.support.service import Service
 Json = dict[str, Any]
 
 SPOKEN = {"type": "text", "text": ANSWER}
-# Its words are its tokens, but that the emoji is two; the end of the turn is one more.
+# Each word is a token, except the emoji, which is two. The end of the turn is one more.
 LENGTH = len(ANSWER.split()) + 2
 
 
@@ -40,7 +40,7 @@ def text(words: str) -> Json:
 
 
 def error_of(answer: Answer) -> Json:
-    """The error of a refusal, whose envelope is whole."""
+    """The error of a response, after a check of its envelope."""
     body = answer.json
     assert body.keys() == {"type", "error", "request_id"}
     assert body["type"] == "error"
@@ -50,7 +50,7 @@ def error_of(answer: Answer) -> Json:
 
 
 def engines_count(llama: LlamaServer, messages: list[Json], **how: Any) -> int:
-    """The length of the prompt that llama.cpp itself makes of chat messages."""
+    """The length of the prompt that llama.cpp makes from chat messages."""
     prompt = ask(llama.url, "/apply-template", messages=messages, **how).json["prompt"]
     return len(ask(llama.url, "/tokenize", content=prompt, add_special=True, parse_special=True).json["tokens"])
 
@@ -59,7 +59,7 @@ def engines_count(llama: LlamaServer, messages: list[Json], **how: Any) -> int:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_plain_answer_is_the_exact_text_with_every_character(real: Service, stream: bool) -> None:
+def test_a_plain_answer_is_exact_to_the_character(real: Service, stream: bool) -> None:
     answer = ask(real.url, stream=stream)
     message = message_from_events(answer.events) if stream else answer.json
     assert message["content"] == [SPOKEN]
@@ -68,7 +68,7 @@ def test_a_plain_answer_is_the_exact_text_with_every_character(real: Service, st
     assert answer.headers["request-id"].startswith("req_")
 
 
-def test_a_stream_comes_word_by_word_and_not_as_a_whole(real: Service) -> None:
+def test_a_stream_arrives_word_by_word(real: Service) -> None:
     events = ask(real.url, stream=True).events
     deltas = [event.data["delta"]["text"] for event in events if event.type == "content_block_delta"]
     assert deltas[:3] == ["Hello!", " I", " am"]
@@ -76,7 +76,7 @@ def test_a_stream_comes_word_by_word_and_not_as_a_whole(real: Service) -> None:
     assert " 🙂" in deltas
 
 
-def test_the_headers_of_a_stream_keep_proxies_from_holding_it_back(real: Service) -> None:
+def test_the_headers_of_a_stream_forbid_buffering_by_proxies(real: Service) -> None:
     headers = ask(real.url, stream=True).headers
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     assert headers["cache-control"] == "no-cache"
@@ -84,19 +84,19 @@ def test_the_headers_of_a_stream_keep_proxies_from_holding_it_back(real: Service
 
 
 @pytest.mark.parametrize("prefix", ["", "/v1", "/v1/v1"])
-def test_every_spelling_of_the_path_leads_there(real: Service, prefix: str) -> None:
+def test_every_prefix_of_the_path_is_served(real: Service, prefix: str) -> None:
     assert ask(real.url, f"{prefix}/messages?beta=true").json["content"] == [SPOKEN]
 
 
 @pytest.mark.clause("4.1")
-def test_the_model_is_called_as_the_client_calls_it(real: Service) -> None:
+def test_the_model_is_named_as_the_client_named_it(real: Service) -> None:
     assert ask_both_ways(real.url, model="claude-whatever")["model"] == "claude-whatever"
 
 
 # --- thinking ---
 
 
-def test_thinking_comes_first_and_signed_when_it_is_enabled(real: Service) -> None:
+def test_enabled_thinking_comes_first_and_is_signed(real: Service) -> None:
     thought, spoken = ask_both_ways(real.url, thinking=THINK)["content"]
     assert (thought["type"], thought["thinking"]) == ("thinking", THINKING)
     assert thought["signature"]
@@ -104,16 +104,16 @@ def test_thinking_comes_first_and_signed_when_it_is_enabled(real: Service) -> No
 
 
 @pytest.mark.parametrize("thinking", [None, {"type": "disabled"}])
-def test_nothing_is_thought_unless_it_is_enabled(real: Service, thinking: Json | None) -> None:
+def test_there_is_no_thinking_unless_it_is_enabled(real: Service, thinking: Json | None) -> None:
     assert ask_both_ways(real.url, thinking=thinking)["content"] == [SPOKEN]
 
 
-def test_adaptive_thinking_thinks(real: Service) -> None:
+def test_adaptive_thinking_gives_a_thinking_block(real: Service) -> None:
     content = ask_both_ways(real.url, thinking={"type": "adaptive"})["content"]
     assert [block["type"] for block in content] == ["thinking", "text"]
 
 
-def test_thinking_cut_short_is_a_signed_block_all_the_same(real: Service) -> None:
+def test_thinking_cut_by_max_tokens_is_a_signed_block(real: Service) -> None:
     message = ask_both_ways(real.url, thinking=THINK, max_tokens=3)
     (thought,) = message["content"]
     assert thought["thinking"] == "They want something;"
@@ -124,7 +124,7 @@ def test_thinking_cut_short_is_a_signed_block_all_the_same(real: Service) -> Non
 # --- tools ---
 
 
-def test_some_tool_is_called_when_any_is_asked_for(real: Service) -> None:
+def test_tool_choice_any_calls_a_tool(real: Service) -> None:
     message = ask_both_ways(real.url, tools=TOOLS, tool_choice={"type": "any"})
     spoken, call = message["content"]
     assert spoken == SPOKEN
@@ -136,7 +136,7 @@ def test_some_tool_is_called_when_any_is_asked_for(real: Service) -> None:
 
 @pytest.mark.clause("3.17")
 @pytest.mark.parametrize("name", INPUTS)
-def test_the_named_tool_is_called_among_several(real: Service, name: str) -> None:
+def test_a_named_tool_choice_calls_that_tool(real: Service, name: str) -> None:
     message = ask_both_ways(real.url, tools=TOOLS, tool_choice={"type": "tool", "name": name})
     call = message["content"][-1]
     assert (call["name"], call["input"]) == (name, INPUTS[name])
@@ -144,7 +144,7 @@ def test_the_named_tool_is_called_among_several(real: Service, name: str) -> Non
 
 
 @pytest.mark.parametrize("choice", [None, {"type": "auto"}, {"type": "none"}])
-def test_no_tool_is_called_that_is_not_asked_for(real: Service, choice: Json | None) -> None:
+def test_tool_choice_none_or_absent_calls_no_tool(real: Service, choice: Json | None) -> None:
     message = ask_both_ways(real.url, tools=TOOLS, tool_choice=choice)
     assert (message["content"], message["stop_reason"]) == ([SPOKEN], "end_turn")
 
@@ -158,7 +158,7 @@ def test_the_result_of_a_call_is_answered(real: Service, llama: LlamaServer) -> 
     assert prompt_tokens(message["usage"]) > engines_count(llama, turns[:1])
 
 
-def test_a_call_cut_short_is_left_out_or_whole_but_never_an_error(real: Service) -> None:
+def test_a_call_cut_by_max_tokens_is_left_out_or_complete_and_never_an_error(real: Service) -> None:
     choice = {"type": "tool", "name": "get_weather"}
     whole = ask(real.url, tools=TOOLS, tool_choice=choice).json["usage"]["output_tokens"]
     for room in range(LENGTH - 1, whole, 3):
@@ -172,13 +172,13 @@ def test_a_call_cut_short_is_left_out_or_whole_but_never_an_error(real: Service)
 
 
 @pytest.mark.clause("3.18")
-def test_an_answer_takes_the_shape_of_a_schema(real: Service) -> None:
+def test_an_answer_follows_an_output_schema(real: Service) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     message = ask_both_ways(real.url, output_config={"format": {"type": "json_schema", "schema": schema}})
     assert message["content"] == [text(f'{{"city":"{ARGUMENT}"}}')]
 
 
-# --- where it ends ---
+# --- ends ---
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_an_answer_takes_the_shape_of_a_schema(real: Service) -> None:
         (["plain words,", "words"], "words"),
     ],
 )
-def test_a_stop_sequence_ends_the_text_before_it_and_is_named(
+def test_a_stop_sequence_ends_the_text_before_it_and_is_reported(
     real: Service, sequences: list[str], matched: str
 ) -> None:
     message = ask_both_ways(real.url, stop_sequences=sequences)
@@ -204,33 +204,33 @@ def test_a_stop_sequence_ends_the_text_before_it_and_is_named(
     assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", matched)
 
 
-def test_a_stop_sequence_that_does_not_come_up_takes_nothing_away(real: Service) -> None:
+def test_a_stop_sequence_that_does_not_match_removes_nothing(real: Service) -> None:
     message = ask_both_ways(real.url, stop_sequences=["at its end.!", "nowhere"])
     assert (message["content"], message["stop_reason"], message["stop_sequence"]) == ([SPOKEN], "end_turn", None)
 
 
 @pytest.mark.parametrize(("room", "said"), [(1, "Hello!"), (5, "Hello! I am a model"), (LENGTH - 1, ANSWER)])
-def test_an_answer_has_no_more_tokens_than_it_may(real: Service, room: int, said: str) -> None:
+def test_an_answer_has_at_most_max_tokens(real: Service, room: int, said: str) -> None:
     message = ask_both_ways(real.url, max_tokens=room)
     assert message["content"] == [text(said)]
     assert (message["stop_reason"], message["usage"]["output_tokens"]) == ("max_tokens", room)
 
 
-# --- what it cost ---
+# --- usage ---
 
 
 @pytest.mark.clause("4.10")
-def test_the_usage_is_the_engines_own_count_with_the_cached_tokens_apart(real: Service, llama: LlamaServer) -> None:
+def test_usage_is_the_engines_count_with_cached_tokens_apart(real: Service, llama: LlamaServer) -> None:
     counted = engines_count(llama, [user("Hello?")])
     for _ in range(2):
         usage = ask_both_ways(real.url)["usage"]
         assert prompt_tokens(usage) == counted
         assert usage["output_tokens"] == LENGTH
-    assert usage["cache_read_input_tokens"] > 0  # it has read this prompt before
+    assert usage["cache_read_input_tokens"] > 0  # the engine has read this prompt before
 
 
 @pytest.mark.clause("5.5")
-def test_a_stream_tells_the_length_of_the_prompt_from_the_start(real: Service, llama: LlamaServer) -> None:
+def test_message_start_has_the_exact_prompt_length(real: Service, llama: LlamaServer) -> None:
     words = "How long is this prompt, which nobody has seen before?"
     events = ask(real.url, messages=[user(words)], stream=True).events
     first, last = events[0].data["message"]["usage"], events[-2].data["usage"]
@@ -239,10 +239,10 @@ def test_a_stream_tells_the_length_of_the_prompt_from_the_start(real: Service, l
     assert (first["output_tokens"], last["output_tokens"]) == (0, LENGTH)
 
 
-# --- what is said to it ---
+# --- the prompt ---
 
 
-def test_the_engine_reads_system_and_turns_as_they_were_said(real: Service, llama: LlamaServer) -> None:
+def test_the_engine_reads_system_and_turns_as_they_were_sent(real: Service, llama: LlamaServer) -> None:
     turns = [user("One"), assistant(text("Two")), user(text("Three"), text("Four"))]
     system = [text("Be brief.") | {"cache_control": {"type": "ephemeral"}}, text("Be kind.")]
     message = ask_both_ways(real.url, system=system, messages=turns)
@@ -257,7 +257,7 @@ def test_the_engine_reads_system_and_turns_as_they_were_said(real: Service, llam
 
 
 @pytest.mark.clause("3.29")
-def test_the_engine_is_given_back_what_it_thought(real: Service, llama: LlamaServer) -> None:
+def test_thinking_of_the_history_is_sent_back_to_the_engine(real: Service, llama: LlamaServer) -> None:
     first = ask(real.url, thinking=THINK).json
     turns = [user("Hello?"), assistant(*first["content"]), user("And now?")]
     message = ask_both_ways(real.url, messages=turns, thinking=THINK)
@@ -281,12 +281,12 @@ def test_a_prefill_is_continued_and_not_repeated(real: Service) -> None:
     assert ask_both_ways(real.url, messages=turns)["content"] == [SPOKEN]
 
 
-# --- what is refused ---
+# --- refusals ---
 
 
 @pytest.mark.clause("7.6")
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_prompt_beyond_the_window_says_so_in_the_words_clients_compact_on(
+def test_a_prompt_that_does_not_fit_is_refused_with_prompt_is_too_long(
     real: Service, llama: LlamaServer, stream: bool
 ) -> None:
     messages = [user("x" * 9000)]
@@ -296,7 +296,7 @@ def test_a_prompt_beyond_the_window_says_so_in_the_words_clients_compact_on(
     assert error["message"] == f"prompt is too long: {engines_count(llama, messages)} tokens > 8192 maximum"
 
 
-def test_an_image_for_a_model_that_cannot_see_is_refused_as_the_clients_mistake(real: Service) -> None:
+def test_an_image_for_a_text_model_is_a_400(real: Service) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
     answer = ask(real.url, messages=[user({"type": "image", "source": source}, text("What is it?"))])
     error = error_of(answer)
@@ -304,24 +304,24 @@ def test_an_image_for_a_model_that_cannot_see_is_refused_as_the_clients_mistake(
     assert "image" in error["message"]
 
 
-def test_a_faulty_request_is_told_where_it_is_at_fault(real: Service) -> None:
+def test_an_invalid_request_names_the_path_at_fault(real: Service) -> None:
     answer = ask(real.url, messages=[user("Hello?"), user(text("x"), {"type": "hologram"})])
     assert answer.status == 400
     assert error_of(answer)["message"].startswith("messages.1.content.1")
 
 
-# --- beside messages ---
+# --- other routes ---
 
 
 @pytest.mark.clause("9.1")
-def test_the_models_are_the_engines_with_its_window(real: Service) -> None:
+def test_the_model_list_has_the_engines_models_and_window(real: Service) -> None:
     (listed,) = get(real.url, "/v1/models").json["data"]
     for model in (listed, get(real.url, "/v1/models/one-sentence").json):
         assert (model["id"], model["type"], model["owned_by"]) == ("one-sentence", "model", "llamacpp")
         assert model["max_input_tokens"] == 8192
 
 
-def test_tokens_are_counted_exactly_or_said_to_be_estimated(real: Service) -> None:
+def test_tokens_are_counted_exactly_or_marked_as_estimated(real: Service) -> None:
     answer = ask(real.url, "/v1/messages/count_tokens", system="Be brief.", tools=TOOLS)
     counted = answer.json["input_tokens"]
     if answer.headers.get("anthro-asgi-token-count") == "estimate":
@@ -330,11 +330,11 @@ def test_tokens_are_counted_exactly_or_said_to_be_estimated(real: Service) -> No
         assert counted == prompt_tokens(ask(real.url, system="Be brief.", tools=TOOLS).json["usage"])
 
 
-def test_it_is_ready_while_the_engine_is(real: Service) -> None:
+def test_readyz_is_200_while_the_engine_runs(real: Service) -> None:
     assert get(real.url, "/healthz").status == get(real.url, "/readyz").status == 200
 
 
-def test_two_answers_differ_in_their_ids_only(real: Service) -> None:
+def test_two_equal_requests_differ_in_their_ids_only(real: Service) -> None:
     one, other = ask(real.url).json, ask(real.url).json
     assert comparable(one) == comparable(other)
     assert one["id"] != other["id"]

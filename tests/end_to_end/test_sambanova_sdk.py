@@ -1,6 +1,6 @@
 """SambaNova's own SDK against the service: a base URL with `/v1`, and the key in both headers.
 
-Each test that says nothing else runs over the simulated engine (behind a key) and over the real llama.cpp.
+Unless a test says otherwise, it runs over the simulated engine (with a key) and over the real llama.cpp.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ THINK: Any = {"type": "enabled", "budget_tokens": 1024}
 
 @contextmanager
 def client_of(service: Service, key: str = KEY, **options: Any) -> Iterator[sambanova.SambaNova]:
-    """A client that retries nothing and raises for an answer that its types do not describe."""
+    """A client that does not retry, and raises for an answer that its types do not describe."""
     base_url = f"{service.url}/v1"
     how: Any = {"max_retries": 0, "_strict_response_validation": True, **options}
     with sambanova.SambaNova(base_url=base_url, api_key=key, **how) as client:
@@ -57,7 +57,7 @@ def test_a_message_is_created(client: sambanova.SambaNova) -> None:
     assert message.usage.output_tokens > 0
 
 
-def test_a_stream_says_what_create_says(client: sambanova.SambaNova) -> None:
+def test_a_stream_has_the_content_of_create(client: sambanova.SambaNova) -> None:
     first, *events, delta, last = client.messages.create(**HELLO, thinking=THINK, stream=True)
     whole: Any = client.messages.create(**HELLO, thinking=THINK)
     assert (first.type, delta.type, last.type) == ("message_start", "message_delta", "message_stop")
@@ -73,7 +73,7 @@ def test_a_stream_says_what_create_says(client: sambanova.SambaNova) -> None:
     assert delta.usage.output_tokens == whole.usage.output_tokens
 
 
-def test_the_real_engine_thinks_and_speaks_exactly(real: Service) -> None:
+def test_thinking_and_text_of_the_real_engine_are_exact(real: Service) -> None:
     with client_of(real) as client:
         message: Any = client.messages.create(**HELLO, thinking=THINK)
     assert [block.type for block in message.content] == ["thinking", "text"]
@@ -81,7 +81,7 @@ def test_the_real_engine_thinks_and_speaks_exactly(real: Service) -> None:
     assert said(message) == ANSWER
 
 
-def test_the_parameters_of_its_page_are_taken(client: sambanova.SambaNova) -> None:
+def test_the_parameters_of_its_page_are_accepted(client: sambanova.SambaNova) -> None:
     asked: Any = {
         **HELLO,
         "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
@@ -130,7 +130,7 @@ def test_tokens_are_counted(client: sambanova.SambaNova) -> None:
     assert 0 < short.input_tokens < long.input_tokens
 
 
-def test_models_are_listed_and_found(client: sambanova.SambaNova) -> None:
+def test_models_are_listed_and_retrieved(client: sambanova.SambaNova) -> None:
     listed = client.models.list()
     assert listed.object == "list"
     (model,) = listed.data
@@ -138,12 +138,12 @@ def test_models_are_listed_and_found(client: sambanova.SambaNova) -> None:
     assert (found.id, found.object, found.owned_by) == (model.id, "model", model.owned_by)
 
 
-def test_the_answer_is_the_same_whichever_header_has_the_key(simulated: Service) -> None:
+def test_the_key_header_does_not_change_the_answer(simulated: Service) -> None:
     with client_of(simulated) as client, client_of(simulated, "sk-wrong", x_api_key=KEY) as other:
         assert said(client.messages.create(**HELLO)) == said(other.messages.create(**HELLO))
 
 
-def test_a_wrong_key_is_an_authentication_error_everywhere(simulated: Service) -> None:
+def test_a_wrong_key_is_an_authentication_error_on_every_route(simulated: Service) -> None:
     with client_of(simulated, "sk-wrong", x_api_key="sk-wrong") as client:
         calls: list[Callable[[], Any]] = [
             lambda: client.messages.create(**HELLO),
@@ -158,27 +158,27 @@ def test_a_wrong_key_is_an_authentication_error_everywhere(simulated: Service) -
             assert body["error"]["type"] == "authentication_error"
 
 
-def test_a_model_that_is_not_there_is_a_not_found_error(client: sambanova.SambaNova) -> None:
+def test_an_unknown_model_is_a_not_found_error(client: sambanova.SambaNova) -> None:
     with pytest.raises(sambanova.NotFoundError):
         client.models.retrieve("nobody/knows-it")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_faulty_request_is_a_bad_request_error_that_names_the_fault(
+def test_an_invalid_request_is_a_bad_request_error_that_names_the_field(
     client: sambanova.SambaNova, stream: bool
 ) -> None:
     with pytest.raises(sambanova.BadRequestError, match="temperature: "):
         client.messages.create(**HELLO, temperature=3, stream=stream)
 
 
-def test_an_engine_that_is_away_is_an_internal_server_error_of_status_529() -> None:
+def test_an_engine_that_is_down_is_an_internal_server_error_with_status_529() -> None:
     with Service("--upstream", "unix:/nowhere/engine.sock") as service, client_of(service) as client:
         with pytest.raises(sambanova.InternalServerError) as caught:
             client.messages.create(**HELLO)
         assert caught.value.status_code == 529
 
 
-async def test_the_async_client_does_all_this_too(service: Service) -> None:
+async def test_the_async_client_works(service: Service) -> None:
     how: Any = {"max_retries": 0, "_strict_response_validation": True}
     async with sambanova.AsyncSambaNova(base_url=f"{service.url}/v1", api_key=KEY, **how) as client:
         whole = await client.messages.create(**HELLO)

@@ -1,4 +1,4 @@
-"""The simulator as the command serves it: both tongues, one before the other, and what fails on purpose."""
+"""The simulator as the command serves it: both APIs, the service in front of it, and simulated failures."""
 
 import http.client
 import subprocess
@@ -20,7 +20,7 @@ from tests.support.client import ask, ask_both_ways, comparable, connect, get, p
 from tests.support.service import ROOT, Service
 
 CHAT = "/v1/chat/completions"
-INCOMPLETE = "without completing response"  # how uvicorn tells of a connection that was cut on purpose
+INCOMPLETE = "without completing response"  # in uvicorn's message about a connection that was cut on purpose
 TOOL: Any = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 SESSION: Any = {"role": "user", "content": "Tell me of the river. " * 100}
 
@@ -54,7 +54,7 @@ def client(completions: Completions) -> Iterator[sambanova.SambaNova]:
 # chat completions
 
 
-def test_an_sdk_reads_a_whole_completion_and_its_stream_alike(client: sambanova.SambaNova) -> None:
+def test_an_sdk_reads_the_same_from_a_completion_and_its_stream(client: sambanova.SambaNova) -> None:
     hello: Any = {"model": "m", "max_tokens": 300, "messages": [{"role": "user", "content": "Hello?"}]}
     whole: Any = client.chat.completions.create(**hello)
     chunks: Any = list(client.chat.completions.create(**hello, stream=True, stream_options={"include_usage": True}))
@@ -65,7 +65,7 @@ def test_an_sdk_reads_a_whole_completion_and_its_stream_alike(client: sambanova.
     assert chunks[-1].usage.total_tokens == whole.usage.total_tokens > 0
 
 
-def test_an_sdk_is_told_of_calls_and_of_errors(client: sambanova.SambaNova) -> None:
+def test_an_sdk_reads_calls_and_errors(client: sambanova.SambaNova) -> None:
     function = {"name": TOOL["name"], "parameters": TOOL["input_schema"]}
     asked: Any = {"model": "m", "max_tokens": 300, "messages": [{"role": "user", "content": "Hello?"}]}
     tools: Any = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
@@ -79,16 +79,16 @@ def test_an_sdk_is_told_of_calls_and_of_errors(client: sambanova.SambaNova) -> N
         client.with_options(api_key="sk-wrong").chat.completions.create(**asked)
 
 
-# the Messages API in front of it
+# the Messages API over it
 
 
-def test_the_front_knows_it_for_a_plain_engine_and_lists_its_model(fronted: Service) -> None:
+def test_the_service_detects_it_as_a_plain_engine_and_lists_its_model(fronted: Service) -> None:
     (model,) = get(fronted.url, "/v1/models").json["data"]
     assert model["id"] == "simulated"
     assert get(fronted.url, "/readyz").status == 200
 
 
-def test_text_through_the_front_is_the_text_of_the_simulator_itself(fronted: Service, simulated: Service) -> None:
+def test_text_through_the_service_is_the_text_of_the_simulator(fronted: Service, simulated: Service) -> None:
     question: Any = {"model": "m", "max_tokens": 300, "messages": [{"role": "user", "content": "How is the river?"}]}
     behind = ask_both_ways(fronted.url, **question)
     with closing(connect(simulated.url)) as connection:
@@ -107,7 +107,7 @@ def test_text_through_the_front_is_the_text_of_the_simulator_itself(fronted: Ser
         ({"stop_sequences": ["."]}, ["text"], "stop_sequence"),
     ],
 )
-def test_what_is_asked_of_the_front_is_answered_both_ways(
+def test_the_service_answers_with_and_without_stream(
     fronted: Service, more: Any, kinds: list[str], reason: str
 ) -> None:
     message = ask_both_ways(fronted.url, **more)
@@ -115,14 +115,14 @@ def test_what_is_asked_of_the_front_is_answered_both_ways(
     assert message["stop_reason"] == reason
 
 
-def test_a_prompt_that_was_seen_is_told_to_be_cached(fronted: Service) -> None:
+def test_a_repeated_prompt_is_reported_as_cached(fronted: Service) -> None:
     first = ask(fronted.url, messages=[SESSION]).json["usage"]
     again = ask(fronted.url, messages=[SESSION]).json["usage"]
     assert first["input_tokens"] == again["input_tokens"] + again["cache_read_input_tokens"]
     assert again["cache_read_input_tokens"] > 400
 
 
-def test_it_thinks_unasked_in_words_that_the_front_makes_blocks_of() -> None:
+def test_its_reasoning_becomes_thinking_blocks() -> None:
     with (
         Completions(*AT_ONCE, "--simulate-thinking-rate", "1") as engine,
         Service("--upstream", f"{engine.url}/v1") as front,
@@ -131,11 +131,11 @@ def test_it_thinks_unasked_in_words_that_the_front_makes_blocks_of() -> None:
     assert [block["type"] for block in message["content"]] == ["thinking", "text"]
 
 
-# what fails on purpose
+# simulated failures
 
 
 @pytest.mark.parametrize(("kind", "status"), [("429", 429), ("529", 529), ("500", 500)])
-def test_a_refusal_reaches_the_client_through_the_front_and_without(kind: str, status: int) -> None:
+def test_a_simulated_refusal_reaches_the_client_directly_and_through_the_service(kind: str, status: int) -> None:
     fail = (*AT_ONCE, "--simulate-fail", f"{kind}=1")
     with (
         Service(*fail) as direct,
@@ -148,7 +148,7 @@ def test_a_refusal_reaches_the_client_through_the_front_and_without(kind: str, s
     assert all(answer.headers.get("retry-after") for answer in answers if status != 500)
 
 
-def test_an_error_within_the_answer_is_an_error_event_through_the_front_and_without() -> None:
+def test_a_simulated_error_is_an_error_event_directly_and_through_the_service() -> None:
     fail = (*AT_ONCE, "--simulate-fail", "error=1")
     with (
         Service(*fail) as direct,
@@ -163,7 +163,7 @@ def test_an_error_within_the_answer_is_an_error_event_through_the_front_and_with
 
 
 def cut_off(url: str, path: str, stream: bool) -> bytes:
-    """What of an answer comes before its connection is cut."""
+    """The part of an answer before its connection is cut."""
     with closing(connect(url)) as connection:
         post(connection, path, stream=stream)
         response = connection.getresponse()
@@ -173,7 +173,7 @@ def cut_off(url: str, path: str, stream: bool) -> bytes:
     return caught.value.partial
 
 
-def test_a_cut_is_a_connection_that_ends_within_the_answer() -> None:
+def test_a_simulated_cut_ends_the_connection_inside_the_answer() -> None:
     fail = (*AT_ONCE, "--simulate-fail", "cut=1")
     with Service(*fail) as direct, Completions(*fail) as engine:
         assert b"content_block_delta" in cut_off(direct.url, "/v1/messages", stream=True)
@@ -188,7 +188,7 @@ def test_a_cut_is_a_connection_that_ends_within_the_answer() -> None:
             service.ended(excused=INCOMPLETE)
 
 
-def test_a_stall_is_a_silence_in_which_the_service_pings() -> None:
+def test_a_simulated_stall_is_filled_with_pings() -> None:
     pace = ("--simulate-fail", "stall=1", "--simulate-stall", "500ms", "--ping-interval", "100ms")
     with Service(*AT_ONCE, *pace) as service:
         began = monotonic()
@@ -202,7 +202,7 @@ def test_a_stall_is_a_silence_in_which_the_service_pings() -> None:
 # profiles and traces
 
 
-def test_a_profile_in_a_file_is_what_options_do_not_say(tmp_path: Path) -> None:
+def test_a_profile_file_sets_what_options_leave_open(tmp_path: Path) -> None:
     profile = tmp_path / "slow.toml"
     profile.write_text(
         "source = 'nowhere'\nttft = '400ms'\nitl = 'uniform(1ms, 2ms)'\noutput-tokens = 3\nseed = 5\n[fail]\n429 = 0\n"
@@ -214,7 +214,7 @@ def test_a_profile_in_a_file_is_what_options_do_not_say(tmp_path: Path) -> None:
     assert answer["usage"]["output_tokens"] == 4
 
 
-def test_what_is_recorded_of_a_server_is_replayed_with_its_timing(tmp_path: Path) -> None:
+def test_a_recorded_trace_is_replayed_with_its_timing(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     bodies = tmp_path / "bodies.jsonl"
     asked: Any = {"model": "m", "max_tokens": 300, "tools": [TOOL], "thinking": {"type": "adaptive"}}
@@ -243,7 +243,7 @@ def test_what_is_recorded_of_a_server_is_replayed_with_its_timing(tmp_path: Path
             assert message["usage"]["output_tokens"] == len(recorded[0].parts) == 12
 
 
-def test_the_load_generator_of_the_bench_drives_it_and_the_front(completions: Completions, fronted: Service) -> None:
+def test_the_load_generator_of_the_bench_can_drive_both(completions: Completions, fronted: Service) -> None:
     for url, how in ((completions.url, ("--api", "chat", "--key", KEY)), (fronted.url, ())):
         command = [sys.executable, "-m", "bench", "load", url, *how, "--requests", "20", "--concurrency", "4"]
         done = subprocess.run([*command, "--json", "-"], cwd=ROOT, capture_output=True, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The service and its engine come and go, each at its own time."""
+"""The service and its engine stop and start at different times."""
 
 import time
 from contextlib import closing
@@ -27,7 +27,7 @@ LONG: dict[str, Any] = {
 # --- the service stops ---
 
 
-def test_a_stream_open_at_the_signal_is_given_to_its_end(endless: Endless) -> None:
+def test_a_stream_open_at_the_signal_is_completed(endless: Endless) -> None:
     with Service("--upstream", endless.llama.url) as service, closing(connect(service.url)) as connection:
         post(connection, **LONG, stream=True)
         response = connection.getresponse()
@@ -40,7 +40,7 @@ def test_a_stream_open_at_the_signal_is_given_to_its_end(endless: Endless) -> No
         assert service.logged(event="request")["status"] == 200
 
 
-def test_a_whole_answer_begun_before_the_signal_is_given(endless: Endless) -> None:
+def test_a_whole_answer_begun_before_the_signal_is_completed(endless: Endless) -> None:
     with Service("--upstream", endless.llama.url) as service, closing(connect(service.url)) as connection:
         endless.llama.until_idle(BOUND)
         post(connection, **LONG)
@@ -52,7 +52,7 @@ def test_a_whole_answer_begun_before_the_signal_is_given(endless: Endless) -> No
         assert service.ended() == 0
 
 
-def test_an_answer_that_outlives_the_drain_timeout_is_taken_from_the_engine(endless: Endless) -> None:
+def test_an_answer_that_exceeds_the_drain_timeout_is_aborted_at_the_engine(endless: Endless) -> None:
     cut = ("--drain-timeout", "100ms")
     with Service("--upstream", endless.llama.url, *cut) as service, closing(connect(service.url)) as connection:
         post(connection, **ENDLESS, stream=True)
@@ -64,10 +64,10 @@ def test_an_answer_that_outlives_the_drain_timeout_is_taken_from_the_engine(endl
         endless.llama.until_idle(BOUND)
 
 
-# --- the engine comes and goes ---
+# --- the engine stops and starts ---
 
 
-def test_an_engine_that_comes_goes_and_comes_again_is_found_each_time(tmp_path: Path) -> None:
+def test_an_engine_that_stops_and_starts_is_found_again_each_time(tmp_path: Path) -> None:
     engine = tmp_path / "engine.sock"
     with Service("--upstream", f"unix:{engine}") as service:
         assert_without_engine(service)
@@ -90,7 +90,7 @@ def assert_without_engine(service: Service) -> None:
 
 
 def assert_with_engine(service: Service) -> None:
-    """The first request after the engine came is served, in the engine's own dialect."""
+    """The first request after the engine's start is answered, in the engine's dialect."""
     thought, *spoken = ask_both_ways(service.url, thinking=THINK)["content"]
     assert (thought["type"], spoken) == ("thinking", SPOKEN)
     call = ask(service.url, tools=TOOLS, tool_choice={"type": "tool", "name": "get_weather"}).json["content"][-1]
@@ -99,7 +99,7 @@ def assert_with_engine(service: Service) -> None:
     assert len(get(service.url, "/v1/models").json["data"]) == 1
 
 
-def test_an_engine_that_dies_in_a_stream_makes_it_an_error_and_not_an_end() -> None:
+def test_an_engine_that_dies_during_a_stream_gives_an_error_event() -> None:
     with LlamaServer(ctx=32768, parallel=1) as llama, Service("--upstream", llama.url) as service:
         with closing(connect(service.url)) as connection:
             post(connection, **ENDLESS, stream=True)
@@ -113,7 +113,7 @@ def test_an_engine_that_dies_in_a_stream_makes_it_an_error_and_not_an_end() -> N
         assert ask(service.url).status == 529
 
 
-def test_an_engine_that_dies_in_a_whole_answer_makes_it_an_error() -> None:
+def test_an_engine_that_dies_during_a_whole_answer_gives_an_error() -> None:
     with (
         LlamaServer(ctx=32768, parallel=1) as llama,
         Service("--upstream", llama.url) as service,
@@ -122,7 +122,9 @@ def test_an_engine_that_dies_in_a_whole_answer_makes_it_an_error() -> None:
         before = llama.metrics()["n_decode_total"]
         post(connection, **ENDLESS)
         busy(Endless(service, llama))
-        while llama.metrics()["n_decode_total"] < before + 5:  # its answer has begun; before, it would be asked again
+        while (
+            llama.metrics()["n_decode_total"] < before + 5
+        ):  # the answer has begun; before that, the request would be sent again
             pass
         llama.stop()
         response = connection.getresponse()

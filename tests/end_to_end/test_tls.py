@@ -1,4 +1,4 @@
-"""TLS and Unix sockets on both sides of the service, and the key that the engine asks for."""
+"""TLS and Unix sockets on both sides of the service, and the key of the engine."""
 
 import asyncio
 import ssl
@@ -42,7 +42,7 @@ def authority_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFacto
 
 
 def serving(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
-    """What a server with a certificate for `name` needs."""
+    """The files of a server with a certificate for `name`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     return context
@@ -54,7 +54,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-# --- TLS towards clients ---
+# --- TLS for clients ---
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_sdk_is_served_over_tls(secured: Service, authority: trustme.CA) -> 
             assert "".join(stream.text_stream)
 
 
-def test_a_client_that_trusts_somebody_else_fails_alone(secured: Service, authority: trustme.CA) -> None:
+def test_a_client_with_another_authority_fails_alone(secured: Service, authority: trustme.CA) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         get(secured.url, "/healthz", trusting(trustme.CA()))
     with pytest.raises((ConnectionError, OSError)):
@@ -93,7 +93,7 @@ def test_a_client_that_trusts_somebody_else_fails_alone(secured: Service, author
     assert get(secured.url, "/healthz", trusting(authority)).status == 200
 
 
-# --- TLS towards the engine ---
+# --- TLS to the engine ---
 
 
 async def test_an_engine_is_reached_over_tls(authority: trustme.CA, authority_file: str) -> None:
@@ -117,7 +117,7 @@ def _three_answers(upstream: str, authority_file: str) -> tuple[Answer, Answer, 
         ("elsewhere.example", True, "certificate verify failed: IP address mismatch"),
     ],
 )
-async def test_an_engine_nobody_vouches_for_is_not_spoken_to_and_the_log_says_why(
+async def test_an_engine_with_an_unknown_authority_is_refused_and_the_log_says_why(
     authority: trustme.CA, authority_file: str, name: str, trusted: bool, words: str
 ) -> None:
     options = ("--upstream-ca", authority_file) if trusted else ()
@@ -143,7 +143,7 @@ def _refused_for(words: str, upstream: str, options: tuple[str, ...]) -> None:
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServer]:
-    """An engine on a Unix socket, which asks for a key."""
+    """An engine on a Unix socket that requires a key."""
     with LlamaServer(uds=tmp_path_factory.mktemp("engine") / "engine.sock", api_key="sk-engine") as llama:
         yield llama
 
@@ -157,7 +157,7 @@ def test_both_sides_may_be_unix_sockets(locked: LlamaServer, tmp_path: Path) -> 
 
 
 @pytest.mark.clause("7.5")
-def test_a_key_the_engine_refuses_is_our_fault_and_shown_to_nobody(locked: LlamaServer) -> None:
+def test_a_key_that_the_engine_refuses_is_a_500_that_does_not_show_the_key(locked: LlamaServer) -> None:
     with Service("--upstream", f"unix:{locked.uds}", ANTHRO_ASGI_UPSTREAM_KEY="sk-wrong") as service:
         answer = ask(service.url)
         assert (answer.status, answer.json["error"]["type"]) == (500, "api_error")

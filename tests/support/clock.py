@@ -1,4 +1,4 @@
-"""An event loop whose time passes only when nobody has anything to do, so that ten seconds of silence cost nothing.
+"""An event loop with a fake clock: time advances only when no callback is ready, so a long silence costs nothing.
 
 Every timer on the loop is a fake clock with that, and no code under test needs to be handed one. Nothing real (sockets,
 threads, child processes) can be waited for on it.
@@ -36,6 +36,6 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
 
 
 def fake_clock(test: F) -> F:
-    """Marks an `async def test_…` to be run on a FakeClockLoop (see conftest)."""
+    """Mark an `async def test_…` to run on a FakeClockLoop (see conftest)."""
     test.loop_factory = FakeClockLoop  # type: ignore[attr-defined]
     return test

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector: takes spans by OTLP over HTTP on a real socket and keeps them.
+"""An OpenTelemetry collector: receives spans over OTLP/HTTP on a real socket and keeps them.
 
 with Collector() as collector:
     collector.url, collector.spans
@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 
 class Span:
-    """One of them, with its attributes and those of its resource as plain values."""
+    """One span, with its attributes and those of its resource as plain values."""
 
     def __init__(self, resource: Any, span: Any) -> None:
         self.name: str = span.name
@@ -34,7 +34,7 @@ class Span:
 
 
 class Collector:
-    """See the module. With `silent` it takes a request and never answers."""
+    """See the module. With `silent` it accepts requests and never answers."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self.spans: list[Span] = []
@@ -59,7 +59,7 @@ class Collector:
                 self.wfile.write(answer)
 
             def log_message(self, *_: Any) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

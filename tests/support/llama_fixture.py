@@ -1,4 +1,4 @@
-"""The one llama.cpp server that all tests of a session share."""
+"""One llama.cpp server for all tests of a session."""
 
 import importlib.util
 from collections.abc import Iterator

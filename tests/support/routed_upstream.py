@@ -1,4 +1,4 @@
-"""A scripted upstream whose answers go by the path that is asked for, and the engines over it."""
+"""A scripted upstream that answers by path, and engines over it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def listing(owner: str, *, window: int | None = None, name: str = "m", created: 
 
 
 def recorded(case: Case) -> bytes:
-    """The answer of a real engine, as it was."""
+    """The recorded answer of a real engine."""
     return framed(case.status, [("content-type", case.content_type or "text/plain")], [case.content], case.framing)
 
 
@@ -38,7 +38,7 @@ def recording(engine: str, name: str) -> bytes:
 
 
 def routed(routes: dict[str, Answer | list[Answer]]) -> Answer:
-    """By its path, the answer to every request; of several the next one each time, the last again and again."""
+    """Answers by path. Of several answers each request takes the next; the last one repeats."""
     left = {path: list(answers) if isinstance(answers, list) else [answers] for path, answers in routes.items()}
 
     async def answer(wire: Wire) -> None:
@@ -66,7 +66,7 @@ async def engine_over(
 
 
 def asked(upstream: ScriptedUpstream, path: str = CHAT) -> list[dict[str, Any]]:
-    """The bodies that were posted to a path."""
+    """The JSON bodies that were posted to a path."""
     return [json.loads(request.body) for request in upstream.requests if _is(request, path)]
 
 

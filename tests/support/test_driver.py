@@ -1,4 +1,4 @@
-"""The driver lets good applications pass and catches each kind of bad one."""
+"""The driver accepts correct applications and detects each kind of incorrect one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ def start(status: Any, *headers: Any) -> Message:
 
 
 def saying(*messages: Message) -> App:
-    """An application that sends these, whatever it is asked."""
+    """An application that sends these messages for every request."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -32,7 +32,7 @@ def saying(*messages: Message) -> App:
 
 
 async def echo(scope: Message, receive: Receive, send: Send) -> None:
-    """Sends each piece of the request's body back as it comes."""
+    """Sends each piece of the request body back as it arrives."""
     await send(START)
     while (message := await receive()).get("more_body"):
         await send(piece(message["body"]))
@@ -53,7 +53,7 @@ async def test_a_whole_response_is_returned() -> None:
         response.header("b")
 
 
-async def test_each_piece_is_seen_as_it_was_sent() -> None:
+async def test_each_piece_is_read_as_it_was_sent() -> None:
     async with Driver(saying(START, piece(b"a"), piece(b""), piece(b"bc"), END)).open("GET", "/") as exchange:
         await exchange.started()
         assert exchange.status == 200
@@ -62,7 +62,7 @@ async def test_each_piece_is_seen_as_it_was_sent() -> None:
         assert exchange.complete
 
 
-async def test_a_last_piece_with_a_body_is_seen_too() -> None:
+async def test_a_last_piece_with_a_body_is_read_too() -> None:
     async with Driver(saying(START, {**END, "body": b"z"})).open("GET", "/") as exchange:
         assert [await exchange.chunk(), await exchange.chunk()] == [b"z", None]
 
@@ -73,7 +73,7 @@ async def test_the_request_arrives_piece_by_piece() -> None:
         assert exchange.pieces_read == 3
 
 
-async def test_the_scope_is_what_a_server_would_say() -> None:
+async def test_the_scope_is_that_of_a_server() -> None:
     scopes = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -108,7 +108,7 @@ async def test_receive_after_the_body_waits_for_the_client_to_leave() -> None:
     assert order == ["leaving", "http.disconnect"]
 
 
-async def test_no_response_is_owed_to_a_client_that_left() -> None:
+async def test_an_application_need_not_respond_to_a_client_that_left() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -135,7 +135,7 @@ async def test_a_body_may_never_end() -> None:
     async with Driver(echo).open("POST", "/", body=[b"a"], complete=False) as exchange:
         assert await exchange.chunk() == b"a"
         exchange.disconnect()
-        with pytest.raises(KeyError):  # this application does not look for a disconnect
+        with pytest.raises(KeyError):  # this application does not handle a disconnect
             await exchange.rest()
 
 
@@ -165,7 +165,7 @@ async def test_leaving_frees_a_blocked_send() -> None:
         exchange.disconnect()
 
 
-async def test_send_gives_the_loop_no_turn() -> None:
+async def test_send_does_not_yield_to_the_loop() -> None:
     turns: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -177,7 +177,7 @@ async def test_send_gives_the_loop_no_turn() -> None:
     await Driver(app).request("GET", "/")
 
 
-async def test_the_answer_to_head_has_no_body_but_its_length() -> None:
+async def test_the_response_to_head_has_a_length_and_no_body() -> None:
     response = await Driver(saying(start(200, (b"content-length", b"5")), END)).request("HEAD", "/")
     assert (response.body, response.header("content-length")) == (b"", "5")
 
@@ -229,7 +229,7 @@ async def test_a_broken_rule_cannot_be_swallowed() -> None:
             pass
 
 
-async def test_a_broken_rule_is_told_while_the_application_runs_on() -> None:
+async def test_a_broken_rule_is_reported_while_the_application_still_runs() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         try:
             await send(END)
@@ -294,7 +294,7 @@ async def endless(scope: Message, receive: Receive, send: Send) -> None:
             await send(piece(token))
 
 
-async def test_an_application_that_waits_for_ever_shows_its_stack() -> None:
+async def test_an_application_that_waits_forever_shows_its_stack() -> None:
     driver = Driver(endless, patience=0.01)
     with pytest.raises(Stuck, match=r"(?s)0.01 s.*in endless.*in tokens"):
         await driver.request("GET", "/")
@@ -309,7 +309,7 @@ async def test_an_application_that_ignores_a_disconnect_shows_its_stack() -> Non
             exchange.disconnect()
 
 
-async def test_an_application_that_swallows_its_cancellation_is_told_apart() -> None:
+async def test_an_application_that_swallows_its_cancellation_is_reported_as_such() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         try:
             await asyncio.Event().wait()
@@ -324,7 +324,7 @@ async def test_an_application_that_swallows_its_cancellation_is_told_apart() -> 
 
 
 def living(*answers: str) -> App:
-    """An application that gives these answers, one to each stage, and returns."""
+    """An application that gives one of these answers to each stage, and returns."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert scope["type"] == "lifespan"
@@ -336,20 +336,20 @@ def living(*answers: str) -> App:
     return app
 
 
-async def test_the_lifespan_is_asked_twice_and_leaves_its_state() -> None:
+async def test_the_lifespan_is_called_for_startup_and_shutdown_and_keeps_its_state() -> None:
     driver = Driver(living("lifespan.startup.complete", "lifespan.shutdown.complete"))
     async with driver.lifespan():
         assert driver.state == {"asked": ["lifespan.startup"]}
     assert driver.state == {"asked": ["lifespan.startup", "lifespan.shutdown"]}
 
 
-async def test_a_failed_startup_is_told_in_its_own_words() -> None:
+async def test_a_failed_startup_is_reported_with_its_message() -> None:
     with pytest.raises(LifespanFailed, match="no engine"):
         async with Driver(living("lifespan.startup.failed")).lifespan():
             pytest.fail("nothing runs after a failed start")
 
 
-async def test_a_failed_shutdown_is_told_in_its_own_words() -> None:
+async def test_a_failed_shutdown_is_reported_with_its_message() -> None:
     with pytest.raises(LifespanFailed, match="no engine"):
         async with Driver(living("lifespan.startup.complete", "lifespan.shutdown.failed")).lifespan():
             pass

@@ -37,7 +37,7 @@ class Wire(asyncio.Protocol):
         self._moved = asyncio.Event()
         self._transport: Any
 
-    # what an answer may do
+    # for answers
 
     async def send(self, data: bytes) -> None:
         """Write, and wait until the kernel has all of it. Raises ConnectionError when the client is gone."""
@@ -48,7 +48,7 @@ class Wire(asyncio.Protocol):
         self.sent += len(data)
 
     async def receive(self, size: int) -> bytes:
-        """Up to `size` further bytes of the connection, at least one; for answers that see to the body themselves."""
+        """The next bytes, at least one and at most `size`. For answers that read the body themselves."""
         self._transport.resume_reading()
         await self._until(lambda: bool(self._received))
         data = bytes(self._received[:size])
@@ -56,7 +56,7 @@ class Wire(asyncio.Protocol):
         return data
 
     async def gone(self) -> None:
-        """Wait until the client has closed its side. What it still sends is dropped."""
+        """Wait until the client has closed its side. Bytes that it still sends are dropped."""
         while not self._closed:
             self._received.clear()
             self._transport.resume_reading()
@@ -73,7 +73,7 @@ class Wire(asyncio.Protocol):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._transport.abort()
 
-    # the life of a connection
+    # for asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -150,7 +150,7 @@ class Wire(asyncio.Protocol):
 
 
 class Request:
-    """What a request was, kept after its connection went on to the next."""
+    """One request, kept after its connection has gone on to the next."""
 
     def __init__(self, wire: Wire) -> None:
         self.method, self.target, self.headers, self.body = wire.method, wire.target, wire.headers, wire.body
@@ -192,7 +192,7 @@ class ScriptedUpstream:
         return len(self.wires)
 
     async def until(self, condition: Callable[[], object], *, within: float = 10.0) -> None:
-        """Wait for a condition. Looks whenever something happens here, and now and then for what happens elsewhere."""
+        """Wait for a condition. It is checked after each event of this upstream, and every 5 ms."""
         async with asyncio.timeout(within):
             while not condition():
                 self._moved.clear()
@@ -256,7 +256,7 @@ def _accepting() -> bool:
 
 
 def raw_answer(status: int, fields: Iterable[tuple[str, str]], body: bytes = b"") -> bytes:
-    """Any response, as bytes, with the header fields given and no other."""
+    """Any response, as bytes, with the given header fields and no others."""
     lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in fields)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
@@ -283,7 +283,7 @@ def sse(
     framing: str = "chunked",
     done: bool = True,
 ) -> bytes:
-    """An event stream: a dict becomes a `data:` event, bytes stand as they are; `[DONE]` follows if `done`."""
+    """An event stream: a dict becomes a `data:` event, bytes are sent as they are; `[DONE]` follows if `done`."""
     events = [
         chunk if isinstance(chunk, bytes) else b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks
     ]
@@ -298,7 +298,7 @@ def json_answer(status: int, obj: object, headers: Iterable[tuple[str, str]] = (
 
 
 def fragmented(answer: bytes, pieces: Iterable[int]) -> Callable[[Wire], Awaitable[None]]:
-    """The same bytes, cut at the offsets `pieces`; the client's loop gets a turn between them.
+    """The same bytes, cut at the offsets `pieces`; the event loop runs between the pieces.
 
     As the client runs on the same loop, it reads each piece by itself.
     """
@@ -308,7 +308,7 @@ def fragmented(answer: bytes, pieces: Iterable[int]) -> Callable[[Wire], Awaitab
     async def send(wire: Wire) -> None:
         for part in parts:
             await wire.send(part)
-            for _ in range(3):  # the loop polls its sockets once a turn
+            for _ in range(3):  # the loop polls its sockets once per iteration
                 await asyncio.sleep(0)
         if b"connection: close" in answer.partition(b"\r\n\r\n")[0].lower():
             wire.close()

@@ -1,4 +1,4 @@
-"""The two engines that have an upstream, over one that says the same to each in its own way."""
+"""The two engines with an upstream, each over an upstream that sends the same answer in its API."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,7 +23,7 @@ _STREAM: Final = [("content-type", "text/event-stream")]
 
 
 class Chat:
-    """As an OpenAI-compatible engine says it."""
+    """Answers of an OpenAI-compatible engine."""
 
     path = "/v1/chat/completions"
     models = json_answer(200, {"data": [{"id": "m", "owned_by": "nobody"}]})
@@ -55,7 +55,7 @@ class Chat:
 
 
 class Messages:
-    """As a Messages server says it."""
+    """Answers of a Messages server."""
 
     path = "/v1/messages"
     models = json_answer(200, {"data": [{"id": "m", "type": "model"}]})
@@ -109,7 +109,7 @@ def stream(*events: bytes, framing: str = "chunked") -> bytes:
 
 
 def endless(first: Iterable[bytes], again: bytes | Callable[[int], bytes], left: list[bool] | None = None) -> Answer:
-    """A stream that goes on with `again`, which may depend on how often it did, until the client leaves."""
+    """A stream that repeats `again` (or `again(number)`) until the client leaves."""
 
     async def answer(wire: Wire) -> None:
         await wire.send(stream(*first).removesuffix(b"0\r\n\r\n"))
@@ -128,7 +128,7 @@ def endless(first: Iterable[bytes], again: bytes | Callable[[int], bytes], left:
 
 @asynccontextmanager
 async def over(speech: Speech, *answers: Answer, **options: Any) -> AsyncIterator[tuple[ScriptedUpstream, Engine]]:
-    """`answers` are those to what is posted, one after the other, the last again and again."""
+    """Each POST takes the next of `answers`; the last one repeats."""
     left = list(answers)
 
     async def by_path(wire: Wire) -> None:

@@ -110,7 +110,7 @@ class Driver:
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """The application's life, from its start-up to its shutdown. Raises LifespanFailed."""
+        """The application from its startup to its shutdown. Raises LifespanFailed."""
         scope: Message = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         life = Lifespan(self.app, scope, self.patience)
         life.start()
@@ -125,7 +125,7 @@ class Driver:
 
 
 def _framed(headers: Pairs, length: int | None) -> list[tuple[bytes, bytes]]:
-    """The headers as a server hands them over; `length` is the body's, None when it comes in chunks."""
+    """The headers as a server passes them on. `length` is that of the body, None for a chunked body."""
     pairs = [(_bytes(name).lower(), _bytes(value)) for name, value in headers]
     names = {name for name, _ in pairs}
     if b"host" not in names:

@@ -1,4 +1,4 @@
-"""One call of an application as a task that is waited for, but not for ever."""
+"""One call of an application as a task, with a bound on every wait."""
 
 import asyncio
 import traceback
@@ -16,7 +16,7 @@ class Misbehaviour(AssertionError):
 
 
 class Stuck(AssertionError):
-    """The application did not get on. The message ends with its stack."""
+    """The application did not continue. The message ends with its stack."""
 
 
 def must(holds: bool, rule: str) -> None:
@@ -26,7 +26,7 @@ def must(holds: bool, rule: str) -> None:
 
 
 class Call:
-    """One call of the application, as a task. Waits for what it does next, but not for ever."""
+    """One call of the application, as a task. Every wait is bounded."""
 
     _task: asyncio.Task[None]
 
@@ -55,7 +55,7 @@ class Call:
         raise NotImplementedError
 
     def _returned(self) -> None:
-        """The application has returned: may it?"""
+        """Check that the application was allowed to return."""
 
     async def _checked(self, message: Message) -> None:
         try:
@@ -87,7 +87,7 @@ class Call:
         self._raise()
 
     def _raise(self) -> None:
-        """What the application let escape, or else the rule it broke; once."""
+        """The exception that left the application, or the rule that it broke; once."""
         error: BaseException | None = self._broken
         if self._task.cancelled():
             error = Misbehaviour("the application let a cancellation escape that nobody asked for")
@@ -98,7 +98,7 @@ class Call:
             raise error
 
     async def _stuck(self) -> None:
-        """Ends the application where it stands: the traceback of its cancellation is its stack, generators and all."""
+        """Cancel the application. The traceback of the cancellation is its stack, with generators."""
         self._raised = True
         self._task.cancel()
         await asyncio.wait({self._task}, timeout=self._patience)

@@ -1,4 +1,4 @@
-"""A request with its response on its way, seen from the client's end of the connection."""
+"""A request and its response in progress, seen from the client."""
 
 import asyncio
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def only(headers: dict[str, list[str]], name: str) -> str | None:
 
 @dataclass
 class Body:
-    """A request's body on its way: what is left of it, and whether its end ever comes."""
+    """The body of a request in progress: what is left of it, and whether it ends."""
 
     pieces: list[bytes]
     complete: bool = True
@@ -40,7 +40,7 @@ class Body:
 
 
 class Exchange(Call):
-    """A request whose response is on its way. Made by `Driver.open`."""
+    """A request whose response is in progress. Created by `Driver.open`."""
 
     def __init__(self, app: App, scope: Message, body: Body, patience: float) -> None:
         self._body = body
@@ -48,7 +48,7 @@ class Exchange(Call):
         self._chunks: list[bytes] = []
         self._length = 0
         self._complete = False
-        self._gone = asyncio.Event()  # the client left, or has all it wanted
+        self._gone = asyncio.Event()  # the client left, or the response is complete
         self._left = False
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -58,7 +58,7 @@ class Exchange(Call):
     # What the client sees
 
     async def started(self) -> Self:
-        """Until the response has begun: `status` and `headers` can be read from here on."""
+        """Wait until the response has begun. After that `status` and `headers` can be read."""
         if not await self._until(lambda: self._start is not None):
             raise AssertionError("the client left, and the application ended without a response")
         return self
@@ -84,7 +84,7 @@ class Exchange(Call):
 
     @property
     def pieces_read(self) -> int:
-        """How many pieces of the request's body the application has received."""
+        """The number of pieces of the request body that the application has received."""
         return self._body.taken
 
     async def chunk(self) -> bytes | None:
@@ -102,13 +102,13 @@ class Exchange(Call):
     # What the client does
 
     def disconnect(self) -> None:
-        """Leave: `receive` says so, and what is sent from now on goes nowhere."""
+        """Disconnect: `receive` reports it, and later sends have no effect."""
         self._left = True
         self._gone.set()
         self._flowing.set()
 
     def hold(self) -> None:
-        """Read nothing more: the next `send` waits."""
+        """Stop reading: the next `send` waits."""
         self._flowing.clear()
 
     def release(self) -> None:
@@ -116,7 +116,7 @@ class Exchange(Call):
         self._flowing.set()
 
     async def blocked(self) -> None:
-        """Until the application is inside a `send` that waits."""
+        """Wait until the application is inside a `send` that waits."""
         await self._until(lambda: self._blocked)
 
     async def __aenter__(self) -> Self:
@@ -132,7 +132,7 @@ class Exchange(Call):
         self.disconnect()
         try:
             await self._end()
-        except BaseException as another:  # the test's own failure counts for more
+        except BaseException as another:  # the test's own failure comes first
             error.add_note(f"and the application: {another!r}")
 
     # What the application does

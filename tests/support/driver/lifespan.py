@@ -6,7 +6,7 @@ from tests.support.driver.call import App, Call, Message, Misbehaviour, must
 
 
 class LifespanFailed(Exception):
-    """The application said that it could not start or stop; its own words are the message."""
+    """The application reported that it could not start or stop; the message is its own."""
 
 
 class Lifespan(Call):

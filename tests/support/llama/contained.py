@@ -10,7 +10,7 @@ from tests.support.llama.server import main
 
 
 def last_until(number: int) -> None:
-    """Have the end of standard input, for which the server waits, come with that signal."""
+    """End standard input, which ends the server, on that signal."""
     reading, writing = os.pipe()
     os.dup2(reading, 0)
     signal.signal(number, lambda *_: os.close(writing))

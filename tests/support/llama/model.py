@@ -1,4 +1,4 @@
-"""A chat model of 280 kB whose every answer is known beforehand, written as a GGUF file with the standard library.
+"""A chat model of 280 kB whose every answer is known, written as a GGUF file with the standard library.
 
 Theory. A language model is a function from the tokens so far to a score for each next token. Here the score shall
 depend on the last token alone (a bigram chain), and be exact. So:
@@ -29,19 +29,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# No word twice, not even once in each: it could not have two successors.
+# Each word occurs once in all sentences together: a token has one successor.
 ANSWER = (
     "Hello! I am a model made by hand, so whatever you ask, this very sentence is what comes back: plain words, then "
     "café, 漢字 and one 🙂 at its end."
 )
 THINKING = "They want something; mine must do."
-ARGUMENT = "Paris"  # what every free string in a tool's input is
+ARGUMENT = "Paris"  # the value of every free string in a tool's input
 
 WIDTH = 128
 GAP = 16.0
 FIRST, SECOND = 16384.0, 8192.0  # above the lowest rank (tokens * GAP) by far, and exact in half precision
 CONTEXT = 32768
-HEADS = 4  # of queries; of keys there is one
+HEADS = 4  # query heads; there is one key head
 
 Vector = list[float]
 
@@ -56,7 +56,7 @@ class Kind:
 
 
 def _alphabet() -> list[str]:
-    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2's convention)."""
+    """The printable character for each byte of a byte-level vocabulary (GPT-2's convention)."""
     itself = {*range(33, 127), *range(161, 173), *range(174, 256)}
     spare = iter(range(256, 512))
     return [chr(byte if byte in itself else next(spare)) for byte in range(256)]
@@ -70,7 +70,7 @@ def _spell(data: bytes) -> str:
 
 
 def _pieces(sentence: str) -> list[bytes]:
-    """Its words, each with the space before it; an emoji is cut in the middle.
+    """The words of a sentence, each with the space before it; an emoji is cut in the middle.
 
     Engines meet characters that span tokens all the time: one token then gives no text, the next gives it all.
     """
@@ -79,7 +79,7 @@ def _pieces(sentence: str) -> list[bytes]:
 
 @dataclass
 class Chain:
-    """The vocabulary, and what follows what."""
+    """The vocabulary, and the successors of each token."""
 
     names: list[str] = field(default_factory=lambda: [_spell(bytes([byte])) for byte in range(256)])
     kinds: list[int] = field(default_factory=lambda: [Kind.NORMAL] * 256)
@@ -94,7 +94,7 @@ class Chain:
         return len(self.names) - 1
 
     def then(self, token: int, *choices: int) -> None:
-        """After `token` comes the first of `choices`, or the second where that one is forbidden."""
+        """`token` is followed by the first of `choices`, or by the second where a grammar forbids the first."""
         row = self.states.setdefault(token, len(self.states) + 1)
         self.follows += [(row, choice, weight) for choice, weight in zip(choices, (FIRST, SECOND), strict=False)]
 
@@ -106,7 +106,7 @@ class Chain:
         return tokens[0], tokens[-1]
 
     def at_rest(self, token: int) -> None:
-        """`token` comes after every token that is no state: after any prompt."""
+        """`token` follows every token that is not a state: any prompt."""
         self.follows.append((0, token, FIRST))
 
 
@@ -142,7 +142,7 @@ def _model() -> Model:
 
 
 def _ranks(chain: Chain, called: int) -> list[int]:
-    """What to take where a grammar decides: close what is open, then go on; white space, which never ends, last."""
+    """The preference where a grammar decides: close what is open, then continue, and white space last."""
     favoured = [*b'"}]', called, *b",:4t"]
     printable = [byte for byte in range(33, 127) if byte not in favoured]
     seen = {*favoured, *printable}
@@ -266,7 +266,7 @@ def _padding(length: int) -> bytes:
 
 
 def _described(tensors: Iterable[Tensor]) -> tuple[bytes, bytes]:
-    """The tensors' descriptions, and their data."""
+    """The descriptions of the tensors, and their data."""
     head, data = b"", b""
     for tensor in tensors:
         shape = struct.pack(f"<I{len(tensor.shape)}Q", len(tensor.shape), *tensor.shape)

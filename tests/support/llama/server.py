@@ -73,18 +73,18 @@ def _serve(options: argparse.Namespace) -> Any:
 def main() -> None:
     options = _arguments()
     with os.fdopen(os.dup(1), "w") as answer:
-        os.dup2(2, 1)  # what llama.cpp prints is for the log; only the address is for the parent
+        os.dup2(2, 1)  # llama.cpp's own output goes to the log; the parent reads only the address
         server = _serve(options)
         print(server.listening_address, file=answer)
     sys.stdin.buffer.read()
-    os._exit(0)  # no farewell: a server with a request in hand would finish it first
+    os._exit(0)  # at once: a server with a running request would finish it first
 
 
 # ---------------------------------------------------------------------------------------------------- the parent
 
 
 class ServerFailed(Exception):
-    """The child ended, or said nothing, where its address was due. The message ends with its log."""
+    """The child ended or was silent when it should have printed its address. The message ends with its log."""
 
 
 class LlamaServer:
@@ -118,7 +118,7 @@ class LlamaServer:
         return self._process.pid
 
     def start(self) -> Self:
-        """Returns when the server answers. Raises ServerFailed."""
+        """Start the server and wait until it answers. Raises ServerFailed."""
         self._directory = tempfile.TemporaryDirectory(prefix="llama-", ignore_cleanup_errors=True)
         self._log = Path(self._directory.name, "log")
         if self._model is None:
@@ -141,14 +141,14 @@ class LlamaServer:
         return self
 
     def stop(self) -> None:
-        """End the server, whatever it is doing. Does nothing when it has ended."""
+        """End the server at once. Does nothing if it has ended."""
         process = self._process
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
         try:
             process.wait(5)
-        except subprocess.TimeoutExpired:  # still loading, with the standard input not yet looked at
+        except subprocess.TimeoutExpired:  # still loading: it does not read standard input yet
             process.kill()
             process.wait()
         self._directory.cleanup()
@@ -168,7 +168,7 @@ class LlamaServer:
         return {name: float(value) for name, value in pairs}
 
     def until_idle(self, within: float = 5.0) -> None:
-        """Until no request is served or waits. The server answers between two tokens, so asking paces itself."""
+        """Wait until no request runs or waits. The server answers between two tokens, so polling needs no pause."""
         deadline = time.monotonic() + within
         while any((now := self.metrics())[name] for name in ("requests_processing", "requests_deferred")):
             assert time.monotonic() < deadline, f"still busy after {within} s: {now}"
@@ -196,7 +196,7 @@ class LlamaServer:
         if not line:
             if not ready:
                 self._process.kill()
-            self._process.wait()  # its last words are in the log then
+            self._process.wait()  # then its last output is in the log
             raise ServerFailed(f"llama.cpp gave no address\n{self._log.read_text(errors='replace')[-2000:]}")
         return line
 

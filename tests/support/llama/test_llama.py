@@ -1,4 +1,4 @@
-"""The real engine of the tests says what its model was made to say."""
+"""The real engine of the tests answers as its model was made to."""
 
 import http.client
 import json
@@ -50,13 +50,13 @@ def test_two_models_are_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("temperature", [0, 1, 2])
 @pytest.mark.parametrize("words", ["Hello?", "", "日本 " * 50, 'a "quoted" {thing}'])
-def test_the_answer_is_the_same_sentence_to_anything(llama: LlamaServer, words: str, temperature: float) -> None:
+def test_every_prompt_gets_the_same_sentence(llama: LlamaServer, words: str, temperature: float) -> None:
     sampling = {"temperature": temperature, "top_k": 0, "top_p": 1, "min_p": 0}
     message, finish = choice(llama, messages=[{"role": "user", "content": words}], **sampling)
     assert (message, finish) == ({"role": "assistant", "content": ANSWER}, "stop")
 
 
-def test_it_thinks_first_when_asked_to(llama: LlamaServer) -> None:
+def test_it_thinks_first_if_asked_to(llama: LlamaServer) -> None:
     message, finish = choice(llama, **THINK)
     assert (message["reasoning_content"], message["content"], finish) == (THINKING, ANSWER, "stop")
 
@@ -87,12 +87,12 @@ def test_a_schema_is_filled_and_closed(llama: LlamaServer) -> None:
     assert json.loads(message["content"]) == filled
 
 
-def test_a_prefill_is_continued_by_the_sentence(llama: LlamaServer) -> None:
+def test_the_sentence_continues_a_prefill(llama: LlamaServer) -> None:
     turns = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Well: "}]
     assert choice(llama, messages=turns)[0]["content"] == f"Well: {ANSWER}"
 
 
-def test_a_stream_gives_a_word_at_a_time_and_an_emoji_whole(llama: LlamaServer) -> None:
+def test_a_stream_has_one_word_per_chunk_and_whole_emojis(llama: LlamaServer) -> None:
     with answer(llama, stream=True) as response:
         lines = [line for line in response.read().decode().split("\n") if line.startswith("data: {")]
     deltas = [json.loads(line[6:])["choices"][0]["delta"].get("content") for line in lines]
@@ -103,14 +103,14 @@ def test_a_stream_gives_a_word_at_a_time_and_an_emoji_whole(llama: LlamaServer) 
 
 
 @pytest.mark.parametrize(("setting", "by_default"), [("off", False), ("on", True), ("auto", True)])
-def test_the_setting_is_for_requests_that_do_not_say(setting: Thinking, by_default: bool) -> None:
+def test_the_setting_applies_to_requests_without_a_thinking_switch(setting: Thinking, by_default: bool) -> None:
     with LlamaServer(thinking=setting) as server:
         assert ("reasoning_content" in choice(server)[0]) == by_default
         assert "reasoning_content" in choice(server, **THINK)[0]
         assert "reasoning_content" not in choice(server, **DO_NOT_THINK)[0]
 
 
-def test_metrics_tell_who_is_being_served(llama: LlamaServer) -> None:
+def test_metrics_show_running_requests(llama: LlamaServer) -> None:
     before = llama.metrics()
     with answer(llama, stream=True, ignore_eos=True, max_tokens=8000) as response:
         response.readline()
@@ -119,7 +119,7 @@ def test_metrics_tell_who_is_being_served(llama: LlamaServer) -> None:
     assert llama.metrics()["prompt_tokens_total"] > before["prompt_tokens_total"]
 
 
-def test_slots_key_and_socket_are_as_asked(tmp_path: Path) -> None:
+def test_slots_key_and_socket_can_be_set(tmp_path: Path) -> None:
     uds = tmp_path / "s.sock"
     with LlamaServer(ctx=512, parallel=3, api_key="k", uds=uds) as server:
         slots = json.loads(server.get("/slots"))
@@ -132,7 +132,7 @@ def test_slots_key_and_socket_are_as_asked(tmp_path: Path) -> None:
     assert not uds.exists()
 
 
-def test_a_bad_model_fails_with_the_servers_own_words(tmp_path: Path) -> None:
+def test_an_invalid_model_fails_with_the_servers_message(tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(b"not a model")
     with pytest.raises(ServerFailed, match="invalid magic"), LlamaServer(model=tmp_path / "bad"):
         pytest.fail("nothing can be served")
