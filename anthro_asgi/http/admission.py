@@ -15,8 +15,8 @@ a slot.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final
 
@@ -35,7 +35,8 @@ class Admission:
         limit: slots.
         queue: requests that may wait for one.
         timeout: seconds that a request waits at most.
-        per_key: slots and places in the queue that one API key may have; None is no limit.
+        per_key: slots, places in the queue and uploads that one API key may have; None is no limit.
+        keys: counts these for each API key. Two instances can share it, and with it the limit.
         note: is called for each refusal with "refused" and "queue_full", "queue_timeout" or "key".
     """
 
@@ -46,6 +47,7 @@ class Admission:
         timeout: float = defaults.QUEUE_TIMEOUT,
         per_key: int | None = None,
         note: Note = lambda what, kind: None,
+        keys: Counter[bytes] | None = None,
     ) -> None:
         self.limit = limit
         self.queue = queue
@@ -53,7 +55,7 @@ class Admission:
         self._timeout = timeout
         self._per_key = per_key
         self._note = note
-        self._keys: Counter[bytes] = Counter()
+        self.keys: Counter[bytes] = Counter() if keys is None else keys
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def __repr__(self) -> str:
@@ -68,8 +70,21 @@ class Admission:
         """Raises Overloaded when a request with this key would get neither a slot nor a place in the queue."""
         if self.running >= self.limit and len(self._waiters) >= self.queue:
             raise self._refusal("queue_full", "too many requests are waiting")
-        if self._per_key is not None and key is not None and self._keys[key] >= self._per_key:
+        if self._per_key is not None and key is not None and self.keys[key] >= self._per_key:
             raise self._refusal("key", f"this API key has {self._per_key} requests open, which is its limit")
+
+    @contextmanager
+    def uploading(self, key: Key) -> Iterator[None]:
+        """Count a request against its API key while its body is read, before it has a slot. Raises Overloaded.
+
+        Bodies that are being read take memory. Without this, one key could have any number of them.
+        """
+        self.check(key)
+        self._count(key, 1)
+        try:
+            yield
+        finally:
+            self._count(key, -1)
 
     def slot(self, key: Key = None) -> "Slot":
         """A slot, which is acquired by entering it."""
@@ -117,9 +132,9 @@ class Admission:
     def _count(self, key: Key, by: int) -> None:
         if self._per_key is None or key is None:
             return
-        self._keys[key] += by
-        if not self._keys[key]:
-            del self._keys[key]
+        self.keys[key] += by
+        if not self.keys[key]:
+            del self.keys[key]
 
     def _refusal(self, kind: str, why: str) -> Overloaded:
         self._note(_REFUSED, kind)

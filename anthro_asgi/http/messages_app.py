@@ -32,6 +32,7 @@ Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL once, never, or twice
 _SLASHES: Final = re.compile("//+")
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
+_COUNTS: Final = 32  # token counts that run at the same time: fewer than the spare connections to the engine
 _log = logging.getLogger(__name__)
 
 
@@ -83,6 +84,14 @@ class MessagesApp(BaseApp):
         self._admission = Admission(
             max_concurrency, max_queue, queue_timeout, max_concurrency_per_key, self.metrics.note
         )
+        self._counting = Admission(
+            _COUNTS,
+            max_queue,
+            queue_timeout,
+            max_concurrency_per_key,
+            self.metrics.note,
+            self._admission.keys,
+        )
         self.metrics.sample = self._sample
         self._last_readiness = ""  # the status that `/readyz` reported last
 
@@ -101,8 +110,8 @@ class MessagesApp(BaseApp):
 
     async def _create_message(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
-        self._admission.check(key)
-        request = await self._read_request(http_request, counting=False)
+        with self._admission.uploading(key):
+            request = await self._read_request(http_request, counting=False)
         http_request.record.stream = request.stream
         estimate = self._prompt_counter.start_estimate(request)
         answer = Answer(
@@ -124,12 +133,17 @@ class MessagesApp(BaseApp):
             ignored=request.ignored,
         )
         del request  # a prompt is large, and the engine alone needs it while a stream lasts
-        await response.run()
+        try:
+            await response.run()
+        finally:
+            estimate.release_request()  # also if the client disconnected before it had a slot
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:
-        self._keys.authenticate(http_request.headers)
-        request = await self._read_request(http_request, counting=True)
-        tokens, headers = await self._prompt_counter.count(request)
+        key = self._keys.authenticate(http_request.headers)
+        with self._counting.uploading(key):
+            request = await self._read_request(http_request, counting=True)
+        async with self._counting.slot(key):
+            tokens, headers = await self._prompt_counter.count(request)
         headers = (*headers, *http_request.report_ignored(request.ignored))
         await http_request.respond(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
 

@@ -6,6 +6,7 @@ count if that is ready by then, else the estimate. The engine's own count follow
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ..engines.base import BaseEngine
@@ -15,19 +16,22 @@ from ..wire.request import MessagesRequest
 ResponseHeaders = tuple[tuple[str, str], ...]
 Tokenizer = Callable[[MessagesRequest], int]
 
+_THREADS: Final = 2  # a tokenizer file uses several cores by itself
 _HEADER: Final = "anthro-asgi-token-count"
 _BY_TOKENIZER: Final[ResponseHeaders] = ((_HEADER, "tokenizer"),)
 _ESTIMATED: Final[ResponseHeaders] = ((_HEADER, "estimate"),)
 
 
 class PromptCounter:
-    """Counts prompts for `engine`. `tokenizer` is called in a thread, when the engine does not count."""
+    """Counts prompts for `engine`. `tokenizer` is called in one of a few threads, when the engine does not count."""
 
-    __slots__ = ("_engine", "_tokenizer")
+    __slots__ = ("_engine", "_pool", "_tokenizer")
 
     def __init__(self, engine: BaseEngine, tokenizer: Tokenizer | None = None) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
+        # Not the default executor of the loop, which also resolves names.
+        self._pool = None if tokenizer is None else ThreadPoolExecutor(_THREADS, "anthro-asgi tokenizer")
 
     async def count(self, request: MessagesRequest) -> tuple[int, ResponseHeaders]:
         """The count in tokens, and the response headers that tell when it is not the engine's own. Raises ApiError."""
@@ -36,14 +40,15 @@ class PromptCounter:
         except NotImplementedError:
             pass
         if self._tokenizer is not None:
-            return await asyncio.to_thread(self._tokenizer, request), _BY_TOKENIZER
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._tokenizer, request), _BY_TOKENIZER
         return estimate_tokens(request), _ESTIMATED
 
     def start_estimate(self, request: MessagesRequest) -> "PromptEstimate":
         """Start counting in the background, for an answer whose engine may not report the prompt's length in time."""
         if self._tokenizer is None:
             return PromptEstimate(request)
-        counting = asyncio.get_running_loop().run_in_executor(None, self._tokenizer, request)
+        counting = asyncio.get_running_loop().run_in_executor(self._pool, self._tokenizer, request)
         counting.add_done_callback(_settle)
         return PromptEstimate(request, counting)
 
@@ -64,8 +69,13 @@ class PromptEstimate:
         return estimate_tokens(self._request)
 
     def release_request(self) -> None:
-        """Free the request, which may be large. The estimate may not be called after that."""
+        """Free the request, which may be large. The estimate may not be called after that.
+
+        A count that has not begun is cancelled: nothing needs it any more.
+        """
         self._request = None
+        if self._counting is not None:
+            self._counting.cancel()
 
 
 def _has_result(counting: "asyncio.Future[int]") -> bool:

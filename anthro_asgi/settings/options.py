@@ -338,7 +338,10 @@ class Settings:
         "maximum time that a request waits for the engine; after it, status 529",
     )
     max_concurrency_per_key: int | None = _row(
-        "Admission", None, integer("1", "65536"), "maximum number of running and waiting requests of one API key"
+        "Admission",
+        None,
+        integer("1", "65536"),
+        "maximum number of running, waiting and uploading requests of a key",
     )
 
     upstream_key: str | None = _row(

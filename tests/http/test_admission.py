@@ -148,7 +148,7 @@ async def test_one_key_is_limited_to_its_share_of_slots_and_queue_places() -> No
     admission.check(KEY)
     for name in "bc":
         await guests.go(name)
-    assert not admission._keys, "nothing is kept of keys that have nothing open"
+    assert not admission.keys, "nothing is kept of keys that have nothing open"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -179,7 +179,7 @@ async def test_no_slot_is_lost_or_invented_under_random_load(seed: int) -> None:
 
     await asyncio.gather(*(life() for _ in range(200)))
     assert repr(admission) == "<Admission running=0/3 waiting=0/4>"
-    assert not admission._keys
+    assert not admission.keys
 
 
 async def test_a_refusal_takes_less_than_a_millisecond() -> None:

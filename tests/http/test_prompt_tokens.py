@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
@@ -11,6 +10,7 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp
 from anthro_asgi.engines.functions import as_engine
+from anthro_asgi.http import prompt_tokens
 from anthro_asgi.http.prompt_tokens import PromptCounter
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.estimate import estimate_tokens
@@ -93,14 +93,17 @@ async def test_an_answer_without_reported_usage_has_the_estimate(stream: bool) -
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_answer_has_the_tokenizers_count_if_it_is_ready_in_time(stream: bool) -> None:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # one thread: first come, first served
+async def test_an_answer_has_the_tokenizers_count_if_it_is_ready_in_time(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt_tokens, "_THREADS", 1)  # one thread: first come, first served
 
     async def engine(request: MessagesRequest) -> AsyncIterator[str]:
-        await asyncio.to_thread(lambda: None)
+        await app._prompt_counter.count(request)
         yield "Hello"
 
-    assert (await usage(MessagesApp(engine, tokenizer=forty_two), stream=stream))["input_tokens"] == 42
+    app = MessagesApp(engine, tokenizer=forty_two)
+    assert (await usage(app, stream=stream))["input_tokens"] == 42
 
 
 async def test_an_answer_does_not_wait_for_a_slow_tokenizer() -> None:
@@ -117,9 +120,66 @@ async def test_an_answer_does_not_wait_for_a_slow_tokenizer() -> None:
         may_end.set()
 
 
-async def test_an_answer_does_not_fail_with_its_tokenizer() -> None:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    soon = PromptCounter(as_engine(bare), broken).start_estimate(REQUEST)
-    await asyncio.to_thread(lambda: None)
+async def test_an_answer_does_not_fail_with_its_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_tokens, "_THREADS", 1)
+    counter = PromptCounter(as_engine(bare), broken)
+    soon = counter.start_estimate(REQUEST)
+    with pytest.raises(ValueError, match="out of ink"):
+        await counter.count(REQUEST)
     assert soon() == estimate_tokens(REQUEST)
     assert (await usage(MessagesApp(Silent(), tokenizer=broken), stream=True))["input_tokens"]
+
+
+async def test_a_slow_tokenizer_does_not_occupy_the_default_executor() -> None:
+    """Names are resolved in the default executor."""
+    may_end, threads = threading.Event(), set()
+
+    def slow(request: MessagesRequest) -> int:
+        threads.add(threading.current_thread().name)
+        may_end.wait(10)
+        return 42
+
+    counter = PromptCounter(as_engine(bare), slow)
+    estimates = [counter.start_estimate(REQUEST) for _ in range(100)]
+    try:
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "resolved") == "resolved"
+    finally:
+        for estimate in estimates:
+            estimate.release_request()
+        may_end.set()
+    assert await counter.count(REQUEST) == (42, (("anthro-asgi-token-count", "tokenizer"),))
+    assert 1 <= len(threads) <= 2
+
+
+async def test_a_count_that_nothing_needs_any_more_is_not_made() -> None:
+    made: list[MessagesRequest] = []
+    may_end = threading.Event()
+
+    def slow(request: MessagesRequest) -> int:
+        made.append(request)
+        may_end.wait(10)
+        return 42
+
+    counter = PromptCounter(as_engine(bare), slow)
+    for _ in range(50):
+        counter.start_estimate(REQUEST).release_request()
+    await asyncio.sleep(0)  # asyncio passes a cancellation on in the next iteration
+    may_end.set()
+    assert await counter.count(REQUEST) == (42, (("anthro-asgi-token-count", "tokenizer"),))
+    assert len(made) <= 3
+
+
+async def test_uploads_and_counts_take_part_in_the_limit_of_their_key() -> None:
+    """24 unfinished uploads of one key with a limit of 1 took 846 MiB."""
+    app = MessagesApp(Silent(7), keys=["secret"], max_concurrency_per_key=1)
+    key = app._keys.authenticate([(b"x-api-key", b"secret")])
+    headers = [(b"x-api-key", b"secret")]
+    for upload in (app._admission.uploading(key), app._counting.uploading(key)):
+        with upload:
+            for path in ("/v1/messages", "/v1/messages/count_tokens"):
+                response = await Driver(app).request("POST", path, headers=headers, body=orjson.dumps(BODY))
+                assert response.status == 529
+        for path in ("/v1/messages", "/v1/messages/count_tokens"):
+            response = await Driver(app).request("POST", path, headers=headers, body=orjson.dumps(BODY))
+            assert response.status == 200
