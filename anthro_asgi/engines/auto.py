@@ -1,8 +1,13 @@
 """An upstream whose API is not configured: chat completions, unless its model list is that of a Messages server.
 
+Only a list with a model decides. Any other response (an error, a page, an empty list) leaves the choice open, and the
+upstream is asked for chat completions meanwhile. The choice is forgotten when another upstream may be at the address: a
+connection was lost, or the path of the chosen API is missing.
+
 An engine that serves both is used for chat completions, because `dialects` knows its peculiarities there.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Final
@@ -17,20 +22,26 @@ from .openai.engine import OpenAIEngine
 from .shared.remote import log_unreachable, start_within
 from .shared.single_flight import SingleFlight
 
+_PAUSE: Final = 5.0  # seconds between two attempts to choose
+_MAX_WAIT: Final = 1.0  # seconds that a request waits for the choice when there was one before
 _HANDED_OVER: Final = ("count_tokens", "detect", "models", "ready", "stream")
 
 
 class AutoEngine(UpstreamEngine):
-    """Chooses one of two engines when the upstream first responds, and hands over to it.
+    """Chooses one of two engines when the upstream first lists its models, and hands over to it.
 
-    From then on the methods in _HANDED_OVER are those of the chosen engine. The others always concern both engines.
+    From then on the methods in _HANDED_OVER are those of the chosen engine, until the choice is forgotten. The others
+    always concern both engines.
     """
 
     def __init__(self, chat: OpenAIEngine, messages: MessagesEngine) -> None:
         self._chat = chat
         self._messages = messages
         self._chosen: OpenAIEngine | MessagesEngine | None = None
+        self._last: OpenAIEngine | MessagesEngine | None = None  # the last choice
+        self._open_until = float("-inf")  # the upstream is not asked again until then, on the loop's clock
         self._choice = SingleFlight(self._choose)
+        chat.on_engine_gone = messages.on_engine_gone = self._forget
         self._first_contact = SingleFlight(self._choose_at_start)
 
     @property
@@ -46,12 +57,30 @@ class AutoEngine(UpstreamEngine):
 
     async def _choose(self) -> OpenAIEngine | MessagesEngine:
         """Raises ApiError while the upstream is not reachable."""
-        if self._chosen is None:
-            chosen = self._messages if await self._messages.is_messages_server() else self._chat
+        now = asyncio.get_running_loop().time()
+        if now < self._open_until:
+            return self._last or self._chat
+        relays = await self._messages.is_messages_server()
+        if relays is None:
+            self._open_until = now + _PAUSE
+            return self._last or self._chat
+        chosen = self._chosen = self._last = self._messages if relays else self._chat
+        for name in _HANDED_OVER:
+            setattr(self, name, getattr(chosen, name))
+        return chosen
+
+    def _forget(self) -> None:
+        """Choose again at the next request."""
+        if self._chosen is not None:
+            self._chosen = None
             for name in _HANDED_OVER:
-                setattr(self, name, getattr(chosen, name))
-            self._chosen = chosen
-        return self._chosen
+                delattr(self, name)
+
+    async def _engine(self) -> OpenAIEngine | MessagesEngine:
+        """The engine for a request. A request waits at most a second for the list when an engine was chosen before."""
+        if self._last is None:
+            return await self._choice.result()
+        return await self._choice.result_within(_MAX_WAIT, self._last)
 
     # for both engines
 
@@ -89,16 +118,16 @@ class AutoEngine(UpstreamEngine):
         return await (await self._choice.result()).detect()
 
     async def ready(self) -> bool:
-        return await self._chat.ready()
+        return await (self._last or self._chat).ready()
 
     async def models(self) -> list[ModelInfo]:
-        return await self._chat.models()
+        return await (self._last or self._chat).models()
 
     async def count_tokens(self, request: MessagesRequest) -> int:
-        return await (await self._choice.result()).count_tokens(request)
+        return await (await self._engine()).count_tokens(request)
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
-        chosen = await self._choice.result()
+        chosen = await self._engine()
         async with aclosing(chosen.stream(request)) as batches:  # type: ignore[type-var]
             del request  # the chosen engine owns it, and releases it
             async for batch in batches:

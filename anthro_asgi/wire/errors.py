@@ -4,6 +4,7 @@
     ├── InvalidRequest      400 invalid_request_error   the message begins with the path at fault
     │   └── ContextTooLong  400                         clients compact their history when they read its wording
     ├── Unauthenticated     401 authentication_error
+    ├── PaymentRequired     402 billing_error           the operator's account at the engine has no credit
     ├── PermissionDenied    403 permission_error
     ├── NotFound            404 not_found_error
     ├── MethodNotAllowed    405 invalid_request_error
@@ -108,6 +109,11 @@ class ContextTooLong(InvalidRequest):
 class Unauthenticated(ApiError):
     status = 401
     type = "authentication_error"
+
+
+class PaymentRequired(ApiError):
+    status = 402
+    type = "billing_error"
 
 
 class PermissionDenied(ApiError):

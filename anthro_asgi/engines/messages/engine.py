@@ -35,10 +35,12 @@ from ..shared.remote import (
     read_body,
     read_trailer,
 )
+from ..shared.single_flight import SingleFlight
 from .event_reader import EventReader
 
 _NOT_SENT: Final = ("stop_sequences", "thread")
 _VERSION: Final = (b"anthropic-version", b"2023-06-01")
+_MAX_WAIT: Final = 1.0  # seconds that an answer waits for the model list when an earlier dialect is known
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -49,6 +51,8 @@ class MessagesEngine(RemoteEngine):
         super().__init__(origin, **options)
         self._target = origin.target("/messages")
         self._dialect: Dialect | None = None
+        self._last_dialect: Dialect | None = None
+        self._detecting = SingleFlight(self._detect)
 
     def __repr__(self) -> str:
         return f"<MessagesEngine {self._pool!r}>"
@@ -58,16 +62,38 @@ class MessagesEngine(RemoteEngine):
 
     async def detect(self) -> Dialect:
         """Which engine it is, by its model list. Raises ApiError when it is not reachable."""
-        dialect = self._dialect = recognise_models(await self._list_models()) or PLAIN
-        return dialect
+        return await self._detecting.result()
 
-    async def is_messages_server(self) -> bool:
-        """Whether the model list has the shape of the Messages API. Raises ApiError when it is not reachable."""
-        models = (await self._list_models()).json()
-        entries = models.get("data") if isinstance(models, dict) else None
-        return isinstance(entries, list) and any(
-            isinstance(entry, dict) and entry.get("type") == "model" for entry in entries
-        )
+    async def _detect(self) -> Dialect:
+        models = await self._list_models()
+        recognised = recognise_models(models)
+        if recognised is None and models.status != 200 and self._last_dialect is not None:
+            return self._last_dialect
+        self._dialect = self._last_dialect = recognised or PLAIN
+        return self._dialect
+
+    async def _known_dialect(self) -> Dialect:
+        """The dialect for an answer, which waits at most a second for the list if an earlier dialect is known."""
+        if self._dialect is not None:
+            return self._dialect
+        if self._last_dialect is not None:
+            return await self._detecting.result_within(_MAX_WAIT, self._last_dialect)
+        return await self.detect()
+
+    async def stop(self) -> None:
+        await self._detecting.close()
+        await super().stop()
+
+    async def is_messages_server(self) -> bool | None:
+        """Whether the model list has the shape of the Messages API; None if there is no list with a model.
+
+        Raises ApiError when the upstream is not reachable.
+        """
+        result = await self._list_models()
+        models = result.json() if result.status == 200 else None
+        listed = models.get("data") if isinstance(models, dict) else None
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        return any(entry.get("type") == "model" for entry in entries) if entries else None
 
     def _health_path(self, models: FetchResult) -> str | None:
         return health_path(models)
@@ -90,7 +116,7 @@ class MessagesEngine(RemoteEngine):
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
         """The answer; what one read brings is one batch. Raises ApiError."""
-        dialect = self._dialect or await self.detect()
+        dialect = await self._known_dialect()
         request.ignored.clear()  # the server receives every field
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
         encoded = EncodedRequest(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))

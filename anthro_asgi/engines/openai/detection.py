@@ -15,6 +15,8 @@ from ..shared.upstream_errors import UNAVAILABLE
 from .dialects import LLAMACPP, PLAIN, PROBES, Dialect, recognise
 
 _PROBES_TIMEOUT: Final = 5.0  # seconds for all probes together
+_MAX_WAIT: Final = 1.0  # seconds that an answer waits for a detection when an earlier dialect is known
+_TELLING: Final = frozenset({200, 404, 405})  # statuses of a model list: there is one, or the engine has none
 
 
 class EngineDetector:
@@ -31,6 +33,7 @@ class EngineDetector:
         probe: Callable[[str], Awaitable[FetchResult]],
     ) -> None:
         self.dialect = self.chosen = chosen
+        self._last = chosen  # the last one that was known
         self._list_models = list_models
         self._probe = probe
         self._by_list = False
@@ -39,18 +42,24 @@ class EngineDetector:
     async def detect(self) -> Dialect:
         """The dialect. Concurrent callers share one detection. Raises ApiError when the engine is not reachable.
 
-        An engine that is not available yet, for example while it loads its model, is detected by the next request.
+        An engine that is not available yet, for example while it loads its model, is detected by the next request. If
+        an earlier dialect is known, it is used as long as the engine does not say within a second which one it is.
         """
         if self.chosen is not None:
             return self.chosen
+        if self._last is not None:
+            return await self._detecting.result_within(_MAX_WAIT, self._last)
         return await self._detecting.result()
 
     async def _detect(self) -> Dialect:
         models = await self._list_models()
         if models.status in UNAVAILABLE:
-            return self.dialect or recognise(None, models.server) or PLAIN
+            return self.dialect or recognise(None, models.server) or self._last or PLAIN
         if self.dialect is None:  # `note` did not recognise the list
-            self.dialect = await self._probe_all() or PLAIN
+            dialect = await self._probe_all()
+            if dialect is None and self._last is not None and models.status not in _TELLING:
+                return self._last
+            self.dialect = self._last = dialect or PLAIN
         return self.dialect
 
     async def _probe_all(self) -> Dialect | None:
@@ -71,7 +80,8 @@ class EngineDetector:
             return
         dialect = recognise_models(models)
         if dialect is not None:
-            self.dialect, self._by_list = dialect, True
+            self.dialect = self._last = dialect
+            self._by_list = True
         elif models.status == 200 and self._by_list:  # another engine has replaced the one that was recognised
             self.forget()
 

@@ -23,7 +23,7 @@ from ...upstream.origin import Origin
 from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
-from ...wire.errors import ApiError, BadUpstream, ContextTooLong
+from ...wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest
 from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
@@ -310,7 +310,7 @@ class OpenAIEngine(RemoteEngine):
         self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool, begun: bool
     ) -> tuple[EncodedRequest, Dialect]:
         """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
-        bound = None if begun else find_bound(_words(error))
+        bound = find_bound(_words(error)) if isinstance(error, InvalidRequest) and not begun else None
         if bound is not None and bound.too_long:
             prompt = await self._count_for_answer(encoded, dialect)
             raise (error if prompt is None else ContextTooLong(prompt, bound.window)) from error.__cause__
@@ -343,12 +343,11 @@ class OpenAIEngine(RemoteEngine):
         amended = amended_dialect(dialect, body, error.message)
         if amended is not None:
             return await self._amended(encoded, amended)
-        before = self._detector.dialect
         if self._detector.chosen or self._since_list() < _DETECTION_VALID:
             return None
         self._detector.forget()
         detected = await self.detect()
-        if detected is before:
+        if detected.name == dialect.name:
             return None
         return await self._amended(encoded, self._dialect_for(request, detected))
 

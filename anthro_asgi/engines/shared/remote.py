@@ -73,6 +73,8 @@ class RemoteEngine(UpstreamEngine):
         self._headers: RequestHeaders = ()
         self.replace_key(options.get("key"))
         self._model_list = ModelList(self._fetch_model_list)
+        self.on_engine_gone: Callable[[], None] = _do_nothing
+        """Called when another engine may be at the address from now on."""
 
     async def start(self) -> None:
         """Detect the engine. If it is not reachable, the first request detects it.
@@ -180,6 +182,7 @@ class RemoteEngine(UpstreamEngine):
         failure = classify(exc, secrets=(*self._keys, *self._addresses), status=status)
         if failure.engine_gone:
             self._forget_engine()
+            self.on_engine_gone()
         self.observe("upstream_error", failure.kind)
         values = {
             "request_id": request_id or None,
@@ -198,6 +201,10 @@ class RemoteEngine(UpstreamEngine):
         for kind in repairs.elements():
             self.observe("repair", kind)
         repairs.clear()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _addresses(origin: Origin) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ class SingleFlight(Generic[T]):
     def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
         self._call = call
         self._task: asyncio.Task[T] | None = None
+        self._started_at = 0.0  # on the loop's clock
 
     @property
     def running(self) -> bool:
@@ -22,6 +23,7 @@ class SingleFlight(Generic[T]):
         """Start the call, unless it is running. Returns its task."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+            self._started_at = asyncio.get_running_loop().time()
             self._task.add_done_callback(self._finish)
         return self._task
 
@@ -30,6 +32,13 @@ class SingleFlight(Generic[T]):
         task = self.start()
         await asyncio.wait({task})  # unlike `await task`, its cancellation does not cancel the task
         return await task
+
+    async def result_within(self, seconds: float, fallback: T) -> T:
+        """The result of the call, or `fallback` if the call fails or takes longer than `seconds` from its start."""
+        task = self.start()
+        left = self._started_at + seconds - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, left))
+        return fallback if not done or task.cancelled() or task.exception() is not None else task.result()
 
     async def _run(self) -> T:
         return await self._call()

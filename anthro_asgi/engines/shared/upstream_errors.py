@@ -34,6 +34,7 @@ from ...wire.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    PaymentRequired,
     RateLimited,
     RequestTooLarge,
     UpstreamTimeout,
@@ -68,6 +69,20 @@ _UNSUPPORTED_INPUT: Final = re.compile(
 _UNKNOWN_MODEL: Final = re.compile(
     r"\b[Mm]odel\b[^.]{0,200}\b(?:not found|does not exist)|not a valid model|^Server is pinned to '"
 )
+# The words of servers and proxies for a path that they do not have. Words about a model are another matter.
+_UNKNOWN_ROUTE: Final = re.compile(
+    r"^\W*(?:404\W+)?(?:(?:the )?(?:requested )?(?:page|file|path|route|url|endpoint|resource) )?(?:was )?not found\W*$"
+    r"|\bcannot (?:post|get) /|\binvalid url\b|\bno (?:such )?(?:route|endpoint|handler|static resource)\b"
+    r"|\b(?:unknown|unexpected) (?:path|route|endpoint|url)|/v1/|/chat/completions|/messages\b"
+    r"|\b(?:path|route|url|endpoint)\b.{0,40}\bnot (?:found|exist)",
+    re.IGNORECASE,
+)
+_REMEDIES: Final = {
+    "key_rejected": "set the upstream's key with ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file",
+    "route_not_found": "check the path in --upstream, which usually ends in /v1, and --upstream-api",
+    "payment_required": "add credit to the account of the upstream key",
+}
+"""What the operator can do about a failure, by its reason. For the log only."""
 
 
 class EngineReport(Exception):
@@ -92,7 +107,8 @@ class UpstreamFailure:
         error: what the client receives; its `reason` is for the log.
         kind: one of UPSTREAM_ERROR_KINDS, for the metric.
         status: that of the engine's response, None without one.
-        cause: what failed, in our words, for the log. It contains no content and no address.
+        cause: what failed or what the operator can do, in our words, for the log. It contains no content and no
+            address.
         engine_message: the engine's own text, for the log at level debug only.
         may_retry: whether the engine may accept a changed request.
         engine_gone: whether another engine may be at the address from now on.
@@ -125,6 +141,7 @@ def classify(
         cause = error.message  # these messages are ours: they contain no content
     if report is not None and not report.in_stream:
         status = report.status
+    cause = _REMEDIES.get(error.reason, cause)
     kind = _kind(error, report, status)
     return UpstreamFailure(
         error=error,
@@ -132,8 +149,9 @@ def classify(
         status=status or None,
         cause=cause,
         engine_message=None if report is None or not report.message else _printable(report.message),
-        may_retry=isinstance(error, InvalidRequest | NotFound) and not isinstance(error, ContextTooLong),
-        engine_gone=kind in _ENGINE_GONE,
+        may_retry=(isinstance(error, InvalidRequest | NotFound) and not isinstance(error, ContextTooLong))
+        or error.reason == "route_not_found",
+        engine_gone=kind in _ENGINE_GONE or error.reason == "route_not_found",
     )
 
 
@@ -171,12 +189,15 @@ class _Rule:
 
 
 _KEY_REJECTED: Final = _Rule(EngineFailed, "key_rejected", "the engine rejected this service's API key")
+_ROUTE_ABSENT: Final = _Rule(BadUpstream, "route_not_found", "the engine does not serve this API")
 _TOO_SLOW: Final = _Rule(UpstreamTimeout, "timeout", "the engine took too long")
 _UNAVAILABLE: Final = _Rule(Overloaded, "unavailable", "the engine cannot take a request now")
 _INVALID: Final = _Rule(BadUpstream, "invalid_response", "the engine returned an invalid response")
 _BY_STATUS: Final = {
     401: _KEY_REJECTED,
+    402: _Rule(PaymentRequired, "payment_required", "the engine's account has no credit for this request"),
     403: _KEY_REJECTED,
+    405: _ROUTE_ABSENT,
     404: _Rule(NotFound, "not_found"),
     408: _TOO_SLOW,
     413: _Rule(RequestTooLarge, "request_too_large"),
@@ -222,7 +243,8 @@ def _error(status: int, body: bytes, *, in_stream: bool) -> ApiError:
     error = _request_error(status, message, code)
     if error is None:
         unknown_model = status == 400 and (code == "model_not_found" or _UNKNOWN_MODEL.search(message))
-        rule = _rule(404 if unknown_model else status)
+        absent = status == 404 and not in_stream and (not words or _UNKNOWN_ROUTE.search(words) is not None)
+        rule = _ROUTE_ABSENT if absent else _rule(404 if unknown_model else status)
         reason = "stream_error" if in_stream and rule.error.status >= 500 else rule.reason
         error = rule.error(rule.message or words or f"the engine returned status {status}", reason=reason)
     error.__cause__ = EngineReport(status, words, in_stream=in_stream)
@@ -352,6 +374,7 @@ def _status_by_word(words: str) -> int:
 _STATUS_BY_TYPE: Final = {
     "invalid_request_error": 400,
     "authentication_error": 401,
+    "billing_error": 402,
     "permission_error": 403,
     "not_found_error": 404,
     "request_too_large": 413,

@@ -44,6 +44,7 @@ class Told:
     def __init__(self) -> None:
         self.failures: list[str] = []
         self.repairs: Counter[str] = Counter()
+        self.learned: list[str] = []
 
     def __call__(self, what: str, kind: str) -> None:
         match what:
@@ -51,6 +52,8 @@ class Told:
                 self.failures.append(kind)
             case "repair":
                 self.repairs[kind] += 1
+            case "learned":
+                self.learned.append(kind)
             case _:
                 raise AssertionError(what)
 
@@ -198,6 +201,7 @@ async def test_a_rejection_that_is_retried_is_counted_too() -> None:
     async with observed(CHAT, refusal, stream(CHAT.text("a"), CHAT.end())) as (engine, told):
         assert "a" in await said(engine)
         assert told.failures == ["status_4xx"]
+        assert told.learned == ["never"]
 
 
 @both_engines

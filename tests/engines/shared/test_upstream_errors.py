@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.shared.upstream_errors import EngineReport, error_from_chunk, error_from_response
+from anthro_asgi.engines.shared.upstream_errors import (
+    EngineReport,
+    classify,
+    error_from_chunk,
+    error_from_event,
+    error_from_response,
+)
 from anthro_asgi.wire.errors import (
     ApiError,
     BadUpstream,
@@ -14,6 +20,7 @@ from anthro_asgi.wire.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
+    PaymentRequired,
     RateLimited,
     RequestTooLarge,
     UpstreamTimeout,
@@ -37,7 +44,8 @@ def report(error: ApiError) -> EngineReport:
         (401, EngineFailed, "the engine rejected this service's API key"),
         (403, EngineFailed, "the engine rejected this service's API key"),
         (404, NotFound, "engine words"),
-        (405, InvalidRequest, "engine words"),
+        (402, PaymentRequired, "the engine's account has no credit for this request"),
+        (405, BadUpstream, "the engine does not serve this API"),
         (408, UpstreamTimeout, "the engine took too long"),
         (413, RequestTooLarge, "engine words"),
         (422, InvalidRequest, "engine words"),
@@ -129,6 +137,69 @@ def test_stacks_paths_and_length_are_trimmed(said: str, told: str) -> None:
 
 def test_a_lone_surrogate_in_an_error_does_not_show_its_json() -> None:
     assert error_from_response(400, b'{"error":{"message":"bad \\ud83d"}}').message == "bad \ufffd"
+
+
+# mistakes of the operator
+
+
+@pytest.mark.clause("7.15")
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"detail":"Not Found"}',
+        b'{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}',
+        b"404 page not found",
+        b"<html><body><h1>404 Not Found</h1></body></html>",
+        b"",
+        b"{}",
+        b"Cannot POST /v2/chat/completions",
+        body("Invalid URL (POST /v2/chat/completions)"),
+        body("No static resource v2/chat/completions."),
+        b'{"error":"Unexpected endpoint or method. (POST /v2/chat/completions)"}',
+        b'{"timestamp":"2026-11-29","status":404,"error":"Not Found","path":"/v2/chat/completions"}',
+        body("The requested resource was not found"),
+    ],
+)
+def test_a_missing_route_is_a_mistake_of_the_operator(said: bytes) -> None:
+    error = error_from_response(404, said)
+    assert (type(error), error.message) == (BadUpstream, "the engine does not serve this API")
+    failure = classify(error, secrets=())
+    assert failure.cause == "check the path in --upstream, which usually ends in /v1, and --upstream-api"
+    assert (failure.kind, failure.error.reason) == ("status_4xx", "route_not_found")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        body("The model `x` does not exist or you do not have access to it.", code="model_not_found"),
+        body('model "x" not found, try pulling it first'),
+        body("The model 'org/x' was not found"),
+        body("thread thread_1 not found"),
+    ],
+)
+def test_a_missing_model_is_a_mistake_of_the_client(said: bytes) -> None:
+    assert type(error_from_response(404, said)) is NotFound
+
+
+@pytest.mark.clause("7.15")
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_rejected_key_of_the_service_says_to_the_operator_what_to_set(status: int) -> None:
+    failure = classify(error_from_response(status, body("no /v1/messages for you")), secrets=())
+    assert (failure.error.status, failure.error.message) == (500, "the engine rejected this service's API key")
+    assert failure.cause == "set the upstream's key with ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file"
+
+
+@pytest.mark.clause("7.9")
+def test_an_account_without_credit_is_a_billing_error() -> None:
+    for error in (
+        error_from_response(402, body("Insufficient Balance")),
+        error_from_chunk({"error": {"message": "Insufficient Balance", "code": 402}}),
+        error_from_chunk({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
+        error_from_event({"type": "error", "error": {"type": "billing_error", "message": "x"}}),
+    ):
+        assert error is not None
+        assert (error.status, error.type) == (402, "billing_error")
+        assert report(error).message
 
 
 # too long
