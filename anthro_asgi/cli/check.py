@@ -1,20 +1,24 @@
-"""The report of `anthro-asgi check`: what the upstream is, which models it lists, whether it answers a message.
+"""The report of `anthro-asgi check`: what the upstream is, which models it lists, whether it answers and calls tools.
 
 Most of the report is text of the upstream, so it is cleaned before it is printed to a terminal.
 """
 
 import asyncio
 import logging
+import shlex
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from ..engines.base import BaseEngine, UpstreamEngine
 from ..factory import build_upstream_engine
 from ..http.answer import Answer
 from ..observability.logs import clean
 from ..settings.options import ConfigError, Settings
+from ..wire.deltas import ToolStart, deltas_of
 from ..wire.errors import ApiError
-from ..wire.request import MessagesRequest
+from ..wire.request import MessagesRequest, parse_request
 
 _LISTED: Final = 20  # models that are printed
 
@@ -38,14 +42,38 @@ async def report(engine: UpstreamEngine, wanted: str | None) -> int:
             _print("message", "not tried: the upstream lists no model; name one with --try-model NAME")
             return 1
         _print("message", await _try_message(engine, model))
+        _print("tools", await _try_tool(engine, model))
         _print("tokens", await _try_count(engine, model))
+        window = await _window(engine, model)
     except ApiError as exc:
         _print("failed", _explain(exc))
         return 1
     finally:
         await engine.stop()
     _print("hint", f"for clients that use other model names, serve with --model-alias '*={model}'")
+    for line in claude_code_lines(model, window):
+        _print("", line)
     return 0
+
+
+def claude_code_lines(model: str, window: int | None) -> list[str]:
+    """The lines of a shell that start Claude Code with this service. `window` is the model's context in tokens.
+
+    Claude Code takes an unknown model for one with a window of a million tokens, and heeds only this variable.
+    """
+    lines = ["for Claude Code:", "export ANTHROPIC_BASE_URL=http://HOST:PORT ANTHROPIC_AUTH_TOKEN=KEY"]
+    if window is not None:
+        lines.append(f"export CLAUDE_CODE_MAX_CONTEXT_TOKENS={window}")
+    return [*lines, f"claude --model {shlex.quote(model)}"]
+
+
+async def _window(engine: UpstreamEngine, model: str) -> int | None:
+    """The model's context in tokens; None if the upstream does not list it."""
+    try:
+        models = await engine.models()
+    except ApiError:
+        return None
+    return next((listed.max_input_tokens for listed in models if listed.id == model), None)
 
 
 def _print(label: str, text: str) -> None:
@@ -71,8 +99,34 @@ async def _report_models(engine: UpstreamEngine, wanted: str | None) -> str | No
     return wanted or (models[0].id if models else None)
 
 
-def _hello(model: str) -> MessagesRequest:
-    return MessagesRequest(model=model, max_tokens=1, messages=[{"role": "user", "content": "Hello"}])
+def _hello(model: str, **fields: Any) -> MessagesRequest:
+    """A request with the body that a client would send, because a relayed upstream receives that body."""
+    messages = [{"role": "user", "content": "Hello"}]
+    return parse_request(orjson.dumps({"model": model, "max_tokens": 1, "messages": messages, **fields}))
+
+
+_TOOL: Final = {
+    "name": "report_color",
+    "description": "Report a color.",
+    "input_schema": {"type": "object", "properties": {"color": {"type": "string"}}, "required": ["color"]},
+}
+_VLLM_FLAGS: Final = "; vLLM calls tools only with --enable-auto-tool-choice and --tool-call-parser"
+
+
+async def _try_tool(engine: UpstreamEngine, model: str) -> str:
+    """Whether the engine obeys a tool choice that forces a call. A refusal does not fail the check."""
+    request = _hello(model, max_tokens=256, tools=[_TOOL], tool_choice={"type": "any"})
+    try:
+        async with Answer(engine, request) as answer:
+            await answer.begin()
+            called = False
+            async for batch in answer:
+                called = called or any(isinstance(delta, ToolStart) for delta in deltas_of(batch))
+    except ApiError as exc:
+        return f"failed: {_explain(exc)}{_VLLM_FLAGS if 'tool' in _explain(exc) else ''}"
+    if called:
+        return "called when it is forced"
+    return f"not called, although it was forced{_VLLM_FLAGS}"
 
 
 async def _try_count(engine: UpstreamEngine, model: str) -> str:

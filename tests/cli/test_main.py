@@ -22,6 +22,7 @@ import trustme
 from anthro_asgi.cli.main import main
 from anthro_asgi.engines.openai import dialects
 from anthro_asgi.settings import options
+from tests.support.service import Service as SimulatedService
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(options.PREFIX)} | {
@@ -550,9 +551,40 @@ async def test_check_reports_an_engine_that_works() -> None:
     assert lines[3].startswith("         lla\\u001bma\\u000a")
     assert lines[4].startswith("message  ok (max_tokens), first output after ")
     assert lines[4].endswith(" ms")
-    assert lines[5] == "tokens   counted by the engine"
-    assert lines[6].endswith("--model-alias '*=qwen'")
-    assert [(body["model"], body["max_tokens"]) for body in upstream.asked] == [("qwen", 1)]
+    assert lines[5].startswith("tools    not called, although it was forced; vLLM calls tools only with ")
+    assert lines[6] == "tokens   counted by the engine"
+    assert lines[7].endswith("--model-alias '*=qwen'")
+    assert [line.strip() for line in lines[8:]] == [
+        "for Claude Code:",
+        "export ANTHROPIC_BASE_URL=http://HOST:PORT ANTHROPIC_AUTH_TOKEN=KEY",
+        "export CLAUDE_CODE_MAX_CONTEXT_TOKENS=4096",
+        "claude --model qwen",
+    ]
+    assert [(body["model"], body["max_tokens"]) for body in upstream.asked] == [("qwen", 1), ("qwen", 256)]
+    assert upstream.asked[1]["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize("api", ["auto", "messages"])
+async def test_check_works_on_an_upstream_that_speaks_messages(api: str) -> None:
+    """The simulator, which refuses a body without messages as every such upstream does."""
+    with SimulatedService("--simulate", "--simulate-ttft", "1ms", "--simulate-itl", "1ms") as service:
+        running = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            "check",
+            "--upstream",
+            f"{service.url}/v1",
+            "--upstream-api",
+            api,
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=-1,
+            stderr=-1,
+        )
+        out, err = await running.communicate()
+    assert (running.returncode, err) == (0, b""), out.decode()
+    report = out.decode()
+    assert "message  ok (" in report
+    assert "tools    called when it is forced" in report
 
 
 async def test_check_tries_the_model_given_by_try_model() -> None:
