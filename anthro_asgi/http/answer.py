@@ -319,7 +319,9 @@ class Answer:
                 pass
             case Thinking():
                 self.thinking_counted += 1
-            case ToolStart():
+            case ToolStart(identity, name):
+                if not isinstance(identity, str) or not isinstance(name, str):
+                    raise TypeError("a ToolStart needs an id and a name, which are texts")
                 self._has_tool_use = True
             case Block(content):
                 self._has_tool_use |= is_tool_use(content)

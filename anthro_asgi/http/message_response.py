@@ -89,8 +89,14 @@ class MessageResponse:
         """Holds a slot and runs the engine. Raises Overloaded."""
         async with self._slot:
             self._http_request.record.queued = self._time() - self._began
-            async with self._answer:
-                yield
+            try:
+                async with self._answer:
+                    yield
+            except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as exc:
+                if isinstance(exc, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
+                # An engine in this process must neither stop the service nor pass for a client that left.
+                raise RuntimeError(f"the engine raised {type(exc).__name__}") from exc
 
     # one whole Message
 
@@ -232,3 +238,9 @@ class MessageResponse:
         record.input_tokens = usage.input_tokens
         record.output_tokens = answer.counted if usage.output_tokens is None else usage.output_tokens
         record.cached_tokens = usage.cache_read_input_tokens
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the service has cancelled this task, so that a CancelledError is not the engine's own."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -59,17 +59,23 @@ def usage_json(usage: Usage) -> dict[str, Any]:
 
 
 def merge_usage(into: Usage, newer: Usage) -> None:
-    """Copies the counts that `newer` has into `into`."""
+    """Copies the counts that `newer` has into `into`. Raises TypeError for a count that is no integer."""
     if newer.input_tokens is not None:
-        into.input_tokens = newer.input_tokens
+        into.input_tokens = _integer(newer.input_tokens)
     if newer.output_tokens is not None:
-        into.output_tokens = newer.output_tokens
+        into.output_tokens = _integer(newer.output_tokens)
     if newer.cache_read_input_tokens is not None:
-        into.cache_read_input_tokens = newer.cache_read_input_tokens
+        into.cache_read_input_tokens = _integer(newer.cache_read_input_tokens)
     if newer.cache_creation_input_tokens is not None:
-        into.cache_creation_input_tokens = newer.cache_creation_input_tokens
+        into.cache_creation_input_tokens = _integer(newer.cache_creation_input_tokens)
     if newer.thinking_tokens is not None:
-        into.thinking_tokens = newer.thinking_tokens
+        into.thinking_tokens = _integer(newer.thinking_tokens)
+
+
+def _integer(count: object) -> int:
+    if not isinstance(count, int):
+        raise TypeError(f"a token count must be an int, not {type(count).__name__}")
+    return count
 
 
 def final_finish(finish: Finish, has_tool_use: bool) -> Finish:

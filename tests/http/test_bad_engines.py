@@ -1,0 +1,67 @@
+"""Engines in this process that break the rules: the client gets an error of the API, and the counters stay right."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from anthro_asgi import Finish, MessagesApp, Usage
+from anthro_asgi.wire.deltas import ToolStart
+from anthro_asgi.wire.request import MessagesRequest
+from tests.support.driver import Driver
+
+BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
+Broken = Callable[[], Any]
+
+
+def raising(exc: BaseException) -> Broken:
+    def broken() -> Any:
+        raise exc
+
+    return broken
+
+
+BROKEN: dict[str, Broken] = {
+    "CancelledError": raising(asyncio.CancelledError()),
+    "SystemExit": raising(SystemExit(3)),
+    "KeyboardInterrupt": raising(KeyboardInterrupt()),
+    "an exception": raising(ZeroDivisionError()),
+    "a number": lambda: 5,
+    "None": lambda: None,
+    "a dict in a list": lambda: [{}],
+    "bytes": lambda: b"text",
+    "a tool without an id": lambda: ToolStart(None, "f"),  # type: ignore[arg-type]  # that is the fault
+    "a usage of texts": lambda: [Usage("many"), Finish("end_turn")],  # type: ignore[arg-type]  # that is the fault
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("begun", [True, False], ids=["after text", "at first"])
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_an_engine_that_breaks_the_rules_fails_its_own_request_only(
+    fault: str, begun: bool, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def engine(request: MessagesRequest) -> AsyncIterator[Any]:
+        if begun:
+            yield "Hello"
+        yield BROKEN[fault]()
+        yield Finish("end_turn")
+
+    app = MessagesApp(engine)
+    with caplog.at_level(logging.INFO, "anthro_asgi"):
+        response = await Driver(app).request("POST", "/v1/messages", body=orjson.dumps(BODY | {"stream": stream}))
+    assert response.header("request-id")
+    if response.status == 200:
+        assert stream
+        assert b"event: error" in response.body
+        error = orjson.loads(response.body.rpartition(b"data: ")[2])
+    else:
+        assert response.status in (500, 502)
+        error = response.json()
+    assert error["type"] == "error"
+    assert error["request_id"] == response.header("request-id")
+    assert (app._admission.running, app._admission.waiting) == (0, 0)
+    assert any(record.levelno >= logging.ERROR for record in caplog.records)
