@@ -127,7 +127,7 @@ def test_bytes_that_are_not_a_request_make_at_most_one_log_line(logged: tuple[Se
 
 
 def test_the_name_of_a_dropped_tool_is_logged_without_control_characters() -> None:
-    tools = [{"type": "web_search_20250305", "name": f"a\x1b[31m\n{FORGED}"}]
+    tools = [{"name": "look"}, {"type": "web_fetch_20250910", "name": f"a\x1b[31m\n{FORGED}"}]
     body = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}], "tools": tools}
     with Service("--simulate", *AT_ONCE, "--server-tools", "drop", may_log_errors=True) as service:
         lines_of(service, get(b"/v1/models"))  # together with the lines of the start
