@@ -104,8 +104,9 @@ class MessagesEngine(RemoteEngine):
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError when it does not count, and ApiError."""
         request.ignored.clear()  # the server receives every field
-        body = {key: value for key, value in request.raw.items() if key not in ("stream", "max_tokens", *_NOT_SENT)}
-        encoded = await EncodedRequest(request, {**body, "model": request.engine_model}).encoded()
+        body = _body(request, await self._known_dialect())  # what the answer is asked with changes the prompt
+        counted = {key: value for key, value in body.items() if key not in ("stream", "max_tokens")}
+        encoded = await EncodedRequest(request, counted).encoded()
         try:
             return _token_count(await fetch(self._pool, f"{self._target}/count_tokens", self._headers, encoded))
         except (ApiError, TimeoutError, UpstreamError) as exc:
@@ -119,7 +120,7 @@ class MessagesEngine(RemoteEngine):
         dialect = await self._known_dialect()
         request.ignored.clear()  # the server receives every field
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
-        encoded = EncodedRequest(request, _body(request, dialect, keeps_tools=may_call or dialect is not LLAMACPP))
+        encoded = EncodedRequest(request, _body(request, dialect))
         headers = (_JSON, *self._headers, *request.trace_headers)
         exchange = self._pool.exchange("POST", self._target, headers, await encoded.encoded())
         del request  # `encoded` owns it, and releases it
@@ -152,11 +153,20 @@ class MessagesEngine(RemoteEngine):
         yield ending
 
 
-def _body(request: MessagesRequest, dialect: Dialect, *, keeps_tools: bool) -> dict[str, Any]:
-    """The body for the server. llama.cpp calls tools although `tool_choice` is none, unless the tools are left out."""
+def _body(request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
+    """The body for the server.
+
+    llama.cpp calls tools although `tool_choice` is none, and any tool although one is named. So it receives no tools,
+    or only the named one.
+    """
     body = {key: value for key, value in request.raw.items() if key not in _NOT_SENT}
-    if not keeps_tools:
+    choice = request.tool_choice
+    if dialect is LLAMACPP and choice is not None and choice.type == "none":
         body = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
+    elif dialect is LLAMACPP and choice is not None and choice.type == "tool":
+        body["tools"] = [tool for tool in body["tools"] if tool.get("name") == choice.name]
+        body["tool_choice"] = {**body["tool_choice"], "type": "any"}
+        del body["tool_choice"]["name"]
     add_thinking(body, request, dialect)
     return {**body, "model": request.engine_model, "stream": True}
 

@@ -22,7 +22,7 @@ _WINDOW_KEYS: Final = (
     "max_context_length",  # Mistral
     "max_input_tokens",  # LiteLLM, and servers of the Messages API
 )
-_LONGEST_ANSWER_KEYS: Final = ("max_completion_tokens", "max_output_tokens")
+_LONGEST_ANSWER_KEYS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _LATEST: Final = 253402300800  # the end of the year 9999, beyond which there are no dates
 
 FetchModels = Callable[[], Awaitable[Sequence[ModelInfo]]]

@@ -224,6 +224,45 @@ async def test_a_whole_message_in_answer_to_a_stream_is_read() -> None:
     assert message["usage"] == {"input_tokens": 1, "output_tokens": 2}
 
 
+@pytest.mark.clause("10.2")
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ({"type": "none"}, {}),
+        ({"type": "tool", "name": "b"}, {"tools": ["b"], "tool_choice": {"type": "any"}}),
+        ({"type": "any"}, {"tools": ["a", "b"], "tool_choice": {"type": "any"}}),
+    ],
+)
+async def test_llamacpp_counts_and_answers_with_the_same_tools_and_thinking_switch(
+    choice: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    listed = json_answer(200, {"data": [{"id": "m", "type": "model", "owned_by": "llamacpp"}]})
+    answer = sse(events(start(), block(0, type="text", text="hello"), stop(0), *end()))
+
+    async def by_path(wire: Wire) -> None:
+        counted = json_answer(200, {"input_tokens": 5})
+        await wire.send(
+            listed if wire.target.endswith("/models") else counted if wire.target.endswith("_tokens") else answer
+        )
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = MessagesEngine(Origin.parse(upstream.url))
+        driver = Driver(MessagesApp(engine))
+        tools = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in ("a", "b")]
+        asked = HELLO | {"tools": tools, "tool_choice": choice, "thinking": {"type": "disabled"}}
+        await driver.request("POST", "/v1/messages", body=orjson.dumps(asked))
+        await driver.request("POST", "/v1/messages/count_tokens", body=orjson.dumps(asked))
+        await engine.stop()
+        answered, counted = [orjson.loads(one.body) for one in upstream.requests if one.method == "POST"]
+    for body in (answered, counted):
+        seen = {key: body[key] for key in ("tools", "tool_choice") if key in body}
+        if "tools" in seen:
+            seen["tools"] = [tool["name"] for tool in seen["tools"]]
+        assert seen == expected
+        assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert set(answered) - set(counted) == {"stream", "max_tokens"}
+
+
 async def test_tool_choice_none_without_tools_is_accepted() -> None:
     """llama.cpp is given no tools when none may be called; there may have been none."""
     listed = json_answer(200, {"data": [{"id": "m", "type": "model", "owned_by": "llamacpp"}]})

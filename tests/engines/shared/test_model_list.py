@@ -152,3 +152,10 @@ def test_an_answer_without_a_list_is_an_error(answer: Any) -> None:
 def test_an_invalid_length_is_ignored(length: Any) -> None:
     entry = {"id": "a", "max_model_len": length, "max_completion_tokens": length}
     assert parse_models({"data": [entry]}) == [ModelInfo("a", "a")]
+
+
+@pytest.mark.clause("9.1")
+def test_the_limits_in_the_list_of_a_messages_server_are_kept() -> None:
+    entry = {"id": "m", "type": "model", "max_input_tokens": 200_000, "max_tokens": 64_000}
+    (model,) = parse_models({"data": [entry]})
+    assert (model.max_input_tokens, model.max_tokens) == (200_000, 64_000)
