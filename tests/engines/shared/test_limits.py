@@ -46,13 +46,13 @@ async def test_an_endless_answer_is_a_502_for_a_whole_message_and_frees_the_upst
     left: list[bool] = []
     flood = endless([speech.begin()], speech.text(KIB * 200), left)
     async with over(speech, flood) as (upstream, engine):
-        driver = Driver(MessagesApp(engine))
+        driver = Driver(MessagesApp(engine), patience=30.0)  # 64 MiB are read first
         response = await driver.request("POST", "/v1/messages", body=orjson.dumps(BODY))
         assert response.status == 502
         assert response.json()["error"]["message"] == (
             "the engine's answer is too large: the part held in memory is larger than 67108864 bytes (max-answer)"
         )
-        await upstream.until(lambda: left)
+        await upstream.until(lambda: left, within=30.0)
 
 
 @both_engines
