@@ -1,5 +1,6 @@
 """The Messages API as an ASGI application: one dict look-up finds the handler of a request."""
 
+import asyncio
 import logging
 import os
 import re
@@ -32,6 +33,7 @@ Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL once, never, or twice
 _SLASHES: Final = re.compile("//+")
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
+_READINESS_AGE: Final = 1.0  # seconds
 _COUNTS: Final = 32  # token counts that run at the same time: fewer than the spare connections to the engine
 _log = logging.getLogger(__name__)
 
@@ -93,6 +95,8 @@ class MessagesApp(BaseApp):
             self._admission.keys,
         )
         self.metrics.sample = self._sample
+        self._is_ready = False
+        self._ready_until = float("-inf")  # on the loop's clock: until then, `_is_ready` is used without a new check
         self._last_readiness = ""  # the status that `/readyz` reported last
 
     async def _start(self) -> None:
@@ -190,10 +194,18 @@ class MessagesApp(BaseApp):
             known = self._aliases.targets()
         return self._aliases.with_aliases(known)
 
+    async def _engine_is_ready(self) -> bool:
+        """Whether the engine is ready, asked at most once a second: `/readyz` needs no key."""
+        time = asyncio.get_running_loop().time
+        if time() >= self._ready_until:
+            self._is_ready = await self.engine.ready()
+            self._ready_until = time() + _READINESS_AGE
+        return self._is_ready
+
     async def _readiness(self, http_request: HttpRequest) -> None:
         if self.draining:
             readiness = "draining"
-        elif await self.engine.ready():
+        elif await self._engine_is_ready():
             readiness = "ready"
         else:
             readiness = "the engine does not answer"

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp, ModelInfo
+from tests.support.clock import fake_clock
 from tests.support.driver import Driver, LifespanFailed, Response
 
 HELLO = orjson.dumps({"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]})
@@ -130,11 +131,14 @@ async def test_paths_that_clients_probe_respond_200(method: str, path: str) -> N
 
 
 @pytest.mark.clause("1.5")
-async def test_readyz_follows_the_engine() -> None:
+@fake_clock
+async def test_readyz_follows_the_engine_and_asks_it_at_most_once_a_second() -> None:
     engine = Engine()
     app = MessagesApp(engine)
     assert (await get(app, "/readyz")).status == 200
     engine.up = False
+    assert (await get(app, "/readyz")).status == 200
+    await asyncio.sleep(1)
     assert (await get(app, "/readyz")).status == 503
     assert (await get(MessagesApp(bare), "/readyz")).status == 200
 

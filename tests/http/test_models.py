@@ -10,6 +10,7 @@ import pytest
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import model_list
+from anthro_asgi.http import messages_app
 from anthro_asgi.upstream.origin import Origin
 from tests.support.driver import Driver, Response
 from tests.support.routed_upstream import ANSWER, CHAT, MODELS, listing, recording, routed, times
@@ -123,7 +124,8 @@ async def test_without_a_known_list_the_aliases_and_their_models_are_listed(
         assert (await get(app, f"/v1/models/{known[-1]}")).status == 200
 
 
-async def test_readiness_asks_the_engine_each_time_and_not_the_cached_list() -> None:
+async def test_readiness_asks_the_engine_and_not_the_cached_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages_app, "_READINESS_AGE", 0.0)
     async with app_over({MODELS: [listing("vllm"), LOADING, listing("vllm")]}) as (_, app):
         assert await ids(app) == ["m"]
         assert [(await get(app, "/readyz")).status for _ in range(2)] == [503, 200]

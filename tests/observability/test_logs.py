@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.http import messages_app
 from anthro_asgi.observability.logs import RequestRecord, configure, log_event, log_failure, log_request
 from tests.support.driver import Driver
 
@@ -256,7 +257,9 @@ def test_an_event_has_a_level() -> None:
     assert orjson.loads(stream.getvalue())["error"] == "no such file"
 
 
-async def test_a_change_of_readiness_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_change_of_readiness_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Moody:
         up = False
 
@@ -269,6 +272,7 @@ async def test_a_change_of_readiness_is_logged_once(caplog: pytest.LogCaptureFix
     caplog.set_level("INFO", logger="anthro_asgi")
     engine = Moody()
     app = MessagesApp(engine)
+    monkeypatch.setattr(messages_app, "_READINESS_AGE", 0.0)
     for engine.up in (False, False, True, True, False):
         response = await Driver(app).request("GET", "/readyz")
         assert response.status == (200 if engine.up else 503)
