@@ -103,11 +103,13 @@ class _Automaton:
 class StopSequenceMatcher:
     """Searches one run of text. `matched` is the stop sequence that ended it, if any."""
 
-    __slots__ = ("_automaton", "_deepest", "_find_first", "_held", "_state", "matched")
+    __slots__ = ("_automaton", "_deepest", "_find_first", "_firsts", "_held", "_state", "matched")
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._automaton = _Automaton(stops)
-        self._find_first = re.compile(f"[{re.escape(''.join({stop[0] for stop in stops}))}]").search
+        self._firsts = sorted({stop[0] for stop in stops})
+        firsts = re.escape("".join(self._firsts))
+        self._find_first = re.compile(f"[{firsts}]" if firsts else r"(?!)").search
         self._state = 0
         self._held = 0  # number of characters held back
         self._deepest = ""  # stop sequence that begins with them
@@ -116,8 +118,12 @@ class StopSequenceMatcher:
     def feed(self, text: str) -> str:
         """The text that can be released now; once `matched` is set, the rest of the text before the match."""
         state, position, end = self._state, 0, len(text)
-        if not state and self._find_first(text) is None:
-            return text
+        if not state:  # faster than a regular expression for the few first characters that are usual
+            for first in self._firsts:
+                if first in text:
+                    break
+            else:
+                return text
         automaton = self._automaton
         after, matches = automaton.after, automaton.matches
         while position < end:

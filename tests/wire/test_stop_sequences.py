@@ -328,3 +328,14 @@ def test_the_time_is_linear_in_the_text_for_any_stop_sequences(stops: list[str],
     assert time.thread_time() - began < 1.0
     assert matcher.matched is None
     assert out + matcher.flush() == text
+
+
+def test_without_stop_sequences_all_text_is_released() -> None:
+    matcher = StopSequenceMatcher([])
+    assert (matcher.feed("Hello"), matcher.matched, matcher.flush()) == ("Hello", None, "")
+
+
+@pytest.mark.parametrize("first", [*"^-]\\[&|~.$", "\n", "\x00"])
+def test_a_stop_sequence_may_begin_with_any_character(first: str) -> None:
+    matcher = StopSequenceMatcher([first + "x", "]y"])
+    assert (matcher.feed("a" + first + "xb"), matcher.matched) == ("a", first + "x")
