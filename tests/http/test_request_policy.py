@@ -133,10 +133,11 @@ async def test_server_tools_that_are_passed_are_refused_for_a_chat_engine() -> N
 @pytest.mark.clause("3.21")
 async def test_fields_without_effect_are_named_in_a_header_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "anthro_asgi")
-    fields = {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}, "speed": "fast", "container": "x"}
+    edits = [{"type": "clear_thinking_20251015"}]
+    fields: dict[str, Any] = {"context_management": {"edits": edits}, "speed": "fast", "container": "x"}
     async with served() as service:
-        for more in ({}, {"stream": True}):
-            response = await service.post(**fields, **more)
+        for stream in (False, True):
+            response = await service.post(**fields, stream=stream)
             assert response.header("anthro-asgi-ignored") == "context_management, speed"
         counted = await service.post("/v1/messages/count_tokens", **fields)
         assert counted.header("anthro-asgi-ignored") == "context_management, speed"

@@ -14,6 +14,7 @@ import json
 import socket
 import ssl as tls
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ class Wire(asyncio.Protocol):
 
     method: str
     target: str
+    head: bytes  # as it came, with the blank line
     headers: dict[str, str]
     body: bytes
 
@@ -134,7 +136,8 @@ class Wire(asyncio.Protocol):
 
     async def _request(self) -> None:
         await self._until(lambda: b"\r\n\r\n" in self._received)
-        head, _, rest = bytes(self._received).partition(b"\r\n\r\n")
+        head, blank, rest = bytes(self._received).partition(b"\r\n\r\n")
+        self.head = head + blank
         first, *lines = head.decode("latin-1").split("\r\n")
         self.method, self.target, _ = first.split(" ")
         self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -154,6 +157,7 @@ class Request:
 
     def __init__(self, wire: Wire) -> None:
         self.method, self.target, self.headers, self.body = wire.method, wire.target, wire.headers, wire.body
+        self.head = wire.head
         self.wire = wire
 
 
@@ -245,6 +249,40 @@ class ScriptedUpstream:
         await self.until(lambda: not self.wires and not _accepting())
         if self.failures:
             raise self.failures[0]
+
+
+class ThreadedUpstream:
+    """A ScriptedUpstream on an event loop in a thread of its own, for tests that do not run on a loop.
+
+    with ThreadedUpstream(answer) as upstream:
+        upstream.url, upstream.requests
+    """
+
+    def __init__(self, *answers: Answer) -> None:
+        self.scripted = ScriptedUpstream(*answers)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+
+    @property
+    def url(self) -> str:
+        return self.scripted.url
+
+    @property
+    def requests(self) -> list[Request]:
+        return self.scripted.requests
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.scripted.__aenter__(), self._loop).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(self.scripted.__aexit__(), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 def _accepting() -> bool:

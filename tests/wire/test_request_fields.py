@@ -149,7 +149,8 @@ def test_an_ignored_field_changes_nothing(row: RequestField) -> None:
 @pytest.mark.parametrize("row", [row for row in REQUEST_FIELDS if row.nature is Nature.REFUSED], ids=path_of)
 @pytest.mark.parametrize("counting", [False, True])
 def test_a_refused_field_is_refused_by_name_unless_it_is_empty(row: RequestField, counting: bool) -> None:
-    for value in (None, [], {}):
+    empty: list[Any] = [None, [], {}]
+    for value in empty:
         assert parse({row.path: value}, counting=counting) == parse({}, counting=counting)
     for value in ([{"type": "x"}], {"trigger": 1}):
         with pytest.raises(InvalidRequest, match=f"^{row.path}: this service does not "):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.checks.security.tape import Tape
+from tests.checks.security.engine import RecordingEngine
 from tests.end_to_end.conftest import AT_ONCE
 from tests.support.client import Answer, RawClient
 from tests.support.service import Service
@@ -28,7 +28,7 @@ FILE_WORDS = "what nobody was told"
 class Lured:
     """A service, its engine, and a server to which all addresses in a request point."""
 
-    def __init__(self, service: Service, engine: Tape, elsewhere: Tape, file: Path) -> None:
+    def __init__(self, service: Service, engine: RecordingEngine, elsewhere: RecordingEngine, file: Path) -> None:
         self.service = service
         self.engine = engine
         self.elsewhere = elsewhere
@@ -56,7 +56,7 @@ class Lured:
 def lured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lured]:
     file = tmp_path_factory.mktemp("private") / "file.txt"
     file.write_text(FILE_WORDS)
-    with Tape() as engine, Tape() as elsewhere:
+    with RecordingEngine() as engine, RecordingEngine() as elsewhere:
         upstream = ("--simulate",) if "--simulate-ttft" in request.param else ("--upstream", engine.url)
         with Service(*upstream, *request.param) as service:
             yield Lured(service, engine, elsewhere, file)
@@ -124,23 +124,23 @@ def test_no_address_or_path_in_a_request_is_fetched_or_opened(lured: Lured) -> N
                 assert FILE_WORDS.encode() not in answer.body
     assert statuses <= {200, 400, 404}
     assert 200 in statuses
-    assert lured.elsewhere.accepted == 0
-    assert not [body for _, body in lured.engine.requests if FILE_WORDS.encode() in body]
+    assert lured.elsewhere.scripted.accepted == 0
+    assert not [request for request in lured.engine.requests if FILE_WORDS.encode() in request.body]
 
 
 def test_the_server_that_all_addresses_point_to_notices_a_connection(lured: Lured) -> None:
-    before = lured.elsewhere.accepted
+    before = lured.elsewhere.scripted.accepted
     with RawClient(lured.elsewhere.url) as client:
         client.send(b"GET /v1/models HTTP/1.1\r\n\r\n")
         assert client.answer().status == 200
-    assert lured.elsewhere.accepted == before + 1
-    lured.elsewhere.accepted = before
+    assert lured.elsewhere.scripted.accepted == before + 1
+    lured.elsewhere.scripted.accepted = before
 
 
 def test_an_image_url_is_passed_on_only_if_the_operator_allows_it(lured: Lured) -> None:
     address = f"http://{lured.elsewhere.address}/x.png"
     answer = lured.ask("/v1/messages", bodies(address)["an image"])
-    passed = b"".join(body for _, body in lured.engine.posts[-1:])
+    passed = b"".join(request.body for request in lured.engine.posts[-1:])
     lenient = "--image-urls" in lured.service._command
     assert (answer.status == 200) is lenient
     if lenient and lured.engine.posts:

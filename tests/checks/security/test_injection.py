@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.checks.security.tape import Tape
+from tests.checks.security.engine import RecordingEngine
 from tests.support.client import RawClient
 from tests.support.service import PARSERS, Service
 from tests.support.upstream import raw_answer
@@ -32,18 +32,18 @@ WORDS = {
 
 
 class Relay:
-    """A service over a recording upstream, and the head of a request for harmless input."""
+    """A service over a recording engine, and the head of a request for harmless input."""
 
-    def __init__(self, service: Service, tape: Tape) -> None:
+    def __init__(self, service: Service, recorder: RecordingEngine) -> None:
         self.service = service
-        self.tape = tape
+        self.recorder = recorder
         self.sound = self.heads_of(post({}))[0]
 
     def heads_of(self, data: bytes) -> list[bytes]:
         """The heads of the engine requests that a client request caused, without content-length."""
-        before = len(self.tape.posts)
+        before = len(self.recorder.posts)
         self.ask(data)
-        return [re.sub(rb"(?i)content-length: \d+\r\n", b"", head) for head, _ in self.tape.posts[before:]]
+        return [re.sub(rb"(?i)content-length: \d+\r\n", b"", request.head) for request in self.recorder.posts[before:]]
 
     def ask(self, data: bytes) -> Any:
         with RawClient(self.service.url) as client:
@@ -55,8 +55,8 @@ class Relay:
 @pytest.fixture(scope="module", params=APIS)
 def relay(request: pytest.FixtureRequest) -> Iterator[Relay]:
     options = ("--upstream-api", request.param, "--model-alias", "evil-*=m")
-    with Tape() as tape, Service("--upstream", tape.url, *options) as service:
-        yield Relay(service, tape)
+    with RecordingEngine() as recorder, Service("--upstream", recorder.url, *options) as service:
+        yield Relay(service, recorder)
 
 
 def post(fields: dict[str, Any], path: str = "/v1/messages", *lines: bytes) -> bytes:
@@ -130,12 +130,12 @@ def test_no_header_of_a_client_is_sent_to_the_engine(relay: Relay, line: bytes) 
     "words", ["x-evil", "%0d%0ax-evil:%201", "..%2f..%2fx-evil", "%00x-evil", "%ff%fex-evil", "x?x-evil"]
 )
 def test_no_path_or_query_of_a_client_is_sent_to_the_engine(relay: Relay, words: str) -> None:
-    before = len(relay.tape.requests)
+    before = len(relay.recorder.requests)
     for path in (f"/v1/models/{words}", f"/v1/models?after_id={words}&{words}", f"/v1/messages/{words}", f"/{words}"):
         assert relay.ask(get(path)).status in (200, 400, 404, 405)
     for head in relay.heads_of(post({}, f"/v1/messages?{words}")):
         assert head == relay.sound
-    asked = [head.partition(b"\r\n")[0] for head, _ in relay.tape.requests[before:]]
+    asked = [request.head.partition(b"\r\n")[0] for request in relay.recorder.requests[before:]]
     assert not [line for line in asked if b"evil" in line.lower()]
 
 
@@ -154,8 +154,11 @@ ODD = {
 
 @pytest.fixture(scope="module", params=PARSERS)
 def answering(request: pytest.FixtureRequest) -> Iterator[Relay]:
-    with Tape() as tape, Service("--upstream", tape.url, "--upstream-api", "chat", kind=request.param) as service:
-        yield Relay(service, tape)
+    with (
+        RecordingEngine() as recorder,
+        Service("--upstream", recorder.url, "--upstream-api", "chat", kind=request.param) as service,
+    ):
+        yield Relay(service, recorder)
 
 
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
@@ -165,7 +168,7 @@ def test_an_odd_header_of_the_engine_neither_breaks_nor_enters_a_response(
 ) -> None:
     names = ("retry-after", "retry-after-ms", "x-should-retry", "request-id", "server", "set-cookie", "x-evil")
     odd = [(name, value.decode("latin-1")) for name in names]
-    answering.tape.answer = raw_answer(status, [("content-length", "2"), *odd], b"{}")
+    answering.recorder.answer = raw_answer(status, [("content-length", "2"), *odd], b"{}")
     answer = answering.ask(post({}))
     assert answer.status in ({503: 529}.get(status, status), 502)  # not HTTP for a strict parser
     assert answer.headers["request-id"] == answer.json["request_id"]
@@ -176,6 +179,6 @@ def test_an_odd_header_of_the_engine_neither_breaks_nor_enters_a_response(
 
 def test_a_valid_retry_after_of_the_engine_is_passed_on(answering: Relay) -> None:
     advice = [("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT"), ("retry-after-ms", "1500"), ("x-should-retry", "false")]
-    answering.tape.answer = raw_answer(429, [("content-length", "2"), *advice], b"{}")
+    answering.recorder.answer = raw_answer(429, [("content-length", "2"), *advice], b"{}")
     answer = answering.ask(post({}))
     assert dict(advice).items() <= answer.headers.items()

@@ -21,7 +21,7 @@ from anthro_asgi.http.messages_app import MessagesApp
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import Unauthenticated
-from tests.checks.security.tape import Tape
+from tests.checks.security.engine import RecordingEngine
 from tests.end_to_end.conftest import AT_ONCE
 from tests.support.client import Answer, RawClient
 from tests.support.service import PARSERS, Service
@@ -169,7 +169,10 @@ def test_keys_are_read_again_on_sighup(tmp_path: Path, workers: int) -> None:
     write(clients, "sk-old")
     write(engine, "sk-engine-old")
     files = ("--api-key-file", str(clients), "--upstream-key-file", str(engine), "--workers", str(workers))
-    with Tape() as tape, Service("--upstream", tape.url, "--upstream-api", "chat", *files) as service:
+    with (
+        RecordingEngine() as recorder,
+        Service("--upstream", recorder.url, "--upstream-api", "chat", *files) as service,
+    ):
         old, new = b"x-api-key: sk-old", b"x-api-key: sk-new"
         assert (ask(service, old).status, ask(service, new).status) == (200, 401)
         write(clients, "sk-new")
@@ -180,7 +183,7 @@ def test_keys_are_read_again_on_sighup(tmp_path: Path, workers: int) -> None:
         for _ in range(4 * workers):  # reach every worker
             assert (ask(service, old).status, ask(service, new).status) == (401, 200)
             assert ask(service, new, method=b"POST", path=b"/v1/messages", body=HELLO).status == 200
-        heads = [head.lower() for head, _ in tape.posts[-4 * workers :]]
+        heads = [request.head.lower() for request in recorder.posts[-4 * workers :]]
         assert all(b"bearer sk-engine-new" in head for head in heads)
         assert not any(b"sk-engine-old" in head for head in heads)
         assert "sk-" not in "\n".join(service.lines)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.checks.security.tape import Tape
+from tests.checks.security.engine import RecordingEngine
 from tests.end_to_end.conftest import AT_ONCE
 from tests.support.client import RawClient
 from tests.support.service import PARSERS, Service
@@ -35,12 +35,15 @@ LONGEST_LINE = 6000  # characters
 @pytest.fixture(
     scope="module", params=[(parser, style) for parser in PARSERS for style in ("json", "text")], ids="-".join
 )
-def logged(request: pytest.FixtureRequest) -> Iterator[tuple[Service, Tape]]:
+def logged(request: pytest.FixtureRequest) -> Iterator[tuple[Service, RecordingEngine]]:
     parser, style = request.param
     options = ("--log-format", style, "--log-level", "debug", "--upstream-api", "chat", "--model-alias", "b=a")
-    with Tape() as tape, Service("--upstream", tape.url, *options, kind=parser, may_log_errors=True) as service:
+    with (
+        RecordingEngine() as recorder,
+        Service("--upstream", recorder.url, *options, kind=parser, may_log_errors=True) as service,
+    ):
         lines_of(service, get(b"/healthz"))  # together with the lines of the start
-        yield service, tape
+        yield service, recorder
 
 
 def lines_of(service: Service, data: bytes) -> list[str]:
@@ -92,10 +95,12 @@ def check(lines: list[str], expected: int) -> None:
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_no_model_name_or_path_of_a_client_breaks_a_log_line(logged: tuple[Service, Tape], words: str) -> None:
-    service, tape = logged
+def test_no_model_name_or_path_of_a_client_breaks_a_log_line(
+    logged: tuple[Service, RecordingEngine], words: str
+) -> None:
+    service, recorder = logged
     hello = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
-    tape.answer = json_answer(404, {"error": {"message": "no such model"}})
+    recorder.answer = json_answer(404, {"error": {"message": "no such model"}})
     check(lines_of(service, post({**hello, "model": words})), 2)  # one for the engine's refusal, one for the request
     check(lines_of(service, post({**hello, "model": "a", "messages": [{"role": words, "content": words}]})), 1)
     encoded = "".join(f"%{byte:02x}" for byte in words[:3000].encode("utf-8", "surrogatepass"))
@@ -104,11 +109,11 @@ def test_no_model_name_or_path_of_a_client_breaks_a_log_line(logged: tuple[Servi
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_no_text_of_an_engine_breaks_a_log_line(logged: tuple[Service, Tape], words: str) -> None:
-    service, tape = logged
+def test_no_text_of_an_engine_breaks_a_log_line(logged: tuple[Service, RecordingEngine], words: str) -> None:
+    service, recorder = logged
     hello = {"model": "a", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
     for status in (400, 401, 500):
-        tape.answer = json_answer(status, {"error": {"message": words, "code": words, "type": words}})
+        recorder.answer = json_answer(status, {"error": {"message": words, "code": words, "type": words}})
         check(lines_of(service, post(hello)), 2)
 
 
@@ -122,7 +127,9 @@ def test_no_text_of_an_engine_breaks_a_log_line(logged: tuple[Service, Tape], wo
         b"GET / HTTP/1.1\r\nhost: a\x1b[31m\r\n\r\n",
     ],
 )
-def test_bytes_that_are_not_a_request_make_at_most_one_log_line(logged: tuple[Service, Tape], data: bytes) -> None:
+def test_bytes_that_are_not_a_request_make_at_most_one_log_line(
+    logged: tuple[Service, RecordingEngine], data: bytes
+) -> None:
     check(lines_of(logged[0], data), 1)
 
 

@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from tests.checks.security import leaky
-from tests.checks.security.tape import Tape
+from tests.checks.security.engine import RecordingEngine
 from tests.support.client import RawClient
 from tests.support.service import ROOT, Service
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, raw_answer, sse
@@ -291,7 +291,7 @@ def test_an_engines_exception_is_logged_by_type_and_place_only(logs: tuple[str, 
 
 
 def test_a_span_contains_no_more_than_a_log_line() -> None:
-    with Tape() as collector:
+    with RecordingEngine() as collector:
         collector.answer = raw_answer(200, [("content-type", "application/x-protobuf"), ("content-length", "0")])
         options = ("--engine", "tests.checks.security.leaky:engine", "--receive-deadline", "200ms")
         observed = ObservedService(*options, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
@@ -300,7 +300,7 @@ def test_a_span_contains_no_more_than_a_log_line() -> None:
                 observed.ask_everything(model)
             for data in wrong():
                 observed.ask(data)
-        exported = b"".join(head + body for head, body in collector.posts)
+        exported = b"".join(request.head + request.body for request in collector.posts)
     assert b"gen_ai.request.model" in exported
     assert CANARY.encode() not in exported
 

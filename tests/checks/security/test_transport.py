@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.checks.security.tape import CHUNKS, MODELS
+from tests.checks.security.engine import CHUNKS, MODELS
 from tests.end_to_end.conftest import AT_ONCE
 from tests.support.client import Answer, ask, get
 from tests.support.service import PARSERS, Service
