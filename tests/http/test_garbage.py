@@ -19,7 +19,7 @@ from anthro_asgi.http.base_app import BaseApp
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.upstream.origin import Origin
-from tests.support.upstream import ScriptedUpstream, sse
+from tests.support.upstream import ScriptedUpstream, json_answer, sse
 
 ROUNDS = 12
 Message = MutableMapping[str, Any]
@@ -147,6 +147,8 @@ TEXT = sse(chunk(content="one"), chunk(content=" two"), chunk(content=" three"),
 UPSTREAM: dict[str, tuple[bytes, dict[str, Any]]] = {
     "a stream": (TEXT, {"stream": True}),
     "a whole answer": (TEXT, {}),
+    "a refusal": (json_answer(400, {"error": {"message": "no"}}), {"stream": True}),
+    "a failure": (json_answer(503, {"error": {"message": "no"}}), {}),
     "an answer that breaks off": (sse(chunk(content="one"), done=False), {"stream": True}),
     "a client that leaves": (TEXT, {"stream": True, "sends": 2}),
 }

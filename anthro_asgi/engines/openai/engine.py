@@ -205,9 +205,12 @@ class OpenAIEngine(RemoteEngine):
                     failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
                     may_retry = failure.may_retry and tries_left > 0 and not begun
                     before = dialect
-                    encoded, dialect = await self._retry(
-                        encoded, dialect, failure.error, may_retry=may_retry, begun=begun
-                    )
+                    error = failure.error
+                    del failure
+                    try:
+                        encoded, dialect = await self._retry(encoded, dialect, error, may_retry=may_retry, begun=begun)
+                    finally:
+                        del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
                     refused = before if dialect is not before else refused
                     continue
                 finally:
@@ -310,15 +313,20 @@ class OpenAIEngine(RemoteEngine):
         self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool, begun: bool
     ) -> tuple[EncodedRequest, Dialect]:
         """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
-        bound = find_bound(_words(error)) if isinstance(error, InvalidRequest) and not begun else None
-        if bound is not None and bound.too_long:
-            prompt = await self._count_for_answer(encoded, dialect)
-            raise (error if prompt is None else ContextTooLong(prompt, bound.window)) from error.__cause__
-        changed = await self._changed(encoded, dialect, error, bound) if may_retry else None
-        if changed is None:
-            raise (error if bound is None else ContextTooLong(None, None)) from error.__cause__
-        body, dialect = changed
-        return EncodedRequest(encoded.request, body | {"stream": True}), dialect
+        try:
+            bound = find_bound(_words(error)) if isinstance(error, InvalidRequest) and not begun else None
+            if bound is not None and bound.too_long:
+                prompt = await self._count_for_answer(encoded, dialect)
+                if prompt is None:
+                    raise error from error.__cause__
+                raise ContextTooLong(max(prompt, bound.at_least), bound.window) from error.__cause__
+            changed = await self._changed(encoded, dialect, error, bound) if may_retry else None
+            if changed is None:
+                raise (error if bound is None else ContextTooLong(None, None)) from error.__cause__
+            body, dialect = changed
+            return EncodedRequest(encoded.request, body | {"stream": True}), dialect
+        finally:
+            del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
 
     async def _changed(
         self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, bound: PromptBound | None
