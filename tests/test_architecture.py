@@ -1,20 +1,23 @@
 """The walks in `docs/explanation/architecture.md`: the files of the package that one event passes, in order.
 
 Each walk is traced: a real request through uvicorn's protocol class, the application and the OpenAI engine, between a
-socket and a scripted upstream in the same process. `python -m tests.test_architecture` prints the walks. The walk of a
-503 is traced in `tests/engines/shared/test_failures_explained.py`.
+socket and a scripted upstream in the same process. The walk of a 503 is traced in
+`tests/engines/shared/test_failures_explained.py`.
+
+`python -m tests.test_architecture` prints the walks. With `--write` it renews the document.
 """
 
+import ast
 import asyncio
 import json
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from uvicorn import Config
@@ -196,12 +199,47 @@ def test_the_document_lists_the_files_that_an_upstream_503_passes_in_their_order
     assert written("One upstream 503") == list(WAY)
 
 
-def main() -> Any:
+def main(arguments: Sequence[str]) -> None:
+    """Print the walks; with `--write` put them into the document, and its table of files too.
+
+    What the document says of a file in a walk stays. For a file that is new there, it gets the first sentence of the
+    file's docstring.
+    """
+    text = DOCUMENT.read_text("utf-8")
     for title, walk in WALKS.items():
+        before, heading, rest = text.partition(f"### {title}\n")
+        section, following, after = rest.partition("\n#")
+        notes = dict(re.findall(r"^\d+\. `([\w/.]+)`: (.*)$", section, re.MULTILINE))
         files = asyncio.run(walk())
-        print(f"### {title} ({len(files)} files)")
-        print(*(f"{number}. `{file}`" for number, file in enumerate(files, 1)), sep="\n")
+        lines = [f"{number}. `{file}`: {notes.get(file) or summary(file)}" for number, file in enumerate(files, 1)]
+        print(f"### {title}", "", *lines, "", sep="\n")
+        introduction = re.split(r"^1\. ", section, maxsplit=1, flags=re.MULTILINE)[0]
+        text = before + heading + introduction + "\n".join(lines) + "\n" + following + after
+    if "--write" in arguments:
+        DOCUMENT.write_text(with_all_files(text), "utf-8")
+
+
+def with_all_files(text: str) -> str:
+    """The document with each row of its tables of files renewed, and the rows of new files added."""
+    before, heading, rest = text.partition("## Rooms")
+    rooms, following, after = rest.partition("\n## ")
+    for section in re.findall(r"^### .*?(?=^### |\Z)", rooms, re.MULTILINE | re.DOTALL):
+        room = section.partition("\n")[0].removeprefix("### ")
+        folder = Path(PACKAGE, room) if (Path(PACKAGE) / room).is_dir() else Path(PACKAGE)
+        paths = folder.rglob("*.py") if folder != Path(PACKAGE) else folder.glob("*.py")
+        files = sorted(path.relative_to(PACKAGE).as_posix() for path in paths if path.name != "__init__.py")
+        rows = (f"| `{file}` | {summary(file)} |" for file in files)
+        table = "\n".join(["| file | what it holds |", "|---|---|", *rows])
+        introduction = section.partition("| file |")[0]
+        rooms = rooms.replace(section, f"{introduction}{table}\n\n")
+    return before + heading + rooms.rstrip() + "\n" + following + after
+
+
+def summary(file: str) -> str:
+    """The first paragraph of a file's docstring."""
+    docstring = ast.get_docstring(ast.parse(Path(PACKAGE, file).read_text("utf-8"))) or ""
+    return docstring.partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

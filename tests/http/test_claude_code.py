@@ -291,7 +291,7 @@ OVERFLOW = json_answer(
     400,
     {
         "error": {
-            "message": "This model's maximum context length is 65536 tokens. However, your prompt contains at least "
+            "message": "This model's maximum context length is 65536 tokens. However, your prompt contains "
             "70001 input tokens, which exceeds this limit even without any output tokens.",
             "type": "BadRequestError",
             "code": 400,

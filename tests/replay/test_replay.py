@@ -279,7 +279,7 @@ async def test_every_recorded_failure_in_a_stream_is_an_error_and_never_end_turn
 def test_every_case_of_the_corpus_is_replayed() -> None:
     replayed = [GOOD, OVERFLOWS, REFUSALS, FAILURES, NO_IMAGES, BREAKDOWNS]
     assert sorted(case.file for some in replayed for case in some) == sorted(map(str, ALL))
-    assert len(ALL) == 430
+    assert len(ALL) == 457
 
 
 # the real command

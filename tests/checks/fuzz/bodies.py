@@ -177,7 +177,7 @@ def _must_be_askable(request: MessagesRequest, name: str) -> None:
             raise Breach(f"a chat message has a role and a content\n{message}")
     if dialect.never & body.keys():
         raise Breach(f"an engine is not sent what it refuses\n{name}: {dialect.never & body.keys()}")
-    relayed = engine._body(request, dialect, keeps_tools=True)
+    relayed = engine._body(request, dialect)
     chat_request.encode(relayed)
     estimate_tokens(request)
 

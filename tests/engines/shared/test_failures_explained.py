@@ -299,6 +299,7 @@ RELEASES: Final = {
     "http/admission.py",
     "http/disconnect.py",
     "http/ping.py",
+    "http/prompt_tokens.py",
     "observability/trace_context.py",
     "upstream/keepalive.py",
     "upstream/pool.py",
