@@ -21,6 +21,8 @@ from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.upstream.origin import Origin
 from tests.support.upstream import ScriptedUpstream, json_answer, sse
 
+pytestmark = pytest.mark.slow
+
 ROUNDS = 12
 Message = MutableMapping[str, Any]
 

@@ -175,6 +175,7 @@ def shortest() -> list[Case]:
     return list(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.clause("6.10")
 @pytest.mark.parametrize("case", shortest(), ids=str)
 async def test_a_recorded_stream_in_single_bytes_is_the_same_message(case: Case) -> None:
@@ -183,6 +184,7 @@ async def test_a_recorded_stream_in_single_bytes_is_the_same_message(case: Case)
     says(message, read(case, stops_of(case)))
 
 
+@pytest.mark.slow
 async def test_the_chat_request_equals_the_recorded_request() -> None:
     """The requests make sense for the answers: the same turns, tools and choice, by each engine's own dialect."""
     for case in cases("vllm", request=CHAT, status=200):

@@ -142,6 +142,7 @@ def test_the_limit_counts_comments() -> None:
         SSEParser(max_event=100).feed(b": " + b"x" * 200)
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_byte_does_not_grow_with_the_size_of_its_event() -> None:
     def seconds(total: int) -> float:
         parser = SSEParser()

@@ -523,6 +523,7 @@ def test_a_lone_surrogate_is_written_as_a_replacement_in_every_place(half: str) 
 # any script
 
 
+@pytest.mark.slow
 @pytest.mark.clause("5.2")
 @examples(100)
 @given(scripts())
@@ -534,6 +535,7 @@ def test_any_script_gives_a_stream_that_keeps_the_grammar(script: list[Delta]) -
     )
 
 
+@pytest.mark.slow
 @examples(50)
 @given(st.data(), scripts())
 def test_batching_never_changes_the_bytes(data: st.DataObject, script: list[Delta]) -> None:

@@ -309,6 +309,7 @@ def test_many_small_pieces_are_joined_to_one_text() -> None:
 # a message and its stream
 
 
+@pytest.mark.slow
 @pytest.mark.clause("5.17")
 @examples(100)
 @given(st.data(), scripts())

@@ -630,6 +630,7 @@ def test_any_bytes_are_accepted_or_refused(inserted: bytes, start: int, removed:
     accepted_or_refused(raw[:start])
 
 
+@pytest.mark.slow
 def test_endless_nesting_in_any_place_is_accepted_or_refused() -> None:
     for path in PLACES:
         changed = copy.deepcopy(RICH)

@@ -193,6 +193,7 @@ def test_the_names_of_client_tools_are_those_of_the_sdk(kind: str, module: str, 
     assert (get_args(hints["type"]), get_args(hints["name"])) == ((kind,), (CLIENT_TOOLS[kind].name,))
 
 
+@pytest.mark.slow
 def test_the_memory_tool_has_every_field_of_every_command_of_the_sdk() -> None:
     schema = CLIENT_TOOLS["memory_20250818"].input_schema
     fields: set[str] = set()

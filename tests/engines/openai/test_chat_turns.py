@@ -367,6 +367,7 @@ def strings(value: Any) -> str:
     return "".join(map(strings, items))
 
 
+@pytest.mark.slow
 @pytest.mark.clause("3.24")
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS, dialect=st.sampled_from([LLAMACPP, VLLM, SGLANG]))
@@ -377,6 +378,7 @@ def test_no_text_of_the_conversation_is_lost(turns: list[Any], dialect: Dialect)
     assert [word for word in say.said if word not in sent] == []
 
 
+@pytest.mark.slow
 @pytest.mark.clause("3.36")
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(turns=TURNS)

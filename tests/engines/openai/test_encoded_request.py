@@ -57,6 +57,7 @@ async def test_a_request_nested_too_deeply_is_an_invalid_request(large: bool, mo
         deep = deep.pop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
 async def test_a_released_request_is_dropped_and_not_changed(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:

@@ -21,6 +21,8 @@ from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.message import MessageBuilder
 from anthro_asgi.wire.request import parse_request
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 
 ARGUMENTS = st.lists(

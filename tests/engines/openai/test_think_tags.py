@@ -85,6 +85,7 @@ def test_the_block_is_found_in_every_fragmentation(text: str, opened: bool, expe
         assert found(*pieces, opened=opened) == expected, pieces
 
 
+@pytest.mark.slow
 def test_all_fragmentations_of_a_short_answer_agree() -> None:
     text = "<think>a</think>b"
     for cuts in range(1 << (len(text) - 1)):
@@ -100,6 +101,7 @@ def test_all_fragmentations_of_a_short_answer_agree() -> None:
 WORDS = st.sampled_from(["<think>", "</think>", "<", ">", "/", "think", " ", "\n", "a", "é", "<thi", "</th"])
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=400)
 @given(words=st.lists(WORDS, max_size=12), cuts=st.lists(st.integers(0, 60), max_size=12), opened=st.booleans())
 def test_any_text_in_any_pieces_gives_the_same_as_the_oracle(words: list[str], cuts: list[int], opened: bool) -> None:
@@ -123,6 +125,7 @@ def test_text_that_cannot_become_a_tag_is_not_held(opened: bool) -> None:
     assert tags.feed("</think>") == ["</think>"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened", [False, True])
 @pytest.mark.parametrize("begin", ["", "<think>", "<think>a"])
 def test_endless_white_space_is_held_only_up_to_a_limit(begin: str, opened: bool) -> None:

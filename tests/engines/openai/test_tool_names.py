@@ -55,6 +55,7 @@ def test_two_long_names_of_one_digest_get_two_short_names(monkeypatch: pytest.Mo
     assert first != second
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None)
 @given(st.lists(st.text("ab", min_size=8, max_size=16)))
 def test_no_two_tools_ever_share_a_name(names: list[str]) -> None:

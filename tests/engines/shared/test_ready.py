@@ -104,6 +104,7 @@ async def test_an_engine_that_does_not_answer_quickly_is_not_ready(
         await engine.stop()
 
 
+@pytest.mark.slow
 @both_engines
 async def test_a_readiness_check_has_a_connection_of_its_own(speech: Speech) -> None:
     async def by_path(wire: Wire) -> None:

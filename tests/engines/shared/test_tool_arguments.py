@@ -193,6 +193,7 @@ def test_any_text_in_any_pieces_is_one_json_object_or_no_call(head: str, tail: s
         assert parse_tool_input(found) == value
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=100)
 @given(
     value=st.dictionaries(st.text('a"},', max_size=3), JSON_VALUES, max_size=4),

@@ -244,6 +244,7 @@ INPUTS = st.one_of(
 CALLS = st.lists(st.tuples(INPUTS, st.booleans()), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.clause("5.9")
 @settings(derandomize=True, deadline=None, max_examples=200)
 @given(calls=CALLS, seed=st.integers(0, 1 << 32))
