@@ -2,7 +2,8 @@
 
 - It is accepted, or refused with a status from 400 to 499 in an envelope. No other exception is raised.
 - Read at once and in steps it gives the same request or the same error.
-- An accepted request can be converted for every engine, with the same body at once and in steps.
+- An accepted request can be relayed. It can be converted for every engine, with the same body at once and in steps,
+  unless it says that only a relayed upstream can answer it: then every other engine refuses it, and says why.
 - A share goes through the service over the simulated engine: no 500, a stream that keeps the grammar, and equal counts.
 """
 
@@ -163,6 +164,11 @@ def _must_be_said(error: ApiError) -> None:
 
 def _must_be_askable(request: MessagesRequest, name: str) -> None:
     dialect = DIALECTS[name]
+    chat_request.encode(engine._body(request, dialect))
+    estimate_tokens(request)
+    if request.relay_only:
+        _must_be_left_to_a_relay(request, name)
+        return
     try:
         body = chat_request.to_chat(request, dialect)
         at_once = chat_request.encode(body)
@@ -177,9 +183,23 @@ def _must_be_askable(request: MessagesRequest, name: str) -> None:
             raise Breach(f"a chat message has a role and a content\n{message}")
     if dialect.never & body.keys():
         raise Breach(f"an engine is not sent what it refuses\n{name}: {dialect.never & body.keys()}")
-    relayed = engine._body(request, dialect)
-    chat_request.encode(relayed)
-    estimate_tokens(request)
+
+
+def _must_be_left_to_a_relay(request: MessagesRequest, name: str) -> None:
+    """A request that only a relayed upstream can answer is refused for every other engine, at once and in steps."""
+    ways: tuple[Callable[[], Json], ...] = (
+        lambda: chat_request.to_chat(request, DIALECTS[name]),
+        lambda: run_to_end(chat_request.to_chat_in_steps(request, DIALECTS[name])),
+    )
+    for way in ways:
+        try:
+            asked = way()
+        except ApiError as exc:
+            _must_be_said(exc)
+            if exc.message != request.relay_only[0]:
+                raise Breach(f"the refusal says why only a relay can answer\n{name}: {exc}") from exc
+        else:
+            raise Breach(f"only a relay is asked for what only a relay can do\n{name}: {asked!r:.300}")
 
 
 # through the service

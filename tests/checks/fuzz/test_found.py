@@ -84,12 +84,13 @@ def test_anything_after_done_is_ignored_however_it_is_cut() -> None:
 
 
 def test_text_read_together_with_a_bad_event_is_sent_before_the_error() -> None:
-    before = [event(calls("{", name="f", id="c1")), event(calls(" "))]
-    broken = event({"choices": [{**calls('"x"')["choices"][0], "finish_reason": [None]}]})
+    before = [event(calls("{", name="f", id="c1")), event(calls('"x"')), event(calls(":"))]
+    broken = event({"choices": [{**calls(" 1")["choices"][0], "finish_reason": "error"}]})
     ways = ([broken + b"data: {"], [broken[:-5], broken[-5:] + b"data: {"])
     written = [answers.streamed(said(trial(), [*before, *reads]), Wish()).body for reads in ways]
     assert written[0] == written[1]
-    assert b'"partial_json":"\\"x\\""' in written[0]
+    assert b'"partial_json":" 1"' in written[0]
+    assert b"event: error" in written[0]
 
 
 @pytest.mark.parametrize("identity", [{}, [], {"name": None}, 7, True])
