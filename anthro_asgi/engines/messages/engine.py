@@ -157,16 +157,18 @@ def _body(request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
     """The body for the server.
 
     llama.cpp calls tools although `tool_choice` is none, and any tool although one is named. So it receives no tools,
-    or only the named one.
+    or only the named one. A tool that only a message defines is not in the list, which then stays as it is.
     """
     body = {key: value for key, value in request.raw.items() if key not in _NOT_SENT}
     choice = request.tool_choice
     if dialect is LLAMACPP and choice is not None and choice.type == "none":
         body = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
     elif dialect is LLAMACPP and choice is not None and choice.type == "tool":
-        body["tools"] = [tool for tool in body["tools"] if tool.get("name") == choice.name]
-        body["tool_choice"] = {**body["tool_choice"], "type": "any"}
-        del body["tool_choice"]["name"]
+        named = [tool for tool in body.get("tools") or () if tool.get("name") == choice.name]
+        if named:
+            body["tools"] = named
+            body["tool_choice"] = {**body["tool_choice"], "type": "any"}
+            del body["tool_choice"]["name"]
     add_thinking(body, request, dialect)
     return {**body, "model": request.engine_model, "stream": True}
 

@@ -21,7 +21,7 @@ from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.messages import engine
 from anthro_asgi.engines.openai import chat_request
-from anthro_asgi.engines.openai.dialects import DIALECTS
+from anthro_asgi.engines.openai.dialects import DIALECTS, LLAMACPP
 from anthro_asgi.http import messages_app
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.wire import messages_checks
@@ -164,7 +164,12 @@ def _must_be_said(error: ApiError) -> None:
 
 def _must_be_askable(request: MessagesRequest, name: str) -> None:
     dialect = DIALECTS[name]
-    chat_request.encode(engine._body(request, dialect))
+    for relayed in (dialect, LLAMACPP):  # llama.cpp receives only the tools that it may call
+        asked = engine._body(request, relayed)
+        chat_request.encode(asked)
+        choice = asked.get("tool_choice")
+        if choice not in (None, request.raw.get("tool_choice")) and not asked["tools"]:
+            raise Breach(f"a choice is changed only if a tool is left for it\n{asked!r:.300}")
     estimate_tokens(request)
     if request.relay_only:
         _must_be_left_to_a_relay(request, name)

@@ -10,7 +10,8 @@ import pytest
 from anthro_asgi import MessagesApp, Rules
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.auto import AutoEngine
-from anthro_asgi.engines.messages.engine import MessagesEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine, _body
+from anthro_asgi.engines.openai.dialects import LLAMACPP
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote as module
 from anthro_asgi.upstream.origin import Origin
@@ -222,6 +223,20 @@ async def test_a_whole_message_in_answer_to_a_stream_is_read() -> None:
         message = await both(driver)
     assert message["content"] == content
     assert message["usage"] == {"input_tokens": 1, "output_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    "listed", [{}, {"tools": None}, {"tools": [{"name": "b", "input_schema": {"type": "object"}}]}]
+)
+def test_llamacpp_receives_the_choice_of_a_tool_that_only_a_message_defines(listed: dict[str, Any]) -> None:
+    """It failed with a KeyError: the named tool was looked for in the list of the body alone."""
+    definition = {"name": "a", "input_schema": {"type": "object"}}
+    added = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": definition}}
+    asked = HELLO | listed | {"tool_choice": {"type": "tool", "name": "a"}}
+    asked["messages"] = [{"role": "user", "content": "Hi"}, {"role": "system", "content": [added]}]
+    body = _body(parse_request(orjson.dumps(asked)), LLAMACPP)
+    assert body["tool_choice"] == asked["tool_choice"]
+    assert body.get("tools") == listed.get("tools")
 
 
 @pytest.mark.clause("10.2")
