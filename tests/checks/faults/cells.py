@@ -147,6 +147,8 @@ _STATUSES: Final[dict[int, str]] = {
     **dict.fromkeys(response_faults.FAILED, "500 api_error"),
     **dict.fromkeys((*response_faults.REDIRECTED, *response_faults.BODILESS, 201, 206), BROKEN),
     **dict.fromkeys((401, 403), "500 api_error"),
+    402: "402 billing_error",
+    405: BROKEN,  # the engine does not serve the route; so does a 404 without a reason
     404: "404 not_found_error",
     408: SLOW,
     413: "413 request_too_large",
