@@ -25,6 +25,7 @@ from tests.checks.faults.service_process import ServiceProcess
 from tests.checks.faults.session import ClientSession
 
 _COPIES: Final = {"usual": 5, "hurried": 3, "patient": 4, "pinging": 2}  # services of a set-up; one for the others
+_AT_ONCE: Final = 12  # cells that are played at the same time: more would delay each other beyond their deadlines
 _REST: Final = 2.5  # seconds within which everything is released; a connection may be drained for one second
 _LOOK: Final = 0.005  # seconds between two polls
 _ServiceAndEngine = tuple[ServiceThread | ServiceProcess, BadEngine]
@@ -79,11 +80,15 @@ async def _play(cells: Iterable[Cell]) -> dict[Cell, Result]:
 
 
 class _Start:
-    """Services start one after the other, and all before the first cell is played: a busy machine delays a start."""
+    """Services start one after the other, and all before the first cell is played: a busy machine delays a start.
+
+    `cells` limits the number of cells that are played at the same time.
+    """
 
     def __init__(self, services: int) -> None:
         self.turn = asyncio.Lock()
         self.all = asyncio.Barrier(services)
+        self.cells = asyncio.Semaphore(_AT_ONCE)
 
 
 async def _play_in(setup: str, queue: deque[Cell], start: _Start, results: dict[Cell, Result]) -> None:
@@ -91,12 +96,15 @@ async def _play_in(setup: str, queue: deque[Cell], start: _Start, results: dict[
         services = [await _started(stack, setup, None)] if setup in ALSO_AS_A_PROCESS else []
         async with start.turn:
             services += [await _started(stack, setup, installation) for installation in INSTALLATIONS]
+            gc.collect()
+            gc.freeze()  # a hundred services have so many objects that a collection would block the engines for long
         await start.all.wait()
         while queue:
             cell = queue.popleft()
             result = results[cell] = Result()
             taking = [pair for pair in services if pair[0].installation.api == "chat" or cell.tries_both_apis]
-            await asyncio.gather(*(_play_cell(cell, *pair, result) for pair in taking))
+            async with start.cells:
+                await asyncio.gather(*(_play_cell(cell, *pair, result) for pair in taking))
             gc.collect()  # exceptions that were never retrieved are reported by the collection
             result.problems += [
                 f"{served.installation.name}: {said}" for served, _ in services for said in served.loop_errors()
