@@ -20,7 +20,7 @@ PATIENCE: Final = 12.0  # seconds after which a test stops waiting for the servi
 PROMPT: Final = f"{CANARY}-prompt"
 _READ: Final = 64 * 1024  # bytes
 _READ_BEFORE_REST: Final = 512 * 1024  # bytes after which a slow reader pauses
-_REST: Final = 0.1  # seconds
+_REST: Final = 0.15  # seconds
 
 
 @dataclass(slots=True)
@@ -169,8 +169,9 @@ def outcome(answer: Answer, service: ServiceThread | ServiceProcess) -> str:
             return "message" if answer.message.get("type") == "message" else "200"
         if answer.status != 200:
             return _refusal(answer, service)
-        check_stream(answer.events)
-        last = answer.events[-1]
+        events = answer.events
+        check_stream(events)
+        last = events[-1]
         if last.type != "error":
             return "message"
         _assert_no_secrets(json.dumps(last.data), service)

@@ -14,7 +14,7 @@ from tests.support.upstream import Wire, raw_answer
 MAX_EVENT: Final = 64 * 1024  # bytes; a limit of the service
 TORRENT: Final = 200  # tokens of 60 KB
 _PACE: Final = 0.01  # seconds between two pieces of endless output
-_DRIPS: Final = 45  # pieces of a slow answer
+_DRIPS: Final = 90  # pieces of a slow answer
 _DRIP: Final = 0.03  # seconds between them
 _SSE: Final = ("content-type", "text/event-stream")
 HEAD: Final = raw_answer(200, [_SSE, ("transfer-encoding", "chunked")])
