@@ -392,7 +392,23 @@ def test_every_error_an_engine_may_raise_has_its_own_status() -> None:
         return {root}.union(*map(family, root.__subclasses__()))
 
     kinds = family(ApiError)
-    assert {kind.status for kind in kinds} == {400, 401, 403, 404, 405, 408, 413, 415, 429, 431, 500, 502, 504, 529}
+    assert {kind.status for kind in kinds} == {
+        400,
+        401,
+        402,
+        403,
+        404,
+        405,
+        408,
+        413,
+        415,
+        429,
+        431,
+        500,
+        502,
+        504,
+        529,
+    }
 
 
 async def test_an_engine_that_begins_with_a_misplaced_delta_still_gives_a_stream_by_the_grammar() -> None:
