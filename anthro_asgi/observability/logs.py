@@ -203,6 +203,8 @@ def _new_writer(formatter: logging.Formatter) -> LogWriter:
         return formatter.format(record).encode() + b"\n"
 
     global _writer
+    if _writer is None:
+        atexit.register(flush)
     _writer = LogWriter(2, notice)
     return _writer
 
@@ -216,7 +218,6 @@ def capture_output() -> None:
     """See `log_writer.capture_output`. What waits at the end of the process is written then."""
     global _output
     _output = log_writer.capture_output()
-    atexit.register(flush)
 
 
 def release_output() -> None:

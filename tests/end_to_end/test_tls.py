@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import AT_ONCE, KEY
 from tests.support.client import HELLO, Answer, ask, ask_both_ways, get
 from tests.support.llama.model import ANSWER
 from tests.support.llama.server import LlamaServer
-from tests.support.service import Service
+from tests.support.service import Service, until
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
 MODELS = {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
@@ -134,8 +134,7 @@ def _refused_for(words: str, upstream: str, options: tuple[str, ...]) -> None:
             assert (answer.status, answer.json["error"]["type"]) == (529, "overloaded_error")
             assert "certificate" not in answer.json["error"]["message"]
         assert get(service.url, "/healthz").status == 200
-        warnings = [line["message"] for line in service.log if line["level"] == "warning" and "message" in line]
-        assert any(words in message for message in warnings), warnings
+        until(lambda: any(words in line.get("cause", "") for line in service.log if line["level"] == "warning"))
 
 
 # --- Unix sockets, and the engine's key ---
