@@ -101,7 +101,7 @@ def test_a_killed_engine_fails_its_running_requests_and_no_others(tmp_path: Path
         with LlamaServer(uds=engine):
             assert ask_over(resting).json["content"] == SPOKEN  # the same connection and the same service
             assert message_from_events(ask(service.url, stream=True).events)["content"] == SPOKEN
-            assert get(service.url, "/readyz").status == 200
+            until(lambda: get(service.url, "/readyz").status == 200)
         assert lines(service, event="request", status=200, error_type="api_error") == EACH
         assert lines(service, event="request", status=502, error_type="api_error") == EACH
         assert all("exception" not in line for line in service.log)

@@ -12,7 +12,7 @@ from tests.end_to_end.test_real_engine import THINK, TOOLS
 from tests.support.client import ask, ask_both_ways, connect, get, post
 from tests.support.llama.model import ANSWER, ARGUMENT
 from tests.support.llama.server import LlamaServer
-from tests.support.service import Service
+from tests.support.service import Service, until
 
 SPOKEN = [{"type": "text", "text": ANSWER}]
 NAMES = {"type": "array", "minItems": 400, "maxItems": 400, "items": {"type": "string"}}
@@ -82,7 +82,7 @@ def test_an_engine_that_stops_and_starts_is_found_again_each_time(tmp_path: Path
 
 def assert_without_engine(service: Service) -> None:
     assert get(service.url, "/healthz").status == 200
-    assert get(service.url, "/readyz").status == 503
+    until(lambda: get(service.url, "/readyz").status == 503)
     for stream in (False, True):
         answer = ask(service.url, stream=stream)
         assert (answer.status, answer.json["error"]["type"]) == (529, "overloaded_error")
@@ -95,7 +95,7 @@ def assert_with_engine(service: Service) -> None:
     assert (thought["type"], spoken) == ("thinking", SPOKEN)
     call = ask(service.url, tools=TOOLS, tool_choice={"type": "tool", "name": "get_weather"}).json["content"][-1]
     assert call["name"] == "get_weather"
-    assert get(service.url, "/readyz").status == 200
+    until(lambda: get(service.url, "/readyz").status == 200)
     assert len(get(service.url, "/v1/models").json["data"]) == 1
 
 
