@@ -128,7 +128,7 @@ def assert_it_is_away(service: Service, resting: HTTPConnection) -> None:
         assert int(answer.headers["retry-after"]) >= 1
         line = service.logged(event="request", request_id=answer.headers["request-id"])
         assert line["duration"] < 1
-    assert [get(service.url, path).status for path in ("/healthz", "/readyz")] == [200, 503]
+    until(lambda: [get(service.url, path).status for path in ("/healthz", "/readyz")] == [200, 503])
 
 
 class Asker(threading.Thread):
