@@ -10,6 +10,7 @@ a server shared by tests starts once. Slow files start first: the run then ends 
 
 import asyncio
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.support.llama_fixture import llama as llama
 TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / folder
-    for folder in ("bench", "checks", "cli", "deploy", "embedding", "end_to_end", "server", "support/llama")
+    for folder in ("bench", "checks", "cli", "clients", "deploy", "embedding", "end_to_end", "server", "support/llama")
 )
 
 
@@ -29,11 +30,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == "core" and collection_path in SLOW else None
 
 
+@cache
+def in_slow_folder(path: Path) -> bool:
+    return any(folder in path.parents for folder in SLOW)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         real_engine = "llama" in getattr(item, "fixturenames", ())
-        slow = real_engine or any(folder in item.path.parents for folder in SLOW)
+        slow = real_engine or in_slow_folder(item.path)
         if slow and item.get_closest_marker("slow") is None:
             item.add_marker("slow")
         if item.get_closest_marker("slow") is None:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 CONTRACT = (ROOT / "docs" / "reference" / "wire-contract.md").read_text("utf-8")
 TITLE = re.compile(r"^\*\*(\d+\.\d+) [^*\n]+\*\*(?P<unbuilt> \*\(not yet true\)\*)? ", re.MULTILINE)
@@ -40,9 +38,8 @@ def test_the_contract_numbers_its_clauses_without_gaps() -> None:
         assert inside == list(range(1, len(inside) + 1)), f"section {section}"
 
 
-@pytest.mark.parametrize("number", BUILT)
-def test_each_clause_has_a_test(number: str) -> None:
-    assert any(number in clauses for clauses in marks().values())
+def test_each_clause_has_a_test() -> None:
+    assert [number for number in BUILT if not any(number in clauses for clauses in marks().values())] == []
 
 
 def test_each_mark_names_a_clause_that_is_built() -> None:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parent.parent / "anthro_asgi"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = (
@@ -78,7 +76,12 @@ def tree(name: str) -> ast.Module:
     return ast.parse(FILES[name].read_text())
 
 
-def imports(name: str) -> Iterator[str]:
+@cache
+def imports(name: str) -> frozenset[str]:
+    return frozenset(_imports(name))
+
+
+def _imports(name: str) -> Iterator[str]:
     """The modules a file imports, anywhere in it, by their full names."""
     package = ["anthro_asgi", *Path(name).parent.parts]
     for node in ast.walk(tree(name)):
@@ -110,35 +113,40 @@ def module_of(name: str) -> str:
     return ".".join(["anthro_asgi", *Path(name).with_suffix("").parts]).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_imports_only_the_rooms_that_its_room_may_import(name: str) -> None:
+def test_each_file_imports_only_the_rooms_that_its_room_may_import() -> None:
+    assert [breach for name in FILES for breach in breaches(name)] == []
+
+
+def breaches(name: str) -> Iterator[str]:
+    """The imports of a file that its room may not have."""
     here = room_of(module_of(name))
-    for module in ours(name):
+    for module in sorted(ours(name)):
         room = room_of(module)
-        assert room != "cli" or here == "cli" or name == "__main__.py", "nobody imports cli"
-        if here == "" and name != "factory.py":
-            continue  # the package's own names, and `python -m`
+        if room == "cli" and here != "cli" and name != "__main__.py":
+            yield f"{name} imports {module}: nothing may import cli"
         if name == "factory.py":
-            assert room != "server", "only cli opens the server"
-        elif room != here:
-            assert room in LAW[here], f"{here} does not import {room}, so not {module}"
-            if room in FACE and here != "cli":
-                assert module in FACE[room], f"of {room}, other rooms import {FACE[room]} only, so not {module}"
+            if room == "server":
+                yield f"{name} imports {module}: only cli opens the server"
+        elif here and room != here:  # a file without a room holds the package's own names, or is `python -m`
+            if room not in LAW[here]:
+                yield f"{name} imports {module}: {here} may not import {room or 'factory'}"
+            elif room in FACE and here != "cli" and module not in FACE[room]:
+                yield f"{name} imports {module}: of {room}, other rooms may import {FACE[room]} only"
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_file_imports_no_socket_clock_or_randomness(name: str) -> None:
-    assert name in FILES
-    assert not IMPURE & {module.split(".")[0] for module in imports(name)}
+def test_pure_files_import_no_socket_clock_or_randomness() -> None:
+    assert set(PURE) <= set(FILES)
+    found = {name: IMPURE & {module.split(".")[0] for module in imports(name)} for name in PURE}
+    assert {name: modules for name, modules in found.items() if modules} == {}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_only_the_three_dependencies_are_imported_unguarded(name: str) -> None:
-    outside = {module.split(".")[0] for module in imports(name)} - set(sys.stdlib_module_names) - {"anthro_asgi"}
+def test_only_the_three_dependencies_are_imported_unguarded() -> None:
     optional = {"httptools", "uvloop", "prometheus_client", "opentelemetry", "xllamacpp"}
-    assert outside - optional <= {"uvicorn", "orjson", "h11"}
-    for module in outside & optional:
-        assert_guarded(name, module)
+    for name in FILES:
+        outside = {module.split(".")[0] for module in imports(name)} - set(sys.stdlib_module_names) - {"anthro_asgi"}
+        assert outside - optional <= {"uvicorn", "orjson", "h11"}, name
+        for module in outside & optional:
+            assert_guarded(name, module)
 
 
 def assert_guarded(name: str, module: str) -> None:
@@ -170,11 +178,9 @@ def test_the_imports_have_no_cycle() -> None:
         walk(module, ())
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_each_file_has_a_docstring(name: str) -> None:
-    assert ast.get_docstring(tree(name))
+def test_each_file_has_a_docstring() -> None:
+    assert [name for name in FILES if not ast.get_docstring(tree(name))] == []
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_no_import_is_only_for_type_checkers(name: str) -> None:
-    assert "TYPE_CHECKING" not in FILES[name].read_text()
+def test_no_import_is_only_for_type_checkers() -> None:
+    assert [name for name in FILES if "TYPE_CHECKING" in FILES[name].read_text()] == []

@@ -109,6 +109,7 @@ async def hanging(wire: Wire) -> None:
     await wire.gone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "list_fails", [json_answer(500, {}), json_answer(503, {}), hanging], ids=["500", "503", "hangs"]
 )
@@ -127,6 +128,7 @@ async def test_a_broken_stream_and_a_failing_list_leave_the_known_dialect(list_f
         await engine.stop()
 
 
+@pytest.mark.slow
 async def test_a_relay_does_not_hang_on_the_model_list_after_a_broken_stream() -> None:
     routes: dict[str, Answer | list[Answer]] = {
         MODELS: [MESSAGES_LIST, MESSAGES_LIST, hanging],

@@ -151,6 +151,7 @@ async def test_one_key_is_limited_to_its_share_of_slots_and_queue_places() -> No
     assert not admission.keys, "nothing is kept of keys that have nothing open"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @fake_clock
 async def test_no_slot_is_lost_or_invented_under_random_load(seed: int) -> None:

@@ -278,6 +278,7 @@ async def test_a_body_announced_over_the_limit_is_a_413_before_anything_is_read(
         await exchange.rest()
 
 
+@pytest.mark.slow
 @pytest.mark.clause("7.10")
 async def test_a_small_body_that_decompresses_to_a_large_one_is_a_413() -> None:
     bomb = gzip.compress(b" " * 100_000_000)

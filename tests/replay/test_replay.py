@@ -116,6 +116,7 @@ def parsed(block: Json) -> Json:
 # answers
 
 
+@pytest.mark.slow
 @pytest.mark.clause("4.7", "5.17")
 @pytest.mark.parametrize("case", GOOD, ids=str)
 async def test_every_recorded_answer_gives_the_same_message_streamed_and_whole(case: Case) -> None:
@@ -153,6 +154,7 @@ def content_of(blocks: list[Json], case: Case) -> list[Json]:
     return [block for block in stripped if block.get("text") != ""]
 
 
+@pytest.mark.slow
 @pytest.mark.clause("5.17")
 @pytest.mark.parametrize(("case", "twin"), TWINS, ids=str)
 async def test_a_stream_gives_the_same_message_as_the_engines_answer_without_stream(case: Case, twin: Case) -> None:
@@ -230,6 +232,7 @@ async def test_every_recorded_overflow_has_the_words_that_clients_act_on(case: C
     assert await refused(case) == (400, {"type": "invalid_request_error", "message": words})
 
 
+@pytest.mark.slow
 @pytest.mark.clause("7.5", "7.14")
 @pytest.mark.parametrize("case", REFUSALS, ids=str)
 async def test_every_recorded_refusal_reaches_the_client_in_the_engines_words(case: Case) -> None:

@@ -134,6 +134,7 @@ def attributes_read(source: str) -> Iterator[str]:
                 yield node.attr
 
 
+@pytest.mark.slow
 def test_every_option_is_read_outside_the_table() -> None:
     sources = [path.read_text() for path in PACKAGE.rglob("*.py") if path.parent.name != "settings"]
     sources.append((PACKAGE / "settings" / "api_keys.py").read_text())

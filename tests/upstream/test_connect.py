@@ -94,6 +94,7 @@ def test_an_address_that_refuses_is_followed_by_the_next_at_once(run: Callable[[
         run(main)
 
 
+@pytest.mark.slow
 def test_broken_ipv6_does_not_keep_it_from_ipv4(run: Callable[[Main], None]) -> None:
     with listening() as good:
 
@@ -103,6 +104,7 @@ def test_broken_ipv6_does_not_keep_it_from_ipv4(run: Callable[[Main], None]) -> 
         run(main)
 
 
+@pytest.mark.slow
 def test_a_silent_address_costs_a_quarter_of_a_second_once(run: Callable[[Main], None]) -> None:
     with silent() as dead, listening() as good:
 
@@ -143,6 +145,7 @@ def test_the_error_of_the_first_address_is_reported_if_all_fail(run: Callable[[M
         run(main)
 
 
+@pytest.mark.slow
 def test_a_cancelled_attempt_leaves_no_socket_open(run: Callable[[Main], None]) -> None:
     with silent() as dead, silent() as other:
 

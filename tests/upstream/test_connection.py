@@ -63,6 +63,7 @@ async def test_bytes_that_arrived_before_the_timeout_are_still_read(parser: Pars
                 await response.read()
 
 
+@pytest.mark.slow
 @both
 async def test_every_read_moves_the_deadline(parser: ParserFactory) -> None:
     async def slow(wire: Wire) -> None:
@@ -75,6 +76,7 @@ async def test_every_read_moves_the_deadline(parser: ParserFactory) -> None:
         assert await body_of(pool) == b"x" * 12
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_a_response_that_arrived_while_the_process_was_stopped_is_read(
@@ -178,6 +180,7 @@ async def test_a_response_that_never_pauses_must_end_before_the_total_deadline(p
         await upstream.until(lambda: upstream.open == 0)
 
 
+@pytest.mark.slow
 @both
 async def test_the_total_deadline_counts_while_our_reader_is_behind(parser: ParserFactory) -> None:
     answer = framed(200, [], [b"x" * 10_000] * 200, "chunked")
@@ -192,6 +195,7 @@ async def test_the_total_deadline_counts_while_our_reader_is_behind(parser: Pars
         assert caught.value.phase == "total"
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200"], ids=["nothing", "part of a head"])
 async def test_the_total_deadline_counts_from_the_request_on(parser: ParserFactory, sent: bytes) -> None:
@@ -206,6 +210,7 @@ async def test_the_total_deadline_counts_from_the_request_on(parser: ParserFacto
         assert caught.value.phase == "total"
 
 
+@pytest.mark.slow
 @both
 async def test_each_response_has_its_own_total_deadline_and_idle_time_has_none(parser: ParserFactory) -> None:
     async def slow(wire: Wire) -> None:

@@ -198,6 +198,7 @@ def test_an_invalid_response_is_broken_without_waiting_for_more_bytes(parser: Pa
         assert report_of(parser, pieces)[3] == "broken", pieces
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("piece", [1 << 20, 1000, 61])
 def test_an_endless_head_is_broken_at_64_kib(parser: ParserFactory, piece: int) -> None:

@@ -141,6 +141,7 @@ def test_the_key_of_a_client_certificate_may_be_in_the_same_file_or_another(
     assert Origin.parse("https://h", cert_file=str(certificates / cert), cert_key_file=key_file).tls is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cert", "key", "why"),
     [

@@ -546,6 +546,7 @@ def test_batching_never_changes_the_bytes(data: st.DataObject, script: list[Delt
     assert together.start() + b"".join(map(together.feed, grouped)) + together.end(0) == expected
 
 
+@pytest.mark.slow
 @examples(40)
 @given(st.data(), scripts())
 def test_pings_between_events_do_not_change_the_message(data: st.DataObject, script: list[Delta]) -> None:
@@ -558,6 +559,7 @@ def test_pings_between_events_do_not_change_the_message(data: st.DataObject, scr
     assert message_from_events(parse_events(out + encoder.end(0))) == message_from_events(parse_events(expected))
 
 
+@pytest.mark.slow
 @examples(40)
 @given(st.data(), scripts())
 def test_an_error_after_any_delta_ends_a_valid_stream(data: st.DataObject, script: list[Delta]) -> None:

@@ -71,6 +71,7 @@ ESCAPES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_any_sequence_of_escapes_is_read_as_by_a_slow_reader(seed: int) -> None:
     chance = random.Random(seed)
@@ -130,6 +131,7 @@ def test_a_value_that_json_cannot_hold_is_not_written() -> None:
         dumps({"a": object()})
 
 
+@pytest.mark.slow
 @examples(60)
 @given(VALUES)
 def test_values_without_lone_surrogates_are_read_and_written_as_by_orjson(value: Any) -> None:

@@ -127,6 +127,7 @@ def told(body: bytes, *, in_steps: bool) -> tuple[Any, ...]:
 # base64
 
 
+@pytest.mark.slow
 @given(st.text("AQz0+/=- \nü", max_size=300))
 @examples(500)
 def test_base64_is_checked_in_steps_as_by_the_decoder(text: str) -> None:

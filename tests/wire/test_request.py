@@ -585,6 +585,7 @@ def test_a_request_with_every_field_is_accepted() -> None:
     assert parse_request(orjson.dumps(RICH)).tool_choice == ToolChoice("tool", "w", parallel=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, True, 0, -1, 1.5, "", "x", [], {}, [None], {"type": None}, 10**19], ids=repr)
 def test_any_value_in_any_place_is_accepted_or_refused(value: Any) -> None:
     for path in PLACES:
@@ -596,6 +597,7 @@ def test_any_value_in_any_place_is_accepted_or_refused(value: Any) -> None:
         accepted_or_refused(orjson.dumps(changed))
 
 
+@pytest.mark.slow
 @examples(100)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES | st.just(ABSENT)), min_size=1, max_size=3))
 def test_any_change_of_a_valid_request_is_accepted_or_refused(changes: list[tuple[tuple[Any, ...], Any]]) -> None:

@@ -425,6 +425,7 @@ def test_a_request_may_reach_each_limit_and_not_exceed_it(
     assert caught.value.message == f"{path}: {reason.format(most)}"
 
 
+@pytest.mark.slow
 @both_ways
 @amounts
 def test_the_default_limits_accept_large_requests(parse: Any, rule: str, made: Any, path: str, reason: str) -> None:

@@ -53,6 +53,7 @@ def cases(draw: st.DrawFn) -> tuple[list[str], list[str]]:
     return stops, draw(pieces(draw(st.text(letters, max_size=25)), most=12))
 
 
+@pytest.mark.slow
 @pytest.mark.clause("4.8")
 @examples(200)
 @given(cases())
@@ -175,6 +176,7 @@ def work(stops: list[str], text: str, size: int) -> int:
     return origin.read[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7, 10**6])
 @pytest.mark.parametrize(
     ("stop", "text"),
@@ -266,6 +268,7 @@ def test_a_multibyte_beginning_of_the_stop_that_the_engine_named_is_not_text() -
     assert filtered(["ab"], "xa", Finish("stop_sequence", "ab")) == ["x", "a", Finish("stop_sequence", "ab")]
 
 
+@pytest.mark.slow
 @examples(80)
 @given(cases(), st.data())
 def test_a_filter_matches_in_each_run_of_text_as_the_slow_search_does(
@@ -307,6 +310,7 @@ def test_the_filter_reports_the_stop_sequence_it_matched() -> None:
     assert stop_filter.matched == "FIN"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stops", "text"),
     [

@@ -63,6 +63,7 @@ def test_any_prefix_of_a_document_gives_a_part_of_its_value(document: str) -> No
         assert members_kept(whole, told), (document[:cut], told)
 
 
+@pytest.mark.slow
 @examples(100)
 @given(objects(VALUES), st.data())
 def test_any_object_cut_anywhere_keeps_its_complete_members(document: Json, data: st.DataObject) -> None:
@@ -158,6 +159,7 @@ def test_endless_nesting_gives_nothing_that_cannot_be_written(text: str) -> None
     assert told is None or orjson.loads(orjson.dumps(told)) == told
 
 
+@pytest.mark.slow
 def test_the_work_grows_with_the_text_and_not_with_its_depth() -> None:
     """The closing brackets are computed a fixed number of times, not once for each comma or bracket."""
     assert parse_tool_input('{"a":' * 50_000 + "[1,2," * 50_000) is None

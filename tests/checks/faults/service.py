@@ -69,7 +69,7 @@ class ServiceThread:
             "port": "0",
             **options,
         }
-        self._thread = threading.Thread(target=self._run, name=f"house-{installation.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"service-{installation.name}", daemon=True)
         self._failure: BaseException | None = None
         self._handler = _Lines(self.log)
         self._own: set[asyncio.Task[Any]] = set()

@@ -103,6 +103,7 @@ async def test_every_framing_and_every_cut_gives_the_same_deltas(framing: str) -
 PIECES = [json.dumps(said).encode() for said in HELLO]
 
 
+@pytest.mark.slow
 @pytest.mark.clause("6.9")
 @pytest.mark.parametrize(
     "stream",

@@ -114,6 +114,7 @@ def events(body: bytes) -> list[bytes]:
 # ---- recordings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", STREAMS, ids=str)
 def test_every_recording_gives_the_same_deltas_on_both_paths_however_it_is_cut(case: Case) -> None:
     rng = random.Random(case.file)

@@ -456,6 +456,9 @@ def marked(*, error: bool) -> list[ParameterSet]:
 # the four runs
 
 
+FRAGMENTS = [pytest.param(False, id="at once"), pytest.param(True, id="byte by byte", marks=pytest.mark.slow)]
+
+
 async def asked(row: Row, *, stream: bool, by_bytes: bool) -> Response:
     async def answer(wire: Wire) -> None:
         await fragmented(row.answer, range(len(row.answer)) if by_bytes else ())(wire)
@@ -482,7 +485,7 @@ def shown(block: Json) -> Json:
     return shown
 
 
-@pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("by_bytes", FRAGMENTS)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("row", marked(error=False))
 async def test_each_peculiarity_gives_the_expected_message(row: Row, stream: bool, by_bytes: bool) -> None:
@@ -496,7 +499,7 @@ async def test_each_peculiarity_gives_the_expected_message(row: Row, stream: boo
     assert all(block["signature"] for block in message["content"] if block["type"] == "thinking")
 
 
-@pytest.mark.parametrize("by_bytes", [False, True], ids=["at once", "byte by byte"])
+@pytest.mark.parametrize("by_bytes", FRAGMENTS)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("row", marked(error=True))
 async def test_each_failure_is_an_error_and_never_end_turn(row: Row, stream: bool, by_bytes: bool) -> None:

@@ -74,6 +74,7 @@ def expected(chunks: list[Any], stops: list[str]) -> Any:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in STREAMS if case.file not in BROKEN], ids=str)
 def test_every_recorded_stream_is_read_completely(case: Case) -> None:
     said, stops = payloads(case), stops_of(case)
@@ -81,6 +82,7 @@ def test_every_recorded_stream_is_read_completely(case: Case) -> None:
     assert shown(read(said, stops)) == expected(chunks, stops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WHOLE, ids=str)
 def test_every_recorded_completion_is_read_completely(case: Case) -> None:
     stops = stops_of(case)
@@ -94,6 +96,7 @@ def test_every_recorded_failure_in_a_stream_is_an_error(case: Case) -> None:
     assert type(caught.value) is BROKEN[case.file]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in STREAMS + WHOLE if case.file not in BROKEN], ids=str)
 def test_every_recorded_usage_is_reported(case: Case) -> None:
     said = payloads(case) if case.streamed else [case.content]

@@ -78,6 +78,7 @@ def fragmentations(text: str) -> Iterator[list[str]]:
     yield list(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "opened", "expected"), EVERY, ids=repr)
 def test_the_block_is_found_in_every_fragmentation(text: str, opened: bool, expected: tuple[str, str]) -> None:
     assert oracle(text, opened) == expected

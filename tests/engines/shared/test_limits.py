@@ -66,6 +66,7 @@ async def test_a_whole_answer_of_the_engine_is_bounded(speech: Speech) -> None:
 # events
 
 
+@pytest.mark.slow
 @both_engines
 @pytest.mark.parametrize("cut", [False, True], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("before", [0, 1, 5], ids=["first", "second", "behind others"])
@@ -119,6 +120,7 @@ async def test_the_input_of_a_waiting_call_is_bounded(speech: Speech) -> None:
     )
 
 
+@pytest.mark.slow
 @both_engines
 async def test_the_sum_of_all_waiting_calls_is_bounded(speech: Speech) -> None:
     def next_call(number: int) -> bytes:
@@ -129,6 +131,7 @@ async def test_the_sum_of_all_waiting_calls_is_bounded(speech: Speech) -> None:
     assert words == ("the engine's answer is too large: the part held in memory is larger than 4000 bytes (max-answer)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("speech", "text"),
     [(CHAT, "a"), (CHAT, "🙂" * 20), (MESSAGES, "a"), (MESSAGES, "🙂" * 20), (MESSAGES, "")],
@@ -139,6 +142,7 @@ async def test_text_behind_a_call_is_bounded_even_if_it_is_empty(speech: Speech,
     assert "max-answer" in await refused(speech, waiting)
 
 
+@pytest.mark.slow
 @both_engines
 async def test_the_number_of_calls_is_bounded_even_if_none_waits(speech: Speech) -> None:
     flood = endless([speech.begin()], lambda number: speech.call(number) + speech.input(number, "{}"))

@@ -166,6 +166,7 @@ async def test_an_engine_that_does_not_accept_a_connection_is_counted(speech: Sp
         await engine.stop()
 
 
+@pytest.mark.slow
 @both_engines
 async def test_an_exhausted_pool_is_counted(speech: Speech) -> None:
     flood = endless([speech.begin()], speech.text("a"))

@@ -93,6 +93,7 @@ async def test_a_list_is_cleared_item_by_item() -> None:
     assert [len(held) for _ in clear_in_steps(held)] == [2, 1, 0]
 
 
+@pytest.mark.slow
 def test_a_wide_value_is_dropped_in_short_steps() -> None:
     wide: Any = {"tools": [{f"p{number}": [number] for number in range(20_000)} for _ in range(3)]}
     held = [wide]
