@@ -289,9 +289,15 @@ async def test_an_open_stream_does_not_keep_its_prompt(kind: str, size: int) -> 
     async with Halting(models, first, last) as upstream:
         engine = make(Origin.parse(upstream.url))
         await engine.start()
+        app = Driver(MessagesApp(engine), 30.0)
+        small = orjson.dumps({**orjson.loads(SMALL), "stream": True})
+        upstream.go_on.set()
+        first_answer = await app.request("POST", "/v1/messages", body=small)  # fills the caches
+        assert b"message_stop" in first_answer.body
+        upstream.go_on.clear()
         tracemalloc.start()
         try:
-            async with Driver(MessagesApp(engine), 30.0).open("POST", "/v1/messages", body=body) as exchange:
+            async with app.open("POST", "/v1/messages", body=body) as exchange:
                 said = b""
                 while b"Hel" not in said:
                     said += await exchange.chunk() or b""

@@ -361,7 +361,7 @@ async def test_an_open_stream_keeps_nothing_of_its_prompt() -> None:
     async with aclosing(simulated.stream(ask(LONG))) as stream:
         await anext(stream)
         held = stream.ag_frame.f_locals  # type: ignore[attr-defined]
-        assert not {"request", "lot"} & held.keys()
+        assert {"request", "lot"}.isdisjoint(held)
         assert not any(isinstance(value, str | bytes) and len(value) > 100 for value in held.values())
 
 

@@ -474,7 +474,7 @@ def test_counting_validates_everything_else() -> None:
         (b"", "body: not valid JSON: "),
         (b"{", "body: not valid JSON: "),
         (body() + b"x", "body: not valid JSON: "),
-        (b"\xef\xbb\xbf" + body(), "body: not valid JSON: UTF-8 byte order mark"),
+        (b"\xef\xbb\xbf" + body(), "body: not valid JSON: "),
         (body().decode().encode("utf-16"), "body: not valid JSON: "),
         (b'{"model":"\xff"}', "body: not valid JSON: "),
         (b'{"temperature":NaN}', "body: not valid JSON: "),
@@ -492,6 +492,10 @@ def test_a_body_that_is_not_a_request_is_refused(raw: bytes, reason: str) -> Non
     error = refusal(raw)
     assert type(error) is InvalidRequest
     assert error.message.startswith(reason)
+
+
+def test_the_error_for_a_byte_order_mark_names_it() -> None:
+    assert "byte order mark" in refusal(b"\xef\xbb\xbf" + body()).message
 
 
 def test_the_error_for_invalid_json_names_the_position() -> None:
