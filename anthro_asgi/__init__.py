@@ -25,6 +25,7 @@ _MODULES = {
     "Engine": "engines.base",
     "EngineFailed": "wire.errors",
     "Finish": "wire.deltas",
+    "GarbageCollector": "server.garbage_collector",
     "InternalError": "wire.errors",
     "InvalidRequest": "wire.errors",
     "MessagesApp": "http.messages_app",

@@ -6,6 +6,7 @@ from .engines.openai.chat_request import as_chat
 from .factory import create_app
 from .http.answer import Answer
 from .http.messages_app import MessagesApp
+from .server.garbage_collector import GarbageCollector
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage, deltas_of
 from .wire.errors import (
     ApiError,
@@ -34,6 +35,7 @@ __all__ = [
     "Engine",
     "EngineFailed",
     "Finish",
+    "GarbageCollector",
     "InternalError",
     "InvalidRequest",
     "MessagesApp",

@@ -42,6 +42,7 @@ PURE = [
     "engines/shared/tool_calls.py",
     "engines/shared/upstream_errors.py",
     "upstream/sse.py",
+    "server/collection_policy.py",
     "server/request_framing.py",
     "simulator/chat_encoder.py",
     "simulator/chat_request.py",

@@ -52,6 +52,8 @@ _GAPS: Final = (
     10.0,
     30.0,
 )
+_PAUSES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_GENERATIONS: Final = ("0", "1", "2")
 _CONNECTIONS: Final = ("idle", "leased", "connecting", "draining", "waiting")
 _TOKENS: Final = ("input", "output", "cached")
 
@@ -178,6 +180,10 @@ class Metrics:
         self._ttft = layout.add("histogram", "time_to_first_token_seconds", text, edges=_SECONDS).place
         text = "Time between two writes to a stream; the tokens of one read from the upstream leave in one write"
         self._gaps = layout.add("histogram", "inter_token_latency_seconds", text, edges=_GAPS).place
+        text = "Pauses of the process by garbage collections"
+        generations = [(generation,) for generation in _GENERATIONS]
+        pauses = layout.add("histogram", "gc_pause_seconds", text, ("generation",), generations, edges=_PAUSES).places
+        self._pauses = [pauses[generation,] for generation in _GENERATIONS]
 
     # --- workers ---
 
@@ -220,6 +226,11 @@ class Metrics:
 
     # --- counting ---
 
+    @property
+    def open_requests(self) -> int:
+        """Requests in progress in this process, on any route."""
+        return int(self._cells[self._in_flight])
+
     def request_began(self) -> None:
         self._cells[self._in_flight] += 1.0
 
@@ -261,6 +272,12 @@ class Metrics:
             cells[place + bucket] += stop - begin
             begin = stop
         del marks[:-1]
+
+    def observe_collection(self, generation: int, seconds: float) -> None:
+        """Count a garbage collection of this generation (0 to 2), which paused the process for `seconds`."""
+        place = self._pauses[generation]
+        self._cells[place + bisect_left(_PAUSES, seconds)] += 1.0
+        self._cells[place + len(_PAUSES) + 1] += seconds
 
     def note(self, what: str, kind: str) -> None:
         """Count one event: an "upstream_error", "repair", "learned" or "refused" of this `kind`, or a "ping".

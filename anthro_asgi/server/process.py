@@ -7,7 +7,6 @@ start ─► listening ─► a signal ─► not ready, still serving ─► li
 """
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
@@ -22,6 +21,7 @@ from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
 from .exit_deadline import exit_within
+from .garbage_collector import GarbageCollector
 from .heartbeats import INTERVAL
 from .http_protocol import StrictProtocolMixin, protocol_class
 from .listeners import Listener
@@ -67,6 +67,7 @@ class ServerProcess(Server):
         self._reload = reload
         self._stop = asyncio.Event()
         self.owns_process = False  # the process may be ended when the server does not end in time
+        self._collector = GarbageCollector(app.metrics, settings.gc_growth if settings.gc == "bounded" else None)
         self.heartbeat: Callable[[], object] | None = None  # called every second while the event loop runs
         self._loop_factory = _loop_factory()  # uvloop is imported before a fork, so that workers share its memory
 
@@ -105,6 +106,7 @@ class ServerProcess(Server):
             await self._abort_responses()
             raise
         finally:
+            self._collector.stop()
             self._acceptor.close_now()
 
     def _new_connection(self) -> asyncio.Protocol:
@@ -122,8 +124,7 @@ class ServerProcess(Server):
         self.started = True
         log_event("started", version=version())
         self._announce()
-        gc.collect()
-        gc.freeze()  # long-lived objects: no later collection, which blocks the event loop, has to visit them
+        self._collector.start()
 
     def _beat(self) -> None:
         if self.heartbeat is not None:

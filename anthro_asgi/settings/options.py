@@ -199,6 +199,18 @@ class Settings:
         duration("0s", "24h"),
         "after SIGTERM or SIGINT, wait this long for open responses; then end them with an error",
     )
+    gc: str = _row(
+        "General",
+        "bounded",
+        choice("bounded", "python"),
+        "garbage collection: bounded runs full collections only when no request is open; python leaves it to Python",
+    )
+    gc_growth: int = _row(
+        "General",
+        defaults.GC_GROWTH,
+        size("1M", "1024G"),
+        "with --gc bounded, run a full collection despite open requests when memory has grown by this much",
+    )
 
     simulate: bool = _row(
         "Engine", "false", SWITCH, "use the simulator, which needs no model; the default when no engine is named"

@@ -32,6 +32,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "workers": ("4", 4),
     "worker-deadline": ("20s", 20.0),
     "drain-delay": ("5s", 5.0),
+    "gc": ("python", "python"),
+    "gc-growth": ("64M", 64 << 20),
     "keep-alive": ("90s", 90.0),
     "max-head": ("8K", 8192),
     "receive-deadline": ("2s", 2.0),

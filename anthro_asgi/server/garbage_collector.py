@@ -1,0 +1,105 @@
+"""Applies a CollectionPolicy to the garbage collector of this process, and measures the pauses of every collection.
+
+The collector belongs to the whole process. So only the command changes it, in each of its workers. An application that
+embeds the service does the same only if it asks for it: it starts a GarbageCollector in its own event loop.
+"""
+
+import asyncio
+import gc
+import os
+from collections.abc import Mapping
+from time import perf_counter
+from types import TracebackType
+from typing import Final, Self
+
+from ..observability.metrics import Metrics
+from ..wire import defaults
+from .collection_policy import ALL, RECENT, CollectionPolicy
+
+_TICK: Final = 1.0  # seconds
+_NEVER: Final = 1_000_000_000  # collections of generation 1 before CPython starts a full collection by itself
+
+
+class GarbageCollector:
+    """Keeps the pauses of garbage collection short, from `start` to `stop`, or in a `with` block.
+
+    Args:
+        metrics: those of the application: they know how many requests are open, and they count the pauses.
+        growth: bytes by which memory may grow, beyond what open requests explain, before a full collection runs
+            although requests are open. None changes nothing in how Python collects; pauses are measured nevertheless.
+    """
+
+    def __init__(self, metrics: Metrics, growth: int | None = defaults.GC_GROWTH) -> None:
+        self._metrics = metrics
+        self._growth = growth
+        self._policy: CollectionPolicy | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._began = 0.0  # of the collection that is running
+
+    def start(self) -> None:
+        """Freeze the objects that exist now, and apply the policy. Needs a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._threshold = gc.get_threshold()
+        gc.collect()
+        gc.freeze()  # long-lived objects: no later collection has to visit them
+        gc.callbacks.append(self._on_collection)
+        if self._growth is not None:
+            self._policy = CollectionPolicy(self._growth, _resident())
+            gc.set_threshold(*self._threshold[:2], _NEVER)
+            self._timer = self._loop.call_later(_TICK, self._on_tick)
+
+    def stop(self) -> None:
+        """Leave the collector to Python again. May be called again, and without `start`."""
+        if self._on_collection not in gc.callbacks:
+            return
+        gc.callbacks.remove(self._on_collection)
+        self._policy = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        gc.set_threshold(*self._threshold)
+        gc.unfreeze()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _on_collection(self, phase: str, info: Mapping[str, int]) -> None:
+        """Called by Python at the start and the end of each collection: in any thread, between any two instructions."""
+        if phase == "start":
+            self._began = perf_counter()
+            return
+        generation = info["generation"]
+        self._metrics.observe_collection(generation, perf_counter() - self._began)
+        if generation == 1 and self._policy is not None and self._policy.after_middle() is RECENT:
+            # a collection cannot start another one
+            self._loop.call_soon_threadsafe(self._collect_recent)
+
+    def _collect_recent(self) -> None:
+        if self._policy is not None:
+            gc.collect()
+            gc.freeze()
+            self._policy.collected_recent()
+
+    def _on_tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK, self._on_tick)
+        policy, open_requests = self._policy, self._metrics.open_requests
+        if policy is not None and policy.on_tick(self._loop.time(), open_requests, _resident()) is ALL:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            policy.collected_all(open_requests, _resident())
+
+
+def _resident() -> int:
+    """Bytes of resident memory of this process; 0 if the system does not tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
