@@ -11,8 +11,8 @@ from anthro_asgi import create_app
 from anthro_asgi.factory import build_engine
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import ConfigError
+from anthro_asgi.testing.driver import Driver
 from tests.support.client import ask_both_ways, get
-from tests.support.driver import Driver
 from tests.support.llama.model import write_model
 from tests.support.service import COMMAND, ROOT, Service
 from tests.support.upstream import ScriptedUpstream, json_answer

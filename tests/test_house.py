@@ -17,6 +17,7 @@ ROOMS = (
     "server",
     "settings",
     "simulator",
+    "testing",
     "upstream",
     "wire",
 )
@@ -65,6 +66,7 @@ LAW = {
     "engines": ("wire", "upstream"),
     "http": ("wire", "observability", "engines"),
     "simulator": ("wire", "observability", "engines", "http"),
+    "testing": ("wire", "engines", "http", "simulator"),
     "server": ("wire", "observability", "settings"),
     "cli": ("wire", "observability", "settings", "http", "server", "engines", ""),
 }

@@ -14,8 +14,8 @@ from anthro_asgi import MessagesApp
 from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.settings.options import markdown_table
 from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.errors import UPSTREAM_ERROR_KINDS, ApiError
-from tests.support.driver import Driver
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from anthro_asgi.http.messages_app import _ROUTES
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import Settings
 from anthro_asgi.simulator import SimulatedEngine
-from tests.support.driver import Driver
+from anthro_asgi.testing.driver import Driver
 from tests.support.llama.model import write_model
 
 ROOT = Path(__file__).parents[2]

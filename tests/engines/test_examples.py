@@ -12,10 +12,10 @@ import pytest
 from anthro_asgi import ContextTooLong, MessagesApp
 from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import as_engine
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
 from examples.vllm_engine import VllmEngine
-from tests.support.driver import Driver
 
 TOOL = '{"name":"look","input_schema":{"type":"object"}}'
 

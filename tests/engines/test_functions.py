@@ -11,9 +11,9 @@ from anthro_asgi import Finish, MessagesApp, Thinking
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import AHEAD, as_engine
 from anthro_asgi.http.admission import Admission
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.errors import RateLimited
 from anthro_asgi.wire.request import MessagesRequest
-from tests.support.driver import Driver
 
 HELLO = MessagesRequest("m", 100, [{"role": "user", "content": "Hi"}])
 BODY = b'{"model":"m","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hi"}]}'

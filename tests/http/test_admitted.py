@@ -10,8 +10,8 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp
 from anthro_asgi.conformance.grammar import check_stream, parse_events
+from anthro_asgi.testing.driver import Driver
 from tests.support.clock import fake_clock
-from tests.support.driver import Driver
 
 HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
 KEYS = ("key-one", "key-two")

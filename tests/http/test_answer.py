@@ -32,11 +32,11 @@ from anthro_asgi.cli.check import _try_message
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.http.base_app import BaseApp
 from anthro_asgi.simulator.chat_app import CompletionsApp
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.deltas import BlockStop, Citation, EncodedTexts
 from anthro_asgi.wire.errors import AnswerTooLarge, ApiError, BadUpstream
 from examples import without_http
-from tests.support.driver import Driver, Response
 
 HELLO: dict[str, Any] = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
 OPENAI_REASONS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from anthro_asgi import Finish, MessagesApp, Usage
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.deltas import ToolStart
 from anthro_asgi.wire.request import MessagesRequest
-from tests.support.driver import Driver
 
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
 Broken = Callable[[], Any]

@@ -17,8 +17,8 @@ import pytest
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
-from tests.support.driver import Driver, Response
 from tests.support.llama.model import ANSWER
 from tests.support.llama.server import LlamaServer
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, sse
@@ -358,7 +358,7 @@ async def test_after_an_error_in_mid_stream_the_client_may_ask_again_without_str
 @asynccontextmanager
 async def real(llama: LlamaServer) -> AsyncIterator[Driver]:
     engine = OpenAIEngine(Origin.parse(llama.url))
-    driver = Driver(MessagesApp(engine, aliases={"*": "one-sentence"}), patience=20.0)
+    driver = Driver(MessagesApp(engine, aliases={"*": "one-sentence"}), timeout=20.0)
     async with driver.lifespan():
         yield driver
 

@@ -22,11 +22,11 @@ from anthro_asgi.engines.openai.chat_request import encode, to_chat
 from anthro_asgi.engines.openai.dialects import PLAIN
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http import messages_app
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.large.cooperative import LARGE_BODY
 from anthro_asgi.wire.request import MessagesRequest, parse_request
-from tests.support.driver import Driver, Response
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, raw_answer, sse
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp, Signature, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.errors import ApiError, Overloaded, RateLimited
 from tests.support.clock import fake_clock
-from tests.support.driver import Driver
 
 PATIENCE = 1000.0  # seconds, most of them of the fake clock
 HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}

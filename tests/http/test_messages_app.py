@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from anthro_asgi import MessagesApp, ModelInfo
+from anthro_asgi.testing.driver import Driver, LifespanFailed, Response
 from tests.support.clock import fake_clock
-from tests.support.driver import Driver, LifespanFailed, Response
 
 HELLO = orjson.dumps({"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]})
 

@@ -11,8 +11,8 @@ from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import model_list
 from anthro_asgi.http import messages_app
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
-from tests.support.driver import Driver, Response
 from tests.support.routed_upstream import ANSWER, CHAT, MODELS, listing, recording, routed, times
 from tests.support.upstream import Answer, ScriptedUpstream, json_answer
 

@@ -12,10 +12,10 @@ from anthro_asgi import Finish, MessagesApp
 from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.http import prompt_tokens
 from anthro_asgi.http.prompt_tokens import PromptCounter
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.request import MessagesRequest
-from tests.support.driver import Driver, Response
 
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi there, you."}]}
 REQUEST = MessagesRequest(model="m", max_tokens=1, messages=BODY["messages"])

@@ -14,9 +14,9 @@ from anthro_asgi.conformance.grammar import check_stream, message_from_events, p
 from anthro_asgi.engines.openai.tool_names import short
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.deltas import Finish, Signature
 from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE
-from tests.support.driver import Driver, Response
 from tests.support.upstream import Answer, ScriptedUpstream, sse
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 from anthro_asgi import MessagesApp
 from anthro_asgi.http import messages_app
 from anthro_asgi.observability.logs import RequestRecord, configure, log_event, log_failure, log_request
-from tests.support.driver import Driver
+from anthro_asgi.testing.driver import Driver
 
 NASTY = 'a\nlevel=error "b" \r\x1b[31m\u2028\u0085\udc80\\'
 

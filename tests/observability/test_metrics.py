@@ -17,12 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from anthro_asgi import Finish, MessagesApp, Usage
 from anthro_asgi.observability.logs import RequestRecord
 from anthro_asgi.observability.metrics import Metrics, Sample
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.deltas import StopReason
 from anthro_asgi.wire.errors import Overloaded
 from anthro_asgi.wire.repairs import REPAIRS
 from tests.http.test_message_response import PATIENCE, app_of, body
 from tests.support.clock import fake_clock
-from tests.support.driver import Driver
 
 PATHS = (
     "/v1/messages",
@@ -453,7 +453,7 @@ WITHOUT = """
 import asyncio, sys
 sys.modules["prometheus_client"] = None
 from anthro_asgi import MessagesApp
-from tests.support.driver import Driver
+from anthro_asgi.testing.driver import Driver
 
 async def engine(request):
     yield "Hello"

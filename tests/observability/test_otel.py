@@ -16,12 +16,12 @@ from opentelemetry.semconv.attributes import error_attributes, url_attributes
 from anthro_asgi import Finish, MessagesApp, Usage
 from anthro_asgi.observability import otel
 from anthro_asgi.observability.logs import LogEvent
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.errors import BadUpstream
 from tests.http.test_message_response import app_of, body
 from tests.observability.test_trace_context import ID, PARENT
 from tests.support.client import ask
 from tests.support.collector import Collector, Span
-from tests.support.driver import Driver, Response
 from tests.support.service import ROOT, Service
 
 SERVER, UNSET, ERROR = 2, 0, 2  # as OTLP numbers them
@@ -295,7 +295,7 @@ import asyncio, sys
 sys.modules["opentelemetry.sdk"] = None
 from anthro_asgi import MessagesApp
 from anthro_asgi.observability.logs import configure
-from tests.support.driver import Driver
+from anthro_asgi.testing.driver import Driver
 
 configure("info", "json")
 

@@ -7,9 +7,9 @@ import pytest
 from anthro_asgi import Finish, MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.observability.trace_context import parse_trace_headers
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.origin import Origin
 from tests.http.test_message_response import app_of, body
-from tests.support.driver import Driver
 from tests.support.upstream import ScriptedUpstream, sse
 
 ID = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -8,10 +8,10 @@ from typing import Any
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
 from tests.replay import Case, cases
 from tests.replay.asking import messages_request
-from tests.support.driver import Driver, Response
 from tests.support.upstream import ScriptedUpstream, Wire, fragmented, framed, json_answer
 
 Json = dict[str, Any]

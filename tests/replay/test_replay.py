@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
+from anthro_asgi.testing.driver import Response
 from tests.replay import Case, cases
 from tests.replay.asking import messages_request
 from tests.replay.reading import Reading, read
 from tests.replay.serving import CHAT, Replay, event_ends, replaying
 from tests.support.client import ask_both_ways
-from tests.support.driver import Response
 from tests.support.service import Service
 from tests.support.upstream import ScriptedUpstream
 

@@ -10,10 +10,10 @@ import pytest
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.sse import SSEParser
 from anthro_asgi.wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.errors import ContextTooLong, Overloaded, RateLimited
-from tests.support.driver import Driver, Response
 
 PATH = "/v1/chat/completions"
 HELLO: dict[str, Any] = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello?"}]}

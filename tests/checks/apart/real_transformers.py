@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import as_engine
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
-from tests.support.driver import Driver
 
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 TEMPLATE = TURNS + "{% if add_generation_prompt %}<assistant>{% endif %}"

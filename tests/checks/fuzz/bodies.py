@@ -24,6 +24,7 @@ from anthro_asgi.engines.openai import chat_request
 from anthro_asgi.engines.openai.dialects import DIALECTS, LLAMACPP
 from anthro_asgi.http import messages_app
 from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.testing.driver import Response
 from anthro_asgi.wire import messages_checks
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.estimate import estimate_tokens
@@ -36,7 +37,6 @@ from tests.checks.fuzz.mutation import Stock, cut, mangle, mutate, written
 from tests.checks.fuzz.requests import valid
 from tests.checks.fuzz.running import Breach
 from tests.checks.fuzz.served import post, serving
-from tests.support.driver import Response
 
 Json = dict[str, Any]
 Outcome = MessagesRequest | ApiError

@@ -13,8 +13,8 @@ import orjson
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.observability.logs import JsonFormatter
+from anthro_asgi.testing.driver import Driver, Response
 from tests.checks.fuzz.running import Breach
-from tests.support.driver import Driver, Response
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from anthro_asgi.engines.messages.engine import MessagesEngine, _body
 from anthro_asgi.engines.openai.dialects import LLAMACPP
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote as module
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.request import parse_request
 from tests.replay import cases
-from tests.support.driver import Driver, Response
 from tests.support.llama.model import ANSWER, THINKING
 from tests.support.llama.server import LlamaServer
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer

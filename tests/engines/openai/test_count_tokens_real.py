@@ -9,11 +9,11 @@ import pytest
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai import count_tokens
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Usage, deltas_of
 from anthro_asgi.wire.json_codec import dumps
 from tests.support.chat_requests import assistant, request, result, text, use, user
-from tests.support.driver import Driver
 from tests.support.llama.server import LlamaServer
 
 Json = dict[str, Any]

@@ -11,6 +11,7 @@ import pytest
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote as module
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
 from anthro_asgi.wire.deltas import Delta, Finish, Thinking, ToolJson, ToolStart, Usage, deltas_of
@@ -28,7 +29,6 @@ from anthro_asgi.wire.errors import (
 from anthro_asgi.wire.request import MessagesRequest
 from tests.replay import cases
 from tests.support.chat_requests import request, use, user
-from tests.support.driver import Driver
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
 
 KEY = "sk-secret-0123456789"

@@ -16,9 +16,9 @@ from _pytest.mark import ParameterSet
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
-from tests.support.driver import Driver, Response
 from tests.support.upstream import ScriptedUpstream, Wire, fragmented, framed, json_answer, sse
 
 Json = dict[str, Any]

@@ -10,9 +10,9 @@ import pytest
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.origin import Origin
 from tests.support.chat_requests import Json, assistant, result, use, user
-from tests.support.driver import Driver
 from tests.support.llama.model import write_model
 from tests.support.llama.server import LlamaServer
 

@@ -22,12 +22,12 @@ from anthro_asgi.conformance.grammar import parse_events
 from anthro_asgi.engines.shared.upstream_errors import EngineReport
 from anthro_asgi.http.http_request import HttpRequest
 from anthro_asgi.observability.logs import JsonFormatter, RequestRecord, TextFormatter
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.errors import Broken, Timeout
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
 from anthro_asgi.wire.errors import ApiError, BadUpstream, UpstreamTimeout
 from tests.support.chat_requests import request
-from tests.support.driver import Driver
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer
 from tests.support.upstream_engines import SPEECHES, Speech, both_engines, over, said, stream
 

@@ -13,11 +13,11 @@ from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.engines.shared.remote import new_call_id
 from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.sse import EventTooLarge
 from anthro_asgi.wire.answer_limits import BLOCK_OVERHEAD, AnswerLimits
 from anthro_asgi.wire.deltas import Block, Delta, Finish, ToolJson, ToolStart
 from anthro_asgi.wire.errors import AnswerTooLarge, ApiError, BadUpstream
-from tests.support.driver import Driver
 from tests.support.upstream import Wire, fragmented
 from tests.support.upstream_engines import SPEECHES, Chat, Messages, Speech, both_engines, endless, over, said, stream
 
@@ -46,7 +46,7 @@ async def test_an_endless_answer_is_a_502_for_a_whole_message_and_frees_the_upst
     left: list[bool] = []
     flood = endless([speech.begin()], speech.text(KIB * 200), left)
     async with over(speech, flood) as (upstream, engine):
-        driver = Driver(MessagesApp(engine), patience=30.0)  # 64 MiB are read first
+        driver = Driver(MessagesApp(engine), timeout=30.0)  # 64 MiB are read first
         response = await driver.request("POST", "/v1/messages", body=orjson.dumps(BODY))
         assert response.status == 502
         assert response.json()["error"]["message"] == (

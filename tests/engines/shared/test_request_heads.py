@@ -13,10 +13,10 @@ from anthro_asgi import MessagesApp
 from anthro_asgi.engines.auto import AutoEngine
 from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import ApiError
 from tests.support.chat_requests import request, use, user
-from tests.support.driver import Driver
 from tests.support.upstream import Request, Wire, json_answer
 from tests.support.upstream_engines import Messages, Speech, both_engines, endless, over, said, stream
 

@@ -1,14 +1,13 @@
-"""Calls an ASGI application as a server would, piece by piece, and holds it to the rules of ASGI.
+"""Calls an ASGI application as a server would, piece by piece, and checks that it keeps the rules of ASGI.
 
-The usual test clients gather the whole body before they show any of it, so a stream cannot be tested with them.
-Here the test stands where the server's socket would be: it sees each `send` on its own, may leave at any moment, and
-may be too slow to read.
+Most test clients collect the whole body before they return any of it, so a stream cannot be tested with them. Here the
+test takes the place of the server's socket: it gets each `send` separately, can disconnect at any moment, and can stop
+reading.
 
-What the driver does as uvicorn does: a `send` to a client that can keep up gives the loop no turn; a `send` to a client
-that has left does nothing and raises nothing; `receive` after the body waits until the client leaves or the response
-is complete. What it does beyond: whatever breaks a rule raises `Misbehaviour`, in the application's `send` and, should
-the application swallow it there, once more in the test. Every wait is bounded: one that takes too long raises `Stuck`,
-which shows where the application stood.
+The driver behaves as uvicorn does. A `send` to a client that keeps up does not yield to the event loop. A `send` to a
+client that has left does nothing and raises nothing. `receive` after the body waits until the client leaves or the
+response is complete. In addition, a message that breaks a rule raises AsgiViolation in the application's `send`, and
+again in the test if the application swallows it. Each wait has a timeout: Stuck shows where the application stood.
 """
 
 import json
@@ -18,17 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from tests.support.driver.call import App, Message, Misbehaviour, Receive, Send, Stuck
-from tests.support.driver.exchange import Body, Exchange, only
-from tests.support.driver.lifespan import Lifespan, LifespanFailed
+from .call import App, AsgiViolation, Message, Receive, Send, Stuck
+from .exchange import DROP_CONNECTION, Body, ConnectionDropped, Exchange, only
+from .lifespan import Lifespan, LifespanFailed
 
 __all__ = [
+    "DROP_CONNECTION",
     "App",
+    "AsgiViolation",
+    "ConnectionDropped",
     "Driver",
     "Exchange",
     "LifespanFailed",
     "Message",
-    "Misbehaviour",
     "Receive",
     "Response",
     "Send",
@@ -48,19 +49,26 @@ class Response:
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The one value of a header, None without it. Fails when there are several."""
+        """The one value of a header, None without it. Raises AssertionError if there are several."""
         return only(self.headers, name)
 
     def json(self) -> Any:
+        """The body as JSON values. Raises ValueError."""
         return json.loads(self.body)
 
 
 @dataclass
 class Driver:
-    """A server with one application. `patience` in seconds bounds every wait; `state` is what the lifespan left."""
+    """A server with one application.
+
+    Attributes:
+        app: the application.
+        timeout: seconds that each wait takes at most; None is no limit.
+        state: the lifespan state, which each request gets a copy of.
+    """
 
     app: App
-    patience: float = 5.0
+    timeout: float | None = 5.0
     state: dict[str, Any] = field(default_factory=dict)
 
     def open(
@@ -75,10 +83,15 @@ class Driver:
         http_version: str = "1.1",
         client: Address | None = ("127.0.0.1", 50000),
     ) -> Exchange:
-        """A request, for `async with`. `path` is as on the wire, with its percent signs.
+        """A request, for `async with`.
 
-        Several pieces of `body` arrive one by `receive`; without `complete` the last is never followed by its end.
-        Header names may be in any case; `host` and the body's framing are added unless given.
+        Args:
+            path: as on the wire, percent-encoded.
+            headers: names in any case. `host` and the framing of the body are added unless given.
+            body: bytes, or pieces of which each `receive` returns one.
+            complete: whether the body ends after its last piece.
+            query: the query string, without `?`.
+            client: host and port of the client.
         """
         pieces = [body] if isinstance(body, bytes) else list(body)
         if complete and not pieces:
@@ -99,10 +112,10 @@ class Driver:
             "server": ("127.0.0.1", 8000),
             "state": self.state.copy(),
         }
-        return Exchange(self.app, scope, Body(pieces, complete), self.patience)
+        return Exchange(self.app, scope, Body(pieces, complete), self.timeout)
 
     async def request(self, method: str, path: str, **how: Any) -> Response:
-        """A request and its whole response. Takes what `open` takes."""
+        """A request and its whole response. Takes the arguments of `open`, and raises as `Exchange` does."""
         async with self.open(method, path, **how) as exchange:
             await exchange.started()
             body = await exchange.rest()
@@ -110,9 +123,9 @@ class Driver:
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncIterator[None]:
-        """The application from its startup to its shutdown. Raises LifespanFailed."""
+        """Run the application from its startup to its shutdown. Raises LifespanFailed, AsgiViolation or Stuck."""
         scope: Message = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        life = Lifespan(self.app, scope, self.patience)
+        life = Lifespan(self.app, scope, self.timeout)
         life.start()
         try:
             await life.ask("startup")
@@ -125,7 +138,7 @@ class Driver:
 
 
 def _framed(headers: Pairs, length: int | None) -> list[tuple[bytes, bytes]]:
-    """The headers as a server passes them on. `length` is that of the body, None for a chunked body."""
+    """The headers as a server passes them on. `length` is that of the body in bytes; None for a chunked body."""
     pairs = [(_bytes(name).lower(), _bytes(value)) for name, value in headers]
     names = {name for name, _ in pairs}
     if b"host" not in names:

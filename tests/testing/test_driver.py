@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.driver import App, Driver, LifespanFailed, Message, Misbehaviour, Receive, Send, Stuck
+from anthro_asgi.testing.driver import App, AsgiViolation, Driver, LifespanFailed, Message, Receive, Send, Stuck
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
 END: Message = {"type": "http.response.body", "body": b"", "more_body": False}
@@ -213,7 +213,7 @@ async def test_the_response_to_head_has_a_length_and_no_body() -> None:
     ],
 )
 async def test_a_broken_rule_is_named(rule: str, messages: list[Message]) -> None:
-    with pytest.raises(Misbehaviour, match=rule):
+    with pytest.raises(AsgiViolation, match=rule):
         await Driver(saying(*messages)).request("GET", "/")
 
 
@@ -224,7 +224,7 @@ async def test_a_broken_rule_cannot_be_swallowed() -> None:
         except AssertionError:
             await saying(START, END)(scope, receive, send)
 
-    with pytest.raises(Misbehaviour, match="begins with its start"):
+    with pytest.raises(AsgiViolation, match="begins with its start"):
         async with Driver(app).open("GET", "/"):
             pass
 
@@ -237,7 +237,7 @@ async def test_a_broken_rule_is_reported_while_the_application_still_runs() -> N
             await receive()
             await receive()
 
-    with pytest.raises(Misbehaviour, match="begins with its start"):
+    with pytest.raises(AsgiViolation, match="begins with its start"):
         await Driver(app).request("GET", "/")
 
 
@@ -262,11 +262,11 @@ async def test_an_exception_after_the_response_reaches_the_test() -> None:
         await Driver(app).request("GET", "/")
 
 
-async def test_a_cancellation_that_escapes_is_misbehaviour() -> None:
+async def test_a_cancellation_that_escapes_is_a_violation() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
 
-    with pytest.raises(Misbehaviour, match="cancellation"):
+    with pytest.raises(AsgiViolation, match="CancelledError"):
         await Driver(app).request("GET", "/")
 
 
@@ -295,7 +295,7 @@ async def endless(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def test_an_application_that_waits_forever_shows_its_stack() -> None:
-    driver = Driver(endless, patience=0.01)
+    driver = Driver(endless, timeout=0.01)
     with pytest.raises(Stuck, match=r"(?s)0.01 s.*in endless.*in tokens"):
         await driver.request("GET", "/")
     with pytest.raises(Stuck, match=r"(?s)in endless.*in tokens"):
@@ -305,7 +305,7 @@ async def test_an_application_that_waits_forever_shows_its_stack() -> None:
 
 async def test_an_application_that_ignores_a_disconnect_shows_its_stack() -> None:
     with pytest.raises(Stuck, match="in tokens"):
-        async with Driver(endless, patience=0.01).open("GET", "/") as exchange:
+        async with Driver(endless, timeout=0.01).open("GET", "/") as exchange:
             exchange.disconnect()
 
 
@@ -317,7 +317,7 @@ async def test_an_application_that_swallows_its_cancellation_is_reported_as_such
             await saying(START, END)(scope, receive, send)
 
     with pytest.raises(Stuck, match="swallowed its cancellation"):
-        await Driver(app, patience=0.01).request("GET", "/")
+        await Driver(app, timeout=0.01).request("GET", "/")
 
 
 # ---------------------------------------------------------------------------------------------------- lifespan
@@ -364,18 +364,18 @@ async def test_a_failed_shutdown_is_reported_with_its_message() -> None:
     ],
 )
 async def test_a_broken_rule_of_the_lifespan_is_named(rule: str, answers: list[str]) -> None:
-    with pytest.raises(Misbehaviour, match=rule):
+    with pytest.raises(AsgiViolation, match=rule):
         async with Driver(living(*answers)).lifespan():
             pass
 
 
-async def test_a_second_answer_to_startup_is_misbehaviour() -> None:
+async def test_a_second_answer_to_startup_is_a_violation() -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.startup.complete"})
 
-    with pytest.raises(Misbehaviour, match="answered twice"):
+    with pytest.raises(AsgiViolation, match="answered twice"):
         async with Driver(app).lifespan():
             pass
 
@@ -388,7 +388,7 @@ async def test_a_lifespan_that_does_not_end_shows_its_stack() -> None:
         await receive()
 
     with pytest.raises(Stuck, match="in app"):
-        async with Driver(app, patience=0.01).lifespan():
+        async with Driver(app, timeout=0.01).lifespan():
             pass
 
 

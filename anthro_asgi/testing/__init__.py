@@ -1,0 +1,1 @@
+"""A kit for testing clients of the Messages API."""
