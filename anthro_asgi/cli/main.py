@@ -6,6 +6,7 @@ is imported, and `health` imports neither.
 """
 
 import os
+import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +48,30 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequ
     line = vars(known)
     command = line.pop("command")
     if unknown:
-        name = unknown[0].partition("=")[0]
-        names = [f"--{option.name}" for option in OPTIONS if command in option.commands and "line" in option.channels]
-        raise ConfigError(f"{command}: unknown option {name!r}{did_you_mean(name, names)}")
+        raise ConfigError(f"{command}: {_unknown(unknown[0], command)}")
     return command, {name: value if isinstance(value, list) else [value] for name, value in line.items()}
+
+
+def _unknown(argument: str, command: str) -> str:
+    """What is wrong with an argument that the command does not know. A URL is not repeated: it may hold a password."""
+    names = [f"--{option.name}" for option in OPTIONS if command in option.commands and "line" in option.channels]
+    if argument.startswith("-"):
+        name = argument.partition("=")[0]
+        return f"unknown option {name!r}{did_you_mean(name, names)}"
+    option = next((option for option, pattern in _ENGINE_PATTERNS if re.fullmatch(pattern, argument)), None)
+    if option not in names:
+        return f"unexpected argument {argument!r:.80}"
+    if option == "--upstream":
+        return "unexpected address; name an engine's address with --upstream URL"
+    return f"unexpected argument {argument!r:.80}; did you mean {option} {argument:.80}?"
+
+
+_ENGINE_PATTERNS: Final = (
+    ("--upstream", r"(?s:(https?|unix):.*)|[\w.-]+:[0-9]+(/.*)?"),
+    ("--model", r"(?si:.*\.gguf)"),
+    ("--engine", r"[\w.]+:[\w.]+"),
+)
+"""How arguments look that name an engine, each with the option that takes it."""
 
 
 def _add_options(parser: ArgumentParser, command: str) -> None:

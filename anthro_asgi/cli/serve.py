@@ -1,12 +1,13 @@
 """`anthro-asgi serve` and `anthro-asgi simulate-openai`: bind the address, build the application, and serve it."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
 from ..factory import build_app, build_completions_app, build_engine, reload_keys
 from ..http.base_app import BaseApp
 from ..observability.log_writer import open_standard_descriptors
-from ..observability.logs import capture_output, configure, release_output
+from ..observability.logs import capture_output, configure, log_event, release_output
 from ..server.listeners import bind_listeners
 from ..server.supervisor import serve as serve_app
 from ..server.tls import Certificate
@@ -14,12 +15,24 @@ from ..settings.api_keys import client_keys
 from ..settings.options import ConfigError, Settings
 
 
+def _engine(settings: Settings) -> str:
+    """The chosen engine, by its option."""
+    if settings.engine_kind == "simulate":
+        return "the simulator" + (", which answers because no engine is named" if settings.simulated_by_default else "")
+    messages = " --upstream-api messages" if settings.upstream_api == "messages" else ""
+    return f"--{settings.engine_kind}{messages}"
+
+
 def serve(settings: Settings) -> int:
     """Serve the Messages API until a signal; the exit status. Raises ConfigError or ResourceUnavailable."""
+    # on the command line it is a mistake of this moment; a file or an environment may be shared with other services
+    refused = [name for name in settings.without_effect if name.startswith("--")]
+    if refused:
+        raise ConfigError(f"{refused[0]} has no effect with {_engine(settings)}; remove it")
     keys = client_keys(settings)
     if settings.max_concurrency_per_key is not None and not keys:
         raise ConfigError("--max-concurrency-per-key needs API keys, and none is configured")
-    return _serve(settings, lambda: build_app(build_engine(settings), keys, settings))
+    return _serve(settings, lambda: build_app(build_engine(settings), keys, settings), settings.without_effect)
 
 
 def simulate_openai(settings: Settings) -> int:
@@ -28,7 +41,7 @@ def simulate_openai(settings: Settings) -> int:
     return _serve(settings, lambda: build_completions_app(keys, settings))
 
 
-def _serve(settings: Settings, build: Callable[[], BaseApp]) -> int:
+def _serve(settings: Settings, build: Callable[[], BaseApp], without_effect: tuple[str, ...] = ()) -> int:
     """The address is bound before the application is built, because building may take long and a port may be in use."""
     open_standard_descriptors()
     certificate = None
@@ -38,6 +51,8 @@ def _serve(settings: Settings, build: Callable[[], BaseApp]) -> int:
         app = build()
         configure(settings.log_level, settings.log_format)
         capture_output()
+        for name in without_effect:
+            log_event("option_without_effect", logging.WARNING, option=name, engine=_engine(settings))
         try:
             return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings))
         except ConfigError:

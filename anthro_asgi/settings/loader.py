@@ -5,10 +5,14 @@
 Options that exclude each other (`EXCLUSIVE`) follow the same order: the first place that gives one of them overrides
 the others. Two of them in the same place are an error. An unknown name is an error too: a misspelt option would
 otherwise silently keep its default.
+
+So is an empty variable that should name an engine (`ANTHRO_ASGI_UPSTREAM=` from an unset `${ENGINE_URL}`): the service
+would otherwise simulate its answers. Any other empty variable counts as unset.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, Option, ResourceUnavailable, Settings
@@ -16,6 +20,7 @@ from .presets import PRESETS
 from .values import SWITCH
 
 _SIMULATE: Final = "simulate-"
+_CHAT_ONLY: Final = ("dialect", "late-system", "think-tags")  # without effect on an upstream that serves Messages
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
@@ -27,6 +32,8 @@ class _Given(NamedTuple):
 
 
 _Place = dict[str, _Given]
+_EMPTY: Final = object()  # the value of a variable that should name an engine, and is empty
+_ENGINE_VARIABLES: Final = {_BY_NAME[name].variable for name in EXCLUSIVE[0] if _BY_NAME[name].type is not SWITCH}
 
 
 def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
@@ -42,10 +49,14 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     profile = next((place["simulate-profile"] for place in places if "simulate-profile" in place), None)
     if profile is not None:
         places.append(_from_profile(profile))
+    _refuse_empty_engine(places)
     _apply_exclusions(places)
     defaults = {option.attribute: _default(option) for option in OPTIONS}
-    given = {_BY_NAME[name].attribute: it.value for place in reversed(places) for name, it in place.items()}
-    settings = Settings(**defaults | given)
+    merged = {name: given for place in reversed(places) for name, given in place.items()}
+    values = defaults | {_BY_NAME[name].attribute: given.value for name, given in merged.items()}
+    engine_named = any(merged[name].value is not False for name in EXCLUSIVE[0] if name in merged)
+    settings = Settings(**values, simulated_by_default=not engine_named and not any(map(_simulates, merged)))
+    settings = replace(settings, without_effect=_without_effect(settings, merged))
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key must be given together")
     if settings.upstream_cert_key is not None and settings.upstream_cert is None:
@@ -53,6 +64,27 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     if settings.no_auth and (settings.api_keys or settings.api_key_file):
         raise ConfigError("--no-auth contradicts the configured API keys: remove one of them")
     return settings
+
+
+def _simulates(name: str) -> bool:
+    """Whether the option is one of the simulator's own: an operator who sets one of these wants the simulator."""
+    return name.startswith(_SIMULATE)
+
+
+def _without_effect(settings: Settings, given: Mapping[str, _Given]) -> tuple[str, ...]:
+    """The given options that the chosen engine does not use, as they were spelled.
+
+    An option that is given its default value does not count.
+    """
+    found = []
+    for name, value in given.items():
+        option = _BY_NAME[name]
+        used = settings.engine_kind in option.engines and not (
+            settings.upstream_api == "messages" and name in _CHAT_ONLY
+        )
+        if not used and value.value != _default(option):
+            found.append(value.where)
+    return tuple(found)
 
 
 def _default(option: Option) -> Any:
@@ -70,12 +102,19 @@ _FROM_KUBERNETES: Final = r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w
 
 
 def _from_environment(environ: Mapping[str, str]) -> _Place:
-    """An empty variable counts as unset, because a compose file or a shell often sets it that way."""
+    """An empty variable counts as unset, because a compose file or a shell often sets it that way.
+
+    An empty variable that should name an engine has the value _EMPTY.
+    """
     known = {option.variable: option for option in OPTIONS if "environment" in option.channels}
     place: _Place = {}
     for variable, text in environ.items():
         name = variable.removeprefix(PREFIX)
-        if name == variable or not text or re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL):
+        if name == variable or re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL):
+            continue
+        if not text:
+            if variable in _ENGINE_VARIABLES:
+                place[known[variable].name] = _Given(variable, _EMPTY)
             continue
         if variable not in known:
             raise ConfigError(f"{variable[:80]!r}: unknown variable{did_you_mean(variable, known)}")
@@ -150,6 +189,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     stems = {one.removeprefix(PREFIX).lower(): one for one in known}
     close = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), list(stems), 1)
     return f"; did you mean {stems[close[0]]}?" if close else ""
+
+
+def _refuse_empty_engine(places: Sequence[_Place]) -> None:
+    """Raises ConfigError for an empty variable, unless a place of higher precedence names an engine."""
+    for place in places:
+        given = [place[name] for name in EXCLUSIVE[0] if name in place and place[name].value is not False]
+        empty = next((one.where for one in given if one.value is _EMPTY), None)
+        if empty is not None:
+            raise ConfigError(f"{empty}: is empty, so it names no engine; give it a value, or remove it")
+        if given:
+            return
 
 
 def _apply_exclusions(places: Sequence[_Place]) -> None:

@@ -66,6 +66,8 @@ EXCLUSIVE: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host")
 
 Channel = Literal["line", "environment", "file"]
 Command = Literal["serve", "check", "health", "simulate-openai"]
+EngineKind = Literal["simulate", "upstream", "engine", "model"]
+"""The kinds of engine, by the option that chooses them."""
 
 
 class ConfigError(Exception):
@@ -82,7 +84,10 @@ class ResourceUnavailable(ConfigError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One row of the table. `default` is the text that an operator would write, None when there is no default."""
+    """One row of the table. `default` is the text that an operator would write, None when there is no default.
+
+    `engines` are the kinds of engine with which the option has an effect. `--help` shows the `common` options.
+    """
 
     name: str
     group: str
@@ -92,6 +97,8 @@ class Option:
     repeatable: bool
     channels: tuple[Channel, ...]
     commands: tuple[Command, ...]
+    engines: tuple[EngineKind, ...]
+    common: bool
 
     @property
     def attribute(self) -> str:
@@ -129,6 +136,11 @@ HEALTH: Final[tuple[Command, ...]] = ("health",)
 SERVE_CHECK: Final[tuple[Command, ...]] = ("serve", "check")
 SERVE_HEALTH: Final[tuple[Command, ...]] = ("serve", "health")
 SERVE_CHECK_HEALTH: Final[tuple[Command, ...]] = ("serve", "check", "health")
+EVERY_ENGINE: Final[tuple[EngineKind, ...]] = ("simulate", "upstream", "engine", "model")
+SIMULATOR: Final[tuple[EngineKind, ...]] = ("simulate",)
+UPSTREAM: Final[tuple[EngineKind, ...]] = ("upstream",)
+MODEL_FILE: Final[tuple[EngineKind, ...]] = ("model",)
+REMOTE: Final[tuple[EngineKind, ...]] = ("upstream", "model")
 _SIMULATOR_GROUPS: Final = ("General", "Listening", "Access", "Simulation")  # `simulate-openai` has these too
 
 
@@ -144,10 +156,14 @@ def _row(
     repeatable: bool = False,
     channels: tuple[Channel, ...] = ANYWHERE,
     commands: tuple[Command, ...] = SERVE,
+    engines: tuple[EngineKind, ...] = EVERY_ENGINE,
+    common: bool = False,
 ) -> Any:
     """One row. A numeric default is a constant of `wire.defaults`; it is shown as an operator would write it."""
     if group in _SIMULATOR_GROUPS and "serve" in commands:
         commands = (*commands, "simulate-openai")
+    if group == "Simulation":
+        engines = SIMULATOR
     metadata = {
         "group": group,
         "default": default if default is None or isinstance(default, str) else type.write(default),
@@ -156,13 +172,19 @@ def _row(
         "repeatable": repeatable,
         "channels": channels,
         "commands": commands,
+        "engines": engines,
+        "common": common,
     }
     return field(metadata=metadata, repr=channels != SECRET)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The value of each option. Durations are in seconds, sizes in bytes; None means neither given nor defaulted."""
+    """The value of each option. Durations are in seconds, sizes in bytes; None means neither given nor defaulted.
+
+    The last two attributes are no options. `simulated_by_default`: no option names an engine. `without_effect`: the
+    options that were given and that the chosen engine does not use, as they were spelled.
+    """
 
     config: str | None = _row(
         "General",
@@ -171,15 +193,24 @@ class Settings:
         "TOML file to read options from",
         channels=("line", "environment"),
         commands=SERVE_CHECK_HEALTH,
+        common=True,
     )
     log_level: str = _row(
-        "General", "info", choice("debug", "info", "warning", "error"), "lowest level that is logged, on stderr"
+        "General",
+        "info",
+        choice("debug", "info", "warning", "error"),
+        "lowest level that is logged, on stderr",
+        common=True,
     )
     log_format: str = _row(
-        "General", "json", choice("json", "text"), "format of a log line: a JSON object or key=value text"
+        "General", "json", choice("json", "text"), "format of a log line: a JSON object or key=value text", common=True
     )
     workers: int = _row(
-        "General", "1", integer("1", "256"), "number of server processes; each limit applies to each process"
+        "General",
+        "1",
+        integer("1", "256"),
+        "number of server processes; each limit applies to each process",
+        common=True,
     )
     worker_deadline: float = _row(
         "General",
@@ -213,7 +244,11 @@ class Settings:
     )
 
     simulate: bool = _row(
-        "Engine", "false", SWITCH, "use the simulator, which needs no model; the default when no engine is named"
+        "Engine",
+        "false",
+        SWITCH,
+        "use the simulator, which needs no model; the default when no engine is named",
+        common=True,
     )
     upstream: str | None = _row(
         "Engine",
@@ -221,12 +256,14 @@ class Settings:
         URL,
         "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path",
         commands=SERVE_CHECK,
+        common=True,
     )
     engine: str | None = _row(
         "Engine",
         None,
         matching("MODULE:ATTR", r"[\w.]+:[\w.]+", "is not of the form module:attr"),
         "engine written in Python",
+        common=True,
     )
     upstream_api: str = _row(
         "Engine",
@@ -234,22 +271,38 @@ class Settings:
         choice("auto", "chat", "messages"),
         "API of the upstream to use; auto detects it",
         commands=SERVE_CHECK,
+        engines=UPSTREAM,
     )
     dialect: str = _row(
-        "Engine", "auto", choice(*DIALECTS), "type of engine behind the upstream; auto detects it", commands=SERVE_CHECK
+        "Engine",
+        "auto",
+        choice(*DIALECTS, metavar="DIALECT"),
+        f"type of engine behind the upstream; auto detects it: {', '.join(DIALECTS)}",
+        commands=SERVE_CHECK,
+        engines=UPSTREAM,
+        common=True,
     )
-    model: str | None = _row("Engine", None, FILE, "GGUF model file to serve with llama.cpp (extra llama)")
+    model: str | None = _row("Engine", None, FILE, "GGUF model file to serve with llama.cpp (extra llama)", common=True)
     model_context: int = _row(
         "Engine",
         "0",
         integer("0", "100000000"),
         "context length of the model file in tokens for each request; 0 is the model's own",
+        engines=MODEL_FILE,
     )
     model_slots: int = _row(
-        "Engine", "4", integer("1", "1024"), "number of requests that the model file answers in parallel"
+        "Engine",
+        "4",
+        integer("1", "1024"),
+        "number of requests that the model file answers in parallel",
+        engines=MODEL_FILE,
     )
     model_threads: int = _row(
-        "Engine", "0", integer("0", "1024"), "number of threads for the model file; 0 lets llama.cpp choose"
+        "Engine",
+        "0",
+        integer("0", "1024"),
+        "number of threads for the model file; 0 lets llama.cpp choose",
+        engines=MODEL_FILE,
     )
     try_model: str | None = _row(
         "Engine",
@@ -258,25 +311,39 @@ class Settings:
         "model to try; without it, the first model that the upstream lists",
         channels=("line",),
         commands=CHECK,
+        common=True,
     )
     late_system: str = _row(
         "Engine",
         "auto",
         choice("auto", "keep", "fold"),
         "system messages between turns: keep them, or fold them into user messages; auto follows the dialect",
+        engines=UPSTREAM,
     )
     think_tags: str = _row(
         "Engine",
         "off",
         choice("off", "tags", "open"),
         "treat `<think>…</think>` in the engine's text as thinking; open: the prompt template wrote the first tag",
+        engines=UPSTREAM,
+        common=True,
     )
 
     host: str = _row(
-        "Listening", "127.0.0.1", any_text("HOST"), "address or host name to listen on", commands=SERVE_HEALTH
+        "Listening",
+        "127.0.0.1",
+        any_text("HOST"),
+        "address or host name to listen on",
+        commands=SERVE_HEALTH,
+        common=True,
     )
     port: int = _row(
-        "Listening", "8484", integer("0", "65535"), "port to listen on; 0 picks a free port", commands=SERVE_HEALTH
+        "Listening",
+        "8484",
+        integer("0", "65535"),
+        "port to listen on; 0 picks a free port",
+        commands=SERVE_HEALTH,
+        common=True,
     )
     uds: str | None = _row(
         "Listening",
@@ -284,6 +351,7 @@ class Settings:
         any_text("PATH"),
         "Unix socket to listen on instead of a port; the umask determines who may connect",
         commands=SERVE_HEALTH,
+        common=True,
     )
     reuse_port: bool = _row(
         "Listening",
@@ -308,10 +376,15 @@ class Settings:
         "close a connection that has been idle for this long; must be longer than the idle time of a load balancer",
     )
     tls_cert: str | None = _row(
-        "Listening", None, FILE, "certificate chain (PEM) for serving HTTPS", commands=SERVE_HEALTH
+        "Listening", None, FILE, "certificate chain (PEM) for serving HTTPS", commands=SERVE_HEALTH, common=True
     )
     tls_key: str | None = _row(
-        "Listening", None, FILE, "private key (PEM) of the certificate in --tls-cert", commands=SERVE_HEALTH
+        "Listening",
+        None,
+        FILE,
+        "private key (PEM) of the certificate in --tls-cert",
+        commands=SERVE_HEALTH,
+        common=True,
     )
 
     ready: bool = _row(
@@ -321,21 +394,33 @@ class Settings:
         "check whether the server is ready (/readyz), not only whether it is alive (/healthz)",
         channels=("line",),
         commands=HEALTH,
+        common=True,
     )
 
     api_keys: tuple[str, ...] = _row(
-        "Access", None, KEY, "API keys that clients may use, separated by commas", repeatable=True, channels=SECRET
+        "Access",
+        None,
+        KEY,
+        "API keys that clients may use, separated by commas",
+        repeatable=True,
+        channels=SECRET,
+        common=True,
     )
     api_key_file: str | None = _row(
-        "Access", None, FILE, "file with API keys that clients may use, one per line; `#` begins a comment line"
+        "Access",
+        None,
+        FILE,
+        "file with API keys that clients may use, one per line; `#` begins a comment line",
+        common=True,
     )
-    no_auth: bool = _row("Access", "false", SWITCH, "accept requests without an API key, on any address")
+    no_auth: bool = _row("Access", "false", SWITCH, "accept requests without an API key, on any address", common=True)
 
     max_concurrency: int = _row(
         "Admission",
         defaults.MAX_CONCURRENCY,
         integer("1", "65536"),
         "maximum number of requests that the engine answers at the same time",
+        common=True,
     )
     max_queue: int = _row(
         "Admission",
@@ -357,10 +442,23 @@ class Settings:
     )
 
     upstream_key: str | None = _row(
-        "Upstream", None, KEY, "API key to send to the upstream", channels=SECRET, commands=SERVE_CHECK
+        "Upstream",
+        None,
+        KEY,
+        "API key to send to the upstream",
+        channels=SECRET,
+        commands=SERVE_CHECK,
+        engines=UPSTREAM,
+        common=True,
     )
     upstream_key_file: str | None = _row(
-        "Upstream", None, FILE, "file with the API key to send to the upstream", commands=SERVE_CHECK
+        "Upstream",
+        None,
+        FILE,
+        "file with the API key to send to the upstream",
+        commands=SERVE_CHECK,
+        engines=UPSTREAM,
+        common=True,
     )
     upstream_ca: str | None = _row(
         "Upstream",
@@ -368,9 +466,15 @@ class Settings:
         FILE,
         "CA certificates (PEM) to trust in addition to those of the system",
         commands=SERVE_CHECK,
+        engines=UPSTREAM,
     )
     upstream_cert: str | None = _row(
-        "Upstream", None, FILE, "client certificate (PEM) to present to an https upstream", commands=SERVE_CHECK
+        "Upstream",
+        None,
+        FILE,
+        "client certificate (PEM) to present to an https upstream",
+        commands=SERVE_CHECK,
+        engines=UPSTREAM,
     )
     upstream_cert_key: str | None = _row(
         "Upstream",
@@ -378,6 +482,7 @@ class Settings:
         FILE,
         "private key (PEM) of --upstream-cert, when it is not in the same file",
         commands=SERVE_CHECK,
+        engines=UPSTREAM,
     )
     upstream_reuse: str = _row(
         "Upstream",
@@ -385,6 +490,7 @@ class Settings:
         choice("always", "never"),
         "use connections to the upstream again; never: for an engine that may send bytes after its response",
         commands=SERVE_CHECK,
+        engines=REMOTE,
     )
     connect_deadline: float = _row(
         "Upstream",
@@ -392,6 +498,7 @@ class Settings:
         duration("10ms", "10m"),
         "maximum time to connect to the upstream",
         commands=SERVE_CHECK,
+        engines=REMOTE,
     )
     first_byte_deadline: float = _row(
         "Upstream",
@@ -399,6 +506,7 @@ class Settings:
         duration("10ms", "24h"),
         "maximum time until the upstream begins to respond",
         commands=SERVE_CHECK,
+        engines=REMOTE,
     )
     silence_deadline: float = _row(
         "Upstream",
@@ -406,6 +514,7 @@ class Settings:
         duration("10ms", "24h"),
         "maximum time without data while the upstream responds",
         commands=SERVE_CHECK,
+        engines=REMOTE,
     )
     total_deadline: float = _row(
         "Upstream",
@@ -413,9 +522,14 @@ class Settings:
         duration("10ms", "240h"),
         "maximum time for a complete response of the upstream",
         commands=SERVE_CHECK,
+        engines=REMOTE,
     )
     max_event: int = _row(
-        "Upstream", defaults.MAX_EVENT, size("1K", "1G"), "maximum size of one event of the upstream's stream"
+        "Upstream",
+        defaults.MAX_EVENT,
+        size("1K", "1G"),
+        "maximum size of one event of the upstream's stream",
+        engines=REMOTE,
     )
     max_tool_input: int = _row(
         "Upstream",
@@ -461,9 +575,14 @@ class Settings:
         ALIAS,
         "let clients use NAME for the engine's model MODEL; `*` in NAME matches any text",
         repeatable=True,
+        common=True,
     )
     tokenizer: str | None = _row(
-        "Messages", None, FILE, "tokenizer.json to count tokens with when the engine cannot count them"
+        "Messages",
+        None,
+        FILE,
+        "tokenizer.json to count tokens with when the engine cannot count them",
+        engines=("upstream", "engine"),
     )
     hide_thinking: bool = _row(
         "Messages", "false", SWITCH, "leave thinking out of the response when the request disables thinking"
@@ -498,9 +617,10 @@ class Settings:
         None,
         any_text("FILE|PRESET"),
         "preset or TOML file with defaults for the other --simulate-… options",
+        common=True,
     )
     simulate_ttft: tuple[str, float, float] = _row(
-        "Simulation", "20ms", distribution(duration("0s", "1h")), "time to the first token"
+        "Simulation", "20ms", distribution(duration("0s", "1h")), "time to the first token", common=True
     )
     simulate_ttft_per_token: float = _row(
         "Simulation",
@@ -509,7 +629,11 @@ class Settings:
         "additional time to the first token for each prompt token that is not cached",
     )
     simulate_itl: tuple[str, float, float] = _row(
-        "Simulation", "5ms", distribution(duration("0s", "1h")), "time between tokens (inter-token latency)"
+        "Simulation",
+        "5ms",
+        distribution(duration("0s", "1h")),
+        "time between tokens (inter-token latency)",
+        common=True,
     )
     simulate_load_factor: float = _row(
         "Simulation",
@@ -540,6 +664,7 @@ class Settings:
         "uniform(24, 96)",
         distribution(integer("1", "1000000")),
         "length of the text in tokens; never more than `max_tokens`",
+        common=True,
     )
     simulate_thinking_tokens: tuple[str, float, float] = _row(
         "Simulation", "uniform(8, 24)", distribution(integer("1", "1000000")), "length of the thinking in tokens"
@@ -567,8 +692,22 @@ class Settings:
         "Simulation", "0", integer("0", "4294967295"), "seed; the same seed gives the same responses"
     )
 
+    simulated_by_default: bool = False
+    without_effect: tuple[str, ...] = ()
 
-OPTIONS: Final = tuple(Option(name=row.name.replace("_", "-"), **row.metadata) for row in fields(Settings))
+    @property
+    def engine_kind(self) -> EngineKind:
+        """The kind of engine that is chosen."""
+        if self.upstream is not None:
+            return "upstream"
+        if self.engine is not None:
+            return "engine"
+        return "simulate" if self.model is None else "model"
+
+
+OPTIONS: Final = tuple(
+    Option(name=row.name.replace("_", "-"), **row.metadata) for row in fields(Settings) if row.metadata
+)
 
 
 def markdown_table() -> str:

@@ -9,20 +9,24 @@ class ValueType(NamedTuple):
     """A type of value, called `metavar` in the help.
 
     `parse` raises ValueError. Its text follows the wrong value if the value is `shown` ("'x' is not …"), and stands
-    alone if it is not, because the value may be a secret. `write` is the reverse of `parse`.
+    alone if it is not, because the value may be a secret. `write` is the reverse of `parse`. `choices` are all values,
+    where there are few.
     """
 
     metavar: str
     parse: Callable[[str], Any]
     shown: bool = True
     write: Callable[[Any], str] = str
+    choices: tuple[str, ...] = ()
 
 
 def any_text(metavar: str) -> ValueType:
     return matching(metavar, r"[^\0]+", "is empty or contains a NUL character")
 
 
-def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) -> ValueType:
+def matching(
+    metavar: str, pattern: str, complaint: str, *, shown: bool = True, choices: tuple[str, ...] = ()
+) -> ValueType:
     """Text that matches the whole `pattern`; `complaint` is the error text."""
 
     def parse(text: str) -> str:
@@ -30,28 +34,35 @@ def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) 
             raise ValueError(complaint)
         return text
 
-    return ValueType(metavar, parse, shown)
+    return ValueType(metavar, parse, shown, choices=choices)
 
 
-def choice(*names: str) -> ValueType:
-    return matching("|".join(names), "|".join(names), f"is not one of {', '.join(names)}")
+def choice(*names: str, metavar: str | None = None) -> ValueType:
+    """One of `names`. `metavar` stands for them where there are too many to list."""
+    return matching(metavar or "|".join(names), "|".join(names), f"is not one of {', '.join(names)}", choices=names)
 
 
 def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str) -> Callable[[str, str], ValueType]:
-    """A type of number with units: a function that takes the lowest and the highest value and returns a ValueType."""
+    """A type of number with units: a function that takes the lowest and the highest value and returns a ValueType.
+
+    Where "" is not among the units, only 0 may be written without one: it is the same in every unit.
+    """
 
     def read(text: str) -> float:
-        match = re.fullmatch(rf"({pattern}) ?({'|'.join(units)})", text.strip(), re.ASCII)
+        match = re.fullmatch(rf"({pattern}) ?({'|'.join(units)}|)", text.strip(), re.ASCII)
         if match is None:
             raise ValueError(f"is not {example}")
-        return float(match[1]) * units[match[2]]
+        factor = units.get(match[2])
+        if factor is None and float(match[1]):
+            raise ValueError(f"has no unit; write for example {match[1]}s or {match[1]}ms")
+        return float(match[1]) * (factor or 0)
 
     def write(value: float) -> str:
         """In the largest unit that gives a whole number."""
         for unit, factor in reversed(list(units.items())):
             if value >= factor and value % factor == 0:
                 return f"{int(value // factor)}{unit}"
-        return f"{value:g}"
+        return f"{value:g}" if "" in units else "0s" if value == 0 else f"{value:g}s"
 
     def bounded(low: str, high: str) -> ValueType:
         def parse(text: str) -> float:
@@ -70,10 +81,10 @@ _WHOLE: Final = r"\d+"
 _DECIMAL: Final = r"\d+(?:\.\d*)?|\.\d+"
 # in the order of their size, as `write` tries them from the end
 _BINARY: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_TIME: Final = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_TIME: Final = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 integer = _number("N", _WHOLE, {"": 1}, "a whole number")
 size = _number("SIZE", _WHOLE, {"": 1} | _BINARY, "a size such as 32MiB, 32M or 33554432")
-duration = _number("DURATION", _DECIMAL, _TIME, "a duration such as 10, 10s, 500ms or 2m")
+duration = _number("DURATION", _DECIMAL, _TIME, "a duration such as 10s, 500ms or 2m")
 number = _number("NUMBER", _DECIMAL, {"": 1}, "a number such as 0.05")
 rate: Final = number("0", "1")._replace(metavar="RATE")
 

@@ -123,7 +123,17 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["sevre"], "invalid choice: 'sevre'"),
         (["serve", "--prot", "1"], "serve: unknown option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve: unknown option '--hos'; did you mean --host?"),
-        (["serve", "stray"], "serve: unknown option 'stray'"),
+        (["serve", "stray"], "serve: unexpected argument 'stray'"),
+        (["serve", "my.gguf"], "serve: unexpected argument 'my.gguf'; did you mean --model my.gguf?"),
+        (["serve", "my.engines:one"], "did you mean --engine my.engines:one?"),
+        (["serve", "http://u:sk-secret@x:1/v1"], "serve: unexpected address; name an engine's address with --upstream"),
+        (["serve", "localhost:8000"], "serve: unexpected address; name an engine's address with --upstream URL"),
+        (["check", "unix:/a.sock"], "check: unexpected address; name an engine's address with --upstream URL"),
+        (["check", "my.gguf"], "check: unexpected argument 'my.gguf'"),
+        (["serve", "--upstream", "http://x", "--simulate-ttft", "1s"], "--simulate-ttft has no effect with --upstream"),
+        (["serve", "--upstream-ca", "ca.pem"], "has no effect with the simulator, which answers because no engine is"),
+        (["serve", "--simulate", "--upstream-ca", "ca.pem"], "--upstream-ca has no effect with the simulator; remove"),
+        (["serve", "--ping-interval", "10"], "--ping-interval: '10' has no unit; write for example 10s or 10ms"),
         (["serve", "--api-keys=sk-secret"], "serve: unknown option '--api-keys'; did you mean --api-key-file?"),
         (["serve", "--try-model", "m"], "serve: unknown option '--try-model'"),
         (["check", "--port", "1"], "check: unknown option '--port'"),
@@ -286,13 +296,13 @@ def test_each_unreadable_file_is_one_line(tmp_path: Path) -> None:
     upstream = ("--upstream", "https://127.0.0.1:1")
     assert refusal(1, "serve", "--port", "0", *upstream, "--upstream-key-file", gone) == key_words
     assert refusal(1, "serve", "--port", "0", *upstream, "--upstream-ca", gone) == f"--upstream-ca: {words}"
-    assert refusal(1, "serve", "--port", "0", "--tokenizer", gone) == f"--tokenizer: {words}"
+    assert refusal(1, "serve", "--port", "0", *upstream, "--tokenizer", gone) == f"--tokenizer: {words}"
 
 
 def test_an_invalid_tokenizer_file_is_one_line(tmp_path: Path) -> None:
     junk = tmp_path / "tokenizer.json"
     junk.write_text("{}")
-    words = refusal(1, "serve", "--port", "0", "--tokenizer", str(junk))
+    words = refusal(1, "serve", "--port", "0", "--upstream", "http://127.0.0.1:1", "--tokenizer", str(junk))
     assert words.startswith(f"--tokenizer: {junk} is not a valid tokenizer.json: ")
 
 
@@ -355,6 +365,19 @@ def test_an_impossible_socket_path_is_one_line(tmp_path: Path) -> None:
 
 
 # --- serving ---
+
+
+def test_an_option_without_effect_in_the_environment_is_a_warning() -> None:
+    with service("--simulate", ANTHRO_ASGI_UPSTREAM_KEY="sk-secret") as running:
+        _, _, err = running.end()
+    (warning,) = [line for line in map(json.loads, err.splitlines()) if line["level"] == "warning"]
+    del warning["time"]
+    assert warning == {
+        "level": "warning",
+        "event": "option_without_effect",
+        "option": "ANTHRO_ASGI_UPSTREAM_KEY",
+        "engine": "the simulator",
+    }
 
 
 def test_keys_from_the_environment_are_required_and_never_logged() -> None:

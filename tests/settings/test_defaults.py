@@ -170,7 +170,8 @@ def test_a_default_is_shown_as_an_operator_would_write_it() -> None:
         (size("0", "8G"), 1000, "1000"),
         (duration("0s", "9h"), 90.0, "90s"),
         (duration("0s", "9h"), 3600.0, "1h"),
-        (duration("0s", "9h"), 0.0, "0"),
+        (duration("0s", "9h"), 0.0, "0s"),
+        (duration("0s", "9h"), 2.5, "2.5s"),
         (integer("0", "9"), 7, "7"),
     ],
 )

@@ -55,7 +55,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "connect-deadline": ("500ms", 0.5),
     "first-byte-deadline": ("1h", 3600.0),
     "silence-deadline": ("0.5s", 0.5),
-    "ping-interval": ("3", 3.0),
+    "ping-interval": ("3s", 3.0),
     "max-body": ("2MiB", 2 << 20),
     "model-alias": ("claude-*=qwen", (("claude-*", "qwen"),)),
     "server-tools": ("drop", "drop"),
@@ -192,8 +192,10 @@ def test_a_config_file_on_the_command_line_replaces_the_one_in_the_environment(t
 
 
 def test_native_toml_values_are_accepted(tmp_path: Path) -> None:
-    settings = settings_from_file(tmp_path, "port = 99\nping-interval = 2.5\nsimulate = true\nmodel-alias = ['a=b']")
-    assert (settings.port, settings.ping_interval, settings.simulate) == (99, 2.5, True)
+    settings = settings_from_file(
+        tmp_path, "port = 99\nsimulate-load-factor = 2.5\nsimulate = true\nmodel-alias = ['a=b']"
+    )
+    assert (settings.port, settings.simulate_load_factor, settings.simulate) == (99, 2.5, True)
     assert settings.model_alias == (("a", "b"),)
 
 
@@ -214,6 +216,27 @@ def test_several_keys_are_comma_separated() -> None:
 
 def test_an_empty_variable_counts_as_unset() -> None:
     assert load_settings({}, {"ANTHRO_ASGI_PORT": "", "ANTHRO_ASGI_API_KEYS": ""}) == load_settings({}, {})
+
+
+@pytest.mark.parametrize("variable", ["ANTHRO_ASGI_UPSTREAM", "ANTHRO_ASGI_ENGINE", "ANTHRO_ASGI_MODEL"])
+def test_an_empty_variable_that_should_name_an_engine_is_an_error(variable: str, tmp_path: Path) -> None:
+    words = f"{variable}: is empty, so it names no engine; give it a value, or remove it"
+    assert complaint({}, {variable: ""}) == words
+    assert complaint({"simulate-ttft": ["1s"]}, {variable: ""}) == words
+    file = tmp_path / "a.toml"
+    file.write_text("simulate = true")
+    assert complaint({"config": [str(file)]}, {variable: ""}) == words
+
+
+def test_an_engine_on_the_command_line_overrides_an_empty_variable() -> None:
+    settings = load_settings({"engine": ["a:b"]}, {"ANTHRO_ASGI_UPSTREAM": ""})
+    assert (settings.engine, settings.upstream) == ("a:b", None)
+    assert load_settings({"upstream": ["http://x"]}, {"ANTHRO_ASGI_UPSTREAM": ""}).upstream == "http://x"
+
+
+@pytest.mark.parametrize("option", ["--upstream", "--engine", "--model"])
+def test_an_empty_engine_option_on_the_command_line_is_an_error(option: str) -> None:
+    assert complaint({option.removeprefix("--"): [""]}).startswith(f"{option}: ")
 
 
 def test_variables_that_kubernetes_adds_for_a_service_are_ignored() -> None:
@@ -274,6 +297,54 @@ def test_a_socket_on_the_command_line_overrides_the_port_in_the_environment() ->
     assert (settings.uds, settings.port) == ("/a", 8484)
 
 
+# --- the chosen engine ---
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "by_default"),
+    [
+        ({}, "simulate", True),
+        ({"port": ["1"]}, "simulate", True),
+        ({"simulate": ["true"]}, "simulate", False),
+        ({"simulate-ttft": ["1s"]}, "simulate", False),
+        ({"simulate-profile": ["flaky"]}, "simulate", False),
+        ({"upstream": ["http://x"]}, "upstream", False),
+        ({"engine": ["a:b"]}, "engine", False),
+        ({"model": ["x.gguf"]}, "model", False),
+    ],
+)
+def test_the_settings_say_which_engine_is_chosen_and_whether_by_default(
+    line: dict[str, list[str]], kind: str, by_default: bool
+) -> None:
+    settings = load_settings(line, {})
+    assert (settings.engine_kind, settings.simulated_by_default) == (kind, by_default)
+
+
+@pytest.mark.parametrize(
+    ("line", "without_effect"),
+    [
+        ({"upstream": ["http://x"], "simulate-ttft": ["1s"]}, ("--simulate-ttft",)),
+        ({"upstream": ["http://x"], "simulate-ttft": ["20ms"]}, ()),  # its default
+        ({"upstream": ["http://x"], "model-slots": ["2"]}, ("--model-slots",)),
+        ({"upstream": ["http://x"], "upstream-api": ["messages"], "think-tags": ["tags"]}, ("--think-tags",)),
+        ({"upstream": ["http://x"], "think-tags": ["tags"]}, ()),
+        ({"engine": ["a:b"], "connect-deadline": ["1s"], "tokenizer": ["t"]}, ("--connect-deadline",)),
+        ({"model": ["x.gguf"], "connect-deadline": ["1s"], "upstream-ca": ["t"]}, ("--upstream-ca",)),
+        ({"simulate": ["true"], "tokenizer": ["t"], "max-answer": ["1M"]}, ("--tokenizer",)),
+    ],
+)
+def test_options_without_effect_on_the_chosen_engine_are_found(
+    line: dict[str, list[str]], without_effect: tuple[str, ...]
+) -> None:
+    assert load_settings(line, {}).without_effect == without_effect
+
+
+def test_an_option_without_effect_is_spelled_as_it_was_given(tmp_path: Path) -> None:
+    assert load_settings({}, {"ANTHRO_ASGI_UPSTREAM_KEY": "k"}).without_effect == ("ANTHRO_ASGI_UPSTREAM_KEY",)
+    (where,) = settings_from_file(tmp_path, "model_slots = 2").without_effect
+    assert where.endswith("anthro.toml: model_slots")
+
+
 # --- wrong values ---
 
 WRONG = [
@@ -292,6 +363,8 @@ WRONG = [
     ("max-body", "2G", "is not between 1K and 1G"),
     ("ping-interval", "soon", "is not a duration"),
     ("ping-interval", "0", "is not between 10ms and 1h"),
+    ("ping-interval", "10", "has no unit; write for example 10s or 10ms"),
+    ("simulate-itl", "gamma(5, 1ms)", "has a parameter that has no unit"),
     ("ping-interval", "nan", "is not a duration"),
     ("ping-interval", "inf", "is not a duration"),
     ("ping-interval", "1e3", "is not a duration"),
@@ -428,7 +501,11 @@ def test_a_size_may_have_a_binary_unit(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("10", 10.0), ("10s", 10.0), ("700ms", 0.7), (".5", 0.5), ("2 m", 120.0), ("1.h", 3600.0)]
+    ("text", "seconds"), [("10s", 10.0), ("700ms", 0.7), (".5s", 0.5), ("2 m", 120.0), ("1.h", 3600.0)]
 )
-def test_a_duration_may_have_a_unit(text: str, seconds: float) -> None:
+def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
     assert load_settings({"ping-interval": [text]}, {}).ping_interval == seconds
+
+
+def test_zero_needs_no_unit() -> None:
+    assert load_settings({"queue-timeout": ["0"]}, {}).queue_timeout == 0.0
