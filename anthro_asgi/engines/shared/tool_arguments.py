@@ -48,7 +48,8 @@ _CLOSERS: Final = {"{": "}", "[": "]"}
 _BEGINNING: Final = re.compile(r'[\ufeff \t\n\r]*\{[ \t\n\r]*"')
 _UNDECIDED: Final = re.compile(r"[\ufeff \t\n\r]*(?:\{[ \t\n\r]*)?")
 _FENCE: Final = re.compile(r"\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
-_EMPTY_OBJECTS: Final = re.compile(r"(?:\s*\{\s*\})+(?=\s*\{)")
+# What some engines send first in place of the real arguments. Only at the start: a string may hold the same text.
+_PLACEHOLDERS: Final = re.compile(r"(?:\s*(?:\{\s*\}|null))+(?=\s*\{)")
 _STRUCTURE: Final = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
 
 _BLANKS: Final = "\ufeff \t\n\r"
@@ -366,6 +367,13 @@ class ToolArguments:
         other.feed(text.strip())
         return own.digest() == other.digest()
 
+    @property
+    def is_without_input(self) -> bool:
+        """Whether there was nothing but white space, `null` or an empty object."""
+        if self._object is not None:
+            return False
+        return "".join(self._pieces).strip(_BLANKS) in ("", "null") or self.is_empty_object()
+
     def is_empty_object(self) -> bool:
         return self._object is None and not self._undecided and _object_in("".join(self._pieces)) == {}
 
@@ -400,8 +408,9 @@ class ToolArguments:
             text = fence[1].strip()
         if not text:
             return ""
+        if text[0] == "{" or text.startswith("null"):
+            text = self._latest_snapshot() or _without_placeholders(text)
         if text[0] == "{":
-            text = self._latest_snapshot() or _EMPTY_OBJECTS.sub("", text, count=1).lstrip()
             copy = JsonObject()
             copied = copy.feed(text) + copy.end()
             if not copy.broken or len(copied) > len("{}"):
@@ -416,7 +425,7 @@ class ToolArguments:
         if len(self._pieces) < 2:
             return ""
         objects = [_object_in(piece) for piece in self._pieces]
-        if objects[-1] and _object_in(_EMPTY_OBJECTS.sub("", "".join(self._pieces), count=1)) is None:
+        if objects[-1] and _object_in(_without_placeholders("".join(self._pieces))) is None:
             known: dict[str, Any] = {}
             latest = ""
             for piece, found in zip(self._pieces, objects, strict=True):
@@ -424,6 +433,11 @@ class ToolArguments:
                     known, latest = found, piece
             return latest.strip()
         return ""
+
+
+def _without_placeholders(text: str) -> str:
+    found = _PLACEHOLDERS.match(text)
+    return text if found is None else text[found.end() :].lstrip()
 
 
 def _object_in(text: str) -> dict[str, Any] | None:

@@ -66,8 +66,11 @@ class ToolCall:
 
     def close(self, name_of: Callable[[str], str], repairs: Repairs, *, cut: bool = False) -> list[Delta]:
         """The last deltas of the call; none for one whose arguments cannot be read. `cut`: the token limit cut it."""
+        is_ghost = not self.name and self.arguments.is_without_input
         text = self.arguments.close(cut=cut)
         self.kept = 0
+        if is_ghost:
+            return []
         if text is None:
             repairs["call_dropped"] += 1
             return []
@@ -128,6 +131,7 @@ class ToolCallQueue:
         "_limits",
         "_names",
         "_new_id",
+        "_next_ids",
         "_queue",
         "_released",
         "_untangled",
@@ -151,6 +155,7 @@ class ToolCallQueue:
         self.repairs = Repairs()
         self._queue: deque[ToolCall | Delta] = deque()
         self._by_key: dict[object, ToolCall] = {}
+        self._next_ids: dict[object, str] = {}  # by key: an id that came alone, perhaps of a call whose name follows
         self._ids = set(taken)
         self._last: ToolCall | None = None
         self._released = False  # whether any call was announced and closed
@@ -183,6 +188,13 @@ class ToolCallQueue:
         call = self._last if key is None else self._by_key.get(key)
         if not (identity or name or arguments) or self._is_repetition(call, identity, name, arguments):
             return
+        if call is not None and call.queued and index is not None:
+            if identity and not name and not arguments and call.engine_id not in (None, identity):
+                self._note_next_id(index, identity)
+                return
+            next_id = self._next_ids.pop(index, None)
+            if next_id is not None and (name or (call.is_complete and arguments.strip())):
+                identity = identity or next_id
         cost = utf8_size(arguments)
         if call is None or self._begins_new_call(call, key, identity, name, arguments):
             call = ToolCall(self._unique_id(identity), identity)
@@ -190,7 +202,8 @@ class ToolCallQueue:
         elif call.queued and not self._untangled and self._queue and self._queue[-1] is not call:
             self._untangled = True
             self.repairs["call_order"] += 1
-        call.engine_id = call.engine_id or identity
+        if identity and call.engine_id is None:
+            self._adopt(call, identity)
         cost -= len(call.name)
         call.grow(name, arguments)
         cost += len(call.name)
@@ -208,6 +221,20 @@ class ToolCallQueue:
             cost += _ITEM_COST + utf8_size(identity or "")
         self._limits.check_tool_input(call.kept)
         self._account(cost)
+
+    def _note_next_id(self, index: int, identity: str) -> None:
+        """Keep an id that came alone, with the index of another call.
+
+        A call begins with it only if a name follows. Otherwise it is no call, and the other call goes on.
+        """
+        self._next_ids[index] = identity
+        self._account(_ITEM_COST + utf8_size(identity))
+
+    def _adopt(self, call: ToolCall, identity: str) -> None:
+        """The engine's id of a call that came without one."""
+        call.engine_id = identity
+        if not call.announced:
+            call.id = self._unique_id(identity)
 
     def _is_repetition(self, call: ToolCall | None, identity: str | None, name: str | None, arguments: str) -> bool:
         """Whether this is a complete call that was received before, as some engines repeat all calls at the end."""

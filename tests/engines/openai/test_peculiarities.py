@@ -73,6 +73,7 @@ def usage(prompt: int, output: int, **more: Any) -> Json:
 
 A, B, STOP, CALLED = chunk(content="a"), chunk(content="b"), chunk("stop"), chunk("tool_calls")
 LOOK, LEAP = call(0, "c0", "look", '{"q":1}'), call(1, "c1", "leap", '{"r":2}')
+GHOST = call(0, "", "", "")
 EVENT_STREAM = [("content-type", "text/event-stream")]
 
 
@@ -280,6 +281,22 @@ HELD = {
     ),
     "a ghost call beside a good one": Row(
         sse(calls(LOOK, {"index": 1, "id": "", "function": {"name": "", "arguments": ""}}), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="6.13",
+    ),
+    "a ghost call before and after a good one of the same index": Row(
+        sse(calls(GHOST), calls(LOOK), calls(GHOST), CALLED), [LOOKED], "tool_use", clause="6.13"
+    ),
+    "a ghost call with an id among the pieces of a good one": Row(
+        sse(
+            calls(call(0, "c0", "look", "")),
+            calls(call(0, "x", "", "")),
+            calls(call(0, None, None, '{"q"')),
+            calls(call(0, "x", "", "")),
+            calls(call(0, None, None, ":1}")),
+            CALLED,
+        ),
         [LOOKED],
         "tool_use",
         clause="6.13",

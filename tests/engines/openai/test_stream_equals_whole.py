@@ -51,7 +51,9 @@ def deltas(draw: st.DrawFn) -> list[Json]:
     """The deltas of one run: text, thinking, or a call in pieces."""
     kind = draw(st.sampled_from(["content", "reasoning", "reasoning_content", "call", "ghost"]))
     if kind == "ghost":
-        return [{"tool_calls": [{"index": 7, "id": "", "function": {"name": "", "arguments": ""}}]}]
+        ghost = {"name": "", "arguments": draw(st.sampled_from(["", "{}"]))}
+        index = draw(st.sampled_from([0, 1, 7]))
+        return [{"tool_calls": [{"index": index, "id": draw(st.sampled_from(["", "x"])), "function": ghost}]}]
     if kind != "call":
         return [{kind: text} for text in draw(st.lists(TEXTS, min_size=1, max_size=3))]
     index = draw(st.integers(0, 2))

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from anthro_asgi.engines.shared.tool_arguments import ToolArguments
 from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
+from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.deltas import ToolJson, ToolStart
+from anthro_asgi.wire.errors import AnswerTooLarge, BadUpstream
 from anthro_asgi.wire.json_codec import loads
 from anthro_asgi.wire.tool_input import parse_tool_input
 
@@ -97,6 +99,15 @@ def test_a_valid_object_is_passed_on_unchanged(text: str) -> None:
         assert received(*pieces) == text
 
 
+@pytest.mark.parametrize("code", ["'{} {}'.format(a, b)", "try {} {", "{}\n{", "null {"])
+def test_text_in_a_string_that_looks_like_a_placeholder_stays(code: str) -> None:
+    """`{}` before `{` was removed from the middle of an object that came in one piece."""
+    text = json.dumps({"code": code})
+    for pieces in fragmentations(text):
+        assert received(*pieces) == text
+    assert received("{}", text) == text
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "b": "x', '{"a": 1, ', '{"a": tr', '{"a": "x\\u00', "{", '{"a'])
 def test_arguments_that_the_token_limit_cut_stay_as_they_are(text: str) -> None:
     for pieces in fragmentations(text):
@@ -127,6 +138,8 @@ def test_nothing_is_released_before_the_arguments_begin_like_an_object() -> None
         ['{"city":"P"}', '{"city":"Paris"}'],
         ['{"city":"Paris"}', "{}"],
         ["{}", "{}", '{"city":"Paris"}'],
+        ["null", '{"city":"Paris"}'],
+        ["null", "{}", "{", '"city":"Paris"}'],
     ],
 )
 def test_a_placeholder_or_a_growing_snapshot_gives_the_last_object(pieces: list[str]) -> None:
@@ -249,6 +262,57 @@ def test_a_call_without_name_and_arguments_is_not_a_call(ghost: Any) -> None:
     index = 2 if ghost[0] == 1 else 1
     assert released(ghost, (index, "a", "look", '{"q":1}')) == LOOK
     assert released((index, "a", "look", '{"q":1}'), ghost) == LOOK
+
+
+GHOSTS = [
+    (0, "", "", ""),
+    (0, None, None, ""),
+    (0, "x", "", ""),
+    (0, "x", None, ""),
+    (0, "", "", "{}"),
+    (0, "x", "", "{}"),
+    (0, "", "", "null"),
+]
+
+
+@pytest.mark.clause("6.13")
+@pytest.mark.parametrize("ghost", GHOSTS)
+def test_a_ghost_with_the_index_of_a_call_changes_nothing(ghost: Any) -> None:
+    """The call and its id stay what they are, whether the ghost comes before it or after it."""
+    whole = [(0, "a", "look", '{"q":1}')]
+    pieces = [(0, "a", "look", ""), (0, None, None, '{"q"'), (0, None, None, ":1}")]
+    for call in (whole, pieces):
+        for calls in ([ghost, *call], [*call, ghost], [ghost, *call, ghost]):
+            found = released(*calls)
+            assert (found[0], "".join(delta.fragment for delta in found[1:])) == (ToolStart("a", "look"), '{"q":1}')
+
+
+@pytest.mark.clause("6.13")
+@pytest.mark.parametrize("ghost", GHOSTS[:4])
+def test_a_ghost_between_the_pieces_of_a_call_changes_nothing(ghost: Any) -> None:
+    pieces: list[Any] = [(0, "a", "look", ""), (0, None, None, '{"q"'), (0, None, None, ":1}")]
+    for position in (1, 2):
+        found = released(*pieces[:position], ghost, *pieces[position:])
+        assert (found[0], "".join(delta.fragment for delta in found[1:])) == (ToolStart("a", "look"), '{"q":1}')
+
+
+def test_an_id_that_comes_before_its_name_begins_the_next_call_with_the_same_index() -> None:
+    pieces = [(0, "a", "look", '{"q":1}'), (0, "b", None, ""), (0, None, "leap", ""), (0, None, None, '{"h":2}')]
+    assert released(*pieces) == [*LOOK, ToolStart("b", "leap"), ToolJson('{"h":2}')]
+
+
+def test_arguments_of_a_call_without_a_name_are_an_error() -> None:
+    with pytest.raises(BadUpstream, match="without its name"):
+        released((0, "a", "look", '{"q":1}'), (0, "b", None, ""), (0, None, None, '{"h":2}'))
+
+
+def test_ids_of_ghosts_are_bounded() -> None:
+    queue = ToolCallQueue(lambda: "toolu_1", limits=AnswerLimits(max_answer=20_000))
+    queue.add_call(0, "a", "look", '{"q"')
+    for number in range(200):
+        queue.add_call(0, f"x{number}", "", "")
+    with pytest.raises(AnswerTooLarge):
+        queue.add_call(0, "x" * 20_000, "", "")
 
 
 def test_arguments_after_the_end_of_a_call_are_ignored() -> None:
