@@ -34,6 +34,8 @@ class AutoEngine(UpstreamEngine):
     always concern both engines.
     """
 
+    accepts_server_tools = True  # of the two engines, the one for chat completions refuses them itself
+
     def __init__(self, chat: OpenAIEngine, messages: MessagesEngine) -> None:
         self._chat = chat
         self._messages = messages

@@ -47,6 +47,11 @@ class BaseEngine(ABC):
     returning_ends_turn: bool = False
     """Whether `stream` may return without a Finish, which then means `end_turn`. If False, that is an error."""
 
+    accepts_server_tools: bool = False
+    """Whether it gets requests that only an upstream of the Messages API can serve (`MessagesRequest.relay_only`), and
+    then serves or refuses them. If False, the service refuses them by name.
+    """
+
     observe: Observer = staticmethod(ignore_observation)
     """The application sets it, and the engine calls it: `observe("upstream_error", kind)` with a kind of
     `wire.errors.UPSTREAM_ERROR_KINDS`, `observe("repair", kind)` with a kind of `wire.repairs.REPAIRS`.

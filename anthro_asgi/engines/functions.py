@@ -56,6 +56,7 @@ class AdaptedEngine(BaseEngine):
         stream = engine.stream
         self._stream = ThreadedEngine(stream).stream if inspect.isgeneratorfunction(stream) else stream
         self.returning_ends_turn = bool(getattr(engine, "returning_ends_turn", False))
+        self.accepts_server_tools = bool(getattr(engine, "accepts_server_tools", False))
         for name in _OPTIONAL:
             method = getattr(engine, name, None)
             if callable(method):

@@ -68,6 +68,8 @@ class Answer:
         estimate: returns the prompt's length in tokens. It is called at most once, when the engine does not report it.
             The default estimates from the request, which therefore stays in memory until the engine reports the length.
 
+    Raises InvalidRequest for a request that only a relayed upstream can serve, if `engine` is none.
+
     Attributes:
         id: the id of the Message.
         model: the model as the client named it.
@@ -113,6 +115,8 @@ class Answer:
         observe: Observer = ignore_observation,
         estimate: Callable[[], int] | None = None,
     ) -> None:
+        if request.relay_only and not engine.accepts_server_tools:
+            request.refuse_relay_only()
         self.id = f"msg_{secrets.token_urlsafe(18)}"
         self.model = request.model
         self.counted = 0

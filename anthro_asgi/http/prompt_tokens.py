@@ -35,6 +35,8 @@ class PromptCounter:
 
     async def count(self, request: MessagesRequest) -> tuple[int, ResponseHeaders]:
         """The count in tokens, and the response headers that tell when it is not the engine's own. Raises ApiError."""
+        if request.relay_only and not self._engine.accepts_server_tools:
+            request.refuse_relay_only()
         try:
             return await self._engine.count_tokens(request), ()
         except NotImplementedError:

@@ -257,6 +257,26 @@ def accept_any_block(block: dict[str, Any]) -> None:
     """Accepts blocks that are not sent to an engine, whatever they hold."""
 
 
+class _RelayChecks(dict[str, Check]):
+    """Checks for a relayed upstream, which may know types of blocks that are unknown here."""
+
+    def __missing__(self, kind: object) -> Check:
+        if type(kind) is not str or not kind:
+            raise KeyError(kind)
+        return accept_any_block
+
+
+def _or_any_source(check: Check, block: dict[str, Any]) -> None:
+    """`check` for the sources that this service knows by their content. A relayed upstream reads all others itself."""
+    source = required(block, "source", dict)
+    try:
+        kind = required(source, "type", str)
+    except FieldError as error:
+        raise error.within("source") from None
+    if kind in ("text", "content"):
+        check(block)
+
+
 SERVER_RESULTS = (
     "web_search_tool_result",
     "web_fetch_tool_result",
@@ -304,39 +324,46 @@ def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
     }
 
 
-def _checks_by_role(decode: Base64Decoder, urls: bool, max_depth: int, deep: bool) -> RoleChecks:
+def _checks_by_role(decode: Base64Decoder, urls: bool, max_depth: int, deep: bool, relay: bool = False) -> RoleChecks:
     image: Check = partial(check_image, decode, urls)
-    document = partial(check_document, {"text": check_text, "image": image})
+    video: Check = partial(check_video, decode)
+    if relay:
+        image, video = partial(_or_any_source, image), partial(_or_any_source, video)
+    document: Check = partial(check_document, {"text": check_text, "image": image})
+    if relay:
+        document = partial(_or_any_source, document)
     inside: dict[str, Check] = {
         "document": document,
         "search_result": check_search_result,
         "tool_reference": check_tool_reference,
     }
+    in_result = {"text": check_text, "image": image, **inside, "browser_state": check_browser_state}
     user: dict[str, Check] = {
         "text": check_text,
         "image": image,
-        "video": partial(check_video, decode),
+        "video": video,
         "document": document,
         "search_result": check_search_result,
-        "tool_result": partial(
-            check_tool_result, {"text": check_text, "image": image, **inside, "browser_state": check_browser_state}
-        ),
+        "tool_result": partial(check_tool_result, _RelayChecks(in_result) if relay else in_result),
         "container_upload": accept_any_block,
     }
-    return {"user": user, "assistant": _assistant_checks(max_depth, deep), "system": _SYSTEM_MESSAGE}
+    checks = {"user": user, "assistant": _assistant_checks(max_depth, deep), "system": _SYSTEM_MESSAGE}
+    return {role: _RelayChecks(known) for role, known in checks.items()} if relay else checks
 
 
-# A service has one set of rules, and needs two entries for it: for deep requests and for others.
-_cached_checks = lru_cache(maxsize=4)(partial(_checks_by_role, decode_base64))
+# A service has one set of rules, and needs four entries for it: for deep requests, for relayed ones, and for others.
+_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64))
 DEFAULT_BLOCK_CHECKS: Final = _cached_checks(DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, False)
 
 
-def block_checks(rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Decoder = decode_base64) -> RoleChecks:
+def block_checks(
+    rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Decoder = decode_base64, relay: bool = False
+) -> RoleChecks:
     """The checks of the blocks that a message of each role may hold.
 
     `deep`: the request holds more levels than the rules allow, so values of tools have to be measured. `decode` checks
-    base64.
+    base64. `relay`: a relayed upstream will read the blocks.
     """
     if decode is decode_base64:
-        return _cached_checks(rules.pass_image_urls, rules.max_depth, deep)
-    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, deep)
+        return _cached_checks(rules.pass_image_urls, rules.max_depth, deep, relay)
+    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, deep, relay)

@@ -14,6 +14,7 @@ from .request import MessagesRequest
 
 _CHARACTERS: Final = 4
 _IMAGE: Final = 1500 * _CHARACTERS
+_FILE: Final = 4 * _IMAGE  # a document that only a relayed upstream can read
 _MESSAGE: Final = 4 * _CHARACTERS  # what a chat template adds around a turn
 # Keys under which results of server tools hold readable text. Encrypted content is never sent to an engine.
 _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", "stderr")
@@ -45,6 +46,8 @@ def _search_result(block: dict[str, Any]) -> int:
 
 def _document(block: dict[str, Any]) -> int:
     source = block["source"]
+    if source["type"] not in ("text", "content"):
+        return _FILE
     held = source["data"] if source["type"] == "text" else source["content"]
     return _content(block.get("title")) + _content(block.get("context")) + _content(held)
 

@@ -81,12 +81,17 @@ def check_messages(
 
 
 def check_messages_in_steps(
-    raw: dict[str, Any], rules: Rules = DEFAULT_RULES, *, deep: bool, findings: Findings | None = None
+    raw: dict[str, Any],
+    rules: Rules = DEFAULT_RULES,
+    *,
+    deep: bool,
+    findings: Findings | None = None,
+    relay: bool = False,
 ) -> Steps[list[dict[str, Any]]]:
     """`check_messages` in steps, with the checks of `block_checks`. Raises FieldError."""
     messages = _message_list(raw, rules)
     base64 = _Base64InSteps()
-    checks = block_checks(rules, deep=deep, decode=base64.decode)
+    checks = block_checks(rules, deep=deep, decode=base64.decode, relay=relay)
     findings = Findings() if findings is None else findings
     index = 0
     while index < len(messages):

@@ -26,10 +26,10 @@ def offered_tools(
     tools: Mapping[str, ToolT],
     entries: Iterable[Json],
     changes: Iterable[ToolChange],
-    define: Callable[[Json], tuple[str, ToolT] | None],
+    define: Callable[[Json, str], tuple[str, ToolT] | None],
     *,
     forced: str | None = None,
-    servers: bool = False,
+    relay_only: list[str] | None = None,
 ) -> list[ToolT]:
     """The tools to offer, in the order in which they are declared.
 
@@ -37,8 +37,9 @@ def offered_tools(
         tools: the declared tools by name.
         entries: their definitions in the body, which may hold others too.
         changes: of the tool list, in the order of the messages.
-        define: reads a definition in a `tool_addition`: its name and tool, or None to leave it out. Raises FieldError.
-        servers: accept references to tools of MCP servers, which change nothing here.
+        define: reads a definition in a `tool_addition`, at a path: its name and tool, or None to leave it out. Raises
+            FieldError.
+        relay_only: collects the references to tools of MCP servers, as `path: reason`. If it is None, they are refused.
         forced: the tool that `tool_choice` names. It is offered even if it is deferred.
 
     Raises FieldError with the whole path for a reference to an unknown tool and for an invalid definition.
@@ -59,7 +60,12 @@ def offered_tools(
             if defined is not None:
                 known[defined[0]] = defined[1]
                 hidden.discard(defined[0])
-        elif change.tool["type"] == "tool_reference" or not servers:
+        elif change.tool["type"] != "tool_reference":
+            error = _no_server(change)
+            if relay_only is None:
+                raise error
+            relay_only.append(f"{error.path}: {error.reason}")
+        else:
             name = _referenced(change, known.keys() | placeholders)
             hidden.discard(name) if change.kind == "tool_addition" else hidden.add(name)
     return [tool for name, tool in known.items() if name not in hidden]
@@ -82,18 +88,22 @@ def _may_load(entries: Iterable[Json], changes: Iterable[ToolChange]) -> bool:
     )
 
 
-def _define(change: ToolChange, define: Callable[[Json], tuple[str, ToolT] | None]) -> tuple[str, ToolT] | None:
+def _define(change: ToolChange, define: Callable[[Json, str], tuple[str, ToolT] | None]) -> tuple[str, ToolT] | None:
+    path = f"{change.path}.definition"
     try:
-        return define(change.tool["definition"])
+        return define(change.tool["definition"], path)
     except FieldError as error:
-        raise error.within(f"{change.path}.definition") from None
+        raise error.within(path) from None
+
+
+def _no_server(change: ToolChange) -> FieldError:
+    """The error for a reference to a tool of an MCP server."""
+    reason = f"{change.tool['type']!r} is not supported: no MCP server is connected here"
+    return FieldError(f"{change.path}.type", reason)
 
 
 def _referenced(change: ToolChange, known: Iterable[str | None]) -> str:
-    """The name of the tool that the change refers to."""
-    if change.tool["type"] != "tool_reference":
-        reason = f"{change.tool['type']!r} is not supported: no MCP server is connected here"
-        raise FieldError(f"{change.path}.type", reason)
+    """The name of the tool that the change refers to. Raises FieldError for an unknown one."""
     name: str = change.tool["name"]
     if name not in known:
         raise FieldError(f"{change.path}.name", f"no tool is named {name!r:.150}")

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from .blocks import RoleChecks, block_checks
+from .blocks import block_checks
 from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
 from .errors import InvalidRequest, NotFound
 from .field_checks import (
@@ -42,6 +42,7 @@ from .request_policy import DEFAULT_RULES, Rules
 
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _UNSUPPORTED: Final = "unsupported_tool_type"
+_TOOL_TYPE: Final = re.compile(r"^(?:tools\.\d+|messages\.[\w.]+\.definition)\.type: ")
 _FIELD_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
 _MAX_REPORTED: Final = 16  # names of unknown fields
 _CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
@@ -122,9 +123,19 @@ class MessagesRequest:
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 
+    def refuse_relay_only(self) -> None:
+        """For an engine that is no relayed upstream. Raises InvalidRequest for the first entry of `relay_only`."""
+        if self.relay_only:
+            is_tool = _TOOL_TYPE.search(self.relay_only[0]) is not None
+            raise InvalidRequest(self.relay_only[0], error_code=_UNSUPPORTED if is_tool else None)
 
-CheckedMessages = History | FieldError
-"""The result of checking the messages in steps: what they hold, or the error to raise."""
+
+@dataclass(slots=True)
+class CheckedMessages:
+    """What the messages hold, and the reason why only a relayed upstream can read them; None if there is none."""
+
+    history: History
+    relay_only: FieldError | None = None
 
 
 def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
@@ -140,7 +151,7 @@ def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT
         raise _invalid_json(exc) from None
     raw = parsed if type(parsed) is dict and not counting else _relevant_fields(parsed, counting)
     try:
-        return _read(raw, counting, rules, len(body), block_checks(rules, deep=levels > rules.max_depth))
+        return _read(raw, counting, rules, len(body), levels > rules.max_depth)
     except FieldError as error:
         raise _invalid_request(error) from None
 
@@ -156,7 +167,11 @@ def parse_request_in_steps(
         raise _invalid_json(exc) from None
     raw = _relevant_fields(parsed, counting)
     yield from clear_in_steps(pieces)
-    checked = yield from _checked_messages(raw, rules, deep=levels > rules.max_depth)
+    deep = levels > rules.max_depth
+    try:
+        checked: CheckedMessages | FieldError = yield from _check_messages_in_steps(raw, rules, deep=deep)
+    except FieldError as error:
+        checked = error
     try:
         return _read(raw, counting, rules, size, checked)
     except FieldError as error:
@@ -177,21 +192,47 @@ def _relevant_fields(parsed: Any, counting: bool) -> dict[str, Any]:
     return {key: value for key, value in parsed.items() if not counting or key not in _GENERATION_KEYS}
 
 
-def _checked_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[CheckedMessages]:
-    findings = Findings()
+def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> CheckedMessages:
+    """Raises FieldError."""
+    findings, refused = Findings(), None
+    try:
+        messages = check_messages(raw, block_checks(rules, deep=deep), rules, findings)
+    except FieldError as error:
+        if not rules.pass_server_tools:
+            raise
+        findings, refused = Findings(), error
+        messages = check_messages(raw, block_checks(rules, deep=deep, relay=True), rules, findings)
+    if findings.needs_folding:
+        history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
+    else:
+        history = History(messages, has_citations=findings.has_citations)
+    return CheckedMessages(history, refused)
+
+
+def _check_messages_in_steps(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[CheckedMessages]:
+    """`_check_messages` in steps. Raises FieldError."""
+    findings, refused = Findings(), None
     try:
         messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings)
     except FieldError as error:
-        return error
+        if not rules.pass_server_tools:
+            raise
+        findings, refused = Findings(), error
+        messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings, relay=True)
     if findings.needs_folding:
-        return (yield from fold_history(messages, has_citations=findings.has_citations))
-    return History(messages, has_citations=findings.has_citations)
+        history = yield from fold_history(messages, has_citations=findings.has_citations)
+    else:
+        history = History(messages, has_citations=findings.has_citations)
+    return CheckedMessages(history, refused)
 
 
 def _read(
-    raw: dict[str, Any], counting: bool, rules: Rules, size: int, checks: RoleChecks | CheckedMessages
+    raw: dict[str, Any], counting: bool, rules: Rules, size: int, checks: bool | CheckedMessages | FieldError
 ) -> MessagesRequest:
-    """The request in `raw`. `checks` are the block checks for its messages, or the messages checked already."""
+    """The request in `raw`. `checks` is the result of the check of its messages, if that was done in steps.
+
+    Otherwise `checks` says whether the body is nested more deeply than the rules allow.
+    """
     request = MessagesRequest("", 1, [], raw=raw, body_size=size)
     if not raw.keys() <= _KEYS_WITH_EFFECT:
         request.ignored += _ignored(raw)
@@ -258,20 +299,15 @@ def _max_tokens(request: MessagesRequest, raw: dict[str, Any], rules: Rules, che
 
 
 def _messages(
-    request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: RoleChecks | CheckedMessages
+    request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: bool | CheckedMessages | FieldError
 ) -> None:
     """Stores the messages and what they change: the list of tools and the effort."""
     if isinstance(checks, FieldError):
         raise checks
-    if isinstance(checks, dict):
-        findings = Findings()
-        messages = check_messages(raw, checks, rules, findings)
-        if findings.needs_folding:
-            history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
-        else:
-            history = History(messages, has_citations=findings.has_citations)
-    else:
-        history = checks
+    checked = _check_messages(raw, rules, deep=checks) if isinstance(checks, bool) else checks
+    history = checked.history
+    if checked.relay_only is not None:
+        request.relay_only.append(f"{checked.relay_only.path}: {checked.relay_only.reason}")
     if not history.messages:
         raise FieldError("messages", "must hold at least one message with content")
     request.messages = history.messages
@@ -284,16 +320,17 @@ def _messages(
         {tool.name: tool for tool in request.tools},
         raw.get("tools") or (),
         history.tool_changes,
-        lambda entry: _defined_tool(entry, request, rules),
-        servers=rules.pass_server_tools,
+        lambda entry, path: _defined_tool(entry, path, request, rules),
+        relay_only=request.relay_only if rules.pass_server_tools else None,
         forced=_forced_tool(raw),
     )
 
 
-def _defined_tool(entry: dict[str, Any], request: MessagesRequest, rules: Rules) -> tuple[str, Tool] | None:
+def _defined_tool(entry: dict[str, Any], path: str, request: MessagesRequest, rules: Rules) -> tuple[str, Tool] | None:
+    """The tool of a definition in a message, and its name; None for a server tool that the rules drop or pass."""
     tool = _tool(entry, rules)
     if tool is None and rules.pass_server_tools:
-        request.relay_only.append(f"messages: {_not_run_here(entry['type'])}")
+        request.relay_only.append(f"{path}.type: {_not_run_here(entry['type'])}")
     return None if tool is None else (tool.name, tool)
 
 

@@ -19,6 +19,7 @@ from anthro_asgi import (
     MessagesApp,
     MessagesRequest,
     Overloaded,
+    Rules,
     Signature,
     Thinking,
     ToolJson,
@@ -31,6 +32,7 @@ from anthro_asgi import (
 from anthro_asgi.cli.check import _try_message
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.http.base_app import BaseApp
+from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.answer_limits import AnswerLimits
@@ -417,6 +419,46 @@ async def test_a_consumer_that_stops_closes_the_engine() -> None:
     async with Answer(engine, request_of()) as answer:
         assert await anext(answer) == "a"
     assert engine.closed
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+PDF = {"type": "document", "source": {"type": "url", "url": "https://x.example/a.pdf"}}
+
+
+@pytest.mark.clause("3.14")
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"tools": [SEARCH]}, "tools.0.type"),
+        ({"messages": [{"role": "user", "content": [PDF]}]}, "messages.0.content.0.document.source.type"),
+        ({"mcp_servers": [{"name": "s"}]}, "mcp_servers"),
+    ],
+)
+@pytest.mark.parametrize("engine", [hello, SimulatedEngine(ttft=0, itl=0)], ids=["function", "simulator"])
+async def test_an_engine_in_this_process_refuses_what_only_a_relayed_upstream_can_do(
+    engine: Any, fields: dict[str, Any], refused: str, path: str
+) -> None:
+    driver = Driver(MessagesApp(engine, rules=Rules(pass_server_tools=True)))
+    response = await driver.request("POST", path, body=orjson.dumps(HELLO | fields))
+    assert response.status == 400
+    assert response.json()["error"]["message"].startswith(f"{refused}: ")
+
+
+async def test_an_engine_that_declares_server_tools_receives_them() -> None:
+    asked = []
+
+    class Relay:
+        accepts_server_tools = True
+
+        async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+            asked.append(request.raw["tools"])
+            yield Finish("end_turn")
+
+    driver = Driver(MessagesApp(Relay(), rules=Rules(pass_server_tools=True)))
+    body = orjson.dumps(HELLO | {"tools": [SEARCH]})
+    assert (await driver.request("POST", "/v1/messages", body=body)).status == 200
+    assert asked == [[SEARCH]]
 
 
 async def test_an_answer_is_consumed_once() -> None:

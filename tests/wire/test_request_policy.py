@@ -9,6 +9,7 @@ import pytest
 from anthro_asgi.wire.client_tools import CLIENT_TOOLS
 from anthro_asgi.wire.defaults import MAX_DEPTH
 from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import MessagesRequest, Tool, ToolChoice, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
@@ -123,8 +124,75 @@ def test_tools_of_servers_in_messages_are_passed_if_the_rules_say_so() -> None:
         {"type": "mcp_tool_reference", "server_name": "s", "name": "t"},
     ):
         messages = [HI, {"role": "system", "content": [{"type": "tool_addition", "tool": tool}]}]
-        assert parse(PASSING, messages).raw["messages"] == messages
-        assert refusal(Rules(), messages=messages).message.startswith("messages.1.content.0.tool_addition.tool.")
+        passed = parse(PASSING, messages)
+        assert passed.raw["messages"] == messages
+        refused = refusal(Rules(), messages=messages).message
+        assert refused.startswith("messages.1.content.0.tool_addition.tool.")
+        assert passed.relay_only == [refused]
+
+
+IMAGE_URL: Json = {"type": "image", "source": {"type": "url", "url": "https://x.example/a.png"}}
+IMAGE_FILE: Json = {"type": "image", "source": {"type": "file", "file_id": "file_1"}}
+PDF: Json = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
+PDF_URL: Json = {"type": "document", "source": {"type": "url", "url": "https://x.example/a.pdf"}, "title": "A"}
+HOLDS_URL: Json = {"type": "document", "source": {"type": "content", "content": [IMAGE_URL]}}
+NEW: Json = {"type": "hologram", "depth": {"z": [1]}}
+USE: Json = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {}}]}
+
+
+def result(*content: Json) -> list[Json]:
+    return [HI, USE, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [*content]}]}]
+
+
+@pytest.mark.clause("3.14")
+@pytest.mark.parametrize(
+    ("messages", "path"),
+    [
+        ([{"role": "user", "content": [IMAGE_URL]}], "messages.0.content.0.image.source.type"),
+        ([{"role": "user", "content": [IMAGE_FILE]}], "messages.0.content.0.image.source.type"),
+        ([{"role": "user", "content": [PDF]}], "messages.0.content.0.document.source.type"),
+        ([{"role": "user", "content": [PDF_URL, PDF]}], "messages.0.content.0.document.source.type"),
+        (
+            [{"role": "user", "content": [HOLDS_URL]}],
+            "messages.0.content.0.document.source.content.0.image.source.type",
+        ),
+        ([{"role": "user", "content": [NEW]}], "messages.0.content.0.type"),
+        ([HI, {"role": "assistant", "content": [NEW]}], "messages.1.content.0.type"),
+        ([HI, {"role": "system", "content": [NEW]}], "messages.1.content.0.type"),
+        (result(PDF), "messages.2.content.0.tool_result.content.0.document.source.type"),
+        (result(NEW), "messages.2.content.0.tool_result.content.0.type"),
+    ],
+)
+def test_content_that_only_a_relayed_upstream_may_know_is_passed_if_the_rules_say_so(
+    messages: list[Json], path: str
+) -> None:
+    refused = refusal(Rules(), messages=messages).message
+    assert refused.partition(": ")[0] == path
+    for request in (parse(PASSING, messages), parse_in_steps(PASSING, messages=messages)):
+        assert request.raw["messages"] == messages
+        assert request.relay_only == [refused]
+        assert estimate_tokens(request) > 0
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image", "source": {}},
+        {"type": "image"},
+        {"type": "document", "source": {"type": "text", "data": 1}},
+        {"type": 1},
+        {"type": ""},
+        {"type": ["image"]},
+        "text",
+        {"type": "tool_result", "tool_use_id": "unknown"},
+    ],
+    ids=str,
+)
+def test_content_that_is_wrong_for_every_engine_is_refused_in_any_case(block: Any) -> None:
+    messages = [{"role": "user", "content": [IMAGE_URL, block]}]
+    for read in (parse, parse_in_steps):
+        with pytest.raises(InvalidRequest, match=r"^messages\.0\.content\.1"):
+            read(PASSING, messages=messages)
 
 
 def test_by_default_nothing_is_dropped() -> None:

@@ -47,6 +47,8 @@ _JSON: Final = (b"content-type", b"application/json")
 class MessagesEngine(RemoteEngine):
     """The Messages server at `origin`. The key is sent as `x-api-key` and as a bearer token, because servers differ."""
 
+    accepts_server_tools = True
+
     def __init__(self, origin: Origin, **options: Unpack[RemoteOptions]) -> None:
         super().__init__(origin, **options)
         self._target = origin.target("/messages")

@@ -319,9 +319,7 @@ class _Conversation:
     """
 
     def __init__(self, request: MessagesRequest, dialect: Dialect) -> None:
-        if request.relay_only:
-            code = "unsupported_tool_type" if request.relay_only[0].startswith("tools.") else None
-            raise InvalidRequest(request.relay_only[0], error_code=code)
+        request.refuse_relay_only()
         self.turns: list[_Turn] = [_Turn("system", list(request.system))] if request.system else []
         self._dialect = dialect
         self._names = tool_names(request, dialect)

@@ -509,7 +509,24 @@ async def test_an_upstream_that_starts_later_is_recognised_then() -> None:
 @pytest.mark.clause("3.14", "3.21")
 async def test_an_upstream_receives_server_tools_and_every_field_and_nothing_is_reported_as_ignored() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
-    fields = {"tools": [search], "mcp_servers": [{"name": "s"}], "speed": "fast", "compaction": {"trigger": 1}}
+    fields: dict[str, Any] = {"tools": [search], "mcp_servers": [{"name": "s"}], "speed": "fast"}
+    fields["compaction"] = {"trigger": 1}
+    content = [
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}},
+        {"type": "image", "source": {"type": "url", "url": "https://x.example/a.png"}},
+        {"type": "image", "source": {"type": "file", "file_id": "file_1"}},
+        {"type": "container_upload", "file_id": "file_2"},
+        {"type": "hologram", "depth": {"z": [1]}},
+    ]
+    searched = [
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"encrypted_content": "x", "url": "u"}]},
+    ]
+    fields["messages"] = [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": searched},
+        {"role": "user", "content": "Go on"},
+    ]
 
     async def by_path(wire: Wire) -> None:
         await wire.send(MODELS if wire.target.endswith("/models") else sse(events(start(), *end())))
