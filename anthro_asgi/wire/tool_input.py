@@ -1,21 +1,28 @@
 """Tool arguments as engines write them → the object that a tool_use block must hold (contract sections 4 and 6)."""
 
+import ast
 import re
-from typing import Any
+from typing import Any, Final
 
-from .json_codec import is_shallow, loads_exactly, replace_lone_surrogates
+from .json_codec import dumps, is_shallow, loads_exactly, replace_lone_surrogates
 from .repairs import Repairs
 
 _CLOSERS = {"{": "}", "[": "]"}
 # The tokens that give JSON its structure. A string ends at its closing quote, or before an incomplete escape.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
 
+_PYTHON_DICT: Final = re.compile(r"\s*\{\s*'")
+# a string escape that Python and JSON do not share
+_OTHER_ESCAPE: Final = re.compile(r"""\\(?:\\|(?P<other>(?!['"bfnrt]|u[0-9a-fA-F]{4})))""")
+_MAX_PYTHON: Final = 16 * 1024  # characters of a Python dict: Python's parser holds the event loop
+
 
 def parse_tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
     """The object in `text`; {} for "". Input that broke off is closed at the last place where the result is JSON.
 
-    A JSON string that holds an object is decoded again (some engines encode twice). Any other value becomes
-    `{"value": …}`, so that nothing is lost. None if `text` cannot be read or is nested too deeply.
+    A JSON string that holds an object is decoded again (some engines encode twice). A dict in Python's syntax
+    (`{'a': True}`), which small models write, is read as one. Any other value becomes `{"value": …}`, so that nothing
+    is lost. None if `text` cannot be read or is nested too deeply.
     Counts what was repaired in `repairs`.
     """
     if not text.strip():
@@ -23,7 +30,10 @@ def parse_tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any
     text = replace_lone_surrogates(text)
     value = _loads(text)
     if value is None:
-        value = next((value for value in map(_loads, _closings(text)) if value is not None), None)
+        if _PYTHON_DICT.match(text):
+            value = _python_dict(text)
+        else:
+            value = next((value for value in map(_loads, _closings(text)) if value is not None), None)
         is_repaired = True
     else:
         is_repaired = not text.lstrip().startswith("{")
@@ -47,6 +57,19 @@ def _loads(text: str) -> dict[str, Any] | None:
         if isinstance(inner, dict):
             return inner
     return value if isinstance(value, dict) else {"value": value}
+
+
+def _python_dict(text: str) -> dict[str, Any] | None:
+    """The JSON object that a dict in Python's syntax stands for."""
+    if len(text) > _MAX_PYTHON:
+        return None
+    if any(escape["other"] is not None for escape in _OTHER_ESCAPE.finditer(text)):
+        return None
+    try:
+        value = loads_exactly(dumps(ast.literal_eval(text.strip())))[0]
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _closings(text: str) -> list[str]:

@@ -146,7 +146,7 @@ def test_a_value_that_is_not_an_object_is_decoded_again_or_wrapped(text: str, to
     assert parse_tool_input(text) == told
 
 
-@pytest.mark.parametrize("text", ["tru", "<tool>", "{'a': 1}", "]", "}{"], ids=repr)
+@pytest.mark.parametrize("text", ["tru", "<tool>", "{'a': f(1)}", "{'a': 1", "]", "}{"], ids=repr)
 def test_unreadable_input_gives_none(text: str) -> None:
     assert parse_tool_input(text) is None
 

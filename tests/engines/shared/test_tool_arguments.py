@@ -35,6 +35,8 @@ REPAIRED: list[tuple[str, Any]] = [
     ('\ufeff{"a":1}', {"a": 1}),
     ('```json\n{"a":1}\n```', {"a": 1}),
     ('```\n{"a":True,}\n```', {"a": True}),
+    ("{'a': 1, 'b': [True, None], 'c': \"it's\"}", {"a": 1, "b": [True, None], "c": "it's"}),
+    (r"{'a': 'two\nlines \'q\' \\'}", {"a": "two\nlines 'q' \\"}),
 ]
 ENCODED: list[tuple[str, Any]] = [
     (r'"{\"a\":1}"', {"a": 1}),
@@ -50,7 +52,7 @@ ENCODED: list[tuple[str, Any]] = [
     ('{} {"a":1}', {"a": 1}),
     ('{}{}{"a":1}', {"a": 1}),
 ]
-UNREADABLE = ["<tool>", "{'a': 1}", "tru"]
+UNREADABLE = ["<tool>", "{'a': {1, 2}}", "{'a': f(1)}", r"{'a': 'C:\Users'}", "{'a': 1", "tru"]
 
 
 def received(*pieces: str, cut: bool = False) -> str | None:
