@@ -57,7 +57,10 @@ _MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 # mistake. llama.cpp answers 500.
 _UNSUPPORTED_INPUT: Final = re.compile(
     r"\b(?P<image>image|audio|video) input is not supported"
-    r"|\bat most 0 (?P<most>image|audio|video)"
+    r"|\bat most [0-9]+ (?P<most>image|audio|video)"
+    r"|\b(?:fail(?:ed|ure)?|unable|cannot|can't|could not|error) (?:to )?(?:load|decod|process|open|identify|read|pars)"
+    r"(?:e|ing)? (?:the |an? )?(?:input )?(?P<unreadable>image|audio|video)\b"
+    r"|\b(?:invalid|corrupt(?:ed)?|truncated) (?P<invalid>image|audio|video)(?: (?:data|file|bytes|input))?\b"
     r"|\bis not a (?:multimodal|vision) model\b"
     r"|\bonly supports text input\b|\bunsupported content type '(?P<part>image|audio|video)_url'"
     r"|\bdoes not support (?P<does_not>image|audio|video)s?\b|\bsupport (?P<support>image|audio|video) input\b"

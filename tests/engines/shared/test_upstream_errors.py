@@ -295,6 +295,11 @@ def test_an_input_that_the_model_cannot_read_is_an_invalid_request() -> None:
     [
         (400, "image", "At most 0 image(s) may be provided in one prompt."),
         (400, "video", "At most 0 video(s) may be provided in one prompt."),
+        (400, "image", "At most 3 image(s) may be provided in one prompt."),
+        (400, "image", "Failed to load image: cannot identify image file <_io.BytesIO object>"),
+        (400, "image", "failed to decode image bytes"),
+        (400, "audio", "Unable to process audio: unknown format"),
+        (400, "image", "invalid image data"),
         (400, "image", "local is not a multimodal model"),
         (400, "image", "Model only supports text input; received unsupported content type 'image_url'"),
         (400, "video", "received unsupported content type 'video_url'"),
@@ -312,7 +317,8 @@ def test_words_about_unreadable_input_make_clients_remove_it(status: int, kind: 
 @pytest.mark.parametrize(
     "words",
     [
-        "At most 10 images may be provided in one prompt.",
+        "At most 10 tools may be provided in one prompt.",
+        "Failed to process the request: an image server is down",
         "The model does not support tools.",
         "messages.0: the image of this model is private",
         "unsupported content type 'text_url'",
