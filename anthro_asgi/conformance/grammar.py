@@ -12,7 +12,8 @@ object is allowed only if the tokens ran out, and an empty text block only if it
 applies if the stream ends with an error event.
 
 The rules are exact, as they are for the output of this service: no extra key, no empty delta, no unknown type. Extra
-keys are allowed only where an engine's own fields are passed on: in the message, in `message_delta` and in usage.
+keys are allowed only where an engine's own fields are passed on: in the message, in `message_delta`, in usage, in a
+tool_use block. Blocks of other types may have deltas of other types.
 """
 
 import json
@@ -27,7 +28,7 @@ Json = dict[str, Any]
 
 MESSAGE_ID = re.compile(r"msg_[A-Za-z0-9_-]{20,}")
 REQUEST_ID = re.compile(r"req_[A-Za-z0-9_-]+")
-STOP_REASONS = ("end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn")
+STOP_REASONS = ("end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn", "compaction")
 ERROR_TYPES = (
     "invalid_request_error",
     "authentication_error",
@@ -63,6 +64,8 @@ BLOCK_DELTAS: dict[str, dict[str, str]] = {
     "thinking": {"thinking_delta": "thinking", "signature_delta": "signature"},
     "tool_use": {"input_json_delta": "partial_json"},
 }
+KEYS = {kind: key for deltas in BLOCK_DELTAS.values() for kind, key in deltas.items()}
+REPLACED = frozenset({"encrypted_content", "signature"})  # keys of other deltas whose newest value counts
 
 
 class GrammarError(Exception):
@@ -174,7 +177,7 @@ class Grammar:
             empty = {"type": "thinking", "thinking": "", "signature": ""}
             self._must(block == empty, "a thinking block must start with only an empty thinking and signature")
         elif kind == "tool_use":
-            self._keys(block, "type", "id", "name", "input")
+            self._keys(block, "type", "id", "name", "input", more=True)
             self._must(_text(block["id"]) and _text(block["name"]), "a tool_use block must have an id and a name")
             self._must(block["input"] == {}, "a tool_use block must start with an empty input")
         self._blocks.append(block)
@@ -185,9 +188,16 @@ class Grammar:
         self._index_is(data, len(self._blocks) - 1)
         delta, block = self._object(data, "delta"), self._blocks[-1]["type"]
         kind = delta.get("type")
+        if block not in BLOCK_DELTAS and _text(kind) and (kind not in KEYS or kind == "input_json_delta"):
+            return  # the block is of another server
         key = BLOCK_DELTAS.get(block, {}).get(kind) if isinstance(kind, str) else None
         if key is None:
             self._fail(f"{kind} is not allowed in a {block} block")
+        if kind == "thinking_delta" and "estimated_tokens" in delta:
+            self._keys(delta, "type", key, "estimated_tokens")
+            self._must(delta[key] == "", "an estimate must stand alone")
+            self._must(not self._signed, "nothing may follow the signature in its block")
+            return
         self._keys(delta, "type", key)
         if kind == "citations_delta":
             self._text += str(self._object(delta, key))
@@ -331,8 +341,8 @@ def message_from_events(events: list[Event]) -> Json:
     for event in events:
         _fold(message, event.data)
     for block in message["content"]:
-        if block["type"] == "tool_use":
-            text = block["input"]
+        text = block.get("input")
+        if isinstance(text, str):
             value = _input(text)
             block["input"] = text if value is None else value
     return message
@@ -346,12 +356,28 @@ def _fold(message: Json, data: Json) -> None:
             if content[-1]["type"] == "tool_use":
                 content[-1]["input"] = ""
         case "content_block_delta":
-            delta = data["delta"]
-            key = BLOCK_DELTAS[content[-1]["type"]][delta["type"]]
-            if key == "citation":
-                content[-1].setdefault("citations", []).append(delta[key])
-                return
-            content[-1][{"partial_json": "input"}.get(key, key)] += delta[key]
+            _fold_delta(content[-1], data["delta"])
         case "message_delta":
-            message |= data["delta"]
-            message["usage"] = message["usage"] | data["usage"]
+            own = {key: value for key, value in data.items() if key not in ("type", "delta", "usage")}
+            changed = own | data["delta"]
+            message |= {key: value for key, value in changed.items() if value is not None or key not in message}
+            usage: Json = message["usage"]
+            message["usage"] = usage | {
+                key: value for key, value in data["usage"].items() if value is not None or key not in usage
+            }
+
+
+def _fold_delta(block: Json, delta: Json) -> None:
+    key = KEYS.get(delta["type"])
+    if key == "citation":
+        block.setdefault("citations", []).append(delta[key])
+    elif key == "partial_json":
+        block["input"] = (block["input"] if isinstance(block["input"], str) else "") + delta[key]
+    elif key is not None:
+        block[key] += delta[key]
+    elif block["type"] not in BLOCK_DELTAS:
+        for name, value in delta.items():
+            if isinstance(value, str) and isinstance(block.get(name), str) and name not in REPLACED | {"type"}:
+                block[name] += value
+            elif name != "type" and (value is not None or name not in block):
+                block[name] = value

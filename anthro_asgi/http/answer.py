@@ -39,9 +39,11 @@ from ..wire.deltas import (
     Deltas,
     EncodedTexts,
     Finish,
+    MessageFields,
     Signature,
     StopReason,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -49,7 +51,7 @@ from ..wire.deltas import (
 )
 from ..wire.errors import AnswerTooLarge, BadUpstream
 from ..wire.estimate import estimate_tokens
-from ..wire.message import MessageBuilder, final_finish, is_tool_use, merge_usage
+from ..wire.message import MessageBuilder, final_finish, is_tool_use, merge_fields, merge_usage
 from ..wire.request import MessagesRequest
 from ..wire.stop_sequences import StopSequenceFilter
 from ..wire.thinking_filter import ThinkingFilter
@@ -79,6 +81,7 @@ class Answer:
             when the engine does not report these.
         thinking_counted: how many of these are Thinking.
         usage: token counts so far. They are complete once `finish` is set.
+        fields: further fields of the Message so far.
         finish: how the answer ended, as the client is told it; None before that.
     """
 
@@ -95,6 +98,7 @@ class Answer:
         "_thinking",
         "batches",
         "counted",
+        "fields",
         "filters",
         "finish",
         "id",
@@ -122,6 +126,7 @@ class Answer:
         self.counted = 0
         self.thinking_counted = 0
         self.usage = Usage()
+        self.fields: dict[str, Any] = {}
         self.finish: Finish | None = None
         self._engine = engine
         self._request: MessagesRequest | None = request  # a prompt is large, so it is dropped once the engine has it
@@ -165,12 +170,13 @@ class Answer:
     async def begin(self) -> None:
         """Wait for the engine's first output, and keep it for the consumer. Raises what the engine raises.
 
-        Counts and empty texts are no output: an engine that has sent only these may still fail with its own status.
+        Counts, fields of the Message and empty texts are no output: an engine that has sent only these may still fail
+        with its own status.
         """
         empty = False
         async for batch in self.batches:
             taken = self.take(batch)
-            if any(delta != "" and not isinstance(delta, Usage) for delta in deltas_of(taken)):
+            if any(delta != "" and not isinstance(delta, Usage | MessageFields) for delta in deltas_of(taken)):
                 break
             empty = empty or "" in deltas_of(taken)
             await asyncio.sleep(0)
@@ -211,6 +217,7 @@ class Answer:
     async def _collect(self) -> dict[str, Any]:
         builder = MessageBuilder(self.id, self.model, self._estimate, limits=self._limits)
         builder.usage = self.usage
+        builder.fields = self.fields
         try:
             if self._pending is not None:
                 builder.feed(self._pending)
@@ -224,7 +231,7 @@ class Answer:
         for kind in builder.repairs.elements():
             self._observe("repair", kind)
         assert self.finish is not None  # noqa: S101 - for the type checker
-        self.finish = Finish(message["stop_reason"], message["stop_sequence"], self.finish.details)
+        self.finish = Finish(message["stop_reason"], message["stop_sequence"], self.finish.details, self.finish.fields)
         return message
 
     async def _feed(self, builder: MessageBuilder) -> None:
@@ -319,6 +326,9 @@ class Answer:
                 if delta.input_tokens is not None:
                     self._estimate = _already_reported
                 return False
+            case MessageFields(content):
+                merge_fields(self.fields, content)
+                return False
             case str() | ToolJson():
                 pass
             case Thinking():
@@ -333,7 +343,7 @@ class Answer:
             case Finish():
                 self.finish = delta
                 return False
-            case Signature() | Citation() | BlockStop():
+            case Signature() | Citation() | BlockStop() | ThinkingEstimate():
                 return False
             case _:
                 assert_never(delta)

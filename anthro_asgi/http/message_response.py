@@ -114,6 +114,7 @@ class MessageResponse:
         answer = self._answer
         self._encoder = encoder = StreamEncoder(answer.id, answer.model, self._estimate)
         encoder.usage = answer.usage
+        encoder.fields = answer.fields
         try:
             with Pinger(self._ping_interval, self._ping) as self._pinger:
                 async with self._asking():

@@ -16,8 +16,10 @@ from ..wire.deltas import (
     Citation,
     Delta,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -107,7 +109,7 @@ class ChunkEncoder:
                 return self._call({"id": delta.id, "type": "function", "function": function})
             case ToolJson():
                 return self._call({"function": {"arguments": delta.fragment}})
-            case Signature() | Citation() | BlockStop() | Block():
+            case Signature() | Citation() | BlockStop() | Block() | ThinkingEstimate() | MessageFields():
                 return b""  # there is nothing like it in this API
             case Usage() | Finish():
                 return b""  # `end` reports it

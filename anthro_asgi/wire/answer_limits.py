@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from . import defaults
-from .deltas import Block, BlockStop, Citation, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
+from .deltas import (
+    Block,
+    BlockStop,
+    Citation,
+    Delta,
+    Finish,
+    MessageFields,
+    Signature,
+    Thinking,
+    ThinkingEstimate,
+    ToolJson,
+    ToolStart,
+    Usage,
+)
 from .errors import AnswerTooLarge
 from .json_codec import dumps
 
@@ -55,11 +68,13 @@ def delta_size(delta: Delta) -> int:
             return utf8_size(delta)
         case Thinking(text) | Signature(text) | ToolJson(text):
             return utf8_size(text)
-        case ToolStart(identity, name):
-            return utf8_size(identity) + utf8_size(name)
-        case Citation(content) | Block(content):
+        case ToolStart(identity, name, fields):
+            return utf8_size(identity) + utf8_size(name) + (0 if fields is None else len(dumps(fields)))
+        case Block(content, _, deltas):
+            return len(dumps(content)) + sum(len(dumps(piece)) for piece in deltas)
+        case Citation(content) | MessageFields(content):
             return len(dumps(content))
-        case BlockStop() | Usage() | Finish():
+        case BlockStop() | ThinkingEstimate() | Usage() | Finish():
             return 0
         case _:
             assert_never(delta)

@@ -7,6 +7,7 @@ order. An engine must keep these rules:
 - `ToolStart` opens a call, and the following `ToolJson` belong to it. Any other delta except Usage closes the call.
 - `Signature` belongs to the `Thinking` before it. If it is missing or empty, the encoder writes a placeholder.
 - `Usage` may come at any time, and the newest counts. One that comes before any content goes into `message_start`.
+- `MessageFields` may come at any time. Those that come before any content go into `message_start`.
 - `Finish` comes last. An engine that ends without it broke off: that is an error, never `end_turn`.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn", "compaction"]
 
 
 @dataclass(slots=True)
@@ -33,10 +34,14 @@ class Signature:
 
 @dataclass(slots=True)
 class ToolStart:
-    """A tool call begins. `id` goes to the client and must be unique within the message."""
+    """A tool call begins. `id` goes to the client and must be unique within the message.
+
+    `fields` are further fields of the block, sent to the client unchanged (`caller`, `toolset_name`).
+    """
 
     id: str
     name: str
+    fields: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -60,9 +65,25 @@ class BlockStop:
 
 @dataclass(slots=True)
 class Block:
-    """A whole content block of a type that is not sent in pieces (`redacted_thinking`, results of server tools, …)."""
+    """A whole content block of another type (`redacted_thinking`, `compaction`, results of server tools, …).
+
+    A stream sends `start` as the beginning of the block, and then `deltas`, each unchanged. Without a `start` it sends
+    `content` as the beginning.
+    """
 
     content: dict[str, Any]
+    start: dict[str, Any] | None = None
+    deltas: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(slots=True)
+class ThinkingEstimate:
+    """An estimate of the tokens of the open thinking since the last estimate, for a client that shows progress.
+
+    Only a stream sends it.
+    """
+
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -75,25 +96,49 @@ class Usage:
     cache_creation_input_tokens: int | None = None
     thinking_tokens: int | None = None
     """The tokens of the reasoning, which `output_tokens` includes."""
+    details: dict[str, Any] | None = None
+    """Further fields of `usage`, sent to the client unchanged (`cache_creation`, `server_tool_use`, `iterations`)."""
+
+
+@dataclass(slots=True)
+class MessageFields:
+    """Further fields of the Message, sent to the client unchanged (`container`). The newest values count."""
+
+    content: dict[str, Any]
 
 
 @dataclass(slots=True)
 class Finish:
     """The engine is done. `stop_sequence` is the matched string if `stop_reason` is `stop_sequence`.
 
-    `details` are further fields of the answer, sent to the client unchanged (`stop_details`, `container`).
+    `details` and `fields` are further fields of the Message, sent to the client unchanged. In a stream, `details` stand
+    in `delta`, beside the stop reason (`stop_details`, `container`), and `fields` beside it (`context_management`).
     """
 
     stop_reason: StopReason
     stop_sequence: str | None = None
     details: dict[str, Any] | None = None
+    fields: dict[str, Any] | None = None
 
 
 class DeltaOrderError(Exception):
     """The grammar does not allow a delta, or a call of the service, where it came. A bug in the engine or here."""
 
 
-Delta = str | Thinking | Signature | ToolStart | ToolJson | Citation | BlockStop | Block | Usage | Finish
+Delta = (
+    str
+    | Thinking
+    | Signature
+    | ToolStart
+    | ToolJson
+    | Citation
+    | BlockStop
+    | Block
+    | ThinkingEstimate
+    | Usage
+    | MessageFields
+    | Finish
+)
 DELTA_TYPES: Final[tuple[type[Delta], ...]] = get_args(Delta)
 """The classes of the union. Dispatch tables are built over it, so a class without a handler fails at import."""
 Batch = Delta | list[Delta]

@@ -31,15 +31,26 @@ from .deltas import (
     DeltaOrderError,
     EncodedTexts,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
 )
 from .errors import ApiError
 from .json_codec import dumps as json
-from .message import PLACEHOLDER_SIGNATURE, empty_message, final_finish, is_tool_use, merge_usage, usage_json
+from .message import (
+    PLACEHOLDER_SIGNATURE,
+    empty_message,
+    final_finish,
+    is_tool_use,
+    merge_fields,
+    merge_usage,
+    tool_use_block,
+    usage_json,
+)
 
 dumps = orjson.dumps
 
@@ -72,6 +83,7 @@ _OPENERS: Final[dict[str, tuple[tuple[str, ...], State]]] = {
     "tool_start": (("content_block_start",), TOOL),
     "block": (("content_block_start", "content_block_stop"), IDLE),
     "block_stop": ((), IDLE),
+    "estimate": (("content_block_start", "thinking_delta"), THINKING),
     "finish": (("message_delta", "message_stop"), DONE),
 }
 TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
@@ -87,12 +99,14 @@ TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
     (TEXT, "citation"): (("citations_delta",), TEXT),
     (THINKING, "thinking"): (("thinking_delta",), THINKING),
     (THINKING, "signature"): (("signature_delta",), SIGNED),
+    (THINKING, "estimate"): (("thinking_delta",), THINKING),
     (TOOL, "tool_json"): (("input_json_delta",), TOOL),
 }
 
 PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 _STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":%b'
+_WHOLE_DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":'
 _CLOSE_DELTA: Final = b"}}\n\n"
 _SIGNATURE_DELTA: Final = b'"signature_delta","signature":'
 
@@ -110,8 +124,10 @@ class StreamEncoder:
         "_id",
         "_index",
         "_model",
+        "_started_with",
         "_state",
         "_tools",
+        "fields",
         "finish",
         "usage",
     )
@@ -125,7 +141,9 @@ class StreamEncoder:
         self._frame = (b"", b"")  # bytes before and after the JSON string in deltas of the open block
         self._tools = False
         self._empty_text = False
+        self._started_with: dict[str, Any] = {}  # the fields in `message_start`
         self.usage = Usage()
+        self.fields: dict[str, Any] = {}  # further fields of the Message
         self.finish: Finish | None = None  # set when the engine is done; `end` sends it to the client
 
     @property
@@ -141,7 +159,9 @@ class StreamEncoder:
         self._state = IDLE
         if self.usage.input_tokens is None:
             self.usage.input_tokens = self._estimate()
-        message = empty_message(self._id, self._model, self.usage)
+        message = empty_message(self._id, self._model, self.usage, self.fields)
+        if self.fields:
+            self._started_with = dict(self.fields)
         return b"event: message_start\ndata: " + json({"type": "message_start", "message": message}) + b"\n\n"
 
     # Deltas of the engine
@@ -192,7 +212,10 @@ class StreamEncoder:
         return opening + self._extra(_SIGNATURE_DELTA, delta.value)
 
     def tool_start(self, delta: ToolStart) -> bytes:
-        block = b'{"type":"tool_use","id":' + json(delta.id) + b',"name":' + json(delta.name) + b',"input":{}}'
+        if delta.fields is None:
+            block = b'{"type":"tool_use","id":' + json(delta.id) + b',"name":' + json(delta.name) + b',"input":{}}'
+        else:
+            block = json(tool_use_block(delta))
         opening = self._open("tool_start", TOOL, block, b'"input_json_delta","partial_json":')
         self._tools = True
         return opening
@@ -208,12 +231,20 @@ class StreamEncoder:
         return closing
 
     def block(self, delta: Block) -> bytes:
-        opening = self._open("block", IDLE, json(delta.content), b"")
+        opening = self._open("block", IDLE, json(delta.content if delta.start is None else delta.start), b"")
         self._tools |= is_tool_use(delta.content)
-        return opening + self._block_stop()
+        return opening + b"".join([self._unchanged(piece) for piece in delta.deltas]) + self._block_stop()
+
+    def thinking_estimate(self, delta: ThinkingEstimate) -> bytes:
+        opening = b"" if self._state is THINKING else self._open_thinking("estimate")
+        return opening + self._unchanged({"type": "thinking_delta", "thinking": "", "estimated_tokens": delta.tokens})
 
     def note_usage(self, usage: Usage) -> bytes:
         merge_usage(self.usage, usage)
+        return b""
+
+    def note_fields(self, fields: MessageFields) -> bytes:
+        merge_fields(self.fields, fields.content)
         return b""
 
     def note_finish(self, finish: Finish) -> bytes:
@@ -248,8 +279,16 @@ class StreamEncoder:
             self.usage.output_tokens = counted
         self.finish = finish = final_finish(finish, self._tools)
         delta = {"stop_reason": finish.stop_reason, "stop_sequence": finish.stop_sequence, **(finish.details or {})}
-        body = json({"type": "message_delta", "delta": delta, "usage": usage_json(self.usage)})
+        event = {"type": "message_delta", "delta": delta, "usage": usage_json(self.usage)}
+        if finish.fields or self.fields != self._started_with:
+            event = self._new_fields() | (finish.fields or {}) | event
+        body = json(event)
         return opening + closing + b"event: message_delta\ndata: " + body + b"\n\n" + _STOP_EVENT
+
+    def _new_fields(self) -> dict[str, Any]:
+        """The fields of the Message that are not in `message_start`, or have another value there."""
+        started = self._started_with
+        return {key: value for key, value in self.fields.items() if key not in started or started[key] != value}
 
     # Opening and closing blocks
 
@@ -284,6 +323,9 @@ class StreamEncoder:
     def _block_stop(self) -> bytes:
         return b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n' % self._index
 
+    def _unchanged(self, delta: dict[str, Any]) -> bytes:
+        return _WHOLE_DELTA % self._index + json(delta) + b"}\n\n"
+
     def _extra(self, kind: bytes, value: object) -> bytes:
         """A delta of another type than the open block's usual one."""
         return _DELTA % (self._index, kind) + json(value) + _CLOSE_DELTA
@@ -292,7 +334,7 @@ class StreamEncoder:
         return DeltaOrderError(f"{verb} in state {self._state.name}")
 
 
-def _handler(delta_type: type[Delta]) -> Callable[[StreamEncoder, Any], bytes]:
+def _handler(delta_type: type[Delta]) -> Callable[[StreamEncoder, Any], bytes]:  # noqa: C901 - one branch for each class
     """The method that encodes this class. A class of the union that is missing here is a type error."""
     if issubclass(delta_type, str):
         return StreamEncoder.text
@@ -310,8 +352,12 @@ def _handler(delta_type: type[Delta]) -> Callable[[StreamEncoder, Any], bytes]:
         return StreamEncoder.block_stop
     if issubclass(delta_type, Block):
         return StreamEncoder.block
+    if issubclass(delta_type, ThinkingEstimate):
+        return StreamEncoder.thinking_estimate
     if issubclass(delta_type, Usage):
         return StreamEncoder.note_usage
+    if issubclass(delta_type, MessageFields):
+        return StreamEncoder.note_fields
     if issubclass(delta_type, Finish):
         return StreamEncoder.note_finish
     assert_never(delta_type)

@@ -17,8 +17,10 @@ from .deltas import (
     Delta,
     DeltaOrderError,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -33,9 +35,9 @@ PLACEHOLDER_SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
 _STEP: Final = 64 * 1024  # bytes between two folds of the pieces
 
 
-def empty_message(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
-    """A Message without content, as `message_start` holds it."""
-    return {
+def empty_message(message_id: str, model: str, usage: Usage, fields: dict[str, Any]) -> dict[str, Any]:
+    """A Message without content, as `message_start` holds it. `fields` replace none of its keys."""
+    message: dict[str, Any] = {
         "id": message_id,
         "type": "message",
         "role": "assistant",
@@ -45,6 +47,7 @@ def empty_message(message_id: str, model: str, usage: Usage) -> dict[str, Any]:
         "stop_sequence": None,
         "usage": usage_json(usage),
     }
+    return message | {key: value for key, value in fields.items() if key not in message} if fields else message
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
         counts["cache_creation_input_tokens"] = usage.cache_creation_input_tokens
     if usage.thinking_tokens is not None:
         counts["output_tokens_details"] = {"thinking_tokens": usage.thinking_tokens}
-    return counts
+    return counts if usage.details is None else counts | usage.details
 
 
 def merge_usage(into: Usage, newer: Usage) -> None:
@@ -70,6 +73,14 @@ def merge_usage(into: Usage, newer: Usage) -> None:
         into.cache_creation_input_tokens = _integer(newer.cache_creation_input_tokens)
     if newer.thinking_tokens is not None:
         into.thinking_tokens = _integer(newer.thinking_tokens)
+    if newer.details:
+        into.details = {} if into.details is None else into.details
+        merge_fields(into.details, newer.details)
+
+
+def merge_fields(into: dict[str, Any], newer: dict[str, Any]) -> None:
+    """Copies `newer` into `into`. A null takes no value away."""
+    into.update({key: value for key, value in newer.items() if value is not None or key not in into})
 
 
 def _integer(count: object) -> int:
@@ -89,7 +100,15 @@ def final_finish(finish: Finish, has_tool_use: bool) -> Finish:
         reason = "tool_use"
     elif (reason == "tool_use" and not has_tool_use) or (reason == "stop_sequence" and not matched):
         reason = "end_turn"
-    return Finish(reason, matched if reason == "stop_sequence" else None, finish.details)
+    return Finish(reason, matched if reason == "stop_sequence" else None, finish.details, finish.fields)
+
+
+def tool_use_block(start: ToolStart) -> dict[str, Any]:
+    """The block of a call, without its input. `fields` replace none of its keys."""
+    block: dict[str, Any] = {"type": "tool_use", "id": start.id, "name": start.name, "input": {}}
+    return (
+        block if start.fields is None else block | {key: start.fields[key] for key in start.fields if key not in block}
+    )
 
 
 def is_tool_use(block: dict[str, Any]) -> bool:
@@ -112,6 +131,7 @@ class MessageBuilder:
         "_parts",
         "_runs",
         "_size",
+        "fields",
         "finish",
         "repairs",
         "usage",
@@ -134,6 +154,7 @@ class MessageBuilder:
         self._empty_text = False
         self.repairs = Repairs()
         self.usage = Usage()
+        self.fields: dict[str, Any] = {}  # further fields of the Message
         self.finish: Finish | None = None
 
     def feed(self, batch: Batch) -> None:
@@ -159,7 +180,7 @@ class MessageBuilder:
         self._close()
 
     def _tool_start(self, delta: ToolStart) -> None:
-        self._begin("tool_use", {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}})
+        self._begin("tool_use", tool_use_block(delta))
         self._size += delta_size(delta)
         self._before_input = self._size
 
@@ -183,8 +204,15 @@ class MessageBuilder:
         self._size += delta_size(delta)
         self._begin("", delta.content)
 
+    def _estimate_thinking(self, _: ThinkingEstimate) -> None:
+        if self._open != "thinking":
+            self._begin("thinking", _new_block("thinking"))
+
     def _note_usage(self, usage: Usage) -> None:
         merge_usage(self.usage, usage)
+
+    def _note_fields(self, fields: MessageFields) -> None:
+        merge_fields(self.fields, fields.content)
 
     def _note_finish(self, finish: Finish) -> None:
         self.finish = finish
@@ -194,10 +222,7 @@ class MessageBuilder:
             self._empty_text |= kind == "text"
             return
         if self._open != kind:
-            block = {"type": kind, kind: ""}
-            if kind == "thinking":
-                block["signature"] = PLACEHOLDER_SIGNATURE
-            self._begin(kind, block)
+            self._begin(kind, _new_block(kind))
         self._size += len(text)
         self._parts.append(text)
 
@@ -251,13 +276,22 @@ class MessageBuilder:
             self.usage.input_tokens = self._estimate()
         if self.usage.output_tokens is None:
             self.usage.output_tokens = counted
-        message = empty_message(self._id, self._model, self.usage)
+        message = empty_message(self._id, self._model, self.usage, self.fields)
         finish = final_finish(finish, any(map(is_tool_use, self._blocks)))
         message["content"] = self._blocks
         message["stop_reason"] = finish.stop_reason
         message["stop_sequence"] = finish.stop_sequence
-        message.update(finish.details or {})
+        merge_fields(message, finish.fields or {})
+        merge_fields(message, finish.details or {})
         return message
+
+
+def _new_block(kind: str) -> dict[str, Any]:
+    """An empty block of text or thinking."""
+    block = {"type": kind, kind: ""}
+    if kind == "thinking":
+        block["signature"] = PLACEHOLDER_SIGNATURE
+    return block
 
 
 def _joined(parts: list[str]) -> str:
@@ -270,7 +304,7 @@ def _joined(parts: list[str]) -> str:
     return joined
 
 
-def _handler(delta_type: type[Delta]) -> Callable[[MessageBuilder, Any], None]:
+def _handler(delta_type: type[Delta]) -> Callable[[MessageBuilder, Any], None]:  # noqa: C901 - one branch for each class
     """The method that takes this class. A class of the union that is missing here is a type error."""
     if issubclass(delta_type, str):
         return MessageBuilder._text
@@ -288,8 +322,12 @@ def _handler(delta_type: type[Delta]) -> Callable[[MessageBuilder, Any], None]:
         return MessageBuilder._block_stop
     if issubclass(delta_type, Block):
         return MessageBuilder._block
+    if issubclass(delta_type, ThinkingEstimate):
+        return MessageBuilder._estimate_thinking
     if issubclass(delta_type, Usage):
         return MessageBuilder._note_usage
+    if issubclass(delta_type, MessageFields):
+        return MessageBuilder._note_fields
     if issubclass(delta_type, Finish):
         return MessageBuilder._note_finish
     assert_never(delta_type)

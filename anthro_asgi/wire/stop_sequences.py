@@ -25,8 +25,10 @@ from .deltas import (
     Citation,
     Delta,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -205,10 +207,19 @@ class StopSequenceFilter:
 def _ends_text(delta: Delta) -> bool:
     """Whether text after `delta` belongs to another run of text; False for a delta that writes nothing."""
     match delta:
-        case Usage() | Thinking("") | Signature(""):
+        case Usage() | MessageFields() | Thinking("") | Signature(""):
             return False
         case (
-            str() | Thinking() | Signature() | ToolStart() | ToolJson() | Citation() | BlockStop() | Block() | Finish()
+            str()
+            | Thinking()
+            | Signature()
+            | ToolStart()
+            | ToolJson()
+            | Citation()
+            | BlockStop()
+            | Block()
+            | ThinkingEstimate()
+            | Finish()
         ):
             return True
         case _:

@@ -13,8 +13,10 @@ from .deltas import (
     Citation,
     Delta,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -42,7 +44,11 @@ class ThinkingFilter:
                         out.append(Signature(PLACEHOLDER_SIGNATURE))
                         self._unsigned = False
                     out.append(delta)
-                case Usage():
+                case ThinkingEstimate():
+                    if self._keep_signatures:
+                        out.append(delta)
+                        self._unsigned = True
+                case Usage() | MessageFields():
                     out.append(delta)
                 case Thinking(text):
                     self._unsigned |= self._keep_signatures and text != ""

@@ -36,7 +36,7 @@ from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.answer_limits import AnswerLimits
-from anthro_asgi.wire.deltas import BlockStop, Citation, EncodedTexts
+from anthro_asgi.wire.deltas import BlockStop, Citation, EncodedTexts, MessageFields, ThinkingEstimate
 from anthro_asgi.wire.errors import AnswerTooLarge, ApiError, BadUpstream
 from examples import without_http
 
@@ -519,7 +519,9 @@ def test_every_delta_has_its_place_in_an_answer() -> None:
         Citation({}),
         BlockStop(),
         Block({"type": "text"}),
+        ThinkingEstimate(50),
         Usage(),
+        MessageFields({"speed": "fast"}),
         Finish("end_turn"),
     ]
     assert {type(delta) for delta in samples} == set(get_args(Delta))

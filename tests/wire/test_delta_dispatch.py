@@ -16,8 +16,10 @@ from anthro_asgi.wire.deltas import (
     Citation,
     Delta,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -36,6 +38,8 @@ EXAMPLES: Final[dict[type[Delta], Delta]] = {
     Citation: Citation(CITATION),
     BlockStop: BlockStop(),
     Block: Block(REDACTED),
+    ThinkingEstimate: ThinkingEstimate(50),
+    MessageFields: MessageFields({"speed": "fast"}),
     Usage: Usage(1, 2),
     Finish: Finish("end_turn"),
 }
@@ -49,11 +53,13 @@ SIZES: Final[dict[type[Delta], int]] = {
     Citation: len('{"type":"char_location","cited_text":"x"}'),
     BlockStop: 0,
     Block: len('{"type":"redacted_thinking","data":"abc"}'),
+    ThinkingEstimate: 0,
+    MessageFields: len('{"speed":"fast"}'),
     Usage: 0,
     Finish: 0,
 }
 # Deltas that write nothing in a chat stream, because chat completions has no field for them.
-NOT_IN_A_COMPLETION: Final = {Signature, Citation, BlockStop, Block, Usage, Finish}
+NOT_IN_A_COMPLETION: Final = {Signature, Citation, BlockStop, Block, ThinkingEstimate, Usage, MessageFields, Finish}
 
 
 @dataclass(slots=True)

@@ -18,8 +18,10 @@ from anthro_asgi.wire.deltas import (
     Delta,
     DeltaOrderError,
     Finish,
+    MessageFields,
     Signature,
     Thinking,
+    ThinkingEstimate,
     ToolJson,
     ToolStart,
     Usage,
@@ -42,6 +44,7 @@ VERBS: dict[str, Callable[[StreamEncoder], bytes]] = {
     "citation": lambda encoder: encoder.feed(Citation({"type": "page_location"})),
     "block_stop": lambda encoder: encoder.feed(BlockStop()),
     "block": lambda encoder: encoder.feed(Block({"type": "redacted_thinking", "data": "x"})),
+    "estimate": lambda encoder: encoder.feed(ThinkingEstimate(50)),
     "finish": lambda encoder: encoder.end(7),
     "ping": lambda encoder: encoder.ping(),
     "error": lambda encoder: encoder.error(Overloaded(), REQUEST_ID),
@@ -87,7 +90,7 @@ def stream(*batches: Batch, counted: int = 0, estimate: Callable[[], int] = lamb
     """A whole stream. Usage before any output is fed before the start, as the service does it."""
     encoder = new_encoder(estimate)
     waiting = list(batches)
-    while isinstance(waiting[0], Usage) or waiting[0] == "":
+    while isinstance(waiting[0], Usage | MessageFields) or waiting[0] == "":
         assert encoder.feed(waiting.pop(0)) == b""
     return encoder.start() + b"".join(map(encoder.feed, waiting)) + encoder.end(counted)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.deltas import Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage
+from anthro_asgi.wire.deltas import Delta, Finish, Signature, Thinking, ThinkingEstimate, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE, MessageBuilder
 from anthro_asgi.wire.thinking_filter import ThinkingFilter
 from tests.wire.strategies import examples
@@ -36,6 +36,8 @@ def sealed(*batches: Any) -> list[Delta]:
         ([Thinking("a"), Usage(1), "", Thinking("b"), END], [Usage(1), "", SEAL, END]),
         ([Thinking(""), "c", END], ["c", END]),
         ([Signature("own"), END], [Signature("own"), END]),
+        ([Thinking("a"), ThinkingEstimate(9), Signature("own"), END], [ThinkingEstimate(9), Signature("own"), END]),
+        ([ThinkingEstimate(9), "c", END], [ThinkingEstimate(9), SEAL, "c", END]),
         (["c", END], ["c", END]),
     ],
     ids=repr,
@@ -48,7 +50,7 @@ def test_the_signature_of_each_block_is_kept_where_the_block_ended(deltas: list[
 def test_hidden_thinking_leaves_nothing() -> None:
     thoughts = ThinkingFilter(keep_signatures=False)
     assert thoughts.feed([Usage(1), Thinking("a"), Signature("s"), "b"]) == [Usage(1), "b"]
-    assert thoughts.feed(Thinking("c")) == []
+    assert thoughts.feed([Thinking("c"), ThinkingEstimate(9)]) == []
     assert thoughts.feed(END) == [END]
 
 

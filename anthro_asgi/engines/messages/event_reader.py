@@ -7,22 +7,35 @@ file handles the rest:
 - Blocks that overlap (llama.cpp closes thinking and text together at the end): a delta of another block closes the open
   block, and tool calls wait in a queue as for chat streams.
 - A signature that arrives after its block was left, or is empty: it is dropped, and the encoder signs the block.
-- Blocks that have no deltas here (server tools and their results, redacted thinking): they are buffered and passed on
-  buffered.
+- Blocks of other types (server tools and their results, redacted thinking, compaction): each is buffered, and passed on
+  with its deltas once it is complete.
 - A stream that ends without a stop reason is incomplete. After a stop reason nothing more is needed.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
 import orjson
 
 from ...wire.answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, utf8_size
-from ...wire.deltas import Block, BlockStop, Citation, Delta, Finish, Signature, StopReason, Thinking, Usage
+from ...wire.deltas import (
+    Block,
+    BlockStop,
+    Citation,
+    Delta,
+    Finish,
+    MessageFields,
+    Signature,
+    StopReason,
+    Thinking,
+    ThinkingEstimate,
+    Usage,
+)
 from ...wire.errors import BadUpstream
 from ...wire.json_codec import dumps, is_shallow, loads
-from ...wire.message import final_finish
+from ...wire.message import final_finish, merge_fields
+from ...wire.repairs import Repairs
 from ...wire.tool_input import parse_tool_input
 from ..shared.reader import Reader
 from ..shared.tool_calls import ToolCallQueue
@@ -36,7 +49,16 @@ _REASONS: Final[dict[str, StopReason]] = {
     "tool_use": "tool_use",
     "refusal": "refusal",
     "pause_turn": "pause_turn",
+    "compaction": "compaction",
 }
+_OWN_FIELDS: Final = frozenset({"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"})
+_DELTA_FIELDS: Final = frozenset({"stop_reason", "stop_sequence", "stop_details", "container"})
+_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_OF_OTHER_BLOCKS: Final = frozenset({"text_delta", "thinking_delta", "signature_delta", "citations_delta"})
+_CALL_FIELDS: Final = frozenset({"type", "id", "name", "input"})
+# Keys of deltas in other blocks whose newest value counts. Texts under any other key are joined.
+_REPLACED: Final = frozenset({"encrypted_content", "signature"})
+_EVENT_FIELDS: Final = frozenset({"type", "delta", "usage"})
 _AFTER_FINISH: Final = ("content_block_stop", "message_delta", "message_stop")
 
 
@@ -53,9 +75,12 @@ class EventReader(Reader):
         self._may_call = calls
         self._limits = limits
         self._open: object = None  # the index of the block of the last delta
+        self._signed: object = None  # the index of the latest block that has its signature
         self._overlap = False  # a block began or went on before another one had stopped
         self._buffered: dict[object, _BufferedBlock] = {}  # by index
         self._buffered_size = 0  # bytes
+        self._kept = 0  # bytes of fields of the Message and its usage
+        self._last_fields: dict[str, Any] = {}  # fields of the Message in `message_delta`
         self._counted = [False, False]  # whether the server reported the tokens of the prompt, and of the answer
         self._finish: Finish | None = None
         self.done = False  # `message_stop` was read
@@ -109,6 +134,9 @@ class EventReader(Reader):
     # events
 
     def _message_start(self, event: dict[str, Any], out: list[Delta]) -> None:
+        fields = self._kept_fields(event["message"], _OWN_FIELDS)
+        if fields:
+            out.append(MessageFields(fields))
         self._usage(event["message"].get("usage"), out)
 
     def _block_start(self, event: dict[str, Any], out: list[Delta]) -> None:
@@ -121,6 +149,7 @@ class EventReader(Reader):
                 self._append(text if kind == "text" else Thinking(text), out)
             if kind == "thinking" and block.get("signature"):
                 self._append(Signature(_string(block["signature"])), out)
+                self._signed = index
             for citation in block.get("citations") or ():
                 self._append(Citation(_checked(citation)), out)
         elif kind == "tool_use":
@@ -128,7 +157,8 @@ class EventReader(Reader):
                 self.repairs["call_dropped"] += 1
                 return
             input_ = orjson.dumps(block["input"]).decode() if block.get("input") else ""
-            self._calls.add_call(_index(index), _string(block["id"]), _string(block["name"]), input_)
+            fields = {key: _checked(value) for key, value in block.items() if key not in _CALL_FIELDS}
+            self._calls.add_call(_index(index), _string(block["id"]), _string(block["name"]), input_, fields=fields)
         elif not _string(kind):
             raise LookupError("the type of a block is empty")
         else:
@@ -145,8 +175,7 @@ class EventReader(Reader):
         index, delta = event.get("index"), event["delta"]
         kind = delta["type"]
         if index in self._buffered:
-            if kind == "input_json_delta":
-                self._buffer_input(self._buffered[index], _string(delta["partial_json"]))
+            self._buffer_delta(self._buffered[index], delta)
         elif kind == "text_delta":
             if self._open != index:
                 self._enter(index)
@@ -155,9 +184,18 @@ class EventReader(Reader):
             if self._open != index:
                 self._enter(index)
             self._append(Thinking(_string(delta["thinking"])), out)
-        elif kind == "signature_delta":
+            estimate = _count(delta.get("estimated_tokens"))
+            if estimate is not None and self._signed != index:
+                self._append(ThinkingEstimate(estimate), out)
+        else:
+            self._other_delta(kind, index, delta, out)
+
+    def _other_delta(self, kind: str, index: object, delta: dict[str, Any], out: list[Delta]) -> None:
+        """A delta that is neither text nor thinking, of a block that is not buffered."""
+        if kind == "signature_delta":
             if delta["signature"] and self._open == index:
                 self._append(Signature(_string(delta["signature"])), out)
+                self._signed = index
             else:
                 self.repairs["signature"] += 1
         elif kind == "input_json_delta":
@@ -171,8 +209,7 @@ class EventReader(Reader):
         buffered = self._buffered.pop(index, None)
         if buffered is not None:
             self._buffered_size -= buffered.size
-            input_ = parse_tool_input("".join(buffered.input), self.repairs)
-            self._append(Block({**buffered.block, "input": input_} if input_ else buffered.block), out)
+            self._append(buffered.block(self.repairs), out)
         elif self._open is not None and self._open == index:
             self._open = None
             self._append(BlockStop(), out)
@@ -186,26 +223,38 @@ class EventReader(Reader):
         self._buffered_size += buffered.size
         self._limits.check_answer(self._buffered_size)
 
-    def _buffer_input(self, buffered: "_BufferedBlock", piece: str) -> None:
-        """Append to the input of a buffered block: the only part of it that arrives in pieces."""
-        buffered.input.append(piece)
-        buffered.input_size += utf8_size(piece)
-        buffered.size += utf8_size(piece)
-        self._buffered_size += utf8_size(piece)
-        self._limits.check_tool_input(buffered.input_size)
+    def _buffer_delta(self, buffered: "_BufferedBlock", delta: dict[str, Any]) -> None:
+        kind = _string(delta["type"])
+        if kind == "input_json_delta":
+            size = utf8_size(_string(delta["partial_json"]))
+            buffered.input.append(delta["partial_json"])
+            buffered.input_size += size
+            self._limits.check_tool_input(buffered.input_size)
+        elif kind and kind not in _OF_OTHER_BLOCKS:
+            size = BLOCK_OVERHEAD + len(dumps(_checked(delta)))
+            buffered.deltas.append(delta)
+        else:
+            return
+        buffered.size += size
+        self._buffered_size += size
         self._limits.check_answer(self._buffered_size)
 
     def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
         self._usage(event.get("usage"), out)
+        merge_fields(self._last_fields, self._kept_fields(event, _EVENT_FIELDS))
         delta = event["delta"]
         reason = delta.get("stop_reason")
         if reason is not None:
-            details = {key: _checked(delta[key]) for key in ("stop_details", "container") if delta.get(key) is not None}
+            for index in list(self._buffered):  # a block that was not closed
+                self._block_stop({"index": index}, out)
+            details = {key: _checked(value) for key, value in delta.items() if key not in _OWN_FIELDS}
             matched = delta.get("stop_sequence")
             matched_text = matched if isinstance(matched, str) else None
             if reason not in _REASONS:
                 self.repairs["finish_reason"] += 1
-            self._finish = Finish(_REASONS.get(reason, "end_turn"), matched_text, details or None)
+            self._finish = Finish(
+                _REASONS.get(reason, "end_turn"), matched_text, details or None, self._last_fields or None
+            )
 
     def _message_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
         self.done = True
@@ -213,11 +262,19 @@ class EventReader(Reader):
     def _error(self, event: dict[str, Any], out: list[Delta]) -> None:
         raise error_from_event(event)
 
+    def _kept_fields(self, container: dict[str, Any], own: Container[str]) -> dict[str, Any]:
+        """The fields that have no class here. They are held until the end of the answer, and their size is limited."""
+        fields = {key: _checked(value) for key, value in container.items() if key not in own}
+        if fields:
+            self._kept += len(dumps(fields))
+            self._limits.check_answer(self._kept)
+        return fields
+
     def _usage(self, usage: dict[str, Any] | None, out: list[Delta]) -> None:
         if usage:
-            names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-            counted = [usage.get(name) for name in names]
-            counts = Usage(*[count if type(count) is int and count >= 0 else None for count in counted])
+            prompt, output, read, created = [_count(usage.get(name)) for name in _COUNTS]
+            details = self._kept_fields(usage, _COUNTS)
+            counts = Usage(prompt, output, read, created, details=details or None)
             self._counted[0] |= counts.input_tokens is not None
             self._counted[1] |= counts.output_tokens is not None
             out.append(counts)
@@ -230,15 +287,41 @@ class EventReader(Reader):
 
 
 class _BufferedBlock:
-    """A block that is passed on whole once it is complete. Sizes in bytes."""
+    """A block that is passed on once it is complete. `start` is its beginning. Sizes in bytes."""
 
-    __slots__ = ("block", "input", "input_size", "size")
+    __slots__ = ("deltas", "input", "input_size", "size", "start")
 
-    def __init__(self, block: dict[str, Any]) -> None:
-        self.block = block
+    def __init__(self, start: dict[str, Any]) -> None:
+        self.start = start
         self.input: list[str] = []
+        self.deltas: list[dict[str, Any]] = []  # those that are not of the input
         self.input_size = 0
-        self.size = BLOCK_OVERHEAD + len(dumps(block))
+        self.size = BLOCK_OVERHEAD + len(dumps(start))
+
+    def block(self, repairs: Repairs) -> Block:
+        """The block, and the deltas that make it of its beginning. Counts what was repaired of its input."""
+        content = dict(self.start)
+        deltas = self.deltas
+        for delta in deltas:
+            _apply(delta, content)
+        text = "".join(self.input)
+        value = parse_tool_input(text, repairs)
+        if value:
+            content["input"] = value
+            deltas = [{"type": "input_json_delta", "partial_json": dumps(value).decode()}, *deltas]
+        return Block(content, self.start, deltas) if deltas else Block(content)
+
+
+def _apply(delta: dict[str, Any], block: dict[str, Any]) -> None:
+    """Change `block` as a client does that receives `delta` in it."""
+    for key, value in delta.items():
+        known = block.get(key)
+        if key == "type":
+            continue
+        if isinstance(value, str) and isinstance(known, str) and key not in _REPLACED:
+            block[key] = known + value
+        elif value is not None or key not in block:
+            block[key] = value
 
 
 def _parsed(payload: bytes) -> Any:
@@ -252,11 +335,13 @@ def _as_events(message: Any) -> Iterator[dict[str, Any]]:
     if message.get("type") == "error":
         yield message
         return
-    yield {"type": "message_start", "message": message}
+    start = {key: value for key, value in message.items() if key not in _DELTA_FIELDS}
+    yield {"type": "message_start", "message": start}
     for index, block in enumerate(message["content"]):
         yield {"type": "content_block_start", "index": index, "content_block": block}
         yield {"type": "content_block_stop", "index": index}
-    yield {"type": "message_delta", "delta": message, "usage": message.get("usage")}
+    delta = {key: message[key] for key in _DELTA_FIELDS if key in message}
+    yield {"type": "message_delta", "delta": delta, "usage": message.get("usage")}
 
 
 def _checked(value: Any) -> Any:
@@ -264,6 +349,10 @@ def _checked(value: Any) -> Any:
     if not is_shallow(value):
         raise BadUpstream("the engine sent a block that is nested too deeply")
     return value
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def _string(value: Any) -> str:

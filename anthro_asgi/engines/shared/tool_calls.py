@@ -18,6 +18,7 @@ from typing import Any
 from ...wire.answer_limits import BLOCK_OVERHEAD, DEFAULT_LIMITS, AnswerLimits, delta_size, utf8_size
 from ...wire.deltas import Batch, Delta, ToolJson, ToolStart
 from ...wire.errors import BadUpstream
+from ...wire.json_codec import dumps
 from ...wire.repairs import Repairs
 from .tool_arguments import ToolArguments
 
@@ -27,14 +28,27 @@ _ITEM_COST = 64  # bytes that a waiting text or an id costs beside its own size
 class ToolCall:
     """A tool call that is being received. It is announced when its name is complete: with its arguments, or at the end.
 
-    `engine_id` is the id that the engine uses for it, `id` the one that the client receives.
+    `engine_id` is the id that the engine uses for it, `id` the one that the client receives. `fields` are further
+    fields of its block.
     """
 
-    __slots__ = ("_announced", "_stopped", "_unsent", "arguments", "engine_id", "id", "kept", "name", "queued")
+    __slots__ = (
+        "_announced",
+        "_stopped",
+        "_unsent",
+        "arguments",
+        "engine_id",
+        "fields",
+        "id",
+        "kept",
+        "name",
+        "queued",
+    )
 
-    def __init__(self, identity: str, engine_id: str | None) -> None:
+    def __init__(self, identity: str, engine_id: str | None, fields: dict[str, Any] | None = None) -> None:
         self.id = identity
         self.engine_id = engine_id
+        self.fields = fields
         self.name = ""
         self.kept = 0  # bytes of the arguments that are not released yet
         self.queued = False
@@ -90,7 +104,7 @@ class ToolCall:
         if not self.name:
             raise BadUpstream("the engine called a tool without its name")
         self._announced = True
-        out.append(ToolStart(self.id, name_of(self.name)))
+        out.append(ToolStart(self.id, name_of(self.name), self.fields))
 
     def extend(self, arguments: str) -> Batch:
         """The same as `grow` and `release`, for a call that can be extended."""
@@ -179,10 +193,12 @@ class ToolCallQueue:
         name: str | None,
         arguments: str,
         before: Callable[[], list[Delta]] | None = None,
+        fields: dict[str, Any] | None = None,
     ) -> None:
         """Add a piece of a call. Any field may be missing, or may repeat the value of an earlier piece.
 
-        If the piece begins a call, `before` returns the deltas that go into the queue before it.
+        If the piece begins a call, `before` returns the deltas that go into the queue before it, and `fields` are
+        further fields of its block.
         """
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
@@ -197,8 +213,8 @@ class ToolCallQueue:
                 identity = identity or next_id
         cost = utf8_size(arguments)
         if call is None or self._begins_new_call(call, key, identity, name, arguments):
-            call = ToolCall(self._unique_id(identity), identity)
-            cost += BLOCK_OVERHEAD
+            call = ToolCall(self._unique_id(identity), identity, fields or None)
+            cost += BLOCK_OVERHEAD + (len(dumps(fields)) if fields else 0)
         elif call.queued and not self._untangled and self._queue and self._queue[-1] is not call:
             self._untangled = True
             self.repairs["call_order"] += 1

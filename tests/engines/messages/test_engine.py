@@ -16,6 +16,7 @@ from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote as module
 from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.request import parse_request
 from tests.replay import cases
 from tests.support.llama.model import ANSWER, THINKING
@@ -291,6 +292,162 @@ async def test_tool_choice_none_without_tools_is_accepted() -> None:
         message = await both(Driver(MessagesApp(engine)), tool_choice={"type": "none"})
         await engine.stop()
     assert message["content"] == [{"type": "text", "text": "hello"}]
+
+
+# what an upstream of the Messages API says beside text, thinking and calls
+
+
+COMPACTED = {"type": "compaction", "content": "The summary.", "encrypted_content": "opaque", "signature": "s"}
+ITERATIONS = [{"type": "compaction", "input_tokens": 9, "output_tokens": 2}, {"type": "message", "input_tokens": 3}]
+
+
+@pytest.mark.clause("5.19")
+async def test_a_compaction_passes_with_its_delta() -> None:
+    beginning = {"type": "compaction", "content": None, "signature": "s"}
+    change = delta(0, "compaction_delta", content="The summary.", encrypted_content="opaque")
+    datas = [start(input_tokens=3), block(0, **beginning), change, stop(0), block(1, type="text", text="Hi"), stop(1)]
+    async with relaying(sse(events(*datas, *end()))) as (driver, _):
+        message = await both(driver)
+        streamed = parse_events((await post(driver, stream=True)).body)
+    assert message["content"] == [COMPACTED, {"type": "text", "text": "Hi"}]
+    assert [event.data for event in streamed[1:4]] == [block(0, **beginning), change, stop(0)]
+
+
+@pytest.mark.clause("5.19")
+async def test_the_stop_reason_after_a_compaction_passes() -> None:
+    message = await relayed(start(), block(0, **COMPACTED), stop(0), *end("compaction"))
+    assert (message["content"], message["stop_reason"]) == ([COMPACTED], "compaction")
+
+
+@pytest.mark.clause("5.19")
+async def test_input_of_a_server_tool_is_streamed_as_the_input_of_a_tool() -> None:
+    """Clients take the input from the deltas: with the whole input at the start they kept an empty one."""
+    beginning = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}, "caller": {"type": "direct"}}
+    pieces = [delta(0, "input_json_delta", partial_json=piece) for piece in ("", '{"query":', '"q"}')]
+    async with relaying(sse(events(start(), block(0, **beginning), *pieces, stop(0), *end()))) as (driver, _):
+        message = await both(driver)
+        streamed = parse_events((await post(driver, stream=True)).body)
+    assert message["content"] == [{**beginning, "input": {"query": "q"}}]
+    whole = delta(0, "input_json_delta", partial_json='{"query":"q"}')
+    assert [event.data for event in streamed[1:4]] == [block(0, **beginning), whole, stop(0)]
+
+
+async def test_input_of_a_server_tool_that_broke_off_is_repaired_the_same_in_a_stream() -> None:
+    beginning = {"type": "server_tool_use", "id": "s", "name": "code_execution", "input": {}}
+    cut = delta(0, "input_json_delta", partial_json='{"code": "print(')
+    message = await relayed(start(), block(0, **beginning), cut, *end("max_tokens"))
+    assert message["content"] == [{**beginning, "input": {"code": "print("}}]
+
+
+@pytest.mark.clause("5.19")
+async def test_fields_of_a_tool_use_block_pass() -> None:
+    called = {"type": "tool_use", "id": "a", "name": "f", "caller": {"type": "code_execution_20250825", "tool_id": "s"}}
+    message = await relayed(
+        start(),
+        block(0, **called, input={}, toolset_name="browser"),
+        delta(0, "input_json_delta", partial_json='{"x":1}'),
+        stop(0),
+        *end("tool_use"),
+    )
+    assert message["content"] == [{**called, "input": {"x": 1}, "toolset_name": "browser"}]
+
+
+@pytest.mark.clause("5.19")
+async def test_estimates_of_hidden_thinking_pass_in_a_stream() -> None:
+    datas = [
+        start(),
+        block(0, type="thinking", thinking="", signature=""),
+        delta(0, "thinking_delta", thinking="", estimated_tokens=50),
+        delta(0, "thinking_delta", thinking="", estimated_tokens=100),
+        delta(0, "signature_delta", signature="sig"),
+        stop(0),
+        block(1, type="text", text="Hi"),
+        stop(1),
+        *end(),
+    ]
+    async with relaying(sse(events(*datas))) as (driver, _):
+        message = await both(driver, thinking={"type": "adaptive", "display": "omitted"})
+        streamed = await post(driver, stream=True, thinking={"type": "adaptive", "display": "omitted"})
+    assert message["content"][0] == {"type": "thinking", "thinking": "", "signature": "sig"}
+    deltas = [event.data["delta"] for event in parse_events(streamed.body) if event.type == "content_block_delta"]
+    assert [one.get("estimated_tokens") for one in deltas] == [50, 100, None, None]
+
+
+@pytest.mark.clause("5.19")
+async def test_fields_and_usage_of_every_kind_pass_in_the_events_they_came_in() -> None:
+    began = start(input_tokens=3, cache_read_input_tokens=4)
+    began["message"]["usage"] |= {
+        "cache_creation": {"ephemeral_5m_input_tokens": 1},
+        "service_tier": "standard",
+        "server_tool_use": None,
+        "inference_geo": "eu",
+    }
+    began["message"] |= {"diagnostics": None, "input_transformations": [], "container": {"id": "c0"}}
+    ended, stopped = end(stop_details=None, container={"id": "c1"})
+    ended |= {"context_management": {"applied_edits": [{"type": "clear_tool_uses_20250919"}]}}
+    ended["usage"] |= {
+        "output_tokens_details": {"thinking_tokens": 2},
+        "server_tool_use": {"web_search_requests": 1},
+        "iterations": ITERATIONS,
+        "service_tier": None,
+        "fallback_credit": {"status": "used"},
+    }
+    datas = [began, block(0, type="text", text="Hi"), stop(0), ended, stopped]
+    async with relaying(sse(events(*datas))) as (driver, _):
+        message = await both(driver)
+        streamed = parse_events((await post(driver, stream=True)).body)
+    expected = {
+        "diagnostics": None,
+        "input_transformations": [],
+        "container": {"id": "c1"},
+        "context_management": ended["context_management"],
+        "stop_details": None,
+    }
+    assert {key: message[key] for key in expected} == expected
+    folded = message_from_events(streamed)
+    assert {key: folded[key] for key in (*expected, "usage")} == {key: message[key] for key in (*expected, "usage")}
+    assert message["usage"] == {
+        "input_tokens": 3,
+        "output_tokens": 7,
+        "cache_read_input_tokens": 4,
+        "cache_creation": {"ephemeral_5m_input_tokens": 1},
+        "service_tier": "standard",
+        "server_tool_use": {"web_search_requests": 1},
+        "inference_geo": "eu",
+        "output_tokens_details": {"thinking_tokens": 2},
+        "iterations": ITERATIONS,
+        "fallback_credit": {"status": "used"},
+    }
+    first, last = streamed[0].data["message"], streamed[-2].data
+    assert (first["diagnostics"], first["input_transformations"], first["container"]) == (None, [], {"id": "c0"})
+    assert last["context_management"] == ended["context_management"]
+    assert last["delta"]["container"] == {"id": "c1"}
+    assert "input_transformations" not in last
+
+
+@pytest.mark.clause("5.19")
+async def test_the_fields_of_a_whole_message_pass_as_those_of_a_stream() -> None:
+    answer = {
+        "type": "message",
+        "content": [COMPACTED, {"type": "text", "text": "Hi"}],
+        "stop_reason": "refusal",
+        "stop_details": {"type": "refusal", "category": "cyber"},
+        "container": {"id": "c"},
+        "context_management": {"applied_edits": []},
+        "usage": {"input_tokens": 1, "output_tokens": 2, "iterations": ITERATIONS},
+    }
+    async with relaying(json_answer(200, answer, {})) as (driver, _):
+        message = await both(driver)
+        streamed = parse_events((await post(driver, stream=True)).body)
+    assert {key: message[key] for key in answer} == answer
+    assert streamed[-2].data["delta"]["stop_details"] == answer["stop_details"]
+
+
+async def test_fields_without_end_are_refused() -> None:
+    filler = [{"type": "message_delta", "delta": {}, f"x{number}": "y" * 1000} for number in range(9)]
+    body = sse(events(start(), *filler, *end()))
+    async with relaying(body, limits=AnswerLimits(max_answer=5000)) as (driver, _):
+        assert (await post(driver)).status == 502
 
 
 # errors
