@@ -15,7 +15,7 @@ from .http.messages_app import MessagesApp
 from .http.prompt_tokens import Tokenizer
 from .settings.api_keys import client_keys, upstream_key
 from .settings.loader import check_readable, load_settings
-from .settings.options import ConfigError, ResourceUnavailable, Settings
+from .settings.options import SIMULATED_BY_DEFAULT, ConfigError, ResourceUnavailable, Settings
 from .wire.answer_limits import AnswerLimits
 from .wire.request_policy import Rules
 
@@ -157,7 +157,7 @@ def _tokenizer(settings: Settings) -> Tokenizer | None:
 
 def build_app(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
     """The application over `engine`. Raises ConfigError or ResourceUnavailable."""
-    return MessagesApp(
+    app = MessagesApp(
         engine,
         keys=keys,
         ping_interval=settings.ping_interval,
@@ -170,6 +170,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         aliases=dict(settings.model_alias),
         hide_thinking=settings.hide_thinking,
         tokenizer=_tokenizer(settings),
+        debug=settings.debug,
         limits=_limits(settings),
         rules=Rules(
             drop_server_tools=settings.server_tools == "drop",
@@ -183,6 +184,9 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
             max_stop_sequences=settings.max_stop_sequences,
         ),
     )
+    if settings.simulated_by_default:
+        app.notice = SIMULATED_BY_DEFAULT
+    return app
 
 
 def create_app() -> MessagesApp:

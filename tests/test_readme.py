@@ -1,5 +1,6 @@
 """Checks the README against the code: the option table, the commands, the examples and the list of folders."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -74,6 +75,13 @@ def test_the_error_table_has_the_status_and_type_of_every_error_class() -> None:
     described = {(name, int(status), kind) for status, kind, names in rows for name in re.findall(r"`(\w+)`", names)}
     ours = (error for error in error_classes() if error.__module__ == ApiError.__module__)
     assert described == {(error.__name__, error.status, error.type) for error in ours}
+
+
+def test_the_table_of_keywords_has_every_keyword_of_the_application_and_no_other() -> None:
+    table = section("## Embedding").partition("**Keywords of `MessagesApp`.**")[2].partition("**Mounted**")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    described = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert described == set(inspect.signature(MessagesApp).parameters) - {"engine"}
 
 
 def test_every_kind_of_upstream_error_is_explained() -> None:

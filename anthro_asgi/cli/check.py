@@ -5,7 +5,6 @@ Most of the report is text of the upstream, so it is cleaned before it is printe
 
 import asyncio
 import logging
-import shlex
 from time import perf_counter
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from ..settings.options import ConfigError, Settings
 from ..wire.deltas import ToolStart, deltas_of
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest, parse_request
+from .client_setup import claude_code_lines
 
 _LISTED: Final = 20  # models that are printed
 
@@ -54,17 +54,6 @@ async def report(engine: UpstreamEngine, wanted: str | None) -> int:
     for line in claude_code_lines(model, window):
         _print("", line)
     return 0
-
-
-def claude_code_lines(model: str, window: int | None) -> list[str]:
-    """The lines of a shell that start Claude Code with this service. `window` is the model's context in tokens.
-
-    Claude Code takes an unknown model for one with a window of a million tokens, and heeds only this variable.
-    """
-    lines = ["for Claude Code:", "export ANTHROPIC_BASE_URL=http://HOST:PORT ANTHROPIC_AUTH_TOKEN=KEY"]
-    if window is not None:
-        lines.append(f"export CLAUDE_CODE_MAX_CONTEXT_TOKENS={window}")
-    return [*lines, f"claude --model {shlex.quote(model)}"]
 
 
 async def _window(engine: UpstreamEngine, model: str) -> int | None:

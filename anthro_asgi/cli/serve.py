@@ -1,7 +1,9 @@
 """`anthro-asgi serve` and `anthro-asgi simulate-openai`: bind the address, build the application, and serve it."""
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from ..factory import build_app, build_completions_app, build_engine, reload_keys
@@ -13,6 +15,7 @@ from ..server.supervisor import serve as serve_app
 from ..server.tls import Certificate
 from ..settings.api_keys import client_keys
 from ..settings.options import ConfigError, Settings
+from .start_report import StartReport
 
 
 def _engine(settings: Settings) -> str:
@@ -32,16 +35,18 @@ def serve(settings: Settings) -> int:
     keys = client_keys(settings)
     if settings.max_concurrency_per_key is not None and not keys:
         raise ConfigError("--max-concurrency-per-key needs API keys, and none is configured")
-    return _serve(settings, lambda: build_app(build_engine(settings), keys, settings), settings.without_effect)
+    return _serve(settings, keys, lambda: build_app(build_engine(settings), keys, settings))
 
 
 def simulate_openai(settings: Settings) -> int:
     """Serve the simulator as chat completions until a signal; the exit status. Raises like `serve`."""
     keys = client_keys(settings)
-    return _serve(settings, lambda: build_completions_app(keys, settings))
+    chosen = replace(settings, simulate=True, upstream=None, engine=None, model=None, model_alias=())
+    chosen = replace(chosen, simulated_by_default=False, without_effect=())
+    return _serve(chosen, keys, lambda: build_completions_app(keys, chosen))
 
 
-def _serve(settings: Settings, build: Callable[[], BaseApp], without_effect: tuple[str, ...] = ()) -> int:
+def _serve(settings: Settings, keys: Sequence[str], build: Callable[[], BaseApp]) -> int:
     """The address is bound before the application is built, because building may take long and a port may be in use."""
     open_standard_descriptors()
     certificate = None
@@ -49,12 +54,14 @@ def _serve(settings: Settings, build: Callable[[], BaseApp], without_effect: tup
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     with bind_listeners(settings) as shares:
         app = build()
-        configure(settings.log_level, settings.log_format)
+        terminal = os.isatty(1)
+        style = configure(settings.log_level, settings.log_format)
         capture_output()
-        for name in without_effect:
+        for name in settings.without_effect:
             log_event("option_without_effect", logging.WARNING, option=name, engine=_engine(settings))
+        report = StartReport(app.engine, settings, has_keys=bool(keys), style=style, terminal=terminal)
         try:
-            return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings))
+            return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings), report)
         except ConfigError:
             release_output()
             raise

@@ -24,7 +24,7 @@ from .shared.single_flight import SingleFlight
 
 _PAUSE: Final = 5.0  # seconds between two attempts to choose
 _MAX_WAIT: Final = 1.0  # seconds that a request waits for the choice when there was one before
-_HANDED_OVER: Final = ("count_tokens", "detect", "models", "ready", "stream")
+_HANDED_OVER: Final = ("count_tokens", "detect", "models", "ready", "stream", "why_not_ready")
 
 
 class AutoEngine(UpstreamEngine):
@@ -109,6 +109,13 @@ class AutoEngine(UpstreamEngine):
         self._chat.replace_key(key)
         self._messages.replace_key(key)
 
+    def describe(self) -> str | None:
+        """The name of the chosen engine; None until one is chosen."""
+        return None if self._chosen is None else self._chosen.describe()
+
+    def known_models(self) -> list[ModelInfo] | None:
+        return (self._last or self._chat).known_models()
+
     def connections(self) -> dict[str, int]:
         """The number of connections in each state, and of requests that wait for one."""
         others = self._messages.connections()
@@ -121,6 +128,9 @@ class AutoEngine(UpstreamEngine):
 
     async def ready(self) -> bool:
         return await (self._last or self._chat).ready()
+
+    async def why_not_ready(self) -> str | None:
+        return await (self._last or self._chat).why_not_ready()
 
     async def models(self) -> list[ModelInfo]:
         return await (self._last or self._chat).models()

@@ -7,12 +7,13 @@ has `stream`) become a BaseEngine is in `functions`.
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..wire.deltas import Batch
 from ..wire.request import MessagesRequest
 
 Observer = Callable[[str, str], None]
+NOT_READY: Final = "the engine does not answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,15 @@ class BaseEngine(ABC):
         """Run once after the last request."""
 
     async def ready(self) -> bool:
-        """Whether the engine can answer now. `/readyz` reports it."""
+        """Whether the engine can answer now."""
         return True
+
+    async def why_not_ready(self) -> str | None:
+        """Why the engine cannot answer now, in words for the operator; None if it can. `/readyz` reports it.
+
+        The default asks `ready`.
+        """
+        return None if await self.ready() else NOT_READY
 
     async def models(self) -> list[ModelInfo]:
         """The models it serves; empty if it has no list. Raises ApiError if the list is not available now."""
@@ -84,6 +92,14 @@ class BaseEngine(ABC):
         Raises NotImplementedError if the engine cannot count tokens, ApiError if it cannot count them now.
         """
         raise NotImplementedError
+
+    def describe(self) -> str | None:
+        """What the engine is, in a few words for the operator; None while that is unknown."""
+        return type(self).__name__
+
+    def known_models(self) -> list[ModelInfo] | None:
+        """The model list as far as it is known without asking: None if it was not asked for yet."""
+        return None
 
     def connections(self) -> dict[str, int]:
         """How many upstream connections there are, by state; empty for an engine without an upstream."""

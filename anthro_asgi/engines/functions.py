@@ -30,7 +30,7 @@ from ..wire.request import MessagesRequest
 from .base import BaseEngine, Observer, ignore_observation
 
 AHEAD: Final = 64
-_OPTIONAL: Final = ("start", "stop", "ready", "models", "count_tokens", "connections", "replace_key")
+_OPTIONAL: Final = ("start", "stop", "ready", "why_not_ready", "models", "count_tokens", "connections", "replace_key")
 
 
 class FunctionEngine(BaseEngine):
@@ -43,6 +43,9 @@ class FunctionEngine(BaseEngine):
 
     def __repr__(self) -> str:
         return f"<FunctionEngine {_name(self._function)}>"
+
+    def describe(self) -> str:
+        return _name(self._function)
 
     def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         return self._function(request)
@@ -64,6 +67,9 @@ class AdaptedEngine(BaseEngine):
 
     def __repr__(self) -> str:
         return repr(self._engine)
+
+    def describe(self) -> str:
+        return type(self._engine).__name__
 
     @property
     def observe(self) -> Observer:
@@ -137,6 +143,9 @@ class ThreadedEngine(BaseEngine):
 
     def __repr__(self) -> str:
         return f"<ThreadedEngine {_name(self._function)}>"
+
+    def describe(self) -> str:
+        return _name(self._function)
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
         """The deltas that the generator yields. Raises what it raises."""

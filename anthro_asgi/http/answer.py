@@ -26,11 +26,12 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, assert_never
+from typing import Any, Final, Never, NoReturn, Self
 
 from ..engines.base import BaseEngine, Observer, ignore_observation
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.deltas import (
+    DELTA_TYPES,
     Batch,
     Block,
     BlockStop,
@@ -39,6 +40,7 @@ from ..wire.deltas import (
     Deltas,
     EncodedTexts,
     Finish,
+    InvalidDelta,
     MessageFields,
     Signature,
     StopReason,
@@ -58,6 +60,7 @@ from ..wire.thinking_filter import ThinkingFilter
 
 YIELD_EVERY: Final = 32
 """Batches after which the event loop runs other tasks: an engine that has its output ready never suspends."""
+_EXACT_TYPES: Final = frozenset(DELTA_TYPES)
 
 
 class Answer:
@@ -290,7 +293,13 @@ class Answer:
         if type(batch) is str:
             self.counted += 1
         else:
-            self.counted += _generated(deltas_of(batch))
+            deltas = deltas_of(batch)
+            if not _EXACT_TYPES.issuperset(map(type, deltas)):
+                yielded: Any = deltas
+                for thing in yielded:
+                    if not isinstance(thing, DELTA_TYPES):
+                        self._refuse(thing)
+            self.counted += _generated(deltas)
         if self._thinking is not None:
             self.thinking_counted += sum(1 for delta in deltas_of(batch) if isinstance(delta, Thinking))
             batch = self._thinking.feed(batch)
@@ -335,7 +344,7 @@ class Answer:
                 self.thinking_counted += 1
             case ToolStart(identity, name):
                 if not isinstance(identity, str) or not isinstance(name, str):
-                    raise TypeError("a ToolStart needs an id and a name, which are texts")
+                    raise InvalidDelta("a ToolStart needs an id and a name, which are texts")
                 self._has_tool_use = True
             case Block(content):
                 self._has_tool_use |= is_tool_use(content)
@@ -346,8 +355,18 @@ class Answer:
             case Signature() | Citation() | BlockStop() | ThinkingEstimate():
                 return False
             case _:
-                assert_never(delta)
+                self._refuse(delta)
         return True
+
+    def _refuse(self, thing: Never) -> NoReturn:
+        """Raise InvalidDelta for what the engine yielded. To the type checker it does not exist, as in assert_never."""
+        kind: type = type(thing)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        known = ", ".join(one.__name__ for one in DELTA_TYPES)
+        raise InvalidDelta(
+            f"the engine {self._engine.describe() or type(self._engine).__name__} yielded {name}, which is no delta: "
+            f"yield {known}, or a list of these"
+        )
 
     def _with_final_finish(self, batch: Batch) -> Batch:
         if self.finish is None:

@@ -23,6 +23,7 @@ class BaseApp:
         engine: whatever `engines.functions.as_engine` accepts, for example an async generator function.
         keys: API keys that clients may use. Without any, every client is served.
         paths: paths of the application, as labels of its metrics.
+        debug: log the traceback of an unexpected exception, for example in an engine. It may quote content.
 
     Attributes:
         draining: set it when the process is about to stop. `/readyz` then reports 503, and each connection closes after
@@ -31,9 +32,10 @@ class BaseApp:
     Raises ValueError for an `engine` that is none, or an invalid key.
     """
 
-    def __init__(self, engine: object, keys: Sequence[str], paths: Collection[str]) -> None:
+    def __init__(self, engine: object, keys: Sequence[str], paths: Collection[str], *, debug: bool = False) -> None:
         self.engine = as_engine(engine)
         self.draining = False
+        self._debug = debug
         self.metrics = Metrics(paths)
         self.engine.observe = self.metrics.note
         self._keys = ApiKeys(keys)
@@ -44,8 +46,9 @@ class BaseApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            request_id = f"req_{secrets.token_urlsafe(18)}"
             await self._handle(
-                HttpRequest(scope, receive, send, f"req_{secrets.token_urlsafe(18)}", self._closes_connection)
+                HttpRequest(scope, receive, send, request_id, self._closes_connection, debug=self._debug)
             )
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -81,7 +84,7 @@ class BaseApp:
             raise
         except Exception as exc:
             if http_request.started:  # half a response is sent, so the server has to close the connection
-                log_failure(http_request.request_id, exc)
+                log_failure(http_request.request_id, exc, debug=self._debug)
                 raise
             await self._respond_error(http_request, exc)
         finally:
@@ -114,6 +117,8 @@ class BaseApp:
         try:
             await self._start()
         except Exception as exc:
+            if self._debug:
+                log_failure("start", exc, debug=True)
             await send({"type": "lifespan.startup.failed", "message": f"{type(exc).__name__}: {exc}"})
             return
         await send({"type": "lifespan.startup.complete"})

@@ -30,6 +30,7 @@ class HttpRequest:
     Args:
         closes_connection: tells, when a response starts, whether the connection closes after it. HTTP/1 clients are
             then told by a `connection: close` header; HTTP/2 has no such header.
+        debug: log the traceback of an unexpected exception.
 
     Attributes:
         path: the path below the mount point (`root_path`).
@@ -41,6 +42,7 @@ class HttpRequest:
 
     __slots__ = (
         "_closes_connection",
+        "_debug",
         "_scope",
         "headers",
         "method",
@@ -61,6 +63,8 @@ class HttpRequest:
         send: Send,
         request_id: str,
         closes_connection: Callable[[], bool] = _never,
+        *,
+        debug: bool = False,
     ) -> None:
         self._scope = scope
         self.method: str = scope["method"]
@@ -73,6 +77,7 @@ class HttpRequest:
         self.record = RequestRecord(self.method, self.path, request_id)
         self.trace: Trace = NO_TRACE
         self.started = False
+        self._debug = debug
         self._closes_connection = closes_connection if scope.get("http_version", "1.1")[:1] == "1" else _never
 
     def header(self, name: bytes) -> bytes | None:
@@ -128,7 +133,7 @@ class HttpRequest:
         if isinstance(exc, ApiError):
             error = exc
         else:
-            log_failure(self.request_id, exc)
+            log_failure(self.request_id, exc, debug=self._debug)
             error = InternalError("internal error", reason=type(exc).__name__)
             error.__cause__ = exc
         self.record.error_type = error.type

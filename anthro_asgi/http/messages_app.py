@@ -4,14 +4,16 @@ import asyncio
 import logging
 import os
 import re
+import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Final
 
 import orjson
 
 from ..engines.base import ModelInfo
-from ..observability.logs import log_event
+from ..observability.logs import RequestRecord, log_event
 from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
 from ..wire import defaults
@@ -34,6 +36,8 @@ _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL 
 _SLASHES: Final = re.compile("//+")
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
 _READINESS_AGE: Final = 1.0  # seconds
+_LIST_TIMEOUT: Final = 1.0  # seconds for the model list that a log line names
+_LISTED: Final = 20  # models that a log line names
 _COUNTS: Final = 32  # token counts that run at the same time: fewer than the spare connections to the engine
 _log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class MessagesApp(BaseApp):
     """Serves the Messages API over an engine.
 
     Args:
-        engine, keys: see `BaseApp`.
+        engine, keys, debug: see `BaseApp`.
         ping_interval: seconds without output after which a stream gets a ping.
         max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
         max_concurrency: answers that run at the same time.
@@ -54,6 +58,9 @@ class MessagesApp(BaseApp):
         rules: which optional features of a request are accepted.
         limits: bounds, in bytes, of what is collected of an answer that is not streamed.
         tokenizer: counts the tokens of a request when the engine does not. It is called in a thread.
+
+    Attributes:
+        notice: what `/readyz` says in addition, for the operator; None is nothing.
     """
 
     def __init__(
@@ -73,8 +80,9 @@ class MessagesApp(BaseApp):
         rules: Rules = Rules(),  # noqa: B008 - it is frozen
         limits: AnswerLimits = DEFAULT_LIMITS,
         tokenizer: Tokenizer | None = None,
+        debug: bool = False,
     ) -> None:
-        super().__init__(engine, keys, _ROUTES)
+        super().__init__(engine, keys, _ROUTES, debug=debug)
         self._aliases = models.ModelAliases(aliases or {})
         self._ping_interval = ping_interval
         self._max_body = max_body
@@ -95,8 +103,9 @@ class MessagesApp(BaseApp):
             self._admission.keys,
         )
         self.metrics.sample = self._sample
-        self._is_ready = False
-        self._ready_until = float("-inf")  # on the loop's clock: until then, `_is_ready` is used without a new check
+        self.notice: str | None = None
+        self._not_ready: str | None = None
+        self._not_ready_until = float("-inf")  # on the loop's clock: until then, `_not_ready` is used without a check
         self._last_readiness = ""  # the status that `/readyz` reported last
 
     async def _start(self) -> None:
@@ -106,6 +115,28 @@ class MessagesApp(BaseApp):
     def _sample(self) -> Sample:
         connections = self.engine.connections()
         return Sample(self._admission.waiting, self._admission.running, self.draining, connections)
+
+    async def _respond_error(self, http_request: HttpRequest, exc: Exception) -> None:
+        await super()._respond_error(http_request, exc)
+        if isinstance(exc, NotFound) and http_request.record.model is not None:
+            await self._log_unknown_model(http_request.record)
+
+    async def _log_unknown_model(self, record: RequestRecord) -> None:
+        """Log which models the client could have requested, and the option that adds a name."""
+        listed: list[ModelInfo] = []
+        with suppress(Exception):  # the list is a help, and the request has its response already
+            async with asyncio.timeout(_LIST_TIMEOUT):
+                listed = await self._known_models()
+        served = ", ".join(model.id for model in listed[:_LISTED])
+        name = "NAME" if record.model is None or "=" in record.model else record.model
+        log_event(
+            "model_not_found",
+            logging.WARNING,
+            request_id=record.request_id,
+            model=record.model,
+            served=served or None,
+            remedy=f"serve another model under this name with --model-alias {shlex.quote(f'{name}=MODEL')}",
+        )
 
     # routes
 
@@ -194,25 +225,21 @@ class MessagesApp(BaseApp):
             known = self._aliases.targets()
         return self._aliases.with_aliases(known)
 
-    async def _engine_is_ready(self) -> bool:
-        """Whether the engine is ready, asked at most once a second: `/readyz` needs no key."""
+    async def _why_not_ready(self) -> str | None:
+        """What the engine says, asked at most once a second: `/readyz` needs no key."""
         time = asyncio.get_running_loop().time
-        if time() >= self._ready_until:
-            self._is_ready = await self.engine.ready()
-            self._ready_until = time() + _READINESS_AGE
-        return self._is_ready
+        if time() >= self._not_ready_until:
+            self._not_ready = await self.engine.why_not_ready()
+            self._not_ready_until = time() + _READINESS_AGE
+        return self._not_ready
 
     async def _readiness(self, http_request: HttpRequest) -> None:
-        if self.draining:
-            readiness = "draining"
-        elif await self._engine_is_ready():
-            readiness = "ready"
-        else:
-            readiness = "the engine does not answer"
+        readiness = "draining" if self.draining else await self._why_not_ready() or "ready"
         if readiness != self._last_readiness:
             self._last_readiness = readiness
             log_event("ready") if readiness == "ready" else log_event("not_ready", reason=readiness)
-        await http_request.respond(200 if readiness == "ready" else 503, orjson.dumps({"status": readiness}))
+        body = {"status": readiness} | ({} if self.notice is None else {"notice": self.notice})
+        await http_request.respond(200 if readiness == "ready" else 503, orjson.dumps(body))
 
 
 def _get(handler: Handler) -> dict[str, Handler]:

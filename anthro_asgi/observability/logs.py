@@ -10,6 +10,7 @@ terminal.
 
 import atexit
 import logging
+import os
 import sys
 import time
 import traceback
@@ -19,6 +20,7 @@ from typing import Final, TextIO
 
 import orjson
 
+from ..wire.deltas import InvalidDelta
 from . import log_writer
 from .log_writer import LineStream, LogWriter, LogWriterHandler
 
@@ -30,6 +32,8 @@ IGNORED_HEADER: Final = "anthro-asgi-ignored"
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")  # requested many times a minute by machines
 _LONGEST: Final = 300  # characters of one value
 _LONGEST_MESSAGE: Final = 4000  # characters
+_TRACEBACK: Final = "traceback"  # the attribute of a log record, and the field of its line
+_LONGEST_TRACEBACK: Final = 20_000  # characters
 
 
 @dataclass(slots=True, eq=False)
@@ -96,7 +100,7 @@ def log_request(record: RequestRecord) -> None:
         _logger.log(level, record)
 
 
-def log_event(name: str, level: int = logging.INFO, **values: object) -> None:
+def log_event(name: str, level: int = logging.INFO, /, **values: object) -> None:
     """Log an event in the life of the service, as `event=name` with these values. A value None is omitted."""
     if _logger.isEnabledFor(level):
         _logger.log(level, LogEvent(name, values))
@@ -158,6 +162,9 @@ class _Formatter(logging.Formatter):
         values: dict[str, object] = {"event": "log", "logger": record.name, "message": clean(message, _LONGEST_MESSAGE)}
         if record.exc_info and record.exc_info[1] is not None:
             values["exception"] = _traced(record.exc_info[1])
+        text = getattr(record, _TRACEBACK, None)
+        if text is not None:
+            values[_TRACEBACK] = text[-_LONGEST_TRACEBACK:]
         return values
 
 
@@ -170,26 +177,54 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """`TIME LEVEL key=value …`, for people."""
+    """`TIME LEVEL key=value …`, for people. `colour`: with the escape sequences of a terminal.
+
+    A traceback follows on lines of its own, which are indented.
+    """
+
+    def __init__(self, *, colour: bool = False) -> None:
+        super().__init__()
+        self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{_when(record)} {record.levelname:<7} {_words(self.values(record))}"
+        values = self.values(record)
+        lines = str(values.pop(_TRACEBACK, "")).splitlines()
+        when, level, words = _when(record), f"{record.levelname:<7}", _words(values)
+        if self._colour:
+            code = next(code for lowest, code in _COLOURS if record.levelno >= lowest)
+            when, level = f"\x1b[2m{when}\x1b[0m", f"\x1b[{code}m{level}\x1b[0m"
+        return "\n    ".join([f"{when} {level} {words}", *(clean(line, _LONGEST_MESSAGE) for line in lines)])
 
 
-def configure(level: str, style: str, stream: TextIO | None = None) -> None:
+_COLOURS: Final = ((logging.ERROR, 31), (logging.WARNING, 33), (logging.INFO, 32), (0, 2))  # red, yellow, green, dim
+
+
+def configure(level: str, style: str, stream: TextIO | None = None) -> str:
     """Write the lines of every logger to `stream` as "json" or "text". `level` is for our own loggers.
+
+    The style "auto" is "text" if the stream is a terminal, and "json" otherwise. Returns the style that is used. Text
+    on a terminal is coloured, unless NO_COLOR is set or the terminal is dumb (https://no-color.org).
 
     Without a stream they go to standard error through a LogWriter, so that a reader that has stopped reading blocks
     nothing; see `close`. Other loggers are written from warning on (at `debug`, everything): uvicorn logs each start
     and stop at info, for which the command has events of its own.
     """
-    formatter = JsonFormatter() if style == "json" else TextFormatter()
+    terminal = os.isatty(2) if stream is None else stream.isatty()
+    if style == "auto":
+        style = "text" if terminal else "json"
+    formatter = JsonFormatter() if style == "json" else TextFormatter(colour=terminal and has_colour())
     handler = LogWriterHandler(_new_writer(formatter)) if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, _level(level)))
     _logger.setLevel(_level(level))
+    return style
+
+
+def has_colour() -> bool:
+    """Whether a terminal should be sent colours: unless NO_COLOR is set or the terminal is dumb."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 _writer: LogWriter | None = None  # one standard error for a process, so one writer
@@ -238,13 +273,21 @@ def _level(name: str) -> int:
     return logging.getLevelNamesMapping()[name.upper()]
 
 
-def log_failure(request_id: str, exc: BaseException) -> None:
-    """Log an unexpected exception in the service, which is a bug, with the place where it was raised."""
+def log_failure(where: str, exc: BaseException, *, debug: bool = False) -> None:
+    """Log an unexpected exception in the service or in an engine, with the place where it was raised.
+
+    `where` is the id of the request. With `debug`, the line has the whole traceback, which may quote content.
+    """
     if _logger.isEnabledFor(logging.ERROR):
-        _logger.error("%s: %s", request_id, _traced(exc))
+        text = "".join(traceback.format_exception(exc)) if debug else None
+        _logger.error("%s: %s", where, _traced(exc), extra={_TRACEBACK: text})
 
 
 def _traced(exc: BaseException) -> str:
-    """The type of an exception and its traceback in one line. Its message is omitted, because it may quote content."""
+    """The type of an exception and its traceback in one line.
+
+    Its message is omitted, because it may quote content. That of an InvalidDelta has none.
+    """
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(exc.__traceback__)]
-    return clean(f"{type(exc).__name__} at {' < '.join(reversed(places)) or 'unknown place'}", _LONGEST_MESSAGE)
+    words = f": {exc}" if isinstance(exc, InvalidDelta) else ""
+    return clean(f"{type(exc).__name__}{words} at {' < '.join(reversed(places)) or 'unknown place'}", _LONGEST_MESSAGE)

@@ -54,17 +54,46 @@ class Application(Protocol):
     ) -> None: ...
 
 
+class StartReport(Protocol):
+    """Reports to the operator that the service has started, and what it serves."""
+
+    async def started(self, addresses: Sequence[str]) -> str:
+        """Log that the service listens at `addresses`. Returns a text for a terminal, which may be empty."""
+
+    def update(self) -> None:
+        """Report what has changed. It is called every second."""
+
+
+class _PlainReport:
+    async def started(self, addresses: Sequence[str]) -> str:
+        log_event("started", version=version(), listening=", ".join(addresses))
+        return ""
+
+    def update(self) -> None:
+        """Nothing changes."""
+
+
 class ServerProcess(Server):
-    """Serves `app`. On SIGHUP it calls `reload`, which re-reads the app's files or raises ConfigError."""
+    """Serves `app`. On SIGHUP it calls `reload`, which re-reads the app's files or raises ConfigError.
+
+    `banner` is the text for a terminal once it has started.
+    """
 
     def __init__(
-        self, app: Application, settings: Settings, certificate: Certificate | None, reload: Callable[[], object]
+        self,
+        app: Application,
+        settings: Settings,
+        certificate: Certificate | None,
+        reload: Callable[[], object],
+        report: StartReport | None = None,
     ) -> None:
         super().__init__(_uvicorn_config(app, protocol_class(settings, app.metrics), settings.keep_alive))
         self._app = app
         self._settings = settings
         self._certificate = certificate
         self._reload = reload
+        self._report = report or _PlainReport()
+        self.banner = ""
         self._stop = asyncio.Event()
         self.owns_process = False  # the process may be ended when the server does not end in time
         self._collector = GarbageCollector(app.metrics, settings.gc_growth if settings.gc == "bounded" else None)
@@ -89,6 +118,8 @@ class ServerProcess(Server):
         `announce` is called when the process listens. `lifeline` is a file descriptor; its EOF counts as a SIGTERM.
         """
         self._announce = announce
+        scheme = "http" if self._certificate is None else "https"
+        self._addresses = [listener.address(scheme) for listener in listeners]
         logging.getLogger("uvicorn.error").addFilter(_is_not_cancellation)
         with asyncio.Runner(loop_factory=self._loop_factory) as runner, suppress(asyncio.CancelledError):
             runner.run(self._serve_until_stopped(listeners, lifeline))
@@ -122,7 +153,7 @@ class ServerProcess(Server):
         self._acceptor.open()
         self._beat()
         self.started = True
-        log_event("started", version=version())
+        self.banner = await self._report.started(self._addresses)
         self._announce()
         self._collector.start()
 
@@ -189,6 +220,7 @@ class ServerProcess(Server):
         while end is None or loop.time() < end:
             await self.on_tick(0)
             self._acceptor.maintain()
+            self._report.update()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK if end is None else min(_TICK, end - loop.time())):
                     await until.wait()

@@ -29,11 +29,12 @@ from ..observability.logs import flush
 from ..settings.options import ResourceUnavailable, Settings
 from .heartbeats import Heartbeats
 from .listeners import Listener
-from .process import Application, ServerProcess
+from .process import Application, ServerProcess, StartReport
 from .tls import Certificate
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _READY: Final = b"+"
+_REPORT: Final = 4096  # bytes of the report that a worker is ready, or why it cannot start
 _STABLE: Final = 30.0  # seconds; a worker that lived longer starts again with the first back-off
 _FIRST_BACKOFF: Final = 0.1  # seconds before a worker is replaced, doubled with each death up to
 _MAX_BACKOFF: Final = 5.0
@@ -49,14 +50,16 @@ def serve(
     settings: Settings,
     certificate: Certificate | None,
     reload: Callable[[], object],
+    report: StartReport | None = None,
 ) -> int:
     """Serve `app` until a signal, with one process for each item of `listeners`; return the exit status.
 
-    On SIGHUP it calls `reload`, which re-reads the app's files, or raises ConfigError and changes nothing.
+    On SIGHUP it calls `reload`, which re-reads the app's files, or raises ConfigError and changes nothing. Each process
+    reports its start with `report`.
     Raises ResourceUnavailable if a process cannot start.
     """
     _raise_file_limit()
-    process = ServerProcess(app, settings, certificate, reload)
+    process = ServerProcess(app, settings, certificate, reload, report)
     process.owns_process = True
     scheme = "http" if certificate is None else "https"
 
@@ -65,6 +68,8 @@ def serve(
             listener.publish()
         for listener in listeners[0]:
             print("listening on", listener.address(scheme), flush=True)
+        if process.banner:
+            print(process.banner, flush=True)
 
     if len(listeners) == 1:
         return process.serve_listeners(listeners[0], announce)
@@ -201,14 +206,16 @@ class WorkerSupervisor:
     def _on_ready_pipe(self, worker: Worker) -> None:
         """The worker is ready, or reports why it cannot start, or has exited without a report."""
         assert worker.ready is not None  # noqa: S101 - for the type checker
-        report = os.read(worker.ready, 4096)
+        report = os.read(worker.ready, _REPORT)
         os.close(worker.ready)
         worker.ready = None
-        if report != _READY:
+        if not report.startswith(_READY):
             worker.reason = report.decode()
             if not self._announced:
                 self._fail(worker.reason or f"worker {worker.number} exited before it was ready; see the log")
-        elif not (self._announced or self._stopping or any(worker.ready is not None for worker in self._workers)):
+            return
+        self._process.banner = report.removeprefix(_READY).decode(errors="ignore")
+        if not (self._announced or self._stopping or any(worker.ready is not None for worker in self._workers)):
             try:
                 self._announce()
                 self._announced = True
@@ -304,7 +311,9 @@ class WorkerSupervisor:
             self._on_start(worker.number)
             self._process.heartbeat = partial(self._heartbeats.beat, worker.number)
             listeners = self._listeners[worker.number]
-            status = self._process.serve_listeners(listeners, partial(os.write, report_to, _READY), self._lifeline_read)
+            status = self._process.serve_listeners(
+                listeners, partial(self._report_ready, report_to), self._lifeline_read
+            )
         except ResourceUnavailable as exc:
             os.write(report_to, str(exc).encode())
         except BaseException:
@@ -312,6 +321,10 @@ class WorkerSupervisor:
         finally:
             flush()
             os._exit(status)
+
+    def _report_ready(self, report_to: int) -> None:
+        """Tell the supervisor that this worker is ready, and its banner. One write of this size is never split."""
+        os.write(report_to, (_READY + self._process.banner.encode())[:_REPORT])
 
     def _close_inherited(self, worker: Worker) -> None:
         """Undo and close what belongs to the supervisor or to other workers."""

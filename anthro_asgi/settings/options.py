@@ -64,6 +64,11 @@ FAILURES: Final = ("429", "529", "500", "error", "stall", "cut")
 EXCLUSIVE: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host"), ("uds", "port"))
 """Options of which only one may be given."""
 
+SIMULATED_BY_DEFAULT: Final = (
+    "no engine is named, so every answer is simulated; name one with --upstream, --model or --engine, or say --simulate"
+)
+"""What the operator is told who has named no engine."""
+
 Channel = Literal["line", "environment", "file"]
 Command = Literal["serve", "check", "health", "simulate-openai"]
 EngineKind = Literal["simulate", "upstream", "engine", "model"]
@@ -203,7 +208,18 @@ class Settings:
         common=True,
     )
     log_format: str = _row(
-        "General", "json", choice("json", "text"), "format of a log line: a JSON object or key=value text", common=True
+        "General",
+        "auto",
+        choice("auto", "json", "text"),
+        "format of a log line: a JSON object or key=value text; auto is text on a terminal, and JSON elsewhere",
+        common=True,
+    )
+    debug: bool = _row(
+        "General",
+        "false",
+        SWITCH,
+        "log the traceback of an exception in an engine written in Python; it may quote prompts and answers",
+        common=True,
     )
     workers: int = _row(
         "General",

@@ -81,6 +81,9 @@ class SimulatedEngine(BaseEngine):
     async def models(self) -> list[ModelInfo]:
         return [ModelInfo(self.model, display_name="Simulated", created=_CREATED, owned_by="anthro-asgi")]
 
+    def describe(self) -> str:
+        return "the simulator"
+
     async def ready(self) -> bool:
         return True
 

@@ -125,6 +125,10 @@ class DeltaOrderError(Exception):
     """The grammar does not allow a delta, or a call of the service, where it came. A bug in the engine or here."""
 
 
+class InvalidDelta(TypeError):
+    """An engine yielded something that is no delta. The message names the engine and the type, and has no content."""
+
+
 Delta = (
     str
     | Thinking

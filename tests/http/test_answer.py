@@ -32,9 +32,10 @@ from anthro_asgi import (
 from anthro_asgi.cli.check import _try_message
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.http.base_app import BaseApp
+from anthro_asgi.observability.logs import JsonFormatter, TextFormatter
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
-from anthro_asgi.testing.driver import Driver, Response
+from anthro_asgi.testing.driver import Driver, LifespanFailed, Response
 from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.deltas import BlockStop, Citation, EncodedTexts, MessageFields, ThinkingEstimate
 from anthro_asgi.wire.errors import AnswerTooLarge, ApiError, BadUpstream
@@ -530,7 +531,7 @@ def test_every_delta_has_its_place_in_an_answer() -> None:
         assert alone.take(delta) == delta
         assert batched.take([delta]) == [delta]
         assert alone.counted == batched.counted == isinstance(delta, str | Thinking | ToolStart | ToolJson)
-    with pytest.raises(AssertionError):
+    with pytest.raises(TypeError):
         Answer(as_engine(hello), request_of()).take(42)  # type: ignore[arg-type]  # no delta
 
 
@@ -544,3 +545,108 @@ async def test_the_example_without_http_prints_the_message_and_the_deltas(capsys
 def test_errors_of_an_answer_are_errors_a_client_can_be_told() -> None:
     assert issubclass(AnswerTooLarge, ApiError)
     assert issubclass(BadUpstream, ApiError)
+
+
+# --- what is no delta ---
+
+
+class Foreign:
+    """No delta."""
+
+
+@pytest.mark.parametrize("stop_sequences", [[], ["x"]], ids=["plain", "filtered"])
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        ({"text": "a"}, "dict"),
+        (b"a", "bytes"),
+        (None, "NoneType"),
+        (("a", "b"), "tuple"),
+        (["a", 7], "int"),
+        ([None], "NoneType"),
+        (Foreign(), f"{__name__}.Foreign"),
+    ],
+    ids=repr,
+)
+async def test_a_foreign_delta_is_an_error_that_names_its_type_and_the_engine_at_the_first_yield(
+    thing: Any, name: str, stop_sequences: list[str]
+) -> None:
+    async def mine(request: MessagesRequest) -> AsyncIterator[Any]:
+        yield thing
+        raise AssertionError("asked for more")
+
+    request = parse_request(orjson.dumps({**HELLO, "stop_sequences": stop_sequences}))
+    with pytest.raises(TypeError) as caught:
+        async with Answer(as_engine(mine), request) as answer:
+            await answer.begin()
+    words = str(caught.value)
+    assert words.startswith(f"the engine {__name__}.test_a_foreign_delta")
+    assert f"mine yielded {name}, which is no delta: yield str, Thinking, Signature, ToolStart" in words
+    with pytest.raises(TypeError, match=name):
+        await Answer(as_engine(mine), parse_request(orjson.dumps(HELLO))).message()
+
+
+class Text(str):
+    """A subclass of a delta is a delta."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("stop_sequences", [[], ["x"]])
+async def test_a_subclass_of_a_delta_is_a_delta(stop_sequences: list[str]) -> None:
+    request = parse_request(orjson.dumps({**HELLO, "stop_sequences": stop_sequences}))
+    message = await Answer(Script([Text("a"), "b"], Finish("end_turn")), request).message()
+    assert message["content"] == [{"type": "text", "text": "ab"}]
+
+
+# --- debugging an engine ---
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_the_traceback_of_an_engine_is_logged_only_for_debugging(
+    debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def mine(request: MessagesRequest) -> AsyncIterator[str]:
+        raise RuntimeError("the prompt was secret")
+        yield ""
+
+    response = await Driver(MessagesApp(mine, debug=debug)).request("POST", "/v1/messages", body=orjson.dumps(HELLO))
+    assert (response.status, response.json()["error"]["message"]) == (500, "internal error")
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    text, as_json = TextFormatter().format(record), orjson.loads(JsonFormatter().format(record))
+    assert ("the prompt was secret" in text) is debug
+    assert "RuntimeError at " in text.splitlines()[0]
+    assert JsonFormatter().format(record).count("\n") == 0
+    if debug:
+        assert as_json["traceback"].endswith("RuntimeError: the prompt was secret\n")
+        assert '    raise RuntimeError("the prompt was secret")' in as_json["traceback"]
+        assert all(line.startswith("    ") for line in text.splitlines()[1:])
+        assert "mine" in text
+    else:
+        assert "traceback" not in as_json
+
+
+async def test_the_log_says_what_an_engine_yielded_that_is_no_delta(caplog: pytest.LogCaptureFixture) -> None:
+    async def mine(request: MessagesRequest) -> AsyncIterator[Any]:
+        yield {"text": "secret"}
+
+    await Driver(MessagesApp(mine)).request("POST", "/v1/messages", body=orjson.dumps(HELLO))
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    line = JsonFormatter().format(record)
+    assert "InvalidDelta: the engine " in line
+    assert "mine yielded dict, which is no delta: yield str, Thinking" in line
+    assert "secret" not in line
+
+
+async def test_the_traceback_of_an_engine_that_fails_to_start_is_logged_for_debugging(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Script):
+        async def start(self) -> None:
+            raise RuntimeError("no GPU here")
+
+    with pytest.raises(LifespanFailed, match="no GPU here"):
+        async with Driver(MessagesApp(Broken(), debug=True)).lifespan():
+            pass
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert '    raise RuntimeError("no GPU here")' in TextFormatter().format(record)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import logging
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi import MessagesApp, ModelInfo
+from anthro_asgi import MessagesApp, ModelInfo, NotFound
+from anthro_asgi.observability.logs import LogEvent
 from anthro_asgi.testing.driver import Driver, LifespanFailed, Response
 from tests.support.clock import fake_clock
 
@@ -141,6 +143,46 @@ async def test_readyz_follows_the_engine_and_asks_it_at_most_once_a_second() -> 
     await asyncio.sleep(1)
     assert (await get(app, "/readyz")).status == 503
     assert (await get(MessagesApp(bare), "/readyz")).status == 200
+
+
+async def test_readyz_says_why_the_engine_is_not_ready() -> None:
+    class Locked(Engine):
+        async def why_not_ready(self) -> str | None:
+            return "set the key"
+
+    response = await get(MessagesApp(Locked()), "/readyz")
+    assert (response.status, response.json()) == (503, {"status": "set the key"})
+
+
+async def test_readyz_repeats_the_notice_of_the_operator() -> None:
+    app = MessagesApp(bare)
+    app.notice = "every answer is simulated"
+    assert (await get(app, "/readyz")).json() == {"status": "ready", "notice": "every answer is simulated"}
+
+
+async def test_a_404_for_a_model_logs_the_served_models_and_the_alias_option(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Picky(Engine):
+        async def models(self) -> list[ModelInfo]:
+            return [ModelInfo("qwen"), ModelInfo("llama")]
+
+        async def stream(self, request: Any) -> AsyncIterator[Any]:
+            raise NotFound(f"model {request.engine_model} not found")
+            yield ""
+
+    caplog.set_level(logging.INFO, "anthro_asgi")
+    body = b'{"model":"claude x","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
+    response = await post(MessagesApp(Picky(), aliases={"fast": "qwen"}), body=body)
+    assert response.status == 404
+    (line,) = [r.msg.fields() for r in caplog.records if isinstance(r.msg, LogEvent)]
+    assert line == {
+        "event": "model_not_found",
+        "request_id": response.header("request-id"),
+        "model": "claude x",
+        "served": "qwen, llama, fast",
+        "remedy": "serve another model under this name with --model-alias 'claude x=MODEL'",
+    }
 
 
 @pytest.mark.clause("7.13")

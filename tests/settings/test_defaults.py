@@ -52,6 +52,7 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "max_concurrency_per_key",
                 "hide_thinking",
                 "tokenizer",
+                "debug",
             )
         },
     ),

@@ -115,7 +115,7 @@ def test_the_defaults_an_operator_relies_on() -> None:
     settings = load_settings({}, {})
     assert (settings.host, settings.port, settings.no_auth) == ("127.0.0.1", 8484, False)
     assert (settings.ping_interval, settings.max_body, settings.drain_timeout) == (10.0, 32 << 20, 30.0)
-    assert (settings.max_concurrency, settings.dialect, settings.log_format) == (1024, "auto", "json")
+    assert (settings.max_concurrency, settings.dialect, settings.log_format) == (1024, "auto", "auto")
 
 
 def test_secrets_are_read_only_from_the_environment() -> None:
@@ -370,7 +370,7 @@ WRONG = [
     ("ping-interval", "1e3", "is not a duration"),
     ("silence-deadline", "25h", "is not between 10ms and 24h"),
     ("log-level", "loud", "is not one of debug, info, warning, error"),
-    ("log-format", "xml", "is not one of json, text"),
+    ("log-format", "xml", "is not one of auto, json, text"),
     ("upstream-api", "soap", "is not one of auto, chat, messages"),
     ("dialect", "klingon", "is not one of auto, openai"),
     ("upstream", "localhost:8000", "must be http://"),

@@ -12,6 +12,7 @@ The response is read as deltas, so whatever it violates of the contract ends in 
 """
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final, Unpack
 
 from ...upstream.errors import UpstreamError
@@ -19,13 +20,14 @@ from ...upstream.origin import Origin
 from ...upstream.request import RequestHeaders
 from ...upstream.sse import SSEParser
 from ...wire.deltas import Delta
-from ...wire.errors import ApiError
+from ...wire.errors import ApiError, BadUpstream
 from ...wire.request import MessagesRequest
 from ..openai.chat_request import add_thinking
 from ..openai.detection import health_path, recognise_models
 from ..openai.dialects import LLAMACPP, PLAIN, Dialect
 from ..openai.encoded_request import EncodedRequest
 from ..shared.fetch import FetchResult, fetch
+from ..shared.model_list import parse_models
 from ..shared.remote import (
     RemoteEngine,
     RemoteOptions,
@@ -72,7 +74,16 @@ class MessagesEngine(RemoteEngine):
         if recognised is None and models.status != 200 and self._last_dialect is not None:
             return self._last_dialect
         self._dialect = self._last_dialect = recognised or PLAIN
+        if models.status == 200:
+            with suppress(BadUpstream):
+                self._model_list.note(parse_models(models.json()))
         return self._dialect
+
+    def describe(self) -> str | None:
+        """The engine's name; None until its model list was read."""
+        if self._dialect is None:
+            return None
+        return "a Messages API server" if self._dialect is PLAIN else f"{self._dialect.title}, by its Messages API"
 
     async def _known_dialect(self) -> Dialect:
         """The dialect for an answer, which waits at most a second for the list if an earlier dialect is known."""

@@ -111,6 +111,10 @@ class OpenAIEngine(RemoteEngine):
         """The dialect: as chosen, or as detected. Raises ApiError when the engine is not reachable."""
         return await self._detector.detect()
 
+    def describe(self) -> str | None:
+        """The engine's name; None until it is detected."""
+        return None if self._detector.dialect is None else self._detector.dialect.title
+
     def _health_path(self, models: FetchResult) -> str | None:
         return health_path(models)
 

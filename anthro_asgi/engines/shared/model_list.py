@@ -42,6 +42,10 @@ class ModelList:
         models = "not fetched" if self._models is None else f"{len(self._models)} models"
         return f"<ModelList {models}{' refreshing' if self._refreshing.running else ''}>"
 
+    def known(self) -> list[ModelInfo] | None:
+        """The list that was fetched last, however old it is; None if there is none yet."""
+        return None if self._models is None else list(self._models)
+
     async def models(self) -> list[ModelInfo]:
         """The list. Raises what `fetch` raises when there is no list yet."""
         if self._models is None or self._time() - self._fetched_at >= MAX_AGE:

@@ -21,11 +21,11 @@ from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Batch, Delta, deltas_of
 from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream
 from ...wire.repairs import Repairs
-from ..base import ModelInfo, UpstreamEngine
+from ..base import NOT_READY, ModelInfo, UpstreamEngine
 from .fetch import FetchResult, fetch
 from .model_list import ModelList, parse_models
 from .single_flight import SingleFlight
-from .upstream_errors import UNAVAILABLE, UpstreamFailure, classify, error_from_response
+from .upstream_errors import REMEDIES, UNAVAILABLE, UpstreamFailure, classify, error_from_response
 
 _TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may send usage and the end of its stream
 _READY_TIMEOUT: Final = 2.0  # seconds
@@ -73,6 +73,7 @@ class RemoteEngine(UpstreamEngine):
         self._headers: RequestHeaders = ()
         self.replace_key(options.get("key"))
         self._model_list = ModelList(self._fetch_model_list)
+        self._list_status = 0  # of the response to the last request for the list
         self.on_engine_gone: Callable[[], None] = _do_nothing
         """Called when another engine may be at the address from now on."""
 
@@ -86,6 +87,8 @@ class RemoteEngine(UpstreamEngine):
     async def _detect_at_start(self) -> None:
         try:
             await self.detect()
+            if self._list_status in (401, 403):
+                _log.warning("engine_not_ready reason=%(reason)s", {"reason": _why_not_ready(self._list_status)})
         except ApiError as exc:
             log_unreachable(exc)
 
@@ -119,6 +122,10 @@ class RemoteEngine(UpstreamEngine):
         """The engine's list, at most 30 s old while the engine is reachable. Raises ApiError when there is none yet."""
         return await self._model_list.models()
 
+    def known_models(self) -> list[ModelInfo] | None:
+        """The list that was fetched last; None if there is none yet."""
+        return self._model_list.known()
+
     async def _fetch_model_list(self) -> list[ModelInfo]:
         result = await self._list_models()
         try:
@@ -146,16 +153,22 @@ class RemoteEngine(UpstreamEngine):
 
     async def _list_models(self, pool: Pool | None = None) -> FetchResult:
         """Raises ApiError, which is counted and logged already."""
-        return await self._fetch("models", self._origin.target("/models"), pool=pool)
+        result = await self._fetch("models", self._origin.target("/models"), pool=pool)
+        self._list_status = result.status
+        return result
 
     async def ready(self) -> bool:
-        """Whether the engine can answer: it does, within two seconds, and not that it is loading its model.
+        """Whether the engine can answer: it does, within two seconds, and it is not loading its model.
 
         Concurrent callers share one check.
         """
+        return await self.why_not_ready() is None
+
+    async def why_not_ready(self) -> str | None:
+        """Why the engine cannot answer now; None if it can. An engine that rejects the key cannot."""
         return await self._readiness.result()
 
-    async def _check_ready(self) -> bool:
+    async def _check_ready(self) -> str | None:
         try:
             async with asyncio.timeout(_READY_TIMEOUT):
                 result = await self._list_models(self._readiness_pool)
@@ -164,11 +177,11 @@ class RemoteEngine(UpstreamEngine):
                     target = self._origin.target(path, api=False)
                     result = await self._fetch("health", target, pool=self._readiness_pool)
         except ApiError:
-            return False
+            return NOT_READY
         except TimeoutError as exc:
             self._fail(exc, "health")
-            return False
-        return result.status not in UNAVAILABLE
+            return NOT_READY
+        return _why_not_ready(result.status)
 
     # failures and repairs
 
@@ -201,6 +214,13 @@ class RemoteEngine(UpstreamEngine):
         for kind in repairs.elements():
             self.observe("repair", kind)
         repairs.clear()
+
+
+def _why_not_ready(status: int) -> str | None:
+    """What the status of a model list or of a health check says."""
+    if status in (401, 403):
+        return f"the engine rejects this service's API key (status {status}): {REMEDIES['key_rejected']}"
+    return f"the engine is not available (status {status})" if status in UNAVAILABLE else None
 
 
 def _do_nothing() -> None:

@@ -80,7 +80,7 @@ _UNKNOWN_ROUTE: Final = re.compile(
     r"|\b(?:path|route|url|endpoint)\b.{0,40}\bnot (?:found|exist)",
     re.IGNORECASE,
 )
-_REMEDIES: Final = {
+REMEDIES: Final = {
     "key_rejected": "set the upstream's key with ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file",
     "route_not_found": "check the path in --upstream, which usually ends in /v1, and --upstream-api",
     "payment_required": "add credit to the account of the upstream key",
@@ -144,7 +144,7 @@ def classify(
         cause = error.message  # these messages are ours: they contain no content
     if report is not None and not report.in_stream:
         status = report.status
-    cause = _REMEDIES.get(error.reason, cause)
+    cause = REMEDIES.get(error.reason, cause)
     kind = _kind(error, report, status)
     return UpstreamFailure(
         error=error,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.auto import AutoEngine
+from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.shared import remote
 from anthro_asgi.upstream.origin import Origin
@@ -43,9 +44,39 @@ async def test_an_engine_with_an_unavailable_status_is_not_ready(speech: Speech,
 
 
 @both_engines
-@pytest.mark.parametrize("status", [200, 401, 404, 500])
+@pytest.mark.parametrize("status", [200, 404, 500])
 async def test_an_engine_without_a_model_list_is_ready(speech: Speech, status: int) -> None:
     assert await is_ready(speech, {MODELS: json_answer(status, {})})
+
+
+@both_engines
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_engine_that_rejects_the_key_is_not_ready_and_the_reason_names_the_option(
+    speech: Speech, status: int
+) -> None:
+    async with ScriptedUpstream(routed({MODELS: json_answer(status, {"error": "who are you"})})) as upstream:
+        engine = speech.engine(Origin.parse(upstream.url))
+        assert await engine.why_not_ready() == (
+            f"the engine rejects this service's API key (status {status}): "
+            "set the upstream's key with ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file"
+        )
+        assert not await engine.ready()
+        await engine.stop()
+
+
+@both_engines
+async def test_a_rejected_key_is_a_warning_at_the_start(speech: Speech, caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedUpstream(routed({MODELS: json_answer(401, {})})) as upstream:
+        origin = Origin.parse(upstream.url)
+        for engine in (speech.engine(origin), AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
+            caplog.clear()
+            await engine.start()
+            (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("engine_not_ready")]
+            assert "ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file" in line
+            reason = await engine.why_not_ready()
+            assert reason is not None
+            assert reason in line
+            await engine.stop()
 
 
 @both_engines

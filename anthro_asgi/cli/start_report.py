@@ -1,0 +1,168 @@
+"""What `serve` reports when it listens: the log event `started`, and a banner for a terminal.
+
+Both say which engine answers and with which models, where the service listens, who may use it, and with which lines a
+client is pointed here. An engine that is not known at the start is reported when it is: `engine_detected`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from ..engines.base import BaseEngine, ModelInfo
+from ..observability.logs import clean, has_colour, log_event
+from ..observability.version import version
+from ..settings.options import SIMULATED_BY_DEFAULT, EngineKind, Settings
+from .client_setup import claude_code_command, claude_code_lines
+
+_LIST_TIMEOUT: Final = 0.5  # seconds for which the start waits for the model list
+_LISTED: Final = 20  # models that are named
+_KINDS: Final[Mapping[EngineKind, str]] = {
+    "simulate": "simulator",
+    "upstream": "upstream",
+    "engine": "python",
+    "model": "model_file",
+}
+
+
+class StartReport:
+    """Reports what `engine` serves with these settings. `has_keys`: clients need an API key."""
+
+    def __init__(self, engine: BaseEngine, settings: Settings, *, has_keys: bool, style: str, terminal: bool) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._has_keys = has_keys
+        self._style = style
+        self._terminal = terminal
+        self._models: list[ModelInfo] | None = None
+        self._reported: tuple[str | None, bool] = (None, False)  # the engine's name, and whether its models were known
+        self._addresses: Sequence[str] = ()
+
+    async def started(self, addresses: Sequence[str]) -> str:
+        """Log that the service listens at `addresses`. Returns the banner for a terminal, which may be empty.
+
+        On a terminal the banner replaces the log line, which is then at level debug.
+        """
+        self._addresses = addresses
+        self._models = await self._list_models()
+        self._reported = self._state()
+        settings = self._settings
+        simulated = SIMULATED_BY_DEFAULT if settings.simulated_by_default else None
+        log_event(
+            "started",
+            logging.DEBUG if self._terminal else logging.WARNING if simulated else logging.INFO,
+            version=version(),
+            listening=", ".join(addresses),
+            **self._engine_values(),
+            auth=self._auth(),
+            aliases=", ".join(f"{name}={model}" for name, model in settings.model_alias) or None,
+            workers=settings.workers,
+            log_format=self._style,
+            warning=simulated,
+        )
+        if self._terminal:
+            return self._banner()
+        self._warn_of_aliases()
+        return ""
+
+    def update(self) -> None:
+        """Report an engine that was not known, or was another one, when it was reported last."""
+        state = self._state()
+        if state != self._reported and state[0] is not None:
+            self._reported = state
+            log_event("engine_detected", **self._engine_values())
+            self._warn_of_aliases()
+
+    # what is known
+
+    async def _list_models(self) -> list[ModelInfo] | None:
+        """The model list; None if the engine does not return it in time. An engine that is away is not asked."""
+        known = self._engine.known_models()
+        if known is not None or self._engine.describe() is None:
+            return known
+        with suppress(Exception):  # a missing list must not keep the service from starting
+            async with asyncio.timeout(_LIST_TIMEOUT):
+                return await self._engine.models()
+        return None
+
+    def _known(self) -> tuple[str | None, list[ModelInfo] | None]:
+        """The engine's name and its models, None where they are unknown."""
+        models = self._engine.known_models()
+        return self._engine.describe(), self._models if models is None else models
+
+    def _state(self) -> tuple[str | None, bool]:
+        name, models = self._known()
+        return name, models is not None
+
+    def _engine_values(self) -> dict[str, object]:
+        name, models = self._known()
+        ids = [model.id for model in models or ()]
+        more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+        client = self._client_model()
+        return {
+            "engine_kind": _KINDS[self._settings.engine_kind],
+            "engine": name or "not reached yet",
+            "models": ", ".join(ids[:_LISTED]) + more or None,
+            "window": None if client is None else client[1],
+            "claude_code": claude_code_command(client, self._url(), self._key()),
+        }
+
+    def _client_model(self) -> tuple[str, int | None] | None:
+        """The model that clients should request, and its window in tokens: an alias, or the only model."""
+        models = self._known()[1] or []
+        windows = {model.id: model.max_input_tokens for model in models}
+        for name, model in self._settings.model_alias:
+            return (model if "*" in name else name), windows.get(model)
+        if len(models) == 1:
+            return models[0].id, models[0].max_input_tokens
+        return None
+
+    def _missing_aliases(self) -> list[tuple[str, str]]:
+        """The aliases for models that the engine does not list. The simulator answers for every model."""
+        models = self._known()[1]
+        if not models or self._settings.engine_kind == "simulate":
+            return []
+        ids = {model.id for model in models}
+        return [(name, model) for name, model in self._settings.model_alias if model not in ids]
+
+    def _warn_of_aliases(self) -> None:
+        served = ", ".join(model.id for model in (self._known()[1] or [])[:_LISTED])
+        for name, model in self._missing_aliases():
+            log_event("alias_of_unknown_model", logging.WARNING, alias=name, model=model, served=served)
+
+    def _url(self) -> str | None:
+        """A base URL for clients on this machine; None if the service listens on a Unix socket."""
+        address = next((address for address in self._addresses if "://" in address), None)
+        return address and address.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
+
+    def _key(self) -> str:
+        return "YOUR_KEY" if self._has_keys else "unused"
+
+    def _auth(self) -> str:
+        return "API key" if self._has_keys else "none: every client is served"
+
+    # the banner
+
+    def _banner(self) -> str:
+        name, models = self._known()
+        settings = self._settings
+        kind = "" if settings.engine_kind == "simulate" else f" ({_KINDS[settings.engine_kind].replace('_', ' ')})"
+        rows = [("engine", f"{name or 'not reached yet'}{kind}")]
+        for model in (models or [])[:_LISTED]:
+            window = f", {model.max_input_tokens} tokens" if model.max_input_tokens is not None else ""
+            rows.append(("model", f"{model.id}{window}"))
+        rows += [("alias", f"{name} is answered by {model}") for name, model in settings.model_alias]
+        rows += [("auth", self._auth()), ("workers", str(settings.workers)), ("log", f"{self._style}, on stderr")]
+        if settings.simulated_by_default:
+            rows.append(("WARNING", SIMULATED_BY_DEFAULT))
+        rows += [("WARNING", f"{name}: the engine does not list {model}") for name, model in self._missing_aliases()]
+        client, url = self._client_model(), self._url()
+        if client is not None and url is not None:
+            head, *lines = claude_code_lines(*client, url=url, key=self._key())
+            rows += [("clients", head), *(("", line) for line in lines)]
+        return "\n".join(f"  {self._label(label)} {clean(text)}" for label, text in rows)
+
+    def _label(self, label: str) -> str:
+        padded = f"{label:<8}"
+        return f"\x1b[1;33m{padded}\x1b[0m" if label == "WARNING" and has_colour() else padded

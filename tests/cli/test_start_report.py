@@ -1,0 +1,231 @@
+"""What `serve` reports when it listens: the event `started`, the banner on a terminal, and a late engine."""
+
+import logging
+import os
+import pty
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from anthro_asgi.cli.start_report import StartReport
+from anthro_asgi.engines.base import BaseEngine, ModelInfo
+from anthro_asgi.factory import build_app, build_engine
+from anthro_asgi.observability.logs import LogEvent
+from anthro_asgi.settings.loader import load_settings
+from anthro_asgi.settings.options import SIMULATED_BY_DEFAULT
+from anthro_asgi.wire.deltas import Batch
+from anthro_asgi.wire.request import MessagesRequest
+from tests.support.service import COMMAND, ROOT, Service
+
+URL = "http://127.0.0.1:8484"
+QWEN = ModelInfo("qwen", max_input_tokens=32768)
+
+
+class Remote(BaseEngine):
+    """An engine whose name and models are known only after it was reached."""
+
+    def __init__(self, name: str | None, models: list[ModelInfo] | None) -> None:
+        self.name = name
+        self.listed = models
+        self.asked = 0
+
+    def describe(self) -> str | None:
+        return self.name
+
+    def known_models(self) -> list[ModelInfo] | None:
+        return self.listed
+
+    async def models(self) -> list[ModelInfo]:
+        self.asked += 1
+        return [QWEN]
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        yield request.model
+
+
+@pytest.fixture
+def events(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.DEBUG, "anthro_asgi")
+    return caplog
+
+
+def fields(log: pytest.LogCaptureFixture, name: str) -> list[dict[str, Any]]:
+    return [r.msg.fields() for r in log.records if isinstance(r.msg, LogEvent) and r.msg.name == name]
+
+
+def report(engine: BaseEngine, *, terminal: bool = False, has_keys: bool = False, **line: str) -> StartReport:
+    settings = load_settings({name.replace("_", "-"): [text] for name, text in line.items()}, {})
+    return StartReport(engine, settings, has_keys=has_keys, style="json", terminal=terminal)
+
+
+async def test_started_says_what_is_served_and_how_to_point_claude_code_here(events: pytest.LogCaptureFixture) -> None:
+    engine = Remote("vLLM", [QWEN])
+    assert await report(engine, upstream="http://secret-host:1", workers="2").started([URL]) == ""
+    (started,) = fields(events, "started")
+    assert started.pop("version")
+    assert started == {
+        "event": "started",
+        "listening": URL,
+        "engine_kind": "upstream",
+        "engine": "vLLM",
+        "models": "qwen",
+        "window": 32768,
+        "claude_code": f"ANTHROPIC_BASE_URL={URL} ANTHROPIC_AUTH_TOKEN=unused CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768 "
+        "claude --model qwen",
+        "auth": "none: every client is served",
+        "workers": 2,
+        "log_format": "json",
+    }
+    assert engine.asked == 0, "the list is known already"
+
+
+@pytest.mark.parametrize(
+    ("alias", "command"),
+    [
+        ("opus=qwen", "CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768 claude --model opus"),
+        ("claude-*=qwen", "CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768 claude --model qwen"),
+        ("opus=other", "ANTHROPIC_AUTH_TOKEN=YOUR_KEY claude --model opus"),
+    ],
+)
+async def test_an_alias_decides_which_of_several_models_clients_request(
+    alias: str, command: str, events: pytest.LogCaptureFixture
+) -> None:
+    engine = Remote("vLLM", [QWEN, ModelInfo("other")])
+    await report(engine, upstream="http://x", model_alias=alias, has_keys=True).started([URL])
+    (started,) = fields(events, "started")
+    assert started["claude_code"].endswith(command)
+    assert (started["auth"], started["aliases"], started["models"]) == ("API key", alias, "qwen, other")
+
+
+@pytest.mark.parametrize("models", [[QWEN, ModelInfo("other")], []])
+async def test_without_one_model_or_an_alias_there_is_no_command(
+    models: list[ModelInfo], events: pytest.LogCaptureFixture
+) -> None:
+    await report(Remote("vLLM", models), upstream="http://x").started([URL])
+    (started,) = fields(events, "started")
+    assert "claude_code" not in started
+
+
+@pytest.mark.parametrize(
+    ("addresses", "url"),
+    [
+        (["http://0.0.0.0:1"], "http://127.0.0.1:1"),
+        (["https://[::]:1", "https://0.0.0.0:1"], "https://[::1]:1"),
+        (["unix:/run/a.sock"], None),
+    ],
+)
+async def test_the_command_has_an_address_that_this_machine_reaches(
+    addresses: list[str], url: str | None, events: pytest.LogCaptureFixture
+) -> None:
+    await report(Remote("vLLM", [QWEN]), upstream="http://x").started(addresses)
+    command = fields(events, "started")[0].get("claude_code")
+    assert (command and command.split()[0]) == (url and f"ANTHROPIC_BASE_URL={url}")
+
+
+async def test_an_engine_that_does_not_list_the_model_of_an_alias_is_a_warning(
+    events: pytest.LogCaptureFixture,
+) -> None:
+    await report(Remote("vLLM", [QWEN]), upstream="http://x", model_alias="opus=gone").started([URL])
+    assert fields(events, "alias_of_unknown_model") == [
+        {"event": "alias_of_unknown_model", "alias": "opus", "model": "gone", "served": "qwen"}
+    ]
+    assert [r.levelname for r in events.records] == ["INFO", "WARNING"]
+
+
+async def test_an_engine_that_is_reached_later_is_reported_once(events: pytest.LogCaptureFixture) -> None:
+    engine = Remote(None, None)
+    ours = report(engine, upstream="http://x", model_alias="opus=gone")
+    await ours.started([URL])
+    ours.update()
+    (started,) = fields(events, "started")
+    assert (started["engine"], engine.asked) == ("not reached yet", 0)
+    assert fields(events, "engine_detected") == fields(events, "alias_of_unknown_model") == []
+    engine.name, engine.listed = "vLLM", [QWEN]
+    ours.update()
+    ours.update()
+    (detected,) = fields(events, "engine_detected")
+    assert (detected["engine"], detected["models"]) == ("vLLM", "qwen")
+    assert len(fields(events, "alias_of_unknown_model")) == 1
+    engine.name = None
+    ours.update()
+    engine.name = "llama.cpp"
+    ours.update()
+    assert [event["engine"] for event in fields(events, "engine_detected")] == ["vLLM", "llama.cpp"]
+
+
+async def test_an_engine_that_is_known_without_its_models_is_asked_for_them(events: pytest.LogCaptureFixture) -> None:
+    engine = Remote("vLLM", None)
+    await report(engine, upstream="http://x", dialect="vllm").started([URL])
+    assert (engine.asked, fields(events, "started")[0]["models"]) == (1, "qwen")
+
+
+def test_answers_simulated_by_default_are_a_warning() -> None:
+    with Service() as service:
+        started = service.logged(event="started")
+    assert (started["level"], started["warning"], started["engine_kind"]) == (
+        "warning",
+        SIMULATED_BY_DEFAULT,
+        "simulator",
+    )
+    with Service("--simulate") as service:
+        started = service.logged(event="started")
+    assert (started["level"], started["models"], "warning" in started) == ("info", "simulated", False)
+    assert service.url == started["listening"]
+
+
+def test_readyz_says_that_answers_are_simulated_by_default() -> None:
+    assert load_settings({}, {}).simulated_by_default
+    for line, notice in (({}, SIMULATED_BY_DEFAULT), ({"simulate": ["true"]}, None)):
+        settings = load_settings(line, {})
+        assert build_app(build_engine(settings), (), settings).notice == notice
+
+
+def on_a_terminal(*options: str, **environ: str) -> tuple[str, int]:
+    """What the command writes to a terminal until it is interrupted, and its exit status."""
+    leader, terminal = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", *options],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT), **environ},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        with suppress(OSError):  # EIO: every process has closed the terminal
+            while data := os.read(leader, 65536):
+                shown += data
+                if b"claude --model" in shown and process.poll() is None:
+                    process.send_signal(signal.SIGINT)
+                    break
+            while data := os.read(leader, 65536):
+                shown += data
+        os.close(leader)
+    return shown.decode().replace("\r\n", "\n"), process.returncode
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminal_gets_a_banner_and_a_log_in_colour(workers: str) -> None:
+    shown, status = on_a_terminal("--workers", workers)
+    assert status == 0
+    lines = shown.splitlines()
+    assert lines[0].startswith("listening on http://127.0.0.1:")
+    assert lines[1:4] == ["  engine   the simulator", "  model    simulated", "  auth     none: every client is served"]
+    assert f"  \x1b[1;33mWARNING \x1b[0m {SIMULATED_BY_DEFAULT}" in lines
+    url = lines[0].removeprefix("listening on ")
+    assert f"           export ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=unused" in lines
+    assert re.fullmatch(r"\x1b\[2m\S+Z\x1b\[0m \x1b\[32mINFO   \x1b\[0m event=stopped", lines[-1])
+    assert "event=started" not in shown, "the banner says the same"
+
+
+def test_no_color_and_an_explicit_format_are_heeded_on_a_terminal() -> None:
+    shown, _ = on_a_terminal("--log-format", "json", NO_COLOR="1")
+    assert "\x1b" not in shown
+    assert shown.splitlines()[-1].startswith('{"time":')
