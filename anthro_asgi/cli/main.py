@@ -1,4 +1,4 @@
-"""The command line: `anthro-asgi serve`, `check`, `health` and `simulate-openai`.
+"""The command line: `anthro-asgi serve`, `check`, `health`, `simulate-openai` and `completion`.
 
 A command that cannot run prints one line on stderr. Its exit status is 2 for wrong options, and 1 when the system
 refuses a resource. Each command is imported when it runs: a wrong option is reported before an event loop or a server
@@ -8,8 +8,10 @@ is imported, and `health` imports neither.
 import os
 import re
 import sys
-from argparse import SUPPRESS, Action, ArgumentParser
+from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Any, Final, NoReturn
 
 from ..settings.loader import did_you_mean, load_settings
@@ -21,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: those of this process), and return the exit status."""
     try:
         command, line = parse_command_line(sys.argv[1:] if arguments is None else arguments)
+        if command == "completion":
+            return _completion(line["shell"][0])
+        if sys.platform == "win32" and command in _POSIX:
+            raise ConfigError(_NOT_ON_WINDOWS.format(command=command))
         return _COMMANDS[command](load_settings(line, os.environ))
     except ConfigError as exc:
         print("anthro-asgi: error:", *str(exc).split(), file=sys.stderr)
@@ -43,7 +49,9 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequ
     parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="|".join(_SUMMARIES), required=True)
     for command, summary in _SUMMARIES.items():
-        _add_options(commands.add_parser(command, help=summary, description=summary, allow_abbrev=False), command)
+        one = commands.add_parser(command, help=summary, add_help=False, allow_abbrev=False)
+        _describe(one, command)
+        _add_options(one, command, everything=False)
     known, unknown = parser.parse_known_args(arguments)
     line = vars(known)
     command = line.pop("command")
@@ -74,25 +82,64 @@ _ENGINE_PATTERNS: Final = (
 """How arguments look that name an engine, each with the option that takes it."""
 
 
-def _add_options(parser: ArgumentParser, command: str) -> None:
+def _describe(parser: ArgumentParser, command: str) -> None:
+    parser.usage = f"anthro-asgi {command} [OPTIONS]"
+    parser.description = _SUMMARIES[command]
+    parser.formatter_class = RawDescriptionHelpFormatter
+    if command == "completion":
+        parser.usage = f"anthro-asgi completion {'|'.join(_SHELLS)}"
+        parser.add_argument("shell", choices=_SHELLS, metavar="|".join(_SHELLS), help="the shell")
+    if command in _EXAMPLES:
+        parser.description += "\n\n" + "\n".join(f"  {line}" for line in _EXAMPLES[command])
+
+
+def _add_options(parser: ArgumentParser, command: str, *, everything: bool) -> None:
+    """Add the options of a command. The help shows the common ones, or all if `everything` is true."""
+    options = [option for option in OPTIONS if command in option.commands and "line" in option.channels]
     groups: dict[str, Any] = {}
-    for option in OPTIONS:
-        if command not in option.commands or "line" not in option.channels:
-            continue
-        if option.group not in groups:
+    for option in sorted(options, key=lambda option: _GROUPS.index(option.group)):
+        shown = everything or option.common
+        if option.group not in groups and shown:
             groups[option.group] = parser.add_argument_group(option.group)
         action = "append" if option.repeatable else "store"
         kwargs: dict[str, Any] = {"action": action, "metavar": option.type.metavar}
         if option.type is SWITCH:
             kwargs = {"action": "store_const", "const": "true"}
         default = f" (default: {option.default})" if option.default not in (None, "false") else ""
-        text = (option.help + default).replace("%", "%%")
-        groups[option.group].add_argument(f"--{option.name}", dest=option.name, default=SUPPRESS, help=text, **kwargs)
-    secrets = ", ".join(option.variable for option in OPTIONS if option.secret and command in option.commands)
-    parser.epilog = (
-        "Options may also be set in the environment (ANTHRO_ASGI_PORT=…) or in a TOML file. "
-        f"Only in the environment: {secrets}."
+        text = (option.help + default).replace("%", "%%") if shown else SUPPRESS
+        where = groups[option.group] if shown else parser
+        where.add_argument(f"--{option.name}", dest=option.name, default=SUPPRESS, help=text, **kwargs)
+    hidden = sum(not option.common for option in options)
+    helps = parser.add_argument_group("Help")
+    helps.add_argument(
+        "-h", "--help", action="help", default=SUPPRESS, help="show the common options" if hidden else "show this help"
     )
+    if options:
+        text = f"show all {len(options)} options" if hidden else SUPPRESS
+        helps.add_argument("--help-all", action=_HelpAll, command=command, nargs=0, default=SUPPRESS, help=text)
+        secrets = ", ".join(option.variable for option in OPTIONS if option.secret and command in option.commands)
+        parser.epilog = "\n".join(
+            wrap(
+                "Options may also be set in the environment (ANTHRO_ASGI_PORT=…) or in a TOML file."
+                + (f" Only in the environment: {secrets}." if secrets else ""),
+                width=get_terminal_size().columns - 2,
+            )
+        )
+
+
+class _HelpAll(Action):
+    """Prints the help with every option, and ends."""
+
+    def __init__(self, *arguments: Any, command: str, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._command = command
+
+    def __call__(self, parser: ArgumentParser, *_: Any) -> None:
+        full = _Parser(parser.prog, add_help=False)
+        _describe(full, self._command)
+        _add_options(full, self._command, everything=True)
+        full.print_help()
+        full.exit()
 
 
 class _Version(Action):
@@ -107,6 +154,13 @@ class _Version(Action):
 
 
 # --- the commands ---
+
+
+def _completion(shell: str) -> int:
+    from .completion import script
+
+    print(script(shell, _SUMMARIES), end="")
+    return 0
 
 
 def _serve(settings: Settings) -> int:
@@ -138,7 +192,31 @@ _SUMMARIES: Final = {
     "check": "Test an upstream: which engine it is, which models it lists, whether it answers.",
     "health": "Check whether the server that runs with the same options is alive or ready.",
     "simulate-openai": "Serve a simulated OpenAI-compatible engine, for testing gateways.",
+    "completion": "Print a script that completes commands and options in a shell.",
 }
+_SHELLS: Final = ("bash", "zsh", "fish")
+_EXAMPLES: Final = {
+    "serve": (
+        "anthro-asgi serve --upstream http://127.0.0.1:8000/v1",
+        "anthro-asgi serve --upstream http://127.0.0.1:8000/v1 --model-alias '*=name-of-the-model'",
+        "anthro-asgi serve --model model.gguf",
+        "anthro-asgi serve --engine module:engine",
+        "anthro-asgi serve --simulate",
+    ),
+    "check": ("anthro-asgi check --upstream http://127.0.0.1:8000/v1",),
+    "completion": (
+        "source <(anthro-asgi completion bash)",
+        "source <(anthro-asgi completion zsh)",
+        "anthro-asgi completion fish | source",
+    ),
+}
+_GROUPS: Final = list(dict.fromkeys(["Engine", "Listening", "Access", *(option.group for option in OPTIONS)]))
+"""The groups of options in the order of the help."""
+_POSIX: Final = ("serve", "health", "simulate-openai")
+_NOT_ON_WINDOWS: Final = (
+    "{command} needs Linux or macOS; on Windows, use WSL, or serve with plain uvicorn: "
+    "uvicorn --factory anthro_asgi:create_app"
+)
 _COMMANDS: Final[dict[str, Callable[[Settings], int]]] = {
     "serve": _serve,
     "check": _check,

@@ -296,7 +296,6 @@ class Settings:
         f"type of engine behind the upstream; auto detects it: {', '.join(DIALECTS)}",
         commands=SERVE_CHECK,
         engines=UPSTREAM,
-        common=True,
     )
     model: str | None = _row("Engine", None, FILE, "GGUF model file to serve with llama.cpp (extra llama)", common=True)
     model_context: int = _row(
@@ -342,7 +341,6 @@ class Settings:
         choice("off", "tags", "open"),
         "treat `<think>…</think>` in the engine's text as thinking; open: the prompt template wrote the first tag",
         engines=UPSTREAM,
-        common=True,
     )
 
     host: str = _row(

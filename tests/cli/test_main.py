@@ -119,7 +119,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "the following arguments are required: serve|check|health|simulate-openai"),
+        ([], "the following arguments are required: serve|check|health|simulate-openai|completion"),
         (["sevre"], "invalid choice: 'sevre'"),
         (["serve", "--prot", "1"], "serve: unknown option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve: unknown option '--hos'; did you mean --host?"),
@@ -180,14 +180,86 @@ def test_a_wrong_value_ends_the_process_with_status_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "check", "simulate-openai"])
-def test_help_names_every_option_and_every_secret_variable(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([command, "--help"])
-    assert caught.value.code == 0
-    shown = capsys.readouterr().out
+def test_help_all_names_every_option_and_every_secret_variable(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = help_of(capsys, command, "--help-all")
     for option in options.OPTIONS:
         name = option.variable if option.secret else f"--{option.name} "
         assert (name in shown.replace("\n", " ")) is (command in option.commands), option.name
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "health", "simulate-openai"])
+def test_help_names_the_common_options_and_how_to_see_all(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(capsys, command, "--help").replace("\n", " ")
+    ours = [option for option in options.OPTIONS if command in option.commands and "line" in option.channels]
+    for option in ours:
+        assert (f"--{option.name} " in shown) is option.common, option.name
+    assert (f"--help-all            show all {len(ours)} options" in shown) is any(not one.common for one in ours)
+    assert "see below" not in shown
+
+
+def test_the_help_of_serve_fits_on_three_screens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = help_of(capsys, "serve", "--help")
+    assert shown.count("\n") < 90
+    assert max(map(len, shown.splitlines())) <= 90
+
+
+@pytest.mark.parametrize("command", ["serve", "health", "simulate-openai"])
+def test_windows_gets_one_sentence_that_says_what_works(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main([command]) == 2
+    assert capsys.readouterr().err == (
+        f"anthro-asgi: error: {command} needs Linux or macOS; on Windows, use WSL, or serve with plain uvicorn: "
+        "uvicorn --factory anthro_asgi:create_app\n"
+    )
+
+
+WITHOUT_POSIX = """
+import asyncio, os, signal, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios", "uvloop"):
+    sys.modules[name] = None
+for name in ("fork", "register_at_fork", "setpgid", "geteuid"):
+    delattr(os, name)
+for name in ("SIGHUP", "SIGCHLD", "SIGALRM", "setitimer", "pthread_sigmask"):
+    delattr(signal, name)
+from anthro_asgi import create_app
+from anthro_asgi.testing.driver import Driver
+
+async def main():
+    driver = Driver(create_app())
+    async with driver.lifespan():
+        body = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"Hi"}]}'
+        print((await driver.request("POST", "/v1/messages", body=body)).status)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("engine", [{}, {"ANTHRO_ASGI_UPSTREAM": "http://127.0.0.1:1"}], ids=["simulator", "upstream"])
+def test_the_application_needs_no_posix_functions(engine: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_POSIX],
+        cwd=ROOT,
+        env=ENVIRONMENT | {"ANTHRO_ASGI_NO_AUTH": "1"} | engine,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == ("529\n" if engine else "200\n"), done.stderr
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

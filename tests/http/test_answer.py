@@ -566,7 +566,7 @@ class Foreign:
         ([None], "NoneType"),
         (Foreign(), f"{__name__}.Foreign"),
     ],
-    ids=repr,
+    ids=["dict", "bytes", "None", "tuple", "list with a number", "list with None", "object"],
 )
 async def test_a_foreign_delta_is_an_error_that_names_its_type_and_the_engine_at_the_first_yield(
     thing: Any, name: str, stop_sequences: list[str]
