@@ -65,7 +65,13 @@ def build_completions_app(keys: Sequence[str], settings: Settings) -> BaseApp:
         engine = build_simulated_engine(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
-    return CompletionsApp(engine, keys=keys, max_body=settings.max_body, max_decompressed=settings.max_decompressed)
+    return CompletionsApp(
+        engine,
+        keys=keys,
+        max_body=settings.max_body,
+        max_decompressed=settings.max_decompressed,
+        debug=settings.debug,
+    )
 
 
 def _build_llamacpp_engine(model: str, settings: Settings) -> BaseEngine:
@@ -170,6 +176,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         aliases=dict(settings.model_alias),
         hide_thinking=settings.hide_thinking,
         tokenizer=_tokenizer(settings),
+        cors_origins=settings.cors_origin,
         debug=settings.debug,
         limits=_limits(settings),
         rules=Rules(

@@ -43,10 +43,10 @@ def simulate_openai(settings: Settings) -> int:
     keys = client_keys(settings)
     chosen = replace(settings, simulate=True, upstream=None, engine=None, model=None, model_alias=())
     chosen = replace(chosen, simulated_by_default=False, without_effect=())
-    return _serve(chosen, keys, lambda: build_completions_app(keys, chosen))
+    return _serve(chosen, keys, lambda: build_completions_app(keys, chosen), messages=False)
 
 
-def _serve(settings: Settings, keys: Sequence[str], build: Callable[[], BaseApp]) -> int:
+def _serve(settings: Settings, keys: Sequence[str], build: Callable[[], BaseApp], *, messages: bool = True) -> int:
     """The address is bound before the application is built, because building may take long and a port may be in use."""
     open_standard_descriptors()
     certificate = None
@@ -59,7 +59,9 @@ def _serve(settings: Settings, keys: Sequence[str], build: Callable[[], BaseApp]
         capture_output()
         for name in settings.without_effect:
             log_event("option_without_effect", logging.WARNING, option=name, engine=_engine(settings))
-        report = StartReport(app.engine, settings, has_keys=bool(keys), style=style, terminal=terminal)
+        report = StartReport(
+            app.engine, settings, has_keys=bool(keys), style=style, terminal=terminal, messages=messages
+        )
         try:
             return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings), report)
         except ConfigError:

@@ -27,14 +27,26 @@ _KINDS: Final[Mapping[EngineKind, str]] = {
 
 
 class StartReport:
-    """Reports what `engine` serves with these settings. `has_keys`: clients need an API key."""
+    """Reports what `engine` serves with these settings. `has_keys`: clients need an API key. `messages`: the
+    service speaks the Messages API, so that it has lines for its clients.
+    """
 
-    def __init__(self, engine: BaseEngine, settings: Settings, *, has_keys: bool, style: str, terminal: bool) -> None:
+    def __init__(
+        self,
+        engine: BaseEngine,
+        settings: Settings,
+        *,
+        has_keys: bool,
+        style: str,
+        terminal: bool,
+        messages: bool = True,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._has_keys = has_keys
         self._style = style
         self._terminal = terminal
+        self._messages = messages
         self._models: list[ModelInfo] | None = None
         self._reported: tuple[str | None, bool] = (None, False)  # the engine's name, and whether its models were known
         self._addresses: Sequence[str] = ()
@@ -110,6 +122,8 @@ class StartReport:
 
     def _client_model(self) -> tuple[str, int | None] | None:
         """The model that clients should request, and its window in tokens: an alias, or the only model."""
+        if not self._messages:
+            return None
         models = self._known()[1] or []
         windows = {model.id: model.max_input_tokens for model in models}
         for name, model in self._settings.model_alias:

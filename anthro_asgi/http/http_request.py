@@ -38,12 +38,14 @@ class HttpRequest:
         record: becomes the log line of the request, and the labels of its metrics.
         trace: the trace that the request belongs to.
         started: whether the head of the response has been sent.
+        cors_headers: headers that every response to this request needs (see `cors`).
     """
 
     __slots__ = (
         "_closes_connection",
         "_debug",
         "_scope",
+        "cors_headers",
         "headers",
         "method",
         "path",
@@ -77,6 +79,7 @@ class HttpRequest:
         self.record = RequestRecord(self.method, self.path, request_id)
         self.trace: Trace = NO_TRACE
         self.started = False
+        self.cors_headers: tuple[tuple[str, str], ...] = ()
         self._debug = debug
         self._closes_connection = closes_connection if scope.get("http_version", "1.1")[:1] == "1" else _never
 
@@ -90,7 +93,7 @@ class HttpRequest:
         """Send the head. Every response carries the `request-id`."""
         self.started = True
         self.record.status = status
-        fields = [("content-type", content_type), ("request-id", self.request_id), *headers]
+        fields = [("content-type", content_type), ("request-id", self.request_id), *headers, *self.cors_headers]
         if self._closes_connection():
             fields.append(("connection", "close"))
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
@@ -100,6 +103,16 @@ class HttpRequest:
         """Send a whole response. A HEAD request gets the same head and no body."""
         await self.start_response(status, content_type, [("content-length", str(len(body))), *headers])
         await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+
+    async def respond_empty(self, status: int) -> None:
+        """Send a response without a body and without a content type."""
+        self.started = True
+        self.record.status = status
+        fields = [("request-id", self.request_id), *self.cors_headers]
+        fields += [("content-length", "0")] if status != 204 else []
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+        await self.send({"type": "http.response.body", "body": b""})
 
     async def respond_error(self, exc: Exception) -> None:
         """Send the error as JSON, with its own status."""

@@ -27,6 +27,7 @@ from .admission import Admission
 from .answer import Answer
 from .base_app import BaseApp
 from .body import read_body
+from .cors import Cors
 from .http_request import HttpRequest
 from .message_response import MessageResponse
 from .prompt_tokens import PromptCounter, Tokenizer
@@ -58,6 +59,7 @@ class MessagesApp(BaseApp):
         rules: which optional features of a request are accepted.
         limits: bounds, in bytes, of what is collected of an answer that is not streamed.
         tokenizer: counts the tokens of a request when the engine does not. It is called in a thread.
+        cors_origins: origins, such as `https://app.example`, whose web pages may use the service; `*` is every origin.
 
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
@@ -80,6 +82,7 @@ class MessagesApp(BaseApp):
         rules: Rules = Rules(),  # noqa: B008 - it is frozen
         limits: AnswerLimits = DEFAULT_LIMITS,
         tokenizer: Tokenizer | None = None,
+        cors_origins: Sequence[str] = (),
         debug: bool = False,
     ) -> None:
         super().__init__(engine, keys, _ROUTES, debug=debug)
@@ -103,6 +106,7 @@ class MessagesApp(BaseApp):
             self._admission.keys,
         )
         self.metrics.sample = self._sample
+        self._cors = Cors(cors_origins) if cors_origins else None
         self.notice: str | None = None
         self._not_ready: str | None = None
         self._not_ready_until = float("-inf")  # on the loop's clock: until then, `_not_ready` is used without a check
@@ -141,6 +145,8 @@ class MessagesApp(BaseApp):
     # routes
 
     async def _dispatch(self, http_request: HttpRequest) -> None:
+        if self._cors is not None and await self._cors.handle(http_request):
+            return
         await _route(http_request)(self, http_request)
 
     async def _create_message(self, http_request: HttpRequest) -> None:

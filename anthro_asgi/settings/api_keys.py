@@ -12,10 +12,15 @@ from .values import KEY
 def client_keys(settings: Settings) -> tuple[str, ...]:
     """The keys that clients may use. An empty tuple means that the service needs no key.
 
-    Raises ConfigError when there is no key although other machines can connect and `no_auth` is not set, and for an
-    invalid key; ResourceUnavailable for a file that cannot be read.
+    Raises ConfigError when there is no key although other machines or every web page can connect and `no_auth` is not
+    set, and for an invalid key; ResourceUnavailable for a file that cannot be read.
     """
     keys = settings.api_keys + (read_key_file(settings.api_key_file) if settings.api_key_file is not None else ())
+    if "*" in settings.cors_origin and not (keys or settings.no_auth):
+        raise ConfigError(
+            "every web page can connect because of --cors-origin '*', but no API key is configured: set "
+            "ANTHRO_ASGI_API_KEYS or --api-key-file, or turn authentication off with --no-auth"
+        )
     if keys or settings.no_auth or settings.uds is not None or is_loopback(settings.host):
         return keys
     raise ConfigError(

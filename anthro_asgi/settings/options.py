@@ -18,6 +18,7 @@ from .values import (
     ALIAS,
     FILE,
     KEY,
+    ORIGIN,
     SWITCH,
     URL,
     ValueType,
@@ -165,7 +166,7 @@ def _row(
     common: bool = False,
 ) -> Any:
     """One row. A numeric default is a constant of `wire.defaults`; it is shown as an operator would write it."""
-    if group in _SIMULATOR_GROUPS and "serve" in commands:
+    if group in _SIMULATOR_GROUPS and "serve" in commands and type is not ORIGIN:  # chat completions have no CORS
         commands = (*commands, "simulate-openai")
     if group == "Simulation":
         engines = SIMULATOR
@@ -428,6 +429,14 @@ class Settings:
         common=True,
     )
     no_auth: bool = _row("Access", "false", SWITCH, "accept requests without an API key, on any address", common=True)
+
+    cors_origin: tuple[str, ...] = _row(
+        "Access",
+        None,
+        ORIGIN,
+        "let web pages of this origin use the service; `*` is every origin",
+        repeatable=True,
+    )
 
     max_concurrency: int = _row(
         "Admission",

@@ -143,4 +143,7 @@ ALIAS: Final = ValueType("NAME=MODEL", _parse_alias)
 KEY: Final = matching("KEY", "[!-~]+", "a key must be one word of printable ASCII", shown=False)
 # not shown, because a URL may contain a password
 URL: Final = matching("URL", r"(https?://|unix:/)\S+", "must be http://…, https://… or unix:/path.sock", shown=False)
+ORIGIN: Final = matching(
+    "ORIGIN", r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@*,]+", "is not an origin such as https://app.example, or *"
+)
 FILE: Final = any_text("FILE")

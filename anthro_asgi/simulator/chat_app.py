@@ -24,7 +24,7 @@ class CompletionsApp(BaseApp):
     """Serves chat completions over an engine.
 
     Args:
-        engine, keys: see `BaseApp`.
+        engine, keys, debug: see `BaseApp`.
         max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
         limits: bounds, in bytes, of what is collected of an answer that is not streamed.
     """
@@ -37,8 +37,9 @@ class CompletionsApp(BaseApp):
         max_body: int = defaults.MAX_BODY,
         max_decompressed: int = defaults.MAX_DECOMPRESSED,
         limits: AnswerLimits = DEFAULT_LIMITS,
+        debug: bool = False,
     ) -> None:
-        super().__init__(engine, keys, _ROUTES)
+        super().__init__(engine, keys, _ROUTES, debug=debug)
         self._max_body = max_body
         self._max_decompressed = max_decompressed
         self._limits = limits

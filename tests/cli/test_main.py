@@ -153,6 +153,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
             ["simulate-openai", "--host", "0.0.0.0"],
             "other machines can connect to 0.0.0.0, but no API key is configured",
         ),
+        (["serve", "--cors-origin", "*"], "every web page can connect because of --cors-origin '*', but no API key is"),
         (["check"], "check needs an upstream: name it with --upstream URL"),
         (["check", "--upstream", "http://x:99999"], "the port must be 1 to 65535"),
     ],

@@ -95,6 +95,7 @@ def test_no_default_of_a_class_escapes_the_comparison(taker: Callable[..., objec
         "aliases",
         "rules",
         "limits",
+        "cors_origins",
         "drop_server_tools",
         "pass_server_tools",
         "client_tools_as_functions",
