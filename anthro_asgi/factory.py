@@ -177,6 +177,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         hide_thinking=settings.hide_thinking,
         tokenizer=_tokenizer(settings),
         cors_origins=settings.cors_origin,
+        page=not settings.no_page,
         debug=settings.debug,
         limits=_limits(settings),
         rules=Rules(

@@ -198,7 +198,7 @@ _SHELLS: Final = ("bash", "zsh", "fish")
 _EXAMPLES: Final = {
     "serve": (
         "anthro-asgi serve --upstream http://127.0.0.1:8000/v1",
-        "anthro-asgi serve --upstream http://127.0.0.1:8000/v1 --model-alias '*=name-of-the-model'",
+        "anthro-asgi serve --upstream http://127.0.0.1:8000/v1 --model-alias '*=NAME'",
         "anthro-asgi serve --model model.gguf",
         "anthro-asgi serve --engine module:engine",
         "anthro-asgi serve --simulate",

@@ -30,6 +30,7 @@ from .body import read_body
 from .cors import Cors
 from .http_request import HttpRequest
 from .message_response import MessageResponse
+from .page import HTML, accepts_html, page
 from .prompt_tokens import PromptCounter, Tokenizer
 
 Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
@@ -60,6 +61,7 @@ class MessagesApp(BaseApp):
         limits: bounds, in bytes, of what is collected of an answer that is not streamed.
         tokenizer: counts the tokens of a request when the engine does not. It is called in a thread.
         cors_origins: origins, such as `https://app.example`, whose web pages may use the service; `*` is every origin.
+        page: serve a page for browsers at `/`.
 
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
@@ -83,6 +85,7 @@ class MessagesApp(BaseApp):
         limits: AnswerLimits = DEFAULT_LIMITS,
         tokenizer: Tokenizer | None = None,
         cors_origins: Sequence[str] = (),
+        page: bool = True,
         debug: bool = False,
     ) -> None:
         super().__init__(engine, keys, _ROUTES, debug=debug)
@@ -106,6 +109,7 @@ class MessagesApp(BaseApp):
             self._admission.keys,
         )
         self.metrics.sample = self._sample
+        self._page = page
         self._cors = Cors(cors_origins) if cors_origins else None
         self.notice: str | None = None
         self._not_ready: str | None = None
@@ -204,6 +208,14 @@ class MessagesApp(BaseApp):
             return parse_request(b"".join(body), counting=counting, rules=self._rules)
         return await run_with_yields(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
 
+    async def _root(self, http_request: HttpRequest) -> None:
+        """The page for a browser, the health check for any other client."""
+        if self._page and accepts_html(http_request.header(b"accept")):
+            body, headers = page()
+            await http_request.respond(200, body, HTML, headers)
+        else:
+            await self._health(http_request)
+
     async def _list_models(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
         await http_request.respond(
@@ -259,7 +271,7 @@ _ROUTES: Final[dict[str, dict[str, Handler]]] = {
     "/healthz": _get(MessagesApp._health),
     "/readyz": _get(MessagesApp._readiness),
     "/metrics": _get(MessagesApp._metrics_page),
-    "/": _get(MessagesApp._health),
+    "/": _get(MessagesApp._root),
     "/api/hello": _get(MessagesApp._health),
 }
 _ONE_MODEL: Final = _get(MessagesApp._get_model)

@@ -166,7 +166,7 @@ def _row(
     common: bool = False,
 ) -> Any:
     """One row. A numeric default is a constant of `wire.defaults`; it is shown as an operator would write it."""
-    if group in _SIMULATOR_GROUPS and "serve" in commands and type is not ORIGIN:  # chat completions have no CORS
+    if group in _SIMULATOR_GROUPS and "serve" in commands:
         commands = (*commands, "simulate-openai")
     if group == "Simulation":
         engines = SIMULATOR
@@ -431,12 +431,14 @@ class Settings:
     no_auth: bool = _row("Access", "false", SWITCH, "accept requests without an API key, on any address", common=True)
 
     cors_origin: tuple[str, ...] = _row(
-        "Access",
+        "Web pages",
         None,
         ORIGIN,
         "let web pages of this origin use the service; `*` is every origin",
         repeatable=True,
     )
+
+    no_page: bool = _row("Web pages", "false", SWITCH, "do not serve the page for browsers at /")
 
     max_concurrency: int = _row(
         "Admission",

@@ -85,7 +85,7 @@ def test_a_server_without_its_engine_is_alive_but_not_ready() -> None:
 
 
 def test_a_ready_server_passes_the_readiness_check() -> None:
-    with Service() as service:
+    with Service("--simulate") as service:
         assert ask("--port", port_of(service), "--ready") == (0, '{"status":"ready"}\n', "")
 
 

@@ -586,19 +586,6 @@ async def test_a_foreign_delta_is_an_error_that_names_its_type_and_the_engine_at
         await Answer(as_engine(mine), parse_request(orjson.dumps(HELLO))).message()
 
 
-class Text(str):
-    """A subclass of a delta is a delta."""
-
-    __slots__ = ()
-
-
-@pytest.mark.parametrize("stop_sequences", [[], ["x"]])
-async def test_a_subclass_of_a_delta_is_a_delta(stop_sequences: list[str]) -> None:
-    request = parse_request(orjson.dumps({**HELLO, "stop_sequences": stop_sequences}))
-    message = await Answer(Script([Text("a"), "b"], Finish("end_turn")), request).message()
-    assert message["content"] == [{"type": "text", "text": "ab"}]
-
-
 # --- debugging an engine ---
 
 

@@ -96,6 +96,7 @@ def test_no_default_of_a_class_escapes_the_comparison(taker: Callable[..., objec
         "rules",
         "limits",
         "cors_origins",
+        "page",
         "drop_server_tools",
         "pass_server_tools",
         "client_tools_as_functions",

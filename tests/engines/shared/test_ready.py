@@ -71,7 +71,12 @@ async def test_a_rejected_key_is_a_warning_at_the_start(speech: Speech, caplog: 
         for engine in (speech.engine(origin), AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
             caplog.clear()
             await engine.start()
-            (line,) = [r.getMessage() for r in caplog.records if r.getMessage().startswith("engine_not_ready")]
+            lines: list[str] = []
+            async with asyncio.timeout(10):
+                while not lines:  # the start does not wait for a slow detection
+                    await asyncio.sleep(0.001)
+                    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("engine_not_ready")]
+            (line,) = lines
             assert "ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file" in line
             reason = await engine.why_not_ready()
             assert reason is not None

@@ -1,0 +1,225 @@
+"""The page at `/` in a real headless Chromium: desktop and phone, light and dark, by keyboard only, with a key.
+
+It needs the program `chromium`, so it is not part of the suite: `python -m pytest` with the path of this file.
+With PAGE_SCREENSHOTS=FOLDER it saves what it saw there.
+"""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tests.support.service import PATIENCE, Service
+
+DESKTOP, PHONE = (1280, 900), (360, 740)
+SETTINGS = ("--simulate", "--simulate-ttft", "1ms", "--simulate-itl", "1ms")
+
+
+class Chromium:
+    """One page of a headless Chromium, over the DevTools protocol on a pair of pipes."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("chromium")
+        assert program is not None, "this check needs the program chromium"
+        (ours, theirs), (self._results, out) = os.pipe(), os.pipe()
+        self._commands = theirs
+        arguments = f"{program} --headless=new --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe"
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {arguments} --user-data-dir={folder} about:blank 3<&{ours} 4>&{out}"],
+            pass_fds=(ours, out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(ours)
+        os.close(out)
+        self._rest = b""
+        self._number = 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)  # its helper processes too
+        self._process.wait()
+        os.close(self._commands)
+        os.close(self._results)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The result of a command. Events that come before it are kept in `events`."""
+        self._number += 1
+        command: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if self._session is not None:
+            command["sessionId"] = self._session
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        while True:
+            message = self._receive()
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                result: dict[str, Any] = message["result"]
+                return result
+            self.events.append(message)
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            data = os.read(self._results, 1 << 16)
+            assert data, "Chromium has ended"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\0")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression."""
+        outcome = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in outcome, outcome
+        return outcome["result"].get("value")
+
+    def until(self, script: str) -> Any:
+        """Wait until the expression is true, and return it."""
+        end = time.monotonic() + PATIENCE
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, (script, self.run("document.body.innerText"))
+            time.sleep(0.05)
+        return value
+
+    def open(self, url: str, size: tuple[int, int] = DESKTOP, *, dark: bool = False) -> None:
+        width, height = size
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=size == PHONE
+        )
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=scheme)
+        self.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete' && location.protocol === 'http:'")
+
+    def press(self, key: str, modifiers: int = 0) -> None:
+        code = {"Tab": 9, "Enter": 13, " ": 32}[key]
+        more = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
+        for kind in ("keyDown", "keyUp"):
+            typed = more if kind == "keyDown" else {}
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                modifiers=modifiers,
+                windowsVirtualKeyCode=code,
+                **typed,
+            )
+
+    def save(self, name: str) -> None:
+        folder = os.environ.get("PAGE_SCREENSHOTS")
+        if folder:
+            shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+            Path(folder, f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    @property
+    def requested(self) -> set[str]:
+        """The URLs that the page requested."""
+        sent = (event for event in self.events if event.get("method") == "Network.requestWillBeSent")
+        return {event["params"]["request"]["url"] for event in sent}
+
+    @property
+    def complaints(self) -> list[str]:
+        """Uncaught exceptions, and what the browser logged: blocked scripts, styles and requests."""
+        thrown = [str(event) for event in self.events if event.get("method") == "Runtime.exceptionThrown"]
+        logged = [event["params"]["entry"] for event in self.events if event.get("method") == "Log.entryAdded"]
+        return thrown + [f"{entry['text']} {entry.get('url')}" for entry in logged]
+
+
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[Chromium]:
+    with Chromium(tmp_path / "profile") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Service]:
+    with Service(*SETTINGS, "--simulate-tool-rate", "1") as service:
+        yield service
+
+
+def fields(element: str) -> str:
+    return f"document.getElementById('{element}').textContent"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_shows_what_is_served_and_streams_an_answer(
+    chromium: Chromium, served: Service, size: tuple[int, int], dark: bool
+) -> None:
+    chromium.open(f"{served.url}/", size, dark=dark)
+    chromium.until(f"{fields('models')}.includes('simulated')")
+    assert f"ANTHROPIC_BASE_URL={served.url} ANTHROPIC_AUTH_TOKEN=unused" in chromium.run(fields("setup"))
+    assert chromium.run(fields("setup")).endswith("claude --model simulated")
+    chromium.until(f"{fields('ready')} === 'ready'")
+    chromium.run("(thinking.checked = tool.checked = true, document.getElementById('send').click())")
+    chromium.until(f"{fields('usage')}.includes('output tokens')")
+    titles = chromium.run("[...document.querySelectorAll('#answer b')].map((title) => title.textContent)")
+    assert titles[0] == "thinking"
+    assert titles[-1] == "calls get_weather"
+    city = chromium.run("JSON.parse([...document.querySelectorAll('#answer section')].at(-1).lastChild.data).city")
+    assert isinstance(city, str)
+    chromium.until(f"{fields('ttft')}.endsWith(' ms')")
+    assert chromium.run("document.documentElement.scrollWidth") <= size[0], "nothing is wider than the screen"
+    background = chromium.run("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(18, 22, 29)" if dark else "rgb(255, 255, 255)")
+    chromium.save(f"page-{'phone' if size == PHONE else 'desktop'}-{'dark' if dark else 'light'}")
+    assert {url.removeprefix(served.url).partition("?")[0] for url in chromium.requested} <= {
+        *("/", "/v1/models", "/v1/messages", "/metrics", "/readyz", "/favicon.ico", "about:blank")
+    }
+    assert [words for words in chromium.complaints if "favicon" not in words] == []
+
+
+def focused(chromium: Chromium, press: Callable[[], None], element: str) -> None:
+    """Press until the element has the focus."""
+    for _ in range(20):
+        if chromium.run("document.activeElement.id") == element:
+            return
+        press()
+    pytest.fail(f"the keyboard does not reach {element}")
+
+
+def test_the_keyboard_alone_sends_a_prompt_and_stops_an_answer(chromium: Chromium, tmp_path: Path) -> None:
+    with Service("--simulate", "--simulate-itl", "20ms", "--simulate-output-tokens", "100000") as service:
+        chromium.open(f"{service.url}/")
+        chromium.until(f"{fields('models')}.includes('simulated')")
+        focused(chromium, lambda: chromium.press("Tab"), "prompt")
+        assert chromium.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        focused(chromium, lambda: chromium.press("Tab"), "send")
+        chromium.press("Enter")
+        chromium.until(f"{fields('answer')}.length > 20")
+        chromium.run("document.getElementById('send').disabled || (() => { throw 'a second answer could begin' })()")
+        focused(chromium, lambda: chromium.press("Tab"), "stop")
+        chromium.press("Enter")
+        chromium.until(f"{fields('answer')}.endsWith('stopped')")
+        service.logged(client_left=True)
+
+
+def test_the_page_asks_for_the_key_that_the_service_needs(chromium: Chromium) -> None:
+    with Service(*SETTINGS, ANTHRO_ASGI_API_KEYS="sk-page") as service:
+        chromium.open(f"{service.url}/")
+        chromium.until("!document.getElementById('access').hidden")
+        assert "no API key" in chromium.run(fields("models"))
+        chromium.run("document.getElementById('key').focus()")
+        chromium.call("Input.insertText", text="sk-page")
+        chromium.press("Enter")
+        chromium.until(f"{fields('models')}.includes('simulated')")
+        chromium.run("document.getElementById('send').click()")
+        chromium.until(f"{fields('usage')}.includes('output tokens')")
+        assert "sk-page" not in chromium.run("document.body.innerText")
+        assert all("sk-page" not in url for url in chromium.requested)
