@@ -54,13 +54,18 @@ def _serve(settings: Settings, keys: Sequence[str], build: Callable[[], BaseApp]
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     with bind_listeners(settings) as shares:
         app = build()
-        terminal = os.isatty(1)
         style = configure(settings.log_level, settings.log_format)
         capture_output()
         for name in settings.without_effect:
             log_event("option_without_effect", logging.WARNING, option=name, engine=_engine(settings))
         report = StartReport(
-            app.engine, settings, has_keys=bool(keys), style=style, terminal=terminal, messages=messages
+            app.engine,
+            settings,
+            has_keys=bool(keys),
+            style=style,
+            terminal=os.isatty(1),
+            log_on_terminal=os.isatty(2),
+            messages=messages,
         )
         try:
             return serve_app(app, shares, settings, certificate, partial(reload_keys, app, settings), report)

@@ -39,6 +39,7 @@ class StartReport:
         has_keys: bool,
         style: str,
         terminal: bool,
+        log_on_terminal: bool = False,
         messages: bool = True,
     ) -> None:
         self._engine = engine
@@ -46,6 +47,7 @@ class StartReport:
         self._has_keys = has_keys
         self._style = style
         self._terminal = terminal
+        self._repeats = terminal and log_on_terminal  # the banner and the log would say the same in one place
         self._messages = messages
         self._models: list[ModelInfo] | None = None
         self._reported: tuple[str | None, bool] = (None, False)  # the engine's name, and whether its models were known
@@ -54,7 +56,7 @@ class StartReport:
     async def started(self, addresses: Sequence[str]) -> str:
         """Log that the service listens at `addresses`. Returns the banner for a terminal, which may be empty.
 
-        On a terminal the banner replaces the log line, which is then at level debug.
+        Where the log goes to the same terminal, the banner replaces its line, which is then at level debug.
         """
         self._addresses = addresses
         self._models = await self._list_models()
@@ -63,7 +65,7 @@ class StartReport:
         simulated = SIMULATED_BY_DEFAULT if settings.simulated_by_default else None
         log_event(
             "started",
-            logging.DEBUG if self._terminal else logging.WARNING if simulated else logging.INFO,
+            logging.DEBUG if self._repeats else logging.WARNING if simulated else logging.INFO,
             version=version(),
             listening=", ".join(addresses),
             **self._engine_values(),
@@ -73,10 +75,9 @@ class StartReport:
             log_format=self._style,
             warning=simulated,
         )
-        if self._terminal:
-            return self._banner()
-        self._warn_of_aliases()
-        return ""
+        if not self._repeats:
+            self._warn_of_aliases()
+        return self._banner() if self._terminal else ""
 
     def update(self) -> None:
         """Report an engine that was not known, or was another one, when it was reported last."""

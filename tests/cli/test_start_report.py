@@ -127,6 +127,38 @@ async def test_the_command_has_an_address_that_this_machine_reaches(
     assert (command and command.split()[0]) == (url and f"ANTHROPIC_BASE_URL={url}")
 
 
+@pytest.mark.parametrize(("log_on_terminal", "level"), [(False, "INFO"), (True, "DEBUG")])
+async def test_the_log_line_is_left_out_only_where_the_banner_is_in_the_same_place(
+    log_on_terminal: bool, level: str, events: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings({"upstream": ["http://x"], "model-alias": ["opus=gone"]}, {})
+    ours = StartReport(
+        Remote("vLLM", [QWEN]),
+        settings,
+        has_keys=False,
+        style="json",
+        terminal=True,
+        log_on_terminal=log_on_terminal,
+    )
+    banner = await ours.started([URL])
+    assert banner.splitlines()[:3] == [
+        "  engine   vLLM (upstream)",
+        "  model    qwen, 32768 tokens",
+        "  alias    opus is answered by gone",
+    ]
+    assert "WARNING" in banner
+    assert [record.levelname for record in events.records] == [level] + ["WARNING"] * (not log_on_terminal)
+
+
+async def test_a_service_that_does_not_speak_messages_has_no_lines_for_its_clients(
+    events: pytest.LogCaptureFixture,
+) -> None:
+    settings = load_settings({"simulate": ["true"]}, {})
+    ours = StartReport(Remote("x", [QWEN]), settings, has_keys=False, style="json", terminal=True, messages=False)
+    assert "claude" not in await ours.started([URL])
+    assert "claude_code" not in fields(events, "started")[0]
+
+
 async def test_an_engine_that_does_not_list_the_model_of_an_alias_is_a_warning(
     events: pytest.LogCaptureFixture,
 ) -> None:

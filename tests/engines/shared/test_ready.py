@@ -64,11 +64,11 @@ async def test_an_engine_that_rejects_the_key_is_not_ready_and_the_reason_names_
         await engine.stop()
 
 
-@both_engines
-async def test_a_rejected_key_is_a_warning_at_the_start(speech: Speech, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_rejected_key_is_a_warning_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     async with ScriptedUpstream(routed({MODELS: json_answer(401, {})})) as upstream:
         origin = Origin.parse(upstream.url)
-        for engine in (speech.engine(origin), AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
+        chat, messages = OpenAIEngine(origin), MessagesEngine(origin)
+        for engine in (chat, messages, AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
             caplog.clear()
             await engine.start()
             lines: list[str] = []
