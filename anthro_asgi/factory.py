@@ -3,6 +3,7 @@
 This is the only file that names the engines. Each is imported where it is built, because a run needs only one of them.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from .engines.base import BaseEngine, UpstreamEngine
 from .http.base_app import BaseApp
 from .http.messages_app import MessagesApp
 from .http.prompt_tokens import Tokenizer
+from .observability.logs import log_event
 from .settings.api_keys import client_keys, upstream_key
 from .settings.loader import check_readable, load_settings
 from .settings.options import SIMULATED_BY_DEFAULT, ConfigError, ResourceUnavailable, Settings
@@ -210,6 +212,8 @@ def create_app() -> MessagesApp:
             "no API key is configured: set ANTHRO_ASGI_API_KEYS or ANTHRO_ASGI_API_KEY_FILE, "
             "or turn authentication off with ANTHRO_ASGI_NO_AUTH=true"
         )
+    if settings.simulated_by_default:
+        log_event("simulated_by_default", logging.WARNING, warning=SIMULATED_BY_DEFAULT)
     return build_app(build_engine(settings), keys, settings)
 
 

@@ -10,7 +10,7 @@ import pytest
 from anthro_asgi import create_app
 from anthro_asgi.factory import build_engine
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import ConfigError
+from anthro_asgi.settings.options import SIMULATED_BY_DEFAULT, ConfigError
 from anthro_asgi.testing.driver import Driver
 from tests.support.client import ask_both_ways, get
 from tests.support.llama.model import write_model
@@ -31,6 +31,18 @@ async def test_create_app_builds_the_application_from_the_environment(monkeypatc
     assert (await driver.request("POST", "/v1/messages", body=HELLO)).status == 401
     answer = await driver.request("POST", "/v1/messages", headers=[("x-api-key", "two")], body=HELLO)
     assert (answer.status, answer.json()["type"]) == (200, "message")
+
+
+def test_create_app_warns_that_answers_are_simulated_by_default(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ(monkeypatch, no_auth="true")
+    create_app()
+    assert SIMULATED_BY_DEFAULT in caplog.text
+    caplog.clear()
+    environ(monkeypatch, simulate="true")
+    create_app()
+    assert not caplog.text
 
 
 def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> None:

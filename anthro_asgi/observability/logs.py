@@ -32,7 +32,8 @@ IGNORED_HEADER: Final = "anthro-asgi-ignored"
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")  # requested many times a minute by machines
 _LONGEST: Final = 300  # characters of one value
 _LONGEST_MESSAGE: Final = 4000  # characters
-_TRACEBACK: Final = "traceback"  # the attribute of a log record, and the field of its line
+_DEBUG: Final = "with_traceback"  # the attribute of a log record whose line has the whole traceback
+_TRACEBACK: Final = "traceback"  # the field for it
 _LONGEST_TRACEBACK: Final = 20_000  # characters
 
 
@@ -161,10 +162,11 @@ class _Formatter(logging.Formatter):
             message = message.partition("\n")[0].partition("(")[0]
         values: dict[str, object] = {"event": "log", "logger": record.name, "message": clean(message, _LONGEST_MESSAGE)}
         if record.exc_info and record.exc_info[1] is not None:
-            values["exception"] = _traced(record.exc_info[1])
-        text = getattr(record, _TRACEBACK, None)
-        if text is not None:
-            values[_TRACEBACK] = text[-_LONGEST_TRACEBACK:]
+            exc = record.exc_info[1]
+            if getattr(record, _DEBUG, False):
+                values[_TRACEBACK] = "".join(traceback.format_exception(exc))[-_LONGEST_TRACEBACK:]
+            else:
+                values["exception"] = _traced(exc)
         return values
 
 
@@ -279,8 +281,8 @@ def log_failure(where: str, exc: BaseException, *, debug: bool = False) -> None:
     `where` is the id of the request. With `debug`, the line has the whole traceback, which may quote content.
     """
     if _logger.isEnabledFor(logging.ERROR):
-        text = "".join(traceback.format_exception(exc)) if debug else None
-        _logger.error("%s: %s", where, _traced(exc), extra={_TRACEBACK: text})
+        info = exc if debug else None  # which the handler of an embedding application writes as well
+        _logger.error("%s: %s", where, _traced(exc), exc_info=info, extra={_DEBUG: debug})
 
 
 def _traced(exc: BaseException) -> str:

@@ -1,6 +1,7 @@
 """`Answer` by itself, and one script of an engine through every front that stands on it."""
 
 import asyncio
+import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -604,6 +605,8 @@ async def test_the_traceback_of_an_engine_is_logged_only_for_debugging(
     assert ("the prompt was secret" in text) is debug
     assert "RuntimeError at " in text.splitlines()[0]
     assert JsonFormatter().format(record).count("\n") == 0
+    embedding = logging.Formatter().format(record)
+    assert ("RuntimeError: the prompt was secret" in embedding) is debug, "any handler writes the traceback"
     if debug:
         assert as_json["traceback"].endswith("RuntimeError: the prompt was secret\n")
         assert '    raise RuntimeError("the prompt was secret")' in as_json["traceback"]
