@@ -89,6 +89,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_applied_edits",
         "_engine",
         "_estimate",
         "_has_tool_use",
@@ -135,6 +136,7 @@ class Answer:
         self._request: MessagesRequest | None = request  # a prompt is large, so it is dropped once the engine has it
         self._limits = limits
         self._observe = observe
+        self._applied_edits = request.applied_edits if request.context_edits else None
         self._estimate = partial(estimate_tokens, request) if estimate is None else estimate
         self._stops = StopSequenceFilter(request.stop_sequences) if request.stop_sequences else None
         self._thinking = _thinking_filter(request, hide_thinking)
@@ -351,6 +353,9 @@ class Answer:
                 return False
             case Finish():
                 self.finish = delta
+                if self._applied_edits is not None:
+                    edits = {"context_management": {"applied_edits": self._applied_edits}}
+                    delta.fields = {**edits, **(delta.fields or {})}
                 return False
             case Signature() | Citation() | BlockStop() | ThinkingEstimate():
                 return False

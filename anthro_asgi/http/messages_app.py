@@ -18,6 +18,7 @@ from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
 from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
+from ..wire.context_editing import edit_context, needs_prompt_length
 from ..wire.errors import ApiError, MethodNotAllowed, NotFound
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps
@@ -41,6 +42,7 @@ _READINESS_AGE: Final = 1.0  # seconds
 _LIST_TIMEOUT: Final = 1.0  # seconds for the model list that a log line names
 _LISTED: Final = 20  # models that a log line names
 _COUNTS: Final = 32  # token counts that run at the same time: fewer than the spare connections to the engine
+_COUNT_TIMEOUT: Final = 2.0  # seconds that an answer waits for the length of its prompt, to edit the context
 _log = logging.getLogger(__name__)
 
 
@@ -157,6 +159,8 @@ class MessagesApp(BaseApp):
         key = self._keys.authenticate(http_request.headers)
         with self._admission.uploading(key):
             request = await self._read_request(http_request, counting=False)
+        if request.context_edits:
+            await self._edit_context(request)
         http_request.record.stream = request.stream
         estimate = self._prompt_counter.start_estimate(request)
         answer = Answer(
@@ -187,10 +191,25 @@ class MessagesApp(BaseApp):
         key = self._keys.authenticate(http_request.headers)
         with self._counting.uploading(key):
             request = await self._read_request(http_request, counting=True)
+        counts: dict[str, object] = {}
         async with self._counting.slot(key):
             tokens, headers = await self._prompt_counter.count(request)
+            if request.context_edits:
+                await run_with_yields(edit_context(request, tokens), perf_counter)
+                counts["context_management"] = {"original_input_tokens": tokens}
+                tokens, headers = await self._prompt_counter.count(request)
+        counts["input_tokens"] = tokens
         headers = (*headers, *http_request.report_ignored(request.ignored))
-        await http_request.respond(200, orjson.dumps({"input_tokens": tokens}), headers=headers)
+        await http_request.respond(200, orjson.dumps(counts), headers=headers)
+
+    async def _edit_context(self, request: MessagesRequest) -> None:
+        """Apply the context edits. An engine that does not count the prompt in time is not waited for."""
+        tokens = None
+        if needs_prompt_length(request):
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout(_COUNT_TIMEOUT):
+                    tokens, _ = await self._prompt_counter.count(request)
+        await run_with_yields(edit_context(request, tokens), perf_counter)
 
     async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
         request = await self._parse(await read_body(http_request, self._max_body, self._max_decompressed), counting)

@@ -30,6 +30,11 @@ def estimate_tokens(request: MessagesRequest) -> int:
     return characters // _CHARACTERS
 
 
+def estimate_content(content: str | list[dict[str, Any]]) -> int:
+    """The estimate in tokens for the content of one message."""
+    return _content(content) // _CHARACTERS
+
+
 def _content(content: str | list[dict[str, Any]] | None) -> int:
     if isinstance(content, list):
         return sum(_COUNTS.get(block["type"], _nothing)(block) for block in content)

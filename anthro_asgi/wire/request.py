@@ -21,6 +21,7 @@ import orjson
 
 from .blocks import block_checks
 from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
+from .context_edits import ContextEdit, read_context_edits
 from .errors import InvalidRequest, NotFound
 from .field_checks import (
     FieldError,
@@ -105,11 +106,15 @@ class MessagesRequest:
     effort: str | None = None
     output_schema: dict[str, Any] | None = None
     dropped_tools: tuple[str, ...] = ()
+    context_edits: tuple[ContextEdit, ...] = ()
+    """Edits of the messages, which the service makes before it asks the engine."""
     engine_model: str = ""
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The parsed body, for an engine that speaks the Messages API itself."""
     ignored: list[str] = field(default_factory=list, compare=False)
     """The paths of fields without effect on the answer. An engine adds those that its upstream does not support."""
+    applied_edits: list[dict[str, Any]] = field(default_factory=list, compare=False)
+    """The edits that changed the messages, for the answer. It is empty if a relayed upstream edits them itself."""
     relay_only: list[str] = field(default_factory=list, compare=False)
     """Why only a relayed upstream can answer the request, as `path: reason`. Any other engine refuses the first."""
     body_size: int = field(default=0, repr=False, compare=False)
@@ -267,14 +272,21 @@ def _refuse_mcp_servers(request: MessagesRequest, raw: dict[str, Any], rules: Ru
         _refuse(request, rules, "mcp_servers", "this service does not connect to MCP servers")
 
 
-def _refuse_compacting_edits(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    config = raw["context_management"]
-    edits = config.get("edits") if type(config) is dict else None
-    for index, edit in enumerate(edits if type(edits) is list else ()):
-        kind = edit.get("type") if type(edit) is dict else None
-        if type(kind) is str and kind.startswith("compact_"):
-            path = f"context_management.edits.{index}"
-            _refuse(request, rules, path, f"{kind!r:.80}: this service does not compact a conversation")
+def _context_edits(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    config = optional(raw, "context_management", dict)
+    if not config:
+        return
+    try:
+        edits, unknown = read_context_edits(config)
+    except FieldError as error:
+        raise error.within("context_management") from None
+    request.context_edits = tuple(edits)
+    for path, kind in unknown:
+        if kind.startswith("compact_"):
+            reason = f"{kind!r:.80}: this service does not compact a conversation"
+            _refuse(request, rules, f"context_management.{path}", reason)
+        else:
+            request.ignored.append(f"context_management.{path}")
 
 
 def _refuse(request: MessagesRequest, rules: Rules, path: str, reason: str) -> None:
@@ -603,7 +615,7 @@ REQUEST_FIELDS: Final = (
     RequestField("cache_control", _IGNORED, None, None),
     RequestField("container", _IGNORED, None, None),
     RequestField("compaction", _REFUSED, None, _refuse_compaction),
-    RequestField("context_management", _IGNORED, None, _refuse_compacting_edits),
+    RequestField("context_management", _PROMPT, "context_edits", _context_edits),
     RequestField("diagnostics", _IGNORED, None, None),
     RequestField("fallbacks", _IGNORED, None, None),
     RequestField("inference_geo", _IGNORED, None, None),

@@ -133,19 +133,19 @@ async def test_server_tools_that_are_passed_are_refused_for_a_chat_engine() -> N
 @pytest.mark.clause("3.21")
 async def test_fields_without_effect_are_named_in_a_header_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "anthro_asgi")
-    edits = [{"type": "clear_thinking_20251015"}]
+    edits = [{"type": "clear_thinking_20251015"}, {"type": "clear_later"}]
     fields: dict[str, Any] = {"context_management": {"edits": edits}, "speed": "fast", "container": "x"}
     async with served() as service:
         for stream in (False, True):
             response = await service.post(**fields, stream=stream)
-            assert response.header("anthro-asgi-ignored") == "context_management, speed"
+            assert response.header("anthro-asgi-ignored") == "speed, context_management.edits.1"
         counted = await service.post("/v1/messages/count_tokens", **fields)
-        assert counted.header("anthro-asgi-ignored") == "context_management, speed"
+        assert counted.header("anthro-asgi-ignored") == "speed, context_management.edits.1"
         plain = await service.post(container="x", cache_control={"type": "ephemeral"}, service_tier="auto")
         assert plain.header("anthro-asgi-ignored") is None
     lines = [record.getMessage() for record in caplog.records if "path=/v1/messages" in record.getMessage()]
     assert ["anthro-asgi-ignored=" in line for line in lines] == [True, True, True, False]
-    assert 'anthro-asgi-ignored="context_management, speed"' in lines[0]
+    assert 'anthro-asgi-ignored="speed, context_management.edits.1"' in lines[0]
 
 
 @pytest.mark.clause("3.15")

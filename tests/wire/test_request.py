@@ -711,9 +711,9 @@ def test_citations_are_reported_wherever_a_document_asks_for_them() -> None:
 
 
 @pytest.mark.clause("3.22")
-def test_edits_that_compact_are_refused_and_others_are_reported() -> None:
+def test_edits_that_compact_are_refused() -> None:
     clearing = {"type": "clear_thinking_20251015", "keep": "all"}
-    assert parse(context_management={"edits": [clearing]}).ignored == ["context_management"]
+    assert parse(context_management={"edits": [clearing]}).ignored == []
     error = refusal(body(context_management={"edits": [clearing, {"type": "compact_20260112"}]}))
     assert error.message == (
         "context_management.edits.1: 'compact_20260112': this service does not compact a conversation"

@@ -46,6 +46,7 @@ CHANGES: Final[dict[str, Json]] = {
     "metadata.user_id": {"metadata": {"user_id": "u"}},
     "thinking": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
     "tool_choice": {"tool_choice": {"type": "any"}},
+    "context_management": {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}},
     "tool_choice.disable_parallel_tool_use": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
 }
 # For each field that has a validator, a value of the wrong type.
@@ -54,10 +55,12 @@ WRONG: Final[dict[str, Json]] = {
     "output_config.effort": {"output_config": {"effort": 1}},
     "output_config.format": {"output_config": {"format": 1}},
     "metadata.user_id": {"metadata": {"user_id": 1}},
+    "context_management": {"context_management": 1},
     "tool_choice.disable_parallel_tool_use": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": 1}},
 }
 # Attributes of MessagesRequest that do not come from one field of the body.
 DERIVED: Final = {
+    "applied_edits",
     "dropped_tools",
     "engine_model",
     "raw",
@@ -128,9 +131,10 @@ def test_every_field_that_is_not_ignored_changes_its_attribute(row: RequestField
 
 @pytest.mark.parametrize("row", READ, ids=path_of)
 def test_every_field_that_is_not_ignored_reaches_the_engine(row: RequestField) -> None:
-    if row.path == "stream":  # read by the service: the engine always streams
+    # Two are read by the service: the engine always streams, and gets messages that are edited already.
+    if row.path in ("stream", "context_management"):
         assert sent(parse(CHANGES[row.path])) == sent(parse({}))
-        assert "stream" in attributes_read()
+        assert row.attribute in attributes_read()
     else:
         # Stop sequences are sent only if the answer can hold nothing but text.
         base: Json = {"tools": None, "tool_choice": None} if row.path == "stop_sequences" else {}

@@ -117,6 +117,7 @@ class MessagesEngine(RemoteEngine):
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError when it does not count, and ApiError."""
         request.ignored.clear()  # the server receives every field
+        request.context_edits = ()  # and edits the context itself
         body = _body(request, await self._known_dialect())  # what the answer is asked with changes the prompt
         counted = {key: value for key, value in body.items() if key not in ("stream", "max_tokens")}
         encoded = await EncodedRequest(request, counted).encoded()
@@ -132,6 +133,7 @@ class MessagesEngine(RemoteEngine):
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = await self._known_dialect()
         request.ignored.clear()  # the server receives every field
+        request.applied_edits.clear()  # and edits the context itself
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
         encoded = EncodedRequest(request, _body(request, dialect))
         headers = (_JSON, *self._headers, *request.trace_headers)
