@@ -29,6 +29,8 @@ PURE = [
     "engines/openai/chunk_template.py",
     "engines/openai/dialects.py",
     "engines/openai/fast_path.py",
+    "engines/shared/event_pieces.py",
+    "engines/messages/event_stream.py",
     "engines/openai/finish_reasons.py",
     "engines/openai/history.py",
     "engines/openai/learned.py",

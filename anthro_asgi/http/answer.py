@@ -24,7 +24,10 @@ that is a `str` needs no `take` while `filters` is false: adding 1 to `counted` 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, Never, NoReturn, Self
 
@@ -55,9 +58,13 @@ from ..wire.errors import AnswerTooLarge, BadUpstream
 from ..wire.estimate import estimate_tokens
 from ..wire.message import MessageBuilder, final_finish, is_tool_use, merge_fields, merge_usage
 from ..wire.request import MessagesRequest
-from ..wire.stop_sequences import StopSequenceFilter
+from ..wire.stop_sequences import MAX_PIECE, StopSequenceFilter, divide
 from ..wire.thinking_filter import ThinkingFilter
 
+_TURN: Final = 0.001  # seconds that a large batch may hold the event loop
+_THREADS: Final = 2
+# For large tool inputs. Not the default executor of the loop, which also resolves names.
+_pool: Final = ThreadPoolExecutor(_THREADS, "anthro-asgi tool inputs")
 YIELD_EVERY: Final = 32
 """Batches after which the event loop runs other tasks: an engine that has its output ready never suspends."""
 _EXACT_TYPES: Final = frozenset(DELTA_TYPES)
@@ -86,6 +93,7 @@ class Answer:
         usage: token counts so far. They are complete once `finish` is set.
         fields: further fields of the Message so far.
         finish: how the answer ended, as the client is told it; None before that.
+        collected: bytes of the Message, once `message` has returned.
     """
 
     __slots__ = (
@@ -101,6 +109,7 @@ class Answer:
         "_stops",
         "_thinking",
         "batches",
+        "collected",
         "counted",
         "fields",
         "filters",
@@ -127,6 +136,7 @@ class Answer:
             request.refuse_relay_only()
         self.id = f"msg_{secrets.token_urlsafe(18)}"
         self.model = request.model
+        self.collected = 0
         self.counted = 0
         self.thinking_counted = 0
         self.usage = Usage()
@@ -153,6 +163,8 @@ class Answer:
         if request is None:
             raise RuntimeError("an Answer is entered once")
         self.batches = self._engine.stream(request)
+        if self._stops is not None:
+            self.batches = self._divided(self.batches)
         return self
 
     async def __aexit__(
@@ -188,6 +200,21 @@ class Answer:
         else:
             taken = self.ended()
         self._pending = ["", *deltas_of(taken)] if empty else taken
+
+    async def _divided(self, batches: AsyncIterator[Batch]) -> AsyncIterator[Batch]:
+        """The batches in pieces that are searched for stop sequences in a short time, with turns of the event loop."""
+        async with aclosing(batches):  # type: ignore[type-var]  # `stream` is an async generator
+            async for batch in batches:
+                if type(batch) is str and len(batch) <= MAX_PIECE:
+                    yield batch
+                    continue
+                until = perf_counter() + _TURN
+                for piece, continues in divide(batch):
+                    if perf_counter() >= until:
+                        await asyncio.sleep(0)
+                        until = perf_counter() + _TURN
+                    self.counted -= continues  # the pieces of one delta count once
+                    yield piece
 
     def __aiter__(self) -> Self:
         return self
@@ -229,7 +256,10 @@ class Answer:
                 self._pending = None
             if self.finish is None:
                 await self._feed(builder)
+            if builder.has_large_input:
+                await _in_thread(builder.end_block)
             message = builder.message(self.counted)
+            self.collected = builder.size
         except AnswerTooLarge:
             self._observe("upstream_error", "too_large")
             raise
@@ -243,13 +273,20 @@ class Answer:
         pulled = 0
         take = self.take
         async for batch in self.batches:
-            builder.feed(take(batch))
+            taken = take(batch)
+            if builder.has_large_input and builder.ends_block(taken):
+                await _in_thread(partial(builder.feed, taken))
+            else:
+                builder.feed(taken)
             if self.finish is not None:
                 return
             pulled += 1
             if pulled % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
-        builder.feed(self.ended())
+        ending = self.ended()
+        if builder.has_large_input:
+            await _in_thread(builder.end_block)
+        builder.feed(ending)
 
     # what the engine yields
 
@@ -377,6 +414,10 @@ class Answer:
         if self.finish is None:
             return batch
         return [self.finish if isinstance(delta, Finish) else delta for delta in deltas_of(batch)]
+
+
+async def _in_thread(function: Callable[[], None]) -> None:
+    await asyncio.get_running_loop().run_in_executor(_pool, function)
 
 
 def _already_reported() -> int:

@@ -1,5 +1,6 @@
 """One HTTP request and its response, over an ASGI scope, `receive` and `send`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -99,10 +100,17 @@ class HttpRequest:
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
         await self.send({"type": "http.response.start", "status": status, "headers": encoded})
 
-    async def respond(self, status: int, body: bytes, content_type: str = JSON, headers: ResponseHeaders = ()) -> None:
-        """Send a whole response. A HEAD request gets the same head and no body."""
-        await self.start_response(status, content_type, [("content-length", str(len(body))), *headers])
-        await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+    async def respond(
+        self, status: int, body: bytes | list[bytes], content_type: str = JSON, headers: ResponseHeaders = ()
+    ) -> None:
+        """Send a whole response, whose body may be in pieces. A HEAD request gets the same head and no body."""
+        pieces = body if isinstance(body, list) else [body]
+        await self.start_response(status, content_type, [("content-length", str(sum(map(len, pieces)))), *headers])
+        *first, last = [b""] if self.method == "HEAD" else pieces
+        for piece in first:
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await self.send({"type": "http.response.body", "body": last})
 
     async def respond_empty(self, status: int) -> None:
         """Send a response without a body and without a content type."""

@@ -16,12 +16,15 @@ Editors: `_pump` runs once for each batch of the engine, so for nearly every tok
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Final
 
 from ..observability.metrics import Metrics
 from ..wire.encoder import State, StreamEncoder
 from ..wire.errors import Overloaded, SimulatedDisconnect
 from ..wire.json_codec import dumps
+from ..wire.large.cooperative import LARGE_BODY, run_with_yields
+from ..wire.large.json_writer import dumps_in_steps
 from .admission import Slot
 from .answer import YIELD_EVERY, Answer
 from .disconnect import DisconnectWatch
@@ -106,7 +109,11 @@ class MessageResponse:
             self._record_first_output()
             message = await self._answer.message()
         self._http_request.record.stop_reason = self._answer.stop_reason
-        await self._http_request.respond(200, dumps(message), headers=self._http_request.report_ignored(self._ignored))
+        if self._answer.collected > LARGE_BODY:
+            body = await run_with_yields(dumps_in_steps(message), perf_counter)
+        else:
+            body = [dumps(message)]
+        await self._http_request.respond(200, body, headers=self._http_request.report_ignored(self._ignored))
 
     # a stream
 

@@ -119,6 +119,7 @@ class Connection(asyncio.Protocol):
         self._sent_at = 0.0  # of the current request, on the event loop's clock
         self._unsent = UnsentBody()
         self._write_paused = False
+        self._is_flooded = False  # more than HIGH_WATER arrived at once: read again in the next iteration of the loop
         self._chunks: list[bytes] = []
         self._buffered = 0  # bytes received since the last read, framing included
         self._waiter = Waiter(loop=self._loop)
@@ -317,6 +318,7 @@ class Connection(asyncio.Protocol):
 
     def _on_high_water(self) -> None:
         if self._chunks:
+            self._is_flooded = True
             self._pause()
         else:  # only chunk extensions or trailers, which a reader never takes
             self._fail(TooLarge(f"the framing of the response body is larger than {HIGH_WATER} bytes"))
@@ -327,9 +329,24 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
 
     def _resume(self) -> None:
+        # The reader may run inside `data_received`. After a flood the transport would go on with further reads at once,
+        # and the event loop would serve nothing else.
+        if self._is_flooded:
+            self._loop.call_soon(self._resume_after_flood)
+            return
         self.state = STREAMING
         self._set_deadline(self._deadlines.silence)
         self._transport.resume_reading()
+
+    def _resume_after_flood(self) -> None:
+        if not self._is_flooded:
+            return
+        self._is_flooded = False
+        if self.state is not PAUSED:  # the owner has left, or the response is complete
+            if self.state is not CLOSED:
+                self._transport.resume_reading()
+        elif not self._chunks:
+            self._resume()
 
     # ---- closing
 

@@ -33,7 +33,7 @@ class EventTooLarge(TooLarge):
 class SSEParser:
     """Parses one stream. `max_event` limits the bytes in the lines of one event, comments included."""
 
-    __slots__ = ("_at_boundary", "_data", "_first", "_max_event", "_size", "_tail")
+    __slots__ = ("_at_boundary", "_data", "_first", "_max_event", "_size", "_tail", "largest")
 
     def __init__(self, max_event: int = 16 * 1024 * 1024) -> None:
         self._max_event = max_event
@@ -42,6 +42,8 @@ class SSEParser:
         self._size = 0  # bytes in the complete lines of the current event
         self._first = True  # no line is complete yet, so the next may begin with a BOM
         self._at_boundary = False  # the next byte begins a line and an event
+        self.largest = 0
+        """Bytes of the largest event that arrived in several reads. The owner may set it back to 0."""
 
     @property
     def at_boundary(self) -> bool:
@@ -93,6 +95,7 @@ class SSEParser:
                 self._size = 0
                 continue
             self._size += len(line)
+            self.largest = max(self.largest, self._size)
             if self._size > self._max_event:
                 raise EventTooLarge(f"an event is larger than {self._max_event} bytes")
             name, _, value = line.partition(b":")

@@ -33,6 +33,7 @@ from .tool_input import parse_tool_input
 # Signs a thinking block if the engine does not. Clients send it back unchanged, and reject an empty signature.
 PLACEHOLDER_SIGNATURE: Final = "YW50aHJvLWFzZ2k6dW5zaWduZWQ="
 _STEP: Final = 64 * 1024  # bytes between two folds of the pieces
+_LARGE_INPUT: Final = 16 * 1024  # bytes of a tool's input that takes long to parse, or to repair
 
 
 def empty_message(message_id: str, model: str, usage: Usage, fields: dict[str, Any]) -> dict[str, Any]:
@@ -163,6 +164,24 @@ class MessageBuilder:
             _HANDLERS[type(delta)](self, delta)
         if self._size >= self._due:
             self._fold()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes were collected."""
+        return self._size
+
+    @property
+    def has_large_input(self) -> bool:
+        """Whether the open block is a tool call with a large input, so that it takes long to end it."""
+        return self._open == "tool_use" and self._size - self._before_input > _LARGE_INPUT
+
+    def ends_block(self, batch: Batch) -> bool:
+        """Whether `feed(batch)` ends an open tool call."""
+        return not all(isinstance(delta, ToolJson | Usage | Finish) for delta in deltas_of(batch))
+
+    def end_block(self) -> None:
+        """End the open block. Raises AnswerTooLarge."""
+        self._close()
 
     def _text(self, text: str) -> None:
         self._piece("text", text)

@@ -15,8 +15,8 @@ of text releases what was held back.
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from typing import Final, assert_never
 
 from .deltas import (
     Batch,
@@ -202,6 +202,32 @@ class StopSequenceFilter:
                     out.append(held)
             out.append(delta)
         return out
+
+
+MAX_PIECE: Final = 2048
+"""Characters of text that are searched at once. The worst text takes a microsecond per character."""
+
+
+def divide(batch: Batch) -> Iterator[tuple[Batch, bool]]:
+    """The batch in pieces of at most `MAX_PIECE` characters of text, and whether each continues the piece before it."""
+    if type(batch) is str:
+        for start in range(0, max(1, len(batch)), MAX_PIECE):
+            yield batch[start : start + MAX_PIECE], start > 0
+        return
+    held: list[Delta] = []
+    size = 0
+    for delta in deltas_of(batch):
+        length = len(delta) if type(delta) is str else 1
+        if held and size + length > MAX_PIECE:
+            yield held, False
+            held, size = [], 0
+        if type(delta) is str and length > MAX_PIECE:
+            yield from divide(delta)
+        else:
+            held.append(delta)
+            size += length
+    if held:
+        yield held, False
 
 
 def _ends_text(delta: Delta) -> bool:

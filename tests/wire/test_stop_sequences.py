@@ -19,7 +19,7 @@ from anthro_asgi.wire.deltas import (
     Usage,
     deltas_of,
 )
-from anthro_asgi.wire.stop_sequences import StopSequenceFilter, StopSequenceMatcher
+from anthro_asgi.wire.stop_sequences import MAX_PIECE, StopSequenceFilter, StopSequenceMatcher, divide
 from tests.wire.strategies import examples, pieces
 
 # the oracle
@@ -343,3 +343,17 @@ def test_without_stop_sequences_all_text_is_released() -> None:
 def test_a_stop_sequence_may_begin_with_any_character(first: str) -> None:
     matcher = StopSequenceMatcher([first + "x", "]y"])
     assert (matcher.feed("a" + first + "xb"), matcher.matched) == ("a", first + "x")
+
+
+def test_a_batch_is_divided_into_short_pieces_that_continue_each_other() -> None:
+    text = "ab" * MAX_PIECE
+    batch: list[Delta] = ["x", text, Thinking("t"), "y"]
+    divided = list(divide(batch))
+    texts = [[delta for delta in deltas_of(piece) if isinstance(delta, str)] for piece, _ in divided]
+    assert "".join(map("".join, texts)) == f"x{text}y"
+    assert all(sum(map(len, piece)) <= MAX_PIECE for piece in texts)
+    assert [continues for _, continues in divided] == [False, False, True, False]
+    assert list(divide("")) == [("", False)]
+    assert list(divide([])) == []
+    many: list[Delta] = ["x"] * 3 * MAX_PIECE
+    assert len(list(divide(many))) == 3

@@ -12,13 +12,13 @@ The response is read as deltas, so whatever it violates of the contract ends in 
 """
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final, Unpack
 
 from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.request import RequestHeaders
-from ...upstream.sse import SSEParser
 from ...wire.deltas import Delta
 from ...wire.errors import ApiError, BadUpstream
 from ...wire.request import MessagesRequest
@@ -26,8 +26,10 @@ from ..openai.chat_request import add_thinking
 from ..openai.detection import health_path, recognise_models
 from ..openai.dialects import LLAMACPP, PLAIN, Dialect
 from ..openai.encoded_request import EncodedRequest
+from ..shared.event_pieces import LARGE
 from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import parse_models
+from ..shared.paced_reading import in_thread, read_on
 from ..shared.remote import (
     RemoteEngine,
     RemoteOptions,
@@ -39,6 +41,7 @@ from ..shared.remote import (
 )
 from ..shared.single_flight import SingleFlight
 from .event_reader import EventReader
+from .event_stream import EventStreamReader
 
 _NOT_SENT: Final = ("stop_sequences", "thread")
 _VERSION: Final = (b"anthropic-version", b"2023-06-01")
@@ -140,23 +143,31 @@ class MessagesEngine(RemoteEngine):
         exchange = self._pool.exchange("POST", self._target, headers, await encoded.encoded())
         del request  # `encoded` owns it, and releases it
         reader = EventReader(new_call_id, calls=may_call, limits=self._limits)
-        parser = SSEParser(self._limits.max_event)
+        body = EventStreamReader(reader, self._limits.max_event)
         try:
             async with exchange as response:
                 await encoded.release()
                 await raise_for_status(response)
                 if is_json(response):
-                    yield reader.whole(await read_body(response, self._limits))
+                    message = await read_body(response, self._limits)
+                    whole = partial(reader.whole, message)
+                    yield await in_thread(whole) if len(message) > LARGE else whole()
                 else:
                     while not reader.finished and (data := await response.read()):
-                        deltas = reader.feed(parser.feed(data))
+                        deltas = body.read(data)
                         if deltas:
                             yield deltas
                             reader.feed(())  # raises an error that came after them in the same read
-                    trailer = await read_trailer(response, lambda data: reader.feed(parser.feed(data)), reader)
-                    yield trailer + reader.feed(parser.end())
+                        if body.unread:
+                            async with aclosing(read_on(body)) as batches:
+                                async for batch in batches:
+                                    yield batch
+                                    reader.feed(())
+                    body.paced = False
+                    trailer = await read_trailer(response, body.read, reader)
+                    yield trailer + (await in_thread(body.rest) if body.is_heavy else body.rest())
                 response.drain_on_exit()
-            ending = reader.end()
+            ending = await in_thread(reader.end) if body.is_heavy else reader.end()
         except ApiError as exc:
             raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc.__cause__
         except UpstreamError as exc:

@@ -86,6 +86,11 @@ class EventReader(Reader):
         self.done = False  # `message_stop` was read
 
     @property
+    def held(self) -> int:
+        """About how many bytes of calls and blocks are held back."""
+        return self._calls.held + self._buffered_size
+
+    @property
     def finished(self) -> bool:
         return self._finish is not None
 

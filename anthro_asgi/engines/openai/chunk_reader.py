@@ -153,6 +153,11 @@ class ChunkReader(Reader):
             raise BadUpstream("the engine ended an empty answer with an unknown finish reason")
 
     @property
+    def held(self) -> int:
+        """About how many bytes of calls are held back."""
+        return self._calls.held
+
+    @property
     def called(self) -> bool:
         """Whether the answer has a tool call."""
         return self._calls.has_calls

@@ -12,8 +12,9 @@ in another dialect, if another engine has taken the place of the one that was de
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, Unpack
 
@@ -29,8 +30,10 @@ from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
 from ..shared.answer_length import answer_beside, shorter_answer
 from ..shared.context_overflow import PromptBound, find_bound
+from ..shared.event_pieces import LARGE
 from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import MAX_AGE, parse_models
+from ..shared.paced_reading import in_thread, read_on
 from ..shared.remote import (
     RemoteEngine,
     RemoteOptions,
@@ -169,7 +172,7 @@ class OpenAIEngine(RemoteEngine):
 
     # an answer
 
-    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:  # noqa: C901 - a helper costs per token
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
         model, choice = self._model_list.listed_name(request.engine_model), request.tool_choice
@@ -186,7 +189,7 @@ class OpenAIEngine(RemoteEngine):
                     async with exchange as response:
                         await raise_for_status(response)
                         if is_json(response):
-                            yield reader.whole(await read_body(response, self._limits))
+                            yield await self._whole(reader, await read_body(response, self._limits))
                         else:
                             while data := await response.read():
                                 batch = reader.read(data)
@@ -198,9 +201,14 @@ class OpenAIEngine(RemoteEngine):
                                         await asyncio.sleep(PAUSE)
                                     if type(batch) is str:  # a read that is text alone has neither finished nor failed
                                         continue
+                                if reader.unread:
+                                    async with aclosing(read_on(reader)) as batches:
+                                        async for batch in batches:
+                                            yield batch
+                                            begun = begun or await encoded.release()
                                 if reader.over():
                                     break
-                            yield await read_trailer(response, reader.read, reader) + reader.rest()
+                            yield await self._rest(response, reader)
                         response.drain_on_exit()
                 except UpstreamError as exc:
                     if not reader.finished:  # else the answer is complete
@@ -222,7 +230,7 @@ class OpenAIEngine(RemoteEngine):
                 if not reader.nothing_read or not self._hides_refusal(encoded, dialect):
                     break
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
-        deltas = self._end(reader, encoded.request_id)
+        deltas = await self._end(reader, encoded.request_id)
         self._learn(model, choice, refused, dialect, reader)
         yield deltas
 
@@ -234,10 +242,20 @@ class OpenAIEngine(RemoteEngine):
         """Whether an empty answer to this request is a refusal, whose words come only without a stream."""
         return dialect.empty_stream_is_refusal and bool(encoded.body["stream"])
 
-    def _end(self, reader: FastChunkReader, request_id: str) -> list[Delta]:
+    async def _whole(self, reader: FastChunkReader, body: bytes) -> list[Delta]:
+        """The deltas of a response that is one JSON document. Raises ApiError."""
+        return await in_thread(partial(reader.whole, body)) if len(body) > LARGE else reader.whole(body)
+
+    async def _rest(self, response: Exchange, reader: FastChunkReader) -> list[Delta]:
+        """The deltas of what follows the finish. Raises ApiError."""
+        reader.paced = False
+        trailer = await read_trailer(response, reader.read, reader)
+        return trailer + (await in_thread(reader.rest) if reader.is_heavy else reader.rest())
+
+    async def _end(self, reader: FastChunkReader, request_id: str) -> list[Delta]:
         """The last deltas, once the response is over. Raises ApiError."""
         try:
-            return reader.end()
+            return await in_thread(reader.end) if reader.is_heavy else reader.end()
         except ApiError as exc:
             raise self._fail(exc, "messages", 200, request_id).error from exc.__cause__
         finally:
@@ -311,7 +329,7 @@ class OpenAIEngine(RemoteEngine):
         reader = ChunkReader(
             request.stop_sequences, new_call_id, call_ids(request), names=names, tags=tags, limits=self._limits
         )
-        return FastChunkReader(reader, self._limits.max_event)
+        return FastChunkReader(reader, self._limits.max_event, paced=True)
 
     async def _retry(
         self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool, begun: bool

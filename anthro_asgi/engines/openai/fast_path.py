@@ -12,6 +12,7 @@ Editors: this runs for every token of every stream. The case that matters most i
 `python -m bench micro` shows the cost. The tests compare the two paths on every recording and on random streams.
 """
 
+from collections import deque
 from operator import is_
 from typing import Final
 
@@ -21,6 +22,7 @@ from ...upstream.sse import SSEParser
 from ...wire.answer_limits import DEFAULT_LIMITS
 from ...wire.deltas import Batch, Delta, EncodedTexts, deltas_of
 from ...wire.repairs import Repairs
+from ..shared.event_pieces import LARGE, PIECE, pieces_of
 from .chunk_reader import ChunkReader
 from .chunk_template import DIGIT_SHAPE, ChunkTemplate, learn_template, parse_counts
 
@@ -36,6 +38,7 @@ class FastChunkReader:
     """Reads one response body on behalf of `reader`. Raises what `reader` raises, and EventTooLarge.
 
     `max_event` is the largest event in bytes. Reads that might exceed it go to the SSE parser, which checks it.
+    With `paced`, `read` leaves parts of a large read for `read_on`, unless all of it is text (see `paced_reading`).
     """
 
     __slots__ = (
@@ -46,16 +49,22 @@ class FastChunkReader:
         "_longest",
         "_make",
         "_max_event",
+        "_payloads",
+        "_pieces",
         "_plain",
         "_reader",
         "_shapes",
         "_skipped",
         "_sse",
         "_template",
+        "paced",
     )
 
-    def __init__(self, reader: ChunkReader, max_event: int = DEFAULT_LIMITS.max_event) -> None:
+    def __init__(self, reader: ChunkReader, max_event: int = DEFAULT_LIMITS.max_event, *, paced: bool = False) -> None:
         self._reader = reader
+        self.paced = paced
+        self._pieces: deque[bytes] = deque()  # not read yet
+        self._payloads: list[bytes] = []  # of events that are parsed and not read yet, among them a large one
         self._max_event = max_event
         self._sse = SSEParser(max_event)
         self._credit = _CREDIT
@@ -103,6 +112,25 @@ class FastChunkReader:
             return self._read_delta(text)
         self._skipped += 1
         return text if self._plain else self._make(text)
+
+    @property
+    def unread(self) -> bool:
+        """Whether parts of the latest read are left for `read_on`."""
+        return bool(self._pieces or self._payloads)
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether `read_on`, `rest` or `end` may take long."""
+        return bool(self._payloads) or self._reader.held > LARGE or self._sse.largest > LARGE
+
+    def read_on(self) -> list[Delta]:
+        """The deltas of the next part. Raises as `read`."""
+        if not self._payloads:
+            return self._read_piece(self._pieces.popleft())
+        payloads, self._payloads = self._payloads, []
+        out: list[Delta] = []
+        self._take(payloads, out)
+        return out
 
     def over(self) -> bool:
         """Whether the engine has finished. Raises the ApiError that followed these deltas, if any."""
@@ -158,20 +186,29 @@ class FastChunkReader:
     # reads that are not exactly one event of the template
 
     def _read_on(self, data: bytes) -> list[Delta]:
-        if len(data) > self._max_event:
-            out: list[Delta] = []
-            self._parse(data, out)
-            return out
-        if self._plain and data.endswith(_BLANK):
+        if self._plain and data.endswith(_BLANK) and len(data) <= self._max_event:
             events = data.split(self._before)
             texts = None if events.pop(0) else self._texts(events)
             if texts is not None:
                 self._skipped += len(texts)
                 return texts  # type: ignore[return-value]  # a list of str is a list of deltas if nobody appends to it
-        out = []
+        if self.paced and len(data) > PIECE:
+            self._pieces.extend(pieces_of(data))
+            data = self._pieces.popleft()
+        return self._read_piece(data)
+
+    def _read_piece(self, data: bytes) -> list[Delta]:
+        out: list[Delta] = []
+        if len(data) > self._max_event:
+            self._parse(data, out)
+            return out
         if self._template is not None and not self._sse.at_boundary:
             head, blank, data = data.partition(_BLANK)
             self._parse(head + blank, out)
+            if self._payloads:
+                if data:
+                    self._pieces.appendleft(data)
+                return out
         if self._before is not _NEVER and self._reader.failed is None:
             data = self._read_matching(data, out)
         if data and not (out and self._reader.failed):  # the deltas before an error are returned before it is raised
@@ -251,9 +288,17 @@ class FastChunkReader:
         return self._reader.read_delta(template.delta)
 
     def _parse(self, data: bytes, out: list[Delta]) -> None:
-        """Read `data` on the general path, and learn a template from its last chunk."""
+        """Read `data` on the general path."""
         self._settle()
         payloads = self._sse.feed(data)
+        if self.paced and payloads and (self._sse.largest > LARGE or self._reader.held > LARGE):
+            self._sse.largest = 0
+            self._payloads = payloads
+        else:
+            self._take(payloads, out)
+
+    def _take(self, payloads: list[bytes], out: list[Delta]) -> None:
+        """Read the events, and learn a template from the last one."""
         self._reader.feed(payloads, out)
         template = self._learn(payloads[-1]) if payloads and self._credit else None
         ended = self._reader.failed is not None or self._reader.finished or self._reader.done

@@ -14,13 +14,18 @@ A streamed object is copied by a small JSON machine. These have one reading and 
 a string, a backslash that begins no escape, a comma before a closing bracket, Python's and JavaScript's constants,
 brackets that are missing at the end, and text after the end. After anything else the machine stops (`broken`), and the
 object is closed behind its last value.
+
+The machine takes about two microseconds per token, so a megabyte of small numbers would take seconds. Therefore a long
+piece is cut before its last comma, and orjson checks what is before the cut: valid JSON is copied at once (`_Stretch`).
 """
 
 import json
 import re
 from enum import Enum, auto
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import orjson
 
 from ...wire.defaults import MAX_DEPTH
 from ...wire.json_codec import dumps, is_shallow, loads_exactly
@@ -47,16 +52,23 @@ _CONSTANTS: Final = {
 _CLOSERS: Final = {"{": "}", "[": "]"}
 _BEGINNING: Final = re.compile(r'[\ufeff \t\n\r]*\{[ \t\n\r]*"')
 _UNDECIDED: Final = re.compile(r"[\ufeff \t\n\r]*(?:\{[ \t\n\r]*)?")
-_FENCE: Final = re.compile(r"\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*", re.DOTALL)
+_FENCE: Final = "```"
+_FENCE_LINE: Final = re.compile(r"```[a-zA-Z]*+[^\S\n]*+\n")
 # What some engines send first in place of the real arguments. Only at the start: a string may hold the same text.
-_PLACEHOLDERS: Final = re.compile(r"(?:\s*(?:\{\s*\}|null))+(?=\s*\{)")
+_PLACEHOLDERS: Final = re.compile(r"(?:\s*+(?:\{\s*+\}|null))+(?=\s*+\{)")
 _STRUCTURE: Final = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
+# What the digest covers: all but the white space outside strings, of which only that after a comma counts.
+_DIGESTED: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|,[ \t\n\r]*+|[^ \t\n\r",]++', re.DOTALL)
+_NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
+_LEFT_OPEN: Final = re.compile(rb"([\]}]*+)([\[{]*+)")
 
 _BLANKS: Final = "\ufeff \t\n\r"
 _MAX_RECENT: Final = 64  # pieces kept before they are folded, so that a long call does not keep all of its pieces
 _MAX_PIECE: Final = 64 * 1024  # characters; a piece of this length is folded at once
 _MAX_WORD: Final = 4096  # characters of a number
 _MAX_UNDECIDED: Final = 4096  # characters of white space before the arguments
+_MIN_STRETCH: Final = 256  # characters; fewer are copied token by token
+_MAX_STRETCH: Final = 64 * 1024  # characters
 
 
 class _Expect(Enum):
@@ -64,6 +76,67 @@ class _Expect(Enum):
     COLON = auto()
     VALUE = auto()
     COMMA = auto()
+
+
+class _Stretch(NamedTuple):
+    """The beginning of a text that was checked to be valid JSON at its place in an object."""
+
+    text: str
+    stack: list[str]
+    """The brackets that are open after it."""
+    has_space: bool
+    """Whether there is white space outside its strings."""
+
+
+# What must precede a stretch to make it JSON by itself: for the innermost bracket, and what is expected in it.
+_BEFORE_STRETCH: Final = {
+    ("{", _Expect.KEY): "{",
+    ("{", _Expect.COLON): '{""',
+    ("{", _Expect.VALUE): '{"":',
+    ("{", _Expect.COMMA): '{"":0',
+    ("[", _Expect.VALUE): "[",
+    ("[", _Expect.COMMA): "[0",
+}
+
+
+def _stretch(text: str, stack: list[str], expect: _Expect) -> _Stretch | None:
+    """The part of `text` before its last comma that is between values, if it is valid JSON; else None.
+
+    `stack` and `expect` say where in an object `text` begins.
+    """
+    parts = text.replace("\\\\", "__").replace('\\"', "__").split('"')  # every second part is in a string
+    last = len(parts) - 1
+    last -= last % 2  # an unfinished string does not count
+    while last >= 0 and "," not in parts[last]:
+        last -= 2
+    if last < 0:
+        return None
+    end = parts[last].rindex(",")
+    between = "".join(parts[0:last:2]) + parts[last][:end]
+    text = text[: sum(map(len, parts[:last])) + last + end]
+    brackets = between.encode("utf-8", "surrogatepass").translate(None, _NOT_BRACKETS)
+    levels = 0
+    while (fewer := brackets.replace(b"[]", b"").replace(b"{}", b"")) != brackets and levels < MAX_DEPTH:
+        brackets = fewer
+        levels += 1
+    left = _LEFT_OPEN.fullmatch(brackets)
+    if left is None or len(stack) + levels + len(left[2]) > MAX_DEPTH:
+        return None
+    closed = len(left[1])
+    if closed >= len(stack) or left[1].decode() != _closers(stack[len(stack) - closed :]):
+        return None
+    after = stack[: len(stack) - closed] + list(left[2].decode())
+    before = "".join(['{"":' if bracket == "{" else "[" for bracket in stack[:-1]])
+    try:
+        orjson.loads(before + _BEFORE_STRETCH[stack[-1], expect] + text + _closers(after))
+    except ValueError:
+        return None
+    return _Stretch(text, after, len(between.split(maxsplit=1)) != 1 or between != between.strip())
+
+
+def _closers(stack: list[str]) -> str:
+    """The brackets that close those in `stack`."""
+    return "".join([_CLOSERS[bracket] for bracket in reversed(stack)])
 
 
 class JsonObject:
@@ -112,9 +185,19 @@ class JsonObject:
         out: list[str] = []
         text, self._escape = self._escape + text, ""
         position = 0
+        size = 4 * _MIN_STRETCH  # of the next stretch to try, which grows while it is valid
+        try_at = 0 if len(text) >= _MIN_STRETCH else len(text)
         while position < len(text) and not self.broken and not self.done:
-            position = self._string(text, position, out) if self._in_string else self._token(text, position, out)
-        self._recent += [token for token in out if not token.isspace() or self._in_string]
+            if self._in_string:
+                position = self._string(text, position, out)
+            elif position < try_at or self._word or not self._stack:
+                position = self._token(text, position, out)
+            else:
+                copied = self._copy_stretch(text[position : position + size], out)
+                position += copied
+                if not copied:
+                    try_at = position + size
+                size = min(2 * size, _MAX_STRETCH) if copied else max(size // 8, _MIN_STRETCH)
         if position < len(text):
             out.append(self._after(text[position:]))
         if self.done or len(self._recent) > _MAX_RECENT or len(text) > _MAX_PIECE:
@@ -151,9 +234,31 @@ class JsonObject:
         self._fold()
         return self._digest.digest()
 
+    def has_digest_of(self, text: str) -> bool:
+        """Whether the object is complete, and `text` has its tokens."""
+        tokens = _DIGESTED.findall(text.strip())
+        digest = blake2b("".join(tokens).encode("utf-8", "surrogatepass"), digest_size=16)
+        return self.done and self.digest() == digest.digest()
+
     def _fold(self) -> None:
         self._digest.update("".join(self._recent).encode("utf-8", "surrogatepass"))
         self._recent.clear()
+
+    def _copy_stretch(self, text: str, out: list[str]) -> int:
+        """Copy the beginning of `text` if it is valid JSON. Returns the number of characters."""
+        if len(text) < _MIN_STRETCH or (self._comma and text.lstrip()[:1] in ("]", "}")):
+            return 0
+        stretch = _stretch(text, self._stack, self._expect)
+        if stretch is None or not stretch.text:
+            return 0
+        if self._comma:
+            self._copy(self._comma, out)
+            self._comma = ""
+        out.append(stretch.text)
+        self._recent.append("".join(_DIGESTED.findall(stretch.text)) if stretch.has_space else stretch.text)
+        self._stack = stretch.stack
+        self._expect = _Expect.COMMA
+        return len(stretch.text)
 
     def _after(self, text: str) -> str:
         """The part of `text` that may follow the object: white space."""
@@ -165,30 +270,30 @@ class JsonObject:
     def _string(self, text: str, position: int, out: list[str]) -> int:
         run = _RUN.match(text, position)
         if run is not None and run[0]:
-            out.append(run[0])
+            self._copy(run[0], out)
             return run.end()
         character = text[position]
         if character == '"':
-            out.append(character)
+            self._copy(character, out)
             self._in_string = False
             self._expect = _Expect.COLON if self._is_key else _Expect.COMMA
             return position + 1
         if character != "\\":
             self.repaired = True
-            out.append(json.dumps(character)[1:-1])
+            self._copy(json.dumps(character)[1:-1], out)
             return position + 1
         escape = _ESCAPE.match(text, position)
         if escape is not None:
-            out.append(escape[0])
+            self._copy(escape[0], out)
             return escape.end()
         if _PARTIAL_ESCAPE.fullmatch(text, position):
             self._escape = text[position:]
             return len(text)
         self.repaired = True
         if text[position + 1] == "'":
-            out.append("'")
+            self._copy("'", out)
             return position + 2
-        out.append("\\\\")
+        self._copy("\\\\", out)
         return position + 1
 
     def _token(self, text: str, position: int, out: list[str]) -> int:
@@ -225,7 +330,7 @@ class JsonObject:
             stack.append(mark)
             self._expect = _Expect.KEY if mark == "{" else _Expect.VALUE
         elif mark == ":" and expect is _Expect.COLON:
-            out.append(mark)
+            self._copy(mark, out)
             self._expect = _Expect.VALUE
         elif mark == "," and expect is _Expect.COMMA:
             self._comma = mark
@@ -235,7 +340,7 @@ class JsonObject:
                 self.repaired = True
                 out.append(self._comma[1:])
                 self._comma = ""
-            out.append(mark)
+            self._copy(mark, out)
             stack.pop()
             self._expect = _Expect.COMMA
             self.done = not stack
@@ -259,12 +364,16 @@ class JsonObject:
             self._emit(value[copied:], out)
             self._expect = _Expect.COMMA
 
+    def _copy(self, token: str, out: list[str]) -> None:
+        out.append(token)
+        self._recent.append(token)
+
     def _emit(self, token: str, out: list[str]) -> None:
         if self._comma:
-            out.append(self._comma)
+            self._copy(self._comma, out)
             self._comma = ""
         if token:
-            out.append(token)
+            self._copy(token, out)
 
 
 class ToolArguments:
@@ -321,7 +430,7 @@ class ToolArguments:
     @property
     def is_empty(self) -> bool:
         """Whether there was nothing but white space."""
-        return self._object is None and not "".join(self._pieces).strip()
+        return self._object is None and not any(piece.strip() for piece in self._pieces)
 
     @property
     def is_complete(self) -> bool:
@@ -354,6 +463,8 @@ class ToolArguments:
 
     def equals(self, text: str) -> bool:
         """Whether `text` is a whole object, and the same one."""
+        if len(text) > _MAX_STRETCH:  # the same digest means that it is the same valid object
+            return self._object is not None and self._object.has_digest_of(text)
         if _object_in(text) is None:
             return False
         own = self._object
@@ -372,10 +483,14 @@ class ToolArguments:
         """Whether there was nothing but white space, `null` or an empty object."""
         if self._object is not None:
             return False
+        if sum(map(len, self._pieces)) > _MAX_UNDECIDED:
+            return False
         return "".join(self._pieces).strip(_BLANKS) in ("", "null") or self.is_empty_object()
 
     def is_empty_object(self) -> bool:
-        return self._object is None and not self._undecided and _object_in("".join(self._pieces)) == {}
+        if self._object is not None or self._undecided or sum(map(len, self._pieces)) > _MAX_UNDECIDED:
+            return False
+        return _object_in("".join(self._pieces)) == {}
 
     def grows_into(self, text: str) -> bool:
         """Whether the arguments are held, and `text` is a larger object with the same members and more."""
@@ -403,9 +518,9 @@ class ToolArguments:
         """The object in the held pieces as JSON text; "" for white space, None if no object can be read."""
         sent = "".join(self._pieces)
         text = sent.strip(_BLANKS)
-        fence = _FENCE.fullmatch(text)
-        if fence is not None:
-            text = fence[1].strip()
+        fence = _FENCE_LINE.match(text)
+        if fence is not None and text.endswith(_FENCE, fence.end()):
+            text = text[fence.end() : -len(_FENCE)].strip()
         if not text:
             return ""
         if text[0] == "{" or text.startswith("null"):

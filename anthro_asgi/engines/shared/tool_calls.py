@@ -354,6 +354,11 @@ class ToolCallQueue:
         self.has_calls = self._released or any(isinstance(item, ToolCall) for item in self._queue)
 
     @property
+    def held(self) -> int:
+        """About how many bytes are waiting, with what is remembered of each call."""
+        return self._kept
+
+    @property
     def busy(self) -> bool:
         """Whether a text must wait in the queue."""
         return bool(self._queue)

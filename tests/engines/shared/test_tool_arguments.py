@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anthro_asgi.engines.shared.tool_arguments import ToolArguments
+from anthro_asgi.engines.shared.tool_arguments import JsonObject, ToolArguments
 from anthro_asgi.engines.shared.tool_calls import ToolCallQueue
 from anthro_asgi.wire.answer_limits import AnswerLimits
 from anthro_asgi.wire.deltas import ToolJson, ToolStart
@@ -323,3 +323,49 @@ def test_arguments_after_the_end_of_a_call_are_ignored() -> None:
         ToolStart("b", "leap"),
         ToolJson("{}"),
     ]
+
+
+def long_text(*, spaces: bool, broken: str) -> str:
+    """An object of more than a few stretches, with every kind of value; `broken` is put into it in some places."""
+    members = [
+        '"s":"a,b]}\\"\\\\"',
+        '"n":-1.5e3',
+        '"k":[[1,{}],[],{"a":{"b":null}},true]',
+        '"e":"\N{EURO SIGN}\\ud83d\\ude00"',
+        f'"broken":{broken}',
+    ]
+    glue, colon = (" ,\n ", " : ") if spaces else (",", ":")
+    parts = [members[number % (5 if number % 170 == 169 else 4)] for number in range(1200)]
+    return "{" + glue.join(part.replace('":', f'"{colon}', 1) for part in parts) + "}"
+
+
+@pytest.mark.parametrize("spaces", [False, True])
+@pytest.mark.parametrize("broken", ["0", '"\x01"', "True", "[1,]", r'"\x"', '"\ud83d"', "]"])
+def test_a_long_text_is_copied_like_the_same_text_token_by_token(spaces: bool, broken: str) -> None:
+    text = long_text(spaces=spaces, broken=broken)
+    slow, fast = JsonObject(), JsonObject()
+    copied = "".join([slow.feed(character) for character in text])
+    begin = text[:3]
+    assert fast.feed(begin) + fast.feed(text[3:]) == copied
+    assert (fast.done, fast.broken, fast.repaired) == (slow.done, slow.broken, slow.repaired)
+    assert fast.digest() == slow.digest()
+    assert fast.end() == slow.end()
+
+
+def test_a_long_text_is_nested_as_deeply_as_allowed() -> None:
+    for depth in (99, 100, 101):
+        nest = "[" * (depth - 1) + "]" * (depth - 1)
+        text = '{"a":' + ",".join(['["x",' + nest[1:]] * 40).join("[]")[:-1] + "]}"
+        slow, fast = JsonObject(), JsonObject()
+        assert fast.feed(text) == "".join([slow.feed(character) for character in text])
+        assert fast.broken is slow.broken is (depth > 99)
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_large_call_that_is_repeated_is_recognised(space: str) -> None:
+    text = '{"a":[' + f'"b",{space}{{"c":1}},{space}' * 10_000 + "1]}"
+    arguments = ToolArguments()
+    assert arguments.feed(text[:9]) + arguments.feed(text[9:]) == text
+    assert arguments.equals(text)
+    assert not arguments.equals(text.replace("b", "d"))
+    assert not arguments.equals(text[:-1])
