@@ -3,6 +3,9 @@
     open ──► a client connects ──► accepted ──► TLS handshake, if any ──► its protocol is created
     close ──► listeners withdrawn ──► accept queues empty ──► listeners closed, in the same step
 
+A worker that hangs accepts nothing, and the kernel does not know that. So its siblings `adopt` its listeners until it
+runs again, or its replacement does.
+
 An event loop's own server, when it is closed, drops the connections that it has accepted but not yet handed to a
 protocol. So this class accepts by itself.
 """
@@ -11,7 +14,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from ssl import SSLContext
 from typing import Final
@@ -48,6 +51,7 @@ class Acceptor:
         self._handshake_timeout = None if tls is None else handshake_timeout
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._adopted: set[Listener] = set()
 
     def __repr__(self) -> str:
         return f"<Acceptor {list(self._listeners)}, {len(self._handshakes)} handshakes>"
@@ -69,6 +73,9 @@ class Acceptor:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
+                if exc.errno == errno.EINVAL and listener in self._adopted:  # its worker has stopped listening
+                    self._leave(listener)
+                    return
                 if exc.errno not in _OUT_OF_RESOURCES:
                     raise
                 _log.error("cannot accept a connection: %s", exc.strerror)
@@ -90,6 +97,20 @@ class Acceptor:
                 self._connection, sock, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout
             )
 
+    def adopt(self, listeners: Collection[Listener]) -> None:
+        """Accept at these listeners of other workers, too, and no more at those that were adopted before."""
+        for listener in self._adopted.difference(listeners):
+            self._leave(listener)
+        for listener in listeners:
+            if listener not in self._adopted and listener.is_listening:
+                self._adopted.add(listener)
+                self._loop.add_reader(listener.sock, self._accept, listener)
+
+    def _leave(self, listener: Listener) -> None:
+        self._adopted.discard(listener)
+        if listener.sock.fileno() >= 0:
+            self._loop.remove_reader(listener.sock)
+
     def maintain(self) -> None:
         """Call it every second."""
         for listener in self._listeners:
@@ -97,6 +118,7 @@ class Acceptor:
 
     async def close(self) -> None:
         """Accept every connection that is queued, then close the listeners."""
+        self.adopt(())
         settled = self._loop.time() + _SETTLE * any(listener.group_size for listener in self._listeners)
         while True:
             for listener in self._listeners:
@@ -105,6 +127,8 @@ class Acceptor:
             if late >= _SETTLE or (late >= 0 and not any(listener.has_pending() for listener in self._listeners)):
                 break
             await asyncio.sleep(_POLL)
+        for listener in self._listeners:
+            listener.stop_listening()
         self.close_now()
         if self._handshakes:
             await asyncio.wait(self._handshakes, timeout=_HANDSHAKE_GRACE)
@@ -113,6 +137,7 @@ class Acceptor:
 
     def close_now(self) -> None:
         """Close the listeners without accepting what is queued. May be called again."""
+        self.adopt(())
         for listener in self._listeners:
             if listener.sock.fileno() >= 0:
                 self._loop.remove_reader(listener.sock)

@@ -5,7 +5,8 @@ from typing import Final
 
 from ..observability.shared_counters import CounterLayout, SharedCounters
 
-INTERVAL: Final = 1.0  # seconds between two heartbeats
+INTERVAL: Final = 0.5  # seconds between two heartbeats
+NEGLECTED: Final = 1.5  # seconds without a heartbeat after which other workers accept the connections of a worker
 
 
 class Heartbeats:
@@ -23,6 +24,12 @@ class Heartbeats:
     def last(self, worker: int, default: float) -> float:
         """The time of the last heartbeat, in seconds; `default` before the first."""
         return self._counters.slots[worker][self._place] or default
+
+    def neglected(self, worker: int) -> list[int]:
+        """The other workers whose event loop has not run lately, or which have no process."""
+        latest = time.monotonic() - NEGLECTED
+        others = range(len(self._counters.slots))
+        return [other for other in others if other != worker and self.last(other, 0.0) < latest]
 
     def clear(self, worker: int) -> None:
         """The process of `worker` has ended."""

@@ -75,6 +75,16 @@ class Listener:
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(0))
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether a client can connect."""
+        return self.sock.fileno() >= 0 and bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+    def stop_listening(self) -> None:
+        """Refuse new clients, also if other processes have the socket open."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the socket. May be called again."""
         self.sock.close()
@@ -111,6 +121,9 @@ class UnixListener(Listener):
                 with suppress(OSError):
                     if self.sock.fileno() >= 0 and os.stat(path).st_ino == self._inode:
                         os.unlink(path)
+
+    def stop_listening(self) -> None:
+        """Nothing to do: all workers accept from this one socket, which is closed when each has closed it."""
 
     def _check_path(self) -> None:
         """Raises ResourceUnavailable for a file that must not be replaced. The socket of a dead server may be."""

@@ -9,7 +9,7 @@ start ─► listening ─► a signal ─► not ready, still serving ─► li
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol, cast
 
@@ -97,7 +97,8 @@ class ServerProcess(Server):
         self._stop = asyncio.Event()
         self.owns_process = False  # the process may be ended when the server does not end in time
         self._collector = GarbageCollector(app.metrics, settings.gc_growth if settings.gc == "bounded" else None)
-        self.heartbeat: Callable[[], object] | None = None  # called every second while the event loop runs
+        self.heartbeat: Callable[[], object] | None = None  # called at intervals while the event loop runs
+        self.neglected: Callable[[], Collection[Listener]] = tuple  # the listeners of workers that do not accept
         self._loop_factory = _loop_factory()  # uvloop is imported before a fork, so that workers share its memory
 
     @property
@@ -160,6 +161,8 @@ class ServerProcess(Server):
     def _beat(self) -> None:
         if self.heartbeat is not None:
             self.heartbeat()
+            if not self.should_exit:
+                self._acceptor.adopt(self.neglected())
             asyncio.get_running_loop().call_later(INTERVAL, self._beat)
 
     # signals

@@ -2,7 +2,8 @@
 
     supervisor ──forks──► worker ── "ready" ──► when all are ready, the supervisor prints the addresses
         │  signals ──────► each                 a worker that dies is replaced, with the same listeners
-        │  heartbeats ◄─── each                 a worker whose event loop hangs is killed, and then replaced
+        │  heartbeats ◄─── each                 a worker whose event loop hangs is killed, and then replaced;
+        │                                       until then the other workers accept its connections
         └─ its exit ─────► EOF on the pipe `lifeline`: the workers stop too
 
 The supervisor has no event loop and no thread. Each worker gets a copy of what the supervisor has created, which
@@ -27,6 +28,7 @@ from typing import Final, NoReturn
 
 from ..observability.logs import flush
 from ..settings.options import ResourceUnavailable, Settings
+from .exit_deadline import exit_within
 from .heartbeats import Heartbeats
 from .listeners import Listener
 from .process import Application, ServerProcess, StartReport
@@ -266,6 +268,8 @@ class WorkerSupervisor:
         again = self._stopping and number == signal.SIGINT
         limit = self._process.longest_forced_stop if again else self._process.longest_stop
         self._kill_at = min(self._kill_at, time.monotonic() + limit + _KILL_GRACE)
+        if self._process.owns_process:
+            exit_within(limit + 2 * _KILL_GRACE, 1, logging.ERROR, "the supervisor did not end in time; it exits now")
         if not self._stopping:
             self._stopping = True
             for group in self._listeners:
@@ -310,6 +314,7 @@ class WorkerSupervisor:
             self._close_inherited(worker)
             self._on_start(worker.number)
             self._process.heartbeat = partial(self._heartbeats.beat, worker.number)
+            self._process.neglected = partial(self._neglected_listeners, worker.number)
             listeners = self._listeners[worker.number]
             status = self._process.serve_listeners(
                 listeners, partial(self._report_ready, report_to), self._lifeline_read
@@ -339,11 +344,12 @@ class WorkerSupervisor:
         for file in (*pipes, *(other.ready for other in self._workers)):
             if file is not None:
                 os.close(file)
-        own = self._listeners[worker.number]
-        for group in self._listeners:
-            for listener in group:
-                if listener not in own:
-                    listener.close()
+
+    def _neglected_listeners(self, number: int) -> list[Listener]:
+        """The listeners of the workers that hang or are dead; for the worker `number`."""
+        own = self._listeners[number]
+        others = [self._listeners[other] for other in self._heartbeats.neglected(number)]
+        return [listener for group in others for listener in group if listener not in own]
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

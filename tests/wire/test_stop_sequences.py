@@ -355,5 +355,6 @@ def test_a_batch_is_divided_into_short_pieces_that_continue_each_other() -> None
     assert [continues for _, continues in divided] == [False, False, True, False]
     assert list(divide("")) == [("", False)]
     assert list(divide([])) == []
-    many: list[Delta] = ["x"] * 3 * MAX_PIECE
+    many: list[Delta] = []
+    many.extend("x" * 3 * MAX_PIECE)
     assert len(list(divide(many))) == 3
