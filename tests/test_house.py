@@ -28,6 +28,7 @@ PURE = [
     "engines/openai/chunk_reader.py",
     "engines/openai/chunk_template.py",
     "engines/openai/dialects.py",
+    "upstream/chunked.py",
     "engines/openai/fast_path.py",
     "engines/shared/event_pieces.py",
     "engines/messages/event_stream.py",

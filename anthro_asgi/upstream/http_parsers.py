@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import h11
 
+from .chunked import ChunkDecoder
 from .errors import Broken, TooLarge
 
 httptools: Any  # an optional extension module without type stubs
@@ -48,6 +49,7 @@ _HEAD = re.compile(
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _FRAMING = re.compile(rb"^(content-length|transfer-encoding):[\t ]*+([^\r\n]*)\r\n", re.IGNORECASE | re.MULTILINE)
 _LENGTH = re.compile(rb"[0-9]{1,18}[\t ]*")
+_WITHOUT_BODY = (204, 304)
 _STUB = h11.Request(method="GET", target="/", headers=[("host", "h")])
 
 
@@ -95,15 +97,16 @@ class HeadCheck:
 
 
 class H11Parser:
-    """Parses with h11, which is always installed."""
+    """Parses with h11, which is always installed. A `ChunkDecoder` reads chunked bodies."""
 
-    __slots__ = ("_check", "_connection", "_fed", "_keep", "_on_body", "_on_end", "_on_head")
+    __slots__ = ("_check", "_chunks", "_connection", "_fed", "_keep", "_on_body", "_on_end", "_on_head")
 
     def __init__(self, on_head: OnHead, on_body: OnBody, on_end: OnEnd) -> None:
         self._on_head = on_head
         self._on_body = on_body
         self._on_end = on_end
         self._check = HeadCheck()
+        self._chunks: ChunkDecoder | None = None  # of a chunked body
         self._fed = 0  # bytes of an incomplete head; -1 when it is complete
         self._keep = False
         # h11 only reads the response to a request that it wrote. Any request whose response may have a body will do.
@@ -112,6 +115,9 @@ class H11Parser:
         self._connection.send(h11.EndOfMessage())
 
     def feed(self, data: bytes) -> None:
+        if self._chunks is not None:
+            self._read_chunks(self._chunks, data)
+            return
         if self._fed >= 0:
             self._check_start(data)
             if not self._check.complete:
@@ -122,8 +128,15 @@ class H11Parser:
             raise TooLarge(f"the response head is larger than {MAX_HEAD} bytes")
 
     def eof(self) -> None:
+        if self._chunks is not None:
+            raise Broken("the response was cut short")
         self._connection.receive_data(b"")
         self._run()
+
+    def _read_chunks(self, chunks: ChunkDecoder, data: bytes) -> None:
+        chunks.feed(data)
+        if chunks.done:
+            self._on_end(self._keep and not chunks.surplus.strip(b"\r\n"))
 
     def _check_start(self, data: bytes) -> None:
         # h11 would wait for the blank line after the head before it checks the first line.
@@ -143,8 +156,12 @@ class H11Parser:
                 self._on_body(bytes(event.data))
             elif isinstance(event, h11.Response):
                 self._fed = -1
-                self._keep = _check_head(event.status_code, event.http_version, list(event.headers))[1]
-                self._on_head(event.status_code, list(event.headers))
+                headers = list(event.headers)
+                self._keep = _check_head(event.status_code, event.http_version, headers)[1]
+                self._on_head(event.status_code, headers)
+                if b"transfer-encoding" in dict(headers) and event.status_code not in _WITHOUT_BODY:
+                    self._chunks = ChunkDecoder(self._on_body)
+                    return self._read_chunks(self._chunks, connection.trailing_data[0])
             elif isinstance(event, h11.EndOfMessage):
                 # A stray CRLF after a body is accepted (RFC 9112 section 2.2), as llhttp does.
                 return self._on_end(self._keep and not connection.trailing_data[0].strip(b"\r\n"))
@@ -244,7 +261,7 @@ def _check_head(status: int, version: bytes, headers: ResponseHeaders) -> tuple[
     coding = fields.get(b"transfer-encoding")
     if coding is not None and (coding.lower() != b"chunked" or b"content-length" in fields):
         raise Broken("the transfer-encoding of the response does not say where its body ends")
-    until_eof = coding is None and b"content-length" not in fields and status not in (204, 304)
+    until_eof = coding is None and b"content-length" not in fields and status not in _WITHOUT_BODY
     options = b",".join(value for name, value in headers if name == b"connection").lower()
     closes = b"close" in (option.strip() for option in options.split(b","))
     return until_eof, version == b"1.1" and not closes and not until_eof
