@@ -21,6 +21,7 @@ from typing import Final
 
 from ..settings.options import ResourceUnavailable
 from .listeners import Listener
+from .tls_reads import connect_tls
 
 _BACKLOG: Final = 2048
 _ACCEPTS_PER_YIELD: Final = 64  # connections accepted before other callbacks of the event loop run
@@ -93,9 +94,10 @@ class Acceptor:
     async def _connect(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         with suppress(OSError):  # the client left, or the TLS handshake failed: not an error of ours
-            await self._loop.connect_accepted_socket(
-                self._connection, sock, ssl=self._tls, ssl_handshake_timeout=self._handshake_timeout
-            )
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(self._connection, sock)
+            else:
+                await connect_tls(self._connection, sock, self._tls, self._handshake_timeout)
 
     def adopt(self, listeners: Collection[Listener]) -> None:
         """Accept at these listeners of other workers, too, and no more at those that were adopted before."""

@@ -3,23 +3,33 @@
 A connection class of the service runs on a real socket in this process, and a thread is the hostile client. A ticker
 runs in every iteration of the event loop. It reads the CPU time of the loop's thread, so that neither the client nor
 other processes of the machine count. The garbage collector is off: its pauses depend on the whole process.
+
+Meanwhile the stream of another client has a token every 20 ms. A timer that is due waits for the current iteration
+only, so a token comes at most one hold late: holds of 5 ms keep the stream within 25 ms.
+
+    python -m tests.checks.hold                 every attack, with the holds in CPU time and the gaps in wall time
+    python -m tests.checks.hold --fuzz SECONDS  request bodies and answers that hold the loop for as long as possible
 """
 
 import asyncio
 import gc
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final, NamedTuple
 
+import trustme
 import uvloop
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from anthro_asgi import MessagesApp
+from anthro_asgi import MessagesApp, MessagesRequest
 from anthro_asgi.observability.metrics import Metrics
+from anthro_asgi.server.acceptor import Acceptor
 from anthro_asgi.server.http_protocol import StrictH11Protocol, StrictProtocolMixin, protocol_class
+from anthro_asgi.server.listeners import Listener
 from anthro_asgi.server.read_control import Turns
 from anthro_asgi.settings.loader import load_settings
 from tests.server.engines import large
@@ -66,33 +76,83 @@ ATTACKS: Final[dict[str, bytes]] = {
 }
 
 
-def longest_hold(parser: str, loop: str, sent: bytes) -> float:
-    """Seconds of CPU of the longest iteration of the event loop while a client sends `sent`; the best of three."""
+RECORDS: Final = 40_000
+"""TLS records of one byte that are sent in the attack `tiny TLS records`."""
+TINY_RECORDS: Final = "tiny TLS records"
+_PACE: Final = 0.02  # seconds between two tokens of the other client
+
+
+class Held(NamedTuple):
+    """Seconds of CPU of the longest iteration of the event loop; and between two tokens of another client, by wall."""
+
+    hold: float
+    gap: float
+
+
+def longest_hold(parser: str, loop: str, attack: str) -> Held:
+    """What a client that sends `attack` does; the best of three."""
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner, _no_collection():
-        return min(runner.run(_attack(PARSERS[parser](), sent)) for _ in range(REPETITIONS))
+        return min(runner.run(_attack(PARSERS[parser](), attack)) for _ in range(REPETITIONS))
 
 
-async def _attack(kind: type[asyncio.Protocol], sent: bytes) -> float:
-    config = Config(
-        MessagesApp(large, keys=("secret",)), http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None
-    )
+async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
+    app = MessagesApp(large, keys=("secret",))
+    config = Config(app, http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
+    listener = Listener(socket.create_server(("127.0.0.1", 0)))
+    acceptor = Acceptor(
+        [listener],
         lambda: kind(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # uvicorn's classes
-        "127.0.0.1",
-        0,
+        _server_tls() if attack == TINY_RECORDS else None,
+        5.0,
     )
+    acceptor.open()
+    gaps: list[float] = []
+    other = loop.create_task(_paced_stream(gaps))
+    await asyncio.sleep(0)
     ticker = Ticker(loop)
-    await asyncio.to_thread(_send, server.sockets[0].getsockname(), sent)
+    send = _send_records if attack == TINY_RECORDS else _send
+    await asyncio.to_thread(send, listener.sock.getsockname(), ATTACKS.get(attack, b""))
     ticker.stop()
-    server.close()
+    acceptor.close_now()
+    other.cancel()
+    await asyncio.wait({other})
     for connection in list(state.connections):
         connection.transport.abort()
     if state.tasks:
         await asyncio.wait(state.tasks)
-    return ticker.longest
+    return Held(ticker.longest, max(gaps, default=0.0))
+
+
+async def _paced_stream(gaps: list[float]) -> None:
+    """Another client's stream on the same loop; notes the seconds between two sends."""
+
+    async def engine(request: MessagesRequest) -> AsyncIterator[str]:
+        while True:
+            await asyncio.sleep(_PACE)
+            yield "token "
+
+    body = b'{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"Hi"}]}'
+    last = 0.0
+
+    async def receive() -> dict[str, Any]:
+        nonlocal body
+        piece, body = body, b""
+        if not piece:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": piece, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if last:
+            gaps.append(now - last)
+        last = now
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/messages", "query_string": b"", "headers": []}
+    await MessagesApp(engine)(scope, receive, send)
 
 
 def _send(address: tuple[str, int], sent: bytes) -> None:
@@ -104,6 +164,38 @@ def _send(address: tuple[str, int], sent: bytes) -> None:
         client.settimeout(0.2)
         while client.recv(65536) and time.monotonic() < end:
             pass
+
+
+_AUTHORITY: Final = trustme.CA()
+
+
+def _server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def _send_records(address: tuple[str, int], _: bytes) -> None:
+    """Send a body of which each byte is a record. The records are encrypted first, and then sent at once."""
+    context = ssl.create_default_context()
+    _AUTHORITY.configure_trust(context)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(address) as client, suppress(OSError):
+        client.settimeout(_LONGEST)
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                client.sendall(outgoing.read())
+                incoming.write(client.recv(65536))
+        session.write(b"POST /v1/messages HTTP/1.1\r\n" + _HOST + _KEY + b"Content-Length: %d\r\n\r\n" % (RECORDS + 1))
+        for _byte in range(RECORDS):
+            session.write(b"a")
+        client.sendall(outgoing.read())
+        client.settimeout(0.2)
+        client.recv(65536)
 
 
 class Ticker:
