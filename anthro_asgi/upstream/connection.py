@@ -206,6 +206,7 @@ class Connection(asyncio.Protocol):
     def drain(self, seconds: float) -> None:
         """Drop the rest of the body. Calls `on_settled` when the body has ended or failed, or after `seconds`."""
         if self.state is PAUSED:
+            self._is_flooded = False
             self._resume()
         self.state = DRAINING
         self._drop_chunks()
@@ -303,6 +304,7 @@ class Connection(asyncio.Protocol):
 
     def _on_end(self, reusable: bool) -> None:
         if self.state is PAUSED:
+            self._is_flooded = False
             self._resume()
         sent = not self._unsent and not self._transport.get_write_buffer_size()
         self.state = ENDED if reusable and sent else MUST_CLOSE
@@ -339,13 +341,8 @@ class Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def _resume_after_flood(self) -> None:
-        if not self._is_flooded:
-            return
-        self._is_flooded = False
-        if self.state is not PAUSED:  # the owner has left, or the response is complete
-            if self.state is not CLOSED:
-                self._transport.resume_reading()
-        elif not self._chunks:
+        is_flooded, self._is_flooded = self._is_flooded, False
+        if is_flooded and self.state is PAUSED and not self._chunks:
             self._resume()
 
     # ---- closing
