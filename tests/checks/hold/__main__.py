@@ -1,0 +1,46 @@
+"""The command: see the package."""
+
+import argparse
+import logging
+import sys
+
+from tests.checks.hold import ATTACKS, BAR, LOOPS, PARSERS, TINY_RECORDS, longest_hold
+from tests.checks.hold.application import scale
+from tests.checks.hold.fuzz import search
+
+
+def main() -> int:
+    """The exit status is 1 if the event loop was held for too long."""
+    parser = argparse.ArgumentParser(prog="python -m tests.checks.hold", description="How long the loop is held.")
+    parser.add_argument("--fuzz", type=float, metavar="SECONDS", help="search for the worst bodies and answers instead")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default 0)")
+    options = parser.parse_args()
+    logging.disable()
+    return _attacks() if options.fuzz is None else _search(options.fuzz, options.seed)
+
+
+def _attacks() -> int:
+    missed = 0
+    print(f"{'attack':<34} {'parser':<10} {'loop':<8} {'hold, ms of CPU':>16} {'gap of a 20 ms stream, ms':>26}")
+    for attack in [*ATTACKS, TINY_RECORDS]:
+        for parser in PARSERS:
+            for loop in LOOPS:
+                held = longest_hold(parser, loop, attack)
+                is_missed = held.hold > BAR * scale()
+                missed += is_missed
+                row = f"{attack:<34} {parser:<10} {loop:<8} {held.hold * 1e3:>16.2f} {held.gap * 1e3:>26.1f}"
+                print(row + "   missed" * is_missed, flush=True)
+    return 1 if missed else 0
+
+
+def _search(seconds: float, seed: int) -> int:
+    finds = search(seconds, seed, lambda find: print(find, file=sys.stderr, flush=True))
+    missed = [find for find in finds if not find.is_within_bounds]
+    for find in finds:
+        print(find, "" if find.is_within_bounds else "  missed")
+    print(f"{len(missed)} of the worst {len(finds)} are too long")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
