@@ -140,8 +140,8 @@ class Recipe:
                 return pieces * (2 if self.place == "arguments twice" else 1)
 
     def _pieces(self, text: str) -> list[str]:
-        """The text in pieces, at most 20 000."""
-        step = max(self.event, len(text) // 20_000, 1)
+        """The text in pieces, at most 5000."""
+        step = max(self.event, len(text) // 5000, 1)
         return [text[start : start + step] for start in range(0, len(text), step)]
 
 
