@@ -5,6 +5,7 @@ With PAGE_SCREENSHOTS=FOLDER it saves what it saw there.
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -27,13 +28,19 @@ class Chromium:
     """One page of a headless Chromium, over the DevTools protocol on a pair of pipes."""
 
     def __init__(self, folder: Path) -> None:
-        program = shutil.which("chromium")
+        program, bash = shutil.which("chromium"), shutil.which("bash")
         assert program is not None, "this check needs the program chromium"
+        assert bash is not None
         (ours, theirs), (self._results, out) = os.pipe(), os.pipe()
+        # Chromium reads from 3 and writes to 4, which may be in use here
+        low = (ours, out)
+        ours, out = (fcntl.fcntl(file, fcntl.F_DUPFD, 10) for file in low)
+        for file in low:
+            os.close(file)
         self._commands = theirs
         arguments = f"{program} --headless=new --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe"
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {arguments} --user-data-dir={folder} about:blank 3<&{ours} 4>&{out}"],
+            [bash, "-c", f"exec {arguments} --user-data-dir={folder} about:blank 3<&{ours} 4>&{out}"],
             pass_fds=(ours, out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -47,10 +54,14 @@ class Chromium:
         self.events: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Network", "Log"):
+                self.call(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
