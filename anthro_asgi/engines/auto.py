@@ -10,6 +10,7 @@ An engine that serves both is used for chat completions, because `dialects` know
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from ..wire.deltas import Batch
@@ -19,7 +20,7 @@ from .base import ModelInfo, Observer, UpstreamEngine
 from .messages.engine import MessagesEngine
 from .openai.dialects import Dialect
 from .openai.engine import OpenAIEngine
-from .shared.remote import log_unreachable, start_within
+from .shared.remote import RemoteEngine, log_unreachable, start_within
 from .shared.single_flight import SingleFlight
 
 _PAUSE: Final = 5.0  # seconds between two attempts to choose
@@ -44,6 +45,8 @@ class AutoEngine(UpstreamEngine):
         self._open_until = float("-inf")  # the upstream is not asked again until then, on the loop's clock
         self._choice = SingleFlight(self._choose)
         chat.on_engine_gone = messages.on_engine_gone = self._forget
+        chat.find_successor = partial(self._successor, chat)
+        messages.find_successor = partial(self._successor, messages)
         self._first_contact = SingleFlight(self._choose_at_start)
 
     @property
@@ -77,6 +80,14 @@ class AutoEngine(UpstreamEngine):
             self._chosen = None
             for name in _HANDED_OVER:
                 delattr(self, name)
+
+    async def _successor(self, failed: RemoteEngine) -> OpenAIEngine | MessagesEngine | None:
+        """The engine for a request that `failed` could not send because its path is missing; None if it is the same."""
+        try:
+            chosen = await self._choice.result()
+        except ApiError:
+            return None
+        return None if chosen is failed else chosen
 
     async def _engine(self) -> OpenAIEngine | MessagesEngine:
         """The engine for a request. A request waits at most a second for the list when an engine was chosen before."""

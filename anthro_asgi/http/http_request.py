@@ -1,6 +1,7 @@
 """One HTTP request and its response, over an ASGI scope, `receive` and `send`."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,9 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 ResponseHeaders = Iterable[tuple[str, str]]
 
 JSON: Final = "application/json"
+_RELAYED: Final = frozenset({b"anthropic-beta", b"anthropic-version"})
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_MAX_BETAS: Final = 64
 
 
 class ClientDisconnected(Exception):
@@ -87,6 +91,19 @@ class HttpRequest:
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header with this name (lower case), or None."""
         return next((value for key, value in self.headers if key == name), None)
+
+    def relay_headers(self) -> tuple[tuple[str, str], ...]:
+        """The client's `anthropic-beta` and `anthropic-version`, without values that are not safe to send on."""
+        found = [(name, value) for name, value in self.headers if name in _RELAYED]
+        if not found:
+            return ()
+        betas = [beta.strip() for name, value in found if name == b"anthropic-beta" for beta in value.split(b",")]
+        betas = [beta for beta in betas if _TOKEN.fullmatch(beta)][:_MAX_BETAS]
+        version = next((value for name, value in found if name == b"anthropic-version"), b"")
+        relayed = [("anthropic-beta", b",".join(betas).decode())] if betas else []
+        if _TOKEN.fullmatch(version):
+            relayed.append(("anthropic-version", version.decode()))
+        return tuple(relayed)
 
     # the response
 

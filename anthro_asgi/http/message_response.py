@@ -48,6 +48,7 @@ class MessageResponse:
         ping_interval: seconds without a send after which a stream gets a ping.
         ignored: the paths of request fields without effect, for a response header. The engine may add to the list until
             its first output.
+        headers: further headers. The engine may add to the list until its first output.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class MessageResponse:
         estimate: PromptEstimate,
         ping_interval: float,
         ignored: list[str],
+        headers: list[tuple[str, str]],
     ) -> None:
         self._http_request = http_request
         self._answer = answer
@@ -70,6 +72,7 @@ class MessageResponse:
         self._estimate = estimate
         self._ping_interval = ping_interval
         self._ignored = ignored
+        self._headers = headers
         self._watch = DisconnectWatch(http_request.receive)
         self._opening = b""  # `message_start`, until it has been sent
         self._send_times: list[float] = []  # not yet counted in the metrics
@@ -113,7 +116,8 @@ class MessageResponse:
             body = await run_with_yields(dumps_in_steps(message), perf_counter)
         else:
             body = [dumps(message)]
-        await self._http_request.respond(200, body, headers=self._http_request.report_ignored(self._ignored))
+        headers = (*self._http_request.report_ignored(self._ignored), *self._headers)
+        await self._http_request.respond(200, body, headers=headers)
 
     # a stream
 
@@ -212,7 +216,7 @@ class MessageResponse:
 
     async def _commit(self) -> None:
         """Send the head. `message_start` goes out with the next send."""
-        headers = (*_STREAM_HEADERS, *self._http_request.report_ignored(self._ignored))
+        headers = (*_STREAM_HEADERS, *self._http_request.report_ignored(self._ignored), *self._headers)
         await self._http_request.start_response(200, _EVENT_STREAM, headers)
         self._opening = self._encoder.start()
         self._estimate.release_request()

@@ -180,6 +180,7 @@ class MessagesApp(BaseApp):
             estimate=estimate,
             ping_interval=self._ping_interval,
             ignored=request.ignored,
+            headers=request.response_headers,
         )
         del request  # a prompt is large, and the engine alone needs it while a stream lasts
         try:
@@ -199,7 +200,7 @@ class MessagesApp(BaseApp):
                 counts["context_management"] = {"original_input_tokens": tokens}
                 tokens, headers = await self._prompt_counter.count(request)
         counts["input_tokens"] = tokens
-        headers = (*headers, *http_request.report_ignored(request.ignored))
+        headers = (*headers, *http_request.report_ignored(request.ignored), *request.response_headers)
         await http_request.respond(200, orjson.dumps(counts), headers=headers)
 
     async def _edit_context(self, request: MessagesRequest) -> None:
@@ -220,6 +221,7 @@ class MessagesApp(BaseApp):
         http_request.trace.request_parsed(request)
         request.trace_headers = http_request.trace.headers
         request.request_id = http_request.request_id
+        request.relay_headers = http_request.relay_headers()
         return request
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:

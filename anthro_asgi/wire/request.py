@@ -122,6 +122,11 @@ class MessagesRequest:
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     """W3C Trace Context headers (`traceparent`, `tracestate`) to send to the engine."""
 
+    relay_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
+    """The client's `anthropic-beta` and `anthropic-version`, for an upstream that speaks the Messages API."""
+    response_headers: list[tuple[str, str]] = field(default_factory=list, repr=False, compare=False)
+    """Headers of the response to the client. An engine adds those of its upstream before its first output."""
+
     request_id: str = field(default="", repr=False, compare=False)
     """The id in the client's response, for the log lines of an engine."""
 

@@ -70,14 +70,41 @@ async def test_only_a_list_with_a_model_decides(first: bytes, monkeypatch: pytes
 
 
 async def test_a_missing_path_of_the_chosen_api_makes_it_choose_again() -> None:
+    """The request that found out failed: another engine had been started at the same address."""
     async with auto({MODELS: [CHAT_LIST, CHAT_LIST, MESSAGES_LIST], MESSAGES: MESSAGES_ANSWER, CHAT: ABSENT}) as (
-        _,
+        upstream,
         engine,
     ):
         await engine.start()
+        assert await text(engine) == "Hi"
+        assert await text(engine) == "Hi"
+        assert [asked.target for asked in upstream.requests if asked.method == "POST"] == [CHAT, MESSAGES, MESSAGES]
+
+
+async def test_a_request_for_a_messages_server_is_answered_by_the_chat_engine_in_its_place() -> None:
+    async with auto({MODELS: [MESSAGES_LIST, MESSAGES_LIST, CHAT_LIST], MESSAGES: ABSENT, CHAT: ANSWER}) as (
+        upstream,
+        engine,
+    ):
+        await engine.start()
+        assert await text(engine) == "Hello"
+        assert [asked.target for asked in upstream.requests if asked.method == "POST"] == [MESSAGES, CHAT]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [[CHAT_LIST], [MESSAGES_LIST], [CHAT_LIST, CHAT_LIST, MESSAGES_LIST, CHAT_LIST]],
+    ids=["chat", "messages", "changing"],
+)
+async def test_an_upstream_without_either_api_is_asked_once_in_each(lists: list[Answer]) -> None:
+    async with auto({MODELS: lists, MESSAGES: ABSENT, CHAT: ABSENT}) as (upstream, engine):
+        await engine.start()
         with pytest.raises(BadUpstream, match="does not serve this API"):
             await text(engine)
-        assert await text(engine) == "Hi"
+        posts = [asked.target for asked in upstream.requests if asked.method == "POST"]
+        assert len(posts) == len(set(posts))
+        assert " leased=0 connecting=0 " in repr(engine._chat)
+        assert " leased=0 connecting=0 " in repr(engine._messages)
 
 
 async def test_an_engine_that_was_swapped_behind_a_lost_connection_is_found_out() -> None:

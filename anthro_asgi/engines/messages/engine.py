@@ -6,26 +6,39 @@ The request body is sent as the client wrote it, except for:
 - `stream`, which is always true: only a stream can be cancelled;
 - `stop_sequences`, which are matched by this service: most such servers stop, but report `end_turn`;
 - `thread`, which this service answers itself;
-- the engine's own switch for thinking, where it is known.
+- the engine's own switch for thinking, where it is known;
+- `max_tokens`, if the server has refused it as too large.
+
+The client's `anthropic-beta` and `anthropic-version` are sent too. The server's headers about limits and the account go
+back to the client. A request that the server refuses is sent again if another server has taken its place, or if its
+words tell how long an answer may be.
 
 The response is read as deltas, so whatever it violates of the contract ends in `event_reader` and the encoder.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Unpack
 
 from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.request import RequestHeaders
-from ...wire.deltas import Delta
+from ...wire.deltas import Batch, Delta, MessageFields, Usage
 from ...wire.errors import ApiError, BadUpstream
+from ...wire.estimate import estimate_tokens
 from ...wire.request import MessagesRequest
 from ..openai.chat_request import add_thinking
 from ..openai.detection import health_path, recognise_models
 from ..openai.dialects import LLAMACPP, PLAIN, Dialect
 from ..openai.encoded_request import EncodedRequest
+from ..openai.learned import LearnedDialects
+from ..openai.learning import remember
+from ..openai.refusals import changes_between
+from ..shared.account_headers import account_headers
+from ..shared.answer_length import accepted_length
 from ..shared.event_pieces import LARGE
 from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import parse_models
@@ -46,6 +59,8 @@ from .event_stream import EventStreamReader
 _NOT_SENT: Final = ("stop_sequences", "thread")
 _VERSION: Final = (b"anthropic-version", b"2023-06-01")
 _MAX_WAIT: Final = 1.0  # seconds that an answer waits for the model list when an earlier dialect is known
+_DETECTION_VALID: Final = 5.0  # seconds after a model list in which the server is taken to be the same
+_MAX_TRIES: Final = 4  # as asked, with an answer that fits the model, one that fits beside the prompt, in a new dialect
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -60,6 +75,7 @@ class MessagesEngine(RemoteEngine):
         self._dialect: Dialect | None = None
         self._last_dialect: Dialect | None = None
         self._detecting = SingleFlight(self._detect)
+        self._learned = LearnedDialects()
 
     def __repr__(self) -> str:
         return f"<MessagesEngine {self._pool!r}>"
@@ -116,67 +132,149 @@ class MessagesEngine(RemoteEngine):
 
     def _forget_engine(self) -> None:
         self._dialect = None
+        self._learned.forget()
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         """The server's own count. Raises NotImplementedError when it does not count, and ApiError."""
         request.ignored.clear()  # the server receives every field
         request.context_edits = ()  # and edits the context itself
         body = _body(request, await self._known_dialect())  # what the answer is asked with changes the prompt
-        counted = {key: value for key, value in body.items() if key not in ("stream", "max_tokens")}
-        encoded = await EncodedRequest(request, counted).encoded()
         try:
-            return _token_count(await fetch(self._pool, f"{self._target}/count_tokens", self._headers, encoded))
+            return await self._count(request, body)
         except (ApiError, TimeoutError, UpstreamError) as exc:
             error = self._fail(exc, "count_tokens", request_id=request.request_id).error
             raise error from error.__cause__
 
+    async def _count(self, request: MessagesRequest, body: dict[str, Any]) -> int:
+        """The length of the prompt of `body`. Raises NotImplementedError, ApiError, TimeoutError and UpstreamError."""
+        counted = {key: value for key, value in body.items() if key not in ("stream", "max_tokens")}
+        encoded = await EncodedRequest(request, counted).encoded()
+        result = await fetch(self._pool, f"{self._target}/count_tokens", self._request_headers(request), encoded)
+        tokens = _token_count(result)
+        request.response_headers[:] = account_headers(result.headers)
+        return tokens
+
+    def _request_headers(self, request: MessagesRequest) -> RequestHeaders:
+        """The headers of a request: those of the client take the place of our own."""
+        names = {name.encode() for name, _ in request.relay_headers}
+        return (*(header for header in self._headers if header[0] not in names), *request.relay_headers)
+
     # an answer
 
-    async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
+    async def stream(  # noqa: C901 - the whole life of a request
+        self, request: MessagesRequest, *, may_hand_over: bool = True
+    ) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
-        dialect = await self._known_dialect()
+        dialect = self._dialect_for(request, await self._known_dialect())
+        model = self._model_list.listed_name(request.engine_model)
+        refused = dialect  # the last dialect in which the server refused the request
         request.ignored.clear()  # the server receives every field
         request.applied_edits.clear()  # and edits the context itself
         may_call = request.tool_choice is None or request.tool_choice.type != "none"
+        headers = (_JSON, *self._request_headers(request), *request.trace_headers)
+        response_headers = request.response_headers
         encoded = EncodedRequest(request, _body(request, dialect))
-        headers = (_JSON, *self._headers, *request.trace_headers)
-        exchange = self._pool.exchange("POST", self._target, headers, await encoded.encoded())
         del request  # `encoded` owns it, and releases it
-        reader = EventReader(new_call_id, calls=may_call, limits=self._limits)
-        body = EventStreamReader(reader, self._limits.max_event)
-        try:
-            async with exchange as response:
-                await encoded.release()
-                await raise_for_status(response)
-                if is_json(response):
-                    message = await read_body(response, self._limits)
-                    whole = partial(reader.whole, message)
-                    yield await in_thread(whole) if len(message) > LARGE else whole()
-                else:
-                    while not reader.finished and (data := await response.read()):
-                        deltas = body.read(data)
-                        if deltas:
-                            yield deltas
-                            reader.feed(())  # raises an error that came after them in the same read
-                        if body.unread:
-                            async with aclosing(read_on(body)) as batches:
-                                async for batch in batches:
-                                    yield batch
-                                    reader.feed(())
-                    body.paced = False
-                    trailer = await read_trailer(response, body.read, reader)
-                    yield trailer + (await in_thread(body.rest) if body.is_heavy else body.rest())
-                response.drain_on_exit()
-            ending = await in_thread(reader.end) if body.is_heavy else reader.end()
-        except ApiError as exc:
-            raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc.__cause__
-        except UpstreamError as exc:
-            if not reader.finished:  # else the answer is complete
-                raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
-            ending = reader.end()
-        finally:
-            self._report_repairs(reader.repairs)
+        for tries_left in reversed(range(_MAX_TRIES)):
+            exchange = self._pool.exchange("POST", self._target, headers, await encoded.encoded())
+            reader = EventReader(new_call_id, calls=may_call, limits=self._limits)
+            body = EventStreamReader(reader, self._limits.max_event)
+            begun = False
+            successor = None
+            try:
+                async with exchange as response:
+                    await raise_for_status(response)
+                    response_headers[:] = account_headers(response.headers)
+                    if is_json(response):
+                        message = await read_body(response, self._limits)
+                        whole = partial(reader.whole, message)
+                        yield await in_thread(whole) if len(message) > LARGE else whole()
+                        begun = True
+                    else:
+                        while not reader.finished and (data := await response.read()):
+                            deltas = body.read(data)
+                            if deltas:
+                                yield deltas
+                                begun = begun or (_is_output(deltas) and await encoded.release())
+                                reader.feed(())  # raises an error that came after them in the same read
+                            if body.unread:
+                                async with aclosing(read_on(body)) as batches:
+                                    async for batch in batches:
+                                        yield batch
+                                        begun = begun or (_is_output(batch) and await encoded.release())
+                                        reader.feed(())
+                        body.paced = False
+                        trailer = await read_trailer(response, body.read, reader)
+                        yield trailer + (await in_thread(body.rest) if body.is_heavy else body.rest())
+                    response.drain_on_exit()
+                ending = await in_thread(reader.end) if body.is_heavy else reader.end()
+            except ApiError as exc:
+                failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
+                may_retry = failure.may_retry and tries_left > 0 and not begun
+                before = dialect
+                error = failure.error
+                del failure
+                try:
+                    successor = await self._hand_over(error, may_hand_over=may_hand_over and not begun)
+                    if successor is None:
+                        encoded, dialect = await self._retry(encoded, dialect, error, may_retry=may_retry, begun=begun)
+                finally:
+                    del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
+                if successor is None:
+                    refused = before if dialect is not before else refused
+                    continue
+            except UpstreamError as exc:
+                if not reader.finished:  # else the answer is complete
+                    raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
+                ending = reader.end()
+            finally:
+                self._report_repairs(reader.repairs)
+            break
+        if successor is not None:
+            answer = successor.stream(encoded.request, may_hand_over=False)
+            del encoded
+            async with aclosing(answer):  # type: ignore[type-var]
+                async for taken in answer:
+                    yield taken
+            return
+        changes = changes_between(refused, dialect) if refused.name == dialect.name else {}
+        if changes:
+            remember(self._learned, model, changes, self.observe)
         yield ending
+
+    def _dialect_for(self, request: MessagesRequest, dialect: Dialect) -> Dialect:
+        """`dialect` with the limits that the server has told for this model."""
+        model = self._model_list.listed_name(request.engine_model)
+        return self._learned.apply(model, dialect, asyncio.get_running_loop().time())
+
+    async def _retry(
+        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool, begun: bool
+    ) -> tuple[EncodedRequest, Dialect]:
+        """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
+        try:
+            if begun:
+                raise error from error.__cause__
+            request, body = encoded.request, encoded.body
+            count = partial(self._counted_within, partial(self._count, request, body), encoded.request_id)
+            estimate = partial(estimate_tokens, request)
+            mended = await self._mended_length(body["max_tokens"], error, count, estimate, may_retry=may_retry)
+            if mended is not None:
+                shorter, limits = mended
+                return EncodedRequest(request, body | {"max_tokens": shorter}), replace(dialect, **limits)
+            if not may_retry or self._since_list() < _DETECTION_VALID:
+                raise error from error.__cause__
+            self._dialect = None
+            detected = await self.detect()
+            if detected.name == dialect.name:
+                raise error from error.__cause__
+            return EncodedRequest(request, _body(request, detected)), detected
+        finally:
+            del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
+
+
+def _is_output(deltas: list[Delta]) -> bool:
+    """Whether any of the deltas is more than a count or a field, so that the client may have received it."""
+    return any(not isinstance(delta, Usage | MessageFields) for delta in deltas)
 
 
 def _body(request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
@@ -196,6 +294,14 @@ def _body(request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
             body["tool_choice"] = {**body["tool_choice"], "type": "any"}
             del body["tool_choice"]["name"]
     add_thinking(body, request, dialect)
+    if "max_tokens" in body:
+        body["max_tokens"] = accepted_length(
+            body["max_tokens"],
+            partial(estimate_tokens, request),
+            longest=dialect.longest_answer,
+            window=dialect.reserved_window,
+            scale=dialect.prompt_scale,
+        )
     return {**body, "model": request.engine_model, "stream": True}
 
 

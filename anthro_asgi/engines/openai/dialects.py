@@ -92,6 +92,12 @@ class Dialect:
     """The endpoint that counts takes the tool choice, which changes the prompt."""
     bounds_answers: bool = False
     """The engine refuses a `max_tokens` above the model's context window, whatever the length of the prompt."""
+    longest_answer: int | None = None
+    """The largest `max_tokens` that the engine accepts, as its refusal has told; None: unknown."""
+    reserved_window: int | None = None
+    """The context window of an engine that refuses `max_tokens` for which the prompt leaves no room; None: unknown."""
+    prompt_scale: float = 1.0
+    """By how much a prompt is longer than its estimate, on an engine with a `reserved_window`."""
 
 
 PLAIN: Final = Dialect("openai", "an OpenAI-compatible server", top_k=True, strict_tools=True, longest_tool_name=64)

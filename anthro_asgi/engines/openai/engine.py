@@ -24,12 +24,11 @@ from ...upstream.origin import Origin
 from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
-from ...wire.errors import ApiError, BadUpstream, ContextTooLong, InvalidRequest
+from ...wire.errors import ApiError, BadUpstream
 from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
-from ..shared.answer_length import answer_beside, shorter_answer
-from ..shared.context_overflow import PromptBound, find_bound
+from ..shared.answer_length import accepted_length
 from ..shared.event_pieces import LARGE
 from ..shared.fetch import FetchResult, fetch
 from ..shared.model_list import MAX_AGE, parse_models
@@ -43,7 +42,6 @@ from ..shared.remote import (
     read_body,
     read_trailer,
 )
-from ..shared.upstream_errors import EngineReport
 from .chat_request import call_ids, encode_in_steps, ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
@@ -52,6 +50,7 @@ from .dialects import DIALECTS, Dialect, by_host
 from .encoded_request import EncodedRequest, chat_body
 from .fast_path import FastChunkReader
 from .learned import LearnedDialects
+from .learning import remember
 from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_dialect, changes_between
 from .retry import length_field, rejected_field, wants_new_length_field
@@ -61,7 +60,6 @@ from .tool_names import original_names
 _log = logging.getLogger(__name__)
 _DETECTION_VALID: Final = 5.0  # seconds after a detection in which the engine is taken to be the same
 _MAX_TRIES: Final = 4  # as asked, with an answer that fits the model, one that fits beside the prompt, without a field
-_COUNT_TIMEOUT: Final = 5.0  # seconds for the count that tells how long an answer may be
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
 
 
@@ -93,7 +91,6 @@ class OpenAIEngine(RemoteEngine):
         chosen = DIALECTS[dialect] if dialect is not None else by_host(origin.host)
         self._detector = EngineDetector(chosen, self._list_models, self._probe)
         self._counter = PromptTokenCounter(self._post_for_count)
-        self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
         self._learned = LearnedDialects()
         self._single_slot = asyncio.Lock()  # for an engine that answers one request at a time
 
@@ -155,7 +152,6 @@ class OpenAIEngine(RemoteEngine):
 
     async def _list_models(self, pool: Pool | None = None) -> FetchResult:
         """As in the base class. Every list also tells which engine it is, and the context lengths of its models."""
-        self._listed_at = asyncio.get_running_loop().time()
         result = await super()._list_models(pool)
         before = self._detector.dialect
         self._detector.note(result)
@@ -166,13 +162,11 @@ class OpenAIEngine(RemoteEngine):
                 self._model_list.note(parse_models(result.json()))
         return result
 
-    def _since_list(self) -> float:
-        """Seconds since the model list was last requested."""
-        return asyncio.get_running_loop().time() - self._listed_at
-
     # an answer
 
-    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:  # noqa: C901 - a helper costs per token
+    async def stream(  # noqa: C901 - a helper costs per token
+        self, request: MessagesRequest, *, may_hand_over: bool = True
+    ) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
         model, choice = self._model_list.listed_name(request.engine_model), request.tool_choice
@@ -184,6 +178,7 @@ class OpenAIEngine(RemoteEngine):
                 reader = self._reader(encoded.request, dialect)
                 exchange = await self._exchange(encoded)
                 begun = False
+                successor = None
                 coalescer = ReadCoalescer(asyncio.get_running_loop().time)
                 try:
                     async with exchange as response:
@@ -220,13 +215,23 @@ class OpenAIEngine(RemoteEngine):
                     error = failure.error
                     del failure
                     try:
-                        encoded, dialect = await self._retry(encoded, dialect, error, may_retry=may_retry, begun=begun)
+                        successor = await self._hand_over(error, may_hand_over=may_hand_over and not begun)
+                        if successor is None:
+                            encoded, dialect = await self._retry(
+                                encoded, dialect, error, may_retry=may_retry, begun=begun
+                            )
                     finally:
                         del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
-                    refused = before if dialect is not before else refused
-                    continue
+                    if successor is None:
+                        refused = before if dialect is not before else refused
+                        continue
                 finally:
                     self._report_repairs(reader.repairs)
+                if successor is not None:
+                    async with aclosing(successor.stream(encoded.request, may_hand_over=False)) as batches:  # type: ignore[type-var]
+                        async for batch in batches:
+                            yield batch
+                    return
                 if not reader.nothing_read or not self._hides_refusal(encoded, dialect):
                     break
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
@@ -300,11 +305,7 @@ class OpenAIEngine(RemoteEngine):
             changes["never"] = known | (accepted.never - refused.never)
         if not changes:
             return
-        for field in self._learned.learn(model, changes, asyncio.get_running_loop().time()):
-            self.observe("learned", field)
-            value = changes[field]
-            shown = ",".join(sorted(value)) if isinstance(value, frozenset) else value
-            _log.info("engine_dialect_learned field=%(field)s value=%(value)s", {"field": field, "value": shown})
+        remember(self._learned, model, changes, self.observe)
 
     async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
         """The body of the chat request, without what this engine is known not to accept."""
@@ -314,6 +315,14 @@ class OpenAIEngine(RemoteEngine):
         window = self._model_list.window(request.engine_model) if dialect.bounds_answers else None
         if window is not None and window < body.get(dialect.max_tokens_field, 0):
             body[dialect.max_tokens_field] = window
+        if dialect.longest_answer is not None or dialect.reserved_window is not None:
+            body[dialect.max_tokens_field] = accepted_length(
+                body[dialect.max_tokens_field],
+                partial(estimate_tokens, request),
+                longest=dialect.longest_answer,
+                window=dialect.reserved_window,
+                scale=dialect.prompt_scale,
+            )
         return body
 
     async def _exchange(self, encoded: EncodedRequest) -> Exchange:
@@ -336,37 +345,35 @@ class OpenAIEngine(RemoteEngine):
     ) -> tuple[EncodedRequest, Dialect]:
         """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
         try:
-            bound = find_bound(_words(error)) if isinstance(error, InvalidRequest) and not begun else None
-            if bound is not None and bound.too_long:
-                prompt = await self._count_for_answer(encoded, dialect)
-                if prompt is None:
-                    raise error from error.__cause__
-                raise ContextTooLong(max(prompt, bound.at_least), bound.window) from error.__cause__
-            changed = await self._changed(encoded, dialect, error, bound) if may_retry else None
+            if begun:
+                raise error from error.__cause__
+            request, body = encoded.request, encoded.body
+            length = length_field(body)
+            counter = partial(self._counter.count, body, dialect)
+            count = partial(self._counted_within, counter, encoded.request_id)
+            estimate = partial(estimate_tokens, request)
+            mended = await self._mended_length(body[length], error, count, estimate, may_retry=may_retry)
+            if mended is not None:
+                shorter, limits = mended
+                return EncodedRequest(request, body | {length: shorter, "stream": True}), replace(dialect, **limits)
+            changed = await self._changed(encoded, dialect, error) if may_retry else None
             if changed is None:
-                raise (error if bound is None else ContextTooLong(None, None)) from error.__cause__
+                raise error from error.__cause__
             body, dialect = changed
-            return EncodedRequest(encoded.request, body | {"stream": True}), dialect
+            return EncodedRequest(request, body | {"stream": True}), dialect
         finally:
             del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
 
     async def _changed(
-        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, bound: PromptBound | None
+        self, encoded: EncodedRequest, dialect: Dialect, error: ApiError
     ) -> tuple[dict[str, Any], Dialect] | None:
         """The body to send instead of the refused one, and its dialect; None if no change may help.
 
         Raises ApiError.
         """
         request, body = encoded.request, encoded.body
-        length = length_field(body)
-        if bound is not None:
-            prompt = await self._count_for_answer(encoded, dialect)
-            return body | {length: answer_beside(bound, body[length], prompt, estimate_tokens(request))}, dialect
         if wants_new_length_field(body, error.message):
             return await self._amended(encoded, replace(dialect, max_tokens_field="max_completion_tokens"))
-        shorter = shorter_answer(body[length], error.message)
-        if shorter is not None:
-            return body | {length: shorter}, dialect
         field = rejected_field(body, error.message)
         if field is not None:
             return await self._amended(encoded, replace(dialect, never=dialect.never | {field}))
@@ -386,24 +393,3 @@ class OpenAIEngine(RemoteEngine):
         body = await self._body(encoded.request, dialect)
         longest = encoded.body[length_field(encoded.body)]
         return body | {dialect.max_tokens_field: min(longest, body[dialect.max_tokens_field])}, dialect
-
-    async def _count_for_answer(self, encoded: EncodedRequest, dialect: Dialect) -> int | None:
-        """The prompt's length in tokens by the engine's own count; None if it does not count.
-
-        Raises ContextTooLong if the engine refuses to count a prompt this long.
-        """
-        try:
-            async with asyncio.timeout(_COUNT_TIMEOUT):
-                return await self._counter.count(encoded.body, dialect)
-        except NotImplementedError:
-            return None
-        except (ApiError, TimeoutError, UpstreamError) as exc:
-            failure = self._fail(exc, "count_tokens", request_id=encoded.request_id)
-            if isinstance(failure.error, ContextTooLong):
-                raise failure.error from failure.error.__cause__
-            return None
-
-
-def _words(error: ApiError) -> str:
-    """What the engine said."""
-    return error.__cause__.message if isinstance(error.__cause__, EngineReport) else ""

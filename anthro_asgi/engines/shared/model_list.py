@@ -7,6 +7,7 @@ receives the old one. The request goes on, so that the next caller receives the 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...wire.errors import BadUpstream
@@ -115,12 +116,24 @@ def _model(entry: dict[str, Any]) -> ModelInfo:
     lengths = [inner, *map(entry.get, _WINDOW_KEYS)]
     window = next((length for length in lengths if type(length) is int and length > 0), None)
     longest = next((entry[key] for key in _LONGEST_ANSWER_KEYS if entry.get(key) is not None), None)
-    created = entry.get("created")
+    title = entry.get("display_name")
     return ModelInfo(
         id=entry["id"],
-        display_name=entry["id"],
-        created=created if type(created) is int and 0 <= created < _LATEST else 0,
+        display_name=title if isinstance(title, str) and title else entry["id"],
+        created=_created(entry),
         max_input_tokens=window,
         max_tokens=longest if type(longest) is int and longest > 0 else window,
         owned_by=entry["owned_by"] if isinstance(entry.get("owned_by"), str) else "",
     )
+
+
+def _created(entry: dict[str, Any]) -> int:
+    """The time of creation in Unix seconds: a number in OpenAI's lists, a date in those of the Messages API; else 0."""
+    created, date = entry.get("created"), entry.get("created_at")
+    if type(created) is not int and isinstance(date, str):
+        try:
+            parsed = datetime.fromisoformat(date)
+        except ValueError:
+            return 0
+        created = int((parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp())
+    return created if type(created) is int and 0 <= created < _LATEST else 0

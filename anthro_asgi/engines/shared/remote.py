@@ -8,9 +8,9 @@ import logging
 import re
 import secrets
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import Final, Protocol, TypedDict, Unpack
+from typing import Any, Final, Protocol, TypedDict, Unpack
 
 from ...upstream.errors import TooLarge, UpstreamError
 from ...upstream.exchange import Exchange
@@ -19,17 +19,21 @@ from ...upstream.pool import Body, Deadlines, Pool
 from ...upstream.request import RequestHeaders
 from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Batch, Delta, deltas_of
-from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream
+from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream, ContextTooLong, InvalidRequest
 from ...wire.repairs import Repairs
+from ...wire.request import MessagesRequest
 from ..base import NOT_READY, ModelInfo, UpstreamEngine
+from .answer_length import answer_beside, shorter_answer, told_limits
+from .context_overflow import find_bound
 from .fetch import FetchResult, fetch
 from .model_list import ModelList, parse_models
 from .single_flight import SingleFlight
-from .upstream_errors import REMEDIES, UNAVAILABLE, UpstreamFailure, classify, error_from_response
+from .upstream_errors import REMEDIES, UNAVAILABLE, EngineReport, UpstreamFailure, classify, error_from_response
 
 _TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may send usage and the end of its stream
 _READY_TIMEOUT: Final = 2.0  # seconds
 _START_TIMEOUT: Final = 0.5  # seconds for which the start of the service waits for the engine
+_COUNT_TIMEOUT: Final = 5.0  # seconds for the count that tells how long an answer may be
 _MAX_ERROR_BODY: Final = 64 * 1024  # bytes
 _ERROR_BODY_TIMEOUT: Final = 5.0  # seconds
 _UNSPECIFIC_TYPES: Final = (b"text/plain", b"application/octet-stream")  # a stream may have them by mistake
@@ -74,8 +78,11 @@ class RemoteEngine(UpstreamEngine):
         self.replace_key(options.get("key"))
         self._model_list = ModelList(self._fetch_model_list)
         self._list_status = 0  # of the response to the last request for the list
+        self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
         self.on_engine_gone: Callable[[], None] = _do_nothing
         """Called when another engine may be at the address from now on."""
+        self.find_successor: Callable[[], Awaitable[RemoteEngine | None]] = _no_successor
+        """Called when the path of this API is missing: the engine for the API that the upstream has now, if any."""
 
     async def start(self) -> None:
         """Detect the engine. If it is not reachable, the first request detects it.
@@ -153,9 +160,14 @@ class RemoteEngine(UpstreamEngine):
 
     async def _list_models(self, pool: Pool | None = None) -> FetchResult:
         """Raises ApiError, which is counted and logged already."""
+        self._listed_at = asyncio.get_running_loop().time()
         result = await self._fetch("models", self._origin.target("/models"), pool=pool)
         self._list_status = result.status
         return result
+
+    def _since_list(self) -> float:
+        """Seconds since the model list was last requested."""
+        return asyncio.get_running_loop().time() - self._listed_at
 
     async def ready(self) -> bool:
         """Whether the engine can answer: it does, within two seconds, and it is not loading its model.
@@ -182,6 +194,69 @@ class RemoteEngine(UpstreamEngine):
             self._fail(exc, "health")
             return NOT_READY
         return _why_not_ready(result.status)
+
+    # a refused request
+
+    @abstractmethod
+    def stream(self, request: MessagesRequest, *, may_hand_over: bool = True) -> AsyncIterator[Batch]:
+        """As in the base class. `may_hand_over`: if the path is missing, let the `find_successor` answer."""
+
+    async def _hand_over(self, error: ApiError, *, may_hand_over: bool) -> "RemoteEngine | None":
+        """The engine that can answer instead of this one, after the request failed with `error`; None if none can."""
+        try:
+            return await self.find_successor() if may_hand_over and error.reason == "route_not_found" else None
+        finally:
+            del error  # its traceback refers to the caller's frame: a cycle for the garbage collector otherwise
+
+    async def _mended_length(
+        self,
+        asked: int,
+        error: ApiError,
+        count: Callable[[], Awaitable[int | None]],
+        estimate: Callable[[], int],
+        *,
+        may_retry: bool,
+    ) -> tuple[int, dict[str, Any]] | None:
+        """The answer in tokens to ask for instead of `asked`, and the limits that the refusal tells (`told_limits`).
+
+        None if `error` is not about lengths. `count` returns the prompt's length in tokens, None if it is not known;
+        `estimate` estimates it. Raises ContextTooLong.
+        """
+        try:
+            if not isinstance(error, InvalidRequest):
+                return None
+            words = error.__cause__.message if isinstance(error.__cause__, EngineReport) else ""
+            bound = find_bound(words)
+            if bound is None:
+                shorter = shorter_answer(asked, error.message) if may_retry else None
+                return None if shorter is None else (shorter, told_limits(error.message, None, estimate()))
+            if not may_retry and not bound.too_long:
+                raise ContextTooLong(None, None) from error.__cause__
+            prompt = await count()
+            if not bound.too_long:
+                guess = estimate()
+                return answer_beside(bound, asked, prompt, guess), told_limits(words, prompt, guess)
+            if prompt is None:
+                raise error from error.__cause__
+            raise ContextTooLong(max(prompt, bound.at_least), bound.window) from error.__cause__
+        finally:
+            del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
+
+    async def _counted_within(self, count: Callable[[], Awaitable[int]], request_id: str) -> int | None:
+        """The result of `count`: the length in tokens of the prompt of a refused request; None if it does not tell.
+
+        Raises ContextTooLong if the engine refuses to count a prompt this long.
+        """
+        try:
+            async with asyncio.timeout(_COUNT_TIMEOUT):
+                return await count()
+        except NotImplementedError:
+            return None
+        except (ApiError, TimeoutError, UpstreamError) as exc:
+            failure = self._fail(exc, "count_tokens", request_id=request_id)
+            if isinstance(failure.error, ContextTooLong):
+                raise failure.error from failure.error.__cause__
+            return None
 
     # failures and repairs
 
@@ -225,6 +300,10 @@ def _why_not_ready(status: int) -> str | None:
 
 def _do_nothing() -> None:
     pass
+
+
+async def _no_successor() -> None:
+    return None
 
 
 def _addresses(origin: Origin) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ class ToolCall:
         "engine_id",
         "fields",
         "id",
+        "is_ghost",
         "kept",
         "name",
         "queued",
@@ -49,6 +50,7 @@ class ToolCall:
         self.id = identity
         self.engine_id = engine_id
         self.fields = fields
+        self.is_ghost = False  # once it is closed: it had neither a name nor input
         self.name = ""
         self.kept = 0  # bytes of the arguments that are not released yet
         self.queued = False
@@ -79,11 +81,14 @@ class ToolCall:
         return out
 
     def close(self, name_of: Callable[[str], str], repairs: Repairs, *, cut: bool = False) -> list[Delta]:
-        """The last deltas of the call; none for one whose arguments cannot be read. `cut`: the token limit cut it."""
-        is_ghost = not self.name and self.arguments.is_without_input
+        """The last deltas of the call; none for one whose arguments cannot be read, and for one without name and input.
+
+        `cut`: the token limit cut it.
+        """
+        self.is_ghost = not self.name and self.arguments.is_without_input
         text = self.arguments.close(cut=cut)
         self.kept = 0
-        if is_ghost:
+        if self.is_ghost:
             return []
         if text is None:
             repairs["call_dropped"] += 1
@@ -139,6 +144,7 @@ class ToolCallQueue:
 
     __slots__ = (
         "_by_key",
+        "_ghosts",
         "_ids",
         "_kept",
         "_last",
@@ -172,6 +178,7 @@ class ToolCallQueue:
         self._next_ids: dict[object, str] = {}  # by key: an id that came alone, perhaps of a call whose name follows
         self._ids = set(taken)
         self._last: ToolCall | None = None
+        self._ghosts = False  # whether any call was closed that had neither a name nor input
         self._released = False  # whether any call was announced and closed
         self.has_calls = False  # whether there is any call in this answer
 
@@ -326,6 +333,7 @@ class ToolCallQueue:
             if leaves:
                 deltas = head.close(self._name, self.repairs, cut=cut and len(queue) == 1)
                 self._released |= head.announced
+                self._ghosts |= head.is_ghost
                 out += deltas
             else:
                 out += head.release(self._name)
@@ -335,6 +343,8 @@ class ToolCallQueue:
             queue.popleft()
         if at_end:
             self.has_calls = self._released
+            if self._ghosts and not self._released:  # perhaps the name of the only call was lost
+                raise BadUpstream("the engine called a tool without its name")
         return out
 
     @property

@@ -40,6 +40,7 @@ from ...wire.errors import (
     UpstreamTimeout,
 )
 from ...wire.json_codec import loads
+from .account_headers import SAFE_VALUE, account_headers
 from .context_overflow import find_overflow
 
 UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
@@ -48,7 +49,6 @@ UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
 _MAX_SHOWN: Final = 600  # characters of the engine's own words that are kept
 _MAX_SEARCHED: Final = 8192  # characters of them that are searched
 _ADVICE: Final = ("retry-after", "retry-after-ms", "x-should-retry")  # response headers that SDKs of clients heed
-_SAFE_VALUE: Final = re.compile(rb"[!-~][ -~]{0,63}")  # a number, a word or a date
 _MIN_SECRET_PREFIX: Final = 6  # characters
 _STACK: Final = re.compile(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
 _PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
@@ -225,7 +225,7 @@ def error_from_response(status: int, body: bytes, headers: Sequence[tuple[bytes,
     advice = dict(error.headers) | _advice(headers)
     if not isinstance(error, RateLimited | Overloaded):
         advice.pop("retry-after", None)
-    error.headers = tuple(advice.items())
+    error.headers = (*advice.items(), *account_headers(headers))
     return error
 
 
@@ -234,7 +234,7 @@ def _advice(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for raw_name, value in headers:
         name = raw_name.decode("latin-1")
-        if name in _ADVICE and name not in found and _SAFE_VALUE.fullmatch(value):
+        if name in _ADVICE and name not in found and SAFE_VALUE.fullmatch(value):
             found[name] = value.decode()
     return {name: found[name] for name in _ADVICE if name in found}
 

@@ -103,7 +103,7 @@ def test_no_text_of_a_client_body_enters_the_head_of_an_engine_request(relay: Re
 
 
 HEADERS = [
-    *(b"anthropic-beta: x-evil", b"anthropic-version: x-evil", b"user-agent: x-evil", b"cookie: x-evil=1"),
+    *(b"anthropic-beta: a\tx-evil", b"anthropic-version: x-evil 1", b"user-agent: x-evil", b"cookie: x-evil=1"),
     *(b"authorization: Bearer x-evil", b"x-api-key: x-evil", b"x-evil: 1", b"x-forwarded-for: x-evil"),
     *(b"x-forwarded-host: x-evil", b"forwarded: for=x-evil", b"x-request-id: x-evil", b"request-id: x-evil"),
     *(b"accept: x-evil", b"accept-encoding: x-evil", b"te: x-evil", b"trailer: x-evil", b"connection: x-evil"),
@@ -119,7 +119,7 @@ HEADERS = [
 
 @pytest.mark.parametrize("line", HEADERS, ids=lambda line: line[:60].decode("latin-1"))
 def test_no_header_of_a_client_is_sent_to_the_engine(relay: Relay, line: bytes) -> None:
-    """Except the two trace headers, if they are valid."""
+    """Except the two trace headers and, for a Messages server, the two about the version, if they are valid."""
     for head in relay.heads_of(post({}, "/v1/messages", line)):
         assert EVIL.encode() not in head
         trace = rb"(?i)traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\r\n"

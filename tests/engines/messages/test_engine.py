@@ -21,7 +21,7 @@ from anthro_asgi.wire.request import parse_request
 from tests.replay import cases
 from tests.support.llama.model import ANSWER, THINKING
 from tests.support.llama.server import LlamaServer
-from tests.support.upstream import ScriptedUpstream, Wire, json_answer
+from tests.support.upstream import ScriptedUpstream, Wire, framed, json_answer
 
 HELLO = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
 MODELS = json_answer(200, {"data": [{"id": "m", "type": "model"}]}, {})
@@ -625,6 +625,33 @@ async def test_llamacpp_counts_what_it_then_uses(llama: LlamaServer) -> None:
     assert counted["input_tokens"] == used
 
 
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = [{"name": "weather", "input_schema": CITY}, {"name": "time", "input_schema": {"type": "object"}}]
+
+
+@pytest.mark.clause("10.3")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"thinking": {"type": "enabled", "budget_tokens": 50}},
+        {"thinking": {"type": "disabled"}},
+        {"tools": WEATHER},
+        {"tools": WEATHER, "tool_choice": {"type": "none"}},
+        {"tools": WEATHER, "tool_choice": {"type": "any"}},
+        {"tools": WEATHER, "tool_choice": {"type": "tool", "name": "time"}},
+    ],
+    ids=str,
+)
+async def test_llamacpps_count_is_that_of_the_answer_also_if_a_setting_changes_the_prompt(
+    llama: LlamaServer, fields: dict[str, Any]
+) -> None:
+    async with over(llama) as driver:
+        used, _ = counts((await post(driver, max_tokens=5, **fields)).json())
+        body = orjson.dumps({key: HELLO[key] for key in ("model", "messages")} | fields)
+        counted = (await driver.request("POST", "/v1/messages/count_tokens", body=body)).json()
+    assert counted["input_tokens"] == used
+
+
 async def test_a_client_that_leaves_frees_llamacpps_slot(llama: LlamaServer) -> None:
     engine = MessagesEngine(Origin.parse(llama.url))
     request = parse_request(orjson.dumps({**HELLO, "max_tokens": 4000}))
@@ -632,6 +659,159 @@ async def test_a_client_that_leaves_frees_llamacpps_slot(llama: LlamaServer) -> 
         await anext(batches)
     await engine.stop()
     llama.until_idle()
+
+
+# headers
+
+
+LIMITS = [
+    ("anthropic-ratelimit-requests-remaining", "9"),
+    ("anthropic-ratelimit-unified-reset", "2026-12-01T00:00:00Z"),
+    ("anthropic-organization-id", "0a1b"),
+]
+UNSAFE = [("anthropic-ratelimit-tokens-limit", "1\tx: evil"), ("server", "secret"), ("request-id", "req_theirs")]
+
+
+@pytest.mark.clause("2.4")
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize(
+    ("sent", "version", "beta"),
+    [
+        ([], "2023-06-01", None),
+        ([("anthropic-version", b"2099-01-01")], "2099-01-01", None),
+        (
+            [("anthropic-beta", b"a-2025-01-01, b-2026-01-01"), ("anthropic-beta", b"c-2026-01-01")],
+            "2023-06-01",
+            "a-2025-01-01,b-2026-01-01,c-2026-01-01",
+        ),
+        (
+            [("anthropic-beta", b"a b,\xff,," + b"x" * 200), ("anthropic-version", b"1\tx: evil")],
+            "2023-06-01",
+            None,
+        ),
+    ],
+)
+async def test_the_headers_about_the_version_go_up(
+    sent: list[tuple[str, bytes]], version: str, beta: str | None, path: str
+) -> None:
+    answer = json_answer(200, {"input_tokens": 3}) if path.endswith("tokens") else sse(events(start(), *end()))
+    async with relaying(answer) as (driver, upstream):
+        response = await driver.request("POST", path, headers=sent, body=orjson.dumps(HELLO))
+        assert response.status == 200
+        got = upstream.requests[-1].headers
+    assert (got["anthropic-version"], got.get("anthropic-beta")) == (version, beta)
+
+
+@pytest.mark.clause("7.11")
+@pytest.mark.parametrize("stream", [False, True])
+async def test_headers_about_limits_and_the_account_come_down_with_an_answer(stream: bool) -> None:
+    body = events(start(), block(0, type="text", text="Hi"), stop(0), *end())
+    framed_answer = framed(200, [("content-type", "text/event-stream"), *LIMITS, *UNSAFE], [body], "length")
+    async with relaying(framed_answer) as (driver, _):
+        response = await post(driver, stream=stream)
+    assert response.status == 200
+    assert [(name, response.header(name)) for name, _ in LIMITS] == LIMITS
+    assert response.header("anthropic-ratelimit-tokens-limit") is None
+    assert response.header("server") is None
+    assert response.header("request-id") != "req_theirs"
+
+
+@pytest.mark.clause("7.11")
+async def test_headers_about_limits_and_the_account_come_down_with_counts_and_errors() -> None:
+    async with relaying(json_answer(200, {"input_tokens": 3}, LIMITS)) as (driver, _):
+        counted = await driver.request("POST", "/v1/messages/count_tokens", body=orjson.dumps(HELLO))
+    assert [(name, counted.header(name)) for name, _ in LIMITS] == LIMITS
+    error = {"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}
+    async with relaying(json_answer(429, error, [*LIMITS, ("retry-after", "7")])) as (driver, _):
+        refused = await post(driver)
+    assert (refused.status, refused.header("retry-after")) == (429, "7")
+    assert [(name, refused.header(name)) for name, _ in LIMITS] == LIMITS
+
+
+# what a refusal changes
+
+
+TOO_LONG = (
+    "This model's maximum context length is 32768 tokens. However, you requested {asked} output tokens and your prompt "
+    "contains at least {bound} input tokens, for a total of at least 32769 tokens. Please reduce the length of the "
+    "input prompt or the number of requested output tokens. (parameter=input_tokens, value={bound})"
+)
+HI = sse(events(start(), block(0, type="text", text="Hi"), stop(0), *end()))
+
+
+@asynccontextmanager
+async def small_window(prompt: int, lists: list[bytes]) -> AsyncIterator[tuple[Driver, ScriptedUpstream]]:
+    """A server that reserves the tokens of the answer, as vLLM does, and counts prompts."""
+    left = list(lists)
+
+    async def by_path(wire: Wire) -> None:
+        if wire.target.endswith("/models"):
+            await wire.send(left.pop(0) if len(left) > 1 else left[0])
+            return
+        if wire.target.endswith("_tokens"):
+            await wire.send(json_answer(200, {"input_tokens": prompt}))
+            return
+        asked = orjson.loads(wire.body)["max_tokens"]
+        said = TOO_LONG.format(asked=asked, bound=32_769 - asked)
+        error = {"type": "error", "error": {"type": "invalid_request_error", "message": said}}
+        await wire.send(HI if prompt + asked <= 32_768 else json_answer(400, error))
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = MessagesEngine(Origin.parse(upstream.url))
+        try:
+            yield Driver(MessagesApp(engine)), upstream
+        finally:
+            await engine.stop()
+
+
+def posted(upstream: ScriptedUpstream, path: str = "/v1/messages") -> list[dict[str, Any]]:
+    return [orjson.loads(one.body) for one in upstream.requests if one.target == path]
+
+
+@pytest.mark.clause("7.7")
+async def test_an_answer_that_does_not_fit_beside_the_prompt_is_shortened_and_so_at_once_in_the_next_turn() -> None:
+    words = [{"role": "user", "content": "word " * 16_000}]  # estimated at 20 000 tokens
+    async with small_window(20_000, [MODELS]) as (driver, upstream):
+        for _ in range(2):
+            response = await post(driver, max_tokens=32_000, messages=words)
+            assert response.json()["content"] == [{"type": "text", "text": "Hi"}]
+        asked = [body["max_tokens"] for body in posted(upstream)]
+        assert asked[:2] == [32_000, 12_768]
+        assert len(asked) == 3
+        assert 10_000 < asked[2] <= 12_768
+        assert len(posted(upstream, "/v1/messages/count_tokens")) == 1
+
+
+@pytest.mark.clause("7.7")
+async def test_a_counted_prompt_that_does_not_fit_is_too_long() -> None:
+    async with small_window(40_000, [MODELS]) as (driver, _):
+        response = await post(driver, max_tokens=100)
+    assert response.status == 400
+    assert response.json()["error"]["message"].startswith("prompt is too long")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refused_request_is_sent_again_if_another_server_has_taken_the_place(
+    monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Another server may demand its own switch for thinking. The request that found out failed."""
+    monkeypatch.setattr("anthro_asgi.engines.messages.engine._DETECTION_VALID", 0.0)
+    theirs = json_answer(200, {"data": [{"id": "m", "type": "model", "owned_by": "llamacpp"}]})
+    left = [MODELS, theirs]
+
+    async def by_path(wire: Wire) -> None:
+        if wire.target.endswith("/models"):
+            await wire.send(left.pop(0) if len(left) > 1 else left[0])
+        else:
+            switched = "chat_template_kwargs" in orjson.loads(wire.body)
+            await wire.send(HI if switched else json_answer(400, {"error": {"message": "no thinking here"}}))
+
+    async with ScriptedUpstream(by_path) as upstream:
+        engine = MessagesEngine(Origin.parse(upstream.url))
+        response = await post(Driver(MessagesApp(engine)), stream=stream, thinking={"type": "disabled"})
+        await engine.stop()
+    assert response.status == 200
+    assert ["chat_template_kwargs" in body for body in posted(upstream)] == [False, True]
 
 
 # which API it is

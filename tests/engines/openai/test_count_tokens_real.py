@@ -102,7 +102,7 @@ def test_there_are_at_least_twenty_request_shapes() -> None:
     assert len(SHAPES) >= 20
 
 
-@pytest.mark.clause("10.2")
+@pytest.mark.clause("10.2", "10.3")
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 async def test_the_count_equals_the_usage(llama: LlamaServer, shape: tuple[tuple[Json, ...], Json]) -> None:
     messages, fields = shape

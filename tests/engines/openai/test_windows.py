@@ -283,6 +283,65 @@ async def test_a_prompt_that_the_engine_refuses_to_count_is_too_long() -> None:
             await answer(engine, CLAUDE_CODE)
 
 
+NEXT_TURN = replace(CLAUDE_CODE, messages=[*CLAUDE_CODE.messages, *request(user("word " * 1000)).messages])
+
+
+@pytest.mark.clause("8.3", "8.4")
+@pytest.mark.parametrize("words", BOUNDS.values(), ids=BOUNDS)
+async def test_the_next_turn_is_sent_at_once_with_an_answer_that_fits(words: str) -> None:
+    """Each turn of Claude Code cost a refusal and a count."""
+    learned = []
+    routes: dict[str, Answer | list[Answer]] = {
+        MODELS: VLLM,
+        CHAT: [reserving(20_000, words), reserving(20_000, words), reserving(20_300, words)],
+        "/tokenize": counted(20_000),
+    }
+    async with engine_over(routes) as (upstream, engine):
+        engine.observe = lambda what, kind: learned.append(kind) if what == "learned" else None
+        assert text(await answer(engine, CLAUDE_CODE)) == "Hello"
+        assert text(await answer(engine, NEXT_TURN)) == "Hello"
+        *first, next_length = lengths(asked(upstream))
+        assert first == [32_000, 12_768]
+        assert 10_000 < next_length <= 12_468
+        assert len(asked(upstream, "/tokenize")) == 1
+        short = replace(NEXT_TURN, max_tokens=500)
+        assert text(await answer(engine, short)) == "Hello"
+        assert lengths(asked(upstream))[-1] == 500
+    assert learned == ["reserved_window", "prompt_scale"]
+
+
+async def test_a_next_turn_that_became_much_longer_is_mended_as_the_first() -> None:
+    words = BOUNDS["0.25, tokens"]
+    routes: dict[str, Answer | list[Answer]] = {
+        MODELS: VLLM,
+        CHAT: [reserving(1_000, words), reserving(1_000, words), reserving(25_000, words)],
+        "/tokenize": [counted(1_000), counted(25_000)],
+    }
+    async with engine_over(routes) as (upstream, engine):
+        for _ in range(2):
+            assert text(await answer(engine, CLAUDE_CODE)) == "Hello"
+        assert lengths(asked(upstream))[::3] == [32_000, 32_768 - 25_000]
+
+
+@pytest.mark.clause("8.3", "8.4")
+async def test_the_longest_answer_that_a_model_gives_is_asked_for_from_then_on() -> None:
+    refused = json_answer(400, {"error": {"message": "This model supports at most 8 completion tokens."}})
+    async with engine_over({CHAT: [refused, ANSWER]}, dialect="openai") as (upstream, engine):
+        for said in (LONG, LONG, replace(LONG, max_tokens=5)):
+            assert text(await answer(engine, said)) == "Hello"
+        assert lengths(asked(upstream)) == [4096, 8, 8, 5]
+
+
+async def test_a_length_is_not_learned_from_a_request_that_failed() -> None:
+    refused = json_answer(400, {"error": {"message": "This model supports at most 8 completion tokens."}})
+    wrong = json_answer(400, {"error": {"message": "no such tool"}})
+    async with engine_over({CHAT: [refused, wrong, ANSWER]}, dialect="openai") as (upstream, engine):
+        with pytest.raises(InvalidRequest, match="no such tool"):
+            await answer(engine, LONG)
+        assert text(await answer(engine, LONG)) == "Hello"
+        assert lengths(asked(upstream)) == [4096, 8, 4096]
+
+
 async def test_a_shortened_answer_stays_short_when_a_field_is_left_out_too() -> None:
     too_long = json_answer(400, {"error": {"message": "This model supports at most 8 completion tokens."}})
     unknown = json_answer(400, {"error": {"message": "Unrecognized request argument supplied: user"}})

@@ -159,3 +159,23 @@ def test_the_limits_in_the_list_of_a_messages_server_are_kept() -> None:
     entry = {"id": "m", "type": "model", "max_input_tokens": 200_000, "max_tokens": 64_000}
     (model,) = parse_models({"data": [entry]})
     assert (model.max_input_tokens, model.max_tokens) == (200_000, 64_000)
+
+
+@pytest.mark.clause("9.1")
+@pytest.mark.parametrize(
+    ("date", "created"),
+    [
+        ("2025-02-19T00:00:00Z", 1_739_923_200),
+        ("2025-02-19T01:00:00+01:00", 1_739_923_200),
+        ("2025-02-19", 1_739_923_200),
+        ("1969-12-31T00:00:00Z", 0),
+        ("9999-12-31T23:59:59-12:00", 0),
+        ("yesterday", 0),
+        (7, 0),
+    ],
+)
+def test_the_name_and_the_date_in_the_list_of_a_messages_server_are_kept(date: Any, created: int) -> None:
+    entry = {"id": "m", "type": "model", "display_name": "Model M", "created_at": date}
+    (model,) = parse_models({"data": [entry]})
+    assert (model.display_name, model.created) == ("Model M", created)
+    assert parse_models({"data": [entry | {"display_name": None, "created": 5}]})[0] == ModelInfo("m", "m", created=5)

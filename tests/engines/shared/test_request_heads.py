@@ -69,7 +69,7 @@ def body(word: str) -> dict[str, Any]:
 
 async def heads(speech: Speech, path: str, word: str, query: bytes, **more: Any) -> list[Head]:
     """Those of all requests to the engine for one that says `word` everywhere."""
-    fields = [(name, word.encode()) for name in ("anthropic-beta", "anthropic-version", "user-agent", "x-request-id")]
+    fields = [(name, word.encode()) for name in ("user-agent", "x-request-id", "anthropic-client-version")]
     async with over(speech, ended(speech)) as (upstream, engine):
         driver = Driver(MessagesApp(engine))
         sent = orjson.dumps({**body(word), **more})

@@ -303,6 +303,13 @@ def test_an_id_that_comes_before_its_name_begins_the_next_call_with_the_same_ind
     assert released(*pieces) == [*LOOK, ToolStart("b", "leap"), ToolJson('{"h":2}')]
 
 
+def test_a_call_without_a_name_is_an_error_if_it_is_the_only_one() -> None:
+    """The name may have been lost of a call that needs no input."""
+    with pytest.raises(BadUpstream, match="without its name"):
+        released((0, "x", "", "{}"))
+    assert released((0, "x", "", "")) == []
+
+
 def test_arguments_of_a_call_without_a_name_are_an_error() -> None:
     with pytest.raises(BadUpstream, match="without its name"):
         released((0, "a", "look", '{"q":1}'), (0, "b", None, ""), (0, None, None, '{"h":2}'))
