@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from anthro_asgi.testing.pytest_plugin import in_process_messages as in_process_messages
+from anthro_asgi.testing.pytest_plugin import messages_server as messages_server
 from tests.support.clock import FakeClockLoop
 from tests.support.llama_fixture import llama as llama
 

@@ -58,6 +58,7 @@ PURE = [
     "simulator/prompt.py",
     "simulator/recordings.py",
     "simulator/seeds.py",
+    "testing/replies.py",
 ]
 IMPURE = {"asyncio", "time", "random", "secrets", "socket", "ssl", "select", "threading", "os"}
 # What each room may import, beside itself. `factory` puts the rooms together; `cli` starts it, and opens the server.
@@ -148,7 +149,7 @@ def test_pure_files_import_no_socket_clock_or_randomness() -> None:
 
 
 def test_only_the_three_dependencies_are_imported_unguarded() -> None:
-    optional = {"httptools", "uvloop", "prometheus_client", "opentelemetry", "xllamacpp"}
+    optional = {"httptools", "uvloop", "prometheus_client", "opentelemetry", "pytest", "xllamacpp"}
     for name in FILES:
         outside = {module.split(".")[0] for module in imports(name)} - set(sys.stdlib_module_names) - {"anthro_asgi"}
         assert outside - optional <= {"uvicorn", "orjson", "h11"}, name

@@ -1,0 +1,54 @@
+"""The pytest plugin: pytest loads it by the entry point `anthro_asgi` of the installed package.
+
+Importing it imports nothing of the kit, because it is loaded in every run of pytest. The fixtures import it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+try:
+    import pytest
+except ImportError as exc:  # pragma: no cover - only pytest loads this file
+    raise ImportError("anthro_asgi.testing.pytest_plugin needs pytest: pip install pytest") from exc
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark that gives options to the fixtures."""
+    config.addinivalue_line(
+        "markers",
+        "messages_options(**options): keywords of MessagesServer or InProcessMessages for the fixture of this test",
+    )
+
+
+def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options of the marks, of which the closest to the test wins."""
+    options: dict[str, Any] = {}
+    for mark in request.node.iter_markers("messages_options"):
+        options = {**mark.kwargs, **options}
+    return options
+
+
+@pytest.fixture
+def messages_server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A running `anthro_asgi.testing.MessagesServer`: a scripted Messages API on a free port of 127.0.0.1.
+
+    The test fails at its end if a request got no reply because none was scripted for it.
+    """
+    from .messages import MessagesServer
+
+    with MessagesServer(**_options(request)) as server:
+        yield server
+    server.check()
+
+
+@pytest.fixture
+def in_process_messages(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A running `anthro_asgi.testing.InProcessMessages`: a scripted Messages API without sockets, in a thread.
+
+    Its clients may be sync or async. The test fails at its end as with `messages_server`.
+    """
+    from .messages import InProcessMessages
+
+    with InProcessMessages(**_options(request)) as messages:
+        yield messages
+    messages.check()
