@@ -13,6 +13,7 @@ Resident memory is the sum over the processes of `/proc/PID/statm`; shared pages
 """
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -32,6 +33,7 @@ PATIENCE: Final = 20.0  # seconds for a server to print its address, and for a p
 _CPUCLOCK_SCHED: Final = 2
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _MIB: Final = 1024 * 1024
+_NEVER: Final = 1_000_000_000
 _BACKLOG: Final = 4096  # thousands of clients may connect at once
 
 
@@ -126,6 +128,12 @@ def many_files() -> None:
     """Raise the limit of open files of this process and its children to the maximum: each stream is a file or two."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def keep_pauses_short() -> None:
+    """Freeze the objects that exist now, and start no full garbage collection by itself: it would delay all streams."""
+    gc.freeze()
+    gc.set_threshold(*gc.get_threshold()[:2], _NEVER)
 
 
 def start(

@@ -189,7 +189,18 @@ class Hold:
     alone_s: float = 0.0
 
 
-Record = Env | Micro | Run | Missing | Grammar | StreamCost | Memory | Fairness | Asgi | Hold
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Latencies with this many open streams; `collection_s` is the longest garbage collection of the service."""
+
+    server: str
+    streams: int
+    transit: Percentiles
+    ttft: Percentiles
+    collection_s: float | None = None
+
+
+Record = Env | Micro | Run | Missing | Grammar | StreamCost | Memory | Fairness | Asgi | Hold | Pauses
 R = TypeVar("R", bound=Record)
 
 KINDS: Final[dict[str, type[Record]]] = {
@@ -204,6 +215,7 @@ KINDS: Final[dict[str, type[Record]]] = {
     "fairness": Fairness,
     "asgi": Asgi,
     "hold": Hold,
+    "pauses": Pauses,
 }
 _NAMES: Final = {kind: name for name, kind in KINDS.items()}
 

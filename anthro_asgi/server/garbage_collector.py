@@ -14,9 +14,8 @@ from typing import Final, Self
 
 from ..observability.metrics import Metrics
 from ..wire import defaults
-from .collection_policy import ALL, RECENT, CollectionPolicy
+from .collection_policy import TICK, YOUNG, CollectionPolicy
 
-_TICK: Final = 1.0  # seconds
 _NEVER: Final = 1_000_000_000  # collections of generation 1 before CPython starts a full collection by itself
 
 
@@ -45,8 +44,8 @@ class GarbageCollector:
         gc.callbacks.append(self._on_collection)
         if self._growth is not None:
             self._policy = CollectionPolicy(self._growth, _resident())
-            gc.set_threshold(*self._threshold[:2], _NEVER)
-            self._timer = self._loop.call_later(_TICK, self._on_tick)
+            gc.set_threshold(*YOUNG, _NEVER)
+            self._timer = self._loop.call_later(TICK, self._on_tick)
 
     def stop(self) -> None:
         """Leave the collector to Python again. May be called again, and without `start`."""
@@ -70,30 +69,23 @@ class GarbageCollector:
         self.stop()
 
     def _on_collection(self, phase: str, info: Mapping[str, int]) -> None:
-        """Called by Python at the start and the end of each collection: in any thread, between any two instructions."""
+        """Python calls it at the start and the end of each collection: in any thread, between any two instructions."""
         if phase == "start":
             self._began = perf_counter()
             return
         generation = info["generation"]
         self._metrics.observe_collection(generation, perf_counter() - self._began)
-        if generation == 1 and self._policy is not None and self._policy.after_middle() is RECENT:
-            # a collection cannot start another one
-            self._loop.call_soon_threadsafe(self._collect_recent)
-
-    def _collect_recent(self) -> None:
-        if self._policy is not None:
-            gc.collect()
-            gc.freeze()
-            self._policy.collected_recent()
+        if generation == 1 and self._policy is not None:
+            self._policy.young_collected()
 
     def _on_tick(self) -> None:
-        self._timer = self._loop.call_later(_TICK, self._on_tick)
+        self._timer = self._loop.call_later(TICK, self._on_tick)
         policy, open_requests = self._policy, self._metrics.open_requests
-        if policy is not None and policy.on_tick(self._loop.time(), open_requests, _resident()) is ALL:
-            gc.unfreeze()
+        if open_requests:
+            gc.collect(1)
+        if policy is not None and policy.collects_now(self._loop.time(), open_requests, _resident()):
             gc.collect()
-            gc.freeze()
-            policy.collected_all(open_requests, _resident())
+            policy.collected(open_requests, _resident())
 
 
 def _resident() -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import signal
 import sys
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ import orjson
 import uvloop
 
 from ..options import positive
-from ..process import Meter, many_files
+from ..process import Meter, keep_pauses_short, many_files
 from ..records import Load
 from . import ceiling, output
 from .exchange import Connections
@@ -92,12 +91,11 @@ async def _run(options: argparse.Namespace, plan: Plan, target: Target, out: Tex
     run = Run(plan, connections, tally, progress, each if options.each else None)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, run.interrupt)
-    gc.freeze()
+    keep_pauses_short()
     try:
         await run.run()
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-        gc.unfreeze()
         progress.end()
     return output.summary(options.url, plan, tally), run.interrupted
 

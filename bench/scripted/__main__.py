@@ -2,11 +2,10 @@
 
 import argparse
 import asyncio
-import gc
 
 import uvloop
 
-from ..process import listen, many_files
+from ..process import keep_pauses_short, listen, many_files
 from .serving import Engine, Settings
 from .styles import STYLES
 
@@ -31,7 +30,7 @@ async def _serve(options: argparse.Namespace) -> None:
     pace = (options.rate, options.lockstep, options.tokens)
     settings = Settings(style, *pace, options.usage_every_chunk, options.model, options.together)
     engine = Engine(settings)
-    asyncio.get_running_loop().call_soon(gc.freeze)
+    asyncio.get_running_loop().call_soon(keep_pauses_short)
     try:
         await listen(engine.connect, options.host, options.port)
     finally:
