@@ -10,7 +10,6 @@ import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any, Final, NoReturn
 
@@ -38,6 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- the command line ---
 
 
+class _Formatter(RawDescriptionHelpFormatter):
+    """As wide as the terminal. argparse would import `shutil` for that, even when no help is printed."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """The width of the terminal, or 80."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size().columns or 80
+    except OSError:  # stdout is no terminal
+        return 80
+
+
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.removeprefix("argument "))
@@ -45,13 +62,15 @@ class _Parser(ArgumentParser):
 
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
     """The command, and the values of each of its options as written. Raises ConfigError."""
-    parser = _Parser("anthro-asgi", description="The Anthropic Messages API in front of any inference engine.")
+    description = "The Anthropic Messages API in front of any inference engine."
+    parser = _Parser("anthro-asgi", description=description, formatter_class=_Formatter)
     parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="|".join(_SUMMARIES), required=True)
     for command, summary in _SUMMARIES.items():
         one = commands.add_parser(command, help=summary, add_help=False, allow_abbrev=False)
         _describe(one, command)
-        _add_options(one, command, everything=False)
+        if command in arguments:  # the options of the other commands are not needed
+            _add_options(one, command, everything=False)
     known, unknown = parser.parse_known_args(arguments)
     line = vars(known)
     command = line.pop("command")
@@ -85,7 +104,7 @@ _ENGINE_PATTERNS: Final = (
 def _describe(parser: ArgumentParser, command: str) -> None:
     parser.usage = f"anthro-asgi {command} [OPTIONS]"
     parser.description = _SUMMARIES[command]
-    parser.formatter_class = RawDescriptionHelpFormatter
+    parser.formatter_class = _Formatter
     if command == "completion":
         parser.usage = f"anthro-asgi completion {'|'.join(_SHELLS)}"
         parser.add_argument("shell", choices=_SHELLS, metavar="|".join(_SHELLS), help="the shell")
@@ -122,7 +141,7 @@ def _add_options(parser: ArgumentParser, command: str, *, everything: bool) -> N
             wrap(
                 "Options may also be set in the environment (ANTHRO_ASGI_PORT=…) or in a TOML file."
                 + (f" Only in the environment: {secrets}." if secrets else ""),
-                width=get_terminal_size().columns - 2,
+                width=_columns() - 2,
             )
         )
 

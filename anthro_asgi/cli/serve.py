@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from ..factory import build_app, build_completions_app, build_engine, reload_keys
@@ -41,8 +40,8 @@ def serve(settings: Settings) -> int:
 def simulate_openai(settings: Settings) -> int:
     """Serve the simulator as chat completions until a signal; the exit status. Raises like `serve`."""
     keys = client_keys(settings)
-    chosen = replace(settings, simulate=True, upstream=None, engine=None, model=None, model_alias=())
-    chosen = replace(chosen, simulated_by_default=False, without_effect=())
+    chosen = settings.with_values(simulate=True, upstream=None, engine=None, model=None, model_alias=())
+    chosen = chosen.with_values(simulated_by_default=False, without_effect=())
     return _serve(chosen, keys, lambda: build_completions_app(keys, chosen), messages=False)
 
 

@@ -3,18 +3,24 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
 from ..wire.errors import NotFound
 from .shared_counters import MetricFamily, SharedCounters
 
-prometheus: Any
-try:
-    prometheus = importlib.import_module("prometheus_client")
-    core: Any = importlib.import_module("prometheus_client.core")
-except ImportError:
-    prometheus = None
+
+@cache
+def load_exposition() -> tuple[Any, Any] | None:
+    """The modules prometheus_client and prometheus_client.core; None without the extra.
+
+    Their import takes as long as a seventh of the start. So the server calls this when it listens already.
+    """
+    try:
+        return importlib.import_module("prometheus_client"), importlib.import_module("prometheus_client.core")
+    except ImportError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,12 @@ def exposition(
     constants: Sequence[Constant], families: Sequence[MetricFamily], counters: SharedCounters
 ) -> tuple[bytes, str]:
     """The text and its content type. Raises NotFound without the extra."""
-    if prometheus is None:
+    modules = load_exposition()
+    if modules is None:
         raise NotFound("/metrics needs the extra `metrics`: pip install 'anthro-asgi[metrics]'")
+    prometheus, core = modules
     registry = prometheus.CollectorRegistry()
-    registry.register(_Collector(constants, families, counters))
+    registry.register(_Collector(core, constants, families, counters))
     return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
 
 
@@ -42,43 +50,44 @@ class _Collector:
     """The collector that prometheus-client calls for the metrics."""
 
     def __init__(
-        self, constants: Sequence[Constant], families: Sequence[MetricFamily], counters: SharedCounters
+        self, core: Any, constants: Sequence[Constant], families: Sequence[MetricFamily], counters: SharedCounters
     ) -> None:
+        self._core = core
         self._constants = constants
         self._families = families
         self._counters = counters
 
     def collect(self) -> Iterator[Any]:
         for one in self._constants:
-            metric = core.GaugeMetricFamily(one.name, one.help, labels=tuple(one.labels))
+            metric = self._core.GaugeMetricFamily(one.name, one.help, labels=tuple(one.labels))
             metric.add_metric(tuple(one.labels.values()), one.value)
             yield metric
         totals = self._counters.totals()
         for family in self._families:
             if family.by_worker:
-                yield _by_worker(family, self._counters)
+                yield _by_worker(self._core, family, self._counters)
             elif family.kind == "histogram":
-                yield _histogram(family, totals)
+                yield _histogram(self._core, family, totals)
             else:
-                yield _plain(family, totals)
+                yield _plain(self._core, family, totals)
 
 
-def _plain(family: MetricFamily, totals: list[float]) -> Any:
-    metric = _new(family, family.labels)
+def _plain(core: Any, family: MetricFamily, totals: list[float]) -> Any:
+    metric = _new(core, family, family.labels)
     for labels, place in family.places.items():
         if totals[place] or not family.sparse:
             metric.add_metric(labels, totals[place])
     return metric
 
 
-def _by_worker(family: MetricFamily, counters: SharedCounters) -> Any:
-    metric = _new(family, ("worker",))
+def _by_worker(core: Any, family: MetricFamily, counters: SharedCounters) -> Any:
+    metric = _new(core, family, ("worker",))
     for worker, slot in enumerate(counters.slots):
         metric.add_metric((str(worker),), slot[family.place])
     return metric
 
 
-def _histogram(family: MetricFamily, totals: list[float]) -> Any:
+def _histogram(core: Any, family: MetricFamily, totals: list[float]) -> Any:
     metric = core.HistogramMetricFamily(family.name, family.help, labels=family.labels)
     bounds = [*map(str, family.edges), "+Inf"]
     for labels, place in family.places.items():
@@ -89,6 +98,6 @@ def _histogram(family: MetricFamily, totals: list[float]) -> Any:
     return metric
 
 
-def _new(family: MetricFamily, labels: tuple[str, ...]) -> Any:
+def _new(core: Any, family: MetricFamily, labels: tuple[str, ...]) -> Any:
     kind = core.CounterMetricFamily if family.kind == "counter" else core.GaugeMetricFamily
     return kind(family.name, family.help, labels=labels)

@@ -17,6 +17,7 @@ from uvicorn import Config, Server
 
 from ..observability.logs import log_event
 from ..observability.metrics import Metrics
+from ..observability.prometheus import load_exposition
 from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
@@ -156,6 +157,7 @@ class ServerProcess(Server):
         self.started = True
         self.banner = await self._report.started(self._addresses)
         self._announce()
+        load_exposition()  # slow to import, so it comes after the announcement
         self._collector.start()
 
     def _beat(self) -> None:

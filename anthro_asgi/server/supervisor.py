@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from ..observability.logs import flush
+from ..observability.prometheus import load_exposition
 from ..settings.options import ResourceUnavailable, Settings
 from .exit_deadline import exit_within
 from .heartbeats import Heartbeats
@@ -76,6 +77,7 @@ def serve(
     if len(listeners) == 1:
         return process.serve_listeners(listeners[0], announce)
     app.metrics.share_among(len(listeners))
+    load_exposition()  # before the fork: the workers share its memory
     supervisor = WorkerSupervisor(
         process, listeners, announce, on_start=app.metrics.count_as, on_exit=app.metrics.worker_lost
     )

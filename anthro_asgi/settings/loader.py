@@ -12,7 +12,6 @@ would otherwise simulate its answers. Any other empty variable counts as unset.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, Option, ResourceUnavailable, Settings
@@ -55,8 +54,9 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     merged = {name: given for place in reversed(places) for name, given in place.items()}
     values = defaults | {_BY_NAME[name].attribute: given.value for name, given in merged.items()}
     engine_named = any(merged[name].value is not False for name in EXCLUSIVE[0] if name in merged)
-    settings = Settings(**values, simulated_by_default=not engine_named and not any(map(_simulates, merged)))
-    settings = replace(settings, without_effect=_without_effect(settings, merged))
+    simulated = not engine_named and not any(map(_simulates, merged))
+    without_effect = _without_effect(Settings(**values), merged)
+    settings = Settings(**values, simulated_by_default=simulated, without_effect=without_effect)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key must be given together")
     if settings.upstream_cert_key is not None and settings.upstream_cert is None:

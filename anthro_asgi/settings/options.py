@@ -10,8 +10,7 @@ in `wire.defaults`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn
 
 from ..wire import defaults
 from .values import (
@@ -88,8 +87,7 @@ class ResourceUnavailable(ConfigError):
     status = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(NamedTuple):
     """One row of the table. `default` is the text that an operator would write, None when there is no default.
 
     `engines` are the kinds of engine with which the option has an effect. `--help` shows the `common` options.
@@ -170,23 +168,24 @@ def _row(
         commands = (*commands, "simulate-openai")
     if group == "Simulation":
         engines = SIMULATOR
-    metadata = {
-        "group": group,
-        "default": default if default is None or isinstance(default, str) else type.write(default),
-        "type": type,
-        "help": help,
-        "repeatable": repeatable,
-        "channels": channels,
-        "commands": commands,
-        "engines": engines,
-        "common": common,
-    }
-    return field(metadata=metadata, repr=channels != SECRET)
+    return Option(
+        name="",  # that of the attribute
+        group=group,
+        default=default if default is None or isinstance(default, str) else type.write(default),
+        type=type,
+        help=help,
+        repeatable=repeatable,
+        channels=channels,
+        commands=commands,
+        engines=engines,
+        common=common,
+    )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The value of each option. Durations are in seconds, sizes in bytes; None means neither given nor defaulted.
+
+    It is no dataclass: `dataclasses` imports `inspect`, and both would be a third of the CPU time of a health check.
 
     The last two attributes are no options. `simulated_by_default`: no option names an engine. `without_effect`: the
     options that were given and that the chosen engine does not use, as they were spelled.
@@ -720,6 +719,30 @@ class Settings:
     simulated_by_default: bool = False
     without_effect: tuple[str, ...] = ()
 
+    def __init__(self, **values: Any) -> None:
+        """One value for each option, by the name of its attribute. Raises TypeError."""
+        missing, unknown = _ATTRIBUTES.keys() - values.keys(), values.keys() - self.__annotations__.keys()
+        if missing or unknown:
+            raise TypeError(f"missing: {sorted(missing)}, unknown: {sorted(unknown)}")
+        vars(self).update(values)
+
+    def with_values(self, **values: Any) -> "Settings":
+        """The same settings, except for these values. Raises TypeError."""
+        return Settings(**vars(self) | values)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"settings do not change: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as Python does for a class with `__eq__`
+
+    def __repr__(self) -> str:
+        """Without secrets."""
+        shown = (name for name in vars(self) if name not in _ATTRIBUTES or not _ATTRIBUTES[name].secret)
+        return f"Settings({', '.join(f'{name}={vars(self)[name]!r}' for name in shown)})"
+
     @property
     def engine_kind(self) -> EngineKind:
         """The kind of engine that is chosen."""
@@ -730,9 +753,16 @@ class Settings:
         return "simulate" if self.model is None else "model"
 
 
-OPTIONS: Final = tuple(
-    Option(name=row.name.replace("_", "-"), **row.metadata) for row in fields(Settings) if row.metadata
-)
+def _take_rows() -> dict[str, Option]:
+    """The rows by attribute. They do not remain in the class, so that an attribute is a value or is missing."""
+    rows = {name: row for name, row in vars(Settings).items() if isinstance(row, Option)}
+    for name in rows:
+        delattr(Settings, name)
+    return {name: row._replace(name=name.replace("_", "-")) for name, row in rows.items()}
+
+
+_ATTRIBUTES: Final = _take_rows()
+OPTIONS: Final = tuple(_ATTRIBUTES.values())
 
 
 def markdown_table() -> str:

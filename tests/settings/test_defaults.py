@@ -14,7 +14,7 @@ from anthro_asgi.engines.llamacpp.engine import LlamaCppEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http.admission import Admission
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import EXCLUSIVE, OPTIONS, Settings
+from anthro_asgi.settings.options import EXCLUSIVE, OPTIONS
 from anthro_asgi.settings.values import ValueType, duration, integer, size
 from anthro_asgi.simulator import Profile, SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
@@ -148,7 +148,7 @@ def test_every_option_is_read_outside_the_table() -> None:
     read |= READ_BY_THE_LOADER
     read |= {"simulate"}  # means that no other engine is named: the loader checks that by EXCLUSIVE
     assert "simulate" in EXCLUSIVE[0]
-    assert {field.name for field in fields(Settings)} - read == set()
+    assert {option.attribute for option in OPTIONS} - read == set()
 
 
 def test_an_option_that_nothing_reads_would_be_found() -> None:

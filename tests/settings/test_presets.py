@@ -8,7 +8,7 @@ import pytest
 
 from anthro_asgi import factory
 from anthro_asgi.settings.loader import load_settings
-from anthro_asgi.settings.options import ConfigError, ResourceUnavailable, Settings
+from anthro_asgi.settings.options import OPTIONS, ConfigError, ResourceUnavailable, Settings
 from anthro_asgi.settings.presets import PRESETS
 from anthro_asgi.simulator import Profile, SimulatedEngine
 
@@ -31,7 +31,7 @@ def test_every_preset_builds_a_simulator_and_names_its_source(name: str) -> None
     assert "https://" in source or "llm-d-inference-sim" in source or source.startswith("Illustrative: ")
     assert set(PRESETS[name]) <= {"source"} | {
         option.removeprefix("simulate_").replace("_", "-")
-        for option in Settings.__dataclass_fields__
+        for option in (one.attribute for one in OPTIONS)
         if option.startswith("simulate_")
     }
 
