@@ -46,9 +46,12 @@ class _Automaton:
         stops: the stop sequences, sorted.
         lows, depths: by state: its first stop sequence, and the number of characters of the beginning.
         matches: by state: the longest stop sequence with which the text ends, None if there is none.
+        known: by state and character: what `after` has returned. It holds the usual characters after a beginning.
     """
 
-    __slots__ = ("_fails", "_highs", "_nexts", "depths", "lows", "matches", "stops")
+    __slots__ = ("_fails", "_highs", "_nexts", "depths", "known", "lows", "matches", "stops")
+
+    _MOST_KNOWN = 4096  # entries of `known`; a text may have any number of characters
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = sorted(set(stops))
@@ -57,9 +60,16 @@ class _Automaton:
         self.matches: list[str | None] = [None]
         self._fails = [0]  # by state: the longest state with which its characters end
         self._nexts: dict[tuple[int, str], int] = {}
+        self.known: dict[tuple[int, str], int] = {}
 
     def after(self, state: int, character: str) -> int:
-        """The state after a further character of the text."""
+        """The state after a further character of the text. `known` holds it from then on."""
+        if len(self.known) >= self._MOST_KNOWN:
+            self.known.clear()
+        result = self.known[state, character] = self._search(state, character)
+        return result
+
+    def _search(self, state: int, character: str) -> int:
         result = 0
         built: list[int] = []  # states that are new; each fails to the next one
         while True:
@@ -127,26 +137,32 @@ class StopSequenceMatcher:
             else:
                 return text
         automaton = self._automaton
-        after, matches = automaton.after, automaton.matches
+        known, matches = automaton.known, automaton.matches
         while position < end:
             if not state:
                 begin = self._find_first(text, position)
                 if begin is None:
                     break
                 position = begin.start()
-            state = after(state, text[position])
+            step = (state, text[position])
             position += 1
+            following = known.get(step)
+            state = automaton.after(*step) if following is None else following
             matched = matches[state]
             if matched is not None:
                 self.matched, self._state = matched, 0
                 released = self._all_but(len(matched), text[:position])
                 self._held, self._deepest = 0, ""
                 return released
+        if not state:  # the usual case: nothing is held any more
+            if self._held:
+                text = self._deepest[: self._held] + text
+                self._state, self._held, self._deepest = 0, 0, ""
+            return text
         held = automaton.depths[state]
-        if held or self._held:
-            text = self._all_but(held, text)
+        text = self._all_but(held, text)
         self._state, self._held = state, held
-        self._deepest = automaton.stops[automaton.lows[state]] if held else ""
+        self._deepest = automaton.stops[automaton.lows[state]]
         return text
 
     def _all_but(self, last: int, text: str) -> str:
@@ -177,14 +193,14 @@ class StopSequenceFilter:
 
     def feed(self, batch: Batch) -> Batch:
         """The filtered batch. If it holds a Finish, nothing more may be fed."""
-        out: list[Delta] = []
         matcher = self._matcher
         if type(batch) is str:
             released = matcher.feed(batch)
             if matcher.matched is None:
-                return released if released or not batch else out
+                return released if released or not batch else []
             match = Finish("stop_sequence", matcher.matched)
             return [released, match] if released else [match]
+        out: list[Delta] = []
         deltas = deltas_of(batch)
         for number, delta in enumerate(deltas, 1):
             if type(delta) is str:
