@@ -16,7 +16,7 @@ a slot.
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Final
 
@@ -26,6 +26,7 @@ from ..wire.errors import Overloaded
 Key = bytes | None
 Note = Callable[[str, str], object]
 _REFUSED: Final = "refused"
+_UNCOUNTED: Final = nullcontext()
 
 
 class Admission:
@@ -73,13 +74,16 @@ class Admission:
         if self._per_key is not None and key is not None and self.keys[key] >= self._per_key:
             raise self._refusal("key", f"this API key has {self._per_key} requests open, which is its limit")
 
-    @contextmanager
-    def uploading(self, key: Key) -> Iterator[None]:
+    def uploading(self, key: Key) -> AbstractContextManager[None]:
         """Count a request against its API key while its body is read, before it has a slot. Raises Overloaded.
 
         Bodies that are being read take memory. Without this, one key could have any number of them.
         """
         self.check(key)
+        return _UNCOUNTED if self._per_key is None or key is None else self._counted(key)
+
+    @contextmanager
+    def _counted(self, key: bytes) -> Iterator[None]:
         self._count(key, 1)
         try:
             yield

@@ -8,6 +8,7 @@ from typing import Any, Final
 from ..observability.logs import IGNORED_HEADER, SCOPE_REFUSAL, RequestRecord, log_failure
 from ..observability.trace_context import NO_TRACE, Trace
 from ..wire.errors import ApiError, InternalError, SimulatedDisconnect
+from ..wire.response_channel import CHANNEL, ResponseChannel
 
 Scope = MutableMapping[str, Any]
 AsgiMessage = MutableMapping[str, Any]
@@ -44,12 +45,14 @@ class HttpRequest:
         trace: the trace that the request belongs to.
         started: whether the head of the response has been sent.
         cors_headers: headers that every response to this request needs (see `cors`).
+        channel: what our own server offers beside ASGI; None on any other server.
     """
 
     __slots__ = (
         "_closes_connection",
         "_debug",
         "_scope",
+        "channel",
         "cors_headers",
         "headers",
         "method",
@@ -74,6 +77,7 @@ class HttpRequest:
         debug: bool = False,
     ) -> None:
         self._scope = scope
+        self.channel: ResponseChannel | None = scope.get(CHANNEL)
         self.method: str = scope["method"]
         self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         self.query: bytes = scope.get("query_string", b"")

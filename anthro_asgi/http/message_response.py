@@ -14,10 +14,9 @@ Editors: `_pump` runs once for each batch of the engine, so for nearly every tok
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from ..observability.metrics import Metrics
 from ..wire.encoder import State, StreamEncoder
@@ -34,6 +33,7 @@ from .ping import Pinger
 from .prompt_tokens import PromptEstimate
 
 _EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
+T = TypeVar("T")
 _STREAM_HEADERS: Final = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
 
 
@@ -73,7 +73,7 @@ class MessageResponse:
         self._ping_interval = ping_interval
         self._ignored = ignored
         self._headers = headers
-        self._watch = DisconnectWatch(http_request.receive)
+        self._watch = DisconnectWatch(http_request)
         self._opening = b""  # `message_start`, until it has been sent
         self._send_times: list[float] = []  # not yet counted in the metrics
         self._time = asyncio.get_running_loop().time
@@ -90,14 +90,13 @@ class MessageResponse:
         finally:
             self._record_end()
 
-    @asynccontextmanager
-    async def _asking(self) -> AsyncIterator[None]:
-        """Holds a slot and runs the engine. Raises Overloaded."""
+    async def _ask(self, take: Callable[[], Awaitable[T]]) -> T:
+        """Hold a slot and run the engine while `take` reads the answer. Returns its result. Raises Overloaded."""
         async with self._slot:
             self._http_request.record.queued = self._time() - self._began
             try:
                 async with self._answer:
-                    yield
+                    return await take()
             except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as exc:
                 if isinstance(exc, asyncio.CancelledError) and _is_being_cancelled():
                     raise
@@ -107,10 +106,7 @@ class MessageResponse:
     # one whole Message
 
     async def _whole(self) -> None:
-        async with self._asking():
-            await self._answer.begin()
-            self._record_first_output()
-            message = await self._answer.message()
+        message = await self._ask(self._collect)
         self._http_request.record.stop_reason = self._answer.stop_reason
         if self._answer.collected > LARGE_BODY:
             body = await run_with_yields(dumps_in_steps(message), perf_counter)
@@ -118,6 +114,11 @@ class MessageResponse:
             body = [dumps(message)]
         headers = (*self._http_request.report_ignored(self._ignored), *self._headers)
         await self._http_request.respond(200, body, headers=headers)
+
+    async def _collect(self) -> dict[str, Any]:
+        await self._answer.begin()
+        self._record_first_output()
+        return await self._answer.message()
 
     # a stream
 
@@ -128,10 +129,7 @@ class MessageResponse:
         encoder.fields = answer.fields
         try:
             with Pinger(self._ping_interval, self._ping) as self._pinger:
-                async with self._asking():
-                    last = await self._first()
-                    if answer.finish is None:
-                        last = await InlineDriver(self._pump())
+                last = await self._ask(self._send_deltas)
                 await self._pinger.wait_ping()
             end = encoder.end(answer.counted)
             self._http_request.record.stop_reason = answer.stop_reason
@@ -145,6 +143,11 @@ class MessageResponse:
             if isinstance(exc, ClientDisconnected | SimulatedDisconnect) or not self._http_request.started:
                 raise
             await self._fail(exc)
+
+    async def _send_deltas(self) -> bytes:
+        """Send what the engine yields. Returns the last bytes, which are sent with the end of the message."""
+        last = await self._first()
+        return last if self._answer.finish is not None else await InlineDriver(self._pump())
 
     async def _fail(self, exc: Exception) -> None:
         """End a stream that has begun with an `error` event."""
@@ -183,6 +186,8 @@ class MessageResponse:
         feed = encoder.feed
         pinger = self._pinger
         send = self._http_request.send
+        channel = self._http_request.channel
+        write = None if channel is None else channel.write
         time = self._time
         sent_at = self._send_times.append
         sent_at(pinger.last)
@@ -204,13 +209,14 @@ class MessageResponse:
                 continue
             if pinger.task is not None:
                 await pinger.wait_ping()
-            pinger.sending = True
-            try:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            except OSError as exc:
-                raise ClientDisconnected from exc
+            if write is None or not write(data):
+                pinger.sending = True
+                try:
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                except OSError as exc:
+                    raise ClientDisconnected from exc
+                pinger.sending = False
             now = pinger.last = time()  # `Pinger.sent`, inlined
-            pinger.sending = False
             sent_at(now)
         return feed(answer.ended())
 

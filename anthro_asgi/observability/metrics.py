@@ -52,7 +52,7 @@ _GAPS: Final = (
     10.0,
     30.0,
 )
-_PAUSES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_PAUSES: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _GENERATIONS: Final = ("0", "1", "2")
 _CONNECTIONS: Final = ("idle", "leased", "connecting", "draining", "waiting")
 _TOKENS: Final = ("input", "output", "cached")

@@ -17,6 +17,7 @@ import asyncio
 import secrets
 import select
 import sys
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.util import find_spec
@@ -28,9 +29,10 @@ from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..observability.metrics import Metrics
 from ..settings.options import Settings
 from ..wire.errors import ApiError, InternalError, InvalidRequest, RequestTimeout
+from ..wire.response_channel import CHANNEL
 from .read_control import ReadControl, Turns
 from .request_framing import RequestFraming
-from .uvicorn_internals import UvicornProtocol
+from .uvicorn_internals import Cycle, UvicornProtocol
 from .write_stall import WriteStallTimer
 
 _MAX_HELD: Final = 64 * 1024  # bytes of further requests; with more, reading pauses
@@ -38,6 +40,34 @@ _LINGER: Final = 2.0  # seconds for a client to read an error response before th
 _MAX_DROPPED: Final = 16 * 1024 * 1024  # bytes of a refused request that are read and dropped
 _LAST_LOOK: Final = 0.1  # seconds after a deadline for bytes that the kernel holds already
 _GRACE: Final = 1.0  # seconds at shutdown for a client whose next request may be on its way
+
+
+class Channel:
+    """The ResponseChannel of one request. It refers to no cycle of uvicorn: the scope of that refers to this.
+
+    A body that is written here is chunked, as uvicorn writes it for HTTP/1.1 without a content-length.
+    """
+
+    __slots__ = ("_flow", "_write", "lost", "on_lost")
+
+    def __init__(self, transport: asyncio.Transport, flow: ReadControl) -> None:
+        self._write = transport.write
+        self._flow = flow
+        self.lost = False
+        self.on_lost: Callable[[], None] | None = None
+
+    def write(self, data: bytes) -> bool:
+        """See ResponseChannel. Not written are an empty piece, which would end the body, and what has to wait."""
+        if self._flow.write_paused or self.lost or not data:
+            return False
+        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    def lose(self) -> None:
+        """The client has disconnected."""
+        self.lost = True
+        if self.on_lost is not None:
+            self.on_lost()
 
 
 class StrictProtocolMixin(UvicornProtocol):
@@ -61,9 +91,11 @@ class StrictProtocolMixin(UvicornProtocol):
         self._deferred = False  # bytes wait for their turn
         self._dropped = 0  # bytes
         self._timer: asyncio.TimerHandle | None = None
+        self._channel: Channel | None = None  # of the current request
         self._start_receive_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lose_channel()
         self._cancel_timer()
         self._stall.end()
         self.flow.end()
@@ -112,6 +144,8 @@ class StrictProtocolMixin(UvicornProtocol):
             piece = framing.feed(data)
             if piece:
                 super().data_received(piece)
+                if self._channel is None and self.cycle is not None:
+                    self._open_channel(self.cycle)
         except ApiError as exc:
             self._refuse(exc)
             return
@@ -134,6 +168,16 @@ class StrictProtocolMixin(UvicornProtocol):
             self._start_receive_deadline()
         elif self._stopping:
             self._close_if_idle()
+
+    def _open_channel(self, cycle: Cycle) -> None:
+        """Offer a ResponseChannel to the application, which starts in the next iteration of the event loop."""
+        if cycle.scope["http_version"] == "1.1" and cycle.scope["method"] != "HEAD":
+            self._channel = cycle.scope[CHANNEL] = Channel(self.transport, self.flow)
+
+    def _lose_channel(self) -> None:
+        """The client of the current request disconnects, unless the response is complete."""
+        if self._channel is not None and self.cycle is not None and not self.cycle.response_complete:
+            self._channel.lose()
 
     def _start_receive_deadline(self) -> None:
         if self._timer is None:
@@ -180,6 +224,7 @@ class StrictProtocolMixin(UvicornProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+            self._lose_channel()
         self._linger()
 
     def _send_error(self, error: ApiError) -> None:
@@ -238,7 +283,7 @@ class StrictProtocolMixin(UvicornProtocol):
 
     def _next_request(self) -> None:
         """Go on to the next request, of which bytes may be held already."""
-        self.cycle = None
+        self.cycle = self._channel = None
         self._idle_since = self.loop.time()
         self._framing.advance()
         if self._framing.held:

@@ -37,7 +37,7 @@ class CompletionResponse:
         self._id = f"chatcmpl-{secrets.token_hex(16)}"
         self._created = int(time.time())
         self._encoder = ChunkEncoder(self._id, answer.model, self._created, usage=usage)
-        self._watch = DisconnectWatch(http_request.receive)
+        self._watch = DisconnectWatch(http_request)
         self._began = time.monotonic()
 
     async def run(self) -> None:

@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import h11
 
 HeaderText = bytes | str  # a str must be ASCII
 RequestHeaders = Sequence[tuple[HeaderText, HeaderText]]
+Headers = tuple[tuple[HeaderText, HeaderText], ...]
 Body = bytes | list[bytes]  # in one piece, or several
 
 # These headers frame the message or belong to the connection, so only the pool writes them.
@@ -28,6 +30,15 @@ def request_head(method: str, target: str, pool_headers: RequestHeaders, headers
     Raises ValueError for a CR or LF anywhere, for a malformed name, method or target, and for a method or a header
     that the caller must not use. The text never contains a header value, because that may be an API key.
     """
+    head = _head(method, target, tuple(pool_headers), tuple(headers))
+    if length or method in _WITH_CONTENT:
+        return b"%bcontent-length: %d\r\n\r\n" % (head, length)
+    return head + b"\r\n"
+
+
+@lru_cache(maxsize=32)
+def _head(method: str, target: str, pool_headers: Headers, headers: Headers) -> bytes:
+    """The head without its last line. h11 takes 30 µs to write it, and it is the same for nearly every request."""
     if method in _UNSUPPORTED:
         raise ValueError(f"method {method} is not supported")
     try:
@@ -35,9 +46,8 @@ def request_head(method: str, target: str, pool_headers: RequestHeaders, headers
         for name, _ in fields[len(pool_headers) :]:
             if name.lower() in _RESERVED:
                 raise ValueError(f"header {name.decode()} is reserved: the connection sets it")
-        if length or method in _WITH_CONTENT:
-            fields.append((b"content-length", b"%d" % length))
-        return h11.Connection(h11.CLIENT).send(h11.Request(method=method, target=target, headers=fields)) or b""
+        written = h11.Connection(h11.CLIENT).send(h11.Request(method=method, target=target, headers=fields)) or b""
+        return written.removesuffix(b"\r\n")
     except (h11.LocalProtocolError, UnicodeError):
         # without the cause, which quotes header values
         raise ValueError("the method, the target or a header cannot be written in HTTP") from None

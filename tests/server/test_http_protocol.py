@@ -29,9 +29,9 @@ CLASSES = (
 
 
 @asynccontextmanager
-async def connected(kind: type[asyncio.Protocol]) -> AsyncIterator[tuple[Any, socket.socket]]:
+async def connected(kind: type[asyncio.Protocol], app: Any = None) -> AsyncIterator[tuple[Any, socket.socket]]:
     """A protocol on a real socket, and the client's end of the socket."""
-    config = Config(MessagesApp(large), http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None)
+    config = Config(app or MessagesApp(large), http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None)
     config.load()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)

@@ -34,6 +34,7 @@ OWNERS = {  # what stands before the dot in our code: the owner of the member
     ("StrictProtocolMixin", "self.cycle"): "Cycle",
     ("StrictProtocolMixin", "cycle"): "Cycle",
     ("StrictProtocolMixin", "self.flow"): "FlowControl",
+    ("Channel", "self._flow"): "FlowControl",
 }
 
 

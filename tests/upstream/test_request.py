@@ -3,6 +3,7 @@
 import random
 import sys
 
+import h11
 import pytest
 
 from anthro_asgi.upstream.request import RequestHeaders, UnsentBody, request_head
@@ -16,6 +17,18 @@ def test_a_head_has_the_headers_of_the_pool_then_the_callers_then_the_length() -
         head
         == b"POST /v1/x HTTP/1.1\r\nhost: h\r\nuser-agent: u\r\nX-Key: k\r\naccept: a/b\r\ncontent-length: 7\r\n\r\n"
     )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("length", [0, 1, 70_000])
+def test_a_head_is_as_h11_writes_it_the_first_time_and_again(method: str, length: int) -> None:
+    headers: RequestHeaders = ((b"Content-Type", b"a/b"), ("accept", "text/event-stream"))
+    fields = [(b"host", b"h"), (b"user-agent", b"u"), (b"Content-Type", b"a/b"), (b"accept", b"text/event-stream")]
+    if length or method == "POST":
+        fields.append((b"content-length", b"%d" % length))
+    expected = h11.Connection(h11.CLIENT).send(h11.Request(method=method, target="/x", headers=fields))
+    for _ in range(2):
+        assert request_head(method, "/x", POOL_HEADERS, headers, length) == expected
 
 
 @pytest.mark.parametrize(("method", "expected"), [("GET", False), ("DELETE", False), ("POST", True), ("PUT", True)])

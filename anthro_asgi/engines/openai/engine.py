@@ -293,7 +293,8 @@ class OpenAIEngine(RemoteEngine):
         words that the engine quoted from the request. A field in which the engine once refused the reasoning of the
         history is not used again.
         """
-        changes = changes_between(refused, accepted) if accepted.name == refused.name else {}
+        same = refused is accepted  # nearly always: the engine has accepted the first request
+        changes = {} if same or accepted.name != refused.name else changes_between(refused, accepted)
         earlier = self._learned.changes(model)
         reasoning_refused = {"reasoning_key": None}.items() <= (earlier | changes).items()
         if reader.reasoning_key not in (None, accepted.reasoning_key) and not reasoning_refused:

@@ -374,6 +374,8 @@ class _Done(Protocol):
 async def read_trailer(response: Exchange, read: Callable[[bytes], Batch], reader: _Done) -> list[Delta]:
     """What follows the finish, usually token counts: until `reader` is done, the body ends or five seconds are over."""
     out: list[Delta] = []
+    if reader.done:  # the trailer came with the finish
+        return out
     with suppress(TimeoutError):
         async with asyncio.timeout(_TRAILER_TIMEOUT):
             while not reader.done and (data := await response.read()):
