@@ -13,6 +13,8 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "peers": ("bench.peers", "this service, a byte relay and other proxies, side by side"),
     "report": ("bench.report", "a page with plots, and Markdown tables, from result files"),
     "hold": ("tests.checks.stall", "how long one request blocks the event loop"),
+    "request": ("bench.per_request", "what one whole request costs"),
+    "pauses": ("bench.pauses", "how long streams stand still while thousands of them are open"),
     "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
     "record": ("bench.record", "record a server's answers, with times, for the simulated engine to replay"),
     "metered": ("bench.metered", "what metrics add to the cost of a token"),

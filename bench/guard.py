@@ -1,8 +1,9 @@
 """`python -m bench guard`: every ratio against its bar plus half, best of five; for CI on shared machines.
 
-Three kinds of ratios: the micro ratios with a bar, what metrics add to a token, and the CPU time per token of the whole
-service with real sockets, against a byte relay in the same minute. A ratio that exceeds its limit in all repetitions is
-a regression: exit status 1.
+Five kinds of ratios: the micro ratios with a bar; what metrics add to a token; what a whole request costs, against a
+raw ASGI application; the longest garbage collection while streams are open, against Python's own collector; and the
+CPU time per token of the whole service with real sockets, against a byte relay in the same minute. A ratio that
+exceeds its limit in all repetitions is a regression: exit status 1.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from . import metered, micro
+from . import metered, micro, pauses, per_request
 from .figures import main_setting, ratios, run_rounds, server_cpu
 from .peers.harness import Bench, Prepared
 from .peers.ours import fast
@@ -24,6 +25,8 @@ MARGIN: Final = 1.5
 _TRIES: Final = 5
 _ROUNDS: Final = 9
 _SECONDS: Final = 2.0  # of a turn with sockets
+_STREAMS: Final = 1_000  # open at one time, for the pauses
+_PAUSE_TRIES: Final = 2  # half a minute each
 
 Ratios = dict[str, tuple[list[float], float]]
 """By name: the ratios of all repetitions, and the bar."""
@@ -35,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 when a guard does not hold."""
-    held = [_holds(name, found, bar) for name, (found, bar) in {**_micro(), **_metered(), **_proxied()}.items()]
+    measured = {**_micro(), **_metered(), **_requests(), **_paused(), **_proxied()}
+    held = [_holds(name, found, bar) for name, (found, bar) in measured.items()]
     print(f"{sum(held)} of {len(held)} guards hold")
     return 0 if all(held) else 1
 
@@ -47,6 +51,23 @@ def _micro() -> Ratios:
 
 def _metered() -> Ratios:
     return {"metrics: added to a token": ([metered.measure().ratio - 1 for _ in range(_TRIES)], metered.BAR)}
+
+
+def _requests() -> Ratios:
+    return {
+        f"request: {name}": ([per_request.measure(name, _ROUNDS).ratio for _ in range(_TRIES)], bar)
+        for name, bar in per_request.RATIOS.items()
+    }
+
+
+def _paused() -> Ratios:
+    with tempfile.TemporaryDirectory(prefix="bench-guard-") as folder:
+        found = [
+            pauses.longest_pause(_STREAMS, pauses.BOUNDED, _SECONDS, Path(folder))
+            / pauses.longest_pause(_STREAMS, pauses.PYTHON, _SECONDS, Path(folder))
+            for _ in range(_PAUSE_TRIES)
+        ]
+    return {f"pauses: longest collection, {_STREAMS} streams": (found, pauses.AGAINST_PYTHON)}
 
 
 def _proxied() -> Ratios:

@@ -1,0 +1,218 @@
+"""`python -m bench request`: what one whole request costs, from the client's bytes to the last byte for the client.
+
+Measured is everything but the kernel's part: the connection of the server, the application, the connection to the
+engine, the log line and the metrics. Sockets are replaced by transports in the same process, so the figures do not
+scatter with the machine's other work. An answer has two tokens, and arrives from the engine in four reads. The time is
+CPU time of the thread, so a preemption does not count.
+
+The floor is a raw ASGI application on the same uvicorn: it drops the body, and sends a prepared answer in two pieces.
+"""
+
+import argparse
+import asyncio
+import io
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import thread_time_ns
+from typing import Any, Final
+from unittest.mock import patch
+
+import uvloop
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.observability import logs
+from anthro_asgi.server.http_protocol import protocol_class
+from anthro_asgi.settings.loader import load_settings
+from anthro_asgi.upstream.connect import Dialer
+from anthro_asgi.upstream.origin import Origin
+
+from . import bodies
+from .metered import Sink, chunked
+from .micro.case import Comparison, collector_off
+from .micro.streams import STYLES, stream
+from .options import positive
+from .peers.raw_asgi import Raw
+
+RATIOS: Final = {"small": 14.0, "agent, 86 KB": 25.0}
+"""Bars."""
+_ROUNDS: Final = 41
+_BATCH: Final = 20  # requests in a row, of one round
+_TOKENS: Final = (" Hello", " there")
+_AGENT: Final = 86_000
+_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+_END: Final = b"0\r\n\r\n"
+_REQUEST: Final = (
+    b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1:8484\r\ncontent-type: application/json\r\n"
+    b"accept: text/event-stream\r\nanthropic-version: 2023-06-01\r\nx-api-key: sk-bench\r\ncontent-length: %d\r\n\r\n"
+)
+
+Connect = Callable[[], asyncio.Protocol]
+
+
+def requests() -> dict[str, bytes]:
+    """The requests by name: a greeting, and a coding agent's with 20 tools."""
+    named = {"small": bodies.hello(), "agent, 86 KB": bodies.agent(_AGENT, messages=6)}
+    return {name: _REQUEST % len(body) + body for name, body in named.items()}
+
+
+class _Client(Sink):
+    """A client's end of a connection: `ask` sends a request, and waits for the end of the response."""
+
+    def __init__(self, protocol: Any) -> None:
+        self.response: asyncio.Future[bytes] | None = None
+        self._written: list[bytes] = []
+        super().__init__(protocol)
+
+    async def ask(self, request: bytes) -> bytes:
+        """The bytes of the response."""
+        self.response = asyncio.get_running_loop().create_future()
+        self._protocol.data_received(request)
+        return await self.response
+
+    def write(self, data: Any) -> None:
+        self._written.append(bytes(data))
+        if data.endswith(_END) and self.response is not None:
+            response, self._written = b"".join(self._written), []
+            self.response.set_result(response)
+
+
+class _Engine(Sink):
+    """The engine's end of a connection. It answers when a request is complete."""
+
+    def __init__(self, protocol: Any, reads: list[bytes], idle: socket.socket) -> None:
+        self._reads = reads
+        self._idle = idle
+        self._left = 0  # bytes of the request that have not been written
+        super().__init__(protocol)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._idle if name == "socket" else super().get_extra_info(name, default)
+
+    def write(self, data: Any) -> None:
+        if not self._left:
+            head, _, _ = bytes(data).partition(b"\r\n\r\n")
+            self._left = len(head) + 4 + int(head.rpartition(b"content-length: ")[2].partition(b"\r\n")[0])
+        self._left -= len(data)
+        if not self._left:
+            asyncio.get_running_loop().call_soon(self._answer, iter(self._reads))
+
+    def _answer(self, left: Any) -> None:
+        data = next(left, None)
+        if data is not None and self._protocol is not None:
+            self._protocol.data_received(data)
+            asyncio.get_running_loop().call_soon(self._answer, left)
+
+
+def _reads() -> list[bytes]:
+    """An answer of two tokens as the engine writes it."""
+    answer = stream(STYLES[0], "text", _TOKENS)
+    head = [_HEAD, *map(chunked, answer.head)]
+    return [b"".join(head), *map(chunked, answer.chunks), b"".join([*map(chunked, answer.tail), _END])]
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[_Client]:
+    """A client's connection to the service, as `anthro-asgi serve` with an upstream builds it."""
+    settings = load_settings({}, {})
+    engine = OpenAIEngine(Origin.parse("http://127.0.0.1:9/v1"), dialect="vllm")
+    app = MessagesApp(engine, keys=["sk-bench"])
+    idle, other = socket.socketpair()
+
+    async def dial(_: Dialer, connection: Any) -> None:
+        _Engine(connection, _reads(), idle)
+
+    with idle, other, patch.object(Dialer, "dial", dial), _logging(_Nowhere()):
+        client = _Client(_connection(app, protocol_class(settings, app.metrics)))
+        yield client
+        client.close()
+        await engine.stop()
+
+
+@asynccontextmanager
+async def raw() -> AsyncIterator[_Client]:
+    """A client's connection to the floor."""
+    client = _Client(_connection(Raw(len(_TOKENS)), HttpToolsProtocol))
+    yield client
+    client.close()
+
+
+def _connection(app: Any, protocol: Any) -> Any:
+    config = Config(
+        app, http=protocol, lifespan="off", ws="none", access_log=False, log_config=None, proxy_headers=False
+    )
+    config.load()
+    create: Any = config.http_protocol_class
+    return create(config, ServerState(), {})
+
+
+class _Nowhere(io.TextIOBase):
+    """A log that nobody keeps."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class _logging:  # noqa: N801 - used as a function
+    """The log of the command, at the default level, to `stream`. What was configured before is put back."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        root, ours = logging.getLogger(), logging.getLogger("anthro_asgi")
+        self._before = root.handlers[:], root.level, ours.level
+        logs.configure("info", "json", self._stream)
+
+    def __exit__(self, *_: object) -> None:
+        root, ours = logging.getLogger(), logging.getLogger("anthro_asgi")
+        root.handlers[:], level, own = self._before
+        root.setLevel(level)
+        ours.setLevel(own)
+
+
+async def _measured(request: bytes, rounds: int) -> Comparison:
+    pairs: list[tuple[float, float]] = []
+    async with raw() as floor, served() as service:
+        answers = [await client.ask(request) for client in (floor, service)]
+        assert all(b"message_stop" in answer for answer in answers), answers
+        while len(pairs) <= rounds:
+            pairs.append((await _batch(floor, request), await _batch(service, request)))
+    return Comparison.of(pairs[1:])  # the first round warms up
+
+
+async def _batch(client: _Client, request: bytes) -> float:
+    """CPU nanoseconds of each request."""
+    began = thread_time_ns()
+    for _ in range(_BATCH):
+        await client.ask(request)
+    return (thread_time_ns() - began) / _BATCH
+
+
+def measure(name: str, rounds: int = _ROUNDS) -> Comparison:
+    """Nanoseconds of a request of `requests` to the floor and to the service, and the ratio."""
+    with collector_off():
+        return uvloop.run(_measured(requests()[name], rounds))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `main`."""
+    parser.add_argument("--rounds", type=positive, default=_ROUNDS, help=f"pairs of measurements (default {_ROUNDS})")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Measure and print."""
+    for name in requests():
+        cost = measure(name, options.rounds)
+        print(
+            f"{name:<16} {cost.subject_ns / 1e3:7.0f} µs, raw ASGI application {cost.floor_ns / 1e3:5.0f} µs:"
+            f" {cost.ratio:5.2f} x (bar {RATIOS[name]:g})"
+        )
+    return 0
