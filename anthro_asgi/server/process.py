@@ -11,6 +11,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import Any, Final, Protocol, cast
 
 from uvicorn import Config, Server
@@ -157,7 +158,8 @@ class ServerProcess(Server):
         self.started = True
         self.banner = await self._report.started(self._addresses)
         self._announce()
-        load_exposition()  # slow to import, so it comes after the announcement
+        # Slow to import, so it is not done before the announcement, and not while the event loop waits for it.
+        Thread(target=load_exposition, name="import of prometheus_client", daemon=True).start()
         self._collector.start()
 
     def _beat(self) -> None:

@@ -345,7 +345,7 @@ def _messages(
 
 def _defined_tool(entry: dict[str, Any], path: str, request: MessagesRequest, rules: Rules) -> tuple[str, Tool] | None:
     """The tool of a definition in a message, and its name; None for a server tool that the rules drop or pass."""
-    tool = _tool(entry, rules)
+    tool = _tool(entry, rules, may_be_deep=True)
     if tool is None and rules.pass_server_tools:
         request.relay_only.append(f"{path}.type: {_not_run_here(entry['type'])}")
     return None if tool is None else (tool.name, tool)
@@ -363,13 +363,16 @@ def _system(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks:
 
 
 def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    """Stores the tools and the names of the dropped ones; writes what the rules changed into `raw`, too."""
+    """Stores the tools and the names of the dropped ones; writes what the rules changed into `raw`, too.
+
+    `checks` is as in `_read`.
+    """
     tools: dict[str, Tool] = {}
     dropped: list[str] = []
     kept = []
     for index, entry in enumerate(optional_array(raw, "tools", rules.max_tools)):
         try:
-            tool = _tool(entry, rules)
+            tool = _tool(entry, rules, may_be_deep=checks is not False)
             if tool is None and rules.pass_server_tools:
                 kept.append(entry)
                 request.relay_only.append(f"tools.{index}.type: {_not_run_here(entry['type'])}")
@@ -390,8 +393,11 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     request.tools, request.dropped_tools = list(tools.values()), tuple(dropped)
 
 
-def _tool(entry: Any, rules: Rules) -> Tool | None:
-    """The tool; None for one of Anthropic's tools that the rules drop or pass."""
+def _tool(entry: Any, rules: Rules, *, may_be_deep: bool) -> Tool | None:
+    """The tool; None for one of Anthropic's tools that the rules drop or pass.
+
+    `may_be_deep`: the whole body is not known to be nested less deeply than the rules allow.
+    """
     if type(entry) is not dict:
         raise FieldError("", "must be an object")
     kind = optional(entry, "type", str)
@@ -406,7 +412,7 @@ def _tool(entry: Any, rules: Rules) -> Tool | None:
     if _TOOL_NAME.fullmatch(name) is None:
         raise FieldError("name", "must be 1 to 128 letters, digits, _ or -")
     schema = optional(entry, "input_schema", dict)
-    if schema is not None:
+    if schema is not None and may_be_deep:
         check_depth(entry, "input_schema", rules.max_depth)
     return Tool(name, optional(entry, "description", str), schema, optional(entry, "strict", bool))
 
