@@ -19,8 +19,8 @@ leaks a slot on cancellation (httpcore issue 1093).
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from .connect import Dialer
 from .connection import ENDED, IDLE, PAUSED, STREAMING, Connection
@@ -32,6 +32,7 @@ from .request import Body, RequestHeaders, request_head
 
 __all__ = ["Body", "Deadlines", "Exchange", "Pool"]
 
+_LAST_LOOK = 0.1  # seconds after the deadline for a connection
 _DRAIN = 1.0  # seconds: after the last event of interest only a usage chunk and a [DONE] follow
 
 
@@ -238,7 +239,7 @@ class Pool:
         """Open a connection in a connecting slot: the slot is then leased, or free if this raises."""
         connection = Connection(str(self.origin), self._deadlines, self._parser, self._on_settled)
         try:
-            async with asyncio.timeout(self._deadlines.connect):
+            async with _timeout(self._deadlines.connect):
                 await self._dialer.dial(connection)
             if self._closed:
                 raise self._closed_error()
@@ -255,3 +256,15 @@ class Pool:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time() if self._clock is None else self._clock()
+
+
+@asynccontextmanager
+async def _timeout(seconds: float) -> AsyncIterator[None]:
+    """`asyncio.timeout`, with a last look: after a stop of the process, timers fire before sockets are looked at."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timer = loop.call_later(seconds, lambda: limit.reschedule(loop.time() + _LAST_LOOK))
+        try:
+            yield
+        finally:
+            timer.cancel()

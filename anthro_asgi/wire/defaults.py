@@ -26,4 +26,5 @@ MAX_DEPTH: Final = 100
 """Levels of JSON. orjson reads 1024 levels and writes 254, and a recursive walk uses one stack frame for each."""
 MAX_MESSAGES: Final = 100_000
 MAX_TOOLS: Final = 1024
-MAX_STOP_SEQUENCES: Final = 256
+MAX_STOP_SEQUENCES: Final = 64
+"""Clients send a handful. What is done for them before an answer grows with the square of their number."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import re
+import time
 from functools import partial
 from itertools import count
 
@@ -279,3 +280,12 @@ def expected(task: "asyncio.Task[None]") -> bool:
     if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, UpstreamError):
         raise error
     return True
+
+
+async def test_a_connection_that_was_ready_while_the_process_was_stopped_is_used() -> None:
+    """After a stop, the timer of the deadline fires first, and only then the loop sees that the socket is connected."""
+    async with served(silent, deadlines=Deadlines(connect=0.05)) as (_, pool):
+        asyncio.get_running_loop().call_soon(time.sleep, 0.1)  # in the same iteration as the beginning of the connect
+        connection = await pool.lease()
+        assert counts(pool)["leased"] == 1
+        pool.release(connection, drain=False)

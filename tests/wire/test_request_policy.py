@@ -497,7 +497,7 @@ def test_a_request_may_reach_each_limit_and_not_exceed_it(
 @both_ways
 @amounts
 def test_the_default_limits_accept_large_requests(parse: Any, rule: str, made: Any, path: str, reason: str) -> None:
-    most = {"max_messages": 100_000, "max_tools": 1024, "max_stop_sequences": 256, "max_depth": MAX_DEPTH}[rule]
+    most = {"max_messages": 100_000, "max_tools": 1024, "max_stop_sequences": 64, "max_depth": MAX_DEPTH}[rule]
     assert parse(DROPPING, **made(most))
     with pytest.raises(InvalidRequest, match=f"{path}: {reason.format(most)}"):
         parse(DROPPING, **made(most + 1))

@@ -159,7 +159,7 @@ def _effective_stops(stops: Sequence[str]) -> list[str]:
     A sequence that contains another one before its end never completes first. It is left out, because an engine that
     produces both in one token may report the one that begins first.
     """
-    return [stop for stop in stops if not any(other in stop[:-1] for other in stops)]
+    return [stop for stop in stops if not any(len(other) < len(stop) and other in stop[:-1] for other in stops)]
 
 
 def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None:

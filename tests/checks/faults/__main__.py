@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tests.checks.faults.cells import CELLS
 from tests.checks.faults.matrix import play
+from tests.checks.faults.process_faults import PROCESS_CELLS
 from tests.checks.faults.table import tables
 
 
@@ -17,9 +18,11 @@ def main(words: Sequence[str]) -> int:
     for cell, result in results.items():
         for problem in result.problems:
             print(f"{cell}: {problem}", file=sys.stderr)
-    print(tables({cell: results[cell].said for cell in CELLS if cell in results}))
+    processes = {cell: cell.play() for cell in PROCESS_CELLS if all(word in str(cell) for word in words)}
+    print(tables({cell: results[cell].said for cell in CELLS if cell in results}, processes))
     wrong = sum(bool(result.problems) for result in results.values())
-    print(f"{len(results)} cells, {wrong} of them wrong", file=sys.stderr)
+    wrong += sum(said != cell.expected for cell, said in processes.items())
+    print(f"{len(results) + len(processes)} cells, {wrong} of them wrong", file=sys.stderr)
     return 1 if wrong else 0
 
 

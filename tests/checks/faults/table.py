@@ -5,18 +5,20 @@ from typing import Final
 
 from tests.checks.faults.cells import CELLS, Cell
 from tests.checks.faults.healthy_response import PHASES
+from tests.checks.faults.process_faults import PROCESS_CELLS, ProcessCell
 
 BEGIN: Final = "<!-- faults: begin -->"
 END: Final = "<!-- faults: end -->"
 Outcomes = Mapping[Cell, str]  # see `cells`
 
 
-def tables(outcome: Outcomes) -> str:
+def tables(outcome: Outcomes, processes: Mapping[ProcessCell, str]) -> str:
     """The text between the marks in the README."""
     pairs = _pairs(outcome)
     phases = [(fault, phase, said) for (group, fault, phase), said in pairs.items() if group == "phases"]
     engines = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group in ("answers", "places")]
     clients = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group == "clients"]
+    own = [(said, cell.fault, "") for cell, said in processes.items()]
     return "\n".join(
         [
             f"{len(outcome)} cells: a fault in a phase, each for a whole answer and for a stream.",
@@ -26,6 +28,8 @@ def tables(outcome: Outcomes) -> str:
             *_by_outcome("the engine", engines),
             "",
             *_by_outcome("the client", clients),
+            "",
+            *_by_outcome("the service's processes, and time", own),
         ]
     )
 
@@ -33,6 +37,11 @@ def tables(outcome: Outcomes) -> str:
 def expected_outcomes() -> Outcomes:
     """The expected outcomes of all cells."""
     return {cell: cell.expected for cell in CELLS}
+
+
+def expected_of_processes() -> Mapping[ProcessCell, str]:
+    """The expected outcomes of all faults of the service's processes."""
+    return {cell: cell.expected for cell in PROCESS_CELLS}
 
 
 def _pairs(outcome: Outcomes) -> dict[tuple[str, str, str], str]:

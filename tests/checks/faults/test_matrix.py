@@ -7,7 +7,8 @@ import pytest
 
 from tests.checks.faults.cells import CELLS, Cell
 from tests.checks.faults.matrix import Result, play
-from tests.checks.faults.table import BEGIN, END, expected_outcomes, tables
+from tests.checks.faults.process_faults import PROCESS_CELLS, ProcessCell
+from tests.checks.faults.table import BEGIN, END, expected_of_processes, expected_outcomes, tables
 from tests.test_readme import README
 
 
@@ -24,7 +25,12 @@ def test_a_fault_has_its_outcome_and_leaves_nothing_behind(cell: Cell, results: 
     assert not results[cell].problems
 
 
+@pytest.mark.parametrize("cell", PROCESS_CELLS, ids=str)
+def test_a_fault_of_the_services_processes_has_its_outcome(cell: ProcessCell) -> None:
+    assert cell.play() == cell.expected
+
+
 def test_the_readme_has_the_tables_of_the_matrix() -> None:
     shown = re.search(f"{BEGIN}\n(.*?)\n{END}", README, re.DOTALL)
     assert shown is not None
-    assert shown[1].strip() == tables(expected_outcomes())
+    assert shown[1].strip() == tables(expected_outcomes(), expected_of_processes())

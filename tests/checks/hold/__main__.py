@@ -3,10 +3,14 @@
 import argparse
 import logging
 import sys
+from typing import Final
 
 from tests.checks.hold import ATTACKS, BAR, LOOPS, PARSERS, TINY_RECORDS, longest_hold
 from tests.checks.hold.application import scale
 from tests.checks.hold.fuzz import search
+from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, PLACES
+
+_PARTS: Final = {"requests": IN_REQUEST, "answers": IN_ANSWER, "both": PLACES}
 
 
 def main() -> int:
@@ -14,9 +18,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.checks.hold", description="How long the loop is held.")
     parser.add_argument("--fuzz", type=float, metavar="SECONDS", help="search for the worst bodies and answers instead")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default 0)")
+    parser.add_argument("--part", choices=_PARTS, default="both", help="what to search (default both)")
     options = parser.parse_args()
     logging.disable()
-    return _attacks() if options.fuzz is None else _search(options.fuzz, options.seed)
+    return _attacks() if options.fuzz is None else _search(options.fuzz, options.seed, _PARTS[options.part])
 
 
 def _attacks() -> int:
@@ -33,8 +38,8 @@ def _attacks() -> int:
     return 1 if missed else 0
 
 
-def _search(seconds: float, seed: int) -> int:
-    finds = search(seconds, seed, lambda find: print(find, file=sys.stderr, flush=True))
+def _search(seconds: float, seed: int, places: tuple[str, ...]) -> int:
+    finds = search(seconds, seed, lambda find: print(find, file=sys.stderr, flush=True), places)
     missed = [find for find in finds if not find.is_within_bounds]
     for find in finds:
         print(find, "" if find.is_within_bounds else "  missed")

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from tests.checks.hold import BAR
 from tests.checks.hold.application import MIB, Application, scale
-from tests.checks.hold.shapes import Recipe, drawn, mutated
+from tests.checks.hold.shapes import PLACES, Recipe, drawn, mutated
 
 LONGEST: Final = 0.05  # seconds of CPU for any case; BAR for one of at most a MiB
 _KEPT: Final = 12  # recipes that are mutated further
@@ -32,16 +32,16 @@ class Find(NamedTuple):
         return f"{self.seconds * 1e3:7.2f} ms  {self.size:>9,} bytes  {self.status}  {self.recipe}"
 
 
-def search(seconds: float, seed: int, told: Callable[[Find], object]) -> list[Find]:
+def search(seconds: float, seed: int, told: Callable[[Find], object], places: tuple[str, ...] = PLACES) -> list[Find]:
     """The worst finds, worst first. `told` is called with each that is worse than all before."""
     source = random.Random(seed)
     kept: list[Find] = []
     end = time.monotonic() + seconds
     with Application() as application:
         application.hold(Recipe(size=4096).case())  # imports, and code that runs once
-        while time.monotonic() < end:
+        while not kept or time.monotonic() < end:
             is_fresh = not kept or source.random() < _FRESH
-            recipe = drawn(source) if is_fresh else mutated(source, source.choice(kept).recipe)
+            recipe = drawn(source, places) if is_fresh else mutated(source, source.choice(kept).recipe)
             find = measured(application, recipe)
             if not kept or find.seconds > kept[0].seconds:
                 told(find)

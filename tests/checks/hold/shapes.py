@@ -116,6 +116,7 @@ class Recipe:
     def _answer(self) -> bytes:
         chunks = [*self._chunks(), _chunk("stop")]
         if self.whole:
+            chunks[0]["choices"][0]["finish_reason"] = "stop"
             body = json.dumps(chunks[0]).encode()
             return framed(200, [("content-type", "application/json")], [body], "length")
         return sse(*chunks)

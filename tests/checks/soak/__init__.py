@@ -1,10 +1,11 @@
 """`python -m tests.checks.soak`: the real command in front of a failing engine, with clients that leave.
 
-    python -m tests.checks.soak [--seconds 600] [--streams 1000] [--seed N] [--rate 5] [--workers 1]
+    python -m tests.checks.soak [--seconds 600] [--streams 1000] [--seed N] [--rate 5] [--workers 2]
 
 This many streams are open at any time, paced like real engines. A few more clients ask for whole answers, token counts
 and models, and send invalid requests. The engine breaks one answer in seven, in one of eighteen ways; one client in
-seven disconnects early. The exit status is 1 when an invariant does not hold:
+seven disconnects early. Beside them are hostile guests (see `guests`). The exit status is 1 when an invariant does not
+hold:
 
     answers    every answer has all tokens that the engine wrote and keeps the grammar, or is the error of its fault
     memory     the resident set at the end is at most 3 % above that after a minute of full load
@@ -18,6 +19,7 @@ seven disconnects early. The exit status is 1 when an invariant does not hold:
     turns      the next request of a client
     judging    whether an answer is correct
     clients    the clients
+    guests     what goes on beside the clients
     service    the service as a process, observed from outside
     watch      the samples, and the invariants
 """

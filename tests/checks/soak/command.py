@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -15,6 +16,7 @@ from bench.options import positive
 from bench.process import NotListening, many_files, serving
 
 from .clients import Crowd, Tally
+from .guests import Guests
 from .service import Service, command
 from .turns import anything_else, streaming
 from .watch import Sample, Verdict, at_rest, judge, look, watch
@@ -41,6 +43,7 @@ class Plan:
     rate: float
     arguments: Callable[[str], list[str]]
     patience: float = 20.0
+    has_guests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--streams", type=positive, default=1000, metavar="N", help="open at any time (default 1000)")
     add("--seed", type=int, default=0, metavar="N", help="same seed, same requests of each client (default 0)")
     add("--rate", type=float, default=5.0, metavar="R", help="tokens/s of each stream (default 5)")
-    add("--workers", type=positive, default=1, metavar="N", help="processes of the service (default 1)")
+    add("--workers", type=positive, default=2, metavar="N", help="processes of the service (default 2)")
 
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 when an invariant does not hold, 2 when a server did not start."""
     arguments = partial(command, streams=options.streams, workers=options.workers)
-    plan = Plan(options.seconds, options.streams, options.seed, options.rate, arguments)
+    plan = Plan(options.seconds, options.streams, options.seed, options.rate, arguments, has_guests=True)
     try:
         result = run(plan, _Progress(plan))
     except NotListening as exc:
@@ -83,7 +86,8 @@ def run(plan: Plan, seen: Callable[[Sample], None] = lambda sample: None) -> Res
     """One run. Raises NotListening."""
     many_files()
     engine = [sys.executable, "-m", "tests.checks.soak.engine", "--rate", str(plan.rate), "--rest", str(_REST)]
-    with serving(engine) as (url, _), Service(plan.arguments(url)) as service:
+    engine += ["--slow-lists"] * plan.has_guests
+    with serving(engine) as (url, _), Service(plan.arguments(url), pauses=plan.has_guests) as service:
         return uvloop.run(_run(plan, service, seen))
 
 
@@ -94,7 +98,10 @@ async def _run(plan: Plan, service: Service, seen: Callable[[Sample], None]) -> 
     longest = max(3, round(plan.rate * min(_LONGEST, plan.seconds / _GENERATIONS)))
     crowd.add(plan.streams, partial(streaming, longest=longest), min(_RAMP, plan.seconds / 10))
     crowd.add(max(_OTHERS, plan.streams // 20), partial(anything_else, longest=longest), 0.0)
-    samples = await watch(service, crowd.tally, plan.seconds, seen)
+    async with AsyncExitStack() as stack:
+        if plan.has_guests:
+            await stack.enter_async_context(Guests(service.host, service.port, service.pid))
+        samples = await watch(service, crowd.tally, plan.seconds, seen)
     await crowd.close(min(_DRAIN, plan.seconds / 3))
     rest = await at_rest(service, idle.files, plan.patience)
     await asyncio.to_thread(service.stop)

@@ -25,16 +25,27 @@ from .faults import NONE, Fault, asked
 
 _BACKLOG: Final = 4096
 _TOKENIZE: Final = b"/tokenize"
+_MODELS: Final = b"/models"
+_SLOW: Final = 3.0  # seconds; the deadline of the service for the first byte is 5
 _STATUSES: Final = {"bad-request": 400, "too-many": 429, "failure": 500, "away": 503}
 _PAGE: Final = b"<!DOCTYPE html><html><body>It works!</body></html>"
 
 
 class SoakEngine(Engine):
-    """Closes idle connections after `rest` seconds."""
+    """Closes idle connections after `rest` seconds. With `slow_lists` every second model list takes seconds."""
 
-    def __init__(self, settings: Settings, rest: float) -> None:
+    def __init__(self, settings: Settings, rest: float, *, slow_lists: bool = False) -> None:
         super().__init__(settings)
         self.rest = rest
+        self.slow_lists = slow_lists
+        self.lists = 0
+
+    def delay(self, path: bytes) -> float:
+        """Seconds before the answer to a request."""
+        if not self.slow_lists or not path.endswith(_MODELS):
+            return 0.0
+        self.lists += 1
+        return _SLOW if self.lists % 2 == 0 else 0.0
 
     def connect(self) -> "Faulty":
         return Faulty(self)
@@ -67,6 +78,7 @@ class Faulty(Wire):
     def __init__(self, engine: SoakEngine) -> None:
         super().__init__(engine)
         self._idle_for = engine.rest
+        self._delay = engine.delay
         self._fault: tuple[Fault, int] = (NONE, 0)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -77,6 +89,8 @@ class Faulty(Wire):
         if self._asked[0][1] == _TOKENIZE:
             _, _, body, self._keep, self._bare = self._asked.pop(0)
             self._send(200, orjson.dumps({"count": max(1, len(body) // 4), "max_model_len": 131072, "tokens": []}))
+        elif delay := self._delay(self._asked[0][1]):
+            self._timer = asyncio.get_running_loop().call_later(delay, super()._next)
         else:
             super()._next()
 
@@ -168,7 +182,7 @@ def _chunk(data: bytes) -> bytes:
 
 async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
-    engine = SoakEngine(Settings(styles.VLLM, rate=options.rate), options.rest)
+    engine = SoakEngine(Settings(styles.VLLM, rate=options.rate), options.rest, slow_lists=options.slow_lists)
     server = await loop.create_server(engine.connect, "127.0.0.1", 0, backlog=_BACKLOG)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -186,6 +200,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.checks.soak.engine", description="Scripted engine.")
     parser.add_argument("--rate", type=float, default=5.0, help="tokens/s of each stream (default 5)")
     parser.add_argument("--rest", type=float, default=3.0, help="idle seconds before a close (default 3)")
+    parser.add_argument("--slow-lists", action="store_true", help="take seconds for every second model list")
     return parser.parse_args()
 
 

@@ -14,6 +14,8 @@ from typing import Final, Self
 
 from bench.process import PATIENCE, NotListening, end, family, resident, start
 
+_LINES_PER_PAUSE: Final = 1000  # of the log
+_PAUSE: Final = 3.0  # seconds in which the log is not read
 _KEPT: Final = 20  # lines of the log that are shown
 _SAMPLE: Final = re.compile(r"^anthro_asgi_(requests_in_flight|upstream_connections)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _STATE: Final = re.compile(r'state="(\w+)"')
@@ -26,6 +28,7 @@ def command(upstream: str, *, streams: int, workers: int) -> list[str]:
         "--port": "0",
         "--upstream": f"{upstream}/v1",
         "--workers": str(workers),
+        "--connect-deadline": "15s",  # a worker may be stopped meanwhile, and the machine is busy
         "--first-byte-deadline": "5s",
         "--silence-deadline": "5s",
         "--ping-interval": "2s",
@@ -68,10 +71,16 @@ class Gauges:
 
 
 class Service:
-    """Running between `__enter__` and `stop`, or the end of a `with` block. Raises NotListening."""
+    """Running between `__enter__` and `stop`, or the end of a `with` block. Raises NotListening.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    With `pauses`, its log is not read for some seconds after each thousand lines.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, pauses: bool = False) -> None:
         self.log = Log()
+        self._pauses = pauses
+        self._stopping = threading.Event()
+        self._processes = 1
         self.status: int | None = None
         self._arguments = arguments
 
@@ -86,6 +95,7 @@ class Service:
             raise NotListening(f"{' '.join(self._arguments)}: {line!r} {self.log.samples}")
         self.host, _, port = line.removeprefix("listening on http://").rpartition(":")
         self.port = int(port)
+        self._processes = len(list(family(self._process.pid)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
@@ -94,6 +104,7 @@ class Service:
     def stop(self) -> None:
         """End it with SIGTERM, then with SIGKILL; `status` is the exit status."""
         if self.status is None:
+            self._stopping.set()
             end(self._process)
             self.status = self._process.returncode
             self._reader.join(PATIENCE)
@@ -104,6 +115,18 @@ class Service:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.log.take(line)
+            if self._pauses and self.log.lines % _LINES_PER_PAUSE == 0:
+                self._stopping.wait(_PAUSE)
+
+    @property
+    def pid(self) -> int:
+        pid: int = self._process.pid
+        return pid
+
+    @property
+    def processes(self) -> int:
+        """How many there were at the start."""
+        return self._processes
 
     # ---- observed from outside; sums over the workers
 

@@ -20,7 +20,7 @@ _EVERY: Final = 0.5  # seconds between two samples
 _SETTLED: Final = 60.0  # seconds
 GROWTH: Final = 0.03
 _MIB: Final = 1024 * 1024
-_RESOLVERS: Final = 4  # threads that libuv keeps after its first name lookup
+_RESOLVERS: Final = 4  # threads that libuv keeps in each process after its first name lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,13 @@ def judge(samples: list[Sample], idle: Sample, rest: Sample, tally: Tally, servi
         _answers(tally),
         _memory(samples),
         _given_back("files", [sample.files for sample in samples], idle.files, rest.files),
-        _given_back("threads", [sample.threads for sample in samples], idle.threads, rest.threads, _RESOLVERS),
+        _given_back(
+            "threads",
+            [sample.threads for sample in samples],
+            idle.threads,
+            rest.threads,
+            _RESOLVERS * service.processes,
+        ),
         *_gauges(samples, rest),
         Verdict("log", not service.log.faults, f"{service.log.lines:,} lines, {service.log.faults} that should not be"),
         Verdict("end", service.status == 0, f"status {service.status} after SIGTERM"),

@@ -1,0 +1,68 @@
+"""The worst finds of the search: no answer holds the event loop for long. And the search finds what does."""
+
+import random
+
+import pytest
+
+from tests.checks.hold.application import Application, Case
+from tests.checks.hold.fuzz import Find, measured, search
+from tests.checks.hold.shapes import IN_ANSWER, Recipe, drawn, mutated
+
+LARGE = 300_000  # characters
+ANSWERS = [
+    Recipe("arguments", size=LARGE),
+    Recipe("arguments", size=LARGE, stream=False),
+    Recipe("arguments", size=LARGE, broken="a bracket"),
+    Recipe("arguments", ("deep arrays", "spaces"), size=200_000),
+    Recipe("arguments", ("small objects", "spaces"), "a constant", size=200_000),
+    Recipe("arguments", ("escapes", "surrogates"), size=200_000, stream=False),
+    Recipe("arguments", ("small strings",), "a control character", size=100_000, event=60),
+    Recipe("arguments twice", ("small strings", "spaces"), size=200_000),
+    Recipe("array", size=LARGE),
+    Recipe("array", ("empty arrays",), size=LARGE, stream=False),
+    Recipe("encoded twice", size=LARGE),
+    Recipe("object", size=LARGE),
+    Recipe("text", text="a", stops=1, size=LARGE),
+    Recipe("text", text="ab", stops=2, size=LARGE, event=600),
+    Recipe("text", text="a", stops=3, size=LARGE, stream=False),
+    Recipe("text", text="\ud83d", size=LARGE),
+    Recipe("text", text="word ", size=LARGE, event=16),
+    Recipe("reasoning", text="</think>", size=LARGE, event=64),
+    Recipe("junk", text="\u20ac", size=LARGE),
+    Recipe("text", text="word ", size=LARGE, stream=False, whole=True),
+]
+
+
+@pytest.fixture(scope="module")
+def application() -> Application:
+    return Application()
+
+
+def test_no_answer_of_the_worst_finds_holds_the_event_loop(application: Application) -> None:
+    with application:
+        application.hold(Recipe(size=4096).case())
+        finds = [measured(application, recipe) for recipe in ANSWERS]
+    assert not [str(find) for find in finds if not find.is_within_bounds]
+    assert {find.status for find in finds} == {200}
+
+
+def test_a_long_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(self: Recipe) -> Case:
+        return Case(deltas=[[str(number) for number in range(60_000)]])
+
+    monkeypatch.setattr(Recipe, "case", slow)
+    told: list[Find] = []
+    finds = search(0.5, 1, told.append)
+    assert finds
+    assert told
+    assert not any(find.is_within_bounds for find in finds)
+
+
+def test_recipes_are_drawn_and_mutated_in_one_place() -> None:
+    source = random.Random(1)
+    recipes = [drawn(source) for _ in range(50)]
+    assert len({recipe.place for recipe in recipes}) > 10
+    for recipe in recipes:
+        small = mutated(source, recipe)
+        assert (small.place in IN_ANSWER) is (recipe.place in IN_ANSWER)
+        assert recipe.case().size > 0
