@@ -8,6 +8,7 @@ the CPU time of the loop's thread counts.
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import AsyncIterator, MutableMapping
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ _MODELS: Final = (
     b'{"object":"list","data":[{"id":"m"}]}'[:-1]
     + b" "
 )
+_SWITCH: Final = 0.0002  # seconds
 _TIMEOUT: Final = 60.0  # seconds for one case
 
 
@@ -67,6 +69,8 @@ class Application:
         self._upstream = ThreadedUpstream(self._respond)
 
     def __enter__(self) -> Self:
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH)  # the ticker never waits, so each switch to another thread takes an interval
         self._upstream.__enter__()
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._runner.__enter__()
@@ -80,6 +84,7 @@ class Application:
             self._runner.__exit__(None, None, None)
         finally:
             self._upstream.__exit__()
+            sys.setswitchinterval(self._switch_interval)
 
     def hold(self, case: Case, repetitions: int = 1) -> Hold:
         """The longest hold of `case`: the shortest of so many repetitions, because noise only adds to it."""
