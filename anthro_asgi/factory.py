@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+from ._native import NewPump, is_used, missing, new_pump
 from .engines.base import BaseEngine, UpstreamEngine
 from .http.base_app import BaseApp
 from .http.messages_app import MessagesApp
@@ -23,6 +24,13 @@ from .wire.request_policy import Rules
 
 _SPARE_CONNECTIONS: Final = 64
 """Upstream connections in addition to those of answers: for model lists, token counts and health checks."""
+
+
+def native_pump(settings: Settings) -> NewPump | None:
+    """What makes the native pumps that relay streams (see `_native`); None without. Raises ConfigError for `on`."""
+    if settings.native == "on" and (lacking := missing()) is not None:
+        raise ConfigError(f"--native on: the native path cannot be used without {lacking}")
+    return new_pump if is_used(settings.native) else None
 
 
 def build_engine(settings: Settings) -> BaseEngine:
@@ -119,6 +127,7 @@ def build_upstream_engine(settings: Settings) -> UpstreamEngine:
         origin,
         **arguments,
         dialect=None if settings.dialect == "auto" else settings.dialect,
+        new_pump=native_pump(settings),
         late_system={"keep": True, "fold": False}.get(settings.late_system),
         think_tags=settings.think_tags,  # type: ignore[arg-type]  # the option accepts the same three values
     )

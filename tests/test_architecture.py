@@ -74,7 +74,7 @@ def request(*, stream: bool = True) -> bytes:
 @asynccontextmanager
 async def client_of(upstream: ScriptedUpstream) -> AsyncIterator[socket.socket]:
     """A client's socket to the service, whose engine is the upstream."""
-    settings = load_settings({}, {})
+    settings = load_settings({"native": ["off"]}, {})
     engine = OpenAIEngine(Origin.parse(upstream.url), dialect="openai")
     app = MessagesApp(engine)
     kind = protocol_class(settings, Metrics(()))

@@ -9,6 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "anthro_asgi"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = (
+    "_native",
     "cli",
     "conformance",
     "engines",
@@ -64,16 +65,17 @@ IMPURE = {"asyncio", "time", "random", "secrets", "socket", "ssl", "select", "th
 # What each room may import, beside itself. `factory` puts the rooms together; `cli` starts it, and opens the server.
 LAW = {
     "wire": (),
+    "_native": (),
     "upstream": (),
     "conformance": ("wire",),
     "observability": ("wire",),
     "settings": ("wire",),
-    "engines": ("wire", "upstream"),
-    "http": ("wire", "observability", "engines"),
+    "engines": ("_native", "wire", "upstream"),
+    "http": ("_native", "wire", "observability", "engines"),
     "simulator": ("wire", "observability", "engines", "http"),
     "testing": ("wire", "engines", "http", "simulator"),
-    "server": ("wire", "observability", "settings"),
-    "cli": ("wire", "observability", "settings", "http", "server", "engines", ""),
+    "server": ("_native", "wire", "observability", "settings"),
+    "cli": ("_native", "wire", "observability", "settings", "http", "server", "engines", ""),
 }
 # The only files of a room that another room may import.
 FACE = {"engines": {"anthro_asgi.engines.base", "anthro_asgi.engines.functions"}}

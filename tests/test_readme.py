@@ -204,6 +204,7 @@ def test_the_top_level_of_the_repository_has_only_the_expected_names() -> None:
     visible = {name for name in tops if not name.startswith(".")}
     assert visible <= {
         "setup.cfg",
+        "setup.py",
         "pyproject.toml",
         "anthro_asgi",
         "tests",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from .._native import is_used, missing
 from ..engines.base import BaseEngine, UpstreamEngine
 from ..factory import build_upstream_engine
 from ..http.answer import Answer
@@ -30,7 +31,14 @@ def check(settings: Settings) -> int:
         engine = build_upstream_engine(settings)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
+    _print("native", _native_path(settings.native))
     return asyncio.run(report(engine, settings.try_model))
+
+
+def _native_path(mode: str) -> str:
+    """Whether `serve` with the same options relays steady streams in C, and why not."""
+    lacking = missing()
+    return "yes" if is_used(mode) else "no: --native off" if lacking is None else f"no: needs {lacking}"
 
 
 async def report(engine: UpstreamEngine, wanted: str | None) -> int:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..factory import build_app, build_completions_app, build_engine, reload_keys
+from ..factory import build_app, build_completions_app, build_engine, native_pump, reload_keys
 from ..http.base_app import BaseApp
 from ..observability.log_writer import open_standard_descriptors
 from ..observability.logs import capture_output, configure, log_event, release_output
@@ -32,6 +32,7 @@ def serve(settings: Settings) -> int:
     if refused:
         raise ConfigError(f"{refused[0]} has no effect with {_engine(settings)}; remove it")
     keys = client_keys(settings)
+    native_pump(settings)  # raises if it is demanded and missing, whatever the engine is
     if settings.max_concurrency_per_key is not None and not keys:
         raise ConfigError("--max-concurrency-per-key needs API keys, and none is configured")
     return _serve(settings, keys, lambda: build_app(build_engine(settings), keys, settings))

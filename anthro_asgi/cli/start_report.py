@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from .._native import is_used
 from ..engines.base import BaseEngine, ModelInfo
 from ..observability.logs import clean, has_colour, log_event
 from ..observability.version import version
@@ -72,6 +73,7 @@ class StartReport:
             auth=self._auth(),
             aliases=", ".join(f"{name}={model}" for name, model in settings.model_alias) or None,
             workers=settings.workers,
+            native="yes" if is_used(settings.native) else "no",
             log_format=self._style,
             warning=simulated,
         )

@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
+from .._native import CLIENT_TRANSPORT
 from ..observability.logs import IGNORED_HEADER, SCOPE_REFUSAL, RequestRecord, log_failure
 from ..observability.trace_context import NO_TRACE, Trace
 from ..wire.errors import ApiError, InternalError, SimulatedDisconnect
@@ -108,6 +109,12 @@ class HttpRequest:
         if _TOKEN.fullmatch(version):
             relayed.append(("anthropic-version", version.decode()))
         return tuple(relayed)
+
+    @property
+    def client_transport(self) -> asyncio.Transport | None:
+        """The transport of the client, if our own server allows an engine to write to it directly."""
+        transport: asyncio.Transport | None = self._scope.get(CLIENT_TRANSPORT)
+        return transport
 
     # the response
 

@@ -26,6 +26,7 @@ from ..wire.large.cooperative import LARGE_BODY, run_with_yields
 from ..wire.large.json_writer import dumps_in_steps
 from .admission import Slot
 from .answer import YIELD_EVERY, Answer
+from .direct_output import ClientOutput
 from .disconnect import DisconnectWatch
 from .http_request import ClientDisconnected, HttpRequest
 from .inline_driver import InlineDriver
@@ -49,6 +50,7 @@ class MessageResponse:
         ignored: the paths of request fields without effect, for a response header. The engine may add to the list until
             its first output.
         headers: further headers. The engine may add to the list until its first output.
+        direct: the client, if the engine may write to it directly.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class MessageResponse:
         ping_interval: float,
         ignored: list[str],
         headers: list[tuple[str, str]],
+        direct: ClientOutput | None = None,
     ) -> None:
         self._http_request = http_request
         self._answer = answer
@@ -73,6 +76,7 @@ class MessageResponse:
         self._ping_interval = ping_interval
         self._ignored = ignored
         self._headers = headers
+        self._direct = direct
         self._watch = DisconnectWatch(http_request)
         self._opening = b""  # `message_start`, until it has been sent
         self._send_times: list[float] = []  # not yet counted in the metrics
@@ -143,11 +147,18 @@ class MessageResponse:
             if isinstance(exc, ClientDisconnected | SimulatedDisconnect) or not self._http_request.started:
                 raise
             await self._fail(exc)
+        finally:
+            if self._direct is not None:
+                self._direct.close()
 
     async def _send_deltas(self) -> bytes:
         """Send what the engine yields. Returns the last bytes, which are sent with the end of the message."""
         last = await self._first()
-        return last if self._answer.finish is not None else await InlineDriver(self._pump())
+        if self._answer.finish is not None:
+            return last
+        if self._direct is not None:
+            self._direct.open(self._answer, self._encoder, self._pinger, self._send_times)
+        return await InlineDriver(self._pump())
 
     async def _fail(self, exc: Exception) -> None:
         """End a stream that has begun with an `error` event."""

@@ -29,6 +29,7 @@ from .answer import Answer
 from .base_app import BaseApp
 from .body import read_body
 from .cors import Cors
+from .direct_output import ClientOutput
 from .http_request import HttpRequest
 from .message_response import MessageResponse
 from .page import HTML, accepts_html, page
@@ -162,6 +163,9 @@ class MessagesApp(BaseApp):
         if request.context_edits:
             await self._edit_context(request)
         http_request.record.stream = request.stream
+        transport = http_request.client_transport
+        direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
+        request.direct_output = direct
         estimate = self._prompt_counter.start_estimate(request)
         answer = Answer(
             self.engine,
@@ -181,6 +185,7 @@ class MessagesApp(BaseApp):
             ping_interval=self._ping_interval,
             ignored=request.ignored,
             headers=request.response_headers,
+            direct=direct,
         )
         del request  # a prompt is large, and the engine alone needs it while a stream lasts
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from ..wire.direct_output import DirectWriter
 from .http_request import ClientDisconnected
 
 
@@ -17,7 +18,7 @@ class Pinger:
     3. calls `sent()` afterwards.
     """
 
-    __slots__ = ("_interval", "_loop", "_ping", "_time", "_timer", "last", "sending", "task")
+    __slots__ = ("_interval", "_loop", "_ping", "_time", "_timer", "last", "sending", "task", "writer")
 
     def __init__(self, interval: float, ping: Callable[[], Awaitable[None]]) -> None:
         self._interval = interval
@@ -26,6 +27,7 @@ class Pinger:
         self._time = self._loop.time
         self.task: asyncio.Task[None] | None = None
         self.sending = False
+        self.writer: DirectWriter | None = None  # notes its sends only when it is asked
 
     def __enter__(self) -> "Pinger":
         self.last = self._time()
@@ -48,8 +50,12 @@ class Pinger:
             await asyncio.wait((self.task,))
 
     def _look(self) -> None:
+        if self.writer is not None:
+            self.writer.sync()
         now = self._time()
         if now >= self.last + self._interval:
+            if self.writer is not None:
+                self.writer.stop()
             self.last = now
             if not self.sending and self.task is None:
                 self.task = self._loop.create_task(self._send())

@@ -25,6 +25,7 @@ from typing import Final, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .._native import CLIENT_TRANSPORT, is_used
 from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..observability.metrics import Metrics
 from ..settings.options import Settings
@@ -76,6 +77,7 @@ class StrictProtocolMixin(UvicornProtocol):
     settings: Settings
     metrics: Metrics
     turns: Turns
+    direct: bool  # whether an engine may write to the transport itself
     flow: ReadControl
 
     # the connection
@@ -354,7 +356,7 @@ def protocol_class(settings: Settings, metrics: Metrics) -> type[StrictProtocolM
     base: type[StrictProtocolMixin] = StrictH11Protocol
     if find_spec("httptools"):
         base = _httptools_class()
-    members = {"settings": settings, "metrics": metrics, "turns": Turns()}
+    members = {"settings": settings, "metrics": metrics, "turns": Turns(), "direct": is_used(settings.native)}
     return cast(type[StrictProtocolMixin], type(base.__name__, (base,), members))
 
 
@@ -371,5 +373,7 @@ def _httptools_class() -> type[StrictProtocolMixin]:
                 # HTTP/1.0 has no chunks (RFC 9112 section 7.1). uvicorn would use them for a response without a length.
                 cycle.chunked_encoding = False  # type: ignore[attr-defined]  # of this parser's cycle
                 cycle.expected_content_length = _UntilClose()  # type: ignore[attr-defined]
+            elif cycle is not None and self.direct:
+                cycle.scope[CLIENT_TRANSPORT] = self.transport
 
     return StrictHttpToolsProtocol

@@ -234,6 +234,13 @@ class Settings:
         duration("1s", "24h"),
         "with several workers, replace a worker whose event loop has been blocked for this long",
     )
+    native: str = _row(
+        "General",
+        "auto",
+        choice("auto", "on", "off"),
+        "relay steady streams in C: if the extension module is installed, always (an error without it), or never",
+        commands=SERVE_CHECK,
+    )
     drain_delay: float = _row(
         "General",
         "0s",

@@ -47,7 +47,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from enum import Enum
 from math import inf
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from .errors import Broken, Phase, Stale, Timeout, TooLarge, UpstreamError
 from .http_parsers import Parser, ParserFactory, ResponseHeaders
@@ -96,6 +96,13 @@ class Waiter(asyncio.Future[None]):
                 self.set_result(None)
 
 
+class BodyReader(Protocol):
+    """A protocol that a connection hands its transport to. `last_read` is the time of its last read, on the loop."""
+
+    @property
+    def last_read(self) -> float: ...
+
+
 class Connection(asyncio.Protocol):
     """See the module. `peer` is the address that error texts show. Create it inside a running event loop."""
 
@@ -128,6 +135,7 @@ class Connection(asyncio.Protocol):
         self._total_deadline = inf  # for the whole response
         self._looked_at = inf  # the deadline after which the socket was looked at once more
         self._timer: asyncio.TimerHandle | None = None
+        self._body_reader: BodyReader | None = None  # receives the bytes instead of this connection
 
     def __repr__(self) -> str:
         return (
@@ -182,6 +190,44 @@ class Connection(asyncio.Protocol):
         """Leave further bytes in the kernel until the next `read`."""
         if self.state is STREAMING:
             self._pause()
+
+    # ---- another protocol reads the body for a while
+
+    def hand_over(self, protocol: BodyReader) -> bool:
+        """Let `protocol` receive the bytes of the body from the transport, until `take_back`. Returns whether it does.
+
+        The next byte begins an HTTP chunk. It must leave whole chunks to the connection: it calls `take_back` and then
+        `data_received` with the bytes that it has not used. Deadlines go on; its `last_read` counts for them.
+        """
+        if self.state is PAUSED and not self._chunks:
+            self._resume()
+        if self.state is not STREAMING or self._chunks or self._unsent or self._transport.is_closing():
+            return False
+        if self._parser is None or not self._parser.between_chunks:
+            return False
+        self._body_reader = protocol
+        self._transport.set_protocol(cast(asyncio.Protocol, protocol))  # it has the methods but not the base class
+        return True
+
+    def take_back(self) -> None:
+        """Receive bytes from the transport again."""
+        if self._body_reader is not None:
+            self._note_body_reader()
+            self._body_reader = None
+            self._transport.set_protocol(self)
+
+    def _note_body_reader(self) -> None:
+        if self._body_reader is not None and self.state is STREAMING:
+            self._deadline = max(self._deadline, self._body_reader.last_read + self._deadlines.silence)
+
+    def slow_down(self, seconds: float) -> asyncio.TimerHandle:
+        """Read nothing for `seconds`. Cancel the handle, and call `speed_up`, to read again before that."""
+        self._transport.pause_reading()
+        return self._loop.call_later(seconds, self._transport.resume_reading)
+
+    def speed_up(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
 
     def _fresh_waiter(self) -> Waiter:
         """A waiter that is not done."""
@@ -402,6 +448,7 @@ class Connection(asyncio.Protocol):
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._note_body_reader()
         due = min(self._deadline, self._total_deadline)
         if due == inf:
             return

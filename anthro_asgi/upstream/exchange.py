@@ -108,6 +108,13 @@ class Exchange:
         if self._connection is not None:
             self._connection.pause_reading()
 
+    @property
+    def connection(self) -> Connection:
+        """The connection inside the block, for a reader of the body that takes its transport (`hand_over`)."""
+        if self._connection is None:
+            raise RuntimeError("the exchange has no connection")
+        return self._connection
+
     def drain_on_exit(self) -> None:
         """When the block is left before the response has ended, read and drop the rest in the background."""
         self._drain = True

@@ -54,7 +54,13 @@ _STUB = h11.Request(method="GET", target="/", headers=[("host", "h")])
 
 
 class Parser(Protocol):
-    """Reads one response."""
+    """Reads one response.
+
+    `between_chunks`: the next byte begins a chunk of a chunked body. Only some parsers know; for others it is False.
+    """
+
+    @property
+    def between_chunks(self) -> bool: ...
 
     def feed(self, data: bytes) -> None:
         """Read bytes of the response (never b""). Raises Broken, TooLarge."""
@@ -99,6 +105,7 @@ class HeadCheck:
 class H11Parser:
     """Parses with h11, which is always installed. A `ChunkDecoder` reads chunked bodies."""
 
+    between_chunks = False
     __slots__ = ("_check", "_chunks", "_connection", "_fed", "_keep", "_on_body", "_on_end", "_on_head")
 
     def __init__(self, on_head: OnHead, on_body: OnBody, on_end: OnEnd) -> None:
@@ -172,6 +179,7 @@ class H11Parser:
 class HttptoolsParser:
     """Parses with httptools, which calls `on_header` and the like. `on_body` is the owner's own callback."""
 
+    between_chunks = False
     __slots__ = (
         "_check",
         "_fed",
@@ -248,6 +256,32 @@ class HttptoolsParser:
             self._phase = self._END
 
 
+class ChunkTrackingParser(HttptoolsParser):
+    """The same, and knows where chunks begin. It costs two more calls for each chunk."""
+
+    __slots__ = ("_in_chunk", "_last")
+
+    def __init__(self, on_head: OnHead, on_body: OnBody, on_end: OnEnd) -> None:
+        super().__init__(on_head, on_body, on_end)
+        self._in_chunk = True
+        self._last = b""
+
+    def feed(self, data: bytes) -> None:
+        self._last = data[-2:]
+        super().feed(data)
+
+    @property
+    def between_chunks(self) -> bool:  # type: ignore[override]  # a constant in the base class
+        """A chunk has ended, and no byte of the line with the next chunk's size has arrived."""
+        return self._phase == self._BODY and not self._in_chunk and self._last == b"\r\n"
+
+    def on_chunk_header(self) -> None:
+        self._in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        self._in_chunk = False
+
+
 def _check_head(status: int, version: bytes, headers: ResponseHeaders) -> tuple[bool, bool]:
     """Whether the body ends with the stream (RFC 9112 section 6.3), and whether the connection persists (9.3).
 
@@ -272,6 +306,11 @@ if httptools is not None:
     PARSERS["httptools"] = HttptoolsParser
 
 _DEFAULT = PARSERS.get("httptools", H11Parser)
+
+
+def chunk_tracking_parser() -> ParserFactory:
+    """The default parser, in a form that knows where chunks begin if that is httptools."""
+    return _DEFAULT if httptools is None else ChunkTrackingParser
 
 
 def default_parser() -> ParserFactory:

@@ -150,6 +150,11 @@ class StreamEncoder:
     def state(self) -> State:
         return self._state
 
+    @property
+    def frame(self) -> tuple[bytes, bytes]:
+        """The bytes before and after the JSON string of a delta in the open block, of the block's usual type."""
+        return self._frame
+
     # Called once, first
 
     def start(self) -> bytes:

@@ -22,6 +22,7 @@ import orjson
 from .blocks import block_checks
 from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
 from .context_edits import ContextEdit, read_context_edits
+from .direct_output import DirectOutput
 from .errors import InvalidRequest, NotFound
 from .field_checks import (
     FieldError,
@@ -129,6 +130,9 @@ class MessagesRequest:
 
     request_id: str = field(default="", repr=False, compare=False)
     """The id in the client's response, for the log lines of an engine."""
+
+    direct_output: DirectOutput | None = field(default=None, repr=False, compare=False)
+    """The client of the stream, for an engine that can write deltas to it directly."""
 
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model

@@ -19,6 +19,7 @@ import orjson
 import pytest
 import trustme
 
+from anthro_asgi.cli import check
 from anthro_asgi.cli.main import main
 from anthro_asgi.engines.openai import dialects
 from anthro_asgi.settings import options
@@ -640,7 +641,8 @@ async def test_check_reports_an_engine_that_works() -> None:
     upstream = Upstream(TWO_MODELS, ONE_TOKEN)
     status, report = await checked(upstream)
     assert status == 0
-    lines = report.splitlines()
+    native, *lines = report.splitlines()
+    assert native.startswith("native   ")
     assert lines[0] == "engine   vLLM"
     assert lines[1] == "models   2"
     assert lines[2].startswith("         qwen (context 4096 tokens")
@@ -721,6 +723,35 @@ def test_check_names_the_unreachable_address() -> None:
         with process("check", "--upstream", url) as running:
             out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, err) == (1, "")
-    assert out.startswith("failed   ")
+    assert out.splitlines()[1].startswith("failed   ")
     assert url in out
     assert out.count("\n") == 1
+
+
+# --- the native path
+
+
+def test_native_on_without_what_it_needs_is_an_error_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("anthro_asgi._native.new_pump", None)
+    for command in (["serve", "--native", "on"], ["check", "--upstream", "http://127.0.0.1:9", "--native", "on"]):
+        assert main(command) == 2
+        out, err = capsys.readouterr()
+        assert (out, err) == (
+            "",
+            "anthro-asgi: error: --native on: the native path cannot be used without its extension module, "
+            "which is built where a C compiler is installed\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("lacking", "mode", "text"),
+    [(None, "auto", "yes"), (None, "off", "no: --native off"), ("httptools", "auto", "no: needs httptools")],
+)
+def test_check_says_whether_the_native_path_is_used(
+    lacking: str | None, mode: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anthro_asgi._native.missing", lambda: lacking)
+    monkeypatch.setattr("anthro_asgi.cli.check.missing", lambda: lacking)
+    assert check._native_path(mode) == text

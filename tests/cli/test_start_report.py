@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from anthro_asgi._native import missing
 from anthro_asgi.cli.start_report import StartReport
 from anthro_asgi.engines.base import BaseEngine, ModelInfo
 from anthro_asgi.factory import build_app, build_engine
@@ -79,6 +80,7 @@ async def test_started_says_what_is_served_and_how_to_point_claude_code_here(eve
         "claude --model qwen",
         "auth": "none: every client is served",
         "workers": 2,
+        "native": "yes" if missing() is None else "no",
         "log_format": "json",
     }
     assert engine.asked == 0, "the list is known already"

@@ -51,7 +51,12 @@ async def transcript(case: Case) -> bytes:
     async with replaying(case, event_ends(case)) as replay:
         response = await replay.ask(case, stream=True)
     head = b"" if response.status == 200 else b"%d\n" % response.status
-    return head + _IDS.sub(rb"\1_ID", response.body)
+    return head + masked(response.body)
+
+
+def masked(body: bytes) -> bytes:
+    """The body with its random ids replaced."""
+    return _IDS.sub(rb"\1_ID", body)
 
 
 async def _write() -> None:

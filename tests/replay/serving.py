@@ -30,6 +30,7 @@ class Replay:
         self._answer = b""
         self._cuts: Iterable[int] = ()
         self._closes = False
+        self.app: MessagesApp
         self.driver: Driver
         self.asked: list[Json] = []
 
@@ -58,13 +59,14 @@ class Replay:
 
 
 @asynccontextmanager
-async def replaying(case: Case, cuts: Iterable[int] = ()) -> AsyncIterator[Replay]:
-    """The service over the engine of this case, which it has found out about by itself."""
+async def replaying(case: Case, cuts: Iterable[int] = (), **options: Any) -> AsyncIterator[Replay]:
+    """The service over the engine of this case, which it has found out about by itself. `options` are the engine's."""
     replay = Replay(case.engine)
     replay.play(case, cuts)
     async with ScriptedUpstream(replay.answer) as upstream:
-        engine = OpenAIEngine(Origin.parse(f"{upstream.url}/v1"))
-        replay.driver = Driver(MessagesApp(engine))
+        engine = OpenAIEngine(Origin.parse(f"{upstream.url}/v1"), **options)
+        replay.app = MessagesApp(engine)
+        replay.driver = Driver(replay.app)
         async with replay.driver.lifespan():
             yield replay
             assert " leased=0 connecting=0 " in repr(engine), "a slot is still taken"

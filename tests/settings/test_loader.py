@@ -34,6 +34,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "worker-deadline": ("20s", 20.0),
     "drain-delay": ("5s", 5.0),
     "gc": ("python", "python"),
+    "native": ("off", "off"),
     "gc-growth": ("64M", 64 << 20),
     "keep-alive": ("90s", 90.0),
     "max-head": ("8K", 8192),

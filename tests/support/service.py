@@ -69,7 +69,8 @@ class Service:
         where = () if {"--uds", "--port"} & set(options) else ("--port", "0")
         self._command = [*_interpreter(kind, group_leader), self.command, *where, *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        self._environ = {**inherited, **(environ or {}), **variables}
+        pure = {f"{PREFIX}NATIVE": "off"}  # unless a test wants otherwise: Python alone is what the tests are for
+        self._environ = {**inherited, **pure, **(environ or {}), **variables}
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._excused: str | None = None

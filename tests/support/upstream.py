@@ -258,8 +258,8 @@ class ThreadedUpstream:
         upstream.url, upstream.requests
     """
 
-    def __init__(self, *answers: Answer) -> None:
-        self.scripted = ScriptedUpstream(*answers)
+    def __init__(self, *answers: Answer, ssl: tls.SSLContext | None = None) -> None:
+        self.scripted = ScriptedUpstream(*answers, ssl=ssl)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 

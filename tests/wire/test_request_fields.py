@@ -69,6 +69,7 @@ DERIVED: Final = {
     "relay_only",
     "trace_headers",
     "request_id",
+    "direct_output",
 }
 READ: Final = [row for row in REQUEST_FIELDS if row.nature not in (Nature.IGNORED, Nature.REFUSED)]
 IGNORED: Final = [row for row in REQUEST_FIELDS if row.nature is Nature.IGNORED]

@@ -11,19 +11,22 @@ in another dialect, if another engine has taken the place of the one that was de
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Final, Unpack
 
+from ..._native import NewPump
 from ...upstream.errors import UpstreamError
 from ...upstream.exchange import Exchange
+from ...upstream.http_parsers import chunk_tracking_parser
 from ...upstream.origin import Origin
 from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
+from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream
 from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
@@ -55,6 +58,7 @@ from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_dialect, changes_between
 from .retry import length_field, rejected_field, wants_new_length_field
 from .think_tags import ThinkTagMode, think_tag_filter
+from .token_relay import TokenRelay
 from .tool_names import original_names
 
 _log = logging.getLogger(__name__)
@@ -68,7 +72,8 @@ class OpenAIEngine(RemoteEngine):
     dialect of a known host name, and detects it otherwise.
 
     `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
-    says how `<think>` tags in the answer's text are read (see `think_tags`).
+    says how `<think>` tags in the answer's text are read (see `think_tags`). `new_pump` makes the native pumps that
+    relay steady streams (see `token_relay`); without it, Python does that too.
 
     Raises ValueError for an unknown dialect or a key that a header cannot carry.
     """
@@ -80,11 +85,15 @@ class OpenAIEngine(RemoteEngine):
         dialect: str | None = None,
         late_system: bool | None = None,
         think_tags: ThinkTagMode = "off",
+        new_pump: NewPump | None = None,
         **options: Unpack[RemoteOptions],
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
             raise ValueError(f"dialect {dialect!r}: known are {', '.join(DIALECTS)}")
+        if new_pump is not None:
+            options["parser"] = chunk_tracking_parser()
         super().__init__(origin, **options)
+        self._new_pump = new_pump
         self._target = origin.target("/chat/completions")
         self._late_system = late_system
         self._think_tags = think_tags
@@ -172,6 +181,7 @@ class OpenAIEngine(RemoteEngine):
         model, choice = self._model_list.listed_name(request.engine_model), request.tool_choice
         refused = dialect  # the last dialect in which the engine refused the request
         encoded = EncodedRequest(request, await self._body(request, dialect))
+        output = None if self._new_pump is None else request.direct_output
         del request  # `encoded` owns it, and releases it
         async with self._slot(dialect):
             for tries_left in reversed(range(_MAX_TRIES)):
@@ -186,7 +196,8 @@ class OpenAIEngine(RemoteEngine):
                         if is_json(response):
                             yield await self._whole(reader, await read_body(response, self._limits))
                         else:
-                            while data := await response.read():
+                            read = response.read if output is None else self._relay(response, reader, output)
+                            while data := await read():
                                 batch = reader.read(data)
                                 if batch:
                                     yield batch
@@ -238,6 +249,13 @@ class OpenAIEngine(RemoteEngine):
         deltas = await self._end(reader, encoded.request_id)
         self._learn(model, choice, refused, dialect, reader)
         yield deltas
+
+    def _relay(
+        self, response: Exchange, reader: FastChunkReader, output: DirectOutput
+    ) -> Callable[[], Coroutine[Any, Any, bytes]]:
+        """The function that reads the body, with pumps for its steady parts."""
+        assert self._new_pump is not None  # noqa: S101 - for the type checker
+        return TokenRelay(response, reader, output, self._new_pump, self._limits.max_event).read
 
     def _slot(self, dialect: Dialect) -> AbstractAsyncContextManager[None]:
         """Held while the engine answers: one for all requests if the engine answers one at a time."""

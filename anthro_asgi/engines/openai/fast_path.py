@@ -20,7 +20,7 @@ import orjson
 
 from ...upstream.sse import SSEParser
 from ...wire.answer_limits import DEFAULT_LIMITS
-from ...wire.deltas import Batch, Delta, EncodedTexts, deltas_of
+from ...wire.deltas import Batch, Delta, EncodedTexts, Thinking, deltas_of
 from ...wire.repairs import Repairs
 from ..shared.event_pieces import LARGE, PIECE, pieces_of
 from .chunk_reader import ChunkReader
@@ -131,6 +131,23 @@ class FastChunkReader:
         out: list[Delta] = []
         self._take(payloads, out)
         return out
+
+    # chunks that a pump reads instead (see `token_relay`)
+
+    def continuing(self) -> ChunkTemplate | None:
+        """The template by which the next event is a text or thinking, if it matches; None if it needs more than that.
+
+        The next byte of the body begins an event then.
+        """
+        if self._before is _NEVER or self.unread or self._reader.failed is not None:
+            return None
+        return self._template if self._plain or self._make is Thinking else None
+
+    def note_pumped(self, chunks: int, counts: bytes) -> None:
+        """Note `chunks` chunks that matched the template, and the latest counts in them (b"" if there are none)."""
+        self._skipped += chunks
+        if counts:
+            self._counts = counts
 
     def over(self) -> bool:
         """Whether the engine has finished. Raises the ApiError that followed these deltas, if any."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypedDict, Unpack
 
 from ...upstream.errors import TooLarge, UpstreamError
 from ...upstream.exchange import Exchange
+from ...upstream.http_parsers import ParserFactory
 from ...upstream.origin import Origin
 from ...upstream.pool import Body, Deadlines, Pool
 from ...upstream.request import RequestHeaders
@@ -49,7 +50,8 @@ _log = logging.getLogger(__name__)
 
 class RemoteOptions(TypedDict, total=False):
     """The options of every engine behind a URL: `key`, `limit` (the number of connections for answers, lists and
-    counts), `deadlines` of a request, `limits` on the size of an answer, and `reuse` of connections (see Pool).
+    counts), `deadlines` of a request, `limits` on the size of an answer, `reuse` of connections and the `parser`
+    of their responses (see Pool).
     """
 
     key: str | None
@@ -57,6 +59,7 @@ class RemoteOptions(TypedDict, total=False):
     deadlines: Deadlines
     limits: AnswerLimits
     reuse: bool
+    parser: ParserFactory
 
 
 class RemoteEngine(UpstreamEngine):
@@ -65,9 +68,10 @@ class RemoteEngine(UpstreamEngine):
     def __init__(self, origin: Origin, **options: Unpack[RemoteOptions]) -> None:
         deadlines = options.get("deadlines")
         reuse = options.get("reuse", True)
+        parser = options.get("parser")
         self._origin = origin
         self._limits = options.get("limits", DEFAULT_LIMITS)
-        self._pool = Pool(origin, limit=options.get("limit", 1024), deadlines=deadlines, reuse=reuse)
+        self._pool = Pool(origin, limit=options.get("limit", 1024), deadlines=deadlines, reuse=reuse, parser=parser)
         # answers may use every connection of the pool, and the readiness check must not wait for one
         self._readiness_pool = Pool(origin, limit=1, deadlines=deadlines, reuse=reuse)
         self._readiness = SingleFlight(self._check_ready)

@@ -1,0 +1,116 @@
+"""The optional native path: steady deltas of a stream go from socket to socket in C, without Python code per token.
+
+    upstream's transport ──► Pump.data_received ──► convert (C) ──► write of the client's transport
+                                  │
+                                  └── anything that the template does not cover ──► Owner.hand_back ──► the Python path
+
+While each chunk of a chat-completions stream only continues a text or the thinking of an open block, a `Pump` is the
+protocol of the upstream's transport. It converts these chunks as `engines.openai.fast_path` and `wire.encoder` do, and
+writes the same events. Anything else is handed back to Python at the boundary of an event and of an HTTP chunk: another
+delta, the end, an error, a client that reads slowly. The Python path is complete without this module, and is the oracle
+of its tests.
+
+`pump.c` holds the type, `convert.h` the conversion, which knows no Python. They are written in C with the stable ABI of
+CPython 3.11, not in Cython: one wheel serves every later Python, the build needs a compiler and nothing else, and the
+conversion can be run alone under sanitizers.
+
+The module is missing where the package was installed without a C compiler. `new_pump` is None then. httptools is needed
+too, on both sides: it tells where an HTTP chunk ends, and it leaves the client's chunks to the pump.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Protocol
+
+CLIENT_TRANSPORT = "anthro_asgi.client_transport"
+"""The key of the ASGI scope under which the server passes the transport of a client that may be written to directly:
+the response must be sent in HTTP/1.1 chunks, and each write must be one or more whole chunks.
+"""
+
+
+class Owner(Protocol):
+    """What a pump reports to."""
+
+    def hand_back(self, data: bytes) -> None:
+        """Take the transport back, and read `data`, which begins an HTTP chunk. The pump is not called again."""
+
+    def sync(self) -> None:
+        """Call `take`: 32 writes have been made since the last time."""
+
+    def slow_down(self) -> None:
+        """Make the next read later: the stream delivers more than 500 reads per second. Called after each read."""
+
+    def connection_lost(self, error: Exception | None) -> None: ...
+    def eof_received(self) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class Pump(Protocol):
+    """The protocol of a transport. `last_read` is the time of the last read on the clock of the event loop."""
+
+    last_read: float
+
+    def arm(
+        self, before: bytes, after: bytes, numberless: bytes, opening: bytes, closing: bytes, max_event: int
+    ) -> None:
+        """Set the template: of the engine's events (see ChunkTemplate), and the frame of the client's.
+
+        Raises ValueError for a template that cannot be used.
+        """
+
+    def data_received(self, data: bytes) -> None:
+        """Convert and write `data`, or hand it back."""
+
+    def convert(self, data: bytes) -> tuple[int, bytes, int, bytes, bool]:
+        """What `data_received` would do, without doing it.
+
+        Returns the number of bytes converted, the HTTP chunk for the client (b"" if there is none), the number of its
+        deltas, the latest counts, and whether the rest waits for more bytes (otherwise it is handed back).
+        """
+
+    def take(self) -> tuple[int, bytes, list[float]]:
+        """Since the last call: the number of deltas, the latest counts (b"" without any), the times of the writes."""
+
+    def disarm(self) -> None:
+        """Drop all references. The pump must not receive data any more."""
+
+
+class NewPump(Protocol):
+    """Makes a pump. `time` is the event loop's clock; None if that is CLOCK_MONOTONIC. The other functions are those of
+    the client's transport, which nothing else may write to while the pump is armed.
+
+    `fd` is its socket, which the pump writes to while the transport is open and has nothing to send; -1 if only the
+    transport can write, as with TLS.
+    """
+
+    def __call__(
+        self,
+        owner: Owner,
+        time: Callable[[], float] | None,
+        write: Callable[[bytes], None],
+        unsent: Callable[[], int],
+        closing: Callable[[], bool],
+        fd: int,
+    ) -> Pump: ...
+
+
+new_pump: NewPump | None
+try:
+    from . import _pump
+except ImportError:
+    new_pump = None
+else:
+    new_pump = _pump.Pump
+
+
+def missing() -> str | None:
+    """What is not installed and is needed for the native path; None if everything is there."""
+    if new_pump is None:
+        return "its extension module, which is built where a C compiler is installed"
+    return "httptools, which is in the extra `fast`" if find_spec("httptools") is None else None
+
+
+def is_used(mode: str) -> bool:
+    """Whether the option `--native` with this value (auto, on or off) has an effect here."""
+    return mode != "off" and missing() is None

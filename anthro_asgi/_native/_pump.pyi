@@ -1,0 +1,13 @@
+from collections.abc import Callable
+
+from . import Owner
+from . import Pump as PumpProtocol
+
+def Pump(  # noqa: N802 - a type; what it makes is described by the protocol of the same name
+    owner: Owner,
+    time: Callable[[], float] | None,
+    write: Callable[[bytes], None],
+    unsent: Callable[[], int],
+    closing: Callable[[], bool],
+    fd: int,
+) -> PumpProtocol: ...

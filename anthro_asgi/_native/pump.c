@@ -1,0 +1,549 @@
+/* The type `Pump`: the protocol of an upstream's transport while a stream continues as its template says.
+
+   See `__init__.py` for what it is for, and `convert.h` for the conversion. This file is the glue to Python: it uses the
+   stable ABI of CPython 3.11 only.
+
+   Rules that keep it safe. The bytes of the template are copied in `arm`. No pointer into a Python object is kept after
+   the call that received it, or used after a call of Python code. Python code may call `disarm` at any time, also from
+   within a call of this file, so each function holds its own references to what it calls. */
+
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "convert.h"
+
+enum {
+    MAX_TAIL = 4096,      /* bytes of an incomplete chunk that wait for the rest */
+    MAX_UNSENT = 16384,   /* bytes in the client's transport; with more, Python waits for the client */
+    SYNC_EVERY = 32,      /* writes after which Python is told */
+    FAST_READS = 16,      /* reads within FAST seconds, after which reads are made less frequent */
+    HEAD_ROOM = 16,       /* bytes before the events for the line with the chunk's size */
+};
+static const double FAST = 0.032; /* seconds; as in engines/openai/read_coalescer.py */
+
+/* clang-format off */
+typedef struct {
+    PyObject_HEAD
+    PyObject *owner;     /* see `Owner` in __init__.py; NULL when the pump is not armed */
+    PyObject *time;      /* () -> float: the clock of the event loop, in seconds; NULL for CLOCK_MONOTONIC */
+    PyObject *write;     /* (bytes) -> None: of the client's transport */
+    PyObject *unsent;    /* () -> int: its get_write_buffer_size */
+    PyObject *closing;   /* () -> bool: its is_closing */
+    int fd;              /* of its socket; -1 if it does more than to pass bytes on, as TLS does */
+    int may_wait;        /* whether bytes may wait in the client's transport */
+    Byte *storage;       /* the bytes that `template` points into */
+    Template template;
+    Buffer tail;         /* an incomplete chunk */
+    Buffer counts;       /* of the latest event */
+    Py_ssize_t deltas;   /* since the last `take` */
+    double times[SYNC_EVERY]; /* of the writes since the last `take` */
+    int writes;
+    int reads_left;      /* until the speed is measured again */
+    int is_fast;
+    double measured;     /* when the speed was last measured */
+    double last_read;    /* when the last bytes arrived */
+} Pump;
+/* clang-format on */
+
+static PyObject *name_hand_back, *name_sync, *name_slow_down, *name_connection_lost, *name_eof_received,
+    *name_pause_writing, *name_resume_writing;
+
+/* ---- calls of Python code */
+
+/* Call `function` without arguments. Returns a new reference; NULL with an exception, also if `function` is NULL. */
+static PyObject *call(PyObject *function) {
+    if (function == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the pump is not armed");
+        return NULL;
+    }
+    Py_INCREF(function);
+    PyObject *value = PyObject_CallNoArgs(function);
+    Py_DECREF(function);
+    return value;
+}
+
+/* Call a method of the owner, with `argument` unless that is NULL. Returns a new reference; NULL with an exception. */
+static PyObject *tell(Pump *self, PyObject *name, PyObject *argument) {
+    PyObject *owner = self->owner;
+    if (owner == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the pump is not armed");
+        return NULL;
+    }
+    Py_INCREF(owner);
+    PyObject *value = PyObject_CallMethodObjArgs(owner, name, argument, NULL);
+    Py_DECREF(owner);
+    return value;
+}
+
+static int read_clock(Pump *self, double *now) {
+    if (self->time == NULL) {
+        struct timespec time;
+        clock_gettime(CLOCK_MONOTONIC, &time);
+        *now = (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+        return 0;
+    }
+    PyObject *value = call(self->time);
+    if (value == NULL) return -1;
+    *now = PyFloat_AsDouble(value);
+    Py_DECREF(value);
+    return *now == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* The number of bytes that wait in the client's transport; CLOSED if it is closed, ERROR with an exception.
+
+   While the pump is armed, nothing but the pump writes to the transport. So once it is empty it stays empty, until the
+   pump writes to it and not to the socket. */
+enum { CLOSED = -1, ERROR = -2 };
+
+static Py_ssize_t client_backlog(Pump *self) {
+    PyObject *value = call(self->closing);
+    if (value == NULL) return ERROR;
+    int closing = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    if (closing != 0) return closing < 0 ? ERROR : CLOSED;
+    if (!self->may_wait) return 0;
+    value = call(self->unsent);
+    if (value == NULL) return ERROR;
+    Py_ssize_t unsent = PyLong_AsSsize_t(value);
+    Py_DECREF(value);
+    if (unsent == -1 && PyErr_Occurred()) return ERROR;
+    self->may_wait = unsent != 0;
+    return unsent;
+}
+
+/* ---- one read */
+
+/* Give the bytes that wait, and `size` bytes of `data`, back to Python. */
+static PyObject *hand_back(Pump *self, const Byte *data, size_t size) {
+    Buffer *tail = &self->tail;
+    PyObject *rest;
+    if (tail->size == 0) {
+        rest = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    } else {
+        if (!buffer_add(tail, data, size)) return PyErr_NoMemory();
+        rest = PyBytes_FromStringAndSize((const char *)tail->data, (Py_ssize_t)tail->size);
+        tail->size = 0;
+    }
+    if (rest == NULL) return NULL;
+    PyObject *value = tell(self, name_hand_back, rest);
+    Py_DECREF(rest);
+    return value;
+}
+
+/* `events` as one HTTP chunk. They begin after HEAD_ROOM bytes, and are followed by room for two. */
+static Bytes framed(Buffer *events) {
+    static const char digits[] = "0123456789abcdef";
+    Byte *at = events->data + HEAD_ROOM;
+    size_t size = events->size - HEAD_ROOM;
+    *--at = '\n';
+    *--at = '\r';
+    do {
+        *--at = (Byte)digits[size & 15];
+        size >>= 4;
+    } while (size != 0 && at > events->data);
+    memcpy(events->data + events->size, "\r\n", 2);
+    return (Bytes){at, (size_t)(events->data + events->size + 2 - at)};
+}
+
+/* Convert the head of `data` to the client's next HTTP chunk. `chunk` points into `events`, which the caller frees, and
+   is empty if there is none. `counts` receives a copy of the latest counts. -1 with an exception. */
+static int convert_read(const Template *template, const Byte *data, size_t size, Outcome *outcome, Result *result,
+                        Buffer *events, Bytes *chunk, Buffer *counts) {
+    *chunk = (Bytes){NULL, 0};
+    int failed = !buffer_reserve(events, HEAD_ROOM + size + 256); /* enough for most reads */
+    if (!failed) {
+        memset(events->data, 0, HEAD_ROOM);
+        events->size = HEAD_ROOM;
+        *outcome = convert(template, data, size, events, result);
+        failed = *outcome == NO_MEMORY;
+    }
+    if (!failed && result->deltas != 0) {
+        counts->size = 0;
+        failed = !buffer_add(counts, result->counts.data, result->counts.size) || !buffer_reserve(events, 2);
+        if (!failed) *chunk = framed(events);
+    }
+    if (failed) PyErr_NoMemory();
+    return failed ? -1 : 0;
+}
+
+/* Write to the client: to the socket while nothing waits in the transport, else to the transport. The transport also
+   gets what the socket does not take, and learns of errors by itself. -1 with an exception. */
+static int write_client(Pump *self, Bytes chunk, Py_ssize_t backlog) {
+    if (self->fd >= 0 && backlog == 0) {
+        ssize_t sent = send(self->fd, chunk.data, chunk.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent > 0) {
+            chunk.data += sent;
+            chunk.size -= (size_t)sent;
+        }
+        if (chunk.size == 0) return 0;
+    }
+    PyObject *write = self->write;
+    if (write == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the pump is not armed");
+        return -1;
+    }
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)chunk.data, (Py_ssize_t)chunk.size);
+    if (rest == NULL) return -1;
+    self->may_wait = 1;
+    Py_INCREF(write);
+    PyObject *value = PyObject_CallFunctionObjArgs(write, rest, NULL);
+    Py_DECREF(write);
+    Py_DECREF(rest);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : 0;
+}
+
+/* Note that a chunk was written. -1 with an exception. */
+static int note_write(Pump *self, size_t deltas, double now) {
+    self->deltas += (Py_ssize_t)deltas;
+    if (self->writes < SYNC_EVERY) self->times[self->writes++] = now;
+    if (self->writes < SYNC_EVERY || self->owner == NULL) return 0;
+    PyObject *value = tell(self, name_sync, NULL);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : 0;
+}
+
+/* Measure the speed, and make reads less frequent while it is high. -1 with an exception. */
+static int note_read(Pump *self, double now) {
+    self->last_read = now;
+    if (--self->reads_left == 0) {
+        self->reads_left = FAST_READS;
+        self->is_fast = now - self->measured < FAST;
+        self->measured = now;
+    }
+    if (!self->is_fast || self->owner == NULL) return 0;
+    PyObject *value = tell(self, name_slow_down, NULL);
+    Py_XDECREF(value);
+    return value == NULL ? -1 : 0;
+}
+
+static PyObject *receive(Pump *self, PyObject *argument) {
+    char *bytes;
+    Py_ssize_t length;
+    double now;
+    if (PyBytes_AsStringAndSize(argument, &bytes, &length) < 0) return NULL;
+    if (self->owner == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the pump is not armed");
+        return NULL;
+    }
+    const Byte *data = (const Byte *)bytes;
+    size_t size = (size_t)length;
+    Py_ssize_t backlog = client_backlog(self);
+    if (backlog == ERROR || read_clock(self, &now) < 0) return NULL;
+    self->last_read = now;
+    if (backlog == CLOSED || backlog > MAX_UNSENT) return hand_back(self, data, size);
+
+    /* With a tail, both are one piece of memory, which belongs to this call. */
+    Buffer joined = {NULL, 0, 0};
+    if (self->tail.size != 0) {
+        joined = self->tail;
+        self->tail = (Buffer){NULL, 0, 0};
+        if (!buffer_add(&joined, data, size)) {
+            buffer_free(&joined);
+            return PyErr_NoMemory();
+        }
+        data = joined.data;
+        size = joined.size;
+    }
+    Outcome outcome;
+    Result result;
+    Buffer events = {NULL, 0, 0};
+    Bytes chunk;
+    PyObject *value = NULL;
+    if (convert_read(&self->template, data, size, &outcome, &result, &events, &chunk, &self->counts) < 0) goto done;
+    if (chunk.size != 0 && (write_client(self, chunk, backlog) < 0 || note_write(self, result.deltas, now) < 0))
+        goto done;
+    data += result.consumed;
+    size -= result.consumed;
+    if (size == 0 && self->owner == NULL) { /* disarmed by the code that was called, with nothing left to hand back */
+        value = Py_NewRef(Py_None);
+        goto done;
+    }
+    if (outcome == OTHER || size > MAX_TAIL || self->owner == NULL) {
+        value = hand_back(self, data, size);
+        goto done;
+    }
+    if (size != 0 && !buffer_add(&self->tail, data, size)) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (note_read(self, now) == 0) value = Py_NewRef(Py_None);
+done:
+    buffer_free(&events);
+    buffer_free(&joined);
+    return value;
+}
+
+static PyObject *Pump_data_received(PyObject *self, PyObject *data) {
+    Py_INCREF(self); /* the transport lets go of the pump as soon as another protocol is set */
+    PyObject *value = receive((Pump *)self, data);
+    Py_DECREF(self);
+    return value;
+}
+
+/* ---- the other events of the transport: Python's */
+
+/* Give back what waits, and then tell the owner. */
+static PyObject *forward(Pump *self, PyObject *name, PyObject *argument) {
+    PyObject *value;
+    if (self->tail.size != 0) {
+        PyObject *owner = self->owner;
+        Py_XINCREF(owner);
+        value = hand_back(self, NULL, 0);
+        if (value != NULL && owner != NULL) {
+            Py_DECREF(value);
+            value = PyObject_CallMethodObjArgs(owner, name, argument, NULL);
+        }
+        Py_XDECREF(owner);
+    } else {
+        value = tell(self, name, argument);
+    }
+    return value;
+}
+
+static PyObject *Pump_connection_lost(PyObject *self, PyObject *error) {
+    Py_INCREF(self);
+    PyObject *value = forward((Pump *)self, name_connection_lost, error);
+    Py_DECREF(self);
+    return value;
+}
+
+static PyObject *Pump_eof_received(PyObject *self, PyObject *unused) {
+    (void)unused;
+    Py_INCREF(self);
+    PyObject *value = forward((Pump *)self, name_eof_received, NULL);
+    Py_DECREF(self);
+    return value;
+}
+
+static PyObject *Pump_pause_writing(PyObject *self, PyObject *unused) {
+    (void)unused;
+    return tell((Pump *)self, name_pause_writing, NULL);
+}
+
+static PyObject *Pump_resume_writing(PyObject *self, PyObject *unused) {
+    (void)unused;
+    return tell((Pump *)self, name_resume_writing, NULL);
+}
+
+/* ---- arming, and what Python asks */
+
+static Bytes stored(Byte **to, const char *data, Py_ssize_t size) {
+    Bytes bytes = {*to, (size_t)size};
+    if (size != 0) memcpy(*to, data, (size_t)size);
+    *to += size;
+    return bytes;
+}
+
+static PyObject *Pump_arm(PyObject *object, PyObject *arguments) {
+    Pump *self = (Pump *)object;
+    const char *data[5];
+    Py_ssize_t size[5], max_event;
+    if (!PyArg_ParseTuple(arguments, "y#y#y#y#y#n:arm", &data[0], &size[0], &data[1], &size[1], &data[2], &size[2],
+                          &data[3], &size[3], &data[4], &size[4], &max_event))
+        return NULL;
+    size_t total = 0;
+    for (int i = 0; i < 5; i++) {
+        if (size[i] > MAX_CHUNK || max_event < 0) {
+            PyErr_SetString(PyExc_ValueError, "the template is too large");
+            return NULL;
+        }
+        total += (size_t)size[i];
+    }
+    if (size[0] == 0 || size[1] == 0 || (size[2] != 0 && memchr(data[2], '\\', (size_t)size[2]) != NULL)) {
+        PyErr_SetString(PyExc_ValueError, "not a template that the pump can use");
+        return NULL;
+    }
+    Byte *storage = malloc(total);
+    if (storage == NULL) return PyErr_NoMemory();
+    free(self->storage);
+    self->storage = storage;
+    Template *template = &self->template;
+    template->before = stored(&storage, data[0], size[0]);
+    template->after = stored(&storage, data[1], size[1]);
+    template->numberless = stored(&storage, data[2], size[2]);
+    template->opening = stored(&storage, data[3], size[3]);
+    template->closing = stored(&storage, data[4], size[4]);
+    template->max_event = (size_t)max_event;
+    Py_RETURN_NONE;
+}
+
+static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
+    Pump *self = (Pump *)object;
+    char *bytes;
+    Py_ssize_t length;
+    Outcome outcome;
+    Result result;
+    Bytes chunk;
+    Buffer events = {NULL, 0, 0}, counts = {NULL, 0, 0};
+    if (PyBytes_AsStringAndSize(argument, &bytes, &length) < 0) return NULL;
+    if (self->storage == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the pump has no template");
+        return NULL;
+    }
+    PyObject *value = NULL;
+    if (convert_read(&self->template, (const Byte *)bytes, (size_t)length, &outcome, &result, &events, &chunk,
+                     &counts) == 0)
+        value = Py_BuildValue("ny#ny#O", (Py_ssize_t)result.consumed, chunk.size != 0 ? (const char *)chunk.data : "",
+                              (Py_ssize_t)chunk.size, (Py_ssize_t)result.deltas,
+                              counts.size != 0 ? (const char *)counts.data : "", (Py_ssize_t)counts.size,
+                              outcome == OTHER ? Py_False : Py_True);
+    buffer_free(&events);
+    buffer_free(&counts);
+    return value;
+}
+
+static PyObject *Pump_take(PyObject *object, PyObject *unused) {
+    (void)unused;
+    Pump *self = (Pump *)object;
+    PyObject *times = PyList_New(self->writes);
+    if (times == NULL) return NULL;
+    for (int i = 0; i < self->writes; i++) {
+        PyObject *time = PyFloat_FromDouble(self->times[i]);
+        if (time == NULL || PyList_SetItem(times, i, time) < 0) {
+            Py_DECREF(times);
+            return NULL;
+        }
+    }
+    PyObject *value = Py_BuildValue("ny#N", self->deltas, self->counts.size != 0 ? (char *)self->counts.data : "",
+                                    (Py_ssize_t)self->counts.size, times);
+    if (value != NULL) {
+        self->deltas = 0;
+        self->writes = 0;
+        self->counts.size = 0;
+    }
+    return value;
+}
+
+static int Pump_clear(PyObject *object) {
+    Pump *self = (Pump *)object;
+    Py_CLEAR(self->owner);
+    Py_CLEAR(self->time);
+    Py_CLEAR(self->write);
+    Py_CLEAR(self->unsent);
+    Py_CLEAR(self->closing);
+    return 0;
+}
+
+static PyObject *Pump_disarm(PyObject *self, PyObject *unused) {
+    (void)unused;
+    Pump_clear(self);
+    Py_RETURN_NONE;
+}
+
+/* ---- the type */
+
+static int Pump_init(PyObject *object, PyObject *arguments, PyObject *keywords) {
+    Pump *self = (Pump *)object;
+    PyObject *owner, *time, *write, *unsent, *closing;
+    int fd;
+    static char *names[] = {"owner", "time", "write", "unsent", "closing", "fd", NULL};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOOOOi:Pump", names, &owner, &time, &write, &unsent, &closing,
+                                     &fd))
+        return -1;
+    Pump_clear(object);
+    self->owner = Py_NewRef(owner);
+    self->time = time == Py_None ? NULL : Py_NewRef(time);
+    self->write = Py_NewRef(write);
+    self->unsent = Py_NewRef(unsent);
+    self->closing = Py_NewRef(closing);
+    self->fd = fd;
+    self->may_wait = 1;
+    self->reads_left = FAST_READS;
+    self->is_fast = 0;
+    if (read_clock(self, &self->measured) < 0) return -1;
+    self->last_read = self->measured;
+    return 0;
+}
+
+static int Pump_traverse(PyObject *object, visitproc visit, void *arg) {
+    Pump *self = (Pump *)object;
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(self->owner);
+    Py_VISIT(self->time);
+    Py_VISIT(self->write);
+    Py_VISIT(self->unsent);
+    Py_VISIT(self->closing);
+    return 0;
+}
+
+static void Pump_dealloc(PyObject *object) {
+    Pump *self = (Pump *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    Pump_clear(object);
+    free(self->storage);
+    buffer_free(&self->tail);
+    buffer_free(&self->counts);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"data_received", Pump_data_received, METH_O, NULL},
+    {"connection_lost", Pump_connection_lost, METH_O, NULL},
+    {"eof_received", Pump_eof_received, METH_NOARGS, NULL},
+    {"pause_writing", Pump_pause_writing, METH_NOARGS, NULL},
+    {"resume_writing", Pump_resume_writing, METH_NOARGS, NULL},
+    {"arm", Pump_arm, METH_VARARGS, NULL},
+    {"convert", Pump_convert, METH_O, NULL},
+    {"take", Pump_take, METH_NOARGS, NULL},
+    {"disarm", Pump_disarm, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"last_read", T_DOUBLE, offsetof(Pump, last_read), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, PyType_GenericNew},     {Py_tp_init, Pump_init},       {Py_tp_dealloc, Pump_dealloc},
+    {Py_tp_traverse, Pump_traverse},    {Py_tp_clear, Pump_clear},     {Py_tp_methods, methods},
+    {Py_tp_members, members},           {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "anthro_asgi._native._pump.Pump",
+    .basicsize = sizeof(Pump),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
+
+static int run(PyObject *module) {
+    struct {
+        PyObject **to;
+        const char *text;
+    } names[] = {
+        {&name_hand_back, "hand_back"},
+        {&name_sync, "sync"},
+        {&name_slow_down, "slow_down"},
+        {&name_connection_lost, "connection_lost"},
+        {&name_eof_received, "eof_received"},
+        {&name_pause_writing, "pause_writing"},
+        {&name_resume_writing, "resume_writing"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (*names[i].to == NULL && (*names[i].to = PyUnicode_InternFromString(names[i].text)) == NULL) return -1;
+    PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
+    if (type == NULL) return -1;
+    int failed = PyModule_AddObjectRef(module, "Pump", type);
+    Py_DECREF(type);
+    return failed;
+}
+
+static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, run}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_pump",
+    .m_size = 0,
+    .m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__pump(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,141 @@
+"""Lets a native pump read the body of a stream while it only continues a text or thinking (see `_native`).
+
+    Python reads a batch ─► read() ─► the next events may continue the open block: a pump takes the transport
+                              ▲                                          │
+                              └── anything else: the transport is taken back, and Python reads it
+
+Everything that is known about the stream stays where it is: the reader has the template and the token counts, the
+client's side the state of the open block, the pings and the metrics. `sync` tells both what the pump has done.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ..._native import NewPump, Pump
+from ...upstream.exchange import Exchange
+from ...wire.direct_output import DirectOutput, Kind
+from .fast_path import FastChunkReader
+from .read_coalescer import PAUSE
+
+_FUTILE: Final = 8  # pumps in a row that read next to nothing, after which none is tried for this stream
+_WORTH_IT: Final = 4  # deltas
+_MAX_BACKLOG: Final = 16 * 1024  # bytes that wait for the client; with more, a pump would hand everything back
+
+
+class TokenRelay:
+    """Reads the body of `response` for `reader`. Call `read` in place of the response's own."""
+
+    __slots__ = (
+        "_connection",
+        "_futile",
+        "_kind",
+        "_max_event",
+        "_new_pump",
+        "_output",
+        "_pump",
+        "_pumped",
+        "_reader",
+        "_resume",
+        "_time",
+    )
+
+    def __init__(
+        self, response: Exchange, reader: FastChunkReader, output: DirectOutput, new_pump: NewPump, max_event: int
+    ) -> None:
+        self._connection = response.connection
+        self._reader = reader
+        self._output = output
+        self._new_pump = new_pump
+        self._max_event = max_event
+        self._time = _clock(asyncio.get_running_loop())
+        self._kind: Kind = "text"
+        self._pump: Pump | None = None
+        self._pumped = 0  # deltas of this pump
+        self._futile = _FUTILE
+        self._resume: asyncio.TimerHandle | None = None
+
+    async def read(self) -> bytes:
+        """The next bytes of the body that a pump does not read. Raises as `Connection.read`."""
+        if self._futile:
+            self._start()
+        try:
+            return await self._connection.read()
+        finally:
+            self.stop()
+
+    def _start(self) -> None:
+        """Let a pump read, if the stream is in a state for that."""
+        template = self._reader.continuing()
+        if template is None or b"\\" in template.numberless or self._output.unsent() > _MAX_BACKLOG:
+            return
+        kind: Kind = "text" if template.key == "content" else "thinking"
+        frame = self._output.begin(kind, self)
+        if frame is None:
+            return
+        output = self._output
+        pump = self._new_pump(self, self._time, output.write, output.unsent, output.closing, output.fd)
+        pump.arm(template.before, template.after, template.numberless, *frame, self._max_event)
+        if not self._connection.hand_over(pump):
+            pump.disarm()
+            output.end()
+            return
+        self._kind, self._pump, self._pumped = kind, pump, 0
+
+    def stop(self) -> None:
+        """Take the transport back, if a pump has it."""
+        if self._pump is None:
+            return
+        self.sync()
+        self._speed_up()
+        self._connection.take_back()
+        self._output.end()
+        self._pump.disarm()
+        self._pump = None
+        self._futile = _FUTILE if self._pumped >= _WORTH_IT else self._futile - 1
+
+    # what the pump calls (`_native.Owner`), and the client's side (`DirectWriter`)
+
+    def sync(self) -> None:
+        """Tell the reader and the client's side what the pump has done since the last time."""
+        assert self._pump is not None  # noqa: S101 - for the type checker
+        deltas, counts, times = self._pump.take()
+        if deltas:
+            self._pumped += deltas
+            self._reader.note_pumped(deltas, counts)
+            self._output.note(self._kind, deltas, times)
+
+    def hand_back(self, data: bytes) -> None:
+        self.stop()
+        if data:
+            self._connection.data_received(data)
+
+    def slow_down(self) -> None:
+        self._resume = self._connection.slow_down(PAUSE)
+
+    def _speed_up(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+            self._connection.speed_up()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.stop()
+        self._connection.connection_lost(error)
+
+    def eof_received(self) -> None:
+        self.stop()
+        self._connection.eof_received()
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+
+def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float] | None:
+    """The clock of `loop`; None if it is CLOCK_MONOTONIC, as that of asyncio and of uvloop is."""
+    kind = type(loop)
+    ours = kind.__module__ == "uvloop" or getattr(kind, "time", None) is asyncio.BaseEventLoop.time
+    return None if ours else loop.time

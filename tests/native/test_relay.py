@@ -1,0 +1,342 @@
+"""The native path between a real connection to an engine and the transport of a client."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from anthro_asgi import MessagesApp
+from anthro_asgi._native import CLIENT_TRANSPORT, new_pump
+from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.openai.read_coalescer import PAUSE
+from anthro_asgi.testing.driver import Driver, Exchange
+from anthro_asgi.upstream.origin import Deadlines, Origin
+from anthro_asgi.wire.request import MessagesRequest
+from tests.replay import Case
+from tests.replay.golden import chosen, masked, path
+from tests.replay.serving import event_ends, replaying
+from tests.support.pumped import chunks, framed
+from tests.support.upstream import ScriptedUpstream, Wire
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+HELLO = {"model": "m", "max_tokens": 100, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+DEADLINES = Deadlines()
+DONE = framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+class Client(asyncio.Transport):
+    """The transport of a client. `pieces` are the bodies of what it got, `direct` the number of those from a pump."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+        self.direct = 0
+        self.backlog = 0
+        self._moved = asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        self.add(*chunks(data))
+        self.direct += 1
+
+    def get_write_buffer_size(self) -> int:
+        return self.backlog
+
+    def is_closing(self) -> bool:
+        return False
+
+    def add(self, *bodies: bytes) -> None:
+        self.pieces += bodies
+        self._moved.set()
+
+    async def until(self, number: int, event: bytes = b"content_block_delta") -> None:
+        """Wait for the event of this kind with this number."""
+        while self.body.count(b"event: " + event) < number:
+            self._moved.clear()
+            await self._moved.wait()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+class Direct:
+    """An application whose server lets an engine write to `client` directly."""
+
+    def __init__(self, app: MessagesApp, client: Client) -> None:
+        self._app = app
+        self._client = client
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        async def noted(message: Any) -> None:
+            if message.get("body"):
+                self._client.add(message["body"])
+            await send(message)
+
+        scope[CLIENT_TRANSPORT] = self._client
+        await self._app(scope, receive, noted)
+
+
+def token(text: str, key: str = "content", **more: Any) -> bytes:
+    """A chunk as an engine sends it."""
+    choice = {"index": 0, "delta": {key: text}, "finish_reason": None}
+    return framed(b"data: %b\n\n" % json.dumps({"id": "c", "choices": [choice], **more}).encode())
+
+
+def finish(**more: Any) -> bytes:
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    return framed(b"data: %b\n\n" % json.dumps({"id": "c", "choices": [choice], **more}).encode()) + DONE
+
+
+class Serving:
+    """The service for one test."""
+
+    def __init__(self, app: MessagesApp, client: Client, upstream: ScriptedUpstream) -> None:
+        self.app = app
+        self.client = client
+        self.upstream = upstream
+
+    def ask(self, **changes: Any) -> Exchange:
+        driver = Driver(Direct(self.app, self.client))
+        return driver.open("POST", "/v1/messages", body=json.dumps({**HELLO, **changes}).encode())
+
+    async def answer(self, **changes: Any) -> dict[str, Any]:
+        """The message that the client's bytes stand for."""
+        async with self.ask(**changes) as exchange:
+            await exchange.started()
+            await exchange.rest()
+        events = parse_events(self.client.body)
+        check_stream(events)
+        message: dict[str, Any] = message_from_events(events)
+        return message
+
+
+@asynccontextmanager
+async def serving(
+    answer: Callable[[Wire, Client], Awaitable[None]], deadlines: Deadlines = DEADLINES, **options: Any
+) -> AsyncIterator[Serving]:
+    client = Client()
+
+    async def play(wire: Wire) -> None:
+        await answer(wire, client)
+
+    async with ScriptedUpstream(play) as upstream:
+        origin = Origin.parse(f"{upstream.url}/v1")
+        engine = OpenAIEngine(origin, dialect="vllm", new_pump=new_pump, deadlines=deadlines)
+        try:
+            yield Serving(MessagesApp(engine, **options), client, upstream)
+            assert " leased=0 connecting=0 " in repr(engine), "a slot is still taken"
+        finally:
+            await engine.stop()
+
+
+def steadily(count: int, key: str = "content", last: bytes | None = None) -> Callable[[Wire, Client], Awaitable[None]]:
+    """An engine that sends each token when the client has the one before."""
+
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(count):
+            await wire.send(token(f" {number}", key))
+            await client.until(number + 1)
+        await wire.send(finish() if last is None else last)
+
+    return answer
+
+
+# ---- what is relayed
+
+
+async def test_all_but_the_first_token_of_a_steady_stream_are_written_directly() -> None:
+    async with serving(steadily(100)) as service:
+        message = await service.answer()
+    assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(100))}]
+    assert message["usage"]["output_tokens"] == 100
+    assert service.client.direct == 99
+
+
+async def test_thinking_is_written_directly_and_counted() -> None:
+    async with serving(steadily(50, "reasoning_content", finish())) as service:
+        message = await service.answer(thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000)
+    assert message["content"][0]["thinking"] == "".join(f" {n}" for n in range(50))
+    assert message["usage"]["output_tokens"] == 50
+    assert service.client.direct == 49
+
+
+async def test_counts_in_each_chunk_are_reported_at_the_end() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(1, 30):
+            await wire.send(token("x", usage={"prompt_tokens": 7, "completion_tokens": 2 * number}))
+            await client.until(number)
+        await wire.send(framed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n') + DONE)
+
+    async with serving(answer) as service:
+        message = await service.answer()
+    assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (7, 58)
+    assert service.client.direct >= 20
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"stop_sequences": ["STOP"]}, {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}}],
+    ids=str,
+)
+async def test_an_answer_that_is_filtered_is_not_written_directly(fields: dict[str, Any]) -> None:
+    async with serving(steadily(10)) as service:
+        message = await service.answer(**fields, max_tokens=2000)
+    assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(10))}]
+    assert service.client.direct == 0
+
+
+@pytest.mark.parametrize("case", chosen(), ids=str)
+async def test_the_client_receives_the_bytes_of_the_golden_transcript(case: Case) -> None:
+    client = Client()
+    async with replaying(case, event_ends(case), new_pump=new_pump) as replay:
+        replay.driver = Driver(Direct(replay.app, client))
+        response = await replay.ask(case, stream=True)
+    body = client.body if client.direct else response.body
+    head = b"" if response.status == 200 else b"%d\n" % response.status
+    assert head + masked(body) == path(case).read_bytes()
+
+
+# ---- promises that must hold while a pump reads
+
+
+async def test_a_silent_stream_gets_pings_and_goes_on() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(20):
+            await wire.send(token(f" {number}"))
+            await client.until(number + 1)
+            if number == 9:
+                await client.until(2, b"ping")
+        await wire.send(finish())
+
+    async with serving(answer, ping_interval=0.05) as service:
+        message = await service.answer()
+    assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(20))}]
+    assert service.client.direct >= 15
+
+
+async def test_an_engine_that_falls_silent_is_given_up_after_the_deadline() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(10):
+            await wire.send(token("x"))
+            await client.until(number + 1)
+        await wire.gone()
+
+    async with serving(answer, Deadlines(silence=0.3)) as service, service.ask() as exchange:
+        await exchange.started()
+        await exchange.rest()
+    events = parse_events(service.client.body)
+    assert events[-1].data["error"]["type"] == "timeout_error"
+    assert service.client.direct == 9
+
+
+async def test_a_client_that_leaves_ends_the_engines_response() -> None:
+    gone = asyncio.Event()
+
+    async def endless(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(30):
+            await wire.send(token("x"))
+            await client.until(number + 1)
+        await wire.gone()
+        gone.set()
+
+    async with serving(endless) as service:
+        async with service.ask() as exchange:
+            await exchange.started()
+            await service.client.until(30)
+            exchange.disconnect()
+            await gone.wait()
+        await service.upstream.until(lambda: not service.upstream.open)
+    assert service.client.direct == 29
+
+
+@pytest.mark.parametrize("ending", ["close", "reset", "cut"])
+async def test_an_engine_that_breaks_off_is_an_error_for_the_client(ending: str) -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(10):
+            await wire.send(token("x"))
+            await client.until(number + 1)
+        if ending == "cut":
+            await wire.send(token("y")[:-10])
+        wire.reset() if ending == "reset" else wire.close()
+
+    async with serving(answer) as service, service.ask() as exchange:
+        await exchange.started()
+        await exchange.rest()
+    events = parse_events(service.client.body)
+    assert events[-1].data["type"] == "error"
+    assert service.client.body.count(b"text_delta") == 10
+    assert service.client.direct == 9
+
+
+async def test_an_error_of_the_engine_between_tokens_reaches_the_client() -> None:
+    error = framed(b'data: {"error":{"message":"overloaded","code":503}}\n\n') + DONE
+    async with serving(steadily(10, last=error)) as service, service.ask() as exchange:
+        await exchange.started()
+        await exchange.rest()
+    assert parse_events(service.client.body)[-1].data["error"]["type"] == "overloaded_error"
+
+
+async def test_python_takes_over_while_the_client_reads_slowly() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(60):
+            client.backlog = 1 << 20 if 20 <= number < 40 else 0
+            await wire.send(token("x"))
+            await client.until(number + 1)
+        await wire.send(finish())
+
+    async with serving(answer) as service:
+        message = await service.answer()
+    assert message["content"] == [{"type": "text", "text": "x" * 60}]
+    assert message["usage"]["output_tokens"] == 60
+    assert 20 <= service.client.direct < 45
+
+
+async def test_a_fast_stream_is_read_less_often() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for _ in range(3000):
+            await wire.send(token("x"))
+        await client.until(3000)
+        await wire.send(finish())
+
+    async with serving(answer) as service:
+        message = await service.answer()
+    assert message["content"] == [{"type": "text", "text": "x" * 3000}]
+    assert message["usage"]["output_tokens"] == 3000
+    assert PAUSE > 0
+    assert service.client.direct < 2000
+
+
+async def test_the_times_between_writes_are_counted_in_the_metrics() -> None:
+    async with serving(steadily(100)) as service:
+        await service.answer()
+    metrics = service.app.metrics
+    begin = metrics._gaps
+    gaps = sum(metrics._cells[begin : begin + 40]) - metrics._cells[begin + 40]
+    assert gaps >= 98
+
+
+async def test_an_engine_without_a_pump_ignores_the_offer() -> None:
+    seen: list[object] = []
+
+    class Engine:
+        async def stream(self, request: MessagesRequest) -> AsyncIterator[str]:
+            seen.append(request.direct_output)
+            yield "x"
+
+    client = Client()
+    driver = Driver(Direct(MessagesApp(Engine()), client))
+    await driver.request("POST", "/v1/messages", body=json.dumps(HELLO).encode())
+    assert seen[0] is not None
+    assert client.direct == 0
