@@ -2,15 +2,26 @@
 
 import argparse
 import os
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from time import monotonic
 
 from tests.checks.fuzz.bodies import Bodies
+from tests.checks.fuzz.converted import Converted
+from tests.checks.fuzz.native_module import build, sanitized_environment
+from tests.checks.fuzz.pumped import Pumped
 from tests.checks.fuzz.running import Tally, Target, draw, made, report, run, run_chunk, tell
 from tests.checks.fuzz.streams import Streams
 
 _EVERY = 10.0  # seconds between lines of progress
-TARGETS: dict[str, type[Target]] = {"bodies": Bodies, "streams": Streams}
+TARGETS: dict[str, type[Target]] = {
+    "bodies": Bodies,
+    "converted": Converted,
+    "pumped": Pumped,
+    "streams": Streams,
+}
 
 
 def _options() -> argparse.Namespace:
@@ -21,6 +32,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--start", type=int, default=0, metavar="INDEX", help="of the first trial (default 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: cores)")
     parser.add_argument("--only", type=int, metavar="INDEX", help="this trial alone")
+    parser.add_argument("--sanitized", action="store_true", help="the native path with ASan and UBSan (needs gcc)")
     return parser.parse_args()
 
 
@@ -43,6 +55,8 @@ class _Progress:
 
 def main() -> int:
     options = _options()
+    if options.sanitized:
+        return _sanitized()
     kind = TARGETS[options.target]
     if options.only is not None:
         return _repeat(kind, options.seed, options.only)
@@ -51,6 +65,15 @@ def main() -> int:
     tally = run(kind, options.seed, options.count, start=options.start, jobs=options.jobs, told=progress)
     report(made(kind), options.seed, tally, monotonic() - began)
     return 1 if tally.failures else 0
+
+
+def _sanitized() -> int:
+    """The same command in a process whose native path is compiled with sanitizers; its exit status."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--sanitized"]
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        environment = sanitized_environment(build(Path(folder)))
+        command = [sys.executable, "-m", "tests.checks.fuzz", *arguments]
+        return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _repeat(kind: type[Target], seed: int, index: int) -> int:

@@ -104,7 +104,7 @@ class Streams:
             body = _mutated(rng.choice(self._beside), stock, rng)
         elif answer.streamed:
             other = rng.choice(self._recorded)
-            body = _written(_changed(_shortened(answer, rng), other, stock, rng), rng)
+            body = _written(changed(shortened(answer, rng), other, stock, rng), rng)
         else:
             body = _mutated(answer.events[0], stock, rng)
         if rng.random() < 0.2:
@@ -155,7 +155,7 @@ def _limits(rng: Random) -> AnswerLimits:
     return AnswerLimits(rng.choice((300, 600, 5000)), rng.choice((1, 20, 500)), rng.choice((1, 600, 5000)))
 
 
-def _shortened(answer: Recorded, rng: Random) -> list[bytes]:
+def shortened(answer: Recorded, rng: Random) -> list[bytes]:
     """The events, usually without many similar ones."""
     events = list(answer.events)
     most = rng.choice((4, 8, 8, 16, 16, 200))
@@ -165,7 +165,7 @@ def _shortened(answer: Recorded, rng: Random) -> list[bytes]:
     return events
 
 
-def _changed(events: list[bytes], other: Recorded, stock: Stock, rng: Random) -> list[bytes]:
+def changed(events: list[bytes], other: Recorded, stock: Stock, rng: Random) -> list[bytes]:
     """Some events changed, moved, duplicated or removed."""
     if rng.random() < 0.05:
         return events

@@ -1,0 +1,224 @@
+/* Mutated streams through `convert`, without Python: for AddressSanitizer and UndefinedBehaviorSanitizer.
+
+   usage: native_streams COUNT SEED
+
+   A stream is built of pieces whose conversion is known. If it is not mutated, the output must be the known one. If it
+   is, the output must be a sequence of whole client events with valid JSON strings, and the same when the stream arrives
+   in two parts. The input is in a block of memory of exactly its size. Prints a summary; exit status 1 for a breach. */
+
+#include <stdio.h>
+
+#include "../../../anthro_asgi/_native/convert.h"
+
+#define BYTES(text) {(const Byte *)(text), sizeof(text) - 1}
+
+static const struct {
+    Bytes in, out;
+} pieces[] = {
+    {BYTES(" the"), BYTES(" the")},
+    {BYTES("\\n"), BYTES("\\n")},
+    {BYTES("\\\""), BYTES("\\\"")},
+    {BYTES("\\\\"), BYTES("\\\\")},
+    {BYTES("\\/"), BYTES("/")},
+    {BYTES("\\u0041"), BYTES("A")},
+    {BYTES("\\u001F"), BYTES("\\u001f")},
+    {BYTES("\\u0009\\u000a\\u0022\\u005c"), BYTES("\\t\\n\\\"\\\\")},
+    {BYTES("\\u00e9\\u6f22"), BYTES("\xc3\xa9\xe6\xbc\xa2")},
+    {BYTES("\\ud83d\\uDE42"), BYTES("\xf0\x9f\x99\x82")},
+    {BYTES("\xc3\xa9\xf0\x9f\x99\x82\x7f"), BYTES("\xc3\xa9\xf0\x9f\x99\x82\x7f")},
+    {BYTES("\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf"), BYTES("\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf")},
+    {BYTES("a long piece of text, longer than most tokens are"), BYTES("a long piece of text, longer than most tokens are")},
+};
+static const Bytes scraps[] = {
+    BYTES("\""), BYTES("\\"), BYTES("\\u12"), BYTES("\\ud83d"), BYTES("\\ude42"), BYTES("\xff"), BYTES("\xc3"), BYTES("\xed\xa0\x80"),
+    BYTES("\xf4\x90\x80\x80"), BYTES("\xc0\x80"), BYTES("\n"), BYTES("\r\n"), BYTES("\n\n"), BYTES("0"), BYTES("00"), BYTES("9999999999999999"),
+    BYTES("-1"), BYTES("1e5"), BYTES("ffffffff"), BYTES("data: "), BYTES(";x=1"), BYTES("{"), BYTES("}"), BYTES("\xe2\x80\xa8"), BYTES(" "),
+};
+static const Template templates[] = {
+    {BYTES("data: {\"delta\":{\"content\":"), BYTES("}}\n\n"), BYTES(""), BYTES("event: e\ndata: {"), BYTES("}\n\n"), 1 << 20},
+    {BYTES("data: {\"delta\":{\"content\":"), BYTES("},\"usage\":"), BYTES("{\"a\":0,\"b\":{\"c\":0}}}\n\n"), BYTES("event: e\ndata: {"),
+     BYTES("}\n\n"), 1 << 20},
+    {BYTES("data: {\"delta\":{\"content\":"), BYTES("}}\n\n"), BYTES(""), BYTES("event: e\ndata: {"), BYTES("}\n\n"), 60},
+};
+
+static unsigned long long state;
+
+static size_t below(size_t limit) { /* xorshift64 */
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (size_t)(state >> 16) % limit;
+}
+
+static void add(Buffer *buffer, Bytes bytes) {
+    if (!buffer_add(buffer, bytes.data, bytes.size)) abort();
+}
+
+static void add_chunk(Buffer *stream, const Buffer *body) {
+    char line[32];
+    int length = snprintf(line, sizeof line, below(2) ? "%zx\r\n" : "%04zX\r\n", body->size);
+    add(stream, (Bytes){(const Byte *)line, (size_t)length});
+    add(stream, (Bytes){body->data, body->size});
+    add(stream, (Bytes){(const Byte *)"\r\n", 2});
+}
+
+static void add_counts(Buffer *body, Bytes numberless) {
+    for (size_t i = 0; i < numberless.size; i++) {
+        if (numberless.data[i] != '0') {
+            add(body, (Bytes){numberless.data + i, 1});
+            continue;
+        }
+        char number[24];
+        size_t limits[] = {2, 10, 1000, 999999999999999};
+        int length = snprintf(number, sizeof number, "%zu", below(limits[below(4)]));
+        add(body, (Bytes){(const Byte *)number, (size_t)length});
+    }
+}
+
+/* A stream of up to eight events, and what becomes of it. Returns the number of events. */
+static size_t build(const Template *template, Buffer *stream, Buffer *expected) {
+    Buffer body = {NULL, 0, 0};
+    size_t events = 1 + below(8), together = 1 + below(3);
+    for (size_t event = 0; event < events; event++) {
+        add(&body, template->before);
+        add(expected, template->opening);
+        add(&body, (Bytes)BYTES("\""));
+        add(expected, (Bytes)BYTES("\""));
+        for (size_t left = 1 + below(4); left != 0; left--) {
+            size_t piece = below(sizeof pieces / sizeof *pieces);
+            add(&body, pieces[piece].in);
+            add(expected, pieces[piece].out);
+        }
+        add(&body, (Bytes)BYTES("\""));
+        add(expected, (Bytes)BYTES("\""));
+        add(&body, template->after);
+        add(expected, template->closing);
+        add_counts(&body, template->numberless);
+        if (event % together == together - 1 || event == events - 1) {
+            add_chunk(stream, &body);
+            body.size = 0;
+        }
+    }
+    buffer_free(&body);
+    return events;
+}
+
+/* Insert, overwrite, remove, repeat or cut off something, somewhere. */
+static void mutate(Buffer *stream) {
+    for (size_t left = 1 + below(3); left != 0; left--) {
+        size_t at = below(stream->size + 1);
+        size_t to = at + below(1 + (below(4) ? 3 : 40));
+        if (to > stream->size) to = stream->size;
+        Buffer changed = {NULL, 0, 0};
+        add(&changed, (Bytes){stream->data, at});
+        switch (below(6)) {
+        case 0: add(&changed, scraps[below(sizeof scraps / sizeof *scraps)]); to = at; break;
+        case 1: add(&changed, scraps[below(sizeof scraps / sizeof *scraps)]); break;
+        case 2: break;
+        case 3: add(&changed, (Bytes){stream->data + at, to - at}); to = at; break;
+        case 4: to = stream->size; break;
+        default:
+            if (at < stream->size) {
+                Byte flipped = (Byte)(stream->data[at] ^ 1 << below(8));
+                add(&changed, (Bytes){&flipped, 1});
+                to = at + 1;
+            } else {
+                to = at;
+            }
+        }
+        add(&changed, (Bytes){stream->data + to, stream->size - to});
+        buffer_free(stream);
+        *stream = changed;
+    }
+}
+
+/* Convert a copy of the bytes, in a block of exactly their size. */
+static Outcome run(const Template *template, const Byte *data, size_t size, Buffer *out, Result *result) {
+    Byte *copy = malloc(size);
+    if (size != 0 && copy == NULL) abort();
+    if (size != 0) memcpy(copy, data, size);
+    Outcome outcome = convert(template, copy, size, out, result);
+    if (result->counts.size != 0 && (result->counts.data < copy || result->counts.data + result->counts.size > copy + size)) abort();
+    result->counts = (Bytes){NULL, 0};
+    free(copy);
+    return outcome;
+}
+
+/* Whether `out` consists of `deltas` client events, each with a JSON string as orjson writes it. */
+static int is_valid(const Template *template, const Buffer *out, size_t deltas) {
+    const Byte *at = out->data, *end = out->data + out->size;
+    for (; deltas != 0; deltas--) {
+        if (!starts_with(at, end, template->opening)) return 0;
+        at += template->opening.size;
+        if (at == end || *at++ != '"') return 0;
+        while (at < end && *at != '"') {
+            if (*at < 0x20) return 0;
+            if (*at == '\\') {
+                if (end - at < 6) return 0;
+                if (at[1] == 'u' ? memcmp(at, "\\u00", 4) != 0 : strchr("\"\\bfnrt", at[1]) == NULL) return 0;
+                at += at[1] == 'u' ? 6 : 2;
+            } else if (*at < 0x80) {
+                at++;
+            } else {
+                size_t length = utf8_length(at, end);
+                if (length == 0) return 0;
+                at += length;
+            }
+        }
+        if (at == end) return 0;
+        at++;
+        if (!starts_with(at, end, template->closing)) return 0;
+        at += template->closing.size;
+    }
+    return at == end;
+}
+
+/* Whether the stream gives the same when it arrives in two parts. */
+static int is_same_in_parts(const Template *template, const Buffer *stream, const Buffer *whole, const Result *all) {
+    size_t cut = below(stream->size + 1);
+    Buffer out = {NULL, 0, 0};
+    Result first, second = {0, 0, {NULL, 0}};
+    Outcome outcome = run(template, stream->data, cut, &out, &first);
+    if (outcome != OTHER) run(template, stream->data + first.consumed, stream->size - first.consumed, &out, &second);
+    size_t deltas = first.deltas + second.deltas;
+    int same = out.size <= whole->size && (out.size == 0 || memcmp(out.data, whole->data, out.size) == 0);
+    if (outcome != OTHER) same = same && deltas == all->deltas && first.consumed + second.consumed == all->consumed;
+    buffer_free(&out);
+    return same;
+}
+
+int main(int arguments, char **argument) {
+    unsigned long count = arguments > 1 ? strtoul(argument[1], NULL, 10) : 100000;
+    unsigned long long seed = arguments > 2 ? strtoull(argument[2], NULL, 10) : 1;
+    unsigned long whole = 0, part = 0, none = 0;
+    for (unsigned long number = 0; number < count; number++) {
+        state = (seed + 1) * 0x9e3779b97f4a7c15ULL ^ (number + 1) * 0xbf58476d1ce4e5b9ULL;
+        if (state == 0) state = 1;
+        below(2);
+        const Template *template = &templates[below(sizeof templates / sizeof *templates)];
+        Buffer stream = {NULL, 0, 0}, expected = {NULL, 0, 0}, out = {NULL, 0, 0};
+        size_t events = build(template, &stream, &expected);
+        int mutated = below(4) != 0;
+        if (mutated) mutate(&stream);
+        Result result;
+        Outcome outcome = run(template, stream.data, stream.size, &out, &result);
+        int good = outcome != NO_MEMORY && result.consumed <= stream.size && is_valid(template, &out, result.deltas);
+        good = good && (outcome != ALL || result.consumed == stream.size);
+        if (!mutated && template->max_event > 60)
+            good = good && outcome == ALL && result.deltas == events && out.size == expected.size &&
+                   memcmp(out.data, expected.data, out.size) == 0;
+        good = good && is_same_in_parts(template, &stream, &out, &result);
+        if (!good) {
+            printf("FAILED: stream %lu of seed %llu: %.*s\n", number, seed, (int)stream.size, (const char *)stream.data);
+            return 1;
+        }
+        if (result.consumed == stream.size) whole++;
+        else if (result.consumed != 0) part++;
+        else none++;
+        buffer_free(&stream);
+        buffer_free(&expected);
+        buffer_free(&out);
+    }
+    printf("%lu streams: %lu converted whole, %lu in part, %lu not at all\n", count, whole, part, none);
+    return 0;
+}
