@@ -2,8 +2,9 @@
 
 Five kinds of ratios: the micro ratios with a bar; what metrics add to a token; what a whole request costs, against a
 raw ASGI application; the longest garbage collection while streams are open, against Python's own collector; and the
-CPU time per token of the whole service with real sockets, against a byte relay in the same minute. A ratio that
-exceeds its limit in all repetitions is a regression: exit status 1.
+CPU time per token of the whole service with real sockets, against a byte relay in the same minute, in Python alone and,
+where its extension module is built, with the native path. A ratio that exceeds its limit in all repetitions is a
+regression: exit status 1.
 """
 
 import argparse
@@ -12,14 +13,16 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from anthro_asgi._native import missing
+
 from . import metered, micro, pauses, per_request
 from .figures import main_setting, ratios, run_rounds, server_cpu
 from .peers.harness import Bench, Prepared
-from .peers.ours import fast
+from .peers.ours import fast, native
 from .peers.relay import Relay
 from .peers.timed import paced
 from .records import ResultFile
-from .report.bars import PACED_LIMIT
+from .report.bars import NATIVE_LIMIT, PACED_LIMIT
 
 MARGIN: Final = 1.5
 _TRIES: Final = 5
@@ -71,14 +74,23 @@ def _paused() -> Ratios:
 
 
 def _proxied() -> Ratios:
-    ours, floor = fast(python=sys.executable), Relay()
+    peers = {"proxy: paced, CPU per token": (fast(python=sys.executable), PACED_LIMIT)}
+    if missing() is None:
+        peers["proxy: paced, CPU per token, native"] = (native(python=sys.executable), NATIVE_LIMIT)
+    floor = Relay()
     with tempfile.TemporaryDirectory(prefix="bench-guard-") as folder, ResultFile(Path(folder) / "records") as records:
-        servers = [Prepared(peer, peer.prepare(Path(folder), refresh=False)) for peer in (floor, ours)]
+        servers = [
+            Prepared(peer, peer.prepare(Path(folder), refresh=False))
+            for peer in (floor, *(peer for peer, _ in peers.values()))
+        ]
         paced(Bench(servers, _TRIES, _SECONDS, 0, Path(folder), records))
         setting = main_setting(records, "paced")
         assert setting is not None
-        mine, least = (run_rounds(records, setting, peer.name, server_cpu) for peer in (ours, floor))
-    return {"proxy: paced, CPU per token": (ratios(mine, least), PACED_LIMIT)}
+        least = run_rounds(records, setting, floor.name, server_cpu)
+        return {
+            name: (ratios(run_rounds(records, setting, peer.name, server_cpu), least), bar)
+            for name, (peer, bar) in peers.items()
+        }
 
 
 def _holds(name: str, found: list[float], bar: float) -> bool:

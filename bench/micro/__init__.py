@@ -13,7 +13,7 @@ from typing import Final
 
 from ..options import positive
 from ..records import Micro, json_line
-from . import conversion, parts, request
+from . import conversion, native, parts, request
 from .case import Case
 
 _ROUNDS: Final = 41
@@ -23,7 +23,8 @@ _ROUNDS: Final = 41
 def cases() -> tuple[Case, ...]:
     """All rows of the table, in order."""
     first = (parts.encoder(), parts.stop_matcher(), parts.sse_parser(), parts.chunk_reader())
-    return tuple(case for group in (*first, conversion.cases(), request.cases(), parts.message()) for case in group)
+    groups = (*first, conversion.cases(), native.cases(), request.cases(), parts.message())
+    return tuple(case for group in groups for case in group)
 
 
 def measure(rounds: int, only: str | None = None, *, barred: bool = False) -> dict[str, Micro]:

@@ -21,7 +21,7 @@ from .harness import Bench, Prepared
 from .litellm import LiteLLM
 from .nginx import Nginx
 from .open_streams import memory, streams
-from .ours import Ours, fast, h11
+from .ours import Ours, fast, h11, native
 from .peer import Peer, Unavailable
 from .relay import Relay
 from .router import Router
@@ -40,7 +40,7 @@ RUNS: Final[dict[str, Callable[[Bench], None]]] = {
 
 def peers() -> list[Peer]:
     """All peers, the byte relay first."""
-    return [Relay(), Nginx(), fast(), h11(), Router(), LiteLLM()]
+    return [Relay(), Nginx(), fast(), native(), h11(), Router(), LiteLLM()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""This service: once with the `fast` extra, once with the run-time dependencies only.
+"""This service: with the `fast` extra, in Python alone and with the native path; and with its dependencies only.
 
 Each has its own environment with an editable installation of the checkout, so the current code is measured.
 """
@@ -11,14 +11,18 @@ from .peer import Launch, Peer
 
 
 class Ours(Peer):
-    """`anthro-asgi serve` with the checkout's `extra`, or with the given `python` and no installation."""
+    """`anthro-asgi serve` with the checkout's `extra`, or with the given `python` and no installation.
+
+    `native` is the value of `--native`. With `on` the peer does not start where the extension module is not built.
+    """
 
     ready = "/healthz"
 
-    def __init__(self, name: str, label: str, extra: str, python: str | None = None) -> None:
+    def __init__(self, name: str, label: str, extra: str, python: str | None = None, native: str = "off") -> None:
         self.name = name
         self.label = label
         self.python = python
+        self._native = native
         self.versions: dict[str, str] = {}  # of the packages in its environment, once prepared
         self._requirement = f"{CHECKOUT}[{extra}]" if extra else str(CHECKOUT)
 
@@ -36,12 +40,17 @@ class Ours(Peer):
         """`anthro-asgi serve` with `options` on 127.0.0.1:`port`, after `prepare`."""
         assert self.python is not None
         command = [self.python, "-m", "anthro_asgi", "serve", "--port", str(port), "--log-level", "warning"]
-        return Launch([*command, *options])
+        return Launch([*command, "--native", self._native, *options])
 
 
 def fast(python: str | None = None) -> Ours:
     """On uvicorn with httptools and uvloop."""
     return Ours("ours-fast", "anthro-asgi, fast", "fast", python)
+
+
+def native(python: str | None = None) -> Ours:
+    """The same with the native path."""
+    return Ours("ours-native", "anthro-asgi, fast and native", "fast", python, "on")
 
 
 def h11() -> Ours:

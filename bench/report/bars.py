@@ -46,6 +46,7 @@ NOT_MET: Final = "not met"
 NOT_MEASURED: Final = "not measured"
 
 PACED_LIMIT: Final = 1.7  # CPU per token, paced, as a multiple of the byte relay's
+NATIVE_LIMIT: Final = 1.2  # the same with the native path
 MEMORY_LIMIT: Final = 40.0  # KiB per open stream
 
 Measure = Callable[[Records], Figure | None]

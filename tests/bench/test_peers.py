@@ -109,7 +109,15 @@ def which(path: str | None) -> Callable[..., str | None]:
 
 
 def test_names_are_unique_and_the_relay_comes_first() -> None:
-    assert [peer.name for peer in command.peers()] == ["relay", "nginx", "ours-fast", "ours-h11", "ccr", "litellm"]
+    assert [peer.name for peer in command.peers()] == [
+        "relay",
+        "nginx",
+        "ours-fast",
+        "ours-native",
+        "ours-h11",
+        "ccr",
+        "litellm",
+    ]
     assert [peer.name for peer in command.peers() if peer.api == "chat"] == ["relay", "nginx"]
 
 
@@ -137,8 +145,14 @@ def test_our_service_is_installed_from_the_checkout_and_started_by_its_command(
         return {"anthro-asgi": "9"}
 
     monkeypatch.setattr(ours, "venv", venv)
-    fast, h11 = (peer for peer in command.peers() if isinstance(peer, Ours))
-    assert [one.prepare(tmp_path, refresh=False) for one in (fast, h11)] == ["9", "9"]
+    fast, native, h11 = (peer for peer in command.peers() if isinstance(peer, Ours))
+    assert [one.prepare(tmp_path, refresh=False) for one in (fast, native, h11)] == ["9", "9", "9"]
+    assert [peer.launch(UPSTREAM, 9, tmp_path).command[8:10] for peer in (fast, native, h11)] == [
+        ["--native", "off"],
+        ["--native", "on"],
+        ["--native", "off"],
+    ]
+    assert asked["ours-native"] == asked["ours-fast"]
     assert asked["ours-fast"] == ([f"{asked['ours-h11'][0][0]}[fast]"], True)
     words = h11.launch(UPSTREAM, 99, tmp_path).command
     assert words[:4] == [str(tmp_path / "envs" / "ours-h11" / "bin" / "python"), "-m", "anthro_asgi", "serve"]
