@@ -65,10 +65,11 @@ class Channel:
         return True
 
     def lose(self) -> None:
-        """The client has disconnected."""
-        self.lost = True
-        if self.on_lost is not None:
-            self.on_lost()
+        """The client has disconnected. A second call has no effect: each call of `on_lost` cancels a task once more."""
+        if not self.lost:
+            self.lost = True
+            if self.on_lost is not None:
+                self.on_lost()
 
 
 class StrictProtocolMixin(UvicornProtocol):

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.server.http_protocol import Channel
+from anthro_asgi.server.read_control import ReadControl
 from anthro_asgi.wire.response_channel import CHANNEL, ResponseChannel
 from tests.server.test_http_protocol import CLASSES, connected, received
 
@@ -125,6 +127,16 @@ async def test_a_client_that_leaves_is_reported_once_and_nothing_is_written_to_i
         await left.wait()
         await asyncio.sleep(0)
         assert told == ["lost"]
+
+
+async def test_a_client_is_lost_once() -> None:
+    told: list[str] = []
+    transport = asyncio.Transport()
+    channel = Channel(transport, ReadControl(transport, asyncio.get_running_loop()))
+    channel.on_lost = lambda: told.append("lost")
+    channel.lose()
+    channel.lose()
+    assert told == ["lost"]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
