@@ -41,7 +41,6 @@ PURE = [
     "engines/openai/think_tags.py",
     "engines/openai/tool_names.py",
     "engines/openai/usage.py",
-    "engines/shared/account_headers.py",
     "engines/shared/answer_length.py",
     "engines/shared/context_overflow.py",
     "engines/shared/tool_arguments.py",

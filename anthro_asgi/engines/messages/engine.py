@@ -27,7 +27,7 @@ from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta, MessageFields, Usage
-from ...wire.errors import ApiError, BadUpstream
+from ...wire.errors import ApiError, BadUpstream, InvalidRequest
 from ...wire.estimate import estimate_tokens
 from ...wire.request import MessagesRequest
 from ..openai.chat_request import add_thinking
@@ -37,7 +37,6 @@ from ..openai.encoded_request import EncodedRequest
 from ..openai.learned import LearnedDialects
 from ..openai.learning import remember
 from ..openai.refusals import changes_between
-from ..shared.account_headers import account_headers
 from ..shared.answer_length import accepted_length
 from ..shared.event_pieces import LARGE
 from ..shared.fetch import FetchResult, fetch
@@ -53,6 +52,7 @@ from ..shared.remote import (
     read_trailer,
 )
 from ..shared.single_flight import SingleFlight
+from ..shared.upstream_errors import account_headers
 from .event_reader import EventReader
 from .event_stream import EventStreamReader
 
@@ -252,7 +252,7 @@ class MessagesEngine(RemoteEngine):
     ) -> tuple[EncodedRequest, Dialect]:
         """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
         try:
-            if begun:
+            if begun or not (may_retry or isinstance(error, InvalidRequest)):
                 raise error from error.__cause__
             request, body = encoded.request, encoded.body
             count = partial(self._counted_within, partial(self._count, request, body), encoded.request_id)

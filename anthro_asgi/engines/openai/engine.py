@@ -27,7 +27,7 @@ from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
 from ...wire.direct_output import DirectOutput
-from ...wire.errors import ApiError, BadUpstream
+from ...wire.errors import ApiError, BadUpstream, InvalidRequest
 from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
@@ -364,7 +364,7 @@ class OpenAIEngine(RemoteEngine):
     ) -> tuple[EncodedRequest, Dialect]:
         """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
         try:
-            if begun:
+            if begun or not (may_retry or isinstance(error, InvalidRequest)):
                 raise error from error.__cause__
             request, body = encoded.request, encoded.body
             length = length_field(body)

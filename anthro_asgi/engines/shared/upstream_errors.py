@@ -40,7 +40,6 @@ from ...wire.errors import (
     UpstreamTimeout,
 )
 from ...wire.json_codec import loads
-from .account_headers import SAFE_VALUE, account_headers
 from .context_overflow import find_overflow
 
 UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
@@ -49,6 +48,10 @@ UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
 _MAX_SHOWN: Final = 600  # characters of the engine's own words that are kept
 _MAX_SEARCHED: Final = 8192  # characters of them that are searched
 _ADVICE: Final = ("retry-after", "retry-after-ms", "x-should-retry")  # response headers that SDKs of clients heed
+_SAFE_VALUE: Final = re.compile(rb"[!-~][ -~]{0,63}")  # a number, a word or a date
+# Headers of an upstream that tell a client about its limits and its account.
+_ACCOUNT_HEADER: Final = re.compile(rb"anthropic-(?:organization-id|(?:ratelimit|priority|fast)-[a-z0-9-]{1,64})")
+_MAX_ACCOUNT_HEADERS: Final = 32
 _MIN_SECRET_PREFIX: Final = 6  # characters
 _STACK: Final = re.compile(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
 _PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
@@ -234,9 +237,18 @@ def _advice(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for raw_name, value in headers:
         name = raw_name.decode("latin-1")
-        if name in _ADVICE and name not in found and SAFE_VALUE.fullmatch(value):
+        if name in _ADVICE and name not in found and _SAFE_VALUE.fullmatch(value):
             found[name] = value.decode()
     return {name: found[name] for name in _ADVICE if name in found}
+
+
+def account_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
+    """The headers about limits and the account, for the client, each name once. `headers` have lower-case names."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if _ACCOUNT_HEADER.fullmatch(name) and _SAFE_VALUE.fullmatch(value) and len(found) < _MAX_ACCOUNT_HEADERS:
+            found.setdefault(name, value)
+    return tuple((name.decode(), value.decode()) for name, value in found.items())
 
 
 def _error(status: int, body: bytes, *, in_stream: bool) -> ApiError:

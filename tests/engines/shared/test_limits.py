@@ -270,7 +270,9 @@ def test_a_sent_block_no_longer_counts() -> None:
     for number in range(30):
         reader.feed([block(number, type="server_tool_use", id="s", name="n", input={}), piece(number, '{"a":1}')], out)
         reader.feed([orjson.dumps({"type": "content_block_stop", "index": number})], out)
-    assert out == [Block({"type": "server_tool_use", "id": "s", "name": "n", "input": {"a": 1}})] * 30
+    start = {"type": "server_tool_use", "id": "s", "name": "n", "input": {}}
+    pieces = [{"type": "input_json_delta", "partial_json": '{"a":1}'}]
+    assert out == [Block({**start, "input": {"a": 1}}, start, pieces)] * 30
 
 
 # what has no end in another direction
