@@ -67,6 +67,8 @@ DERIVED: Final = {
     "body_size",
     "ignored",
     "relay_only",
+    "relay_headers",
+    "response_headers",
     "trace_headers",
     "request_id",
     "direct_output",
