@@ -4,7 +4,7 @@ from typing import Final
 
 PIECE: Final = 4096
 """Bytes that are read at once, if they are not only text."""
-LARGE: Final = 8192
+LARGE: Final = 4096
 """Bytes of an event, or of held arguments, from which on it is read in a thread."""
 _END: Final = b"\n\n"
 
