@@ -193,7 +193,7 @@ def check_compaction(block: dict[str, Any]) -> None:
     for index, change in enumerate(optional(block, "tool_changes", list) or ()):
         try:
             kind = change.get("type") if type(change) is dict else None
-            if kind not in TOOL_CHANGES:
+            if type(kind) is not str or kind not in TOOL_CHANGES:  # a dict or an array cannot be looked up
                 raise FieldError("type", f"must be one of {', '.join(sorted(TOOL_CHANGES))}")
             check_tool_change(change)
         except FieldError as error:

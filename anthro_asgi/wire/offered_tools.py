@@ -45,10 +45,10 @@ def offered_tools(
     Raises FieldError with the whole path for a reference to an unknown tool and for an invalid definition.
     """
     entries, changes = list(entries), list(changes)
-    deferred = {entry.get("name") for entry in entries if entry.get("defer_loading") is True}
+    deferred = {_text(entry, "name") for entry in entries if entry.get("defer_loading") is True}
     if not deferred and not changes:
         return list(tools.values())
-    placeholders = {entry.get("name") for entry in entries if _is_placeholder(entry)}
+    placeholders = {_text(entry, "name") for entry in entries if _is_placeholder(entry)}
     known = {name: tool for name, tool in tools.items() if name not in placeholders}
     hidden = deferred if _may_load(entries, changes) else set()
     hidden = hidden - {forced}
@@ -71,8 +71,14 @@ def offered_tools(
     return [tool for name, tool in known.items() if name not in hidden]
 
 
+def _text(entry: Json, key: str) -> str:
+    """The text at `key`; empty for anything else. A tool that is only passed to a relayed upstream is not checked."""
+    value = entry.get(key)
+    return value if type(value) is str else ""
+
+
 def _is_placeholder(entry: Json) -> bool:
-    return entry.get("defer_loading") is True and _PLACEHOLDER.match(entry.get("description") or "") is not None
+    return entry.get("defer_loading") is True and _PLACEHOLDER.match(_text(entry, "description")) is not None
 
 
 def _may_load(entries: Iterable[Json], changes: Iterable[ToolChange]) -> bool:
@@ -81,8 +87,8 @@ def _may_load(entries: Iterable[Json], changes: Iterable[ToolChange]) -> bool:
         entry.get("defer_loading") is not True
         and (
             str(entry.get("type")).startswith("tool_search_tool_")
-            or _SEARCH_NAME.search(entry.get("name") or "")
-            or _SEARCH_DESCRIPTION.search(entry.get("description") or "")
+            or _SEARCH_NAME.search(_text(entry, "name"))
+            or _SEARCH_DESCRIPTION.search(_text(entry, "description"))
         )
         for entry in entries
     )

@@ -223,6 +223,11 @@ REFUSED: list[tuple[str, Any, str]] = [
     # blocks of today's API
     ("assistant", {"type": "compaction", "content": 1}, ".content: must be a string"),
     ("assistant", {"type": "compaction", "tool_changes": [TEXT]}, ".tool_changes.0.type: must be one of tool_addition"),
+    (
+        "assistant",
+        {"type": "compaction", "tool_changes": [{"type": {}}]},
+        ".tool_changes.0.type: must be one of tool_addition",
+    ),
     ("assistant", {"type": "connector_text"}, ".connector_text: required"),
     ("assistant", {"type": "connector_text", "text": 1}, ".text: must be a string"),
     ("user", result(content=[{"type": "browser_state"}]), ".content.0.browser_state.tabs: required"),

@@ -42,6 +42,16 @@ def refusal(rules: Rules, **fields: Any) -> InvalidRequest:
     return caught.value
 
 
+@pytest.mark.parametrize("key", ["name", "description"])
+@pytest.mark.parametrize("value", [{}, [], 5, True])
+def test_a_passed_tool_may_hold_anything(key: str, value: object) -> None:
+    """Whether the relayed upstream accepts it is the upstream's business. A deferred tool makes us read it."""
+    tools = [{**SEARCH, key: value}, {**SEARCH, key: value, "defer_loading": True}, {**LOOK, "defer_loading": True}]
+    request = parse(PASSING, tools=tools)
+    assert [path.partition(":")[0] for path in request.relay_only] == ["tools.0.type", "tools.1.type"]
+    assert [tool.name for tool in request.tools] == ["look"]
+
+
 # server tools
 
 
