@@ -14,9 +14,10 @@ import json
 import socket
 import ssl as tls
 import struct
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Self
+
+from anthro_asgi.testing.loop_thread import LoopThread
 
 Answer = bytes | Callable[["Wire"], Awaitable[None]]
 
@@ -260,8 +261,7 @@ class ThreadedUpstream:
 
     def __init__(self, *answers: Answer, ssl: tls.SSLContext | None = None) -> None:
         self.scripted = ScriptedUpstream(*answers, ssl=ssl)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = LoopThread("scripted upstream")
 
     @property
     def url(self) -> str:
@@ -273,16 +273,14 @@ class ThreadedUpstream:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.scripted.__aenter__(), self._loop).result()
+        self._thread.run(self.scripted.__aenter__())
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            asyncio.run_coroutine_threadsafe(self.scripted.__aexit__(), self._loop).result()
+            self._thread.run(self.scripted.__aexit__())
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+            self._thread.stop()
 
 
 def _accepting() -> bool:
