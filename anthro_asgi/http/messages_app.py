@@ -242,6 +242,11 @@ class MessagesApp(BaseApp):
         else:
             await self._health(http_request)
 
+    async def _openapi(self, http_request: HttpRequest) -> None:
+        from .openapi import openapi_body  # its tables are needed by few processes
+
+        await http_request.respond(200, openapi_body())
+
     async def _list_models(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
         await http_request.respond(
@@ -297,6 +302,7 @@ _ROUTES: Final[dict[str, dict[str, Handler]]] = {
     "/healthz": _get(MessagesApp._health),
     "/readyz": _get(MessagesApp._readiness),
     "/metrics": _get(MessagesApp._metrics_page),
+    "/openapi.json": _get(MessagesApp._openapi),
     "/": _get(MessagesApp._root),
     "/api/hello": _get(MessagesApp._health),
 }

@@ -10,8 +10,8 @@ from .field_checks import FieldError, one_of, optional, optional_array, optional
 
 Json = dict[str, Any]
 
-_MAX_EDITS: Final = 32
-_MAX_NAMES: Final = 10_000
+MAX_EDITS: Final = 32
+MAX_NAMES: Final = 10_000
 _TRIGGER_TOKENS: Final = 100_000  # the defaults are those of Anthropic's API
 _KEEP_TOOL_USES: Final = 3
 _KEEP_THINKING_TURNS: Final = 1
@@ -58,7 +58,7 @@ def read_context_edits(config: Json) -> tuple[list[ContextEdit], list[tuple[str,
     """
     edits: list[ContextEdit] = []
     unknown: list[tuple[str, str]] = []
-    for index, entry in enumerate(optional_array(config, "edits", _MAX_EDITS)):
+    for index, entry in enumerate(optional_array(config, "edits", MAX_EDITS)):
         try:
             edit = _edit(entry)
         except FieldError as error:
@@ -132,7 +132,7 @@ def _amount(entry: Json, key: str, kinds: set[str], least: int) -> tuple[str, in
 
 
 def _names(entry: Json, key: str) -> frozenset[str]:
-    names = optional_array(entry, key, _MAX_NAMES)
+    names = optional_array(entry, key, MAX_NAMES)
     for index, name in enumerate(names):
         if type(name) is not str:
             raise FieldError(f"{key}.{index}", "must be a string")

@@ -1,0 +1,206 @@
+"""`GET /openapi.json`: an OpenAPI 3.1 document of the service, built once from the tables of `wire`."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final
+
+import orjson
+
+from ..observability.version import version
+from ..wire.errors import ApiError
+from ..wire.request_schema import component_schemas
+
+Json = dict[str, Any]
+_TEXT: Final[Json] = {"type": "string"}
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0}
+_KEYS: Final[list[dict[str, list[str]]]] = [{"x-api-key": []}, {"bearer": []}, {}]
+_STOP_REASONS: Final = ["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn"]
+_ANSWERS: Final[dict[str, Json]] = {
+    "Message": {
+        "type": "object",
+        "required": ["id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"],
+        "properties": {
+            "id": _TEXT,
+            "type": {"const": "message"},
+            "role": {"const": "assistant"},
+            "model": _TEXT,
+            "content": {"type": "array", "items": {"$ref": "#/components/schemas/AnswerBlock"}},
+            "stop_reason": {"enum": _STOP_REASONS},
+            "stop_sequence": {"type": ["string", "null"]},
+            "usage": {
+                "type": "object",
+                "required": ["input_tokens", "output_tokens"],
+                "properties": {"input_tokens": _COUNT, "output_tokens": _COUNT},
+            },
+        },
+    },
+    "AnswerBlock": {"type": "object", "required": ["type"], "properties": {"type": _TEXT}},
+    "TokenCount": {"type": "object", "required": ["input_tokens"], "properties": {"input_tokens": _COUNT}},
+    "Model": {
+        "type": "object",
+        "required": ["type", "id", "display_name", "created_at"],
+        "properties": {
+            "type": {"const": "model"},
+            "id": _TEXT,
+            "display_name": _TEXT,
+            "created_at": {"type": "string", "format": "date-time"},
+        },
+    },
+    "ModelPage": {
+        "type": "object",
+        "required": ["data", "first_id", "last_id", "has_more"],
+        "properties": {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
+            "first_id": {"type": ["string", "null"]},
+            "last_id": {"type": ["string", "null"]},
+            "has_more": {"type": "boolean"},
+        },
+    },
+    "Status": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "notice": _TEXT}},
+    "Error": {
+        "type": "object",
+        "required": ["type", "error", "request_id"],
+        "properties": {
+            "type": {"const": "error"},
+            "error": {
+                "type": "object",
+                "required": ["type", "message"],
+                "properties": {"type": _TEXT, "message": _TEXT, "details": {"type": "object"}},
+            },
+            "request_id": _TEXT,
+        },
+    },
+}
+
+
+@cache
+def openapi_body() -> bytes:
+    """The document as JSON."""
+    return orjson.dumps(openapi_document())
+
+
+def openapi_document() -> Json:
+    """The document, as JSON values."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "anthro_asgi",
+            "version": version(),
+            "description": "The Anthropic Messages API. Unknown fields of a request are accepted and ignored.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/messages": {"post": _create_message()},
+            "/v1/messages/count_tokens": {"post": _count_tokens()},
+            "/v1/models": {"get": _list_models()},
+            "/v1/models/{model_id}": {"get": _get_model()},
+            "/healthz": {"get": _open("Whether the process runs", "health", {200: _json("Status", "It runs.")})},
+            "/readyz": {
+                "get": _open(
+                    "Whether requests can be answered",
+                    "readiness",
+                    {200: _json("Status", "Ready."), 503: _json("Status", "Not ready; `status` says why.")},
+                )
+            },
+            "/metrics": {
+                "get": _open("Prometheus metrics", "metrics", {200: _response("text/plain", _TEXT, "Metrics.")})
+            },
+            "/openapi.json": {
+                "get": _open(
+                    "This document",
+                    "openapi",
+                    {200: _response("application/json", {"type": "object"}, "The document.")},
+                )
+            },
+        },
+        "components": {
+            "schemas": {**component_schemas(), **_ANSWERS},
+            "securitySchemes": {
+                "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+# operations
+
+
+def _create_message() -> Json:
+    answer = _json("Message", "The Message; with `stream: true`, its events.")
+    answer["content"]["text/event-stream"] = {"schema": _TEXT}
+    return _keyed("Create a Message", "create_message", answer, body="CreateMessage")
+
+
+def _count_tokens() -> Json:
+    return _keyed("Count the tokens of a prompt", "count_tokens", _json("TokenCount", "The count."), body="CountTokens")
+
+
+def _list_models() -> Json:
+    limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}
+    lifecycle = {"type": "array", "items": {"enum": ["active", "deprecated", "retired"]}}
+    return _keyed("List the models", "list_models", _json("ModelPage", "A page.")) | {
+        "parameters": [
+            _parameter("limit", limit),
+            _parameter("after_id", _TEXT),
+            _parameter("before_id", _TEXT),
+            _parameter("lifecycle", lifecycle),
+        ]
+    }
+
+
+def _get_model() -> Json:
+    identity = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return _keyed("One model", "get_model", _json("Model", "The model.")) | {"parameters": [identity]}
+
+
+def _parameter(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _keyed(summary: str, identity: str, answer: Json, *, body: str | None = None) -> Json:
+    """An operation that needs a key where keys are configured."""
+    operation: Json = {
+        "summary": summary,
+        "operationId": identity,
+        "security": _KEYS,
+        "responses": {"200": answer, **_error_responses()},
+    }
+    if body is not None:
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
+        operation["requestBody"] = {"required": True, "content": content}
+    return operation
+
+
+def _open(summary: str, identity: str, responses: dict[int, Json]) -> Json:
+    """An operation without a key."""
+    return {
+        "summary": summary,
+        "operationId": identity,
+        "security": [],
+        "responses": {str(status): response for status, response in responses.items()},
+    }
+
+
+def _error_responses() -> dict[str, Json]:
+    """The errors of the API by status, from the classes of `wire.errors`."""
+    types: dict[int, set[str]] = {}
+    for error in sorted(_error_classes(ApiError), key=lambda error: error.status):
+        types.setdefault(error.status, set()).add(error.type)
+    return {str(status): _json("Error", ", ".join(sorted(kinds))) for status, kinds in types.items()}
+
+
+def _error_classes(base: type[ApiError]) -> Iterator[type[ApiError]]:
+    for error in base.__subclasses__():
+        if error.__module__ == ApiError.__module__:
+            yield error
+            yield from _error_classes(error)
+
+
+def _json(schema: str, description: str) -> Json:
+    return _response("application/json", {"$ref": f"#/components/schemas/{schema}"}, description)
+
+
+def _response(content_type: str, schema: Json, description: str) -> Json:
+    headers = {"request-id": {"schema": _TEXT, "description": "The id of the request, as in the log."}}
+    return {"description": description, "headers": headers, "content": {content_type: {"schema": schema}}}
