@@ -8,9 +8,9 @@ import pytest
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http.messages_app import MessagesApp
+from anthro_asgi.testing.driver import Driver
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.context_editing import CLEARED_RESULT
-from tests.support.driver import Driver
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
 Json = dict[str, Any]
