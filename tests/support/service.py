@@ -26,6 +26,8 @@ from tests.support.client import connect
 
 ROOT: Final = Path(__file__).parents[2]
 COMMAND: Final = (sys.executable, "-W", "error", "-m", "anthro_asgi")
+NATIVE: Final = os.environ.get("ANTHRO_ASGI_TEST_NATIVE", "off")
+"""`--native` of the services that tests start, unless a test wants another value."""
 PATIENCE: Final = 20.0  # seconds after which a test fails that waits for the child
 AT_ONCE: Final = ("--simulate-ttft", "0", "--simulate-itl", "0")  # an answer without pauses
 ENDLESS: Final = ("--simulate-ttft", "0", "--simulate-itl", "20ms", "--simulate-output-tokens", "100000")
@@ -69,8 +71,7 @@ class Service:
         where = () if {"--uds", "--port"} & set(options) else ("--port", "0")
         self._command = [*_interpreter(kind, group_leader), self.command, *where, *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        pure = {f"{PREFIX}NATIVE": "off"}  # unless a test wants otherwise: Python alone is what the tests are for
-        self._environ = {**inherited, **pure, **(environ or {}), **variables}
+        self._environ = {**inherited, f"{PREFIX}NATIVE": NATIVE, **(environ or {}), **variables}
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._excused: str | None = None

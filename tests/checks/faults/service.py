@@ -25,9 +25,10 @@ from anthro_asgi.server.process import ServerProcess
 from anthro_asgi.settings.api_keys import client_keys
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import Settings
-from anthro_asgi.upstream.http_parsers import PARSERS
+from anthro_asgi.upstream.http_parsers import PARSERS, chunk_tracking_parser
 from tests.checks.faults.healthy_response import CANARY, Json
 from tests.checks.faults.response_faults import UPSTREAM_KEY
+from tests.support.service import NATIVE
 
 CLIENT_KEY: Final = f"sk-{CANARY}-client"
 _ADMISSION: Final = re.compile(r"<Admission running=0/\d+ waiting=0/")
@@ -118,11 +119,14 @@ class ServiceThread:
 
     def _serve(self) -> None:
         environ = {"ANTHRO_ASGI_API_KEYS": CLIENT_KEY, "ANTHRO_ASGI_UPSTREAM_KEY": UPSTREAM_KEY}
-        settings = load_settings({name: [value] for name, value in self._options.items()}, environ)
+        options = {"native": NATIVE, **self._options}
+        settings = load_settings({name: [value] for name, value in options.items()}, environ)
         with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
             assert isinstance(engine, RemoteEngine)
-            engine._pool._parser = engine._readiness_pool._parser = PARSERS[self.installation.parser]
+            tracks = NATIVE == "on" and self.installation.parser == "httptools"
+            parser = chunk_tracking_parser() if tracks else PARSERS[self.installation.parser]
+            engine._pool._parser = engine._readiness_pool._parser = parser
             self._app = factory.build_app(engine, client_keys(settings), settings)
             self._process = _Process(self._app, settings, self.installation)
             self.port = shares[0][0].sock.getsockname()[1]
