@@ -115,6 +115,7 @@ async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
     ticker = Ticker(loop)
     send = _send_records if attack == TINY_RECORDS else _send
     await asyncio.to_thread(send, listener.sock.getsockname(), ATTACKS.get(attack, b""))
+    await asyncio.sleep(3 * _PACE)  # the other client has had some tokens
     ticker.stop()
     acceptor.close_now()
     other.cancel()
