@@ -125,7 +125,7 @@ class ChunkEncoder:
         last = self._chunk({}, _finish_reason(finish.stop_reason))
         if self._usage:
             counts = _usage_json(
-                usage.input_tokens or 0, usage.cache_read_input_tokens, usage.output_tokens or 0, thinking
+                usage.uncached_input_tokens or 0, usage.cache_read_input_tokens, usage.output_tokens or 0, thinking
             )
             last += _event({**self._head, "choices": [], "usage": counts})
         return last + DONE
@@ -197,7 +197,10 @@ def completion_body(message: dict[str, Any], identity: str, created: int, thinki
                 }
             ],
             "usage": _usage_json(
-                usage["input_tokens"], usage.get("cache_read_input_tokens"), usage["output_tokens"], thinking
+                usage["input_tokens"] + usage.get("cache_creation_input_tokens", 0),
+                usage.get("cache_read_input_tokens"),
+                usage["output_tokens"],
+                thinking,
             ),
         }
     )

@@ -136,6 +136,6 @@ class CompletionResponse:
         if record.ttft is None:
             return
         usage = answer.usage
-        record.input_tokens = usage.input_tokens
+        record.input_tokens = usage.uncached_input_tokens
         record.output_tokens = answer.counted if usage.output_tokens is None else usage.output_tokens
         record.cached_tokens = usage.cache_read_input_tokens

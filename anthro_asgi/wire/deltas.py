@@ -88,7 +88,7 @@ class ThinkingEstimate:
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts so far; None is unknown. `input_tokens` excludes the prompt tokens read from a cache."""
+    """Token counts so far; None is unknown. `input_tokens` excludes the tokens read from a cache or written to it."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -98,6 +98,13 @@ class Usage:
     """The tokens of the reasoning, which `output_tokens` includes."""
     details: dict[str, Any] | None = None
     """Further fields of `usage`, sent to the client unchanged (`cache_creation`, `server_tool_use`, `iterations`)."""
+
+    @property
+    def uncached_input_tokens(self) -> int | None:
+        """The prompt tokens that were not read from a cache, with those that were written to it."""
+        if self.input_tokens is None:
+            return None
+        return self.input_tokens + (self.cache_creation_input_tokens or 0)
 
 
 @dataclass(slots=True)

@@ -94,7 +94,8 @@ def says(message: Json, reading: Reading) -> None:
     if prompt is None:
         assert usage["output_tokens"] > 0 or reading.content == []
     else:
-        assert usage["input_tokens"] + usage.get("cache_read_input_tokens", 0) == prompt
+        cached = usage.get("cache_read_input_tokens", 0) + usage.get("cache_creation_input_tokens", 0)
+        assert usage["input_tokens"] + cached == prompt
         assert usage["output_tokens"] == output
 
 

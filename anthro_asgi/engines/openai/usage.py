@@ -2,6 +2,7 @@
 
 OpenAI and most others  usage.prompt_tokens, .completion_tokens, .prompt_tokens_details.cached_tokens,
                         .completion_tokens_details.reasoning_tokens
+vLLM                    usage.prompt_tokens_details.created_cache_tokens
 Moonshot                choices[0].usage, usage.cached_tokens
 DeepSeek                usage.prompt_cache_hit_tokens
 SGLang                  usage.reasoning_tokens
@@ -17,7 +18,9 @@ from ...wire.deltas import Usage
 
 @dataclass(slots=True)
 class TokenCounts:
-    """The counts of one answer so far; None is unknown. `prompt` includes the cached tokens.
+    """The counts of one answer so far; None is unknown. `prompt` includes `cached` and `created`.
+
+    `cached` tokens were read from the prefix cache, `created` tokens were written to it.
 
     A zero never replaces a count: some engines send zeros in their last chunk, and no prompt is empty.
     """
@@ -25,15 +28,17 @@ class TokenCounts:
     prompt: int | None = None
     output: int | None = None
     cached: int | None = None
+    created: int | None = None
     thinking: int | None = None
 
     def note(self, chunk: dict[str, Any]) -> bool:
         """Keep the latest of each count in `chunk`. Returns whether the length of the prompt is now known first."""
-        prompt, output, cached, thinking = _counts_in(chunk)
+        prompt, output, cached, created, thinking = _counts_in(chunk)
         first = self.prompt is None and bool(prompt)
         self.prompt = prompt or self.prompt
         self.output = output or (output if self.output is None else self.output)
         self.cached = cached or (cached if self.cached is None else self.cached)
+        self.created = created or (created if self.created is None else self.created)
         self.thinking = thinking or self.thinking
         return first
 
@@ -44,13 +49,15 @@ class TokenCounts:
         """
         thinking = None if output is None else self.thinking
         if self.prompt is None:
-            return Usage(None, output, self.cached, thinking_tokens=thinking)
+            return Usage(None, output, self.cached, self.created, thinking_tokens=thinking)
         cached = None if self.cached is None else min(self.cached, self.prompt - 1)
-        return Usage(self.prompt - (cached or 0), output, cached, thinking_tokens=thinking)
+        created = None if self.created is None else min(self.created, self.prompt - 1 - (cached or 0))
+        rest = self.prompt - (cached or 0) - (created or 0)
+        return Usage(rest, output, cached, created, thinking_tokens=thinking)
 
 
-_Counts = tuple[int | None, int | None, int | None, int | None]  # prompt, output, cached, thinking
-_NO_COUNTS: _Counts = (None, None, None, None)
+_Counts = tuple[int | None, int | None, int | None, int | None, int | None]  # prompt, output, cached, created, thinking
+_NO_COUNTS: _Counts = (None, None, None, None, None)
 
 
 def _counts_in(chunk: dict[str, Any]) -> _Counts:
@@ -64,16 +71,17 @@ def _counts_in(chunk: dict[str, Any]) -> _Counts:
             cached = _count(usage, "cached_tokens")
         if cached is None:
             cached = _count(usage, "prompt_cache_hit_tokens")
+        created = _count(prompt_details, "created_cache_tokens")
         thinking = _count(output_details, "reasoning_tokens") or _count(usage, "reasoning_tokens")
-        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), cached, thinking
+        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), cached, created, thinking
     timings = chunk.get("timings")  # llama.cpp, without a request for usage
     if timings:
         cached, fresh = _count(timings, "cache_n"), _count(timings, "prompt_n")
         prompt = None if fresh is None else fresh + (cached or 0)
-        return prompt, _count(timings, "predicted_n"), cached, None
+        return prompt, _count(timings, "predicted_n"), cached, None, None
     progress = chunk.get("prompt_progress")  # llama.cpp, while it reads the prompt
     if progress:
-        return _count(progress, "total"), None, _count(progress, "cache"), None
+        return _count(progress, "total"), None, _count(progress, "cache"), None, None
     return _NO_COUNTS
 
 

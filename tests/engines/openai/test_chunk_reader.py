@@ -539,6 +539,15 @@ def test_zeros_never_replace_counts_and_a_prompt_is_never_empty() -> None:
     assert usage(STOP | {"usage": cached}) == Usage(1, 3, 8)
 
 
+@pytest.mark.clause("4.10")
+def test_tokens_written_to_the_cache_are_reported() -> None:
+    details = {"cached_tokens": 4, "created_cache_tokens": 3}
+    counts = {"prompt_tokens": 9, "completion_tokens": 3, "prompt_tokens_details": details}
+    assert usage(STOP | {"usage": counts}) == Usage(2, 3, 4, 3)
+    everything = details | {"created_cache_tokens": 5}
+    assert usage(STOP | {"usage": counts | {"prompt_tokens_details": everything}}) == Usage(1, 3, 4, 4)
+
+
 @pytest.mark.clause("4.11")
 @pytest.mark.parametrize("place", [{"completion_tokens_details": {"reasoning_tokens": 2}}, {"reasoning_tokens": 2}])
 def test_reasoning_tokens_are_reported(place: Json) -> None:

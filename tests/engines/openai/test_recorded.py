@@ -105,7 +105,8 @@ def test_every_recorded_usage_is_reported(case: Case) -> None:
     if case.engine == "transformers" and case.streamed:
         reported = [json.loads(said[-1])["usage"]]  # it sends no [DONE]
     if reported:
-        cached = (reported[-1].get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        details = reported[-1].get("prompt_tokens_details") or {}
+        cached = (details.get("cached_tokens") or 0) + (details.get("created_cache_tokens") or 0)
         prompt, output = reported[-1]["prompt_tokens"], reported[-1]["completion_tokens"]
         assert ((usage.input_tokens or 0) + cached, usage.output_tokens) == (prompt, output)
     else:
