@@ -137,20 +137,21 @@ def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> Non
         body["top_p"] = request.top_p
     if request.top_k is not None and dialect.top_k:
         body["top_k"] = request.top_k
-    if request.stop_sequences and dialect.stops and not _may_hold_more_than_text(request):
+    if request.stop_sequences and dialect.stops and not _may_hold_more_than_text(request, dialect):
         body["stop"] = _effective_stops(request.stop_sequences)[: dialect.max_stops]
         body.update(dialect.stop_extras)
     if request.user_id is not None:
         body["user"] = request.user_id
 
 
-def _may_hold_more_than_text(request: MessagesRequest) -> bool:
+def _may_hold_more_than_text(request: MessagesRequest, dialect: Dialect) -> bool:
     """Whether the answer may hold more than text, in which no stop sequence may match (contract 4.9).
 
     An engine matches them in thinking and in tool calls too. So this service alone matches them.
     """
     may_call = bool(request.tools) and (request.tool_choice is None or request.tool_choice.type != "none")
-    return may_call or (request.thinking is not None and request.thinking.type != "disabled")
+    wants_thinking = request.thinking is not None and request.thinking.type != "disabled"
+    return may_call or wants_thinking or (dialect.thinks and not thinking_disabled(request, dialect))
 
 
 def _effective_stops(stops: Sequence[str]) -> list[str]:

@@ -42,6 +42,8 @@ class Dialect:
     """Sent when the client asks for thinking. Empty for an engine without a switch."""
     thinking_off: Extras = field(default_factory=dict)
     """Sent when the client disables thinking. Empty for an engine without a switch."""
+    thinks: bool = False
+    """The model was seen to think. So it may think in any answer, unless the request switches thinking off."""
     thinking_budget: str | None = None
     """The field that limits the tokens of the reasoning."""
     effort: bool = False

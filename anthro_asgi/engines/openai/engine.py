@@ -27,7 +27,7 @@ from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
 from ...wire.deltas import Batch, Delta
 from ...wire.direct_output import DirectOutput
-from ...wire.errors import ApiError, BadUpstream, InvalidRequest
+from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
@@ -45,6 +45,7 @@ from ..shared.remote import (
     read_body,
     read_trailer,
 )
+from ..shared.upstream_errors import EngineReport
 from .chat_request import call_ids, encode_in_steps, ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
@@ -221,7 +222,7 @@ class OpenAIEngine(RemoteEngine):
                         raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
                 except ApiError as exc:
                     failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
-                    may_retry = failure.may_retry and tries_left > 0 and not begun
+                    may_retry = (failure.may_retry or failure.status == 500) and tries_left > 0 and not begun
                     before = dialect
                     error = failure.error
                     del failure
@@ -299,6 +300,8 @@ class OpenAIEngine(RemoteEngine):
         """`dialect`, as the operator sets it and as this model's engine has shown to need it."""
         if self._late_system is not None:
             dialect = replace(dialect, late_system=self._late_system)
+        if self._think_tags != "off":
+            dialect = replace(dialect, thinks=True)
         model = self._model_list.listed_name(request.engine_model)
         return self._learned.apply(model, dialect, asyncio.get_running_loop().time())
 
@@ -319,6 +322,8 @@ class OpenAIEngine(RemoteEngine):
             changes["reasoning_key"] = reader.reasoning_key
         if reader.called and choice is not None and choice.type == "none":
             changes["none_choice"] = False
+        if reader.reasoning_key is not None and accepted.stops and not accepted.thinks:
+            changes["thinks"] = True
         if "never" in changes:
             known = earlier.get("never", DIALECTS[accepted.name].never)
             changes["never"] = known | (accepted.never - refused.never)
@@ -391,6 +396,10 @@ class OpenAIEngine(RemoteEngine):
         Raises ApiError.
         """
         request, body = encoded.request, encoded.body
+        if isinstance(error, EngineFailed):  # perhaps its template cannot render the history
+            words = error.__cause__.message if isinstance(error.__cause__, EngineReport) else ""
+            amended = amended_dialect(dialect, body, words)
+            return None if amended is None else await self._amended(encoded, amended)
         if wants_new_length_field(body, error.message):
             return await self._amended(encoded, replace(dialect, max_tokens_field="max_completion_tokens"))
         field = rejected_field(body, error.message)

@@ -1,6 +1,7 @@
 """The body of a chat request: options, the system prompt, tools, and the fields of each dialect."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,14 @@ def test_stop_strings_are_not_sent_if_tools_can_be_called_or_thinking_is_on(dial
     assert "stop" not in chat(**stops, thinking={"type": "adaptive"})
     assert chat(**stops, thinking={"type": "disabled"}).get("stop") == sent_stops
     assert chat(**stops, tools=TOOLS, tool_choice={"type": "none"}).get("stop") == sent_stops
+
+
+def test_a_model_that_was_seen_to_think_gets_no_stop_sequences_unless_thinking_is_switched_off() -> None:
+    thinks = replace(VLLM, thinks=True)
+    assert "stop" not in chat(dialect=thinks, stop_sequences=["END"])
+    assert chat(dialect=thinks, stop_sequences=["END"], thinking={"type": "disabled"})["stop"] == ["END"]
+    without_switch = replace(thinks, thinking_off={})
+    assert "stop" not in chat(dialect=without_switch, stop_sequences=["END"], thinking={"type": "disabled"})
 
 
 def test_vllm_receives_at_most_four_stop_strings() -> None:

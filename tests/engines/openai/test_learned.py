@@ -12,7 +12,7 @@ from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.openai.learned import LearnedDialects
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Thinking, ToolStart
-from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.errors import EngineFailed, InvalidRequest
 from tests.engines.openai.test_engine import answer, text
 from tests.support.chat_requests import assistant, request, result, use, user
 from tests.support.routed_upstream import ANSWER, CHAT, MODELS, asked, engine_over, listing
@@ -395,3 +395,46 @@ def test_later_changes_join_the_earlier_ones() -> None:
     memory.learn("m", {"no_content": ""}, 1.0)
     learned = memory.apply("m", PLAIN, 2.0)
     assert (learned.top_k, learned.no_content) == (False, "")
+
+
+@pytest.mark.clause("4.9")
+async def test_stop_sequences_stay_here_once_the_model_was_seen_to_think() -> None:
+    thought: Json = delta(reasoning="I will ")
+    cut = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "count"}]}
+
+    async def engine_that_matches_in_thinking(wire: Wire) -> None:
+        cuts = json.loads(wire.body).get("stop")
+        await wire.send(sse(thought, cut) if cuts else sse(thought, delta(content="1 count"), END))
+
+    asking = replace(request(user("a")), stop_sequences=("count",))
+    async with engine_over({CHAT: engine_that_matches_in_thinking}, dialect="vllm") as (upstream, engine):
+        assert text(await answer(engine, asking)) == ""  # the engine was not yet seen to think
+        assert text(await answer(engine, asking)) == "1 count"  # the application cuts it
+        assert ["stop" in body for body in asked(upstream)] == [True, False]
+
+
+@pytest.mark.clause("3.39")
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (500, 'can only concatenate str (not "NoneType") to str'),
+        (400, "messages.1.content: Input should be a valid string, got null"),
+    ],
+)
+async def test_null_content_that_an_engine_cannot_read_becomes_empty(status: int, words: str) -> None:
+    async def strict(wire: Wire) -> None:
+        refused = any(turn["content"] is None for turn in json.loads(wire.body)["messages"])
+        await wire.send(json_answer(status, {"error": {"message": words}}) if refused else ANSWER)
+
+    async with engine_over({CHAT: strict}, dialect="openai") as (upstream, engine):
+        for _ in range(2):
+            assert text(await answer(engine, FOREIGN)) == "Hello"
+        assert [assistants(body)[0]["content"] for body in asked(upstream)] == [None, "", ""]
+
+
+async def test_a_failure_with_other_words_is_not_asked_again() -> None:
+    failed = json_answer(500, {"error": {"message": "CUDA out of memory"}})
+    async with engine_over({CHAT: failed}, dialect="openai") as (upstream, engine):
+        with pytest.raises(EngineFailed):
+            await answer(engine, FOREIGN)
+        assert len(asked(upstream)) == 1
