@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
-from anthro_asgi import Delta, Finish, MessagesRequest, ModelInfo, Usage, as_chat
+from anthro_asgi import ContextTooLong, Delta, Finish, MessagesRequest, ModelInfo, Usage, as_chat
 
 
 class TransformersEngine:
@@ -28,20 +28,23 @@ class TransformersEngine:
         self._one_at_a_time = threading.Lock()
 
     async def models(self) -> list[ModelInfo]:
-        window = getattr(self._model.config, "max_position_embeddings", None)
-        return [ModelInfo(self._name, max_input_tokens=window)]
+        return [ModelInfo(self._name, max_input_tokens=self._window())]
 
     async def count_tokens(self, request: MessagesRequest) -> int:
         return int(self._prompt(request)["input_ids"].shape[-1])
 
     def stream(self, request: MessagesRequest) -> Iterator[Delta]:
         prompt = self._prompt(request)
-        length = int(prompt["input_ids"].shape[-1])
+        length, window, longest = int(prompt["input_ids"].shape[-1]), self._window(), request.max_tokens
+        if window is not None:
+            if length >= window:
+                raise ContextTooLong(length, window)
+            longest = min(longest, window - length)
         yield Usage(input_tokens=length)
         streamer = self._streamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
         left = threading.Event()
         outcome: Future[int] = Future()
-        thread = threading.Thread(target=self._generate, args=(prompt, request, streamer, left, outcome))
+        thread = threading.Thread(target=self._generate, args=(prompt, request, longest, streamer, left, outcome))
         with self._one_at_a_time:
             thread.start()
             try:
@@ -51,7 +54,13 @@ class TransformersEngine:
                 thread.join()
         tokens = outcome.result() - length  # raises the exception of `generate`, if any
         yield Usage(output_tokens=tokens)
-        yield Finish("max_tokens" if tokens >= request.max_tokens else "end_turn")
+        yield Finish("max_tokens" if tokens >= longest else "end_turn")
+
+    def _window(self) -> int | None:
+        """The context window in tokens; None if the model does not tell it. Some have one for their text part."""
+        config = self._model.config
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        return getattr(text, "max_position_embeddings", None)
 
     def _prompt(self, request: MessagesRequest) -> Any:
         chat = as_chat(request)
@@ -60,7 +69,7 @@ class TransformersEngine:
         return self._tokenizer.apply_chat_template(chat["messages"], tools=tools, **options)
 
     def _generate(
-        self, prompt: Any, request: MessagesRequest, streamer: Any, left: Any, outcome: "Future[int]"
+        self, prompt: Any, request: MessagesRequest, longest: int, streamer: Any, left: Any, outcome: "Future[int]"
     ) -> None:
         sampling = {"do_sample": request.temperature != 0}
         given = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
@@ -68,7 +77,7 @@ class TransformersEngine:
         try:
             tokens = self._model.generate(
                 **prompt,
-                max_new_tokens=request.max_tokens,
+                max_new_tokens=longest,
                 streamer=streamer,
                 stopping_criteria=[lambda ids, scores, **_: left.is_set()],
                 **sampling,

@@ -1,21 +1,19 @@
 """The engines of `examples/`, over fakes of the interfaces that transformers and vLLM document."""
 
 import asyncio
+import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from anthro_asgi import ContextTooLong, MessagesApp
+from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import Event, check_stream, message_from_events, parse_events
 from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.request import MessagesRequest
 from examples.transformers_engine import TransformersEngine
-from examples.vllm_engine import VllmEngine
 
 TOOL = '{"name":"look","input_schema":{"type":"object"}}'
 
@@ -147,72 +145,19 @@ async def test_a_generation_that_fails_is_an_error_and_not_end_turn() -> None:
     assert (events[-1].type, events[-1].data["error"]["type"]) == ("error", "api_error")
 
 
-# --- vLLM
+async def test_a_prompt_that_exceeds_the_models_window_is_refused_with_the_words_that_clients_act_on() -> None:
+    engine = TransformersEngine("tiny", Model(lambda made: "x"), Tokenizer(), Streamer)
+    response = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=prompt_of(4096))
+    assert response.status == 400
+    assert b"prompt is too long: 4096 tokens > 4096 maximum" in response.body
 
 
-class AsyncLLM:
-    """`generate` as documented: an async generator of RequestOutput, which aborts the request when it is closed."""
-
-    model_config = SimpleNamespace(max_model_len=64)
-    errored = False
-
-    def __init__(self, *choices: Any, cached: int = 0) -> None:
-        self._choices = choices
-        self._cached = cached
-        self.aborted = False
-        self.asked: list[Any] = []
-
-    async def get_tokenizer(self) -> Tokenizer:
-        return Tokenizer()
-
-    async def generate(self, prompt: Any, sampling: Any, *, request_id: str) -> AsyncIterator[Any]:
-        assert request_id
-        self.asked.append((prompt, sampling))
-        try:
-            for choice in self._choices:
-                await asyncio.sleep(0)
-                yield SimpleNamespace(outputs=[choice], num_cached_tokens=self._cached)
-        except GeneratorExit:
-            self.aborted = True
-            raise
+async def test_max_tokens_is_cut_to_what_is_left_of_the_models_window() -> None:
+    engine = TransformersEngine("tiny", Model(lambda made: "x"), Tokenizer(), Streamer)
+    response = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=prompt_of(4090))
+    message = json.loads(response.body)
+    assert (message["content"][0]["text"], message["stop_reason"]) == ("x" * 6, "max_tokens")
 
 
-def choice(text: str, finish: str | None = None, stop: str | int | None = None) -> Any:
-    return SimpleNamespace(text=text, token_ids=[1], finish_reason=finish, stop_reason=stop)
-
-
-@pytest.mark.parametrize(
-    ("last", "reason", "matched"),
-    [
-        (choice("", "stop"), "end_turn", None),
-        (choice("", "stop", 128009), "end_turn", None),
-        (choice("", "stop", "END"), "stop_sequence", "END"),
-        (choice("", "length"), "max_tokens", None),
-    ],
-)
-async def test_vllms_outputs_become_the_answer(last: Any, reason: str, matched: str | None) -> None:
-    llm = AsyncLLM(choice("Hello "), choice("world"), last, cached=2)
-    message = message_from_events(await streamed(VllmEngine("m", llm, SimpleNamespace), stop_sequences='["END"]'))
-    assert message["content"] == [{"type": "text", "text": "Hello world"}]
-    assert (message["stop_reason"], message["stop_sequence"]) == (reason, matched)
-    usage = message["usage"]
-    assert (usage["input_tokens"], usage["cache_read_input_tokens"], usage["output_tokens"]) == (4, 2, 3)
-    ((prompt, sampling),) = llm.asked
-    assert prompt == {"prompt_token_ids": [0, 1, 2, 3, 4, 5]}
-    assert (sampling.max_tokens, sampling.stop) == (9, ["END"])
-
-
-async def test_a_prompt_that_exceeds_vllms_window_is_refused_with_the_words_that_clients_act_on() -> None:
-    engine = VllmEngine("m", AsyncLLM(), SimpleNamespace)
-    with pytest.raises(ContextTooLong, match="64 tokens > 64 maximum"):
-        await anext(engine.stream(MessagesRequest("m", 9, [{"role": "user", "content": "x" * 64}])))
-
-
-async def test_a_client_disconnect_aborts_the_request_in_vllm() -> None:
-    llm = AsyncLLM(choice("a"), choice("b"), choice("c"))
-    stream: Any = VllmEngine("m", llm, SimpleNamespace).stream(
-        MessagesRequest("m", 9, [{"role": "user", "content": "x"}])
-    )
-    await anext(stream)
-    await stream.aclose()
-    assert llm.aborted
+def prompt_of(characters: int) -> bytes:
+    return body(stream="false", messages=json.dumps([{"role": "user", "content": "x" * characters}]))
