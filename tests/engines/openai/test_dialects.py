@@ -1,6 +1,7 @@
 """Recognising an engine by its own answers, and that its dialect sends no field that it would refuse."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from anthro_asgi.engines.openai.dialects import (
     LLAMA_CPP_PYTHON,
     LLAMACPP,
     OLLAMA,
+    PLAIN,
     PROBES,
     SAMBANOVA,
     SGLANG,
@@ -389,6 +391,64 @@ def row(dialect: Dialect) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+README = (Path(__file__).parents[3] / "README.md").read_text()
+
+
 def test_the_readme_describes_the_dialects_as_they_are() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert [line for line in map(row, map(DIALECTS.__getitem__, FURTHER)) if line not in readme] == []
+    assert [line for line in map(row, map(DIALECTS.__getitem__, FURTHER)) if line not in README] == []
+
+
+# the README's first table: one column for each of these
+
+COLUMNS = (LLAMACPP, VLLM, SGLANG, TRANSFORMERS, LLAMA_CPP_PYTHON, OLLAMA, SAMBANOVA, TENSORRT, PLAIN)
+
+
+def until_refused(dialect: Dialect, *, sent: bool) -> str:
+    """A field that an unknown engine may refuse is sent to it until then."""
+    if not sent:
+        return "–"
+    return "until refused" if dialect is PLAIN else "yes"
+
+
+def named_choice(dialect: Dialect) -> str:
+    if dialect.named_choice:
+        return "by name"
+    return "that tool alone" if "tool_choice" in dialect.never else "that tool, required"
+
+
+def thinking_switch(dialect: Dialect) -> str:
+    if dialect.thinking_on:
+        return "yes"
+    return "off only" if dialect.thinking_off else "–"
+
+
+SCHEMAS = {"json_schema": "`json_schema`", "json_object": "`json_object` with `schema`", "no": "–"}
+CELLS: dict[str, Callable[[Dialect], str]] = {
+    "matched stop sequence reported by": lambda it: "engine" if it.stops else "this service",
+    "usage in `message_start`": lambda it: "exact" if it.early_usage or "return_progress" in it.always else "estimate",
+    "named `tool_choice`": named_choice,
+    "`tool_choice: none`": lambda it: "sent" if it.none_choice else "tools left out",
+    "output schema": lambda it: SCHEMAS[it.output_schema],
+    "`content` of a message with calls": lambda it: (
+        "empty" if it.no_content == "" else "null, until refused" if it is PLAIN else "null"
+    ),
+    "`strict` on tools": lambda it: until_refused(it, sent=it.strict_tools),
+    "thinking switch": thinking_switch,
+    "effort": lambda it: "yes" if it.effort else "–",
+    "thinking history": lambda it: f"`{it.reasoning_key}`" if it.reasoning_key else "as it was seen",
+    "`top_k` (0 is never sent)": lambda it: until_refused(it, sent=it.top_k),
+    "`count_tokens`": lambda it: "exact" if it.counting != "no" else "tokenizer file or estimate",
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_readmes_table_of_dialects_says_what_they_do(name: str) -> None:
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {name} | ")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1 : 1 + len(COLUMNS)] == [CELLS[name](dialect) for dialect in COLUMNS]
+
+
+def test_the_readme_says_which_engines_refuse_an_answer_longer_than_the_window() -> None:
+    (line,) = [line for line in README.splitlines() if line.startswith("| `max_tokens` larger than the window")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")][1 : 1 + len(COLUMNS)]
+    assert [cell == "cut to the window" for cell in cells] == [dialect.bounds_answers for dialect in COLUMNS]
