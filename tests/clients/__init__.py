@@ -1,12 +1,16 @@
-"""Real clients against the service: Claude Code and SDKs, with a scripted engine behind it.
+"""Real clients against the service: Claude Code, SDKs and agent libraries, with a scripted engine behind it.
 
     python -m tests.clients [WORD …]      install what is missing into .clients/, then run the scenarios
 
 A scenario plays one fault of an engine that users reported, and passes when the client's session survives it. The runs
 happen in a network namespace that has only a loopback interface, so that no client can reach another host.
 
+    faults     the table of the faults; each has a scenario
     install    the npm and PyPI packages, with their versions
     namespace  starts a command without a network
     engine     a scripted engine in a thread: a function from a chat request to the bytes of its answer
+    scenario   the service before such an engine, and plays that many scenarios use
     claude     runs `claude -p` and reads its result
+    client     runs a client library: a driver of `drivers`, in a process of its own
+    drivers    one program for each client library
 """

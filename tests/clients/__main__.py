@@ -14,7 +14,7 @@ def main(words: Sequence[str]) -> int:
     install()
     os.environ[SWITCH] = "1"
     chosen = ("-k", " and ".join(words)) if words else ()
-    options = ("-p", "no:cacheprovider", "-n", "0", "--durations", "5")
+    options = ("-p", "no:cacheprovider", "-n", "2", "--durations", "5")
     return run_without_network([sys.executable, "-m", "pytest", *options, *chosen, "tests/clients"])
 
 

@@ -3,11 +3,15 @@
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.clients.engine import Play, ScriptedEngine, call
 from tests.clients.install import CLAUDE
+from tests.clients.scenario import served
 
 _DEADLINE = 120.0  # seconds for one run
 
@@ -67,3 +71,26 @@ class ClaudeCode:
         except json.JSONDecodeError:
             fields = {"result": done.stdout}
         return Result(done.returncode, fields if isinstance(fields, dict) else {}, done.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Claude Code at work in `folder`, the service as its server, and the scripted engine behind it."""
+
+    claude: ClaudeCode
+    engine: ScriptedEngine
+    folder: Path
+
+
+@contextmanager
+def session(tmp_path: Path, play: Play, *options: str, **engine: object) -> Iterator[Session]:
+    """`options` are those of `anthro-asgi serve`, `engine` the keywords of ScriptedEngine."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    with served(play, *options, **engine) as s:
+        yield Session(ClaudeCode(s.url, folder), s.engine, folder)
+
+
+def bash(command: str, identity: str = "call_1", **more: object) -> bytes:
+    """A call of Claude Code's Bash tool."""
+    return call("Bash", json.dumps({"command": command, "description": "a step"}), identity, **more)

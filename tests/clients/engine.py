@@ -25,6 +25,7 @@ class ScriptedEngine:
         self, play: Play, models: Json | None = None, others: Mapping[str, Callable[[Json], bytes]] = {}
     ) -> None:
         self.chats: list[Json] = []
+        self.heads: list[tuple[str, dict[str, str]]] = []  # of all requests: the path, and the headers
         self.url = ""
         self._play = play
         self._models = models or {"object": "list", "data": [{"id": "local", "object": "model", "owned_by": "tests"}]}
@@ -60,6 +61,7 @@ class ScriptedEngine:
 
     async def _answer(self, wire: Wire) -> None:
         path = wire.target.partition("?")[0]
+        self.heads.append((path, wire.headers))
         if path == "/v1/chat/completions":
             body = json.loads(wire.body)
             number = len(self.chats)

@@ -1,28 +1,61 @@
-"""Installs the clients into `.clients/` of the checkout. What is there already is kept."""
+"""Installs the clients into `.clients/` of the checkout: npm packages, and PyPI packages in a virtual environment.
+
+A package that is there in the pinned version is kept, so a second run installs nothing.
+"""
 
 import json
 import subprocess
 import sys
+import venv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".clients"
-NPM: Final = {"@anthropic-ai/claude-code": "2.1.332", "@anthropic-ai/sdk": "1.14.0"}
 CLAUDE: Final = FOLDER / "node_modules" / ".bin" / "claude"
+PYTHON: Final = FOLDER / "python" / "bin" / "python"
+
+NPM: Final = {
+    "@anthropic-ai/claude-code": "2.1.332",
+    "@anthropic-ai/sdk": "1.14.0",
+    "ai": "7.0.173",
+    "@ai-sdk/anthropic": "4.0.105",
+    "zod": "4.6.7",
+}
+PYPI: Final = {
+    "anthropic": "2.14.0",
+    "claude-agent-sdk": "0.2.189",
+    "inspect-ai": "0.3.285",
+    "litellm": "1.110.2",
+    "pydantic-ai-slim[anthropic]": "2.66.0",
+}
 
 
 def install() -> None:
     """Raises CalledProcessError when a registry or npm is not there."""
     FOLDER.mkdir(exist_ok=True)
-    wanted = {name: version for name, version in NPM.items() if _installed(name) != version}
-    if wanted:
-        packages = [f"{name}@{version}" for name, version in wanted.items()]
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), *packages]
-        print("+", *command, file=sys.stderr, flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if any(_npm_version(name) != version for name, version in NPM.items()):
+        _run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), *_pins(NPM, "@"))
+    if not all(_has_pypi(name, version) for name, version in PYPI.items()):
+        venv.create(FOLDER / "python", with_pip=True)
+        _run(str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q", *_pins(PYPI, "=="))
 
 
-def _installed(name: str) -> str:
+def _run(*command: str) -> None:
+    print("+", *command, file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _pins(packages: Mapping[str, str], sign: str) -> list[str]:
+    return [f"{name}{sign}{version}" for name, version in packages.items()]
+
+
+def _npm_version(name: str) -> str:
     path = FOLDER / "node_modules" / name / "package.json"
     return str(json.loads(path.read_text())["version"]) if path.exists() else ""
+
+
+def _has_pypi(name: str, version: str) -> bool:
+    folder = f"{name.partition('[')[0].replace('-', '_')}-{version}.dist-info"
+    return PYTHON.exists() and any((FOLDER / "python" / "lib").glob(f"python*/site-packages/{folder}"))
