@@ -53,9 +53,6 @@ class BaseEngine(ABC):
     then serves or refuses them. If False, the service refuses them by name.
     """
 
-    takes_cuts: bool = False
-    """Whether `stream` and `count_tokens` accept a large request whose `cuts` are not in its messages and tools."""
-
     observe: Observer = staticmethod(ignore_observation)
     """The application sets it, and the engine calls it: `observe("upstream_error", kind)` with a kind of
     `wire.errors.UPSTREAM_ERROR_KINDS`, `observe("repair", kind)` with a kind of `wire.repairs.REPAIRS`.

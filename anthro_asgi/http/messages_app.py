@@ -21,7 +21,6 @@ from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.context_editing import edit_context, needs_prompt_length
 from ..wire.errors import ApiError, MethodNotAllowed, NotFound
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
-from ..wire.large.cuts import Cuts
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from ..wire.request_policy import Rules
 from . import models
@@ -29,10 +28,8 @@ from .admission import Admission
 from .answer import Answer
 from .base_app import BaseApp
 from .body import read_body
-from .body_memory import BodyMemory, BodyShare
 from .cors import Cors
 from .direct_output import ClientOutput
-from .heap import HeapTrimmer
 from .http_request import HttpRequest
 from .message_response import MessageResponse
 from .page import HTML, accepts_html, page
@@ -57,10 +54,6 @@ class MessagesApp(BaseApp):
         engine, keys, debug: see `BaseApp`.
         ping_interval: seconds without output after which a stream gets a ping.
         max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
-        max_body_memory, max_body_memory_per_key: bytes of all bodies, and of those of one API key, whose requests have
-            no slot yet.
-        max_body_expansion: memory that the values of a body may take, as a multiple of its size. An engine in this
-            process, or a tokenizer, needs more values than an upstream.
         max_concurrency: answers that run at the same time.
         max_queue: requests that wait for one of these to end.
         queue_timeout: seconds that such a request waits at most.
@@ -85,9 +78,6 @@ class MessagesApp(BaseApp):
         ping_interval: float = defaults.PING_INTERVAL,
         max_body: int = defaults.MAX_BODY,
         max_decompressed: int = defaults.MAX_DECOMPRESSED,
-        max_body_memory: int = defaults.MAX_BODY_MEMORY,
-        max_body_memory_per_key: int = defaults.MAX_BODY_MEMORY_PER_KEY,
-        max_body_expansion: float = defaults.MAX_EXPANSION,
         max_concurrency: int = defaults.MAX_CONCURRENCY,
         max_queue: int = defaults.MAX_QUEUE,
         queue_timeout: float = defaults.QUEUE_TIMEOUT,
@@ -106,9 +96,6 @@ class MessagesApp(BaseApp):
         self._ping_interval = ping_interval
         self._max_body = max_body
         self._max_decompressed = max_decompressed
-        self._takes_cuts = self.engine.takes_cuts and tokenizer is None
-        self._expansion = max_body_expansion
-        self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
         self._rules = rules
         self._limits = limits
@@ -124,7 +111,6 @@ class MessagesApp(BaseApp):
             self.metrics.note,
             self._admission.keys,
         )
-        self._heap = HeapTrimmer()
         self.metrics.sample = self._sample
         self._page = page
         self._cors = Cors(cors_origins) if cors_origins else None
@@ -136,10 +122,6 @@ class MessagesApp(BaseApp):
     async def _start(self) -> None:
         await super()._start()
         self._tracer = tracer_for(os.environ, self.metrics.request_labels.route)
-
-    async def _stop(self) -> None:
-        self._heap.stop()
-        await super()._stop()
 
     def _sample(self) -> Sample:
         connections = self.engine.connections()
@@ -176,57 +158,52 @@ class MessagesApp(BaseApp):
 
     async def _create_message(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
-        with self._bodies.share(key) as share:
-            with self._admission.uploading(key):
-                request = await self._read_request(http_request, share, counting=False)
-            if request.context_edits:
-                await self._edit_context(request)
-            http_request.record.stream = request.stream
-            transport = http_request.client_transport
-            direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
-            request.direct_output = direct
-            estimate = self._prompt_counter.start_estimate(request)
-            answer = Answer(
-                self.engine,
-                request,
-                hide_thinking=self._hide_thinking,
-                limits=self._limits,
-                observe=self.metrics.note,
-                estimate=estimate,
-            )
-            response = MessageResponse(
-                http_request,
-                answer,
-                stream=request.stream,
-                slot=self._admission.slot(key, share.release),
-                metrics=self.metrics,
-                estimate=estimate,
-                ping_interval=self._ping_interval,
-                ignored=request.ignored,
-                headers=request.response_headers,
-                direct=direct,
-            )
-            is_large = request.body_size > LARGE_BODY
-            del request  # a prompt is large, and the engine alone needs it while a stream lasts
-            try:
-                await response.run()
-            finally:
-                estimate.release_request()  # also if the client disconnected before it had a slot
-                if is_large:
-                    self._heap.note_large_request()
+        with self._admission.uploading(key):
+            request = await self._read_request(http_request, counting=False)
+        if request.context_edits:
+            await self._edit_context(request)
+        http_request.record.stream = request.stream
+        transport = http_request.client_transport
+        direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
+        request.direct_output = direct
+        estimate = self._prompt_counter.start_estimate(request)
+        answer = Answer(
+            self.engine,
+            request,
+            hide_thinking=self._hide_thinking,
+            limits=self._limits,
+            observe=self.metrics.note,
+            estimate=estimate,
+        )
+        response = MessageResponse(
+            http_request,
+            answer,
+            stream=request.stream,
+            slot=self._admission.slot(key),
+            metrics=self.metrics,
+            estimate=estimate,
+            ping_interval=self._ping_interval,
+            ignored=request.ignored,
+            headers=request.response_headers,
+            direct=direct,
+        )
+        del request  # a prompt is large, and the engine alone needs it while a stream lasts
+        try:
+            await response.run()
+        finally:
+            estimate.release_request()  # also if the client disconnected before it had a slot
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
+        with self._counting.uploading(key):
+            request = await self._read_request(http_request, counting=True)
         counts: dict[str, object] = {}
-        with self._bodies.share(key) as share:
-            with self._counting.uploading(key):
-                request = await self._read_request(http_request, share, counting=True)
-            async with self._counting.slot(key, share.release):
+        async with self._counting.slot(key):
+            tokens, headers = await self._prompt_counter.count(request)
+            if request.context_edits:
+                await run_with_yields(edit_context(request, tokens), perf_counter)
+                counts["context_management"] = {"original_input_tokens": tokens}
                 tokens, headers = await self._prompt_counter.count(request)
-                if request.context_edits:
-                    await run_with_yields(edit_context(request, tokens), perf_counter)
-                    counts["context_management"] = {"original_input_tokens": tokens}
-                    tokens, headers = await self._prompt_counter.count(request)
         counts["input_tokens"] = tokens
         headers = (*headers, *http_request.report_ignored(request.ignored), *request.response_headers)
         await http_request.respond(200, orjson.dumps(counts), headers=headers)
@@ -240,9 +217,8 @@ class MessagesApp(BaseApp):
                     tokens, _ = await self._prompt_counter.count(request)
         await run_with_yields(edit_context(request, tokens), perf_counter)
 
-    async def _read_request(self, http_request: HttpRequest, share: BodyShare, *, counting: bool) -> MessagesRequest:
-        body = await read_body(http_request, self._max_body, self._max_decompressed, share)
-        request = await self._parse(body, counting)
+    async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
+        request = await self._parse(await read_body(http_request, self._max_body, self._max_decompressed), counting)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         request.engine_model = self._aliases.resolve(request.model)
@@ -256,12 +232,7 @@ class MessagesApp(BaseApp):
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
         if sum(map(len, body)) <= LARGE_BODY:
             return parse_request(b"".join(body), counting=counting, rules=self._rules)
-        cuts = Cuts() if self._takes_cuts else None
-        steps = parse_request_in_steps(body, counting=counting, rules=self._rules, cuts=cuts, expansion=self._expansion)
-        try:
-            return await run_with_yields(steps, perf_counter)
-        finally:
-            self._heap.note_large_request()
+        return await run_with_yields(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
 
     async def _root(self, http_request: HttpRequest) -> None:
         """The page for a browser, the health check for any other client."""

@@ -471,18 +471,6 @@ class Settings:
         integer("1", "65536"),
         "maximum number of running, waiting and uploading requests of a key",
     )
-    max_body_memory: int = _row(
-        "Admission",
-        defaults.MAX_BODY_MEMORY,
-        size("1K", "64G"),
-        "maximum size of all request bodies that are being read or wait; more are refused with status 529",
-    )
-    max_body_memory_per_key: int = _row(
-        "Admission",
-        defaults.MAX_BODY_MEMORY_PER_KEY,
-        size("1K", "64G"),
-        "maximum size of the request bodies of a key that are being read or wait",
-    )
 
     upstream_key: str | None = _row(
         "Upstream",
@@ -596,12 +584,6 @@ class Settings:
     max_body: int = _row("Messages", defaults.MAX_BODY, size("1K", "1G"), "maximum size of a request body")
     max_decompressed: int = _row(
         "Messages", defaults.MAX_DECOMPRESSED, size("1K", "1G"), "maximum size of a request body after decompression"
-    )
-    max_body_expansion: float = _row(
-        "Messages",
-        defaults.MAX_EXPANSION,
-        number("1", "100"),
-        "maximum memory of the JSON values of a body over 256 KiB, as a multiple of its size; more is a 413",
     )
     max_depth: int = _row(
         "Messages", defaults.MAX_DEPTH, integer("1", "1000"), "maximum JSON nesting in tool schemas and tool inputs"

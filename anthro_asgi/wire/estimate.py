@@ -27,8 +27,6 @@ def estimate_tokens(request: MessagesRequest) -> int:
         characters += _MESSAGE + _content(message["content"])
     for tool in request.tools:
         characters += len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
-    if request.cuts is not None:
-        characters += request.cuts.size
     return characters // _CHARACTERS
 
 

@@ -20,18 +20,15 @@ _HALF = re.compile(
     rb"|[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 _REPLACEMENT = rb"\ufffd"
-_NO_MEMORY = "Not enough memory"  # what orjson reports as an error of the document
 _ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at least this large
 _WALKED = frozenset({dict, list, float})
 
 
 def loads(data: bytes) -> Any:
-    """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError), MemoryError."""
+    """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError)."""
     try:
         return orjson.loads(data)
-    except orjson.JSONDecodeError as exc:
-        if exc.msg.startswith(_NO_MEMORY):
-            raise MemoryError from None
+    except orjson.JSONDecodeError:
         whole = _HALF.sub(_replace_halves, data)
         if whole == data:
             raise
@@ -91,13 +88,6 @@ def dumps(value: Any) -> bytes:
 def replace_lone_surrogates(text: str) -> str:
     """`text` with each lone surrogate replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def replace_lone_halves(data: bytes) -> bytes:
-    """JSON text with each escape of a lone surrogate replaced by that of U+FFFD. It must not begin in an escape."""
-    if b"\\ud" not in data and b"\\uD" not in data:
-        return data
-    return _HALF.sub(_replace_halves, data)
 
 
 def is_shallow(value: Any, most: int = MAX_DEPTH) -> bool:

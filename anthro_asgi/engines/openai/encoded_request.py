@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 from ...wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields
-from ...wire.large.cuts import Cuts
 from ...wire.request import MessagesRequest
 from .chat_request import encode, encode_in_steps, to_chat, to_chat_in_steps
 from .dialects import Dialect
@@ -21,12 +20,6 @@ async def chat_body(request: MessagesRequest, dialect: Dialect) -> Json:
     if request.body_size > LARGE_BODY:
         return await run_with_yields(to_chat_in_steps(request, dialect), perf_counter)
     return to_chat(request, dialect)
-
-
-async def encoded_in_steps(body: Json, cuts: Cuts | None) -> list[bytes]:
-    """`body` as JSON in pieces, with all that was cut out of the request. Raises InvalidRequest."""
-    pieces = await run_with_yields(encode_in_steps(body), perf_counter)
-    return pieces if not cuts else await run_with_yields(cuts.fill(pieces), perf_counter)
 
 
 class EncodedRequest:
@@ -52,7 +45,7 @@ class EncodedRequest:
     async def encoded(self) -> list[bytes]:
         """The body as JSON, in pieces. Raises InvalidRequest."""
         if self.request.body_size > LARGE_BODY:
-            return await encoded_in_steps(self.body, self.request.cuts)
+            return await run_with_yields(encode_in_steps(self.body), perf_counter)
         return [encode(self.body)]
 
     async def release(self) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, Unpack
 
 from ..._native import NewPump
@@ -28,7 +29,7 @@ from ...wire.deltas import Batch, Delta
 from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
-from ...wire.large.cuts import Cuts
+from ...wire.large.cooperative import run_with_yields
 from ...wire.request import MessagesRequest, ToolChoice
 from ..shared.answer_length import accepted_length
 from ..shared.event_pieces import LARGE
@@ -45,12 +46,12 @@ from ..shared.remote import (
     read_trailer,
 )
 from ..shared.upstream_errors import EngineReport
-from .chat_request import call_ids, ignored_fields, thinking_disabled, tool_names, whole_answer_body
+from .chat_request import call_ids, encode_in_steps, ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
 from .detection import EngineDetector, health_path
 from .dialects import DIALECTS, Dialect, by_host
-from .encoded_request import EncodedRequest, chat_body, encoded_in_steps
+from .encoded_request import EncodedRequest, chat_body
 from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .learning import remember
@@ -103,8 +104,6 @@ class OpenAIEngine(RemoteEngine):
         self._learned = LearnedDialects()
         self._single_slot = asyncio.Lock()  # for an engine that answers one request at a time
 
-    takes_cuts = True
-
     def __repr__(self) -> str:
         dialect = self._detector.dialect
         return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
@@ -147,14 +146,14 @@ class OpenAIEngine(RemoteEngine):
         dialect = self._dialect_for(request, self._detector.dialect or await self.detect())
         body = await self._body(request, dialect)
         try:
-            return await self._counter.count(body, dialect, request.cuts)
+            return await self._counter.count(body, dialect)
         except (ApiError, TimeoutError, UpstreamError) as exc:
             error = self._fail(exc, "count_tokens", request_id=request.request_id).error
             raise error from error.__cause__
 
-    async def _post_for_count(self, path: str, body: dict[str, Any], cuts: Cuts | None) -> FetchResult:
+    async def _post_for_count(self, path: str, body: dict[str, Any]) -> FetchResult:
         """Raises UpstreamError and TimeoutError, which are not yet counted and logged."""
-        encoded = await encoded_in_steps(body, cuts)
+        encoded = await run_with_yields(encode_in_steps(body), perf_counter)
         return await fetch(self._pool, self._origin.target(path, api=False), self._headers, encoded)
 
     async def _probe(self, path: str) -> FetchResult:
@@ -374,7 +373,7 @@ class OpenAIEngine(RemoteEngine):
                 raise error from error.__cause__
             request, body = encoded.request, encoded.body
             length = length_field(body)
-            counter = partial(self._counter.count, body, dialect, encoded.request.cuts)
+            counter = partial(self._counter.count, body, dialect)
             count = partial(self._counted_within, counter, encoded.request_id)
             estimate = partial(estimate_tokens, request)
             mended = await self._mended_length(body[length], error, count, estimate, may_retry=may_retry)

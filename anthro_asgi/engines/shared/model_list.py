@@ -10,12 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ...wire.errors import ApiError, BadUpstream
+from ...wire.errors import BadUpstream
 from ..base import ModelInfo
 from .single_flight import SingleFlight
 
 MAX_AGE: Final = 30.0  # seconds after which a list is refreshed
-_PAUSE: Final = 1.0  # seconds between two requests of callers for the list
 _MAX_WAIT: Final = 1.0  # seconds that a caller waits for a new list when there is an old one
 _WINDOW_KEYS: Final = (
     "max_model_len",  # vLLM, SGLang, MAX
@@ -39,8 +38,6 @@ class ModelList:
         self._time = time or (lambda: asyncio.get_running_loop().time())
         self._models: list[ModelInfo] | None = None
         self._fetched_at = float("-inf")
-        self._asked_at = float("-inf")
-        self._failure: ApiError | None = None
 
     def __repr__(self) -> str:
         models = "not fetched" if self._models is None else f"{len(self._models)} models"
@@ -51,16 +48,8 @@ class ModelList:
         return None if self._models is None else list(self._models)
 
     async def models(self) -> list[ModelInfo]:
-        """The list. Raises what `fetch` raises when there is no list yet.
-
-        A failure counts for a second: without API keys, anybody may ask, and each request would be one to the engine.
-        """
-        now = self._time()
-        if self._models is None or now - self._fetched_at >= MAX_AGE:
-            if not self._refreshing.running and now - self._asked_at < _PAUSE:
-                if self._models is None and self._failure is not None:
-                    raise self._failure.with_traceback(None)
-                return list(self._models or ())
+        """The list. Raises what `fetch` raises when there is no list yet."""
+        if self._models is None or self._time() - self._fetched_at >= MAX_AGE:
             task = self.refresh()
             await asyncio.wait({task}, timeout=None if self._models is None else _MAX_WAIT)
             if self._models is None:
@@ -72,13 +61,7 @@ class ModelList:
         return self._refreshing.start()
 
     async def _refresh(self) -> None:
-        self._asked_at = self._time()
-        self._failure = None
-        try:
-            self.note(await self._fetch())
-        except ApiError as exc:
-            self._failure = exc
-            raise
+        self.note(await self._fetch())
 
     def note(self, models: Sequence[ModelInfo]) -> None:
         """Store a list that was fetched for another purpose.
