@@ -203,7 +203,8 @@ class MessagesApp(BaseApp):
             if request.context_edits:
                 await run_with_yields(edit_context(request, tokens), perf_counter)
                 counts["context_management"] = {"original_input_tokens": tokens}
-                tokens, headers = await self._prompt_counter.count(request)
+                if request.applied_edits:
+                    tokens, headers = await self._prompt_counter.count(request)
         counts["input_tokens"] = tokens
         headers = (*headers, *http_request.report_ignored(request.ignored), *request.response_headers)
         await http_request.respond(200, orjson.dumps(counts), headers=headers)

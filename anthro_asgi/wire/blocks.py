@@ -257,11 +257,15 @@ def accept_any_block(block: dict[str, Any]) -> None:
     """Accepts blocks that are not sent to an engine, whatever they hold."""
 
 
+KNOWN_EVERYWHERE: Final = frozenset({"tool_use", "tool_result"})
+"""Types of blocks that are checked for a relayed upstream too: calls and results must fit together."""
+
+
 class _RelayChecks(dict[str, Check]):
     """Checks for a relayed upstream, which may know types of blocks that are unknown here."""
 
     def __missing__(self, kind: object) -> Check:
-        if type(kind) is not str or not kind:
+        if type(kind) is not str or not kind or kind in KNOWN_EVERYWHERE:
             raise KeyError(kind)
         return accept_any_block
 

@@ -322,7 +322,8 @@ async def test_a_burst_of_24_counts_is_answered() -> None:
         answers = await asyncio.gather(*burst)
         assert service.counted == 24
     assert {answer.status for answer in answers} == {200}
-    assert all(answer.json() == {"input_tokens": 1002} for answer in answers)
+    told = {"input_tokens": 1002, "context_management": {"original_input_tokens": 1002}}
+    assert all(answer.json() == told for answer in answers)
     assert service.heard == []
 
 

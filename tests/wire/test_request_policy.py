@@ -527,3 +527,10 @@ def test_absent_and_empty_fields_are_within_every_limit(parse: Any) -> None:
 def test_a_value_that_is_not_an_array_is_refused_before_it_is_counted(parse: Any, field: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{field}: must be an array"):
         parse(Rules(), **{field: {"a": 1}})
+
+
+@pytest.mark.parametrize(("role", "kind"), [("user", "tool_use"), ("assistant", "tool_result")])
+def test_a_call_or_result_in_the_wrong_role_is_refused_for_a_relayed_upstream_too(role: str, kind: str) -> None:
+    raw = {"model": "m", "max_tokens": 9, "messages": [{"role": role, "content": [{"type": kind}]}]}
+    with pytest.raises(InvalidRequest, match=rf"messages\.0\.content\.0\.type: '{kind}' is not supported"):
+        parse_request(orjson.dumps(raw), rules=PASSING)

@@ -51,7 +51,10 @@ _REASONS: Final[dict[str, StopReason]] = {
     "pause_turn": "pause_turn",
     "compaction": "compaction",
 }
-_OWN_FIELDS: Final = frozenset({"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"})
+# `delta` is no field of a Message: it would have no place in `message_delta`.
+_OWN_FIELDS: Final = frozenset(
+    {"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage", "delta"}
+)
 _DELTA_FIELDS: Final = frozenset({"stop_reason", "stop_sequence", "stop_details", "container"})
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _OF_OTHER_BLOCKS: Final = frozenset({"text_delta", "thinking_delta", "signature_delta", "citations_delta"})

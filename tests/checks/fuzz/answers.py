@@ -225,4 +225,5 @@ def _repaired(message: Json, told: Json) -> Json:
 
 def _shown(message: Json, counts: bool) -> Iterator[Any] | list[Any]:
     hidden = ("id", "model") if counts else ("id", "model", "usage")
-    return [(key, repr(value)) for key, value in sorted(message.items()) if key not in hidden]
+    shown = {**message, "usage": sorted(message["usage"].items())}  # a stream may report its fields in another order
+    return [(key, repr(value)) for key, value in sorted(shown.items()) if key not in hidden]

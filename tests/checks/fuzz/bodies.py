@@ -226,12 +226,13 @@ async def _served(trial: Trial, read: Outcome, rng: Random) -> str:
     for response in (answer, counted):
         if response.status >= 500:
             raise Breach(f"a request is never answered with a 500\n{response.status} {response.body!r:.300}")
-    if not trial.counting and (answer.status < 400) is isinstance(read, ApiError):
+    is_refused = isinstance(read, ApiError) or bool(read.relay_only)  # the simulator is no relayed upstream
+    if not trial.counting and (answer.status < 400) is is_refused:
         raise Breach(f"the service answers what is read, and nothing else\n{answer.status} {answer.body!r:.300}")
     if answer.status != 200:
         return f"{answer.status}"
     message = _message(answer)
-    if message is not None and counted.json() != {"input_tokens": message["usage"]["input_tokens"]}:
+    if message is not None and counted.json()["input_tokens"] != message["usage"]["input_tokens"]:
         raise Breach(f"a count is the usage\n{counted.json()} {message['usage']}")
     return "200" if message is not None else "an error in a stream"
 
