@@ -225,7 +225,7 @@ def verdict(name: str, looks: list[Sample], rest: Sample | None = None) -> Verdi
     tally.outcomes["stream", "answered"] = 1
     idle = Sample(0, 30 * MIB, 9, 1, 0, Gauges(0, {}))
     rest = rest or replace(idle, gauges=Gauges(0, {"idle": 0, "leased": 0}))
-    service = argparse.Namespace(log=Log(), status=0)
+    service = argparse.Namespace(log=Log(), status=0, processes=1)
     found = {one.name: one for one in judged(looks, idle, rest, tally, service)}  # type: ignore[arg-type]
     return found[name]
 
@@ -299,7 +299,7 @@ def test_the_exit_status_tells_whether_all_invariants_hold(
     parser = argparse.ArgumentParser()
     soak.add_arguments(parser)
     options = parser.parse_args(["--seconds", "5", "--streams", "7"])
-    assert (options.seconds, options.streams, options.workers) == (5.0, 7, 1)
+    assert (options.seconds, options.streams, options.workers) == (5.0, 7, 2)
     for holds, status in ((True, 0), (None, 0), (False, 1)):
         result = Result([Verdict("files", holds, "9 idle")], Tally(), argparse.Namespace(log=Log()))  # type: ignore[arg-type]
         monkeypatch.setattr(commanding, "run", lambda plan, seen, result=result: result)
