@@ -36,11 +36,15 @@ class GarbageCollector:
         self._began = 0.0  # of the collection that is running
 
     def start(self) -> None:
-        """Freeze the objects that exist now, and apply the policy. Needs a running event loop."""
+        """Measure pauses. With a bound of growth, freeze the objects that exist now, and apply the policy.
+
+        Needs a running event loop.
+        """
         self._loop = asyncio.get_running_loop()
-        self._threshold = gc.get_threshold()
-        gc.collect()
-        gc.freeze()  # long-lived objects: no later collection has to visit them
+        if self._growth is not None:
+            self._threshold = gc.get_threshold()
+            gc.collect()
+            gc.freeze()  # long-lived objects: no later collection has to visit them
         gc.callbacks.append(self._on_collection)
         if self._growth is not None:
             self._policy = CollectionPolicy(self._growth, _resident())
@@ -52,6 +56,8 @@ class GarbageCollector:
         if self._on_collection not in gc.callbacks:
             return
         gc.callbacks.remove(self._on_collection)
+        if self._policy is None:
+            return
         self._policy = None
         if self._timer is not None:
             self._timer.cancel()

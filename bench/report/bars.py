@@ -28,6 +28,7 @@ from .numbers import GAP, Show, distinct, duration, growth, kibibytes, part, pla
 FLOOR: Final = "relay"
 OURS: Final = "ours-fast"
 OURS_H11: Final = "ours-h11"
+OURS_NATIVE: Final = "ours-native"
 NGINX: Final = "nginx"
 ROUTER: Final = "ccr"
 LITELLM: Final = "litellm"
@@ -35,6 +36,7 @@ NAMES: Final = {  # in the order of tables and plots
     DIRECT: "the engine itself",
     FLOOR: "byte relay",
     NGINX: "nginx",
+    OURS_NATIVE: "ours, fast and native",
     OURS: "ours, fast",
     OURS_H11: "ours, h11",
     ROUTER: "claude-code-router core",
@@ -186,6 +188,7 @@ BARS: Final = (
     _cpu(_SATURATED, 1 / 120, "LiteLLM proxy", "saturated", LITELLM),
     _cpu(_SATURATED, 2, "the byte relay", "saturated", FLOOR),
     _cpu(_PACED, PACED_LIMIT, "the byte relay", "paced", FLOOR),
+    _cpu(f"{_PACED}, native path", NATIVE_LIMIT, "the byte relay", "paced", FLOOR, OURS_NATIVE),
     _cpu(_PACED, 1.8, "nginx", "paced", NGINX),
     _cpu(_PACED, 1 / 4, "claude-code-router core", "paced", ROUTER),
     _added("proxy, paced: added inter-token latency, p50", 100e-6, "transit", "p50"),

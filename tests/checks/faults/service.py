@@ -119,7 +119,7 @@ class ServiceThread:
 
     def _serve(self) -> None:
         environ = {"ANTHRO_ASGI_API_KEYS": CLIENT_KEY, "ANTHRO_ASGI_UPSTREAM_KEY": UPSTREAM_KEY}
-        options = {"native": NATIVE, **self._options}
+        options = {"native": NATIVE, "gc": "python", **self._options}  # all services share one collector
         settings = load_settings({name: [value] for name, value in options.items()}, environ)
         with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
