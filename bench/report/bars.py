@@ -188,7 +188,7 @@ BARS: Final = (
     _cpu(_SATURATED, 1 / 120, "LiteLLM proxy", "saturated", LITELLM),
     _cpu(_SATURATED, 2, "the byte relay", "saturated", FLOOR),
     _cpu(_PACED, PACED_LIMIT, "the byte relay", "paced", FLOOR),
-    _cpu("native path, paced: CPU per token", NATIVE_LIMIT, "the byte relay", "paced", FLOOR, OURS_NATIVE),
+    _cpu("CPU per paced token with the native path", NATIVE_LIMIT, "the byte relay", "paced", FLOOR, OURS_NATIVE),
     _cpu(_PACED, 1.8, "nginx", "paced", NGINX),
     _cpu(_PACED, 1 / 4, "claude-code-router core", "paced", ROUTER),
     _added("proxy, paced: added inter-token latency, p50", 100e-6, "transit", "p50"),

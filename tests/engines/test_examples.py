@@ -129,6 +129,7 @@ async def test_a_generation_without_an_end_stops_at_max_tokens() -> None:
 
 async def test_a_client_disconnect_stops_the_generation() -> None:
     model = Model(lambda made: "x")
+    model.config = SimpleNamespace(max_position_embeddings=2_000_000)
     stream: Any = as_engine(TransformersEngine("tiny", model, Tokenizer(), Streamer)).stream(
         MessagesRequest("m", 1_000_000, [{"role": "user", "content": "Hi"}])
     )

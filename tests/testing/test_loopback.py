@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.conformance.grammar import message_from_events
+from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.testing import Cut, LoopbackServer, MessagesServer, Stall, ToolCall, error, pytest_plugin
 from anthro_asgi.testing.driver import LifespanFailed, Message, Receive, Send
 from tests.support.client import RawClient, ask, connect, get, post
@@ -48,14 +48,13 @@ def test_a_cut_in_a_stream_closes_the_connection_after_what_was_sent(messages_se
 
 def test_a_cut_leaves_other_connections_open(messages_server: MessagesServer) -> None:
     messages_server.script(["Hel", Stall(0.2), "lo"], Cut())
-    answers: list[Any] = []
-    slow = threading.Thread(target=lambda: answers.append(ask(messages_server.url, stream=True)))
-    slow.start()
-    messages_server.wait_for_requests(1)
-    with pytest.raises(http.client.RemoteDisconnected):
-        ask(messages_server.url)
-    slow.join()
-    assert message_from_events(answers[0].events)["content"] == [{"type": "text", "text": "Hello"}]
+    with closing(connect(messages_server.url)) as slow:
+        post(slow, stream=True)
+        response = slow.getresponse()  # the first reply has begun
+        with pytest.raises(http.client.RemoteDisconnected):
+            ask(messages_server.url)
+        message = message_from_events(parse_events(response.read()))
+    assert message["content"] == [{"type": "text", "text": "Hello"}]
 
 
 def test_a_client_that_leaves_is_noticed(messages_server: MessagesServer) -> None:
