@@ -133,7 +133,7 @@ def _run(bench: Bench, upstream: Server, server: Server, plan: Plan, lasting: fl
     if load.ok != streams or load.errors:
         raise Unavailable(f"{load.ok} streams of {streams} succeeded: {load.errors}")
     if load.transit is None:
-        raise Unavailable("the tokens tell no time")
+        raise Unavailable("the streamed tokens do not hold the time at which they were sent")
     collection = None if server is upstream else _longest_collection(server)
     return Pauses(server.name, streams, load.transit, load.ttft, collection)
 

@@ -154,7 +154,7 @@ def _connection(app: Any, protocol: Any) -> Any:
 
 
 class _Nowhere(io.TextIOBase):
-    """A log that nobody keeps."""
+    """Takes the bytes of the log and drops them."""
 
     def write(self, text: str) -> int:
         return len(text)

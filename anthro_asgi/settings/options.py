@@ -67,7 +67,7 @@ EXCLUSIVE: Final = (("simulate", "upstream", "engine", "model"), ("uds", "host")
 SIMULATED_BY_DEFAULT: Final = (
     "no engine is named, so every answer is simulated; name one with --upstream, --model or --engine, or say --simulate"
 )
-"""What the operator is told who has named no engine."""
+"""The warning for an operator who has named no engine."""
 
 Channel = Literal["line", "environment", "file"]
 Command = Literal["serve", "check", "health", "simulate-openai"]

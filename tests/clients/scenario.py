@@ -70,7 +70,7 @@ def said(body: Json) -> str:
 
 
 def calls_in_styles(name: str, arguments: Json) -> dict[str, bytes]:
-    """One call, in each way in which engines were seen to say it. A client must execute it once."""
+    """One tool call, in each form that engines send. A client must execute it once."""
     good = json.dumps(arguments)
 
     def first(arguments: object) -> Json:
