@@ -1,14 +1,15 @@
 /* The type `Pump`: the protocol of an upstream's transport while a stream continues as its template says.
 
    See `__init__.py` for what it is for, and `convert.h` for the conversion. This file is the glue to Python: it uses the
-   stable ABI of CPython 3.11 only.
+   stable ABI of CPython 3.11 only. A build with the headers of a newer CPython must run on 3.11 too, so two things are
+   not used: formats with `#`, which 3.11 refuses after a build with 3.13, and `Py_RETURN_NONE`, which counts no
+   reference in headers since 3.12.
 
    Rules that keep it safe. The bytes of the template are copied in `arm`. No pointer into a Python object is kept after
    the call that received it, or used after a call of Python code. Python code may call `disarm` at any time, also from
    within a call of this file, so each function holds its own references to what it calls. */
 
 #define Py_LIMITED_API 0x030b0000
-#define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <structmember.h>
 #include <sys/socket.h>
@@ -341,13 +342,14 @@ static Bytes stored(Byte **to, const char *data, Py_ssize_t size) {
 
 static PyObject *Pump_arm(PyObject *object, PyObject *arguments) {
     Pump *self = (Pump *)object;
-    const char *data[5];
+    PyObject *given[5];
+    char *data[5];
     Py_ssize_t size[5], max_event;
-    if (!PyArg_ParseTuple(arguments, "y#y#y#y#y#n:arm", &data[0], &size[0], &data[1], &size[1], &data[2], &size[2],
-                          &data[3], &size[3], &data[4], &size[4], &max_event))
+    if (!PyArg_ParseTuple(arguments, "SSSSSn:arm", &given[0], &given[1], &given[2], &given[3], &given[4], &max_event))
         return NULL;
     size_t total = 0;
     for (int i = 0; i < 5; i++) {
+        if (PyBytes_AsStringAndSize(given[i], &data[i], &size[i]) < 0) return NULL;
         if (size[i] > MAX_CHUNK || max_event < 0) {
             PyErr_SetString(PyExc_ValueError, "the template is too large");
             return NULL;
@@ -369,7 +371,7 @@ static PyObject *Pump_arm(PyObject *object, PyObject *arguments) {
     template->opening = stored(&storage, data[3], size[3]);
     template->closing = stored(&storage, data[4], size[4]);
     template->max_event = (size_t)max_event;
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
@@ -388,9 +390,10 @@ static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
     PyObject *value = NULL;
     if (convert_read(&self->template, (const Byte *)bytes, (size_t)length, &outcome, &result, &events, &chunk,
                      &counts) == 0)
-        value = Py_BuildValue("ny#ny#O", (Py_ssize_t)result.consumed, chunk.size != 0 ? (const char *)chunk.data : "",
-                              (Py_ssize_t)chunk.size, (Py_ssize_t)result.deltas,
-                              counts.size != 0 ? (const char *)counts.data : "", (Py_ssize_t)counts.size,
+        value = Py_BuildValue("nNnNO", (Py_ssize_t)result.consumed,
+                              PyBytes_FromStringAndSize((const char *)chunk.data, (Py_ssize_t)chunk.size),
+                              (Py_ssize_t)result.deltas,
+                              PyBytes_FromStringAndSize((const char *)counts.data, (Py_ssize_t)counts.size),
                               outcome == OTHER ? Py_False : Py_True);
     buffer_free(&events);
     buffer_free(&counts);
@@ -409,8 +412,9 @@ static PyObject *Pump_take(PyObject *object, PyObject *unused) {
             return NULL;
         }
     }
-    PyObject *value = Py_BuildValue("ny#N", self->deltas, self->counts.size != 0 ? (char *)self->counts.data : "",
-                                    (Py_ssize_t)self->counts.size, times);
+    PyObject *value = Py_BuildValue(
+        "nNN", self->deltas, PyBytes_FromStringAndSize((const char *)self->counts.data, (Py_ssize_t)self->counts.size),
+        times);
     if (value != NULL) {
         self->deltas = 0;
         self->writes = 0;
@@ -432,7 +436,7 @@ static int Pump_clear(PyObject *object) {
 static PyObject *Pump_disarm(PyObject *self, PyObject *unused) {
     (void)unused;
     Pump_clear(self);
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 /* ---- the type */
