@@ -20,19 +20,22 @@ _HALF = re.compile(
     rb"|[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 _REPLACEMENT = rb"\ufffd"
+_NO_MEMORY = "Not enough memory"  # how orjson's message begins when it could not allocate memory
 _ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at least this large
 _WALKED = frozenset({dict, list, float})
 
 
 def loads(data: bytes) -> Any:
-    """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError)."""
+    """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError), MemoryError."""
     try:
         return orjson.loads(data)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as exc:
+        if exc.msg.startswith(_NO_MEMORY):  # an error of the process, not of the document
+            raise MemoryError(exc.msg) from None
         whole = _HALF.sub(_replace_halves, data)
         if whole == data:
             raise
-        return orjson.loads(whole)
+        return loads(whole)
 
 
 def loads_exactly(data: bytes) -> tuple[Any, int]:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import resource
 from typing import Any
 
 import orjson
@@ -174,3 +175,18 @@ def test_a_shallow_value_can_be_written(levels: int, as_array: bool) -> None:
         value = [value] if as_array else {"a": value}
     if is_shallow(value):
         assert loads(dumps(value)) == value
+
+
+@pytest.mark.parametrize("first", [b"1", rb'"\ud83d"'])
+def test_exhausted_memory_is_no_error_of_the_document(first: bytes) -> None:
+    """orjson reports it as a JSONDecodeError, which would be a 400."""
+    document = b"[%b" % first + b",1" * 8_000_000 + b"]"  # orjson needs 128 MiB or more to parse it
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), limits[1]))
+    try:
+        with pytest.raises(MemoryError, match="memory"):
+            loads(document)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
