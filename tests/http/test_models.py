@@ -95,6 +95,7 @@ async def test_a_name_that_matches_a_wildcard_is_found_with_the_limits_of_its_mo
 
 async def test_the_last_known_list_is_served_while_the_engine_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_list, "MAX_AGE", 0.0)
+    monkeypatch.setattr(model_list, "_FAILURE_AGE", 0.0)
     async with app_over({MODELS: [listing("vllm"), LOADING]}) as (upstream, app):
         for _ in range(3):
             assert await ids(app) == ["m"]

@@ -2,6 +2,9 @@
 
 Concurrent callers share one request. When the cached list is too old, a caller waits one second for a new one and then
 receives the old one. The request goes on, so that the next caller receives the new list.
+
+After a failed request, the engine is not asked again for a second. `/v1/models` may be open to everyone, and must not
+pass each request on to an engine that is in trouble.
 """
 
 import asyncio
@@ -10,11 +13,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ...wire.errors import BadUpstream
+from ...wire.errors import ApiError, BadUpstream
 from ..base import ModelInfo
 from .single_flight import SingleFlight
 
 MAX_AGE: Final = 30.0  # seconds after which a list is refreshed
+_FAILURE_AGE: Final = 1.0  # seconds after a failure in which the engine is not asked again
 _MAX_WAIT: Final = 1.0  # seconds that a caller waits for a new list when there is an old one
 _WINDOW_KEYS: Final = (
     "max_model_len",  # vLLM, SGLang, MAX
@@ -38,6 +42,8 @@ class ModelList:
         self._time = time or (lambda: asyncio.get_running_loop().time())
         self._models: list[ModelInfo] | None = None
         self._fetched_at = float("-inf")
+        self._failure: ApiError | None = None  # of the last request, if that failed
+        self._failed_at = float("-inf")
 
     def __repr__(self) -> str:
         models = "not fetched" if self._models is None else f"{len(self._models)} models"
@@ -48,8 +54,13 @@ class ModelList:
         return None if self._models is None else list(self._models)
 
     async def models(self) -> list[ModelInfo]:
-        """The list. Raises what `fetch` raises when there is no list yet."""
-        if self._models is None or self._time() - self._fetched_at >= MAX_AGE:
+        """The list. Raises what `fetch` raised last when there is no list yet."""
+        now = self._time()
+        if self._models is None or now - self._fetched_at >= MAX_AGE:
+            if self._failure is not None and now - self._failed_at < _FAILURE_AGE:
+                if self._models is None:
+                    raise self._failure.with_traceback(None)
+                return list(self._models)
             task = self.refresh()
             await asyncio.wait({task}, timeout=None if self._models is None else _MAX_WAIT)
             if self._models is None:
@@ -61,7 +72,12 @@ class ModelList:
         return self._refreshing.start()
 
     async def _refresh(self) -> None:
-        self.note(await self._fetch())
+        try:
+            models = await self._fetch()
+        except ApiError as exc:
+            self._failure, self._failed_at = exc, self._time()
+            raise
+        self.note(models)
 
     def note(self, models: Sequence[ModelInfo]) -> None:
         """Store a list that was fetched for another purpose.
@@ -71,6 +87,7 @@ class ModelList:
         created = {model.id: model.created for model in self._models or ()}
         self._models = [replace(model, created=created.get(model.id, model.created)) for model in models]
         self._fetched_at = self._time()
+        self._failure = None
 
     def window(self, name: str) -> int | None:
         """The context length of a model in tokens; None when it is unknown."""

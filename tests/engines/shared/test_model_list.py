@@ -75,7 +75,40 @@ async def test_without_a_cached_list_the_error_is_raised() -> None:
         with pytest.raises(Overloaded):
             await engine.ids()
     engine.error = None
+    engine.clock += 1
     assert await engine.ids() == ["a"]
+
+
+async def test_after_a_failure_the_engine_is_asked_once_a_second() -> None:
+    engine = Engine(ModelInfo("a"))
+    for text in ("loading", "gone"):
+        engine.error = Overloaded(text)
+        for _ in range(9):
+            with pytest.raises(Overloaded, match=text):
+                await engine.ids()
+        engine.clock += 1
+    assert engine.asked == 2
+    engine.error = None
+    assert await engine.ids() == ["a"]
+    engine.clock += MAX_AGE
+    engine.error = Overloaded("gone")
+    for _ in range(9):
+        assert await engine.ids() == ["a"]
+    assert engine.asked == 4
+    engine.error = None
+    engine.models = (ModelInfo("b"),)
+    engine.clock += 1
+    assert await engine.ids() == ["b"]
+
+
+async def test_a_list_that_was_fetched_for_another_purpose_ends_the_pause() -> None:
+    engine = Engine(ModelInfo("a"))
+    engine.error = Overloaded("loading")
+    with pytest.raises(Overloaded):
+        await engine.ids()
+    engine.model_list.note([ModelInfo("b")])
+    assert await engine.ids() == ["b"]
+    assert engine.asked == 1
 
 
 async def test_an_old_list_is_used_while_the_new_one_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from anthro_asgi.engines.auto import AutoEngine
 from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.shared import model_list
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
 from anthro_asgi.wire.answer_limits import AnswerLimits
@@ -361,7 +362,8 @@ async def test_repairs_before_the_client_left_are_counted_once(speech: Speech) -
 # everybody else
 
 
-async def test_the_observer_of_an_auto_engine_observes_both_engines() -> None:
+async def test_the_observer_of_an_auto_engine_observes_both_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_list, "_FAILURE_AGE", 0.0)  # the engine and one of its parts share a model list
     origin = Origin.parse("http://127.0.0.1:1")
     chat, messages = OpenAIEngine(origin), MessagesEngine(origin)
     engine = AutoEngine(chat, messages)
