@@ -180,6 +180,8 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         ping_interval=settings.ping_interval,
         max_body=settings.max_body,
         max_decompressed=settings.max_decompressed,
+        max_body_memory=settings.max_body_memory,
+        max_body_memory_per_key=settings.max_body_memory_per_key,
         max_concurrency=settings.max_concurrency,
         max_queue=settings.max_queue,
         queue_timeout=settings.queue_timeout,

@@ -29,6 +29,10 @@ _REFUSED: Final = "refused"
 _UNCOUNTED: Final = nullcontext()
 
 
+def _do_nothing() -> None:
+    pass
+
+
 class Admission:
     """The slots of one engine, in one event loop.
 
@@ -90,9 +94,9 @@ class Admission:
         finally:
             self._count(key, -1)
 
-    def slot(self, key: Key = None) -> "Slot":
-        """A slot, which is acquired by entering it."""
-        return Slot(self, key)
+    def slot(self, key: Key = None, acquired: Callable[[], None] = _do_nothing) -> "Slot":
+        """A slot, which is acquired by entering it. `acquired` is then called."""
+        return Slot(self, key, acquired)
 
     async def acquire(self, key: Key) -> None:
         """Wait for a slot. Raises Overloaded."""
@@ -148,14 +152,16 @@ class Admission:
 class Slot:
     """Use it once, as `async with admission.slot(key):`. Entering raises Overloaded."""
 
-    __slots__ = ("_admission", "_key")
+    __slots__ = ("_acquired", "_admission", "_key")
 
-    def __init__(self, admission: Admission, key: Key) -> None:
+    def __init__(self, admission: Admission, key: Key, acquired: Callable[[], None] = _do_nothing) -> None:
+        self._acquired = acquired
         self._admission = admission
         self._key = key
 
     async def __aenter__(self) -> None:
         await self._admission.acquire(self._key)
+        self._acquired()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -28,6 +28,7 @@ from .admission import Admission
 from .answer import Answer
 from .base_app import BaseApp
 from .body import read_body
+from .body_memory import BodyMemory, BodyShare
 from .cors import Cors
 from .direct_output import ClientOutput
 from .http_request import HttpRequest
@@ -54,6 +55,8 @@ class MessagesApp(BaseApp):
         engine, keys, debug: see `BaseApp`.
         ping_interval: seconds without output after which a stream gets a ping.
         max_body, max_decompressed: bounds of a request body in bytes, as received and after decompression.
+        max_body_memory, max_body_memory_per_key: bytes of all bodies, and of those of one API key, whose requests have
+            no slot yet.
         max_concurrency: answers that run at the same time.
         max_queue: requests that wait for one of these to end.
         queue_timeout: seconds that such a request waits at most.
@@ -78,6 +81,8 @@ class MessagesApp(BaseApp):
         ping_interval: float = defaults.PING_INTERVAL,
         max_body: int = defaults.MAX_BODY,
         max_decompressed: int = defaults.MAX_DECOMPRESSED,
+        max_body_memory: int = defaults.MAX_BODY_MEMORY,
+        max_body_memory_per_key: int = defaults.MAX_BODY_MEMORY_PER_KEY,
         max_concurrency: int = defaults.MAX_CONCURRENCY,
         max_queue: int = defaults.MAX_QUEUE,
         queue_timeout: float = defaults.QUEUE_TIMEOUT,
@@ -96,6 +101,7 @@ class MessagesApp(BaseApp):
         self._ping_interval = ping_interval
         self._max_body = max_body
         self._max_decompressed = max_decompressed
+        self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
         self._rules = rules
         self._limits = limits
@@ -158,53 +164,55 @@ class MessagesApp(BaseApp):
 
     async def _create_message(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
-        with self._admission.uploading(key):
-            request = await self._read_request(http_request, counting=False)
-        if request.context_edits:
-            await self._edit_context(request)
-        http_request.record.stream = request.stream
-        transport = http_request.client_transport
-        direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
-        request.direct_output = direct
-        estimate = self._prompt_counter.start_estimate(request)
-        answer = Answer(
-            self.engine,
-            request,
-            hide_thinking=self._hide_thinking,
-            limits=self._limits,
-            observe=self.metrics.note,
-            estimate=estimate,
-        )
-        response = MessageResponse(
-            http_request,
-            answer,
-            stream=request.stream,
-            slot=self._admission.slot(key),
-            metrics=self.metrics,
-            estimate=estimate,
-            ping_interval=self._ping_interval,
-            ignored=request.ignored,
-            headers=request.response_headers,
-            direct=direct,
-        )
-        del request  # a prompt is large, and the engine alone needs it while a stream lasts
-        try:
-            await response.run()
-        finally:
-            estimate.release_request()  # also if the client disconnected before it had a slot
+        with self._bodies.share(key) as share:
+            with self._admission.uploading(key):
+                request = await self._read_request(http_request, share, counting=False)
+            if request.context_edits:
+                await self._edit_context(request)
+            http_request.record.stream = request.stream
+            transport = http_request.client_transport
+            direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
+            request.direct_output = direct
+            estimate = self._prompt_counter.start_estimate(request)
+            answer = Answer(
+                self.engine,
+                request,
+                hide_thinking=self._hide_thinking,
+                limits=self._limits,
+                observe=self.metrics.note,
+                estimate=estimate,
+            )
+            response = MessageResponse(
+                http_request,
+                answer,
+                stream=request.stream,
+                slot=self._admission.slot(key, share.release),
+                metrics=self.metrics,
+                estimate=estimate,
+                ping_interval=self._ping_interval,
+                ignored=request.ignored,
+                headers=request.response_headers,
+                direct=direct,
+            )
+            del request  # a prompt is large, and the engine alone needs it while a stream lasts
+            try:
+                await response.run()
+            finally:
+                estimate.release_request()  # also if the client disconnected before it had a slot
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
-        with self._counting.uploading(key):
-            request = await self._read_request(http_request, counting=True)
         counts: dict[str, object] = {}
-        async with self._counting.slot(key):
-            tokens, headers = await self._prompt_counter.count(request)
-            if request.context_edits:
-                await run_with_yields(edit_context(request, tokens), perf_counter)
-                counts["context_management"] = {"original_input_tokens": tokens}
-                if request.applied_edits:
-                    tokens, headers = await self._prompt_counter.count(request)
+        with self._bodies.share(key) as share:
+            with self._counting.uploading(key):
+                request = await self._read_request(http_request, share, counting=True)
+            async with self._counting.slot(key, share.release):
+                tokens, headers = await self._prompt_counter.count(request)
+                if request.context_edits:
+                    await run_with_yields(edit_context(request, tokens), perf_counter)
+                    counts["context_management"] = {"original_input_tokens": tokens}
+                    if request.applied_edits:
+                        tokens, headers = await self._prompt_counter.count(request)
         counts["input_tokens"] = tokens
         headers = (*headers, *http_request.report_ignored(request.ignored), *request.response_headers)
         await http_request.respond(200, orjson.dumps(counts), headers=headers)
@@ -218,8 +226,9 @@ class MessagesApp(BaseApp):
                     tokens, _ = await self._prompt_counter.count(request)
         await run_with_yields(edit_context(request, tokens), perf_counter)
 
-    async def _read_request(self, http_request: HttpRequest, *, counting: bool) -> MessagesRequest:
-        request = await self._parse(await read_body(http_request, self._max_body, self._max_decompressed), counting)
+    async def _read_request(self, http_request: HttpRequest, share: BodyShare, *, counting: bool) -> MessagesRequest:
+        body = await read_body(http_request, self._max_body, self._max_decompressed, share)
+        request = await self._parse(body, counting)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         request.engine_model = self._aliases.resolve(request.model)

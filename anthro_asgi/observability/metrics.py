@@ -93,7 +93,7 @@ _NOTED: Final = {
         "admission_refusals_total",
         "Requests refused with status 529, by the limit that they exceeded",
         "reason",
-        ("queue_full", "queue_timeout", "key", OTHER),
+        ("queue_full", "queue_timeout", "key", "bodies", "bodies_of_key", OTHER),
     ),
 }
 

@@ -471,6 +471,18 @@ class Settings:
         integer("1", "65536"),
         "maximum number of running, waiting and uploading requests of a key",
     )
+    max_body_memory: int = _row(
+        "Admission",
+        defaults.MAX_BODY_MEMORY,
+        size("1K", "64G"),
+        "maximum size of all request bodies that are being read or wait; more are refused with status 529",
+    )
+    max_body_memory_per_key: int = _row(
+        "Admission",
+        defaults.MAX_BODY_MEMORY_PER_KEY,
+        size("1K", "64G"),
+        "maximum size of the request bodies of a key that are being read or wait",
+    )
 
     upstream_key: str | None = _row(
         "Upstream",

@@ -9,6 +9,7 @@ from ..engines.base import ModelInfo
 from ..http.answer import Answer
 from ..http.base_app import BaseApp
 from ..http.body import read_body
+from ..http.body_memory import BodyMemory
 from ..http.http_request import HttpRequest
 from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
@@ -43,6 +44,7 @@ class CompletionsApp(BaseApp):
         self._max_body = max_body
         self._max_decompressed = max_decompressed
         self._limits = limits
+        self._bodies = BodyMemory(note=self.metrics.note)
 
     # routes
 
@@ -55,8 +57,9 @@ class CompletionsApp(BaseApp):
 
     async def _complete(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
-        body = b"".join(await read_body(http_request, self._max_body, self._max_decompressed))
-        parsed = parse(body)
+        with self._bodies.share(None) as share:
+            body = b"".join(await read_body(http_request, self._max_body, self._max_decompressed, share))
+            parsed = parse(body)
         request = parsed.request
         http_request.record.model, http_request.record.stream = request.model, request.stream
         request.request_id = http_request.request_id

@@ -11,6 +11,8 @@ _MIB: Final = 1 << 20
 PING_INTERVAL: Final = 10.0
 MAX_BODY: Final = 32 * _MIB
 MAX_DECOMPRESSED: Final = 32 * _MIB
+MAX_BODY_MEMORY: Final = 256 * _MIB
+MAX_BODY_MEMORY_PER_KEY: Final = 128 * _MIB
 
 GC_GROWTH: Final = 256 * _MIB
 

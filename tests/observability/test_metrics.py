@@ -178,6 +178,8 @@ def test_durations_tokens_and_waits_of_a_request_are_counted() -> None:
         ("refused", "queue_full", 'admission_refusals_total{reason="queue_full"}'),
         ("refused", "queue_timeout", 'admission_refusals_total{reason="queue_timeout"}'),
         ("refused", "key", 'admission_refusals_total{reason="key"}'),
+        ("refused", "bodies", 'admission_refusals_total{reason="bodies"}'),
+        ("refused", "bodies_of_key", 'admission_refusals_total{reason="bodies_of_key"}'),
         ("upstream_error", "connect", 'upstream_errors_total{kind="connect"}'),
         ("upstream_error", "status_5xx", 'upstream_errors_total{kind="status_5xx"}'),
         ("upstream_error", "new", 'upstream_errors_total{kind="other"}'),

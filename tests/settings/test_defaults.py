@@ -13,6 +13,7 @@ from anthro_asgi import MessagesApp, factory
 from anthro_asgi.engines.llamacpp.engine import LlamaCppEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http.admission import Admission
+from anthro_asgi.http.body_memory import BodyMemory
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import EXCLUSIVE, OPTIONS
 from anthro_asgi.settings.values import ValueType, duration, integer, size
@@ -50,6 +51,8 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "max_queue",
                 "queue_timeout",
                 "max_concurrency_per_key",
+                "max_body_memory",
+                "max_body_memory_per_key",
                 "hide_thinking",
                 "tokenizer",
                 "debug",
@@ -66,6 +69,7 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
             "per_key": "max_concurrency_per_key",
         },
     ),
+    (BodyMemory, {"limit": "max_body_memory", "per_key": "max_body_memory_per_key"}),
     (AnswerLimits, {name: name for name in ("max_event", "max_tool_input", "max_answer")}),
     (SSEParser, {"max_event": "max_event"}),
     (

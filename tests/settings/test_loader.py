@@ -44,6 +44,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "max-queue": ("0", 0),
     "queue-timeout": ("100ms", 0.1),
     "max-concurrency-per-key": ("2", 2),
+    "max-body-memory": ("4M", 4 << 20),
+    "max-body-memory-per-key": ("2M", 2 << 20),
     "total-deadline": ("2h", 7200.0),
     "max-event": ("1M", 1 << 20),
     "max-tool-input": ("2M", 2 << 20),
