@@ -9,92 +9,89 @@ import platform
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
-from functools import cache
-from math import isfinite
 from pathlib import Path
-from types import UnionType
-from typing import Any, BinaryIO, Final, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, BinaryIO, Final, Self, TypeVar
 
-import orjson
+import msgspec
+from msgspec import Meta, Struct
 
 DIRECT: Final = "direct"  # the server name of the engine itself, measured without any server in between
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 
-Percentiles = dict[str, float | None]
+Number = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+Percentiles = dict[str, Number | None]
 """`p50`, `p90`, `p99`, `p99.9` and `max` in seconds, each None without a sample; `n` is the number of samples."""
 
 
-@dataclass(frozen=True, slots=True)
-class Env:
+class Record(Struct, tag_field="kind", tag=str.lower):
+    """A line of a result file. Its `kind` is the name of the class."""
+
+
+class Env(Record):
     """The machine, the commit and the versions of a session."""
 
     date: str = ""
     commit: str | None = None
     python: str = ""
     cpu: str = ""
-    cores: int | None = None
+    cores: Count | None = None
     kernel: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Micro:
+class Micro(Record):
     """One operation and its floor in nanoseconds; `bar` is the highest ratio that is allowed."""
 
     group: str
     name: str
-    ns: float
+    ns: Number
     floor: str
-    floor_ns: float
-    ratio: float
-    bar: float | None = None
+    floor_ns: Number
+    ratio: Number
+    bar: Number | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Goodput:
+class Goodput(Struct):
     """Requests that kept the service level objective `slo` (limits in seconds)."""
 
-    slo: dict[str, float | None]
-    requests_per_s: float | None
-    fraction: float | None
+    slo: dict[str, Number | None]
+    requests_per_s: Number | None
+    fraction: Number | None
 
 
-@dataclass(frozen=True, slots=True)
-class ServerCost:
+class ServerCost(Struct):
     """CPU and resident memory of the measured processes."""
 
-    cpu_s: float
-    cpu_us_per_token: float | None
-    rss_mib: float
-    rss_peak_mib: float
+    cpu_s: Number
+    cpu_us_per_token: Number | None
+    rss_mib: Number
+    rss_peak_mib: Number
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCost:
+class ClientCost(Struct):
     """CPU of the load generator."""
 
-    cpu_s: float
-    cpu_us_per_token: float | None
+    cpu_s: Number
+    cpu_us_per_token: Number | None
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Record):
     """The summary of one run of the load generator."""
 
     url: str
     api: str
     stream: bool
-    concurrency: int | None
-    rate: float | None
-    requests: int
-    ok: int
-    errors: dict[str, int]
-    unfinished: int
-    seconds: float
-    tokens: int
-    tokens_per_s: float | None
+    concurrency: Count | None
+    rate: Number | None
+    requests: Count
+    ok: Count
+    errors: dict[str, Count]
+    unfinished: Count
+    seconds: Number
+    tokens: Count
+    tokens_per_s: Number | None
     ttft: Percentiles
     itl: Percentiles
     e2e: Percentiles
@@ -105,125 +102,99 @@ class Load:
     client: ClientCost
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Record):
     """One server under one load in one round. `rate` is tokens/s of each stream, None for as fast as possible."""
 
     run: str
     server: str
     label: str
-    round: int
-    streams: int
-    rate: float | None
+    round: Count
+    streams: Count
+    rate: Number | None
     load: Load
     version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Record):
     """A server that could not be measured, and why."""
 
     server: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grammar:
+class Grammar(Record):
     """The rules of the Messages stream grammar that a server's stream breaks."""
 
     server: str
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamCost:
+class StreamCost(Record, tag="streams"):
     """Microseconds of CPU per token with this many open streams, at one total token rate."""
 
     server: str
-    streams: int
-    cpu_us_per_token: float
-    round: int = 0
+    streams: Count
+    cpu_us_per_token: Number
+    round: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Record):
     """KiB of resident memory per open stream; `errors` is None when the run did not count them."""
 
     server: str
-    streams: int
-    rss_kib_per_stream: float
-    errors: dict[str, int] | None = None
+    streams: Count
+    rss_kib_per_stream: Number
+    errors: dict[str, Count] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fairness:
+class Fairness(Record):
     """Inter-token latency of slow streams, alone and beside one stream that is never paced."""
 
     server: str
-    slow_streams: int
+    slow_streams: Count
     alone: Percentiles
     beside: Percentiles
-    fast_tokens_per_s: float = 0.0
-    round: int = 0
+    fast_tokens_per_s: Number = 0.0
+    round: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Asgi:
+class Asgi(Record):
     """Microseconds of CPU per token of an application without upstream; `name` is `raw` or `simulated`."""
 
     name: str
-    cpu_us_per_token: float
-    round: int = 0
+    cpu_us_per_token: Number
+    round: Count = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Record):
     """Seconds for which one request blocked the event loop: see `tests.checks.stall`."""
 
-    body_bytes: int
-    longest_s: float
+    body_bytes: Count
+    longest_s: Number
     name: str = ""
-    median_s: float = 0.0
-    at_s: float = 0.0
-    total_s: float = 0.0
-    alone_s: float = 0.0
+    median_s: Number = 0.0
+    at_s: Number = 0.0
+    total_s: Number = 0.0
+    alone_s: Number = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Pauses:
+class Pauses(Record):
     """Latencies with this many open streams; `collection_s` is the longest garbage collection of the service."""
 
     server: str
-    streams: int
+    streams: Count
     transit: Percentiles
     ttft: Percentiles
-    collection_s: float | None = None
+    collection_s: Number | None = None
 
 
-Record = Env | Micro | Run | Missing | Grammar | StreamCost | Memory | Fairness | Asgi | Hold | Pauses
 R = TypeVar("R", bound=Record)
-
-KINDS: Final[dict[str, type[Record]]] = {
-    "env": Env,
-    "micro": Micro,
-    "peer": Run,
-    "direct": Run,
-    "missing": Missing,
-    "grammar": Grammar,
-    "streams": StreamCost,
-    "memory": Memory,
-    "fairness": Fairness,
-    "asgi": Asgi,
-    "hold": Hold,
-    "pauses": Pauses,
-}
-_NAMES: Final = {kind: name for name, kind in KINDS.items()}
+KINDS: Final = {str(one.__struct_config__.tag): one for one in Record.__subclasses__() if one is not Load}
 
 
 def json_line(record: Record) -> bytes:
     """The record as a line of a result file."""
-    kind = "peer" if isinstance(record, Run) and record.server != DIRECT else _NAMES[type(record)]
-    return orjson.dumps({"kind": kind, **{one.name: getattr(record, one.name) for one in fields(record)}}) + b"\n"
+    return msgspec.json.encode(record) + b"\n"
 
 
 class Records:
@@ -304,6 +275,10 @@ class RecordError(ValueError):
     """A line is not a valid record. The message names the file, the line and the field."""
 
 
+class _Line(Struct):
+    kind: str
+
+
 def read(paths: Iterable[Path]) -> Records:
     """All records of all files. Raises OSError and RecordError."""
     records = Records()
@@ -317,55 +292,15 @@ def read(paths: Iterable[Path]) -> Records:
 
 def _add(records: Records, line: bytes, where: str) -> None:
     try:
-        data = orjson.loads(line)
-    except orjson.JSONDecodeError as exc:
-        raise RecordError(f"{where}: not JSON: {exc.msg}") from exc
-    kind = _convert(_convert(data, dict[str, Any], where).get("kind"), str, f"{where}: 'kind'")
-    if kind in KINDS:
-        records.add(_convert(data, KINDS[kind], where))
-    else:
-        records.others[kind] += 1
+        kind = msgspec.json.decode(line, type=_Line).kind
+        if kind in KINDS:
+            records.add(msgspec.json.decode(line, type=KINDS[kind]))
+        else:
+            records.others[kind] += 1
+    except msgspec.MsgspecError as exc:
+        raise RecordError(f"{where}: {exc}") from exc
 
 
 def load_from(line: bytes) -> Load:
-    """The summary in a line that the load generator wrote. Raises RecordError."""
-    summary: Load = _convert(orjson.loads(line), Load, "load")
-    return summary
-
-
-_hints = cache(get_type_hints)
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    """`value`, which JSON gave, as the annotated type `kind`. All numbers are finite and not negative."""
-    if isinstance(kind, UnionType):
-        return None if value is None else _convert(value, get_args(kind)[0], where)
-    if is_dataclass(kind):
-        return _build(kind, _convert(value, dict[str, Any], where), where)
-    if get_origin(kind) is dict and isinstance(value, dict):
-        return {key: _convert(item, get_args(kind)[1], f"{where}: {key!r}") for key, item in value.items()}
-    if get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if kind is Any or (kind in (str, bool) and isinstance(value, kind)):
-        return value
-    numeric = isinstance(value, int | float if kind is float else int) and not isinstance(value, bool)
-    if kind in (int, float) and numeric and isfinite(value) and value >= 0:
-        return value
-    raise RecordError(f"{where} must be {_WANTED[get_origin(kind) or kind]}, not {str(value)[:40]!r}")
-
-
-_WANTED: Final = {
-    dict: "an object",
-    tuple: "a list of strings",
-    str: "a string",
-    bool: "true or false",
-    int: "a whole number that is not negative",
-    float: "a number that is not negative",
-}
-
-
-def _build(kind: Any, data: dict[str, Any], where: str) -> Any:
-    hints = _hints(kind)
-    required = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
-    names = [name for name in hints if name in data or name in required]
-    return kind(**{name: _convert(data.get(name), hints[name], f"{where}: {name!r}") for name in names})
+    """The summary in a line that the load generator wrote. Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(line, type=Load)

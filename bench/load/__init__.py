@@ -5,7 +5,7 @@ import asyncio
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -70,7 +70,7 @@ def main(options: argparse.Namespace) -> int:
         except (BadRun, ProcessLookupError) as exc:
             print(f"bench load: {exc}", file=sys.stderr)
             return _MISUSED
-        output.write(out, {"kind": "load", **asdict(load)})
+        output.write(out, load)
         if options.json != "-":
             print(output.table(load))
     if interrupted:

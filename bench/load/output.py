@@ -5,7 +5,7 @@ from dataclasses import asdict
 from time import monotonic
 from typing import Any, Final, TextIO
 
-import orjson
+import msgspec
 
 from ..records import ClientCost, Goodput, Load, Percentiles, ServerCost
 from .exchange import Exchange
@@ -69,10 +69,10 @@ def request_line(exchange: Exchange, start: int) -> dict[str, Any]:
     }
 
 
-def write(out: TextIO | None, value: dict[str, Any]) -> None:
+def write(out: TextIO | None, value: dict[str, Any] | Load) -> None:
     """One JSON line."""
     if out is not None:
-        out.write(orjson.dumps(value).decode() + "\n")
+        out.write(msgspec.json.encode(value).decode() + "\n")
         out.flush()
 
 

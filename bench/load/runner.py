@@ -243,6 +243,6 @@ class Run:
         while True:
             await asyncio.sleep(min(_TICK, self._plan.timeout / 10))
             self._flow.expire()
-            self._tally.settle()
+            self._tally.sample()
             part = "warm-up" if not self._tally.began else "load" if self._tally.counting else "drain"
             self._watch(part, self._flow, self._tally)

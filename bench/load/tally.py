@@ -8,95 +8,41 @@ included.
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
 from time import monotonic_ns
 from typing import Final, Protocol
 
+import numpy as np
+
 from ..process import Cost, Meter
 from ..records import Percentiles
 
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-_EXACT: Final = 1 << 20
-_BITS: Final = 7  # of a value that its bucket keeps, after the leading one
 
 
 class Samples:
-    """Durations in nanoseconds: `add(value)`, or `zeros += n` for tokens that arrive together.
+    """Durations in nanoseconds, 8 bytes each: `add(value)`, or `zeros += n` for tokens that arrive together."""
 
-    The first million values are kept and give exact percentiles. After that each value goes to one of 128 buckets per
-    octave: percentiles are then exact to 0.4 %, and the maximum remains exact. `settle` makes that change, so that
-    `add` never stalls.
-    """
+    __slots__ = ("_values", "add", "zeros")
 
-    __slots__ = ("_buckets", "_exact", "_limit", "_most", "add", "zeros")
-
-    def __init__(self, limit: int = _EXACT) -> None:
+    def __init__(self) -> None:
         self.zeros = 0
-        self._limit = limit
-        self._exact = array("q")
-        self._buckets: dict[int, int] = {}
-        self._most = 0  # the largest value in the buckets
-        self.add = self._exact.append
+        self._values = array("q")
+        self.add = self._values.append
 
     def __len__(self) -> int:
-        return self.zeros + len(self._exact) + sum(self._buckets.values())
-
-    def settle(self) -> None:
-        """Call it a few times per second."""
-        if len(self._exact) > self._limit:
-            self.add = self._bucket
+        return self.zeros + len(self._values)
 
     def summary(self) -> Percentiles:
         """Each percentile is the smallest value that is not exceeded by that share of the samples."""
         count = len(self)
         if not count:
             return {**dict.fromkeys(PERCENTILES), "n": 0}
-        found = self._ranked([max(1, ceil(part * count)) for part in PERCENTILES.values()])
-        found[-1] = float(max(self._most, max(self._exact, default=0)))
-        return {**{name: value / 1e9 for name, value in zip(PERCENTILES, found, strict=True)}, "n": count}
-
-    def _bucket(self, value: int) -> None:
-        key = _key(value)
-        self._buckets[key] = self._buckets.get(key, 0) + 1
-        if value > self._most:
-            self._most = value
-
-    def _ranked(self, ranks: list[int]) -> list[float]:
-        """The values at these ascending ranks, counted from 1."""
-        found: list[float] = []
-        passed = 0
-        for value, count in self._ascending():
-            passed += count
-            while len(found) < len(ranks) and ranks[len(found)] <= passed:
-                found.append(value)
-        return found
-
-    def _ascending(self) -> Iterator[tuple[float, int]]:
-        if self.zeros:
-            yield 0.0, self.zeros
-        if not self._buckets:
-            yield from ((float(value), 1) for value in sorted(self._exact))
-            return
-        counts = Counter(self._buckets)
-        counts.update(map(_key, self._exact))
-        yield from ((_middle(key), counts[key]) for key in sorted(counts))
-
-
-def _key(value: int) -> int:
-    """The number of a value's bucket; buckets are numbered in ascending order."""
-    shift = value.bit_length() - _BITS - 1
-    return value if shift <= 0 else (shift << _BITS) + (value >> shift)
-
-
-def _middle(key: int) -> float:
-    """The middle of a bucket."""
-    shift = (key >> _BITS) - 1
-    if shift <= 0:
-        return float(key)
-    low = (key - (shift << _BITS)) << shift
-    return low + ((1 << shift) - 1) / 2
+        ordered = np.sort(np.frombuffer(self._values, dtype=np.int64)) if self._values else np.zeros(0)
+        places = {name: max(1, ceil(part * count)) - 1 - self.zeros for name, part in PERCENTILES.items()}
+        found = {name: float(ordered[place]) / 1e9 if place >= 0 else 0.0 for name, place in places.items()}
+        return {**found, "n": count}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +137,7 @@ class Tally:
         if error in (None, "timeout"):
             self.e2e.add(took)
 
-    def settle(self) -> None:
-        """Call it a few times per second."""
-        for samples in (self.ttft, self.itl, self.e2e, self.transit, self.late):
-            samples.settle()
+    def sample(self) -> None:
+        """Read the meter. Call it a few times per second."""
         if self.counting and self.meter is not None:
             self.meter.sample()

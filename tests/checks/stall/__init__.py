@@ -16,7 +16,6 @@ import statistics
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -24,6 +23,7 @@ from typing import Any, Final
 
 import orjson
 import uvloop
+from msgspec import structs
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
@@ -151,7 +151,7 @@ async def once(app: App, name: str, body: bytes, clock: Clock = perf_counter) ->
 def best(holds: Sequence[Hold]) -> Hold:
     """The repetition with the shortest hold, with the median hold, and the shortest gap without a request."""
     usual = statistics.median(hold.longest_s for hold in holds)
-    return replace(
+    return structs.replace(
         min(holds, key=lambda hold: hold.longest_s), median_s=usual, alone_s=min(hold.alone_s for hold in holds)
     )
 
