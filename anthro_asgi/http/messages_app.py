@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from ..engines.base import ModelInfo
+from ..engines.base import BaseEngine, ModelInfo
 from ..observability.logs import RequestRecord, log_event
 from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
@@ -29,6 +29,7 @@ from .answer import Answer
 from .base_app import BaseApp
 from .body import read_body
 from .body_memory import BodyMemory, BodyShare
+from .cache_warmer import CacheWarmer
 from .cors import Cors
 from .direct_output import ClientOutput
 from .http_request import HttpRequest
@@ -175,7 +176,7 @@ class MessagesApp(BaseApp):
             request.direct_output = direct
             estimate = self._prompt_counter.start_estimate(request)
             answer = Answer(
-                self.engine,
+                self._engine_for(request),
                 request,
                 hide_thinking=self._hide_thinking,
                 limits=self._limits,
@@ -199,6 +200,10 @@ class MessagesApp(BaseApp):
                 await response.run()
             finally:
                 estimate.release_request()  # also if the client disconnected before it had a slot
+
+    def _engine_for(self, request: MessagesRequest) -> BaseEngine:
+        """The engine, or one built on it that does more for this request than to ask the engine once."""
+        return CacheWarmer(self.engine) if request.only_warms_cache else self.engine
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)

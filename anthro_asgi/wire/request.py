@@ -107,6 +107,8 @@ class MessagesRequest:
     effort: str | None = None
     output_schema: dict[str, Any] | None = None
     dropped_tools: tuple[str, ...] = ()
+    only_warms_cache: bool = False
+    """`max_tokens` was 0: the engine reads the prompt, and the answer is empty. `max_tokens` is 1 then."""
     context_edits: tuple[ContextEdit, ...] = ()
     """Edits of the messages, which the service makes before it asks the engine."""
     engine_model: str = ""
@@ -313,9 +315,13 @@ def _model(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
 
 
 def _max_tokens(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    max_tokens = optional_integer(raw, "max_tokens", 1)
+    """Stores the length. 0 asks for no answer, but engines accept no such length, so they are asked for one token."""
+    max_tokens = optional_integer(raw, "max_tokens", 0)
     if max_tokens is None:
         raise FieldError("max_tokens", "required")
+    if max_tokens == 0:
+        request.only_warms_cache = True
+        raw["max_tokens"] = max_tokens = 1
     request.max_tokens = max_tokens
 
 

@@ -48,7 +48,7 @@ _DISPLAY: Final = _or_null(_TEXT)
 _FIELDS: Final[dict[str, Schema]] = {
     "thread": {"description": "`{type: continue}` gets a 404 with the error code `thread_not_found`."},
     "model": _NON_EMPTY,
-    "max_tokens": {"type": "integer", "minimum": 1, "maximum": _LARGEST},
+    "max_tokens": {"type": "integer", "minimum": 0, "maximum": _LARGEST},
     "tools": _or_null(_array(_ref("Tool"), maxItems=DEFAULT_RULES.max_tools)),
     "output_config.effort": _or_null(_TEXT),
     "output_config.format": _FORMAT,

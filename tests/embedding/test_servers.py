@@ -101,7 +101,7 @@ def test_errors_of_every_kind_have_the_envelope(served: Running) -> None:
         ("POST", "/v1/messages", b"{", 400),
         ("GET", "/v1/nothing", None, 404),
         ("GET", "/v1/messages", None, 405),
-        ("POST", "/v1/messages", json.dumps({**HELLO, "max_tokens": 0}).encode(), 400),
+        ("POST", "/v1/messages", json.dumps({**HELLO, "max_tokens": -1}).encode(), 400),
     ):
         with closing(connect(served)) as connection:
             connection.request(method, prefix + path, data)

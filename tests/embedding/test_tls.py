@@ -80,5 +80,5 @@ def test_a_stream_over_tls(served: Running, authority: trustme.CA, http2: bool) 
         events = parse_events(response.content)
         check_stream(events)
         assert message_from_events(events)["stop_reason"] == "tool_use"
-        refused = client.post(url, json={**body, "max_tokens": 0})
+        refused = client.post(url, json={**body, "max_tokens": -1})
         assert (refused.status_code, refused.json()["type"]) == (400, "error")

@@ -264,7 +264,7 @@ def test_an_invalid_request_is_a_bad_request_error_that_names_the_field(
     client: anthropic.Anthropic, stream: bool
 ) -> None:
     with pytest.raises(anthropic.BadRequestError) as caught:
-        client.messages.create(**{**HELLO, "max_tokens": 0}, stream=stream)
+        client.messages.create(**{**HELLO, "max_tokens": -1}, stream=stream)
     assert caught.value.type == "invalid_request_error"
     assert str(caught.value.api_message).startswith("max_tokens: ")
 

@@ -121,7 +121,7 @@ CASES: dict[str, tuple[Callable[[], BaseApp], dict[str, Any]]] = {
     "a whole answer": (lambda: MessagesApp(everything), {}),
     "a stream with stop sequences": (lambda: MessagesApp(everything), {"stream": True, "stop_sequences": ["tw"]}),
     "a stream of the simulator": (lambda: MessagesApp(SimulatedEngine(ttft=0, itl=0)), {"stream": True}),
-    "a refused body": (lambda: MessagesApp(everything), {"max_tokens": 0}),
+    "a refused body": (lambda: MessagesApp(everything), {"max_tokens": -1}),
     "a refused key": (lambda: MessagesApp(everything, keys=["sk-1"]), {}),
     "an error in the stream": (lambda: MessagesApp(failing), {"stream": True}),
     "an error of a whole answer": (lambda: MessagesApp(failing), {}),

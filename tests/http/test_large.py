@@ -110,7 +110,7 @@ def _deflated(body: bytes) -> bytes:
         (BODY[:-2] + b',"role":1]}', "body: not valid JSON: "),
         (BODY.replace(b'"t59"', b'"t60"', 1), "messages.120.content.0.tool_result.tool_use_id: no earlier tool_use"),
         (BODY.replace(b"==", b"=!"), "messages.2.content.1.image.source.data: could not process image: must be base64"),
-        (BODY.replace(b'"max_tokens":9', b'"max_tokens":0'), "max_tokens: must be 1 or more"),
+        (BODY.replace(b'"max_tokens":9', b'"max_tokens":-1'), "max_tokens: must be 0 or more"),
     ],
     ids=["cut short", "broken", "an id", "base64", "an option"],
 )

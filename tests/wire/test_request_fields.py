@@ -66,6 +66,7 @@ DERIVED: Final = {
     "raw",
     "body_size",
     "ignored",
+    "only_warms_cache",
     "relay_only",
     "relay_headers",
     "response_headers",

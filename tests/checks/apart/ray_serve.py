@@ -94,7 +94,7 @@ def test_the_example_serves_streams_on_two_replicas(cluster: int) -> None:
     serve.run(Messages.options(num_replicas=2, autoscaling_config=None).bind())
     assert len(streams(cluster, STREAMS)) == STREAMS
     with closing(http.client.HTTPConnection("127.0.0.1", cluster, timeout=60)) as connection:
-        refused = post(connection, max_tokens=0)
+        refused = post(connection, max_tokens=-1)
         assert (refused.status, json.loads(refused.read())["type"]) == (400, "error")
 
 
