@@ -1,9 +1,9 @@
 """The option table.
 
 `Settings` is the table: one attribute per option, with its type, default, bounds and help. The command line, the
-environment (`ANTHRO_ASGI_…`), the TOML file and the README's table are all derived from it. `loader` merges the values
-that are given in several of these places. Secrets come only from the environment or from a file, because `ps` shows a
-command line to every user of the machine.
+environment (`ANTHRO_ASGI_…`), the TOML file and the table of the docs are all derived from it. `loader` merges the
+values that are given in several of these places. Secrets come only from the environment or from a file, because
+`ps` shows a command line to every user of the machine.
 
 To add an option, add a row here and read `settings.NAME` where it takes effect. A default that a class has too stands
 in `wire.defaults`.
@@ -785,7 +785,7 @@ OPTIONS: Final = tuple(_ATTRIBUTES.values())
 
 
 def markdown_table() -> str:
-    """The option table of the README."""
+    """The table of docs/reference/options.md."""
     lines = ["| option | environment | default | meaning |", "|---|---|---|---|"]
     for option in OPTIONS:
         flag = f"`--{option.name} {option.type.metavar}`".replace(" `", "`") if "line" in option.channels else ""

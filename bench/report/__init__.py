@@ -1,4 +1,4 @@
-"""`python -m bench report`: result files → one HTML page with plots, and Markdown tables for the README.
+"""`python -m bench report`: result files → one HTML page with plots, and Markdown tables for docs/performance.md.
 
 Everything in them is computed from the records; what was not recorded is shown as not measured.
 """

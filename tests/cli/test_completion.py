@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from anthro_asgi.cli.main import main
 from anthro_asgi.settings.options import OPTIONS
 from anthro_asgi.settings.presets import PRESETS
 from anthro_asgi.settings.values import SWITCH
+from tests.docs.pages import PAGES
 
 COMMANDS = ("serve", "check", "health", "simulate-openai", "completion")
 
@@ -83,7 +83,7 @@ def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "invalid choice: 'ksh'" in capsys.readouterr().err
 
 
-def test_the_readme_names_the_lines_that_load_the_scripts() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+def test_the_docs_name_the_lines_that_load_the_scripts() -> None:
+    page = PAGES["reference/cli.md"]
     for line in ("source <(anthro-asgi completion bash)", "anthro-asgi completion fish | source"):
-        assert line in readme
+        assert line in page

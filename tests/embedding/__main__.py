@@ -1,9 +1,9 @@
 """`python -m tests.embedding`: what each server does about a client that leaves, and about one that does not read.
 
-Prints the table of the README. A client that leaves closes its socket in the middle of a stream, or while it waits
-for a whole answer; the table shows the time until the engine's generator was closed, the median of five. A client
-that does not read requests an endless stream; the table shows how much the engine had generated when it stopped, or
-"unlimited" if it never stopped.
+Prints the table of docs/how-to/embedding.md. A client that leaves closes its socket in the middle of a stream, or
+while it waits for a whole answer; the table shows the time until the engine's generator was closed, the median of
+five. A client that does not read requests an endless stream; the table shows how much the engine had generated when it
+stopped, or "unlimited" if it never stopped.
 """
 
 import json

@@ -54,7 +54,7 @@ def encoded_texts(*texts: str) -> list[Delta]:
 
 
 async def hello(request: MessagesRequest) -> AsyncIterator[Batch]:
-    """The smallest engine of the README."""
+    """The smallest engine that the docs show."""
     yield "Hello"
 
 

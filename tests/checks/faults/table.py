@@ -1,4 +1,4 @@
-"""The tables of the README, from the outcomes of the cells."""
+"""The tables of docs/explanation/faults-and-limits.md, from the outcomes of the cells."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -13,7 +13,7 @@ Outcomes = Mapping[Cell, str]  # see `cells`
 
 
 def tables(outcome: Outcomes, processes: Mapping[ProcessCell, str]) -> str:
-    """The text between the marks in the README."""
+    """The text between the marks in the page."""
     pairs = _pairs(outcome)
     phases = [(fault, phase, said) for (group, fault, phase), said in pairs.items() if group == "phases"]
     engines = [(said, fault, phase) for (group, fault, phase), said in pairs.items() if group in ("answers", "places")]

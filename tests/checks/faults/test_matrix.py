@@ -9,7 +9,7 @@ from tests.checks.faults.cells import CELLS, Cell
 from tests.checks.faults.matrix import Result, play
 from tests.checks.faults.process_faults import PROCESS_CELLS, ProcessCell
 from tests.checks.faults.table import BEGIN, END, expected_of_processes, expected_outcomes, tables
-from tests.test_readme import README
+from tests.docs.pages import PAGES
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_a_fault_of_the_services_processes_has_its_outcome(cell: ProcessCell) ->
     assert cell.play() == cell.expected
 
 
-def test_the_readme_has_the_tables_of_the_matrix() -> None:
-    shown = re.search(f"{BEGIN}\n(.*?)\n{END}", README, re.DOTALL)
+def test_the_page_of_faults_has_the_tables_of_the_matrix() -> None:
+    shown = re.search(f"{BEGIN}\n(.*?)\n{END}", PAGES["explanation/faults-and-limits.md"], re.DOTALL)
     assert shown is not None
     assert shown[1].strip() == tables(expected_outcomes(), expected_of_processes())

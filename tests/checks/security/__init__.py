@@ -1,4 +1,4 @@
-"""The claims of the README's section "Security", tested with real processes and real sockets.
+"""The claims of docs/explanation/security.md, tested with real processes and real sockets.
 
 Tests of input that comes before authentication run on both HTTP parsers.
 """

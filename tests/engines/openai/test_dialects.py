@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from anthro_asgi.engines.openai.dialects import (
 )
 from anthro_asgi.settings.options import DIALECTS as CONFIGURABLE
 from anthro_asgi.upstream.origin import Origin
+from tests.docs.pages import PAGES
 from tests.replay import cases
 from tests.support.chat_requests import chat, every_dialect, request, user
 
@@ -352,7 +352,7 @@ def test_a_request_without_options_has_nothing_to_ignore(dialect: Dialect) -> No
     assert ignored_fields(request(), dialect) == []
 
 
-# the README's table of further dialects
+# the page's table of further dialects
 
 FURTHER = [
     "max",
@@ -391,14 +391,14 @@ def row(dialect: Dialect) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-README = (Path(__file__).parents[3] / "README.md").read_text()
+PAGE = PAGES["engines.md"]
 
 
-def test_the_readme_describes_the_dialects_as_they_are() -> None:
-    assert [line for line in map(row, map(DIALECTS.__getitem__, FURTHER)) if line not in README] == []
+def test_the_page_describes_the_dialects_as_they_are() -> None:
+    assert [line for line in map(row, map(DIALECTS.__getitem__, FURTHER)) if line not in PAGE] == []
 
 
-# the README's first table: one column for each of these
+# the page's first table: one column for each of these
 
 COLUMNS = (LLAMACPP, VLLM, SGLANG, TRANSFORMERS, LLAMA_CPP_PYTHON, OLLAMA, SAMBANOVA, TENSORRT, PLAIN)
 
@@ -442,13 +442,13 @@ CELLS: dict[str, Callable[[Dialect], str]] = {
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_the_readmes_table_of_dialects_says_what_they_do(name: str) -> None:
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {name} | ")]
+def test_the_pages_table_of_dialects_says_what_they_do(name: str) -> None:
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {name} | ")]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1 : 1 + len(COLUMNS)] == [CELLS[name](dialect) for dialect in COLUMNS]
 
 
-def test_the_readme_says_which_engines_refuse_an_answer_longer_than_the_window() -> None:
-    (line,) = [line for line in README.splitlines() if line.startswith("| `max_tokens` larger than the window")]
+def test_the_page_says_which_engines_refuse_an_answer_longer_than_the_window() -> None:
+    (line,) = [line for line in PAGE.splitlines() if line.startswith("| `max_tokens` larger than the window")]
     cells = [cell.strip() for cell in line.strip("|").split("|")][1 : 1 + len(COLUMNS)]
     assert [cell == "cut to the window" for cell in cells] == [dialect.bounds_answers for dialect in COLUMNS]

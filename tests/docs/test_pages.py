@@ -1,0 +1,136 @@
+"""Checks the pages of `docs/` against the code: their tables, their examples and their links."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from anthro_asgi import MessagesApp
+from anthro_asgi.observability.metrics import Metrics
+from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.testing.driver import Driver
+from anthro_asgi.wire.errors import UPSTREAM_ERROR_KINDS, ApiError
+from tests.docs.pages import DOCS, PAGES, README, ROOT, marked
+
+pytestmark = pytest.mark.slow
+
+
+def error_classes(base: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
+    for error in base.__subclasses__():
+        yield error
+        yield from error_classes(error)
+
+
+def test_the_error_table_has_the_status_and_type_of_every_error_class() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| .* \| (.*) \|$", PAGES["reference/errors.md"], re.MULTILINE)
+    described = {(name, int(status), kind) for status, kind, names in rows for name in re.findall(r"`(\w+)`", names)}
+    ours = (error for error in error_classes() if error.__module__ == ApiError.__module__)
+    assert described == {(error.__name__, error.status, error.type) for error in ours}
+
+
+def test_the_table_of_keywords_has_every_keyword_of_the_application_and_no_other() -> None:
+    table = PAGES["how-to/embedding.md"].partition("**Keywords of `MessagesApp`.**")[2].partition("**Mounted**")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    described = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert described == set(inspect.signature(MessagesApp).parameters) - {"engine"}
+
+
+def test_every_kind_of_upstream_error_is_explained() -> None:
+    explained = set(re.findall(r"`(\w+)`", PAGES["reference/errors.md"]))
+    assert explained >= set(UPSTREAM_ERROR_KINDS)
+
+
+def test_the_metrics_table_has_every_metric_and_no_other() -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", PAGES["reference/metrics.md"], re.MULTILINE)
+    described = {f"anthro_asgi_{name}" for names in rows for name in re.findall(r"`(\w+)`", names)}
+    metrics = Metrics(["/"])
+    families = {family.name for family in metrics.families}
+    assert described == families | {constant.name for constant in metrics.constants()}
+
+
+async def test_the_example_of_a_rich_engine_does_what_it_says() -> None:
+    names: dict[str, object] = {}
+    exec(marked(PAGES["how-to/embedding.md"], "engine"), names)
+    app = names["app"]
+    assert isinstance(app, MessagesApp)
+    driver = Driver(app)
+    async with driver.lifespan():
+        body = b'{"model":"parrot","max_tokens":9,"messages":[{"role":"user","content":"%s"}]%s}'
+        whole = (await driver.request("POST", "/v1/messages", body=body % (b"a b", b""))).json()
+        assert (whole["content"][0]["text"], whole["usage"]) == ("a b", {"input_tokens": 2, "output_tokens": 2})
+        tools = b',"tools":[{"name":"look","input_schema":{"type":"object"}}]'
+        whole = (await driver.request("POST", "/v1/messages", body=body % (b"a b", tools))).json()
+        assert (whole["content"][0]["name"], whole["stop_reason"]) == ("look", "tool_use")
+        refused = await driver.request("POST", "/v1/messages", body=body % (b"a " * 200, b""))
+        assert (refused.status, refused.json()["error"]["message"]) == (
+            400,
+            "prompt is too long: 200 tokens > 100 maximum",
+        )
+        assert (await driver.request("GET", "/readyz")).status == 200
+        assert (await driver.request("GET", "/v1/models")).json()["data"][0]["max_input_tokens"] == 100
+
+
+async def test_the_example_of_a_mounted_application_answers_under_its_prefix() -> None:
+    names: dict[str, object] = {}
+    exec(marked(PAGES["how-to/embedding.md"], "mount"), names)
+    body = b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
+    answer = await Driver(names["host"]).request("POST", "/llm/v1/messages", body=body)  # type: ignore[arg-type]
+    assert (answer.status, answer.json()["type"]) == (200, "message")
+
+
+async def test_the_example_without_http_gives_the_message_that_the_service_gives() -> None:
+    names: dict[str, Any] = {}
+    exec(marked(PAGES["how-to/embedding.md"], "no http"), names)
+    engine = SimulatedEngine(ttft=0, itl=0)
+    body = b'{"model":"m","max_tokens":40,"stop_sequences":["e"],"messages":[{"role":"user","content":"Hi"}]}'
+    message = await names["answer"](engine, body)
+    served = (await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=body)).json()
+    assert (message["content"], message["stop_reason"], message["stop_sequence"]) == (
+        served["content"],
+        served["stop_reason"],
+        served["stop_sequence"],
+    )
+    assert message["stop_sequence"] == "e"
+
+
+def test_the_list_of_folders_has_every_folder_of_the_package_and_no_other() -> None:
+    found = re.search(r"```text\n(anthro_asgi/.*?)\nbench/", PAGES["explanation/architecture.md"], re.DOTALL)
+    assert found is not None
+    package = ROOT / "anthro_asgi"
+    folders = {path.parent.name for path in package.rglob("*.py") if path.parent != package}
+    assert set(re.findall(r"^ +(\w+)/", found[1], re.MULTILINE)) == folders
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", README + "".join(PAGES.values())))
+    assert len(named) > 10
+    assert {name for name in named if f"def {name}(" not in written} == set()
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of the headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(name: str) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", PAGES[name]):
+        path, _, anchor = target.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        file = (DOCS / name).parent / path if path else DOCS / name
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text("utf-8"))):
+            broken.append(target)
+    assert broken == []
+
+
+def test_the_examples_on_the_first_page_are_those_of_the_readme() -> None:
+    page = PAGES["getting-started.md"]
+    marks = re.findall(r"<!-- (\w+) -->\n```", page)
+    assert marks == ["run", "test", "curl", "sdk", "embedded"]
+    assert [marked(page, mark) for mark in marks] == [marked(README, mark) for mark in marks]
