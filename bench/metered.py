@@ -18,9 +18,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import uvloop
-from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
@@ -29,19 +27,15 @@ from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.upstream.connect import Dialer
 from anthro_asgi.upstream.origin import Origin
 
+from .in_process import END, HEAD, REQUEST, Sink, chunked, connection
 from .micro.case import Comparison, collector_off
-from .micro.streams import STYLES, framed, stream, varied
+from .micro.streams import STYLES, stream, varied
 from .options import positive
 
 BAR: Final = 0.05
 _ROUNDS: Final = 101
 _TOKENS: Final = 320  # per round and stream
 _BODY: Final = b'{"model":"m","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hi"}]}'
-_REQUEST: Final = (
-    b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-)
-_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-_END: Final = b"0\r\n\r\n"
 
 
 class Unmetered(Metrics):
@@ -49,36 +43,6 @@ class Unmetered(Metrics):
 
     def observe_gaps(self, marks: list[float]) -> None:
         marks.clear()
-
-
-class Sink(asyncio.Transport):
-    """A transport without a socket that counts the writes."""
-
-    def __init__(self, protocol: Any) -> None:
-        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
-        self.writes = 0
-        self._protocol = protocol
-        protocol.connection_made(self)
-
-    def write(self, data: Any) -> None:
-        self.writes += 1
-
-    def abort(self) -> None:
-        protocol, self._protocol = self._protocol, None
-        if protocol is not None:
-            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
-
-    close = abort
-
-    def is_closing(self) -> bool:
-        return self._protocol is None
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def _nothing(self, *_: Any, **__: Any) -> None: ...
-
-    pause_reading = resume_reading = set_write_buffer_limits = set_protocol = _nothing
 
 
 class Pipeline:
@@ -93,15 +57,13 @@ class Pipeline:
 
     async def open(self, head: Sequence[bytes]) -> None:
         """Send the request, and let the engine begin its answer."""
-        config = Config(self.app, lifespan="off", ws="none", access_log=False, log_config=None, proxy_headers=False)
-        config.load()
-        server = HttpToolsProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+        server = connection(self.app, HttpToolsProtocol)
         self.client = Sink(server)
         with patch.object(Dialer, "dial", self._dial):
-            server.data_received(_REQUEST % len(_BODY) + _BODY)
+            server.data_received(REQUEST % len(_BODY) + _BODY)
             await self._dialled.wait()
         await asyncio.sleep(0)
-        await self.feed([_HEAD, *map(chunked, head)])
+        await self.feed([HEAD, *map(chunked, head)])
 
     async def _dial(self, connection: Any) -> None:
         Sink(connection)
@@ -110,7 +72,7 @@ class Pipeline:
 
     async def close(self, tail: Sequence[bytes]) -> None:
         """Let the engine end its answer."""
-        await self.feed([*map(chunked, tail), _END])
+        await self.feed([*map(chunked, tail), END])
         await self.engine.stop()
         self.client.close()
 
@@ -135,12 +97,6 @@ class Pipeline:
         loop.call_soon(read)
         await done
         return spent
-
-
-def chunked(payload: bytes) -> bytes:
-    """An event of the engine as an HTTP chunk."""
-    event = framed([payload])
-    return b"%x\r\n%b\r\n" % (len(event), event)
 
 
 @asynccontextmanager

@@ -13,16 +13,14 @@ import asyncio
 import io
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import thread_time_ns
 from typing import Any, Final
 from unittest.mock import patch
 
 import uvloop
-from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.engines.openai.engine import OpenAIEngine
@@ -33,7 +31,7 @@ from anthro_asgi.upstream.connect import Dialer
 from anthro_asgi.upstream.origin import Origin
 
 from . import bodies
-from .metered import Sink, chunked
+from .in_process import END, HEAD, REQUEST, Sink, chunked, connection
 from .micro.case import Comparison, collector_off
 from .micro.streams import STYLES, stream
 from .options import positive
@@ -45,22 +43,12 @@ _ROUNDS: Final = 41
 _BATCH: Final = 20  # requests in a row, of one round
 _TOKENS: Final = (" Hello", " there")
 _AGENT: Final = 86_000
-_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-)
-_END: Final = b"0\r\n\r\n"
-_REQUEST: Final = (
-    b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1:8484\r\ncontent-type: application/json\r\n"
-    b"accept: text/event-stream\r\nanthropic-version: 2023-06-01\r\nx-api-key: sk-bench\r\ncontent-length: %d\r\n\r\n"
-)
-
-Connect = Callable[[], asyncio.Protocol]
 
 
 def requests() -> dict[str, bytes]:
     """The requests by name: a greeting, and a coding agent's with 20 tools."""
     named = {"small": bodies.hello(), "agent, 86 KB": bodies.agent(_AGENT, messages=6)}
-    return {name: _REQUEST % len(body) + body for name, body in named.items()}
+    return {name: REQUEST % len(body) + body for name, body in named.items()}
 
 
 class _Client(Sink):
@@ -79,7 +67,7 @@ class _Client(Sink):
 
     def write(self, data: Any) -> None:
         self._written.append(bytes(data))
-        if data.endswith(_END) and self.response is not None:
+        if data.endswith(END) and self.response is not None:
             response, self._written = b"".join(self._written), []
             self.response.set_result(response)
 
@@ -114,8 +102,8 @@ class _Engine(Sink):
 def _reads() -> list[bytes]:
     """An answer of two tokens as the engine writes it."""
     answer = stream(STYLES[0], "text", _TOKENS)
-    head = [_HEAD, *map(chunked, answer.head)]
-    return [b"".join(head), *map(chunked, answer.chunks), b"".join([*map(chunked, answer.tail), _END])]
+    head = [HEAD, *map(chunked, answer.head)]
+    return [b"".join(head), *map(chunked, answer.chunks), b"".join([*map(chunked, answer.tail), END])]
 
 
 @asynccontextmanager
@@ -130,7 +118,7 @@ async def served() -> AsyncIterator[_Client]:
         _Engine(connection, _reads(), idle)
 
     with idle, other, patch.object(Dialer, "dial", dial), _logging(_Nowhere()):
-        client = _Client(_connection(app, protocol_class(settings, app.metrics)))
+        client = _Client(connection(app, protocol_class(settings, app.metrics)))
         yield client
         client.close()
         await engine.stop()
@@ -139,18 +127,9 @@ async def served() -> AsyncIterator[_Client]:
 @asynccontextmanager
 async def raw() -> AsyncIterator[_Client]:
     """A client's connection to the floor."""
-    client = _Client(_connection(Raw(len(_TOKENS)), HttpToolsProtocol))
+    client = _Client(connection(Raw(len(_TOKENS)), HttpToolsProtocol))
     yield client
     client.close()
-
-
-def _connection(app: Any, protocol: Any) -> Any:
-    config = Config(
-        app, http=protocol, lifespan="off", ws="none", access_log=False, log_config=None, proxy_headers=False
-    )
-    config.load()
-    create: Any = config.http_protocol_class
-    return create(config, ServerState(), {})
 
 
 class _Nowhere(io.TextIOBase):

@@ -12,8 +12,8 @@ from .exchange import Exchange
 from .runner import Flow, Plan
 from .tally import PERCENTILES, Tally
 
-_WIDTH: Final = 30  # of the progress bar
 _EVERY: Final = 5.0  # seconds between lines of progress
+_ERASE: Final = "\r\x1b[2K"  # of the terminal's current line
 
 
 def summary(url: str, plan: Plan, tally: Tally) -> Load:
@@ -119,46 +119,28 @@ def _duration(seconds: float | None) -> str:
 
 
 class Progress:
-    """A Watch: a bar on a terminal, else a line every few seconds. Call `end` before other output."""
+    """A Watch: a line every few seconds; on a terminal one line that is renewed. Call `end` before other output."""
 
     def __init__(self, plan: Plan, out: TextIO = sys.stderr) -> None:
         self._plan = plan
         self._out = out
         self._live = out.isatty()
-        self._due = monotonic() + _EVERY
-        self._tokens = 0
-        self._at = monotonic()
-        self._drawn = False
+        self._due = monotonic() + (0.0 if self._live else _EVERY)
 
     def __call__(self, part: str, flow: Flow, tally: Tally) -> None:
         now = monotonic()
-        if not self._live and now < self._due:
+        if now < self._due:
             return
-        self._due = now + _EVERY
-        rate = (tally.tokens - self._tokens) / max(now - self._at, 1e-9)
-        self._tokens, self._at = tally.tokens, now
-        text = f"{flow.done} done, {len(flow.open)} open, {tally.errors.total()} errors, {rate:,.0f} tokens/s"
-        share = self._share(part, flow, tally)
-        if self._live:
-            full = round(share * _WIDTH)
-            self._drawn = True
-            self._out.write(f"\r\x1b[2K{part:<8}[{'#' * full}{'.' * (_WIDTH - full)}] {share:4.0%}  {text}")
-        else:
-            self._out.write(f"{part}: {share:.0%}, {text}\n")
+        self._due = now + (0.0 if self._live else _EVERY)
+        lasted = now - tally.began / 1e9
+        end = f" of {self._plan.requests}" if self._plan.requests else ""
+        rate = f", {tally.tokens / lasted:,.0f} tokens/s in {lasted:.0f} s" if tally.counting else ""
+        text = f"{part}: {flow.done}{end} done, {len(flow.open)} open, {tally.errors.total()} errors{rate}"
+        self._out.write(f"{_ERASE}{text}" if self._live else f"{text}\n")
         self._out.flush()
 
-    def _share(self, part: str, flow: Flow, tally: Tally) -> float:
-        plan = self._plan
-        if part == "warm-up":
-            return min(1.0, flow.done / plan.warmup)
-        if part == "drain":
-            return 1.0
-        by_requests = tally.requests / plan.requests if plan.requests else 0.0
-        by_time = (self._at - tally.began / 1e9) / plan.duration if plan.duration else 0.0
-        return min(1.0, max(by_requests, by_time))
-
     def end(self) -> None:
-        """Erase the bar."""
-        if self._drawn:
-            self._out.write("\r\x1b[2K")
+        """Erase the line."""
+        if self._live:
+            self._out.write(_ERASE)
             self._out.flush()

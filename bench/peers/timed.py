@@ -5,18 +5,17 @@ them; ratios are taken within a round. Each round begins with another server, so
 one. All servers run during the whole comparison and are idle when it is not their turn.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .. import figures
-from ..figures import Setting, added, against, latency, level, peak_memory, server_cpu, servers_of, throughput
+from ..figures import TTFT_RUN, main_setting
 from ..records import Records, Run
+from ..report.tables import as_text, cpu_table, latency_table
 from .harness import PATIENCE, Bench, Plan, Server, drive, engine
 from .peer import Unavailable
 
-FLOOR: Final = "relay"
 _WAVES: Final = 60
 _RAMP: Final = 3 / 8  # of a paced turn, during which its streams start
 
@@ -122,54 +121,11 @@ def ttft(bench: Bench) -> None:
     compare(bench, TTFT, bench.seconds / 4)
 
 
-# on the terminal
-
-Cell = Callable[[str], figures.Figure | None]
-
-
 def tables(records: Records, run: str) -> str:
-    """Costs, then latencies in ms: medians over the rounds. `added` is the difference to the engine itself."""
-    setting = figures.main_setting(records, run)
+    """Costs and latencies of one kind of run for the terminal: medians over the rounds. Empty without a record."""
+    setting = main_setting(records, run)
     if setting is None:
         return ""
-    labels = {one.server: one.label for one in records.of(Run)}
-    servers = [(server, labels[server]) for server in servers_of(records, setting)]
-    costs: list[tuple[str, Cell, float]] = [
-        ("CPU µs/token", lambda server: level(records, setting, server, server_cpu), 1),
-        (f"× {FLOOR}", lambda server: against(records, setting, server, FLOOR, server_cpu), 1),
-        ("tokens/s", lambda server: level(records, setting, server, throughput), 1),
-        ("MiB", lambda server: level(records, setting, server, peak_memory), 1),
-    ]
-    latencies: list[tuple[str, Cell, float]] = []
-    for what in ("ttft", "transit", "itl"):
-        for percentile in ("p50", "p99"):
-            latencies.append((f"{what} {percentile}", _level(records, setting, what, percentile), 1e3))
-            latencies.append(("added", _added(records, setting, what, percentile), 1e3))
-    lines = [f"\n{run}: medians of the rounds", *_table(servers, costs), "", *_table(servers, latencies)]
-    return "\n".join(lines)
-
-
-def _level(records: Records, setting: Setting, what: str, percentile: str) -> Cell:
-    return lambda server: level(records, setting, server, latency(what, percentile))
-
-
-def _added(records: Records, setting: Setting, what: str, percentile: str) -> Cell:
-    return lambda server: added(records, setting, server, latency(what, percentile))
-
-
-def _table(servers: Sequence[tuple[str, str]], cells: Sequence[tuple[str, Cell, float]]) -> list[str]:
-    rows = [["", *(title for title, _, _ in cells)]]
-    rows += [[label, *(_number(cell(server), factor) for _, cell, factor in cells)] for server, label in servers]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"{row[0]:<{widths[0]}}"
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
-        for row in rows
-    ]
-
-
-def _number(found: figures.Figure | None, factor: float) -> str:
-    if found is None:
-        return "-"
-    value = found.median * factor
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    found = [cpu_table(records, run)] if run != TTFT_RUN else []
+    found += [latency_table(records, setting, name, name) for name in ("ttft", "transit", "itl")]
+    return "\n" + "\n\n".join(map(as_text, found))

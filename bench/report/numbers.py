@@ -71,6 +71,11 @@ def kibibytes(size: float, digits: int = _DIGITS) -> str:
     return f"{significant(size, digits)}{GAP}KiB"
 
 
+def mebibytes(size: float, digits: int = _DIGITS) -> str:
+    """A size in MiB."""
+    return f"{significant(size, digits)}{GAP}MiB"
+
+
 def growth(ratio: float, digits: int = _DIGITS) -> str:
     """A ratio as a change in per cent: `+7.20 %`."""
     percent = (ratio - 1) * 100

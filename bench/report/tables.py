@@ -19,6 +19,7 @@ from ..figures import (
     level,
     main_setting,
     operations,
+    peak_memory,
     server_cpu,
     servers_of,
     stream_costs,
@@ -27,7 +28,7 @@ from ..figures import (
 )
 from ..records import DIRECT, Env, Fairness, Grammar, Hold, Memory, Missing, Records, Run, StreamCost
 from .bars import FLOOR, MET, NAMES, NOT_MEASURED, NOT_MET, OURS, judge, named
-from .numbers import GAP, Write, duration, micros, plain, signed, significant, span, times
+from .numbers import GAP, Write, duration, mebibytes, micros, plain, signed, significant, span, times
 
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
 _ADDED: Final = ("p50", "p99", "p99.9")
@@ -88,12 +89,12 @@ def bars_table(records: Records) -> Table:
     return Table("The numbers against the bars", ("what", "bar", "measured", "verdict"), rows, numeric=False)
 
 
-def cpu_table(records: Records) -> Table:
-    """CPU per token under each load, and tokens/s where streams are not paced."""
-    loads = timed(records)
+def cpu_table(records: Records, run: str | None = None) -> Table:
+    """CPU per token and memory under each load of this kind, or of all; and tokens/s where streams are not paced."""
+    loads = [setting for setting in timed(records) if run in (None, setting.run)]
     head = ["server"]
     for setting in loads:
-        head += [f"CPU per token, {setting_name(setting)}", f"× byte relay, {setting.run}"]
+        head += [f"CPU per token, {setting_name(setting)}", f"× byte relay, {setting.run}", f"memory, {setting.run}"]
         head += [] if setting.rate else [f"tokens/s, {setting.run}"]
     servers = ordered(name for setting in loads for name in servers_of(records, setting) if name != DIRECT)
     rows = tuple(_cpu_row(records, loads, server) for server in servers)
@@ -105,6 +106,7 @@ def _cpu_row(records: Records, loads: list[Setting], server: str) -> tuple[str, 
     for setting in loads:
         cells.append(_spread(level(records, setting, server, server_cpu), micros))
         cells.append(_median(against(records, setting, server, FLOOR, server_cpu), times))
+        cells.append(_median(level(records, setting, server, peak_memory), mebibytes))
         if not setting.rate:
             cells.append(_median(level(records, setting, server, throughput), significant))
     return (*cells, plain(sum(failures(records, setting, server) for setting in loads)))
@@ -221,6 +223,14 @@ def machine_table(records: Records) -> Table | None:
     rows += [(name, *(env.versions.get(name, "not recorded") for env in found)) for name in packages]
     head = ("", *(f"session {number}" for number in range(1, len(found) + 1)))
     return Table("Machine and versions", head, tuple(rows), numeric=False) if found else None
+
+
+def as_text(table: Table) -> str:
+    """The table for a terminal: its caption, then columns of equal width."""
+    rows = [("", *table.head[1:]), *table.rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join([table.caption, *lines])
 
 
 # sentences

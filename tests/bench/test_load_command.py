@@ -156,19 +156,18 @@ class Screen(io.StringIO):
         return True
 
 
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
+def test_progress_is_one_line_on_a_terminal_and_several_elsewhere() -> None:
     plan = load._plan(options("http://127.0.0.1:1", "--requests", 4))
     tally, flow = Tally(Slo(), None), argparse.Namespace(done=2, open=[1, 2, 3])
-    tally.ok = 2
     screen, file = Screen(), io.StringIO()
-    bar, lines = Progress(plan, screen), Progress(plan, file)
-    for progress in (bar, lines):
+    live, lines = Progress(plan, screen), Progress(plan, file)
+    for progress in (live, lines):
         progress("load", flow, tally)  # type: ignore[arg-type]
-    assert "50%" in screen.getvalue()
-    assert "3 open" in screen.getvalue()
+    text = "load: 2 of 4 done, 3 open, 0 errors"
+    assert screen.getvalue() == f"\r\x1b[2K{text}"
     assert file.getvalue() == ""
     lines._due = 0.0
     lines("load", flow, tally)  # type: ignore[arg-type]
-    assert file.getvalue().startswith("load: 50%")
-    bar.end()
+    assert file.getvalue() == f"{text}\n"
+    live.end()
     assert screen.getvalue().endswith("\x1b[2K")

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from bench import guard, metered
+from bench.in_process import chunked
 from bench.micro.case import Comparison
 from bench.micro.streams import STYLES, stream
 
@@ -20,7 +21,7 @@ def counted(path: metered.Pipeline) -> float:
 
 
 async def test_each_read_passes_both_pipelines_and_is_counted_in_one() -> None:
-    reads = [metered.chunked(chunk) for chunk in stream(STYLES[0], "text", TEXTS).chunks]
+    reads = [chunked(chunk) for chunk in stream(STYLES[0], "text", TEXTS).chunks]
     async with metered.paths() as both:
         for path in both:
             before = path.client.writes

@@ -291,8 +291,8 @@ def test_relay_and_service_are_measured_beside_the_engine_in_every_round(
     assert records.of(Grammar) == [Grammar("relay", ()), Grammar("ours-fast", ())]
     assert records.of(Missing) == []
     shown = capsys.readouterr().out
-    assert "× relay" in shown
-    assert len([line for line in shown.splitlines() if line.startswith("us ")]) == 2
+    assert "× byte relay" in shown
+    assert len([line for line in shown.splitlines() if line.startswith("us ")]) == 4
 
 
 def test_a_peer_that_breaks_the_grammar_is_timed_and_one_that_does_not_start_is_missing(
