@@ -15,7 +15,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from ..figures import (
     Figure,
@@ -44,7 +44,12 @@ THROUGHPUT: Final = "Tokens per second"
 _ROLES: Final = ("ours", "floor", "direct", "peer", "over", "ink", "soft", "grid", "paper")  # CSS variables
 _COLOURS: Final = {role: f"#0101{number:02x}" for number, role in enumerate(_ROLES, 1)}  # their stand-ins
 _INK, _SOFT, _GRID, _PAPER = (_COLOURS[role] for role in ("ink", "soft", "grid", "paper"))
-_SHAPES: Final = dict(zip(PERCENTILES, ("o", "o", "|", "x"), strict=True))
+_MARKERS: Final[dict[str, dict[str, Any]]] = {
+    "p50": {"marker": "o", "markersize": 7.0},
+    "p90": {"marker": "o", "markerfacecolor": _PAPER},
+    "p99": {"marker": "|", "markersize": 9.0},
+    "p99.9": {"marker": "x"},
+}
 _WIDTH: Final = 4.8  # inches, of 72 CSS pixels
 _ROW: Final = 0.42  # inches per row
 _MOST: Final = 64  # characters of a label
@@ -66,6 +71,8 @@ _STYLE: Final[Any] = {
     "ytick.color": _SOFT,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
+    "legend.labelcolor": _SOFT,
+    "lines.markeredgewidth": 1.8,
     "grid.color": _GRID,
 }
 _SPREAD: Final = "A bar is the median of the rounds; the line over it reaches from the lowest to the highest."
@@ -94,6 +101,11 @@ class Row:
     limit: float | None = None
     points: tuple[tuple[str, float], ...] = ()
 
+    def values(self) -> list[float]:
+        """All that must be inside the plot."""
+        found = (self.value, self.low, self.high, self.limit, *(value for _, value in self.points))
+        return [value for value in found if value is not None]
+
 
 def role(server: str) -> str:
     """What a server is to us: the only meaning of a colour."""
@@ -117,55 +129,41 @@ def _rows_plot(
     """Rows below each other, each with its label and value above its bar. `mark` is a value with a dashed line."""
     if not rows:
         return None
+    values = [value for row in rows for value in row.values()] + [one for one in (mark and mark[0], origin) if one]
+    low, high = min((value for value in values if value > 0), default=1.0), max(*values, 1e-9)
     with mpl.rc_context(_STYLE):
         key = any(row.points for row in rows)
         height = _ROW * len(rows) + 0.62 + 0.2 * bool(mark) + 0.2 * key
         canvas = Canvas(figsize=(_WIDTH, height))
         axes = canvas.add_axes((0.01, 0.52 / height, 0.97, _ROW * len(rows) / height))
-        if log:
-            axes.set_xscale("log")
-        values = [value for row in rows for value in _values(row)] + [one for one in (mark and mark[0], origin) if one]
-        _limits(axes, values, log=log)
+        axes.set(ylim=(0, len(rows)), yticks=[], xlim=(low / 1.15, high * 1.15) if log else (0, high * 1.03))
+        _ticks(axes, axes.xaxis, write, log=log)
+        axes.grid(axis="x", linewidth=0.8)
+        axes.set_xlabel(_short(f"{axis}, logarithmic" if log else axis), loc="left")
         left = axes.get_xlim()[0] if origin is None else origin
         for place, row in enumerate(rows):
             _draw(axes, len(rows) - place - 0.72, row, left)
-        axes.set_ylim(0, len(rows))
-        axes.yaxis.set_major_locator(NullLocator())
-        _ticks(axes.xaxis, write, values, log=log)
-        axes.grid(axis="x", zorder=0, linewidth=0.8)
-        axes.set_xlabel(_short(f"{axis}, logarithmic" if log else axis), loc="left")
         if mark:
-            _mark(axes, *mark)
+            axes.axvline(mark[0], color=_SOFT, linestyle=(0, (3, 3)), linewidth=1, zorder=1)
+            side = "left" if mark[0] < (low * high) ** 0.5 else "right"
+            where = axes.get_xaxis_transform()
+            axes.text(mark[0], 1.01, _short(f" {mark[1]} "), ha=side, color=_SOFT, fontsize=8.5, transform=where)
         if key:
-            _key(canvas)
+            handles = [Line2D([], [], linestyle="", color=_SOFT, label=one, **_MARKERS[one]) for one in PERCENTILES]
+            canvas.legend(handles=handles, loc="upper left", ncols=4, frameon=False, fontsize=8.5, borderaxespad=0)
         return Plot(title, _svg(canvas, title, [f"{row.label}: {row.note}" for row in rows]), note)
 
 
-def _values(row: Row) -> list[float]:
-    found = (row.value, row.low, row.high, row.limit, *(value for _, value in row.points))
-    return [value for value in found if value is not None]
-
-
-def _limits(axes: Any, values: Sequence[float], *, log: bool) -> None:
-    if not log:
-        axes.set_xlim(0, max(values) * 1.03 or 1)
-        return
-    positive = [value for value in values if value > 0] or [1.0]
-    reach = max(positive) / min(positive)
-    axes.set_xlim(min(positive) / max(1.15, reach**0.04), max(positive) * max(1.1, reach**0.03))
-
-
-def _ticks(axis: Any, write: Write, values: Sequence[float], *, log: bool) -> None:
+def _ticks(axes: Any, axis: Any, write: Write, *, log: bool) -> None:
+    """Few ticks, none of which is so far to the right that its label would be cut off."""
+    low, high = axis.get_view_interval()
     if log:
-        positive = [value for value in values if value > 0] or [1.0]
-        wide = max(positive) / min(positive) > 60
-        axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=9))
-        axis.set_minor_formatter(NullFormatter())
-        axis.set_minor_locator(NullLocator())
+        axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 60 else (1.0, 2.0, 5.0), numticks=9))
     else:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    low, high = axis.get_view_interval()
-    last = high / (high / low) ** 0.03 if log else high - 0.03 * (high - low)  # a label further right would be cut off
+    axis.set_minor_locator(NullLocator())
+    last = high / (high / low) ** 0.03 if log else high - 0.03 * (high - low)
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value) if value <= last else ""))
     axis.set_tick_params(length=0)
 
@@ -178,44 +176,14 @@ def _draw(axes: Any, y: float, row: Row, left: float) -> None:
     axes.text(1, y + 0.24, _short(row.note), color=tone, transform=place, va="bottom", ha="right")
     if row.value is not None:
         axes.barh(y, row.value - left, 0.26, left, color=colour, zorder=2)
-    if row.low is not None and row.high is not None and row.value is not None:
-        reach = [[row.value - row.low], [row.high - row.value]]
-        axes.errorbar(row.value, y, xerr=reach, color=_INK, capsize=3, linewidth=1.2, zorder=3)
-    if row.points:
-        axes.plot([value for _, value in row.points], [y] * len(row.points), color=colour, linewidth=1.6, zorder=2)
+        if row.low is not None and row.high is not None:
+            reach = [[row.value - row.low], [row.high - row.value]]
+            axes.errorbar(row.value, y, xerr=reach, color=_INK, capsize=3, linewidth=1.2, zorder=3)
+    axes.plot([value for _, value in row.points], [y] * len(row.points), color=colour, linewidth=1.6, zorder=2)
     for percentile, value in row.points:
-        axes.plot(value, y, **_marker(percentile, colour), zorder=3)
+        axes.plot(value, y, color=colour, zorder=3, **_MARKERS[percentile])
     if row.limit is not None:
         axes.plot([row.limit] * 2, [y - 0.22, y + 0.22], color=_INK, linewidth=2.4, zorder=3)
-
-
-def _marker(percentile: str, colour: str) -> dict[str, Any]:
-    fill = _PAPER if percentile == "p90" else colour
-    size = {"p50": 7.0, "p90": 6.0, "p99": 9.0}.get(percentile, 6.5)
-    return {
-        "marker": _SHAPES[percentile],
-        "color": colour,
-        "markerfacecolor": fill,
-        "markersize": size,
-        "markeredgewidth": 1.8,
-        "linestyle": "none",
-    }
-
-
-def _mark(axes: Any, value: float, label: str) -> None:
-    axes.axvline(value, color=_SOFT, linestyle=(0, (3, 3)), linewidth=1, zorder=1)
-    right = axes.transAxes.inverted().transform(axes.transData.transform((value, 0)))[0] > 0.55
-    place, align = ((-4, 3), "right") if right else ((4, 3), "left")
-    where = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-    axes.annotate(_short(label), (value, 1), place, ha=align, color=_SOFT, fontsize=8.5, **where)
-
-
-def _key(canvas: Canvas) -> None:
-    """The meaning of the markers, above the plot."""
-    handles = [Line2D([], [], label=one, **_marker(one, _SOFT)) for one in PERCENTILES]
-    canvas.legend(
-        handles=handles, loc="upper left", ncols=4, frameon=False, labelcolor=_SOFT, fontsize=8.5, borderaxespad=0
-    )
 
 
 def _short(text: str, most: int = _MOST) -> str:
@@ -339,43 +307,25 @@ def streams_plot(records: Records) -> Plot | None:
         return None
     with mpl.rc_context(_STYLE):
         canvas = Canvas(figsize=(_WIDTH, 3.9))
-        axes = canvas.add_axes((0.1, 0.13, 0.48, 0.78))
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes: Any = canvas.add_axes((0.1, 0.13, 0.48, 0.78))
+        axes.set(xscale="log", yscale="log")
         for server, points in lines:
             colour = _COLOURS[role(server)]
             axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=5, linewidth=1.8)
-        ys = [y for _, points in lines for _, y in points]
-        _ticks(axes.yaxis, plain, ys, log=True)
-        axes.set_ylim(min(ys) * 0.8, max(ys) * 1.2)
-        xs = sorted({x for _, points in lines for x, _ in points})
-        axes.set_xticks(xs, [plain(x) for x in xs])
+            tone = colour if role(server) == "ours" else _SOFT
+            name, offset = _short(named(records, server), 30), {"textcoords": "offset points", "va": "center"}
+            axes.annotate(name, points[-1], (8, 0), color=tone, fontsize=9, **offset)
+        axes.margins(y=0.1)
+        _ticks(axes, axes.yaxis, plain, log=True)
+        counts = sorted({count for _, points in lines for count, _ in points})
+        axes.set_xticks(counts, [plain(count) for count in counts])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(axis="y", linewidth=0.8)
         axes.set_title("µs of CPU per token, logarithmic", loc="left", fontsize=9, color=_SOFT)
         axes.set_xlabel("streams, logarithmic", loc="left")
-        _line_names(axes, [(points[-1], named(records, server), role(server)) for server, points in lines])
         described = [
             f"{named(records, server)}: " + ", ".join(f"{micros(y)} at {x}" for x, y in points)
             for server, points in lines
         ]
         note = "The total token rate is the same at each number of streams."
         return Plot(STREAMS, _svg(canvas, STREAMS, described), note)
-
-
-def _line_names(axes: Any, ends: Sequence[tuple[tuple[int, float], str, str]]) -> None:
-    """Write each name at the end of its line, moved up where it would overlap the one below."""
-    lowest = float("-inf")
-    for (x, y), label, kind in sorted(ends, key=lambda end: end[0][1]):
-        place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[1]
-        lowest = max(place, lowest + 0.06)
-        axes.annotate(
-            _short(label, 30),
-            (x, y),
-            (1.06, lowest),
-            textcoords=axes.transAxes,
-            va="center",
-            fontsize=9,
-            color=_COLOURS[kind] if kind == "ours" else _SOFT,
-            arrowprops={"arrowstyle": "-", "color": _GRID, "shrinkA": 1, "shrinkB": 3},
-        )
