@@ -10,6 +10,7 @@ a server shared by tests starts once. Slow files start first: the run then ends 
 
 import asyncio
 import inspect
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ SLOW = tuple(
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return True if config.option.markexpr == "core" and collection_path in SLOW else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors for `-n auto`: many tests wait."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @cache

@@ -1,4 +1,6 @@
-"""Installs the clients into `.clients/` of the checkout: npm packages, and PyPI packages in a virtual environment.
+"""`python -m tests.clients.install`: install the clients into `.clients/` of the checkout.
+
+npm packages, and PyPI packages in a virtual environment.
 
 A package that is there in the pinned version is kept, so a second run installs nothing.
 """
@@ -59,3 +61,7 @@ def _npm_version(name: str) -> str:
 def _has_pypi(name: str, version: str) -> bool:
     folder = f"{name.partition('[')[0].replace('-', '_')}-{version}.dist-info"
     return PYTHON.exists() and any((FOLDER / "python" / "lib").glob(f"python*/site-packages/{folder}"))
+
+
+if __name__ == "__main__":
+    install()
