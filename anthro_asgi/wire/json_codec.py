@@ -20,7 +20,7 @@ _HALF = re.compile(
     rb"|[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 _REPLACEMENT = rb"\ufffd"
-_NO_MEMORY = "Not enough memory"  # how orjson's message begins when it could not allocate memory
+_NO_MEMORY = ("Not enough memory", "memory allocation failed")  # how messages of orjson 3.11 and 3.10 then begin
 _ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at least this large
 _WALKED = frozenset({dict, list, float})
 
