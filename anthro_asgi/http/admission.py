@@ -4,24 +4,22 @@ A slot is the right to one answer of the engine. When all `limit` slots are take
 `queue` requests wait, the next one is refused at once: requests that their clients have already given up would only
 delay an engine that is behind.
 
-    running <= limit        waiting <= queue        a slot that is released goes to the request that waits longest
+    running <= limit        waiting <= queue        a released slot goes to the request that waits longest (`slots`)
 
 `check` refuses a request before its body is read, when there is neither a slot nor a place in the queue. The last place
 may be taken between `check` and `acquire`, so `acquire` checks again.
-
-Editors: each change of state is one step without an `await`, as in `upstream.pool`, so that a cancellation cannot lose
-a slot.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Final
 
 from ..wire import defaults
 from ..wire.errors import Overloaded
+from .slots import Slots
 
 Key = bytes | None
 Note = Callable[[str, str], object]
@@ -54,26 +52,29 @@ class Admission:
         note: Note = lambda what, kind: None,
         keys: Counter[bytes] | None = None,
     ) -> None:
-        self.limit = limit
         self.queue = queue
-        self.running = 0
+        self._slots = Slots(limit)
         self._timeout = timeout
         self._per_key = per_key
         self._note = note
         self.keys: Counter[bytes] = Counter() if keys is None else keys
-        self._waiters: deque[asyncio.Future[None]] = deque()
 
     def __repr__(self) -> str:
-        return f"<Admission running={self.running}/{self.limit} waiting={self.waiting}/{self.queue}>"
+        return f"<Admission running={self.running}/{self._slots.limit} waiting={self.waiting}/{self.queue}>"
+
+    @property
+    def running(self) -> int:
+        """How many requests have a slot."""
+        return self._slots.running
 
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._waiters)
+        return self._slots.waiting
 
     def check(self, key: Key = None) -> None:
         """Raises Overloaded when a request with this key would get neither a slot nor a place in the queue."""
-        if self.running >= self.limit and len(self._waiters) >= self.queue:
+        if self._slots.are_taken and self._slots.waiting >= self.queue:
             raise self._refusal("queue_full", "too many requests are waiting")
         if self._per_key is not None and key is not None and self.keys[key] >= self._per_key:
             raise self._refusal("key", f"this API key has {self._per_key} requests open, which is its limit")
@@ -102,17 +103,13 @@ class Admission:
         """Wait for a slot. Raises Overloaded."""
         self.check(key)
         self._count(key, 1)
-        if self.running < self.limit:
-            self.running += 1
+        if self._slots.take():
             return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(place)
         try:
             async with asyncio.timeout(self._timeout):
-                await place
+                await self._slots.wait()
         except BaseException as exc:
             self._count(key, -1)
-            self._leave_queue(place)
             if isinstance(exc, TimeoutError):
                 raise self._refusal("queue_timeout", f"no slot was free within {self._timeout:g} s") from None
             raise
@@ -120,22 +117,7 @@ class Admission:
     def release(self, key: Key) -> None:
         """Give a slot back."""
         self._count(key, -1)
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        while self._waiters:
-            place = self._waiters.popleft()
-            if not place.done():
-                return place.set_result(None)
-        self.running -= 1
-        return None
-
-    def _leave_queue(self, place: "asyncio.Future[None]") -> None:
-        if place.done() and not place.cancelled():  # the request was cancelled just after it got a slot
-            self._pass_on()
-        else:
-            with suppress(ValueError):  # `_pass_on` has skipped it already
-                self._waiters.remove(place)
+        self._slots.release()
 
     def _count(self, key: Key, by: int) -> None:
         if self._per_key is None or key is None:

@@ -297,6 +297,7 @@ WAY: Final = (
 RELEASES: Final = {
     "engines/openai/fast_path.py",  # repairs
     "http/admission.py",
+    "http/slots.py",
     "http/body_memory.py",
     "http/disconnect.py",
     "http/ping.py",
