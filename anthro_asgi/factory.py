@@ -36,6 +36,8 @@ def native_pump(settings: Settings) -> NewPump | None:
 def build_engine(settings: Settings) -> BaseEngine:
     """The engine that the settings name; without one, the simulator. Raises ConfigError or ResourceUnavailable."""
     try:
+        if settings.upstreams:
+            return _build_routed_engine(settings)
         if settings.upstream is not None:
             return build_upstream_engine(settings)
         if settings.engine is not None:
@@ -99,8 +101,30 @@ def _build_llamacpp_engine(model: str, settings: Settings) -> BaseEngine:
     )
 
 
-def build_upstream_engine(settings: Settings) -> UpstreamEngine:
-    """The engine behind `--upstream`. Raises ValueError, ConfigError or ResourceUnavailable."""
+def _build_routed_engine(settings: Settings) -> BaseEngine:
+    """All engines, each with its own settings. Raises ValueError, ConfigError or ResourceUnavailable."""
+    from .engines.member import EngineRules
+    from .engines.routed import RoutedEngine
+
+    engines = {}
+    for named in settings.upstreams:
+        rules = EngineRules(
+            fallback=named.fallback,
+            models=named.models,
+            max_concurrency=named.values.get("max_concurrency"),
+            queue_timeout=settings.queue_timeout,
+        )
+        try:
+            engine = build_upstream_engine(settings.of(named), name=named.name, window=named.window)
+        except (ConfigError, ValueError) as exc:
+            raise type(exc)(f"engine {named.name}: {exc}") from exc
+        engines[named.name] = (engine, rules)
+    return RoutedEngine(engines)
+
+
+def build_upstream_engine(settings: Settings, *, name: str | None = None, window: int | None = None) -> UpstreamEngine:
+    """The engine behind `--upstream`. `name` is its name where there are several, `window` the context length of its
+    models where the operator says it. Raises ValueError, ConfigError or ResourceUnavailable."""
     from .engines.auto import AutoEngine
     from .engines.messages.engine import MessagesEngine
     from .engines.openai.engine import OpenAIEngine
@@ -121,7 +145,7 @@ def build_upstream_engine(settings: Settings) -> UpstreamEngine:
         cert_file=settings.upstream_cert,
         cert_key_file=settings.upstream_cert_key,
     )
-    arguments = {"key": upstream_key(settings), **_upstream_arguments(settings)}
+    arguments = {"key": upstream_key(settings), **_upstream_arguments(settings), "name": name, "window": window}
     messages = MessagesEngine(origin, **arguments)
     chat = OpenAIEngine(
         origin,
@@ -230,6 +254,13 @@ def create_app() -> MessagesApp:
 
 def reload_keys(app: BaseApp, settings: Settings) -> None:
     """Read the key files again, and use their keys from now on. Raises ConfigError; the old keys stay valid then."""
-    keys, key = client_keys(settings), upstream_key(settings)
+    keys = client_keys(settings)
+    if settings.upstreams:
+        named_keys = {named.name: upstream_key(settings.of(named)) for named in settings.upstreams}
+        app.replace_keys(keys)
+        for name, key in named_keys.items():
+            app.engine.replace_key_of(name, key)
+        return
+    key = upstream_key(settings)
     app.replace_keys(keys)
     app.engine.replace_key(key)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import create_app
-from anthro_asgi.factory import build_engine
+from anthro_asgi.factory import build_app, build_engine, reload_keys
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import SIMULATED_BY_DEFAULT, ConfigError
 from anthro_asgi.testing.driver import Driver
@@ -50,6 +50,42 @@ def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> No
         create_app()
     environ(monkeypatch, no_auth="true")
     assert repr(create_app()).endswith("<ApiKeys open>>")
+
+
+def test_several_upstreams_are_engines_with_their_own_settings(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret-1")
+    config = tmp_path / "a.toml"
+    config.write_text(
+        "[[engine]]\nname = 'fast'\nurl = 'http://127.0.0.1:1/v1'\ndialect = 'vllm'\nfallback = 'm@gpu'\n"
+        "max-concurrency = 3\nmodels = ['small']\n"
+        f"[[engine]]\nname = 'gpu'\nurl = 'http://127.0.0.1:2/v1'\napi = 'messages'\nkey-file = '{key}'\n"
+    )
+    settings = load_settings({"config": [str(config)]}, {})
+    engine = build_engine(settings)
+    assert engine.engine_names == ("fast", "gpu")
+    shown = repr(engine)
+    assert "<Member fast ready <AutoEngine" in shown
+    assert "<Member gpu ready <MessagesEngine <Pool http://127.0.0.1:2 " in shown
+    assert [model.id for model in engine.known_models() or ()] == ["small"]
+    app = build_app(engine, (), settings)
+    key.write_text("two words")
+    with pytest.raises(ConfigError, match="a key must be one word"):
+        reload_keys(app, settings)
+    key.write_text("secret-2")
+    reload_keys(app, settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["a=http://x:99999"], "engine a: upstream URL: the port must be 1 to 65535"),
+        (["a=http://x", "b=http://y:0"], "engine b: upstream URL: the port must be 1 to 65535"),
+    ],
+)
+def test_an_engine_that_cannot_be_built_is_named(line: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build_engine(load_settings({"upstream": line}, {}))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ Most of the report is text of the upstream, so it is cleaned before it is printe
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from ..engines.base import BaseEngine, UpstreamEngine
 from ..factory import build_upstream_engine
 from ..http.answer import Answer
 from ..observability.logs import clean
-from ..settings.options import ConfigError, Settings
+from ..settings.options import ConfigError, NamedUpstream, Settings
 from ..wire.deltas import ToolStart, deltas_of
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest, parse_request
@@ -27,12 +28,39 @@ _LISTED: Final = 20  # models that are printed
 def check(settings: Settings) -> int:
     """Run the command; the exit status. Raises ConfigError or ResourceUnavailable."""
     logging.getLogger("anthro_asgi").addHandler(logging.NullHandler())  # the report contains what would be logged
+    engines = {named.name: _build(settings.of(named), named) for named in settings.upstreams}
+    single = None if engines else _build(settings)
+    _print("native", _native_path(settings.native))
+    if single is not None:
+        return asyncio.run(report(single, settings.try_model))
+    return asyncio.run(report_each(engines, settings.try_model))
+
+
+def _build(settings: Settings, named: NamedUpstream | None = None) -> UpstreamEngine:
+    """Raises ConfigError or ResourceUnavailable."""
     try:
-        engine = build_upstream_engine(settings)
+        if named is None:
+            return build_upstream_engine(settings)
+        return build_upstream_engine(settings, name=named.name, window=named.window)
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
-    _print("native", _native_path(settings.native))
-    return asyncio.run(report(engine, settings.try_model))
+
+
+async def report_each(engines: Mapping[str, UpstreamEngine], wanted: str | None) -> int:
+    """Print the report of each engine; the exit status is 1 if one of them fails.
+
+    `wanted` is the model to try: `MODEL@ENGINE` for one engine only, otherwise a model for each of them.
+    """
+    model, _, only = (wanted or "").rpartition("@")
+    status = 0
+    for name, engine in engines.items():
+        if only in engines and only != name:
+            await engine.stop()
+            continue
+        print()
+        _print("name", name)
+        status = max(status, await report(engine, model if only in engines else wanted, name))
+    return status
 
 
 def _native_path(mode: str) -> str:
@@ -41,8 +69,11 @@ def _native_path(mode: str) -> str:
     return "yes" if is_used(mode) else "no: --native off" if lacking is None else f"no: needs {lacking}"
 
 
-async def report(engine: UpstreamEngine, wanted: str | None) -> int:
-    """Print the report, and return the exit status. `wanted` is the model to try; None tries the first listed one."""
+async def report(engine: UpstreamEngine, wanted: str | None, name: str | None = None) -> int:
+    """Print the report, and return the exit status. `wanted` is the model to try; None tries the first listed one.
+
+    `name` is that of the engine, where there are several.
+    """
     try:
         _print("engine", (await engine.detect()).title)
         model = await _report_models(engine, wanted)
@@ -58,8 +89,9 @@ async def report(engine: UpstreamEngine, wanted: str | None) -> int:
         return 1
     finally:
         await engine.stop()
-    _print("hint", f"for clients that use other model names, serve with --model-alias '*={model}'")
-    for line in claude_code_lines(model, window):
+    target = model if name is None else f"{model}@{name}"
+    _print("hint", f"for clients that use other model names, serve with --model-alias '*={target}'")
+    for line in claude_code_lines(target, window):
         _print("", line)
     return 0
 

@@ -41,7 +41,7 @@ def serve(settings: Settings) -> int:
 def simulate_openai(settings: Settings) -> int:
     """Serve the simulator as chat completions until a signal; the exit status. Raises like `serve`."""
     keys = client_keys(settings)
-    chosen = settings.with_values(simulate=True, upstream=None, engine=None, model=None, model_alias=())
+    chosen = settings.with_values(simulate=True, upstream=None, upstreams=(), engine=None, model=None, model_alias=())
     chosen = chosen.with_values(simulated_by_default=False, without_effect=())
     return _serve(chosen, keys, lambda: build_completions_app(keys, chosen), messages=False)
 

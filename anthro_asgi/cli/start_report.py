@@ -128,9 +128,9 @@ class StartReport:
         if not self._messages:
             return None
         models = self._known()[1] or []
-        windows = {model.id: model.max_input_tokens for model in models}
         for name, model in self._settings.model_alias:
-            return (model if "*" in name else name), windows.get(model)
+            window = next((one.max_input_tokens for one in models if one.answers_to(model)), None)
+            return (model if "*" in name else name), window
         if len(models) == 1:
             return models[0].id, models[0].max_input_tokens
         return None
@@ -140,8 +140,11 @@ class StartReport:
         models = self._known()[1]
         if not models or self._settings.engine_kind == "simulate":
             return []
-        ids = {model.id for model in models}
-        return [(name, model) for name, model in self._settings.model_alias if model not in ids]
+        return [
+            (name, model)
+            for name, model in self._settings.model_alias
+            if not any(one.answers_to(model) for one in models)
+        ]
 
     def _warn_of_aliases(self) -> None:
         served = ", ".join(model.id for model in (self._known()[1] or [])[:_LISTED])
@@ -165,10 +168,13 @@ class StartReport:
         name, models = self._known()
         settings = self._settings
         kind = "" if settings.engine_kind == "simulate" else f" ({_KINDS[settings.engine_kind].replace('_', ' ')})"
-        rows = [("engine", f"{name or 'not reached yet'}{kind}")]
+        if settings.upstreams and name is not None:
+            rows = [("engine", title) for title in name.split("; ")]
+        else:
+            rows = [("engine", f"{name or 'not reached yet'}{kind}")]
         for model in (models or [])[:_LISTED]:
             window = f", {model.max_input_tokens} tokens" if model.max_input_tokens is not None else ""
-            rows.append(("model", f"{model.id}{window}"))
+            rows.append(("model", f"{model.id}{window}{f', at {model.engine}' if model.engine else ''}"))
         rows += [("alias", f"{name} is answered by {model}") for name, model in settings.model_alias]
         rows += [("auth", self._auth()), ("workers", str(settings.workers)), ("log", f"{self._style}, on stderr")]
         if settings.simulated_by_default:

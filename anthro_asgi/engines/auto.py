@@ -105,7 +105,7 @@ class AutoEngine(UpstreamEngine):
         try:
             chosen = await self._choice.result()
         except ApiError as exc:
-            log_unreachable(exc)
+            log_unreachable(exc, self._chat.name)
         else:
             await chosen.start()
 

@@ -5,7 +5,7 @@ has `stream`) become a BaseEngine is in `functions`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -26,6 +26,12 @@ class ModelInfo:
     max_input_tokens: int | None = None
     max_tokens: int | None = None
     owned_by: str = ""
+    engine: str = ""
+    """The engine that serves it, by its name in the configuration; empty if there is only one engine."""
+
+    def answers_to(self, name: str) -> bool:
+        """Whether a request for `name` gets this model: by its id, or by `MODEL@ENGINE`."""
+        return name == self.id or (self.engine != "" and name == f"{self.id}@{self.engine}")
 
 
 class Engine(Protocol):
@@ -52,6 +58,9 @@ class BaseEngine(ABC):
     """Whether it gets requests that only an upstream of the Messages API can serve (`MessagesRequest.relay_only`), and
     then serves or refuses them. If False, the service refuses them by name.
     """
+
+    engine_names: tuple[str, ...] = ()
+    """The names of the engines behind this one, for a front of several; empty for a single engine."""
 
     observe: Observer = staticmethod(ignore_observation)
     """The application sets it, and the engine calls it: `observe("upstream_error", kind)` with a kind of
@@ -105,8 +114,15 @@ class BaseEngine(ABC):
         """How many upstream connections there are, by state; empty for an engine without an upstream."""
         return {}
 
+    def engine_states(self) -> Mapping[str, str | None]:
+        """Why each of `engine_names` is not ready, as far as it is known without asking; None for one that is."""
+        return {}
+
     def replace_key(self, key: str | None) -> None:  # noqa: B027 - the default does nothing
         """Use this upstream key from now on. Raises ValueError for an invalid key, and keeps the old one then."""
+
+    def replace_key_of(self, name: str, key: str | None) -> None:  # noqa: B027 - the default does nothing
+        """The same for one of `engine_names`."""
 
 
 class EngineIdentity(Protocol):

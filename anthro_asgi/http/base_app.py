@@ -36,7 +36,7 @@ class BaseApp:
         self.engine = as_engine(engine)
         self.draining = False
         self._debug = debug
-        self.metrics = Metrics(paths)
+        self.metrics = Metrics(paths, self.engine.engine_names)
         self.engine.observe = self.metrics.note
         self._keys = ApiKeys(keys)
         self._tracer = Tracer()

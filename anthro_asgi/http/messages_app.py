@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -132,7 +133,8 @@ class MessagesApp(BaseApp):
 
     def _sample(self) -> Sample:
         connections = self.engine.connections()
-        return Sample(self._admission.waiting, self._admission.running, self.draining, connections)
+        ready = {name: reason is None for name, reason in self.engine.engine_states().items()}
+        return Sample(self._admission.waiting, self._admission.running, self.draining, connections, ready)
 
     async def _respond_error(self, http_request: HttpRequest, exc: Exception) -> None:
         await super()._respond_error(http_request, exc)
@@ -241,6 +243,8 @@ class MessagesApp(BaseApp):
         http_request.trace.request_parsed(request)
         request.trace_headers = http_request.trace.headers
         request.request_id = http_request.request_id
+        if self.engine.engine_names:
+            request.report_engine = partial(setattr, http_request.record, "engine")
         request.relay_headers = http_request.relay_headers()
         return request
 
@@ -302,7 +306,11 @@ class MessagesApp(BaseApp):
         if readiness != self._last_readiness:
             self._last_readiness = readiness
             log_event("ready") if readiness == "ready" else log_event("not_ready", reason=readiness)
-        body = {"status": readiness} | ({} if self.notice is None else {"notice": self.notice})
+        body: dict[str, object] = {"status": readiness}
+        if self.notice is not None:
+            body["notice"] = self.notice
+        if self.engine.engine_names:
+            body["engines"] = {name: reason or "ready" for name, reason in self.engine.engine_states().items()}
         await http_request.respond(200 if readiness == "ready" else 503, orjson.dumps(body))
 
 

@@ -54,7 +54,7 @@ class ModelAliases:
     def alias_entry(self, models: Sequence[ModelInfo], name: str) -> ModelInfo:
         """The entry of an alias, with the limits of its model."""
         target = self.resolve(name)
-        known = next((model for model in models if model.id == target), ModelInfo(target))
+        known = next((model for model in models if model.answers_to(target)), ModelInfo(target))
         return replace(known, id=name, display_name=name)
 
 
@@ -90,7 +90,7 @@ def models_page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
 def model_entry(models: Sequence[ModelInfo], identity: str, aliases: ModelAliases) -> dict[str, Any]:
     """The entry of the model `identity`, which may be a name that only a `*` alias matches. Raises NotFound."""
     for model in models:
-        if model.id == identity:
+        if model.answers_to(identity):
             return model_json(model)
     if identity and aliases.resolve(identity) != identity:
         return model_json(aliases.alias_entry(models, identity))
@@ -110,6 +110,7 @@ def model_json(model: ModelInfo) -> dict[str, Any]:
         "object": "model",
         "created": model.created,
         "owned_by": model.owned_by,
+        **({"engine": model.engine} if model.engine else {}),
     }
 
 

@@ -42,6 +42,7 @@ _LONGEST_TRACEBACK: Final = 20_000  # characters
 class RequestRecord:
     """The result of one request. None means unknown or not applicable.
 
+    `engine` is the name of the engine that was asked last, where there are several.
     Durations are in seconds. `queued` is the wait for a slot at the engine. `ttft` is the time from the complete
     request to the first output, including `queued`. `input_tokens` excludes `cached_tokens`.
     """
@@ -65,6 +66,7 @@ class RequestRecord:
     error: str | None = None
     reason: str | None = None
     ignored: str | None = None
+    engine: str | None = None
 
     def fields(self) -> dict[str, object]:
         """The known values, cleaned, in a fixed order."""

@@ -98,6 +98,17 @@ _NOTED: Final = {
 }
 
 
+# The same for several engines: the metric and its help. The label is the engine.
+_NOTED_BY_ENGINE: Final = {
+    "engine_error": ("engine_errors_total", "Failures of the upstream, by engine"),
+    "engine_fallback": (
+        "engine_fallbacks_total",
+        "Requests that another engine answered because this engine was not ready",
+    ),
+}
+_RESULTS: Final = ("ok", "error", "client_left")
+
+
 class Sample(NamedTuple):
     """Values that are read when they are needed, not counted. `connections` to the upstream are by their state."""
 
@@ -105,10 +116,13 @@ class Sample(NamedTuple):
     running: int
     draining: bool
     connections: Mapping[str, int]
+    ready: Mapping[str, bool] = {}
+    """Whether each engine is ready, where there are several."""
 
 
 class Metrics:
-    """The metrics of one application, whose routes are `paths`.
+    """The metrics of one application, whose routes are `paths`. `engines` are the names of the engines behind it, if
+    there are several: the metrics with the label `engine` exist only then.
 
     The application sets `sample`. It is called for each exposition. Between `start` and `stop` it is called once a
     second too, if there are other workers, because any worker may be asked for the exposition.
@@ -117,7 +131,8 @@ class Metrics:
     supervisor when a worker has died.
     """
 
-    def __init__(self, paths: Collection[str]) -> None:
+    def __init__(self, paths: Collection[str], engines: tuple[str, ...] = ()) -> None:
+        self._engines = engines
         self.sample: Callable[[], Sample] | None = None
         self.request_labels = RequestLabels(paths)
         self._timer: asyncio.TimerHandle | None = None
@@ -144,6 +159,9 @@ class Metrics:
         self._draining = layout.add("gauge", "workers_draining", text).place
         text = "Connections to the upstream by state; waiting: requests that wait for a connection"
         self._connections = _add_labelled(layout, "gauge", "upstream_connections", text, "state", _CONNECTIONS)
+        if self._engines:
+            text = "Whether the engine is ready, in how many workers"
+            self._ready = _add_labelled(layout, "gauge", "engine_ready", text, "engine", self._engines)
 
     def _add_counters(self, layout: CounterLayout) -> None:
         text = "Number of times the worker was started"
@@ -167,6 +185,22 @@ class Metrics:
             what: _add_labelled(layout, "counter", name, text, label, values)
             for what, (name, text, label, values) in _NOTED.items()
         }
+        if self._engines:
+            self._add_engine_counters(layout)
+
+    def _add_engine_counters(self, layout: CounterLayout) -> None:
+        for what, (name, text) in _NOTED_BY_ENGINE.items():
+            self._noted[what] = _add_labelled(layout, "counter", name, text, "engine", (*self._engines, OTHER))
+        text = (
+            "Requests by the engine that was asked last; result error: the response is an error, or its stream failed"
+        )
+        values = list(product(self._engines, _RESULTS))
+        self._engine_requests = layout.add(
+            "counter", "engine_requests_total", text, ("engine", "result"), values
+        ).places
+        text = "Tokens as counted by the engine; input excludes cached"
+        values = list(product(self._engines, _TOKENS))
+        self._engine_tokens = layout.add("counter", "engine_tokens_total", text, ("engine", "kind"), values).places
 
     def _add_histograms(self, layout: CounterLayout) -> None:
         text = "Duration of a whole request"
@@ -178,6 +212,12 @@ class Metrics:
         self._queued = layout.add("histogram", "queue_wait_seconds", text, edges=_SECONDS).place
         text = "Time from the complete request to the engine's first output, including the wait in the queue"
         self._ttft = layout.add("histogram", "time_to_first_token_seconds", text, edges=_SECONDS).place
+        if self._engines:
+            text = "Time from the complete request to the engine's first output, by engine"
+            values = [(name,) for name in self._engines]
+            self._engine_ttft = layout.add(
+                "histogram", "engine_time_to_first_token_seconds", text, ("engine",), values, edges=_SECONDS
+            ).places
         text = "Time between two writes to a stream; the tokens of one read from the upstream leave in one write"
         self._gaps = layout.add("histogram", "inter_token_latency_seconds", text, edges=_GAPS).place
         text = "Pauses of the process by garbage collections"
@@ -223,6 +263,8 @@ class Metrics:
         cells[self._draining] = sample.draining
         for state in _CONNECTIONS:
             cells[self._connections[state]] = sample.connections.get(state, 0)
+        for name, ready in sample.ready.items():
+            cells[self._ready[name]] = ready
 
     # --- counting ---
 
@@ -247,6 +289,18 @@ class Metrics:
         self._observe(self._duration[labels[:1]], record.duration)
         self._observe(self._queued, record.queued)
         self._observe(self._ttft, record.ttft)
+        if record.engine is not None:
+            self._engine_answered(record.engine, record)
+
+    def _engine_answered(self, engine: str, record: RequestRecord) -> None:
+        """Count a request for which this engine was asked."""
+        cells = self._cells
+        failed = record.error_type is not None or record.status != 200
+        result = _LEFT if record.client_left else "error" if failed else "ok"
+        cells[self._engine_requests[engine, result]] += 1.0
+        for kind, count in zip(_TOKENS, (record.input_tokens, record.output_tokens, record.cached_tokens), strict=True):
+            cells[self._engine_tokens[engine, kind]] += count or 0
+        self._observe(self._engine_ttft[engine,], record.ttft)
 
     def _observe(self, place: int, seconds: float | None) -> None:
         if seconds is not None:

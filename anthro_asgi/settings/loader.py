@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, Option, ResourceUnavailable, Settings
+from .engine_tables import engines_from, is_key_variable, read_tables, with_keys
+from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, NamedUpstream, Option, ResourceUnavailable, Settings
 from .presets import PRESETS
 from .values import SWITCH
 
@@ -32,6 +33,7 @@ class _Given(NamedTuple):
 
 _Place = dict[str, _Given]
 _EMPTY: Final = object()  # the value of a variable that should name an engine, and is empty
+_SHARED_KEYS: Final = ("upstream-key", "upstream-key-file")
 _ENGINE_VARIABLES: Final = {_BY_NAME[name].variable for name in EXCLUSIVE[0] if _BY_NAME[name].type is not SWITCH}
 
 
@@ -53,10 +55,11 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     defaults = {option.attribute: _default(option) for option in OPTIONS}
     merged = {name: given for place in reversed(places) for name, given in place.items()}
     values = defaults | {_BY_NAME[name].attribute: given.value for name, given in merged.items()}
+    values["upstream"], upstreams = _upstreams(merged, environ)
     engine_named = any(merged[name].value is not False for name in EXCLUSIVE[0] if name in merged)
     simulated = not engine_named and not any(map(_simulates, merged))
-    without_effect = _without_effect(Settings(**values), merged)
-    settings = Settings(**values, simulated_by_default=simulated, without_effect=without_effect)
+    without_effect = _without_effect(Settings(**values, upstreams=upstreams), merged)
+    settings = Settings(**values, simulated_by_default=simulated, without_effect=without_effect, upstreams=upstreams)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key must be given together")
     if settings.upstream_cert_key is not None and settings.upstream_cert is None:
@@ -64,6 +67,30 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     if settings.no_auth and (settings.api_keys or settings.api_key_file):
         raise ConfigError("--no-auth contradicts the configured API keys: remove one of them")
     return settings
+
+
+def _upstreams(given: Mapping[str, _Given], environ: Mapping[str, str]) -> tuple[str | None, tuple[NamedUpstream, ...]]:
+    """The URL of a single engine without a name, and the engines otherwise. Raises ConfigError."""
+    engines: tuple[NamedUpstream, ...] = ()
+    url = None
+    if "upstream" in given:
+        where, value = given["upstream"]
+        if len(value) == 1 and not isinstance(value[0], NamedUpstream) and not value[0][0]:
+            url = value[0][1]
+        elif isinstance(value[0], NamedUpstream):
+            engines = value
+        elif all(name for name, _ in value):
+            engines = engines_from(where, value)
+        else:
+            raise ConfigError(f"{where}: each of several engines needs a name; write NAME=URL")
+    if engines and (shared := next((name for name in _SHARED_KEYS if name in given), None)) is not None:
+        raise ConfigError(
+            f"{given[shared].where}: would send one key to all engines; "
+            "set ANTHRO_ASGI_UPSTREAM_KEY_NAME, or key_file in an [[engine]] table"
+        )
+    if url is None and not engines:  # another kind of engine, or a command that asks none, such as `health`
+        return None, ()
+    return url, with_keys(engines, environ, lambda text, where: _BY_NAME["upstream-key"].value([text], where))
 
 
 def _simulates(name: str) -> bool:
@@ -112,6 +139,8 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
         name = variable.removeprefix(PREFIX)
         if name == variable or re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL):
             continue
+        if is_key_variable(variable):
+            continue  # see `_upstreams`
         if not text:
             if variable in _ENGINE_VARIABLES:
                 place[known[variable].name] = _Given(variable, _EMPTY)
@@ -119,7 +148,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
         if variable not in known:
             raise ConfigError(f"{variable[:80]!r}: unknown variable{did_you_mean(variable, known)}")
         option = known[variable]
-        texts = [part.strip() for part in text.split(",") if part.strip()] if option.repeatable else [text]
+        texts = [part.strip() for part in option.type.split(text) if part.strip()] if option.repeatable else [text]
         if not texts:
             raise ConfigError(f"{variable}: contains only commas")
         place[option.name] = _Given(variable, option.value(texts, variable))
@@ -128,7 +157,15 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
 
 def _from_file(path: str) -> _Place:
     known = {option.name: option for option in OPTIONS if "file" in option.channels}
-    return _from_table(path, _toml(path, "--config"), known)
+    table = _toml(path, "--config")
+    tables = table.get("engine")
+    if not isinstance(tables, list):
+        return _from_table(path, table, known)
+    if "upstream" in table:
+        raise ConfigError(f"{path}: upstream and [[engine]] exclude each other")
+    place = _from_table(path, {key: value for key, value in table.items() if key != "engine"}, known)
+    place["upstream"] = _Given(f"{path}: engine", read_tables(path, tables, _BY_NAME, _toml_texts))
+    return place
 
 
 def _from_profile(given: _Given) -> _Place:

@@ -19,7 +19,7 @@ from .values import (
     KEY,
     ORIGIN,
     SWITCH,
-    URL,
+    UPSTREAM,
     ValueType,
     any_text,
     choice,
@@ -87,6 +87,24 @@ class ResourceUnavailable(ConfigError):
     status = 1
 
 
+class NamedUpstream(NamedTuple):
+    """One of several engines. `values` are attributes of Settings that it has for itself, with `upstream`, its URL.
+
+    `fallback` is a model, None for the same one, and the name of an engine. `window` is the context length of its
+    models in tokens, `models` the names that it serves beside those that it lists.
+    """
+
+    name: str
+    values: dict[str, Any]
+    fallback: tuple[str | None, str] | None = None
+    window: int | None = None
+    models: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the URL and the key."""
+        return f"NamedUpstream({self.name})"
+
+
 class Option(NamedTuple):
     """One row of the table. `default` is the text that an operator would write, None when there is no default.
 
@@ -142,7 +160,7 @@ SERVE_HEALTH: Final[tuple[Command, ...]] = ("serve", "health")
 SERVE_CHECK_HEALTH: Final[tuple[Command, ...]] = ("serve", "check", "health")
 EVERY_ENGINE: Final[tuple[EngineKind, ...]] = ("simulate", "upstream", "engine", "model")
 SIMULATOR: Final[tuple[EngineKind, ...]] = ("simulate",)
-UPSTREAM: Final[tuple[EngineKind, ...]] = ("upstream",)
+UPSTREAMS: Final[tuple[EngineKind, ...]] = ("upstream",)
 MODEL_FILE: Final[tuple[EngineKind, ...]] = ("model",)
 REMOTE: Final[tuple[EngineKind, ...]] = ("upstream", "model")
 _SIMULATOR_GROUPS: Final = ("General", "Listening", "Access", "Simulation")  # `simulate-openai` has these too
@@ -187,7 +205,9 @@ class Settings:
 
     It is no dataclass: `dataclasses` imports `inspect`, and both would be a third of the CPU time of a health check.
 
-    The last two attributes are no options. `simulated_by_default`: no option names an engine. `without_effect`: the
+    `upstream` is the URL of a single engine without a name; otherwise `upstreams` holds the engines.
+
+    The last attributes are no options. `simulated_by_default`: no option names an engine. `without_effect`: the
     options that were given and that the chosen engine does not use, as they were spelled.
     """
 
@@ -276,8 +296,9 @@ class Settings:
     upstream: str | None = _row(
         "Engine",
         None,
-        URL,
-        "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path",
+        UPSTREAM,
+        "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path; several have names",
+        repeatable=True,
         commands=SERVE_CHECK,
         common=True,
     )
@@ -294,7 +315,7 @@ class Settings:
         choice("auto", "chat", "messages"),
         "API of the upstream to use; auto detects it",
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
     dialect: str = _row(
         "Engine",
@@ -302,7 +323,7 @@ class Settings:
         choice(*DIALECTS, metavar="DIALECT"),
         f"type of engine behind the upstream; auto detects it: {', '.join(DIALECTS)}",
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
     model: str | None = _row("Engine", None, FILE, "GGUF model file to serve with llama.cpp (extra llama)", common=True)
     model_context: int = _row(
@@ -340,14 +361,14 @@ class Settings:
         "auto",
         choice("auto", "keep", "fold"),
         "system messages between turns: keep them, or fold them into user messages; auto follows the dialect",
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
     think_tags: str = _row(
         "Engine",
         "off",
         choice("off", "tags", "open"),
         "treat `<think>…</think>` in the engine's text as thinking; open: the prompt template wrote the first tag",
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
 
     host: str = _row(
@@ -491,7 +512,7 @@ class Settings:
         "API key to send to the upstream",
         channels=SECRET,
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
         common=True,
     )
     upstream_key_file: str | None = _row(
@@ -500,7 +521,7 @@ class Settings:
         FILE,
         "file with the API key to send to the upstream",
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
         common=True,
     )
     upstream_ca: str | None = _row(
@@ -509,7 +530,7 @@ class Settings:
         FILE,
         "CA certificates (PEM) to trust in addition to those of the system",
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
     upstream_cert: str | None = _row(
         "Upstream",
@@ -517,7 +538,7 @@ class Settings:
         FILE,
         "client certificate (PEM) to present to an https upstream",
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
     upstream_cert_key: str | None = _row(
         "Upstream",
@@ -525,7 +546,7 @@ class Settings:
         FILE,
         "private key (PEM) of --upstream-cert, when it is not in the same file",
         commands=SERVE_CHECK,
-        engines=UPSTREAM,
+        engines=UPSTREAMS,
     )
     upstream_reuse: str = _row(
         "Upstream",
@@ -737,6 +758,7 @@ class Settings:
 
     simulated_by_default: bool = False
     without_effect: tuple[str, ...] = ()
+    upstreams: tuple[NamedUpstream, ...] = ()
 
     def __init__(self, **values: Any) -> None:
         """One value for each option, by the name of its attribute. Raises TypeError."""
@@ -744,6 +766,10 @@ class Settings:
         if missing or unknown:
             raise TypeError(f"missing: {sorted(missing)}, unknown: {sorted(unknown)}")
         vars(self).update(values)
+
+    def of(self, upstream: NamedUpstream) -> "Settings":
+        """The settings for one of several engines."""
+        return self.with_values(**upstream.values, upstreams=())
 
     def with_values(self, **values: Any) -> "Settings":
         """The same settings, except for these values. Raises TypeError."""
@@ -765,7 +791,7 @@ class Settings:
     @property
     def engine_kind(self) -> EngineKind:
         """The kind of engine that is chosen."""
-        if self.upstream is not None:
+        if self.upstream is not None or self.upstreams:
             return "upstream"
         if self.engine is not None:
             return "engine"

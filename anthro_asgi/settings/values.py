@@ -10,7 +10,7 @@ class ValueType(NamedTuple):
 
     `parse` raises ValueError. Its text follows the wrong value if the value is `shown` ("'x' is not …"), and stands
     alone if it is not, because the value may be a secret. `write` is the reverse of `parse`. `choices` are all values,
-    where there are few.
+    where there are few. `split` divides an environment variable that holds several values.
     """
 
     metavar: str
@@ -18,6 +18,7 @@ class ValueType(NamedTuple):
     shown: bool = True
     write: Callable[[Any], str] = str
     choices: tuple[str, ...] = ()
+    split: Callable[[str], list[str]] = lambda text: text.split(",")
 
 
 def any_text(metavar: str) -> ValueType:
@@ -143,6 +144,32 @@ ALIAS: Final = ValueType("NAME=MODEL", _parse_alias)
 KEY: Final = matching("KEY", "[!-~]+", "a key must be one word of printable ASCII", shown=False)
 # not shown, because a URL may contain a password
 URL: Final = matching("URL", r"(https?://|unix:/)\S+", "must be http://…, https://… or unix:/path.sock", shown=False)
+ENGINE_NAME: Final = matching(
+    "NAME", "[a-z0-9][a-z0-9_-]{0,31}", "must be at most 32 lower-case letters, digits, - and _"
+)
+
+
+def _parse_upstream(text: str) -> tuple[str, str]:
+    """The name of the engine, empty if there is none, and its URL."""
+    name, equals, url = text.partition("=")
+    if not equals or re.match(r"https?:|unix:", name):
+        return "", URL.parse(text)
+    try:
+        ENGINE_NAME.parse(name.strip())
+    except ValueError as exc:
+        raise ValueError(f"NAME of NAME=URL {exc}") from exc
+    try:
+        return name.strip(), URL.parse(url.strip())
+    except ValueError as exc:
+        raise ValueError(f"URL of NAME=URL {exc}") from exc
+
+
+def _split_upstreams(text: str) -> list[str]:
+    """A comma may be a part of a URL, unless a further `NAME=` follows it."""
+    return re.split(r",(?=\s*[a-z0-9][a-z0-9_-]{0,31}\s*=)", text) if re.match(r"\s*[\w-]+\s*=", text) else [text]
+
+
+UPSTREAM: Final = ValueType("[NAME=]URL", _parse_upstream, shown=False, split=_split_upstreams)
 ORIGIN: Final = matching(
     "ORIGIN", r"\*|[a-z][a-z0-9+.-]*://[^/\s?#@*,]+", "is not an origin such as https://app.example, or *"
 )

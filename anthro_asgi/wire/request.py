@@ -136,6 +136,9 @@ class MessagesRequest:
     direct_output: DirectOutput | None = field(default=None, repr=False, compare=False)
     """The client of the stream, for an engine that can write deltas to it directly."""
 
+    report_engine: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Is called with the name of each engine that is asked, where there are several."""
+
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 

@@ -192,6 +192,25 @@ async def test_an_engine_that_is_reached_later_is_reported_once(events: pytest.L
     assert [event["engine"] for event in fields(events, "engine_detected")] == ["vLLM", "llama.cpp"]
 
 
+async def test_several_engines_are_reported_with_their_models(events: pytest.LogCaptureFixture) -> None:
+    listed = [ModelInfo("small", max_input_tokens=32768, engine="fast"), ModelInfo("big", engine="gpu")]
+    settings = load_settings(
+        {"upstream": ["fast=http://a", "gpu=http://b"], "model-alias": ["haiku*=small@fast", "*=huge@gpu"]}, {}
+    )
+    engine = Remote("fast: vLLM; gpu: not reached yet", listed)
+    ours = StartReport(engine, settings, has_keys=False, style="json", terminal=True)
+    banner = (await ours.started([URL])).split("\n")
+    (started,) = fields(events, "started")
+    assert (started["engine"], started["models"], started["window"]) == (engine.name, "small, big", 32768)
+    assert [event["alias"] for event in fields(events, "alias_of_unknown_model")] == ["*"]
+    assert [line.split(None, 1)[1] for line in banner if line.startswith(("  engine", "  model"))] == [
+        "fast: vLLM",
+        "gpu: not reached yet",
+        "small, 32768 tokens, at fast",
+        "big, at gpu",
+    ]
+
+
 async def test_an_engine_that_is_known_without_its_models_is_asked_for_them(events: pytest.LogCaptureFixture) -> None:
     engine = Remote("vLLM", None)
     await report(engine, upstream="http://x", dialect="vllm").started([URL])

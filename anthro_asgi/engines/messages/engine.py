@@ -239,7 +239,7 @@ class MessagesEngine(RemoteEngine):
             return
         changes = changes_between(refused, dialect) if refused.name == dialect.name else {}
         if changes:
-            remember(self._learned, model, changes, self.observe)
+            remember(self._learned, model, changes, self.observe, self.name)
         yield ending
 
     def _dialect_for(self, request: MessagesRequest, dialect: Dialect) -> Dialect:

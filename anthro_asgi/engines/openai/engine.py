@@ -329,7 +329,7 @@ class OpenAIEngine(RemoteEngine):
             changes["never"] = known | (accepted.never - refused.never)
         if not changes:
             return
-        remember(self._learned, model, changes, self.observe)
+        remember(self._learned, model, changes, self.observe, self.name)
 
     async def _body(self, request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:
         """The body of the chat request, without what this engine is known not to accept."""

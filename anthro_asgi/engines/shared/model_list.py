@@ -34,11 +34,17 @@ FetchModels = Callable[[], Awaitable[Sequence[ModelInfo]]]
 
 
 class ModelList:
-    """Caches the list that `fetch` returns. `fetch` raises ApiError. `time` is a clock in seconds, else the loop's."""
+    """Caches the list that `fetch` returns. `fetch` raises ApiError. `time` is a clock in seconds, else the loop's.
 
-    def __init__(self, fetch: FetchModels, time: Callable[[], float] | None = None) -> None:
+    `window` is the context length of every model in tokens, where the operator says it.
+    """
+
+    def __init__(
+        self, fetch: FetchModels, time: Callable[[], float] | None = None, *, window: int | None = None
+    ) -> None:
         self._refreshing = SingleFlight(self._refresh)
         self._fetch = fetch
+        self._window = window
         self._time = time or (lambda: asyncio.get_running_loop().time())
         self._models: list[ModelInfo] | None = None
         self._fetched_at = float("-inf")
@@ -86,6 +92,8 @@ class ModelList:
         """
         created = {model.id: model.created for model in self._models or ()}
         self._models = [replace(model, created=created.get(model.id, model.created)) for model in models]
+        if self._window is not None:
+            self._models = [_with_window(model, self._window) for model in self._models]
         self._fetched_at = self._time()
         self._failure = None
 
@@ -113,6 +121,11 @@ class ModelList:
     async def close(self) -> None:
         """Cancel a running request for the list."""
         await self._refreshing.close()
+
+
+def _with_window(model: ModelInfo, window: int) -> ModelInfo:
+    longest = window if model.max_tokens is None else min(window, model.max_tokens)
+    return replace(model, max_input_tokens=window, max_tokens=longest)
 
 
 def parse_models(body: Any) -> list[ModelInfo]:

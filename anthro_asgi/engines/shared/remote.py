@@ -51,7 +51,8 @@ _log = logging.getLogger(__name__)
 class RemoteOptions(TypedDict, total=False):
     """The options of every engine behind a URL: `key`, `limit` (the number of connections for answers, lists and
     counts), `deadlines` of a request, `limits` on the size of an answer, `reuse` of connections and the `parser`
-    of their responses (see Pool).
+    of their responses (see Pool); the `name` of the engine for the log, where there are several; the context `window`
+    of its models in tokens, where the operator says it.
     """
 
     key: str | None
@@ -60,6 +61,8 @@ class RemoteOptions(TypedDict, total=False):
     limits: AnswerLimits
     reuse: bool
     parser: ParserFactory
+    name: str | None
+    window: int | None
 
 
 class RemoteEngine(UpstreamEngine):
@@ -70,6 +73,7 @@ class RemoteEngine(UpstreamEngine):
         reuse = options.get("reuse", True)
         parser = options.get("parser")
         self._origin = origin
+        self.name = options.get("name")
         self._limits = options.get("limits", DEFAULT_LIMITS)
         self._pool = Pool(origin, limit=options.get("limit", 1024), deadlines=deadlines, reuse=reuse, parser=parser)
         # answers may use every connection of the pool, and the readiness check must not wait for one
@@ -80,7 +84,7 @@ class RemoteEngine(UpstreamEngine):
         self._addresses = _addresses(origin)
         self._headers: RequestHeaders = ()
         self.replace_key(options.get("key"))
-        self._model_list = ModelList(self._fetch_model_list)
+        self._model_list = ModelList(self._fetch_model_list, window=options.get("window"))
         self._list_status = 0  # of the response to the last request for the list
         self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
         self.on_engine_gone: Callable[[], None] = _do_nothing
@@ -99,9 +103,10 @@ class RemoteEngine(UpstreamEngine):
         try:
             await self.detect()
             if self._list_status in (401, 403):
-                _log.warning("engine_not_ready reason=%(reason)s", {"reason": _why_not_ready(self._list_status)})
+                values = {"reason": _why_not_ready(self._list_status), "engine": self.name}
+                _log.warning("engine_not_ready reason=%(reason)s", values)
         except ApiError as exc:
-            log_unreachable(exc)
+            log_unreachable(exc, self.name)
 
     async def stop(self) -> None:
         await self._first_contact.close()
@@ -282,6 +287,7 @@ class RemoteEngine(UpstreamEngine):
             "status": failure.status,
             "reason": failure.error.reason,
             "cause": failure.cause,
+            "engine": self.name,
         }
         _log.warning(_FAILURE, values)
         if failure.engine_message is not None:
@@ -328,8 +334,9 @@ async def start_within(work: SingleFlight[None]) -> None:
         await task
 
 
-def log_unreachable(exc: ApiError) -> None:
-    _log.warning("engine_unreachable reason=%(reason)s", {"reason": exc.reason})
+def log_unreachable(exc: ApiError, name: str | None) -> None:
+    """`name` is that of the engine, where there are several."""
+    _log.warning("engine_unreachable reason=%(reason)s", {"reason": exc.reason, "engine": name})
 
 
 # the response that is an answer
