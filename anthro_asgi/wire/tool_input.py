@@ -11,6 +11,7 @@ _CLOSERS = {"{": "}", "[": "]"}
 # The tokens that give JSON its structure. A string ends at its closing quote, or before an incomplete escape.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+(?P<quote>"?)|[][{},]', re.DOTALL)
 
+_MAX_ENCODINGS: Final = 3
 _PYTHON_DICT: Final = re.compile(r"\s*\{\s*'")
 # a string escape that Python and JSON do not share
 _OTHER_ESCAPE: Final = re.compile(r"""\\(?:\\|(?P<other>(?!['"bfnrt]|u[0-9a-fA-F]{4})))""")
@@ -20,9 +21,9 @@ _MAX_PYTHON: Final = 16 * 1024  # characters of a Python dict: Python's parser h
 def parse_tool_input(text: str, repairs: Repairs | None = None) -> dict[str, Any] | None:
     """The object in `text`; {} for "". Input that broke off is closed at the last place where the result is JSON.
 
-    A JSON string that holds an object is decoded again (some engines encode twice). A dict in Python's syntax
-    (`{'a': True}`), which small models write, is read as one. Any other value becomes `{"value": …}`, so that nothing
-    is lost. None if `text` cannot be read or is nested too deeply.
+    A JSON string that holds an object is decoded again (some engines encode twice, or more often). A dict in Python's
+    syntax (`{'a': True}`), which small models write, is read as one. Any other value becomes `{"value": …}`, so that
+    nothing is lost. None if `text` cannot be read or is nested too deeply.
     Counts what was repaired in `repairs`.
     """
     if not text.strip():
@@ -49,13 +50,16 @@ def _loads(text: str) -> dict[str, Any] | None:
         value, _ = loads_exactly(text.encode())
     except ValueError:
         return None
-    if isinstance(value, str):
+    inner = value
+    for _ in range(_MAX_ENCODINGS):
+        if not isinstance(inner, str):
+            break
         try:
-            inner, _ = loads_exactly(value.encode())
+            inner, _ = loads_exactly(inner.encode())
         except ValueError:
-            inner = None
-        if isinstance(inner, dict):
-            return inner
+            break
+    if isinstance(inner, dict):
+        return inner
     return value if isinstance(value, dict) else {"value": value}
 
 

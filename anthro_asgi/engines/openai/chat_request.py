@@ -23,6 +23,7 @@ Part = str | Json
 """A part of a chat message's content; a plain string is a text part."""
 
 _MESSAGES_PER_STEP: Final = 16
+_BEFORE_IMAGES: Final = "I will look at the next message."
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 # Google's published value for a call that has no signature of its own, such as one of another model.
@@ -151,7 +152,8 @@ def _may_hold_more_than_text(request: MessagesRequest, dialect: Dialect) -> bool
     """
     may_call = bool(request.tools) and (request.tool_choice is None or request.tool_choice.type != "none")
     wants_thinking = request.thinking is not None and request.thinking.type != "disabled"
-    return may_call or wants_thinking or (dialect.thinks and not thinking_disabled(request, dialect))
+    thinks = dialect.thinks_when_off if thinking_disabled(request, dialect) else dialect.thinks
+    return may_call or wants_thinking or thinks
 
 
 def _effective_stops(stops: Sequence[str]) -> list[str]:
@@ -372,11 +374,16 @@ class _Conversation:
             self._add_user_parts(images + parts)
 
     def _add_user_parts(self, parts: list[Part]) -> None:
+        """Add the content of a user turn. Where only an assistant turn may follow a tool message, its text goes into
+        the tool message. Images have no place there, so they get a user turn of their own, behind an assistant turn.
+        """
         behind_tool = bool(self.turns) and self.turns[-1].role == "tool"
-        if behind_tool and self._dialect.text_in_tool_result and all(type(part) is str for part in parts):
+        if not behind_tool or not self._dialect.text_in_tool_result:
+            self._join("user", parts)
+        elif all(type(part) is str for part in parts):
             self.turns[-1].parts += parts
         else:
-            self._join("user", parts)
+            self.turns += (_Turn("assistant", [_BEFORE_IMAGES]), _Turn("user", parts))
 
     def _join(self, role: str, parts: list[Part]) -> None:
         """Add `parts` to the last turn if it has this role; otherwise begin a turn."""
@@ -442,7 +449,8 @@ def _chat_message(turn: _Turn, dialect: Dialect) -> Json:
     if role == "assistant":
         thoughts, calls, key = turn.thoughts, turn.calls, dialect.reasoning_key
         if key is not None and (any(thoughts) or (calls and dialect.needs_reasoning)):
-            message[key] = "\n".join(thoughts)
+            text = "\n".join(thoughts)
+            message[key] = text if key != "reasoning_details" else [{"type": "reasoning.text", "text": text}]
         if calls:
             message["tool_calls"] = calls
             message["content"] = content or dialect.no_content

@@ -51,6 +51,7 @@ class ChunkReader(Reader):
         "_finish",
         "_has_text",
         "_held_choices",
+        "_in_deltas",
         "_kept",
         "_late_thinking",
         "_limits",
@@ -75,9 +76,9 @@ class ChunkReader(Reader):
         tags: ThinkTagFilter | None = None,
         limits: AnswerLimits = DEFAULT_LIMITS,
     ) -> None:
-        self._calls = ToolCallQueue(new_id, taken, names, limits=limits)
-        super().__init__(self._calls.repairs)
         self._stops = frozenset(stops)
+        self._calls = ToolCallQueue(new_id, taken, names, limits=limits, hold=bool(self._stops))
+        super().__init__(self._calls.repairs)
         self._tags = tags
         self._limits = limits
         self._kept = 0  # bytes that are held back
@@ -86,6 +87,7 @@ class ChunkReader(Reader):
         self._finish: Finish | None = None
         self._modern = False  # the engine uses `tool_calls`, so `function_call` is a duplicate
         self._refused = False
+        self._in_deltas = False  # the answer comes in deltas, so a `message` repeats it
         self._counts = TokenCounts()
         self._counted = 0  # chunks with content, used if the engine reports no usage
         self._block = ""  # the kind of the latest block: text, thinking or call
@@ -114,6 +116,8 @@ class ChunkReader(Reader):
                 if self._finish is not None or not payload.strip():
                     continue
                 raise BadUpstream("the engine sent a chunk that is not JSON") from exc
+            if type(chunk) is list and len(chunk) == 1:  # Gemini sends an error as a list
+                chunk = chunk[0]
             self._payload, self._chunk = payload, chunk
             try:
                 self._read_chunk(chunk, out)
@@ -161,6 +165,18 @@ class ChunkReader(Reader):
     def called(self) -> bool:
         """Whether the answer has a tool call."""
         return self._calls.has_calls
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the answer has text."""
+        return self._has_text
+
+    @property
+    def stopped_thinking(self) -> bool:
+        """Whether the engine matched a stop sequence before it had given anything but thinking."""
+        finish = self._finish
+        stopped = finish is not None and finish.stop_reason == "stop_sequence"
+        return stopped and self._block == "thinking" and not self._has_text and not self._calls.has_calls
 
     # for the fast path
 
@@ -223,7 +239,11 @@ class ChunkReader(Reader):
         index = choice.get("index") or 0
         if not self._open_choices.setdefault(index, True):
             return
-        delta = choice.get("delta") or choice.get("message")
+        delta = choice.get("delta")
+        if delta:
+            self._in_deltas = True
+        else:
+            delta = self._unseen(choice.get("message"))
         reason = choice.get("finish_reason")
         if delta:
             if index != self._active and not self._block and _has_content(delta):
@@ -239,6 +259,18 @@ class ChunkReader(Reader):
         elif not delta and index != self._active:
             del self._open_choices[index]  # a choice without content needs no finish reason
 
+    def _unseen(self, message: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What `message` has that the answer has not. Some engines repeat the whole answer behind its deltas."""
+        if not message or not self._in_deltas:
+            return message
+        seen: tuple[str, ...] = ("content", "refusal") if self._has_text else ()
+        seen += _REASONING_KEYS if self.reasoning_key is not None else ()
+        rest = {key: value for key, value in message.items() if key not in seen}
+        if self._calls.has_calls:  # the queue knows a repeated call by its id
+            rest["tool_calls"] = [call for call in rest.get("tool_calls") or () if call.get("id")]
+            rest.pop("function_call", None)
+        return rest
+
     def _hold(self, size: int) -> None:
         self._kept += size
         self._limits.check_answer(self._kept)
@@ -250,12 +282,13 @@ class ChunkReader(Reader):
             self._counted += 1
 
     def _delta(self, delta: dict[str, Any], out: list[Delta], *, hold_calls: bool = False) -> None:
-        thinking = delta.get("reasoning_content")
-        key = "reasoning_content" if thinking else "reasoning"
-        thinking = thinking or delta.get("reasoning")
-        if thinking:
-            self.reasoning_key = key
-            self._think(thinking, out)
+        for key in _REASONING_KEYS:
+            thinking = delta.get(key)
+            if thinking:
+                if isinstance(thinking, str | list | dict):
+                    self.reasoning_key = key
+                self._think(thinking, out)
+                break
         content = delta.get("content")
         if content is not None:
             self._content(content, out)
@@ -436,7 +469,8 @@ _RANK: Final[dict[StopReason, int]] = {  # of several choices, the highest one d
     "refusal": 3,
     "max_tokens": 4,
 }
-_CONTENT_KEYS: Final = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+_REASONING_KEYS: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+_CONTENT_KEYS: Final = ("content", *_REASONING_KEYS, "refusal", "tool_calls", "function_call")
 
 
 def _has_content(delta: dict[str, Any]) -> bool:

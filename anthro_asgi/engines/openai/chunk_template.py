@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import orjson
 
-_KEYS: Final = ("content", "reasoning_content", "reasoning")
+_KEYS: Final = ("content", "reasoning_content", "reasoning", "reasoning_text", "thinking")
 _STRING: Final = rb'[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")'
 _PLACES: Final = {key: re.compile(b'"%b"' % key.encode() + _STRING, re.DOTALL) for key in (*_KEYS, "arguments")}
 _COUNTS: Final = re.compile(rb'"usage"[ \t]*:[ \t]*(?=\{)')
@@ -112,6 +112,8 @@ def _place(chunk: dict[str, Any]) -> _Place | None:
     if not isinstance(delta, dict) or choices[0].get("index") or choices[0].get("finish_reason"):
         return None
     texts = [key for key in _KEYS if delta.get(key)]
+    if texts == ["content"] and delta.get("reasoning_details"):
+        return None
     calls = delta.get("tool_calls")
     if len(texts) == 1 and isinstance(delta[texts[0]], str) and not calls:
         return delta, delta, texts[0]

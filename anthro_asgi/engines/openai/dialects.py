@@ -43,7 +43,9 @@ class Dialect:
     thinking_off: Extras = field(default_factory=dict)
     """Sent when the client disables thinking. Empty for an engine without a switch."""
     thinks: bool = False
-    """The model was seen to think. So it may think in any answer, unless the request switches thinking off."""
+    """The model may think in any answer, unless the request switches thinking off."""
+    thinks_when_off: bool = False
+    """The model may think although the request switches thinking off."""
     thinking_budget: str | None = None
     """The field that limits the tokens of the reasoning."""
     effort: bool = False

@@ -13,10 +13,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, Unpack
+from typing import Any, Final, Self, Unpack
 
 from ..._native import NewPump
 from ...upstream.errors import UpstreamError
@@ -30,7 +30,7 @@ from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
 from ...wire.large.cooperative import run_with_yields
-from ...wire.request import MessagesRequest, ToolChoice
+from ...wire.request import MessagesRequest
 from ..shared.answer_length import accepted_length
 from ..shared.event_pieces import LARGE
 from ..shared.fetch import FetchResult, fetch
@@ -56,7 +56,7 @@ from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .learning import remember
 from .read_coalescer import PAUSE, ReadCoalescer
-from .refusals import amended_dialect, changes_between
+from .refusals import amended_after_failure, amended_dialect, changes_between
 from .retry import length_field, rejected_field, wants_new_length_field
 from .think_tags import ThinkTagMode, think_tag_filter
 from .token_relay import TokenRelay
@@ -66,6 +66,21 @@ _log = logging.getLogger(__name__)
 _DETECTION_VALID: Final = 5.0  # seconds after a detection in which the engine is taken to be the same
 _MAX_TRIES: Final = 4  # as asked, with an answer that fits the model, one that fits beside the prompt, without a field
 _STREAM_HEADERS: Final = ((b"content-type", b"application/json"), (b"accept", b"text/event-stream"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is kept of a request, to learn from its answer: the request itself is released when the answer begins."""
+
+    no_calls: bool
+    thinking_off: bool
+    stops: bool
+
+    @classmethod
+    def by(cls, request: MessagesRequest, dialect: Dialect) -> Self:
+        choice = request.tool_choice
+        no_calls = choice is not None and choice.type == "none"
+        return cls(no_calls, thinking_disabled(request, dialect), bool(request.stop_sequences))
 
 
 class OpenAIEngine(RemoteEngine):
@@ -179,7 +194,7 @@ class OpenAIEngine(RemoteEngine):
     ) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
-        model, choice = self._model_list.listed_name(request.engine_model), request.tool_choice
+        model, asked = self._model_list.listed_name(request.engine_model), _Asked.by(request, dialect)
         refused = dialect  # the last dialect in which the engine refused the request
         encoded = EncodedRequest(request, await self._body(request, dialect))
         output = None if self._new_pump is None else request.direct_output
@@ -248,7 +263,10 @@ class OpenAIEngine(RemoteEngine):
                     break
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
         deltas = await self._end(reader, encoded.request_id)
-        self._learn(model, choice, refused, dialect, reader)
+        self._learn(model, asked, refused, dialect, reader)
+        if reader.stopped_thinking:  # the next request keeps the stop sequences here
+            error = BadUpstream("the engine matched a stop sequence inside its thinking")
+            raise self._fail(error, "messages", 200, encoded.request_id).error
         yield deltas
 
     def _relay(
@@ -300,14 +318,13 @@ class OpenAIEngine(RemoteEngine):
         """`dialect`, as the operator sets it and as this model's engine has shown to need it."""
         if self._late_system is not None:
             dialect = replace(dialect, late_system=self._late_system)
-        if self._think_tags != "off":
-            dialect = replace(dialect, thinks=True)
         model = self._model_list.listed_name(request.engine_model)
-        return self._learned.apply(model, dialect, asyncio.get_running_loop().time())
+        if dialect.stops and request.stop_sequences:  # a model may think until an answer has shown that it does not
+            dialect = replace(dialect, thinks=True, thinks_when_off=True)
+        dialect = self._learned.apply(model, dialect, asyncio.get_running_loop().time())
+        return dialect if self._think_tags == "off" else replace(dialect, thinks=True)
 
-    def _learn(
-        self, model: str, choice: ToolChoice | None, refused: Dialect, accepted: Dialect, reader: FastChunkReader
-    ) -> None:
+    def _learn(self, model: str, asked: "_Asked", refused: Dialect, accepted: Dialect, reader: FastChunkReader) -> None:
         """Remember what the answer shows of the engine: how it was asked successfully, and what it did.
 
         Only the last change before the success is known to have been needed: any earlier one may have been made for
@@ -320,10 +337,14 @@ class OpenAIEngine(RemoteEngine):
         reasoning_refused = {"reasoning_key": None}.items() <= (earlier | changes).items()
         if reader.reasoning_key not in (None, accepted.reasoning_key) and not reasoning_refused:
             changes["reasoning_key"] = reader.reasoning_key
-        if reader.called and choice is not None and choice.type == "none":
+        if reader.called and asked.no_calls:
             changes["none_choice"] = False
-        if reader.reasoning_key is not None and accepted.stops and not accepted.thinks:
-            changes["thinks"] = True
+        if accepted.stops:
+            field = "thinks_when_off" if asked.thinking_off else "thinks"
+            if reader.reasoning_key is not None:
+                changes[field] = True
+            elif asked.stops and reader.has_text and field not in earlier:
+                changes[field] = False
         if "never" in changes:
             known = earlier.get("never", DIALECTS[accepted.name].never)
             changes["never"] = known | (accepted.never - refused.never)
@@ -373,7 +394,9 @@ class OpenAIEngine(RemoteEngine):
                 raise error from error.__cause__
             request, body = encoded.request, encoded.body
             length = length_field(body)
-            counter = partial(self._counter.count, body, dialect)
+            # only asked after a refusal in vLLM's words, whatever stands between
+            counting = dialect if dialect.counting != "no" else replace(dialect, counting="tokenize")
+            counter = partial(self._counter.count, body, counting)
             count = partial(self._counted_within, counter, encoded.request_id)
             estimate = partial(estimate_tokens, request)
             mended = await self._mended_length(body[length], error, count, estimate, may_retry=may_retry)
@@ -398,7 +421,7 @@ class OpenAIEngine(RemoteEngine):
         request, body = encoded.request, encoded.body
         if isinstance(error, EngineFailed):  # perhaps its template cannot render the history
             words = error.__cause__.message if isinstance(error.__cause__, EngineReport) else ""
-            amended = amended_dialect(dialect, body, words)
+            amended = amended_after_failure(dialect, body, words)
             return None if amended is None else await self._amended(encoded, amended)
         if wants_new_length_field(body, error.message):
             return await self._amended(encoded, replace(dialect, max_tokens_field="max_completion_tokens"))

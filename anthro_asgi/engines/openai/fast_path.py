@@ -174,6 +174,16 @@ class FastChunkReader:
         return self._reader.called
 
     @property
+    def has_text(self) -> bool:
+        """Whether the answer has text."""
+        return self._reader.has_text
+
+    @property
+    def stopped_thinking(self) -> bool:
+        """Whether the engine matched a stop sequence before it had given anything but thinking."""
+        return self._reader.stopped_thinking
+
+    @property
     def reasoning_key(self) -> str | None:
         """The field in which the engine sent its reasoning; None if there was none."""
         return self._reader.reasoning_key

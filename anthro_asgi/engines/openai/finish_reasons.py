@@ -28,7 +28,14 @@ _REASONS: Final[dict[str, StopReason]] = {
     "safety": "refusal",
 }
 _RULES: Final[tuple[tuple[re.Pattern[str], StopReason | None], ...]] = (
-    (re.compile("error|abort|cancel|fail|timeout|timed_out|unavailable|overload|insufficient|interrupt"), None),
+    (
+        re.compile(
+            "error|abort|cancel|fail|timeout|timed_out|unavailable|overload|insufficient|interrupt"
+            # Gemini's words for a call that cannot be read
+            "|malformed|unexpected|too_many"
+        ),
+        None,
+    ),
     (re.compile("length|max_|limit|context|window|token"), "max_tokens"),
     (re.compile("filter|safety|sensitive|refus|block|prohibit|policy|recitation|spii"), "refusal"),
     (re.compile("tool|function|call"), "tool_use"),

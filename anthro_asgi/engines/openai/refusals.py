@@ -7,6 +7,7 @@ refused body has what the rule is about, and the caller remembers the change onl
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Final
 
 from .dialects import Dialect
@@ -17,13 +18,14 @@ Changes = dict[str, Any]
 
 _EXCEPTION: Final = "Jinja Exception: "
 _REFUSED: Final = r"(?:unsupported|not (?:supported|permitted|allowed)|unknown|unexpected|unrecognized|forbidden)"
-_REASONING: Final = r"\b(?P<key>reasoning_content|reasoning)\b"
+_REASONING: Final = r"\b(?P<key>reasoning_content|reasoning_text|reasoning_details|reasoning)\b"
 _REASONING_MISSING: Final = re.compile(rf"{_REASONING}.{{0,80}}(?:must be passed back|missing|required)", re.DOTALL)
 _REASONING_REFUSED: Final = re.compile(
-    rf"{_REASONING}.{{0,80}}{_REFUSED}|{_REFUSED}\W.{{0,40}}\b(?:reasoning_content|reasoning)\b",
+    rf"{_REASONING}.{{0,80}}{_REFUSED}|{_REFUSED}\W.{{0,40}}\b(?:reasoning_content|reasoning_text|reasoning_details|reasoning)\b",
     re.DOTALL | re.IGNORECASE,
 )
 _AFTER_TOOL: Final = re.compile(r"[Uu]nexpected role '(?:user|system)' after role 'tool'")
+_ALTERNATE: Final = re.compile(r"roles must alternate", re.IGNORECASE)
 _LATE_SYSTEM: Final = re.compile(
     r"[Ss]ystem message must be at the beginning|[Uu]nexpected role 'system'|roles must alternate", re.IGNORECASE
 )
@@ -35,6 +37,7 @@ _STRICT: Final = re.compile(r"\bstrict\b|In context=\(|'additionalProperties' is
 _NULL_CONTENT: Final = re.compile(
     r"NoneType|\bcontent\b.{0,60}\b(?:null|None|string)\b|\bnull\b.{0,60}\bcontent\b", re.DOTALL
 )
+_NO_REASON: Final = re.compile(r"\W*(?:(?:500\W+)?internal(?: server)? error)?\W*", re.IGNORECASE)
 _CALL_ID: Final = re.compile(r"[Tt]ool call id.{0,200}length of (?P<length>\d{1,3})\b", re.DOTALL)
 _PREFILL: Final = re.compile(r"[Ee]xpected last role .{0,80} but got assistant")
 _TOP_K: Final = re.compile(r"\btop_k\b")
@@ -49,6 +52,17 @@ def amended_dialect(dialect: Dialect, body: Json, refusal: str) -> Dialect | Non
         if changes and any(getattr(dialect, name) != value for name, value in changes.items()):
             return replace(dialect, **changes)
     return None
+
+
+def amended_after_failure(dialect: Dialect, body: Json, words: str) -> Dialect | None:
+    """The dialect in which to ask again after the engine failed with status 500, perhaps because of the history.
+
+    Many templates break on a null content, and the server then says no more than that it failed.
+    """
+    amended = amended_dialect(dialect, body, words)
+    if amended is not None or not _NO_REASON.fullmatch(words) or dialect.no_content is not None:
+        return amended
+    return replace(dialect, no_content="") if _has_null_content(body) else None
 
 
 def changes_between(before: Dialect, after: Dialect) -> Changes:
@@ -71,10 +85,16 @@ def _reasoning(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
 
 
 def _after_tool(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+    """Mistral's templates do not count calls and their results, so a user turn behind a result is a second one."""
     roles = [turn["role"] for turn in body["messages"]]
-    if _AFTER_TOOL.search(refusal) and "tool" in roles:
+    named = _AFTER_TOOL.search(refusal) and "tool" in roles
+    if named or (_ALTERNATE.search(refusal) and _has_text_behind_result(roles)):
         return {"text_in_tool_result": True, "late_system": False}
     return None
+
+
+def _has_text_behind_result(roles: list[str]) -> bool:
+    return any(before == "tool" and after in ("user", "system") for before, after in pairwise(roles))
 
 
 def _late_system(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
@@ -97,8 +117,7 @@ def _strict(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
 
 
 def _null_content(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
-    null = any(turn["content"] is None for turn in body["messages"])
-    return {"no_content": ""} if null and _NULL_CONTENT.search(refusal) else None
+    return {"no_content": ""} if _has_null_content(body) and _NULL_CONTENT.search(refusal) else None
 
 
 def _call_id(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
@@ -120,6 +139,10 @@ def _prefill(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
 
 def _top_k(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
     return {"top_k": False} if "top_k" in body and _TOP_K.search(refusal) else None
+
+
+def _has_null_content(body: Json) -> bool:
+    return any(turn["content"] is None for turn in body["messages"])
 
 
 def _has_assistant(body: Json) -> bool:

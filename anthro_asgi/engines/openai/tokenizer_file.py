@@ -57,5 +57,7 @@ def _collect(message: dict[str, Any], texts: list[str]) -> int:
             images += 1
     for call in message.get("tool_calls", ()):
         texts += (call["function"]["name"], call["function"]["arguments"])
-    texts += (message[key] for key in ("reasoning_content", "reasoning") if key in message)
+    texts += (
+        message[key] for key in ("reasoning_content", "reasoning", "reasoning_text", "thinking") if key in message
+    )
     return images

@@ -7,6 +7,7 @@ Moonshot                choices[0].usage, usage.cached_tokens
 DeepSeek                usage.prompt_cache_hit_tokens
 SGLang                  usage.reasoning_tokens
 Groq                    x_groq.usage
+some gateways           usage.input_tokens, .output_tokens
 llama.cpp               timings, if no usage was asked for; prompt_progress, while it reads the prompt
 """
 
@@ -36,7 +37,7 @@ class TokenCounts:
         prompt, output, cached, created, thinking = _counts_in(chunk)
         first = self.prompt is None and bool(prompt)
         self.prompt = prompt or self.prompt
-        self.output = output or (output if self.output is None else self.output)
+        self.output = output or self.output
         self.cached = cached or (cached if self.cached is None else self.cached)
         self.created = created or (created if self.created is None else self.created)
         self.thinking = thinking or self.thinking
@@ -73,7 +74,9 @@ def _counts_in(chunk: dict[str, Any]) -> _Counts:
             cached = _count(usage, "prompt_cache_hit_tokens")
         created = _count(prompt_details, "created_cache_tokens")
         thinking = _count(output_details, "reasoning_tokens") or _count(usage, "reasoning_tokens")
-        return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), cached, created, thinking
+        prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+        output = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
+        return prompt, output, cached, created, thinking
     timings = chunk.get("timings")  # llama.cpp, without a request for usage
     if timings:
         cached, fresh = _count(timings, "cache_n"), _count(timings, "prompt_n")

@@ -22,6 +22,7 @@ from ...wire.json_codec import dumps
 from ...wire.repairs import Repairs
 from .tool_arguments import ToolArguments
 
+_NO_INPUT = ("", "{}", "null")
 _ITEM_COST = 64  # bytes that a waiting text or an id costs beside its own size
 
 
@@ -34,6 +35,7 @@ class ToolCall:
 
     __slots__ = (
         "_announced",
+        "_snapshot",
         "_stopped",
         "_unsent",
         "arguments",
@@ -55,6 +57,7 @@ class ToolCall:
         self.kept = 0  # bytes of the arguments that are not released yet
         self.queued = False
         self.arguments = ToolArguments()
+        self._snapshot: str | None = ""  # all arguments so far, as long as each piece repeats them
         self._unsent = ""
         self._announced = False
         self._stopped = False
@@ -63,8 +66,25 @@ class ToolCall:
         if name and (not self.name or (name != self.name and not self._announced and not self.has_arguments)):
             self.name += name  # the first part of the name, or the next part of a name that is split over chunks
         if arguments and not self.arguments.closed:
+            if self._snapshot is not None:
+                arguments = self._added_to_snapshot(arguments)
             self.kept += utf8_size(arguments)
             self._unsent += self.arguments.feed(arguments)
+
+    def _added_to_snapshot(self, arguments: str) -> str:
+        """What is new in a piece, for an engine whose pieces repeat all that came before them.
+
+        The second piece shows whether they do: an object cannot begin again inside an object, unless a value does.
+        """
+        known = self._snapshot or ""
+        if known.strip() in _NO_INPUT:
+            self._snapshot = arguments
+            return arguments
+        if known.lstrip()[:1] == "{" and known.rstrip()[-1] not in ":[," and arguments.startswith(known):
+            self._snapshot = arguments
+            return arguments[len(known) :]
+        self._snapshot = None
+        return arguments
 
     @property
     def has_arguments(self) -> bool:
@@ -119,7 +139,7 @@ class ToolCall:
     @property
     def can_extend(self) -> bool:
         """Whether the call is announced, and its arguments are released as they arrive."""
-        return self._announced and not self._unsent and self.arguments.is_streamed
+        return self._announced and not self._unsent and self._snapshot is None and self.arguments.is_streamed
 
     @property
     def announced(self) -> bool:
@@ -139,12 +159,15 @@ class ToolCallQueue:
     """The queue of the texts and calls of one answer.
 
     `new_id` returns an id for a call without one, or whose id is in `taken`. `names` maps the engine's names of tools
-    to the client's. `repairs` counts the repairs. `add` and `add_call` raise AnswerTooLarge if too much is waiting.
+    to the client's. With `hold` no part of a call is released before it is complete, so that a call which a stop
+    sequence cuts can be left out. `repairs` counts the repairs. `add` and `add_call` raise AnswerTooLarge
+    if too much is waiting.
     """
 
     __slots__ = (
         "_by_key",
         "_ghosts",
+        "_holds",
         "_ids",
         "_kept",
         "_last",
@@ -166,8 +189,10 @@ class ToolCallQueue:
         names: Mapping[str, str] | None = None,
         *,
         limits: AnswerLimits = DEFAULT_LIMITS,
+        hold: bool = False,
     ) -> None:
         self._new_id = new_id
+        self._holds = hold
         self._names = names or {}
         self._limits = limits
         self._kept = 0  # bytes of the waiting items, and of what is remembered of every call
@@ -209,7 +234,8 @@ class ToolCallQueue:
         """
         key: object = index if index is not None else identity
         call = self._last if key is None else self._by_key.get(key)
-        if not (identity or name or arguments) or self._is_repetition(call, identity, name, arguments):
+        is_ghost = not identity and not name and (not arguments or (call is None and arguments.strip() in _NO_INPUT))
+        if is_ghost or self._is_repetition(call, identity, name, arguments):
             return
         if call is not None and call.queued and index is not None:
             if identity and not name and not arguments and call.engine_id not in (None, identity):
@@ -335,7 +361,7 @@ class ToolCallQueue:
                 self._released |= head.announced
                 self._ghosts |= head.is_ghost
                 out += deltas
-            else:
+            elif not self._holds:
                 out += head.release(self._name)
             self._kept += head.kept
             if not leaves:

@@ -65,6 +65,9 @@ _UNSUPPORTED_INPUT: Final = re.compile(
     r"(?:e|ing)? (?:the |an? )?(?:input )?(?P<unreadable>image|audio|video)\b"
     r"|\b(?:invalid|corrupt(?:ed)?|truncated) (?P<invalid>image|audio|video)(?: (?:data|file|bytes|input))?\b"
     r"|\bis not a (?:multimodal|vision) model\b"
+    r"|\b(?:does not|doesn't) support (?:vision|multimodal|multi-modal)\b"
+    r"|\b(?:vision|multimodal|multi-modal) (?:input|content|data)?s? ?(?:is|are) not supported\b"
+    r"|\b(?P<only>image|audio|video)_url is only supported\b"
     r"|\bonly supports text input\b|\bunsupported content type '(?P<part>image|audio|video)_url'"
     r"|\bdoes not support (?P<does_not>image|audio|video)s?\b|\bsupport (?P<support>image|audio|video) input\b"
     r"|\bmissing data required for (?P<missing>image|audio|video) input\b"
@@ -292,6 +295,8 @@ def _read(body: bytes) -> tuple[str, str]:
     except orjson.JSONDecodeError:
         text = body.decode("utf-8-sig", "replace").strip()
         return ("" if text.startswith("<") else text), ""
+    if isinstance(value, list) and len(value) == 1:  # Gemini
+        value = value[0]
     if isinstance(value, dict):
         value = value.get("error") or value.get("base_resp") or value
     if isinstance(value, dict):

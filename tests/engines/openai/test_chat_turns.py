@@ -231,7 +231,8 @@ def test_text_after_a_tool_result_goes_into_it_if_only_an_assistant_turn_may_fol
     assert said[1]["content"] == "1\nb\n<system>\nMind.\n</system>\nc"
     image = {"type": "image", "source": PNG}
     said = sent(assistant(use("a")), user(result("a", "1"), image), dialect=MISTRAL)
-    assert (said[1]["content"], said[2]["content"]) == ("1", [PICTURE])
+    assert [turn["role"] for turn in said] == ["assistant", "tool", "assistant", "user"]
+    assert (said[1]["content"], said[3]["content"]) == ("1", [PICTURE])
 
 
 @pytest.mark.slow

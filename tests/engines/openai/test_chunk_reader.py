@@ -511,8 +511,23 @@ def test_a_call_that_a_stop_sequence_cut_is_left_out() -> None:
         "a",
         Finish("stop_sequence", "Paris"),
     ]
-    with pytest.raises(BadUpstream, match="cut a tool call"):  # the client has seen it begin
-        read(begun, chunk(call('{"city": "', id=None)), chunk(finish="stop", stop_reason="Paris"), stops=("Paris",))
+    apart = (begun, chunk(call('{"city": "', id=None)), chunk(finish="stop", stop_reason="Paris"))
+    assert joined(read(chunk({"content": "a"}), *apart, stops=("Paris",))) == ["a", Finish("stop_sequence", "Paris")]
+    whole = (begun, chunk(call('{"city": "Rome"}', id=None)), chunk(finish="tool_calls"))
+    assert joined(read(*whole, stops=("Paris",))) == joined(read(*whole))
+
+
+def test_only_an_answer_of_nothing_but_thinking_was_stopped_in_its_thinking() -> None:
+    thought, stopped = chunk({"reasoning": "Hm"}), chunk(finish="stop", stop_reason="x")
+    for chunks, expected in (
+        ((thought, stopped), True),
+        ((thought, chunk({"content": "a"}), stopped), False),
+        ((thought, STOP), False),
+        ((stopped,), False),
+    ):
+        answer = reader(("x",))
+        answer.feed([payload(said) for said in chunks])
+        assert answer.stopped_thinking is expected
 
 
 @pytest.mark.clause("6.7")

@@ -12,7 +12,7 @@ from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.openai.learned import LearnedDialects
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Thinking, ToolStart
-from anthro_asgi.wire.errors import EngineFailed, InvalidRequest
+from anthro_asgi.wire.errors import BadUpstream, EngineFailed, InvalidRequest
 from tests.engines.openai.test_engine import answer, text
 from tests.support.chat_requests import assistant, request, result, use, user
 from tests.support.routed_upstream import ANSWER, CHAT, MODELS, asked, engine_over, listing
@@ -50,17 +50,24 @@ def assistants(body: Json) -> list[Json]:
 
 
 @pytest.mark.clause("3.40")
-@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "reasoning_text", "thinking"])
 async def test_history_goes_back_in_the_field_that_the_engine_used(key: str) -> None:
     async with engine_over({CHAT: thinking_in(key)}, dialect="openai") as (upstream, engine):
         for _ in range(2):
             assert Thinking("Hm.") in await answer(engine, LOOP)
         first, second = asked(upstream)
-    assert not {"reasoning", "reasoning_content"} & set(assistants(first)[0])
-    assert {name: assistants(second)[0].get(name) for name in ("reasoning", "reasoning_content")} == {
-        "reasoning": "Hm." if key == "reasoning" else None,
-        "reasoning_content": "Hm." if key == "reasoning_content" else None,
-    }
+    assert set(assistants(first)[0]) == {"role", "content", "tool_calls"}
+    assert assistants(second)[0] == assistants(first)[0] | {key: "Hm."}
+
+
+@pytest.mark.clause("3.40")
+async def test_history_goes_back_as_details_where_the_engine_speaks_in_details() -> None:
+    said = delta(reasoning_details=[{"type": "reasoning.text", "text": "Hm."}])
+    async with engine_over({CHAT: sse(said, delta(content="Hello"), END)}, dialect="openai") as (upstream, engine):
+        for _ in range(2):
+            assert Thinking("Hm.") in await answer(engine, LOOP)
+        sent = assistants(asked(upstream)[-1])[0]["reasoning_details"]
+    assert sent == [{"type": "reasoning.text", "text": "Hm."}]
 
 
 @pytest.mark.clause("3.40")
@@ -398,7 +405,7 @@ def test_later_changes_join_the_earlier_ones() -> None:
 
 
 @pytest.mark.clause("4.9")
-async def test_stop_sequences_stay_here_once_the_model_was_seen_to_think() -> None:
+async def test_stop_sequences_stay_here_for_a_model_that_thinks() -> None:
     thought: Json = delta(reasoning="I will ")
     cut = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "count"}]}
 
@@ -408,9 +415,45 @@ async def test_stop_sequences_stay_here_once_the_model_was_seen_to_think() -> No
 
     asking = replace(request(user("a")), stop_sequences=("count",))
     async with engine_over({CHAT: engine_that_matches_in_thinking}, dialect="vllm") as (upstream, engine):
-        assert text(await answer(engine, asking)) == ""  # the engine was not yet seen to think
-        assert text(await answer(engine, asking)) == "1 count"  # the application cuts it
-        assert ["stop" in body for body in asked(upstream)] == [True, False]
+        for _ in range(2):
+            assert text(await answer(engine, asking)) == "1 count"  # the application cuts it
+        assert ["stop" in body for body in asked(upstream)] == [False, False]
+
+
+@pytest.mark.clause("4.9")
+async def test_an_engine_gets_the_stop_sequences_once_its_model_has_answered_without_thinking() -> None:
+    asking = replace(request(user("a")), stop_sequences=("count",))
+    async with engine_over({CHAT: ANSWER}, dialect="vllm") as (upstream, engine):
+        await answer(engine, request(user("a")))
+        for _ in range(3):
+            assert text(await answer(engine, asking)) == "Hello"
+        assert ["stop" in body for body in asked(upstream)] == [False, False, True, True]
+
+
+@pytest.mark.clause("4.9")
+async def test_a_switch_that_a_model_does_not_obey_sends_no_stop_sequences() -> None:
+    off = replace(request(user("a"), thinking={"type": "disabled"}), stop_sequences=("count",))
+    async with engine_over({CHAT: thinking_in("reasoning")}, dialect="vllm") as (upstream, engine):
+        for _ in range(2):
+            await answer(engine, off)
+        assert ["stop" in body for body in asked(upstream)] == [False, False]
+    async with engine_over({CHAT: ANSWER}, dialect="vllm") as (upstream, engine):
+        for _ in range(2):
+            await answer(engine, off)
+        assert ["stop" in body for body in asked(upstream)] == [False, True]
+
+
+@pytest.mark.clause("4.9")
+async def test_thinking_that_an_engine_stopped_is_an_error_and_the_next_answer_is_whole() -> None:
+    cut = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "count"}]}
+    asking = replace(request(user("a")), stop_sequences=("count",))
+    answers: list[Answer] = [ANSWER, sse(delta(reasoning="I "), cut), thinking_in("reasoning")]
+    async with engine_over({CHAT: answers}, dialect="vllm") as (upstream, engine):
+        await answer(engine, asking)
+        with pytest.raises(BadUpstream, match="inside its thinking"):
+            await answer(engine, asking)
+        assert text(await answer(engine, asking)) == "Hello"
+        assert ["stop" in body for body in asked(upstream)] == [False, True, False]
 
 
 @pytest.mark.clause("3.39")
@@ -418,6 +461,8 @@ async def test_stop_sequences_stay_here_once_the_model_was_seen_to_think() -> No
     ("status", "words"),
     [
         (500, 'can only concatenate str (not "NoneType") to str'),
+        (500, "Internal Server Error"),
+        (500, ""),
         (400, "messages.1.content: Input should be a valid string, got null"),
     ],
 )

@@ -458,7 +458,82 @@ FAILURES = {
     ),
 }
 
-ROWS: dict[str, Row] = TEXTS | CALLS | HELD | FINISHES | USAGES | WRITINGS | FAILURES
+MESSAGE = {"index": 0, "message": {"role": "assistant", "content": "ab"}, "finish_reason": "stop"}
+BOTH = {"index": 0, "message": {"content": "ab", "tool_calls": [LOOK]}, "finish_reason": "tool_calls"}
+NEIGHBOURS = {
+    "reasoning_text": Row(sse(chunk(reasoning_text="Hm."), A, B, STOP), [thinking("Hm."), *AB], clause="6.1"),
+    "thinking": Row(sse(chunk(thinking="Hm."), A, B, STOP), [thinking("Hm."), *AB], clause="6.1"),
+    "reasoning_details": Row(
+        sse(chunk(reasoning_details=[{"type": "reasoning.text", "text": "Hm."}]), A, B, STOP),
+        [thinking("Hm."), *AB],
+        clause="6.1",
+    ),
+    "reasoning in two forms": Row(
+        sse(chunk(reasoning="Hm.", reasoning_details=[{"text": "Hm."}]), A, B, STOP),
+        [thinking("Hm."), *AB],
+        clause="6.1",
+    ),
+    "a last chunk that repeats the text": Row(sse(A, B, {"choices": [MESSAGE]}), AB, clause="5.10"),
+    "a last chunk that repeats the text and a call": Row(
+        sse(A, B, calls(LOOK), {"choices": [BOTH]}), [*AB, LOOKED], "tool_use", clause="5.10"
+    ),
+    "a last chunk that repeats the text and has the call": Row(
+        sse(A, B, {"choices": [BOTH]}), [*AB, LOOKED], "tool_use", clause="5.10"
+    ),
+    "a snapshot that grows inside a string": Row(
+        sse(*(calls(call(0, "c0", "look", text)) for text in ('{"q"', '{"q":"x', '{"q":"xy"}')), CALLED),
+        [use("c0", "look", {"q": "xy"})],
+        "tool_use",
+        clause="5.10",
+    ),
+    "a placeholder and a snapshot that grows": Row(
+        sse(
+            calls(call(0, "c0", "look", "{}")),
+            *(calls(call(0, None, None, text)) for text in ('{"q":"x', '{"q":"xy"}')),
+            CALLED,
+        ),
+        [use("c0", "look", {"q": "xy"})],
+        "tool_use",
+        clause="5.10",
+    ),
+    "an object in an object of the same key": Row(
+        sse(calls(call(0, "c0", "look", '{"q":')), calls(call(0, None, None, '{"q":1}}')), CALLED),
+        [use("c0", "look", {"q": {"q": 1}})],
+        "tool_use",
+        clause="5.10",
+    ),
+    "arguments encoded three times": Row(
+        sse(calls(call(0, "c0", "look", json.dumps(json.dumps('{"q":1}')))), CALLED),
+        [LOOKED],
+        "tool_use",
+        clause="5.10",
+    ),
+    "an empty object without id and name beside text": Row(
+        sse(A, B, calls(call(0, "", "", "{}")), STOP), AB, clause="6.13"
+    ),
+    "usage in the words of another API": Row(
+        sse(A, B, STOP | {"usage": {"input_tokens": 9, "output_tokens": 3}}),
+        AB,
+        usage={"input_tokens": 9, "output_tokens": 3},
+        clause="6.7",
+    ),
+    "usage of nothing but zeros": Row(
+        sse(usage(9, 0) | {"choices": []}, A, B, STOP | usage(0, 0)),
+        AB,
+        usage={"input_tokens": 9, "output_tokens": 2},
+        clause="4.11",
+    ),
+    "an error in a list": Row(
+        sse([{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "slow"}}]),  # type: ignore[arg-type]  # Gemini sends one
+        error=(429, "rate_limit_error"),
+        clause="6.12",
+    ),
+    "a call that the engine could not read": Row(
+        sse(A, chunk("MALFORMED_FUNCTION_CALL")), error=(502, API), begun=True, clause="4.6"
+    ),
+}
+
+ROWS: dict[str, Row] = NEIGHBOURS | TEXTS | CALLS | HELD | FINISHES | USAGES | WRITINGS | FAILURES
 
 
 def marked(*, error: bool) -> list[ParameterSet]:

@@ -70,6 +70,15 @@ def test_text_moves_into_the_tool_message_once_the_engine_refuses_a_user_turn_be
     assert body["messages"][2]["content"] == "1\nb"
 
 
+@pytest.mark.clause("3.37")
+@pytest.mark.parametrize("words", ["Conversation roles must alternate user/assistant/…", "roles must alternate"])
+def test_text_moves_into_the_tool_message_of_a_template_that_does_not_count_calls(words: str) -> None:
+    body = amended(LOOP, f"Error: Jinja Exception: {words}")
+    assert body is not None
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "tool", "assistant", "tool"]
+    assert amended(request(user("a"), assistant("b"), user("c")), words) is None
+
+
 def test_the_source_of_the_template_that_a_refusal_quotes_is_not_its_words() -> None:
     quoted = "While executing CallExpression in source: raise_exception('System message must be at the beginning.')"
     body = amended(LOOP, f"{quoted}\nError: Jinja Exception: Unexpected role 'user' after role 'tool'")

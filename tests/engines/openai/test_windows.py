@@ -241,6 +241,20 @@ async def test_a_counted_prompt_that_does_not_fit_is_too_long_with_its_exact_len
 
 
 @pytest.mark.clause("7.7")
+async def test_vllm_behind_a_gateway_counts_the_prompt_that_it_refuses() -> None:
+    for prompt, expected in ((20_000, [32_000, 12_768]), (40_000, [32_000])):
+        chat = reserving(prompt, BOUNDS["0.25, tokens"])
+        routes: dict[str, Answer | list[Answer]] = {CHAT: chat, "/tokenize": counted(prompt)}
+        async with engine_over(routes, dialect="openai") as (upstream, engine):
+            if prompt < 32_768:
+                assert text(await answer(engine, CLAUDE_CODE)) == "Hello"
+            else:
+                with pytest.raises(ContextTooLong, match=r"^prompt is too long: 40000 tokens > 32768 maximum$"):
+                    await answer(engine, CLAUDE_CODE)
+            assert lengths(asked(upstream)) == expected
+
+
+@pytest.mark.clause("7.7")
 async def test_an_overflow_with_a_bound_is_told_with_the_exact_length() -> None:
     words = (
         "This model's maximum context length is 1024 tokens. However, you requested 1 output tokens and your prompt "
