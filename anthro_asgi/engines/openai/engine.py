@@ -197,6 +197,7 @@ class OpenAIEngine(RemoteEngine):
         model, asked = self._model_list.listed_name(request.engine_model), _Asked.by(request, dialect)
         refused = dialect  # the last dialect in which the engine refused the request
         encoded = EncodedRequest(request, await self._body(request, dialect))
+        stops_sent = "stop" in encoded.body
         output = None if self._new_pump is None else request.direct_output
         del request  # `encoded` owns it, and releases it
         async with self._slot(dialect):
@@ -264,7 +265,7 @@ class OpenAIEngine(RemoteEngine):
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
         deltas = await self._end(reader, encoded.request_id)
         self._learn(model, asked, refused, dialect, reader)
-        if reader.stopped_thinking:  # the next request keeps the stop sequences here
+        if stops_sent and reader.stopped_thinking:  # the next request keeps the stop sequences here
             error = BadUpstream("the engine matched a stop sequence inside its thinking")
             raise self._fail(error, "messages", 200, encoded.request_id).error
         yield deltas
