@@ -25,7 +25,18 @@ from tests.support.llama_fixture import llama as llama
 TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / folder
-    for folder in ("bench", "checks", "cli", "clients", "deploy", "embedding", "end_to_end", "server", "support/llama")
+    for folder in (
+        "bench",
+        "checks",
+        "cli",
+        "clients",
+        "deploy",
+        "docs",
+        "embedding",
+        "end_to_end",
+        "server",
+        "support/llama",
+    )
 )
 
 

@@ -89,12 +89,14 @@ class SimulatedDisconnect(Exception):
 
 
 class InvalidRequest(ApiError):
+    """The request is invalid. The message begins with the path of the wrong field."""
+
     status = 400
     type = "invalid_request_error"
 
 
 class ContextTooLong(InvalidRequest):
-    """The prompt does not fit into the model's context. Clients recognise the message and compact their history.
+    """The prompt is too long for the model (`prompt is too long: …`). Clients then compact their history.
 
     `tokens` is the prompt's length and `maximum` the context's; None when the engine does not say.
     """
@@ -107,64 +109,87 @@ class ContextTooLong(InvalidRequest):
 
 
 class Unauthenticated(ApiError):
+    """No API key, or a wrong one."""
+
     status = 401
     type = "authentication_error"
 
 
 class PaymentRequired(ApiError):
+    """The account of the upstream key has no credit."""
+
     status = 402
     type = "billing_error"
 
 
 class PermissionDenied(ApiError):
+    """An engine written in Python refused access."""
+
     status = 403
     type = "permission_error"
 
 
 class NotFound(ApiError):
+    """Unknown path or model."""
+
     status = 404
     type = "not_found_error"
 
 
 class MethodNotAllowed(ApiError):
+    """The path does not have this method."""
+
     status = 405
     type = "invalid_request_error"
 
 
 class RequestTimeout(ApiError):
+    """The request was not complete after `--receive-deadline`."""
+
     status = 408
     type = "invalid_request_error"
 
 
 class RequestTooLarge(ApiError):
+    """The body is larger than `--max-body` or `--max-decompressed`."""
+
     status = 413
     type = "request_too_large"
 
 
 class UnsupportedEncoding(ApiError):
+    """The `content-encoding` is not gzip or deflate."""
+
     status = 415
     type = "invalid_request_error"
 
 
 class HeadersTooLarge(ApiError):
+    """The head of the request is larger than `--max-head`."""
+
     status = 431
     type = "invalid_request_error"
 
 
 class RateLimited(ApiError):
+    """The engine's rate limit."""
+
     status = 429
     type = "rate_limit_error"
 
 
 class InternalError(ApiError):
-    """A bug. `reason` is the class of the exception that was raised, if one was."""
+    """A bug of the service, or of an engine written in Python.
+
+    `reason` is the class of the exception that was raised, if one was.
+    """
 
     status = 500
     type = "api_error"
 
 
 class EngineFailed(ApiError):
-    """The engine failed, and this service did not."""
+    """The engine reported a failure of its own, or rejected the upstream key."""
 
     status = 500
     type = "api_error"
@@ -172,12 +197,17 @@ class EngineFailed(ApiError):
 
 
 class BadUpstream(EngineFailed):
+    """The engine's response is invalid or incomplete."""
+
     status = 502
     reason = "invalid_response"
 
 
 class AnswerTooLarge(BadUpstream):
-    """`what` says which limit was passed, by the name of its option."""
+    """The engine's answer is larger than a limit. The message names the option.
+
+    `what` says which limit was passed, by the name of its option.
+    """
 
     reason = "too_large"
 
@@ -186,13 +216,18 @@ class AnswerTooLarge(BadUpstream):
 
 
 class UpstreamTimeout(EngineFailed):
+    """The engine took too long."""
+
     status = 504
     type = "timeout_error"
     reason = "timeout"
 
 
 class Overloaded(ApiError):
-    """This service or its engine cannot take a request now. `retry_after` in whole seconds."""
+    """No free slot, or the engine is not reachable or not available, or the service stops.
+
+    `retry_after` in whole seconds.
+    """
 
     status = 529
     type = "overloaded_error"

@@ -8,9 +8,29 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from anthro_asgi.settings.options import markdown_table
+from tests.checks.faults.table import expected_of_processes, expected_outcomes, tables
+from tests.docs import dialect_tables, log_events, reference_tables
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "options": markdown_table,
+    "commands": reference_tables.commands,
+    "help texts": reference_tables.help_texts,
+    "routes": reference_tables.routes,
+    "request fields": reference_tables.request_fields,
+    "errors": reference_tables.errors,
+    "metrics": reference_tables.metrics,
+    "metric labels": reference_tables.metric_labels,
+    "repairs": reference_tables.repairs,
+    "log events": log_events.log_events,
+    "fields of a request line": log_events.request_fields,
+    "deltas": reference_tables.deltas,
+    "engine methods": reference_tables.engine_methods,
+    "engine errors": reference_tables.engine_errors,
+    "keywords": reference_tables.keywords,
+    "engines": dialect_tables.engine_table,
+    "further dialects": dialect_tables.further_dialects,
+    "presets": reference_tables.presets,
+    "faults": lambda: tables(expected_outcomes(), expected_of_processes()),
 }
 
 

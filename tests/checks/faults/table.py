@@ -7,8 +7,8 @@ from tests.checks.faults.cells import CELLS, Cell
 from tests.checks.faults.healthy_response import PHASES
 from tests.checks.faults.process_faults import PROCESS_CELLS, ProcessCell
 
-BEGIN: Final = "<!-- faults: begin -->"
-END: Final = "<!-- faults: end -->"
+BEGIN: Final = "<!-- generated faults: begin -->"
+END: Final = "<!-- generated faults: end -->"
 Outcomes = Mapping[Cell, str]  # see `cells`
 
 

@@ -1,7 +1,6 @@
 """Recognising an engine by its own answers, and that its dialect sends no field that it would refuse."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from anthro_asgi.engines.openai.dialects import (
     LLAMA_CPP_PYTHON,
     LLAMACPP,
     OLLAMA,
-    PLAIN,
     PROBES,
     SAMBANOVA,
     SGLANG,
@@ -25,7 +23,6 @@ from anthro_asgi.engines.openai.dialects import (
 )
 from anthro_asgi.settings.options import DIALECTS as CONFIGURABLE
 from anthro_asgi.upstream.origin import Origin
-from tests.docs.pages import PAGES
 from tests.replay import cases
 from tests.support.chat_requests import chat, every_dialect, request, user
 
@@ -350,105 +347,3 @@ def test_each_field_is_either_sent_or_named_as_ignored(dialect: Dialect) -> None
 @every_dialect
 def test_a_request_without_options_has_nothing_to_ignore(dialect: Dialect) -> None:
     assert ignored_fields(request(), dialect) == []
-
-
-# the page's table of further dialects
-
-FURTHER = [
-    "max",
-    "mlx-lm",
-    "vllm-mlx",
-    "fastllm",
-    "dynamo",
-    "deepseek",
-    "moonshot",
-    "zai",
-    "minimax",
-    "mistral",
-    "xai",
-    "gemini",
-    "openrouter",
-    "groq",
-]
-
-
-def row(dialect: Dialect) -> str:
-    """The row of a dialect, computed from what it sends."""
-    switch = next(iter(dialect.thinking_on), "")
-    history = "think tags in the text" if dialect.thinking_tags else f"`{dialect.reasoning_key}`"
-    needed = ", required beside calls" if dialect.needs_reasoning else ""
-    forced = "yes" if dialect.forced_choice_while_thinking else "thinking off"
-    cells = [
-        f"`{dialect.name}`",
-        f"`{switch}`" if switch else "–",
-        "yes" if dialect.effort else "–",
-        history + needed if dialect.thinking_tags or dialect.reasoning_key else "as it was seen",
-        forced if dialect.forced_choice and "tool_choice" not in dialect.never else "–",
-        "sent" if dialect.none_choice else "tools left out",
-        "–" if dialect.output_schema == "no" else "yes",
-        "yes" if dialect.top_k else "–",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-PAGE = PAGES["engines.md"]
-
-
-def test_the_page_describes_the_dialects_as_they_are() -> None:
-    assert [line for line in map(row, map(DIALECTS.__getitem__, FURTHER)) if line not in PAGE] == []
-
-
-# the page's first table: one column for each of these
-
-COLUMNS = (LLAMACPP, VLLM, SGLANG, TRANSFORMERS, LLAMA_CPP_PYTHON, OLLAMA, SAMBANOVA, TENSORRT, PLAIN)
-
-
-def until_refused(dialect: Dialect, *, sent: bool) -> str:
-    """A field that an unknown engine may refuse is sent to it until then."""
-    if not sent:
-        return "–"
-    return "until refused" if dialect is PLAIN else "yes"
-
-
-def named_choice(dialect: Dialect) -> str:
-    if dialect.named_choice:
-        return "by name"
-    return "that tool alone" if "tool_choice" in dialect.never else "that tool, required"
-
-
-def thinking_switch(dialect: Dialect) -> str:
-    if dialect.thinking_on:
-        return "yes"
-    return "off only" if dialect.thinking_off else "–"
-
-
-SCHEMAS = {"json_schema": "`json_schema`", "json_object": "`json_object` with `schema`", "no": "–"}
-CELLS: dict[str, Callable[[Dialect], str]] = {
-    "matched stop sequence reported by": lambda it: "engine" if it.stops else "this service",
-    "usage in `message_start`": lambda it: "exact" if it.early_usage or "return_progress" in it.always else "estimate",
-    "named `tool_choice`": named_choice,
-    "`tool_choice: none`": lambda it: "sent" if it.none_choice else "tools left out",
-    "output schema": lambda it: SCHEMAS[it.output_schema],
-    "`content` of a message with calls": lambda it: (
-        "empty" if it.no_content == "" else "null, until refused" if it is PLAIN else "null"
-    ),
-    "`strict` on tools": lambda it: until_refused(it, sent=it.strict_tools),
-    "thinking switch": thinking_switch,
-    "effort": lambda it: "yes" if it.effort else "–",
-    "thinking history": lambda it: f"`{it.reasoning_key}`" if it.reasoning_key else "as it was seen",
-    "`top_k` (0 is never sent)": lambda it: until_refused(it, sent=it.top_k),
-    "`count_tokens`": lambda it: "exact" if it.counting != "no" else "tokenizer file or estimate",
-}
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_the_pages_table_of_dialects_says_what_they_do(name: str) -> None:
-    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {name} | ")]
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells[1 : 1 + len(COLUMNS)] == [CELLS[name](dialect) for dialect in COLUMNS]
-
-
-def test_the_page_says_which_engines_refuse_an_answer_longer_than_the_window() -> None:
-    (line,) = [line for line in PAGE.splitlines() if line.startswith("| `max_tokens` larger than the window")]
-    cells = [cell.strip() for cell in line.strip("|").split("|")][1 : 1 + len(COLUMNS)]
-    assert [cell == "cut to the window" for cell in cells] == [dialect.bounds_answers for dialect in COLUMNS]

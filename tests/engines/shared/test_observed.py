@@ -221,7 +221,7 @@ async def test_an_error_after_the_finish_is_not_a_failure(speech: Speech) -> Non
 
 
 def test_the_kinds_of_repairs_are_those_that_the_code_makes() -> None:
-    assert get_args(Repair) == REPAIRS
+    assert get_args(Repair) == tuple(REPAIRS)
     assert len(set(REPAIRS)) == len(REPAIRS)
 
 
