@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 from ..wire.deltas import Batch, Delta, deltas_of
+from ..wire.errors import no_thread
 from ..wire.request import MessagesRequest
 from .base import BaseEngine, Observer, ignore_observation
 
@@ -148,12 +149,15 @@ class ThreadedEngine(BaseEngine):
         return _name(self._function)
 
     async def stream(self, request: MessagesRequest) -> AsyncIterator[list[Delta]]:
-        """The deltas that the generator yields. Raises what it raises."""
+        """The deltas that the generator yields. Raises what it raises; Overloaded without a thread."""
         handover = _Handover(asyncio.get_running_loop())
         thread = threading.Thread(target=handover.run, args=(self._function, request), name="anthro-asgi engine")
         thread.daemon = True  # a generator that never returns must not keep the process alive
         del request
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            raise no_thread() from exc
         try:
             while (batch := await handover.take()) is not None:
                 yield batch

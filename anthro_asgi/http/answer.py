@@ -18,12 +18,13 @@ One Message:
 
 Editors: a consumer that sends every token may not pay for a coroutine per token. It iterates over `batches` itself and
 gives each batch to `take`, until `finish` is set, and then calls `ended` if `batches` has run out before that. A batch
-that is a `str` needs no `take` while `filters` is false: adding 1 to `counted` is enough. See `message_response`.
+that is a `str` needs no `take` while `filters` is false: adding 1 to `counted` is enough. A list of more than
+`LARGE_BATCH` deltas, as an engine in this process may yield, is taken `in_turns`. See `message_response`.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -54,7 +55,7 @@ from ..wire.deltas import (
     Usage,
     deltas_of,
 )
-from ..wire.errors import AnswerTooLarge, BadUpstream
+from ..wire.errors import AnswerTooLarge, BadUpstream, no_thread
 from ..wire.estimate import estimate_tokens
 from ..wire.message import MessageBuilder, final_finish, is_tool_use, merge_fields, merge_usage
 from ..wire.request import MessagesRequest
@@ -65,6 +66,8 @@ _TURN: Final = 0.001  # seconds that a large batch may hold the event loop
 _THREADS: Final = 2
 # For large tool inputs. Not the default executor of the loop, which also resolves names.
 _pool: Final = ThreadPoolExecutor(_THREADS, "anthro-asgi tool inputs")
+LARGE_BATCH: Final = 512
+"""Deltas that are taken in one turn of the event loop. A delta costs one to ten microseconds."""
 YIELD_EVERY: Final = 32
 """Batches after which the event loop runs other tasks: an engine that has its output ready never suspends."""
 _EXACT_TYPES: Final = frozenset(DELTA_TYPES)
@@ -106,6 +109,7 @@ class Answer:
         "_pending",
         "_pulled",
         "_request",
+        "_source",
         "_stops",
         "_thinking",
         "batches",
@@ -165,12 +169,14 @@ class Answer:
         self.batches = self._engine.stream(request)
         if self._stops is not None:
             self.batches = self._divided(self.batches)
+        self._source = self.batches
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.batches.aclose()  # type: ignore[attr-defined]  # `stream` is an async generator
+        await self._source.aclose()  # type: ignore[attr-defined]  # as above; a generator that never ran closes no other
 
     @property
     def stop_reason(self) -> StopReason | None:
@@ -192,6 +198,9 @@ class Answer:
         """
         empty = False
         async for batch in self.batches:
+            if type(batch) is list and len(batch) > LARGE_BATCH:
+                self.batches = _continued(batch[LARGE_BATCH:], self.batches)
+                batch = batch[:LARGE_BATCH]
             taken = self.take(batch)
             if any(delta != "" and not isinstance(delta, Usage | MessageFields) for delta in deltas_of(taken)):
                 break
@@ -232,9 +241,14 @@ class Answer:
             if self._pulled % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
             try:
-                batch = self.take(await anext(self.batches))
+                batch = await anext(self.batches)
             except StopAsyncIteration:
                 batch = self.ended()
+            else:
+                if type(batch) is list and len(batch) > LARGE_BATCH:
+                    self.batches = _continued(batch[LARGE_BATCH:], self.batches)
+                    batch = batch[:LARGE_BATCH]
+                batch = self.take(batch)
             if batch != []:
                 return self._with_final_finish(batch)
         raise StopAsyncIteration
@@ -271,13 +285,14 @@ class Answer:
 
     async def _feed(self, builder: MessageBuilder) -> None:
         pulled = 0
-        take = self.take
         async for batch in self.batches:
-            taken = take(batch)
-            if builder.has_large_input and builder.ends_block(taken):
-                await _in_thread(partial(builder.feed, taken))
-            else:
-                builder.feed(taken)
+            if type(batch) is list and len(batch) > LARGE_BATCH:
+                async for piece in in_turns(batch):
+                    await self._feed_one(builder, piece)
+                    if self.finish is not None:
+                        return
+                continue
+            await self._feed_one(builder, batch)
             if self.finish is not None:
                 return
             pulled += 1
@@ -287,6 +302,13 @@ class Answer:
         if builder.has_large_input:
             await _in_thread(builder.end_block)
         builder.feed(ending)
+
+    async def _feed_one(self, builder: MessageBuilder, batch: Batch) -> None:
+        taken = self.take(batch)
+        if builder.has_large_input and builder.ends_block(taken):
+            await _in_thread(partial(builder.feed, taken))
+        else:
+            builder.feed(taken)
 
     # what the engine yields
 
@@ -416,8 +438,28 @@ class Answer:
         return [self.finish if isinstance(delta, Finish) else delta for delta in deltas_of(batch)]
 
 
+async def in_turns(batch: list[Delta]) -> AsyncGenerator[list[Delta], None]:
+    """The deltas of a large batch in lists of at most `LARGE_BATCH`, each in its own turn of the event loop."""
+    for start in range(0, len(batch), LARGE_BATCH):
+        yield batch[start : start + LARGE_BATCH]
+        await asyncio.sleep(0)
+
+
+async def _continued(batch: list[Delta], batches: AsyncIterator[Batch]) -> AsyncGenerator[Batch, None]:
+    """`batch` in turns, and then `batches`."""
+    async for piece in in_turns(batch):
+        yield piece
+    async for following in batches:
+        yield following
+
+
 async def _in_thread(function: Callable[[], None]) -> None:
-    await asyncio.get_running_loop().run_in_executor(_pool, function)
+    """Call `function` in a thread. Raises Overloaded if the system has no thread left."""
+    try:
+        done = asyncio.get_running_loop().run_in_executor(_pool, function)
+    except RuntimeError as exc:
+        raise no_thread() from exc
+    await done
 
 
 def _already_reported() -> int:

@@ -19,13 +19,14 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from ..observability.metrics import Metrics
+from ..wire.deltas import Delta
 from ..wire.encoder import State, StreamEncoder
 from ..wire.errors import Overloaded, SimulatedDisconnect
 from ..wire.json_codec import dumps
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
 from ..wire.large.json_writer import dumps_in_steps
 from .admission import Slot
-from .answer import YIELD_EVERY, Answer
+from .answer import LARGE_BATCH, YIELD_EVERY, Answer, in_turns
 from .direct_output import ClientOutput
 from .disconnect import DisconnectWatch
 from .http_request import ClientDisconnected, HttpRequest
@@ -208,7 +209,8 @@ class MessageResponse:
                 answer.counted += 1
                 data = text(batch)
             else:
-                data = feed(take(batch))
+                is_large = type(batch) is list and len(batch) > LARGE_BATCH
+                data = await self._send_large(batch) if is_large else feed(take(batch))  # type: ignore[arg-type]  # list
                 if answer.finish is not None:
                     return data
             until_yield -= 1
@@ -230,6 +232,19 @@ class MessageResponse:
             now = pinger.last = time()  # `Pinger.sent`, inlined
             sent_at(now)
         return feed(answer.ended())
+
+    async def _send_large(self, batch: list[Delta]) -> bytes:
+        """Send a list of many deltas in turns. Returns the bytes of the delta in which the answer ends, or none."""
+        async for piece in in_turns(batch):
+            data = self._encoder.feed(self._answer.take(piece))
+            if self._answer.finish is not None:
+                return data
+            if data:
+                await self._pinger.wait_ping()
+                self._pinger.sending = True
+                await self._send(data)
+                self._pinger.sent()
+        return b""
 
     async def _commit(self) -> None:
         """Send the head. `message_start` goes out with the next send."""

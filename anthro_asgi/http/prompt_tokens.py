@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ..engines.base import BaseEngine
+from ..wire.errors import no_thread
 from ..wire.estimate import estimate_tokens
 from ..wire.request import MessagesRequest
 
@@ -43,14 +44,21 @@ class PromptCounter:
             pass
         if self._tokenizer is not None:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self._tokenizer, request), _BY_TOKENIZER
+            try:
+                counting = loop.run_in_executor(self._pool, self._tokenizer, request)
+            except RuntimeError as exc:
+                raise no_thread() from exc
+            return await counting, _BY_TOKENIZER
         return estimate_tokens(request), _ESTIMATED
 
     def start_estimate(self, request: MessagesRequest) -> "PromptEstimate":
         """Start counting in the background, for an answer whose engine may not report the prompt's length in time."""
         if self._tokenizer is None:
             return PromptEstimate(request)
-        counting = asyncio.get_running_loop().run_in_executor(self._pool, self._tokenizer, request)
+        try:
+            counting = asyncio.get_running_loop().run_in_executor(self._pool, self._tokenizer, request)
+        except RuntimeError:  # the system has no thread left: the estimate replaces the count
+            return PromptEstimate(request)
         counting.add_done_callback(_settle)
         return PromptEstimate(request, counting)
 

@@ -9,7 +9,8 @@ When the queue is full, new lines are dropped and counted. When the reader reads
 descriptor that is closed or whose disk is full loses its lines in the same way: they count as dropped.
 
 Editors: a forked child inherits the queue without the thread. It forgets the lines, which the parent writes, and starts
-a thread at its first line. The thread sleeps `_PAUSE` before it takes the lines, so that a busy service wakes it a
+a thread at its first line. Where the system has no thread left, a line is written at once if that does not block, and
+dropped otherwise. The thread sleeps `_PAUSE` before it takes the lines, so that a busy service wakes it a
 hundred times a second at most; a process that is killed loses the lines of that time.
 """
 
@@ -84,9 +85,15 @@ class LogWriter:
             self._thread.start()
         except RuntimeError:  # the system has no more threads, or the interpreter is ending
             self._thread = None
-            self._drop(len(self._lines))
+            self._drop(sum(1 for line in self._lines if not self._write_at_once(line)))
             self._lines.clear()
             self._size = 0
+
+    def _write_at_once(self, line: bytes) -> bool:
+        """Write a line if that does not block; whether it was written. A pipe that polls as writable has this room."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return len(line) <= select.PIPE_BUF and poll.poll(0) == [(self._fd, select.POLLOUT)] and self._write(line)
 
     def _run(self) -> None:
         changed = self._changed

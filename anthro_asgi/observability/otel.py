@@ -126,11 +126,11 @@ class SpanTracer(Tracer):
             with suppress(RuntimeError):  # the event loop is closed
                 loop.call_soon_threadsafe(done.set)
 
-        threading.Thread(target=shut_down, daemon=True, name="last spans").start()
         try:
+            threading.Thread(target=shut_down, daemon=True, name="last spans").start()
             async with asyncio.timeout(_PATIENCE):
                 await done.wait()
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # RuntimeError: the system has no thread left
             log_event("spans_lost", logging.WARNING, seconds=_PATIENCE)
 
 

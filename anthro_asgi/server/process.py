@@ -159,7 +159,8 @@ class ServerProcess(Server):
         self.banner = await self._report.started(self._addresses)
         self._announce()
         # Slow to import, so it is not done before the announcement, and not while the event loop waits for it.
-        Thread(target=load_exposition, name="import of prometheus_client", daemon=True).start()
+        with suppress(RuntimeError):  # the system has no thread left: the first request to /metrics imports it
+            Thread(target=load_exposition, name="import of prometheus_client", daemon=True).start()
         self._collector.start()
 
     def _beat(self) -> None:

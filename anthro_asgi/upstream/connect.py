@@ -11,9 +11,11 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import chain, zip_longest
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .connection import Connection
 from .errors import ConnectFailed
@@ -22,9 +24,11 @@ from .origin import Origin
 _RETRY: Final = 0.005  # seconds between two attempts at a Unix socket whose accept queue is full
 _STAGGER: Final = 0.25  # seconds; RFC 8305 section 8 recommends this value
 _REMEMBER: Final = 60.0  # seconds
+RESOLVER_THREADS: Final = 4
 
 Address = tuple[Any, ...]  # of the socket module: a host, a port and more for IPv6
 Target = tuple[int, Address]  # a socket family, and an address of that family
+T = TypeVar("T")
 Resolve = Callable[[str, int], Awaitable[Sequence[Target]]]
 
 
@@ -72,8 +76,31 @@ async def resolve_name(host: str, port: int) -> list[Target]:
     try:
         found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)  # does not block
     except socket.gaierror:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
+        found = await _resolver.call(partial(socket.getaddrinfo, host, port, type=kind))
     return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+class _Resolver:
+    """A few threads for the system's resolver, which blocks.
+
+    `getaddrinfo` of uvloop is not used: where the system has no thread left, libuv ends the process by SIGABRT.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(RESOLVER_THREADS, "anthro-asgi resolver")
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """The result of `function`. Raises RuntimeError if the system has no thread left, and what it raises."""
+        try:
+            result = asyncio.get_running_loop().run_in_executor(self._pool, function)
+        except RuntimeError:
+            # The pool keeps a call for which it could not start a thread. A new pool does not make these calls later.
+            self._pool = ThreadPoolExecutor(RESOLVER_THREADS, "anthro-asgi resolver")
+            raise
+        return await result
+
+
+_resolver: Final = _Resolver()
 
 
 def alternate_families(targets: Sequence[Target]) -> list[Target]:

@@ -234,3 +234,8 @@ class Overloaded(ApiError):
 
     def __init__(self, message: str = "Overloaded", *, retry_after: int = 1, reason: str | None = None) -> None:
         super().__init__(message, reason=reason, headers=(("retry-after", str(retry_after)),))
+
+
+def no_thread() -> Overloaded:
+    """The error of a request that needs a thread where the system has none left."""
+    return Overloaded("the service has no thread left", reason="no_thread")

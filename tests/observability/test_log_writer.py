@@ -123,3 +123,20 @@ def test_a_stream_gives_whole_lines_however_they_are_written() -> None:
     stream.write("thr")
     stream.write("ee\nfour\n")
     assert lines == ["one 2", "three", "four"]
+
+
+def test_without_a_thread_a_line_is_written_if_that_does_not_block(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading._start_new_thread", start)
+    log = LogWriter(pipe[1], notice)
+    line = b"x" * 999 + b"\n"
+    log.write_line(line)
+    assert os.read(pipe[0], 1 << 20) == line
+    for _ in range(100):  # 100 KB: the pipe holds 64 KiB
+        log.write_line(line)
+    assert os.read(pipe[0], 1 << 20) == line * (100 - log.dropped)
+    assert 30 < log.dropped < 60

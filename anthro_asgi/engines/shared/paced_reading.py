@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Final, Protocol, TypeVar
 
 from ...wire.deltas import Delta
+from ...wire.errors import no_thread
 
 T = TypeVar("T")
 _TURN: Final = 0.001  # seconds
@@ -51,5 +52,9 @@ async def read_on(reader: PacedReader) -> AsyncGenerator[list[Delta], None]:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """The result of `function`, which is called in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(_pool, function)
+    """The result of `function`, which is called in a thread. Raises Overloaded if the system has no thread left."""
+    try:
+        result = asyncio.get_running_loop().run_in_executor(_pool, function)
+    except RuntimeError as exc:
+        raise no_thread() from exc
+    return await result

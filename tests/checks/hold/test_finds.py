@@ -1,13 +1,19 @@
 """The worst finds of the search: no answer holds the event loop for long. And the search finds what does."""
 
+import json
 import random
 
 import pytest
 
-from tests.checks.hold.application import Application, Case
+from anthro_asgi import Finish
+from anthro_asgi.http import answer, message_response
+from anthro_asgi.wire.deltas import Batch, Delta
+from tests.checks.hold import BAR
+from tests.checks.hold.application import Application, Case, scale
 from tests.checks.hold.fuzz import Find, measured, search
 from tests.checks.hold.shapes import IN_ANSWER, Recipe, drawn, mutated
 
+HI = {"messages": [{"role": "user", "content": "Hi"}]}
 LARGE = 300_000  # characters
 ANSWERS = [
     Recipe("arguments", size=LARGE),
@@ -46,11 +52,27 @@ def test_no_answer_of_the_worst_finds_holds_the_event_loop(application: Applicat
     assert {find.status for find in finds} == {200}
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("before", [[], ["Hi"]], ids=["first", "later"])
+def test_a_list_of_many_deltas_of_an_engine_in_this_process_is_taken_in_turns(
+    before: list[Batch], stream: bool
+) -> None:
+    request = json.dumps({"model": "m", "max_tokens": 9, "stream": stream, **HI}).encode()
+    many: list[Delta] = [str(number) for number in range(250_000)]
+    with Application() as application:
+        application.hold(Recipe(size=4096).case())
+        hold = application.hold(Case(request, deltas=[*before, many, Finish("end_turn")]), 3)
+    assert hold.status == 200
+    assert hold.seconds < 2 * BAR * scale()  # the list itself is created and freed in one step
+
+
 def test_a_long_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(self: Recipe) -> Case:
         return Case(deltas=[[str(number) for number in range(60_000)]])
 
     monkeypatch.setattr(Recipe, "case", slow)
+    for module in (answer, message_response):
+        monkeypatch.setattr(module, "LARGE_BATCH", 1 << 30)
     told: list[Find] = []
     finds = search(0.5, 1, told.append)
     assert finds

@@ -13,6 +13,8 @@ from statistics import median
 from time import monotonic
 from typing import Final
 
+from anthro_asgi.upstream.connect import RESOLVER_THREADS
+
 from .clients import Tally
 from .service import Gauges, Service
 
@@ -20,7 +22,6 @@ _EVERY: Final = 0.5  # seconds between two samples
 _SETTLED: Final = 60.0  # seconds
 GROWTH: Final = 0.03
 _MIB: Final = 1024 * 1024
-_RESOLVERS: Final = 4  # threads that libuv keeps in each process after its first name lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def judge(samples: list[Sample], idle: Sample, rest: Sample, tally: Tally, servi
             [sample.threads for sample in samples],
             idle.threads,
             rest.threads,
-            _RESOLVERS * service.processes,
+            RESOLVER_THREADS * service.processes,
         ),
         *_gauges(samples, rest),
         Verdict("log", not service.log.faults, f"{service.log.lines:,} lines, {service.log.faults} that should not be"),
