@@ -1,14 +1,15 @@
-/* Chunks of an HTTP body with chat-completions events → one HTTP chunk with Messages events. Pure: no Python, no I/O.
+/* Converts HTTP chunks with chat-completions events into one HTTP chunk with Messages events. Pure: no Python, no I/O.
 
-   `convert` takes whole HTTP chunks from the head of `data`, as long as each of them consists of whole events of the
-   stream's template, and copies the text of each event into an event of the Messages API:
+   `convert` reads HTTP chunks from the beginning of `data`. It stops before the first one that is incomplete, or that
+   holds anything but whole events which match the stream's template. Each event that it has read becomes one event of the
+   Messages API with the same text:
 
        5f\r\n  data: {…,"delta":{"content":  " the"  },"finish_reason":null}],"usage":  {"prompt_tokens":9}}\n\n  \r\n
        size    └────────── before ──────────┘└text─┘└──────────── after ─────────────┘└────── counts ──────┘
 
-   `before`, `after` and the counts are those of the Python class ChunkTemplate. The counts are described by `numberless`:
-   the same bytes with every number replaced by 0. The text is a JSON string. It is validated, and written as orjson
-   writes it. Any other chunk is left alone, with all that follows it: the general path in Python reads it.
+   `before`, `after` and the counts are those of the Python class ChunkTemplate. Counts match if they equal `numberless`
+   once every number in them is replaced by 0. The text is a JSON string. It is validated, and written as orjson writes
+   it. Python code reads the chunk at which `convert` stops, and all that follow it.
 
    Nothing here allocates except `Buffer`, and nothing keeps a pointer into `data`. Every read is bounded by `end`. */
 

@@ -195,7 +195,7 @@ class Grammar:
             self._fail(f"{kind} is not allowed in a {block} block")
         if kind == "thinking_delta" and "estimated_tokens" in delta:
             self._keys(delta, "type", key, "estimated_tokens")
-            self._must(delta[key] == "", "an estimate must stand alone")
+            self._must(delta[key] == "", "a delta with an estimate must have no thinking")
             self._must(not self._signed, "nothing may follow the signature in its block")
             return
         self._keys(delta, "type", key)
@@ -235,7 +235,7 @@ class Grammar:
         self._must(called or reason != "tool_use", "stop_reason is tool_use, but no tool was called")
         self._must(
             not called or reason not in ("end_turn", "stop_sequence"),
-            f"{reason}, although a tool was called",
+            f"stop_reason is {reason}, although a tool was called",
         )
         if self._not_json is not None and reason != "max_tokens":
             raise GrammarError(self._not_json, "the pieces of a tool's input are not a JSON object")

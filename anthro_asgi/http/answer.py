@@ -165,7 +165,7 @@ class Answer:
     async def __aenter__(self) -> Self:
         request, self._request = self._request, None
         if request is None:
-            raise RuntimeError("an Answer is entered once")
+            raise RuntimeError("an Answer can be entered only once")
         self.batches = self._engine.stream(request)
         if self._stops is not None:
             self.batches = self._divided(self.batches)
@@ -405,7 +405,7 @@ class Answer:
                 self.thinking_counted += 1
             case ToolStart(identity, name):
                 if not isinstance(identity, str) or not isinstance(name, str):
-                    raise InvalidDelta("a ToolStart needs an id and a name, which are texts")
+                    raise InvalidDelta("a ToolStart needs an id and a name, both of type str")
                 self._has_tool_use = True
             case Block(content):
                 self._has_tool_use |= is_tool_use(content)
@@ -423,13 +423,16 @@ class Answer:
         return True
 
     def _refuse(self, thing: Never) -> NoReturn:
-        """Raise InvalidDelta for what the engine yielded. To the type checker it does not exist, as in assert_never."""
+        """Raise InvalidDelta: the engine yielded an object that is not a Delta.
+
+        The parameter is `Never`, so that mypy reports each class of `Delta` that the caller does not handle.
+        """
         kind: type = type(thing)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         known = ", ".join(one.__name__ for one in DELTA_TYPES)
+        engine = self._engine.describe() or type(self._engine).__name__
         raise InvalidDelta(
-            f"the engine {self._engine.describe() or type(self._engine).__name__} yielded {name}, which is no delta: "
-            f"yield {known}, or a list of these"
+            f"the engine {engine} yielded {name}, which is not a delta: yield {known}, or a list of these"
         )
 
     def _with_final_finish(self, batch: Batch) -> Batch:

@@ -68,7 +68,7 @@ _NOTED: Final = {
     "repair": ("repairs_total", "Repairs of invalid upstream responses, by kind", "kind", (*REPAIRS, OTHER)),
     "learned": (
         "engine_dialect_learned_total",
-        "Ways to ask the engine that were learned from its answers, by what changed",
+        "Changes of requests that were learned from the engine's refusals, by what changed",
         "field",
         (
             "call_id_length",

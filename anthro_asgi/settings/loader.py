@@ -249,7 +249,7 @@ def _apply_exclusions(places: Sequence[_Place]) -> None:
                 for name in given:
                     del place[name]
             elif len(given) > 1:
-                raise ConfigError(" and ".join(place[name].where for name in given) + " exclude each other")
+                raise ConfigError(" and ".join(place[name].where for name in given) + " cannot be used together")
             decided = decided or bool(given)
 
 

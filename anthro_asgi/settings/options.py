@@ -258,7 +258,7 @@ class Settings:
         "General",
         "auto",
         choice("auto", "on", "off"),
-        "relay steady streams in C: if the extension module is installed, always (an error without it), or never",
+        "relay steady streams in C: auto, if the extension module is installed; on, and fail without it; off, never",
         commands=SERVE_CHECK,
     )
     drain_delay: float = _row(
@@ -321,7 +321,7 @@ class Settings:
         "Engine",
         "auto",
         choice(*DIALECTS, metavar="DIALECT"),
-        f"type of engine behind the upstream; auto detects it: {', '.join(DIALECTS)}",
+        f"which engine the upstream is: auto (detect it), {', '.join(DIALECTS[1:])}",
         commands=SERVE_CHECK,
         engines=UPSTREAMS,
     )
@@ -367,7 +367,7 @@ class Settings:
         "Engine",
         "off",
         choice("off", "tags", "open"),
-        "treat `<think>…</think>` in the engine's text as thinking; open: the prompt template wrote the first tag",
+        "send `<think>…</think>` in the engine's text as thinking; open: also where the prompt has the first tag",
         engines=UPSTREAMS,
     )
 
@@ -490,7 +490,7 @@ class Settings:
         "Admission",
         None,
         integer("1", "65536"),
-        "maximum number of running, waiting and uploading requests of a key",
+        "maximum number of requests of one API key that run, wait or are being uploaded",
     )
     max_body_memory: int = _row(
         "Admission",
@@ -703,7 +703,7 @@ class Settings:
         "Simulation",
         "0",
         number("0", "1000"),
-        "fraction by which each other running response lengthens both times",
+        "fraction by which each other running response lengthens the times to the first token and between tokens",
     )
     simulate_max_running: int | None = _row(
         "Simulation", None, integer("1", "1000000"), "maximum number of responses that run; more requests wait"
@@ -734,10 +734,10 @@ class Settings:
         "Simulation", "uniform(8, 24)", distribution(integer("1", "1000000")), "length of the thinking in tokens"
     )
     simulate_thinking_rate: float = _row(
-        "Simulation", "0", rate, "fraction of the responses that think although the request does not ask for it"
+        "Simulation", "0", rate, "fraction of the responses with thinking, where the request does not ask for it"
     )
     simulate_tool_rate: float = _row(
-        "Simulation", "0", rate, "fraction of the responses that call a tool although the request does not require it"
+        "Simulation", "0", rate, "fraction of the responses with a tool call, where the request does not require one"
     )
     simulate_fail: tuple[tuple[str, float], ...] = _row(
         "Simulation",

@@ -50,7 +50,7 @@ def parse(body: bytes) -> CompletionRequest:
 
 def _request(raw: dict[str, Any]) -> MessagesRequest:
     if optional_integer(raw, "n", 1) not in (None, 1):
-        raise FieldError("n", "must be 1: one answer is all there is")
+        raise FieldError("n", "must be 1: the simulator returns one choice")
     turns = [_checked(message, index) for index, message in enumerate(required(raw, "messages", list))]
     if not turns:
         raise FieldError("messages", "must not be empty")

@@ -54,7 +54,7 @@ def _recorded(value: Any) -> RecordedAnswer:
     moments = [0.0, *(moment for moment, _ in deltas)]
     gaps = tuple(after - before for before, after in pairwise(moments))
     if min(gaps) < 0:
-        raise ValueError("the times do not ascend")
+        raise ValueError("each time must be at least the one before")
     kinds = ["", *(kind for _, (kind, _) in deltas)]
     if any(kind == "json" and before not in ("call", "json") for before, kind in pairwise(kinds)):
         raise ValueError("a json delta without a call before it")
@@ -67,9 +67,9 @@ def _recorded(value: Any) -> RecordedAnswer:
 
 def _delta(moment: Any, kind: Any, text: Any) -> tuple[float, tuple[str, str]]:
     if isinstance(moment, bool) or not isinstance(moment, int | float) or not 0 <= moment < inf:
-        raise ValueError(f"a time of {moment!r:.40}")
+        raise ValueError(f"the time must be a number of seconds from 0 on, not {moment!r:.40}")
     if kind not in PARTS or not isinstance(text, str) or not text:
-        raise ValueError(f"{kind!r:.40} with {text!r:.40}")
+        raise ValueError(f"{kind!r:.40} with {text!r:.40} is not a delta")
     return float(moment), (kind, text)
 
 

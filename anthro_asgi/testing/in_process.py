@@ -49,7 +49,7 @@ class InProcessApp:
             sdk: the class of the client. One that is an async context manager gets an async HTTP client.
             options: arguments of the class. `base_url` and `api_key` have defaults.
 
-        Raises ModuleNotFoundError if the package is not installed, RuntimeError if the application does not run.
+        Raises ModuleNotFoundError if the package is not installed, RuntimeError if the application is not running.
         """
         http_client = self.http_client(_package_of(sdk), is_async=hasattr(sdk, "__aenter__"))
         return sdk(**{"base_url": BASE_URL, "api_key": KEY, "http_client": http_client, **options})
@@ -62,10 +62,10 @@ class InProcessApp:
             is_async: whether it is an `AsyncClient`.
             options: arguments of its class. `base_url` has a default.
 
-        Raises ModuleNotFoundError if neither package is installed, RuntimeError if the application does not run.
+        Raises ModuleNotFoundError if neither package is installed, RuntimeError if the application is not running.
         """
         if self._loop is None:
-            raise RuntimeError("the application does not run: use it in a `with` or `async with` statement")
+            raise RuntimeError("the application is not running: use it in a `with` or `async with` statement")
         if not is_async and self._thread is None:
             raise RuntimeError("a sync client needs the application in a thread: use `with` instead of `async with`")
         package = package or _installed_package()
@@ -124,7 +124,7 @@ class InProcessApp:
         """Run the coroutine on the application's loop, from another thread. Raises its exception."""
         if self._thread is None:
             coroutine.close()
-            raise RuntimeError("the application does not run any more")
+            raise RuntimeError("the application is no longer running")
         return self._thread.run(coroutine)
 
     async def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -38,14 +38,14 @@ class LoopbackServer:
 
     @property
     def port(self) -> int:
-        """The port. Raises RuntimeError if the server does not run."""
+        """The port. Raises RuntimeError if the server is not running."""
         if self._port is None:
-            raise RuntimeError("the server does not run: use it in a `with` statement")
+            raise RuntimeError("the server is not running: use it in a `with` statement")
         return self._port
 
     @property
     def url(self) -> str:
-        """The base URL for clients, without a slash at the end. Raises RuntimeError if the server does not run."""
+        """The base URL for clients, without a slash at the end. Raises RuntimeError if the server is not running."""
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, sdk: Callable[..., Client], **options: Any) -> Client:
@@ -55,7 +55,7 @@ class LoopbackServer:
             sdk: the class of the client.
             options: arguments of the class. `base_url` and `api_key` have defaults.
 
-        Raises RuntimeError if the server does not run.
+        Raises RuntimeError if the server is not running.
         """
         return sdk(**{"base_url": self.url, "api_key": KEY, **options})
 

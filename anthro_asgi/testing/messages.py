@@ -27,14 +27,14 @@ class MessagesServer(ScriptedApp):
 
     @property
     def url(self) -> str:
-        """The base URL for clients, without a slash at the end. Raises RuntimeError if the server does not run."""
+        """The base URL for clients, without a slash at the end. Raises RuntimeError if the server is not running."""
         return self._server.url
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables that point SDKs and Claude Code to this server.
 
-        Raises RuntimeError if the server does not run.
+        Raises RuntimeError if the server is not running.
         """
         return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": KEY}
 
@@ -58,7 +58,8 @@ class InProcessMessages(ScriptedApp):
         async with InProcessMessages("Hello") as messages:
             client = messages.client(anthropic.AsyncAnthropic)
 
-    What the two kinds of context manager differ in is said at InProcessApp. Args: as for ScriptedApp.
+    With `async with`, the clients are async ones and run on the loop of the test. With `with`, the application runs in
+    a thread, and the clients may be sync or async. Args: as for ScriptedApp.
     """
 
     def __init__(self, *replies: Reply, models: Sequence[str] = ("scripted",), **options: Any) -> None:

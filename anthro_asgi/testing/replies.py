@@ -126,7 +126,9 @@ def check_reply(reply: object) -> None:
         return
     for step in reply if isinstance(reply, Sequence) and not isinstance(reply, str) else (reply,):
         if not isinstance(step, _STEP_TYPES):
-            raise TypeError(f"{step!r:.100} is no step of a reply: use a text, delta, ToolCall, Stall, Cut or error(…)")
+            raise TypeError(
+                f"{step!r:.90} is not a step of a reply: use str, a delta, ToolCall, Stall, Cut or error(…)"
+            )
 
 
 def steps_of(reply: Reply, request: SeenRequest) -> Iterator[Played]:

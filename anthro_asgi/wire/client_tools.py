@@ -89,8 +89,8 @@ _MEMORY: Final = ClientTool(
         new_str=_NEW,
         insert_line=_INSERT_LINE,
         insert_text=_INSERT_TEXT,
-        old_path=_string("For rename: the path as it is."),
-        new_path=_string("For rename: the path as it shall be."),
+        old_path=_string("For rename: the current path."),
+        new_path=_string("For rename: the new path."),
     ),
 )
 _OLD_EDITOR: Final = _editor("str_replace_editor", *_EDITING, "undo_edit", inserts=False)

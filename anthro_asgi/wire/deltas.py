@@ -65,10 +65,12 @@ class BlockStop:
 
 @dataclass(slots=True)
 class Block:
-    """A whole content block of another type (`redacted_thinking`, `compaction`, results of server tools, …).
+    """A whole content block of a type that has no delta of its own: `redacted_thinking`, `compaction`, and others.
 
-    A stream sends `start` as the beginning of the block, and then `deltas`, each unchanged. Without a `start` it sends
-    `content` as the beginning.
+    Args:
+        content: the block, as in a Message that is not streamed.
+        start: the `content_block` of `content_block_start` in a stream; None for `content`.
+        deltas: the `delta` of each `content_block_delta` that follows in a stream.
     """
 
     content: dict[str, Any]
@@ -133,7 +135,7 @@ class DeltaOrderError(Exception):
 
 
 class InvalidDelta(TypeError):
-    """An engine yielded something that is no delta. The message names the engine and the type, and has no content."""
+    """An engine yielded something that is not a delta. The message names the engine and the type, but no content."""
 
 
 Delta = (

@@ -140,7 +140,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["check", "--port", "1"], "check: unknown option '--port'"),
         (["serve", "--port"], "--port: expected one argument"),
         (["serve", "--port", "-1"], "--port: '-1' is not a whole number"),
-        (["serve", "--simulate", "--upstream", "http://x"], "--simulate and --upstream exclude each other"),
+        (["serve", "--simulate", "--upstream", "http://x"], "--simulate and --upstream cannot be used together"),
         (["serve", "--upstream", "http://u:sk-secret@x"], "user and password are not supported"),
         (["serve", "--upstream", "ftp://u:sk-secret@x"], "--upstream: must be http://…"),
         (["serve", "--engine", "no.such:thing"], "engine 'no.such:thing': No module named 'no'"),

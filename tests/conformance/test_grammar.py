@@ -336,8 +336,12 @@ BAD: list[tuple[str, int, list[Event]]] = [
     ("a text block is empty", 2, [BEGIN, *text(0), *text(1, "a"), *END]),
     ("a text block is empty", 5, [BEGIN, *tool(0, "{}"), *text(1), *CALLED]),
     ("no tool was called", 5, [BEGIN, *HI, *CALLED]),
-    ("end_turn, although a tool was called", 4, [BEGIN, *tool(0, "{}"), *END]),
-    ("stop_sequence, although a tool was called", 4, [BEGIN, *tool(0, "{}"), finish("stop_sequence", "a"), STOP]),
+    ("stop_reason is end_turn, although a tool was called", 4, [BEGIN, *tool(0, "{}"), *END]),
+    (
+        "stop_reason is stop_sequence, although a tool was called",
+        4,
+        [BEGIN, *tool(0, "{}"), finish("stop_sequence", "a"), STOP],
+    ),
     # message_delta
     ("message_delta must have", 1, [BEGIN, changed(finish(), "usage", to=...), STOP]),
     ("message_delta must have", 1, [BEGIN, changed(finish(), "delta", to=...), STOP]),

@@ -266,7 +266,7 @@ async def test_a_sync_client_of_an_application_on_the_loop_of_the_test_is_refuse
     async with InProcessMessages() as messages:
         with pytest.raises(RuntimeError, match="use `with` instead of `async with`"):
             messages.client(anthropic.Anthropic)
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         messages.client(anthropic.AsyncAnthropic)
 
 

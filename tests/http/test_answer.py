@@ -548,7 +548,7 @@ def test_errors_of_an_answer_are_errors_a_client_can_be_told() -> None:
     assert issubclass(BadUpstream, ApiError)
 
 
-# --- what is no delta ---
+# --- what is not a delta ---
 
 
 class Foreign:
@@ -582,7 +582,7 @@ async def test_a_foreign_delta_is_an_error_that_names_its_type_and_the_engine_at
             await answer.begin()
     words = str(caught.value)
     assert words.startswith(f"the engine {__name__}.test_a_foreign_delta")
-    assert f"mine yielded {name}, which is no delta: yield str, Thinking, Signature, ToolStart" in words
+    assert f"mine yielded {name}, which is not a delta: yield str, Thinking, Signature, ToolStart" in words
     with pytest.raises(TypeError, match=name):
         await Answer(as_engine(mine), parse_request(orjson.dumps(HELLO))).message()
 
@@ -624,7 +624,7 @@ async def test_the_log_says_what_an_engine_yielded_that_is_no_delta(caplog: pyte
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     line = JsonFormatter().format(record)
     assert "InvalidDelta: the engine " in line
-    assert "mine yielded dict, which is no delta: yield str, Thinking" in line
+    assert "mine yielded dict, which is not a delta: yield str, Thinking" in line
     assert "secret" not in line
 
 

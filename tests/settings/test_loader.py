@@ -264,10 +264,10 @@ def test_variables_that_kubernetes_adds_for_a_service_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ({"simulate": ["true"], "upstream": ["http://x"]}, "--simulate and --upstream exclude each other"),
-        ({"upstream": ["http://x"], "engine": ["a:b"]}, "--upstream and --engine exclude each other"),
-        ({"uds": ["/a"], "port": ["1"]}, "--uds and --port exclude each other"),
-        ({"uds": ["/a"], "host": ["::1"]}, "--uds and --host exclude each other"),
+        ({"simulate": ["true"], "upstream": ["http://x"]}, "--simulate and --upstream cannot be used together"),
+        ({"upstream": ["http://x"], "engine": ["a:b"]}, "--upstream and --engine cannot be used together"),
+        ({"uds": ["/a"], "port": ["1"]}, "--uds and --port cannot be used together"),
+        ({"uds": ["/a"], "host": ["::1"]}, "--uds and --host cannot be used together"),
         ({"tls-cert": ["a.pem"]}, "--tls-cert and --tls-key must be given together"),
         ({"upstream-cert-key": ["a.pem"]}, "--upstream-cert-key needs --upstream-cert"),
         ({"tls-key": ["a.pem"]}, "--tls-cert and --tls-key must be given together"),
@@ -280,7 +280,7 @@ def test_options_that_contradict_each_other_are_named(line: dict[str, list[str]]
 
 def test_two_engines_in_one_environment_exclude_each_other() -> None:
     words = complaint({}, {"ANTHRO_ASGI_UPSTREAM": "http://x", "ANTHRO_ASGI_ENGINE": "a:b"})
-    assert words == "ANTHRO_ASGI_UPSTREAM and ANTHRO_ASGI_ENGINE exclude each other"
+    assert words == "ANTHRO_ASGI_UPSTREAM and ANTHRO_ASGI_ENGINE cannot be used together"
 
 
 def test_no_auth_contradicts_keys_from_another_place() -> None:

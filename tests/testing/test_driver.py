@@ -188,9 +188,9 @@ async def test_the_response_to_head_has_a_length_and_no_body() -> None:
 @pytest.mark.parametrize(
     ("rule", "messages"),
     [
-        ("begins with its start", [END]),
-        ("comes body, not http.response.start", [START, START]),
-        ("comes body, not http.response.trailers", [START, {"type": "http.response.trailers"}]),
+        ("must begin with http.response.start", [END]),
+        ("may follow, not http.response.start", [START, START]),
+        ("may follow, not http.response.trailers", [START, {"type": "http.response.trailers"}]),
         ("nothing may be sent after", [START, END, END]),
         ("nothing may be sent after", [START, END, piece(b"a")]),
         ("names and values are bytes", [start(200, ("a", "b")), END]),
@@ -224,7 +224,7 @@ async def test_a_broken_rule_cannot_be_swallowed() -> None:
         except AssertionError:
             await saying(START, END)(scope, receive, send)
 
-    with pytest.raises(AsgiViolation, match="begins with its start"):
+    with pytest.raises(AsgiViolation, match=r"must begin with http\.response\.start"):
         async with Driver(app).open("GET", "/"):
             pass
 
@@ -237,7 +237,7 @@ async def test_a_broken_rule_is_reported_while_the_application_still_runs() -> N
             await receive()
             await receive()
 
-    with pytest.raises(AsgiViolation, match="begins with its start"):
+    with pytest.raises(AsgiViolation, match=r"must begin with http\.response\.start"):
         await Driver(app).request("GET", "/")
 
 

@@ -84,11 +84,11 @@ def test_a_mark_gives_options_to_the_fixture(messages_server: MessagesServer) ->
 
 def test_a_server_that_does_not_run_has_no_address() -> None:
     server = MessagesServer()
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         server.url  # noqa: B018 - reading it is what fails
     with server:
         assert get(server.url, "/healthz").status == 200
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         server.client(dict)
 
 

@@ -58,13 +58,13 @@ def test_a_function_makes_the_reply_from_the_request() -> None:
 
 
 def test_a_function_that_returns_something_else_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="5 is no step of a reply"):
+    with pytest.raises(TypeError, match="5 is not a step of a reply"):
         played(lambda request: 5)
 
 
 @pytest.mark.parametrize("reply", [5, None, b"text", {"type": "text"}, ["text", 5], Overloaded, [[]]])
 def test_something_that_is_no_reply_is_a_type_error(reply: object) -> None:
-    with pytest.raises(TypeError, match="is no step of a reply"):
+    with pytest.raises(TypeError, match="is not a step of a reply"):
         check_reply(reply)
 
 

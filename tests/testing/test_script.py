@@ -64,7 +64,7 @@ def test_a_wrong_reply_is_refused_when_it_is_added() -> None:
     wrong: Any = 5
     script = Script()
     for add in (script.add, script.otherwise, lambda reply: script.when(matching(), reply)):
-        with pytest.raises(TypeError, match="5 is no step"):
+        with pytest.raises(TypeError, match="5 is not a step"):
             add(wrong)
     assert script.is_empty
 

@@ -226,10 +226,17 @@ class RemoteEngine(UpstreamEngine):
         *,
         may_retry: bool,
     ) -> tuple[int, dict[str, Any]] | None:
-        """The answer in tokens to ask for instead of `asked`, and the limits that the refusal tells (`told_limits`).
+        """How to repeat a request that the engine refused because prompt and answer together are too long.
 
-        None if `error` is not about lengths. `count` returns the prompt's length in tokens, None if it is not known;
-        `estimate` estimates it. Raises ContextTooLong.
+        Returns the shorter length for the answer, in tokens, and the limits that the engine's refusal states
+        (`told_limits`); None if `error` is not about lengths. Raises ContextTooLong if the prompt alone is too long.
+
+        Args:
+            asked: the length of the answer in the refused request.
+            error: the refusal.
+            count: counts the prompt's tokens; None if the engine cannot.
+            estimate: estimates the prompt's tokens.
+            may_retry: False after the last attempt.
         """
         try:
             if not isinstance(error, InvalidRequest):

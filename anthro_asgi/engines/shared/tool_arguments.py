@@ -57,7 +57,7 @@ _FENCE_LINE: Final = re.compile(r"```[a-zA-Z]*+[^\S\n]*+\n")
 # What some engines send first in place of the real arguments. Only at the start: a string may hold the same text.
 _PLACEHOLDERS: Final = re.compile(r"(?:\s*+(?:\{\s*+\}|null))+(?=\s*+\{)")
 _STRUCTURE: Final = re.compile(r'["{}\[\]]|\\.?', re.DOTALL)
-# What the digest covers: all but the white space outside strings, of which only that after a comma counts.
+# The parts of a JSON text that the digest covers. White space outside strings is left out, except after a comma.
 _DIGESTED: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|,[ \t\n\r]*+|[^ \t\n\r",]++', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 _LEFT_OPEN: Final = re.compile(rb"([\]}]*+)([\[{]*+)")

@@ -204,7 +204,10 @@ class Exchange(Call):
         self._progress.set()
 
     def _begin(self, message: Message) -> None:
-        require(message["type"] == "http.response.start", f"a response begins with its start, not {message['type']}")
+        require(
+            message["type"] == "http.response.start",
+            f"a response must begin with http.response.start, not {message['type']}",
+        )
         status, headers = message.get("status"), message.get("headers", [])
         require(
             type(status) is int and 200 <= status <= 599, f"a final status is an int from 200 to 599, not {status!r}"
@@ -220,7 +223,10 @@ class Exchange(Call):
         self._head = {**message, "headers": list(headers)}
 
     def _continue(self, message: Message) -> None:
-        require(message["type"] == "http.response.body", f"after the start comes body, not {message['type']}")
+        require(
+            message["type"] == "http.response.body",
+            f"only http.response.body may follow, not {message['type']}",
+        )
         require(not self._complete, "nothing may be sent after the last piece of body")
         body, more = message.get("body", b""), message.get("more_body", False)
         require(isinstance(body, bytes), f"a body is bytes, not {type(body).__name__}")
