@@ -114,7 +114,7 @@ def test_a_key_for_an_engine_does_not_disturb_a_command_that_asks_no_engine() ->
         ({"upstream": ["file=http://a", "b=http://b"]}, {}, "--upstream: an engine may not be called file"),
         ({"upstream": ["Big=http://a"]}, {}, "--upstream: NAME of NAME=URL must be at most 32"),
         ({"upstream": ["a=ftp://a"]}, {}, "--upstream: URL of NAME=URL must be http://"),
-        ({"upstream": ["a=http://a"], "engine": ["a:b"]}, {}, "--upstream and --engine exclude each other"),
+        ({"upstream": ["a=http://a"], "engine": ["a:b"]}, {}, "--upstream and --engine cannot be used together"),
     ],
 )
 def test_a_wrong_engine_on_the_line_or_in_the_environment_is_named(
@@ -147,8 +147,8 @@ A = '[[engine]]\nname = "a"\nurl = "http://a"\n'
         ('[[engine]]\nname = "A"\nurl = "http://a"', "engine 1: name: must be at most 32"),
         ("engine = [1]", "engine 1: must be a table"),
         ("engine = []", "engine: is an empty list"),
-        (f"upstream = 'http://x'\n{A}", "upstream and [[engine]] exclude each other"),
-        (f"model = 'x.gguf'\n{A}", "exclude each other"),
+        (f"upstream = 'http://x'\n{A}", "upstream and [[engine]] cannot be used together"),
+        (f"model = 'x.gguf'\n{A}", "cannot be used together"),
     ],
 )
 def test_a_wrong_table_is_named(toml: str, words: str, tmp_path: Path) -> None:
