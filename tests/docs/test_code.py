@@ -67,8 +67,15 @@ def commands(line: str) -> Iterator[tuple[dict[str, str], list[str]]]:
     lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>()")
     lexer.whitespace_split = True
     words: list[str] = []
+    redirected = False
     for word in [*lexer, ";"]:
-        if not word.strip("&|;<>()"):
+        if word.strip("&|;()<>"):
+            if not redirected:
+                words.append(word)
+            redirected = False
+        elif word in ("<", ">", ">>"):
+            redirected = True  # the next word is a file
+        else:
             variables = {}
             while words and re.fullmatch(r"\w+=.*", words[0], re.DOTALL):
                 name, _, value = words.pop(0).partition("=")
@@ -76,8 +83,6 @@ def commands(line: str) -> Iterator[tuple[dict[str, str], list[str]]]:
             if words:
                 yield variables, words
             words = []
-        else:
-            words.append(word)
 
 
 def shell_lines() -> Iterator[str]:
