@@ -162,7 +162,7 @@ def _from_file(path: str) -> _Place:
     if not isinstance(tables, list):
         return _from_table(path, table, known)
     if "upstream" in table:
-        raise ConfigError(f"{path}: upstream and [[engine]] exclude each other")
+        raise ConfigError(f"{path}: upstream and [[engine]] cannot be used together")
     place = _from_table(path, {key: value for key, value in table.items() if key != "engine"}, known)
     place["upstream"] = _Given(f"{path}: engine", read_tables(path, tables, _BY_NAME, _toml_texts))
     return place
