@@ -568,7 +568,7 @@ class Settings:
         "Upstream",
         "10m",
         duration("10ms", "24h"),
-        "maximum time until the upstream begins to respond",
+        "maximum time until the upstream begins to respond, and to send output",
         commands=SERVE_CHECK,
         engines=REMOTE,
     )
@@ -576,7 +576,7 @@ class Settings:
         "Upstream",
         "2m",
         duration("10ms", "24h"),
-        "maximum time without data while the upstream responds",
+        "maximum time without data once the upstream sends output",
         commands=SERVE_CHECK,
         engines=REMOTE,
     )

@@ -131,6 +131,8 @@ class Connection(asyncio.Protocol):
         self._buffered = 0  # bytes received since the last read, framing included
         self._waiter = Waiter(loop=self._loop)
         self._error: UpstreamError | None = None
+        self._silence = deadlines.silence  # seconds that may pass between two reads of the response
+        self._awaits_output = False
         self._deadline = inf  # for what is awaited now
         self._total_deadline = inf  # for the whole response
         self._looked_at = inf  # the deadline after which the socket was looked at once more
@@ -153,6 +155,8 @@ class Connection(asyncio.Protocol):
         self.state = SENT
         self.status = 0
         self._parser = self._parser_factory(self._on_head, self._chunks.append, self._on_end)
+        self._silence = self._deadlines.silence
+        self._awaits_output = False
         self._sent_at = self._time()
         self._total_deadline = self._sent_at + self._deadlines.total
         self._set_deadline(self._deadlines.first_byte)
@@ -186,6 +190,24 @@ class Connection(asyncio.Protocol):
             self._resume()
         return data
 
+    def await_output(self) -> None:
+        """The engine has sent the head, and perhaps more, but no output: it may still read the prompt. Until
+        `output_began` it may be silent as long as until the first byte, if that is longer.
+        """
+        self._awaits_output = True
+        self._change_silence(max(self._deadlines.first_byte, self._deadlines.silence))
+
+    def output_began(self) -> None:
+        """The first output is there: from now on the usual silence counts."""
+        if self._awaits_output:
+            self._awaits_output = False
+            self._change_silence(self._deadlines.silence)
+
+    def _change_silence(self, seconds: float) -> None:
+        self._silence = seconds
+        if self.state is HEAD or self.state is STREAMING:
+            self._set_deadline(seconds)
+
     def pause_reading(self) -> None:
         """Leave further bytes in the kernel until the next `read`."""
         if self.state is STREAMING:
@@ -218,7 +240,7 @@ class Connection(asyncio.Protocol):
 
     def _note_body_reader(self) -> None:
         if self._body_reader is not None and self.state is STREAMING:
-            self._deadline = max(self._deadline, self._body_reader.last_read + self._deadlines.silence)
+            self._deadline = max(self._deadline, self._body_reader.last_read + self._silence)
 
     def slow_down(self, seconds: float) -> asyncio.TimerHandle:
         """Read nothing for `seconds`. Cancel the handle, and call `speed_up`, to read again before that."""
@@ -302,7 +324,7 @@ class Connection(asyncio.Protocol):
         before = self.state
         if before is SENT:
             self.state = HEAD
-            self._set_deadline(self._deadlines.silence)
+            self._set_deadline(self._silence)
         if self._parser is None or before is ENDED or before is MUST_CLOSE:
             return self._on_surplus()
         try:
@@ -312,7 +334,7 @@ class Connection(asyncio.Protocol):
         self._buffered += len(data)
         if before is not STREAMING or self.state is not STREAMING:
             return self._after_feed(before)
-        self._deadline = self._time() + self._deadlines.silence  # as in `_after_feed`, without a call for each token
+        self._deadline = self._time() + self._silence  # as in `_after_feed`, without a call for each token
         if self._buffered > HIGH_WATER:
             self._on_high_water()
         return self._waiter.wake()
@@ -333,7 +355,7 @@ class Connection(asyncio.Protocol):
     def _after_feed(self, before: State) -> None:
         state = self.state
         if state is STREAMING:
-            self._deadline = self._time() + self._deadlines.silence
+            self._deadline = self._time() + self._silence
             if self._buffered > HIGH_WATER:
                 self._on_high_water()
         elif before is DRAINING:
@@ -383,7 +405,7 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._resume_after_flood)
             return
         self.state = STREAMING
-        self._set_deadline(self._deadlines.silence)
+        self._set_deadline(self._silence)
         self._transport.resume_reading()
 
     def _resume_after_flood(self) -> None:
@@ -461,11 +483,13 @@ class Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(_LAST_LOOK, self._on_timer)
             return
         phase: Phase = "silence"
-        seconds = self._deadlines.silence
+        seconds = self._silence
         if due == self._total_deadline:
             phase, seconds = "total", self._deadlines.total
         elif self.state is SENT:
             phase, seconds = "first byte", self._deadlines.first_byte
+        elif self._awaits_output:
+            phase = "first byte"
         self._fail(Timeout(phase, self._peer, seconds))
 
 

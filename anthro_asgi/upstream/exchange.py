@@ -108,6 +108,16 @@ class Exchange:
         if self._connection is not None:
             self._connection.pause_reading()
 
+    def await_output(self) -> None:
+        """Allow a longer silence until `output_began`: the engine may still read the prompt."""
+        if self._connection is not None:
+            self._connection.await_output()
+
+    def output_began(self) -> None:
+        """The first output is there."""
+        if self._connection is not None:
+            self._connection.output_began()
+
     @property
     def connection(self) -> Connection:
         """The connection inside the block, for a reader of the body that takes its transport (`hand_over`)."""

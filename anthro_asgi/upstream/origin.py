@@ -88,8 +88,9 @@ class Origin:
 class Deadlines:
     """Seconds that an engine may take.
 
-    `connect`: until a connection is available. `first_byte`: from the request to the first byte of the response.
-    `silence`: between two reads of the response. `total`: from the request to the end of the response.
+    `connect`: until a connection is available. `first_byte`: from the request to the first byte of the response; also,
+    if `silence` is shorter, between two reads of an answer that has no output yet. `silence`: between two reads of the
+    response. `total`: from the request to the end of the response.
     """
 
     connect: float = 5.0

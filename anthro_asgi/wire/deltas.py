@@ -171,6 +171,11 @@ class EncodedTexts(list[str]):
         self.literals = literals
 
 
+def has_output(batch: Batch) -> bool:
+    """Whether any delta of the batch is more than an empty text, a count or a field."""
+    return any(delta and not isinstance(delta, Usage | MessageFields) for delta in deltas_of(batch))
+
+
 def deltas_of(batch: Batch) -> Deltas:
     """The deltas of a batch, which may be a single delta."""
     return batch if isinstance(batch, list) else (batch,)

@@ -26,7 +26,7 @@ from typing import Any, Final, Unpack
 from ...upstream.errors import UpstreamError
 from ...upstream.origin import Origin
 from ...upstream.request import RequestHeaders
-from ...wire.deltas import Batch, Delta, MessageFields, Usage
+from ...wire.deltas import Batch, has_output
 from ...wire.errors import ApiError, BadUpstream, InvalidRequest
 from ...wire.estimate import estimate_tokens
 from ...wire.request import MessagesRequest
@@ -191,17 +191,22 @@ class MessagesEngine(RemoteEngine):
                         yield await in_thread(whole) if len(message) > LARGE else whole()
                         begun = True
                     else:
+                        response.await_output()
                         while not reader.finished and (data := await response.read()):
                             deltas = body.read(data)
                             if deltas:
                                 yield deltas
-                                begun = begun or (_is_output(deltas) and await encoded.release())
+                                if not begun and has_output(deltas):
+                                    begun = await encoded.release()
+                                    response.output_began()
                                 reader.feed(())  # raises an error that came after them in the same read
                             if body.unread:
                                 async with aclosing(read_on(body)) as batches:
                                     async for batch in batches:
                                         yield batch
-                                        begun = begun or (_is_output(batch) and await encoded.release())
+                                        if not begun and has_output(batch):
+                                            begun = await encoded.release()
+                                            response.output_began()
                                         reader.feed(())
                         body.paced = False
                         trailer = await read_trailer(response, body.read, reader)
@@ -270,11 +275,6 @@ class MessagesEngine(RemoteEngine):
             return EncodedRequest(request, _body(request, detected)), detected
         finally:
             del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
-
-
-def _is_output(deltas: list[Delta]) -> bool:
-    """Whether any of the deltas is more than a count or a field, so that the client may have received it."""
-    return any(not isinstance(delta, Usage | MessageFields) for delta in deltas)
 
 
 def _body(request: MessagesRequest, dialect: Dialect) -> dict[str, Any]:

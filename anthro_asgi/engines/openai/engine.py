@@ -25,7 +25,7 @@ from ...upstream.http_parsers import chunk_tracking_parser
 from ...upstream.origin import Origin
 from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
-from ...wire.deltas import Batch, Delta
+from ...wire.deltas import Batch, Delta, has_output
 from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
@@ -205,6 +205,7 @@ class OpenAIEngine(RemoteEngine):
                 reader = self._reader(encoded.request, dialect)
                 exchange = await self._exchange(encoded)
                 begun = False
+                waits = True  # for the first output
                 successor = None
                 coalescer = ReadCoalescer(asyncio.get_running_loop().time)
                 try:
@@ -213,12 +214,17 @@ class OpenAIEngine(RemoteEngine):
                         if is_json(response):
                             yield await self._whole(reader, await read_body(response, self._limits))
                         else:
+                            response.await_output()
                             read = response.read if output is None else self._relay(response, reader, output)
                             while data := await read():
                                 batch = reader.read(data)
                                 if batch:
                                     yield batch
-                                    begun = begun or await encoded.release()
+                                    if waits:
+                                        begun = begun or await encoded.release()
+                                        waits = not has_output(batch)
+                                        if not waits:
+                                            response.output_began()
                                     if coalescer.should_pause():
                                         response.pause_reading()
                                         await asyncio.sleep(PAUSE)
@@ -229,6 +235,8 @@ class OpenAIEngine(RemoteEngine):
                                         async for batch in batches:
                                             yield batch
                                             begun = begun or await encoded.release()
+                                    response.output_began()
+                                    waits = False
                                 if reader.over():
                                     break
                             yield await self._rest(response, reader)

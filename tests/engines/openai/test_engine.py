@@ -1,5 +1,6 @@
 """An OpenAI-compatible engine over real sockets: answers in every framing and cut, failures, slots, detection, key."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Callable
@@ -212,6 +213,21 @@ async def test_a_connection_lost_after_the_finish_is_no_error(end: Callable[[Wir
     async with served(then(WITH_FINISH, end)) as (_, engine):
         deltas = await answer(engine)
     assert (text(deltas), deltas[-1]) == ("Hello", Finish("end_turn"))
+
+
+@pytest.mark.clause("7.5")
+@pytest.mark.parametrize("before", [b'{"choices"', b'"Hel"'], ids=["head", "head and role"])
+async def test_an_engine_may_read_a_long_prompt_before_its_first_output(before: bytes) -> None:
+    first = WITH_FINISH[: WITH_FINISH.index(before)]
+
+    async def reads_long(wire: Wire) -> None:
+        await wire.send(first)
+        await asyncio.sleep(0.3)
+        await wire.send(WITH_FINISH.removeprefix(first))
+        wire.reset()
+
+    async with served(reads_long, deadlines=Deadlines(silence=0.05)) as (_, engine):
+        assert text(await answer(engine)) == "Hello"
 
 
 @pytest.mark.clause("7.5")

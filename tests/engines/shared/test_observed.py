@@ -73,8 +73,13 @@ async def silent(wire: Wire) -> None:
     await wire.gone()
 
 
+async def without_output(wire: Wire) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+    await wire.gone()
+
+
 async def stalled(wire: Wire) -> None:
-    await wire.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
+    await wire.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n")
     await wire.gone()
 
 
@@ -91,6 +96,7 @@ async def reset(wire: Wire) -> None:
 
 FAILURES: list[tuple[str, Answer, dict[str, Any]]] = [
     ("timeout_first_byte", silent, {"deadlines": Deadlines(first_byte=SHORT)}),
+    ("timeout_first_byte", without_output, {"deadlines": Deadlines(first_byte=SHORT, silence=SHORT / 10)}),
     ("timeout_silence", stalled, {"deadlines": Deadlines(silence=SHORT)}),
     ("timeout_total", trickle, {"deadlines": Deadlines(total=SHORT)}),
     ("broken", reset, {}),
