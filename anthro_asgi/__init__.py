@@ -37,6 +37,7 @@ _MODULES = {
     "Rules": "wire.request_policy",
     "Signature": "wire.deltas",
     "Thinking": "wire.deltas",
+    "ToolFailed": "http.answer_loop",
     "ToolJson": "wire.deltas",
     "ToolStart": "wire.deltas",
     "UpstreamTimeout": "wire.errors",

@@ -5,6 +5,7 @@ from .engines.functions import as_engine
 from .engines.openai.chat_request import as_chat
 from .factory import create_app
 from .http.answer import Answer
+from .http.answer_loop import ToolFailed
 from .http.messages_app import MessagesApp
 from .server.garbage_collector import GarbageCollector
 from .wire.deltas import Batch, Block, Delta, Finish, Signature, Thinking, ToolJson, ToolStart, Usage, deltas_of
@@ -47,6 +48,7 @@ __all__ = [
     "Rules",
     "Signature",
     "Thinking",
+    "ToolFailed",
     "ToolJson",
     "ToolStart",
     "UpstreamTimeout",

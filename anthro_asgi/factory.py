@@ -215,6 +215,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         tokenizer=_tokenizer(settings),
         cors_origins=settings.cors_origin,
         page=not settings.no_page,
+        total_deadline=settings.total_deadline,
         debug=settings.debug,
         limits=_limits(settings),
         rules=Rules(

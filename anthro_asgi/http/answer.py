@@ -271,7 +271,7 @@ class Answer:
             if self.finish is None:
                 await self._feed(builder)
             if builder.has_large_input:
-                await _in_thread(builder.end_block)
+                await in_input_thread(builder.end_block)
             message = builder.message(self.counted)
             self.collected = builder.size
         except AnswerTooLarge:
@@ -300,13 +300,13 @@ class Answer:
                 await asyncio.sleep(0)
         ending = self.ended()
         if builder.has_large_input:
-            await _in_thread(builder.end_block)
+            await in_input_thread(builder.end_block)
         builder.feed(ending)
 
     async def _feed_one(self, builder: MessageBuilder, batch: Batch) -> None:
         taken = self.take(batch)
         if builder.has_large_input and builder.ends_block(taken):
-            await _in_thread(partial(builder.feed, taken))
+            await in_input_thread(partial(builder.feed, taken))
         else:
             builder.feed(taken)
 
@@ -456,7 +456,7 @@ async def _continued(batch: list[Delta], batches: AsyncIterator[Batch]) -> Async
         yield following
 
 
-async def _in_thread(function: Callable[[], None]) -> None:
+async def in_input_thread(function: Callable[[], None]) -> None:
     """Call `function` in a thread. Raises Overloaded if the system has no thread left."""
     try:
         done = asyncio.get_running_loop().run_in_executor(_pool, function)

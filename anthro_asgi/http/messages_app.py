@@ -22,11 +22,13 @@ from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.context_editing import edit_context, needs_prompt_length
 from ..wire.errors import ApiError, MethodNotAllowed, NotFound
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
-from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps
+from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps, show_calls
 from ..wire.request_policy import Rules
+from ..wire.server_tools import FunctionTool
 from . import models
 from .admission import Admission
 from .answer import Answer
+from .answer_loop import AnswerLoop, ServerFunction
 from .base_app import BaseApp
 from .body import read_body
 from .body_memory import BodyMemory, BodyShare
@@ -70,6 +72,9 @@ class MessagesApp(BaseApp):
         tokenizer: counts the tokens of a request when the engine does not. It is called in a thread.
         cors_origins: origins, such as `https://app.example`, whose web pages may use the service; `*` is every origin.
         page: serve a page for browsers at `/`.
+        server_tools: functions that run calls inside the answer, by the names of the tools. A client that declares a
+            tool of this name in `tools` gets its calls and results as `mcp_tool_use` and `mcp_tool_result` blocks.
+        total_deadline: seconds that an answer with server tools may take in all; None is no limit.
 
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
@@ -97,6 +102,8 @@ class MessagesApp(BaseApp):
         cors_origins: Sequence[str] = (),
         page: bool = True,
         debug: bool = False,
+        server_tools: Mapping[str, ServerFunction] | None = None,
+        total_deadline: float | None = None,
     ) -> None:
         super().__init__(engine, keys, _ROUTES, debug=debug)
         self._aliases = models.ModelAliases(aliases or {})
@@ -120,6 +127,8 @@ class MessagesApp(BaseApp):
             self._admission.keys,
         )
         self.metrics.sample = self._sample
+        self._server_functions = dict(server_tools or {})
+        self._total_deadline = total_deadline
         self._page = page
         self._cors = Cors(cors_origins) if cors_origins else None
         self.notice: str | None = None
@@ -205,7 +214,17 @@ class MessagesApp(BaseApp):
 
     def _engine_for(self, request: MessagesRequest) -> BaseEngine:
         """The engine, or one built on it that does more for this request than to ask the engine once."""
-        return CacheWarmer(self.engine) if request.only_warms_cache else self.engine
+        if request.only_warms_cache:
+            return CacheWarmer(self.engine)
+        if request.server_tools:
+            return AnswerLoop(
+                self.engine,
+                self._server_functions,
+                limits=self._limits,
+                observe=self.metrics.note,
+                deadline=self._total_deadline,
+            )
+        return self.engine
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
@@ -238,6 +257,8 @@ class MessagesApp(BaseApp):
         request = await self._parse(body, counting)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
+        if self._server_functions:
+            self._add_functions(request)
         request.engine_model = self._aliases.resolve(request.model)
         http_request.record.model = request.model
         http_request.trace.request_parsed(request)
@@ -247,6 +268,14 @@ class MessagesApp(BaseApp):
             request.report_engine = partial(setattr, http_request.record, "engine")
         request.relay_headers = http_request.relay_headers()
         return request
+
+    def _add_functions(self, request: MessagesRequest) -> None:
+        """Let the tools that are functions of the application run here."""
+        declared = {tool.name for tool in (*request.tools, *request.deferred_tools)} - request.server_tools.keys()
+        called = {name: FunctionTool(name) for name in self._server_functions if name in declared}
+        if called:
+            request.server_tools |= called
+            show_calls(request)
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
         if sum(map(len, body)) <= LARGE_BODY:

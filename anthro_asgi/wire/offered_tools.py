@@ -71,6 +71,19 @@ def offered_tools(
     return [tool for name, tool in known.items() if name not in hidden]
 
 
+def searchable_tools(tools: Mapping[str, ToolT], entries: Iterable[Json], changes: Iterable[ToolChange]) -> list[ToolT]:
+    """The deferred tools that a tool search may find: all but placeholders and removed ones. Arguments as above."""
+    entries = list(entries)
+    deferred = {_text(entry, "name") for entry in entries if entry.get("defer_loading") is True}
+    deferred -= {_text(entry, "name") for entry in entries if _is_placeholder(entry)}
+    removed: set[str] = set()
+    for change in changes:
+        if change.tool["type"] == "tool_reference":
+            name = change.tool["name"]
+            removed.add(name) if change.kind == "tool_removal" else removed.discard(name)
+    return [tool for name, tool in tools.items() if name in deferred - removed]
+
+
 def _text(entry: Json, key: str) -> str:
     """The text at `key`; empty for anything else. A tool that is only passed to a relayed upstream is not checked."""
     value = entry.get(key)

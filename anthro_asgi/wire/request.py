@@ -39,8 +39,9 @@ from .json_codec import loads_exactly
 from .large.cooperative import Steps, clear_in_steps, run_to_end
 from .large.json_reader import loads_in_steps
 from .messages_checks import Findings, check_messages, check_messages_in_steps, check_system
-from .offered_tools import offered_tools
+from .offered_tools import offered_tools, searchable_tools
 from .request_policy import DEFAULT_RULES, Rules
+from .server_tools import ServerTool, ToolSearch, read_server_tool, with_calls
 
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _UNSUPPORTED: Final = "unsupported_tool_type"
@@ -106,6 +107,10 @@ class MessagesRequest:
     tool_choice: ToolChoice | None = None
     effort: str | None = None
     output_schema: dict[str, Any] | None = None
+    server_tools: dict[str, ServerTool] = field(default_factory=dict)
+    """The tools that the service runs inside the answer, by name. The engine sees them as functions in `tools`."""
+    deferred_tools: list[Tool] = field(default_factory=list)
+    """The tools that a tool search can find, with those that were found already. Empty without a tool search."""
     dropped_tools: tuple[str, ...] = ()
     only_warms_cache: bool = False
     """`max_tokens` was 0: the engine reads the prompt, and the answer is empty. `max_tokens` is 1 then."""
@@ -346,14 +351,39 @@ def _messages(
     request.effort = history.effort or request.effort
     if not raw.get("tools") and not history.tool_changes:
         return
+    declared = {tool.name: tool for tool in request.tools}
     request.tools = offered_tools(
-        {tool.name: tool for tool in request.tools},
+        declared,
         raw.get("tools") or (),
         history.tool_changes,
         lambda entry, path: _defined_tool(entry, path, request, rules),
         relay_only=request.relay_only if rules.pass_server_tools else None,
         forced=_forced_tool(raw),
     )
+    if request.server_tools:
+        if any(isinstance(tool, ToolSearch) for tool in request.server_tools.values()):
+            found = searchable_tools(declared, raw["tools"], history.tool_changes)
+            request.deferred_tools = [tool for tool in found if tool.name not in request.server_tools]
+        show_calls(request)
+
+
+def show_calls(request: MessagesRequest) -> None:
+    """Let the engine see the server tools that run here as functions, and their calls in the history as calls.
+
+    This holds for `raw`, too: a server that speaks Messages must not run them.
+    """
+    request.messages = with_calls(request.messages, frozenset(request.server_tools))
+    request.raw |= {"messages": request.messages, "tools": [definition(tool) for tool in request.tools]}
+
+
+def definition(tool: Tool) -> dict[str, Any]:
+    """The tool as an entry of `tools`."""
+    entry: dict[str, Any] = {"name": tool.name, "input_schema": tool.input_schema or {"type": "object"}}
+    if tool.description is not None:
+        entry["description"] = tool.description
+    if tool.strict is not None:
+        entry["strict"] = tool.strict
+    return entry
 
 
 def _defined_tool(entry: dict[str, Any], path: str, request: MessagesRequest, rules: Rules) -> tuple[str, Tool] | None:
@@ -385,7 +415,7 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     kept = []
     for index, entry in enumerate(optional_array(raw, "tools", rules.max_tools)):
         try:
-            tool = _tool(entry, rules, may_be_deep=checks is not False)
+            tool = _tool(entry, rules, may_be_deep=checks is not False, served=request.server_tools)
             if tool is None and rules.pass_server_tools:
                 kept.append(entry)
                 request.relay_only.append(f"tools.{index}.type: {_not_run_here(entry['type'])}")
@@ -406,14 +436,20 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     request.tools, request.dropped_tools = list(tools.values()), tuple(dropped)
 
 
-def _tool(entry: Any, rules: Rules, *, may_be_deep: bool) -> Tool | None:
+def _tool(entry: Any, rules: Rules, *, may_be_deep: bool, served: dict[str, ServerTool] | None = None) -> Tool | None:
     """The tool; None for one of Anthropic's tools that the rules drop or pass.
 
-    `may_be_deep`: the whole body is not known to be nested less deeply than the rules allow.
+    `may_be_deep`: the whole body is not known to be nested less deeply than the rules allow. `served` collects the
+    tools that the service runs itself; without it, they are refused.
     """
     if type(entry) is not dict:
         raise FieldError("", "must be an object")
     kind = optional(entry, "type", str)
+    if kind is not None and served is not None and not rules.pass_server_tools:
+        server_tool = read_server_tool(entry)
+        if server_tool is not None:
+            served[server_tool.name] = server_tool
+            return Tool(server_tool.name, server_tool.description, server_tool.input_schema)
     if kind in CLIENT_TOOLS and (rules.client_tools_as_functions or not rules.pass_server_tools):
         return _client_tool(entry, kind, rules)
     if kind is not None and kind != "custom":

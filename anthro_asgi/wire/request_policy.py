@@ -10,7 +10,7 @@ class Rules:
     """The operator's rules for `parse_request`; the argument `rules` of a `MessagesApp`."""
 
     drop_server_tools: bool = False
-    """Remove tools that would run on Anthropic's servers, but never web search or the only tool of a request.
+    """Remove tools that would run on Anthropic's servers and do not run here, but never web search or the only tool.
 
     The request lists them in `dropped_tools`.
     """

@@ -130,7 +130,7 @@ _NATURES: Final = {
 }
 _NAME_PATTERN: Final = "^[a-zA-Z0-9_-]{1,128}$"
 _TOOL: Final[Schema] = {
-    "description": "A tool of the client. Types other than `custom` are refused, dropped or passed as configured.",
+    "description": "A tool. Types other than `custom` run here, or are refused, dropped or passed as configured.",
     "anyOf": [
         _object(
             ("name",),

@@ -14,7 +14,7 @@ from anthro_asgi.engines.functions import as_engine
 from anthro_asgi.engines.shared import paced_reading
 from anthro_asgi.engines.shared.paced_reading import in_thread
 from anthro_asgi.http import answer
-from anthro_asgi.http.answer import _in_thread
+from anthro_asgi.http.answer import in_input_thread
 from anthro_asgi.http.prompt_tokens import PromptCounter
 from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.errors import Overloaded
@@ -101,7 +101,7 @@ async def test_an_engine_in_a_thread_is_overloaded_without_one() -> None:
 
 
 @pytest.mark.usefixtures("no_threads")
-@pytest.mark.parametrize("call", [in_thread, _in_thread], ids=["a large event", "a large tool input"])
+@pytest.mark.parametrize("call", [in_thread, in_input_thread], ids=["a large event", "a large tool input"])
 async def test_large_parts_of_an_answer_are_overloaded_without_a_thread(
     call: Callable[[Callable[[], None]], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ WRONG: Final[dict[str, Json]] = {
 # Attributes of MessagesRequest that do not come from one field of the body.
 DERIVED: Final = {
     "applied_edits",
+    "deferred_tools",
     "dropped_tools",
     "engine_model",
     "raw",
@@ -70,6 +71,7 @@ DERIVED: Final = {
     "relay_only",
     "relay_headers",
     "response_headers",
+    "server_tools",
     "trace_headers",
     "request_id",
     "direct_output",

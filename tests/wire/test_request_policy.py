@@ -58,7 +58,7 @@ def test_a_passed_tool_may_hold_anything(key: str, value: object) -> None:
 @pytest.mark.clause("3.14")
 @pytest.mark.parametrize(
     "kind",
-    ["web_fetch_20250910", "code_execution_20250825", "tool_search_tool_bm25_20251119", "mcp_toolset", "new"],
+    ["web_fetch_20250910", "code_execution_20250825", "tool_search_tool_bm25_20991119", "mcp_toolset", "new"],
 )
 def test_a_server_tool_is_dropped_and_listed_if_the_rules_say_so(kind: str) -> None:
     request = parse(tools=[LOOK, {"type": kind, "name": "it"}])

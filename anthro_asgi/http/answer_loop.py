@@ -1,0 +1,252 @@
+"""The answer loop: one answer for the client, made of several answers of the engine (contract 3.47).
+
+    engine's answer ─► text, thinking, calls of client tools ──────────────────────────────► the client
+          ▲                 └─ calls of server tools ─► run here ─► call and result blocks ─► the client
+          └──────────── the same messages, then these calls and their results ◄──┘
+
+`AnswerLoop` is itself an engine, so all that holds for an answer (one slot, back-pressure, cancellation, stop
+sequences, a stream or one Message) holds for the whole loop. A request that needs no loop never gets here.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+from ..engines.base import BaseEngine, Observer
+from ..wire.answer_limits import AnswerLimits
+from ..wire.deltas import Batch, Block, Delta, Finish, Usage, deltas_of
+from ..wire.errors import UpstreamTimeout
+from ..wire.large.cooperative import run_with_yields
+from ..wire.message import MessageBuilder
+from ..wire.request import MessagesRequest, Tool, ToolChoice, definition
+from ..wire.server_calls import ServerCall, ServerCallReader, UsageSum
+from ..wire.server_tools import (
+    FunctionTool,
+    ToolSearch,
+    block_type,
+    function_result,
+    tool_search_error,
+    tool_search_result,
+    with_calls,
+)
+from ..wire.tool_search import SearchFailed, search_tools
+from .answer import Answer, in_input_thread
+
+Json = dict[str, Any]
+ServerFunction = Callable[[Json], Awaitable[str]]
+"""Runs a call: takes its input, and returns the result for the model as text. Raises ToolFailed, or any exception."""
+
+MAX_ROUNDS: Final = 10
+"""Answers of the engine in one answer. After these, the client gets `pause_turn` and may send the answer back."""
+SERVER_NAME: Final = "anthro-asgi"
+"""The server that an `mcp_tool_use` block names."""
+_FORCED: Final = frozenset({"any", "tool"})
+_log = logging.getLogger(__name__)
+
+
+class ToolFailed(Exception):
+    """A ServerFunction raises it for a failure that the model shall know of. The text is for the model."""
+
+
+class ToolResult(NamedTuple):
+    """The result of a call: the block for the client, and the deferred tools that can be called from now on."""
+
+    block: Json
+    found: tuple[str, ...] = ()
+
+
+class AnswerLoop(BaseEngine):
+    """Answers a request with `server_tools` by asking `engine` again until it calls none of them any more.
+
+    Args:
+        functions: run the calls of each FunctionTool, by the name of the tool.
+        limits: bounds, in bytes, of what is kept of one answer of the engine.
+        observe: as for `Answer`.
+        deadline: seconds that the whole answer may take; None is no limit beside the engine's own.
+    """
+
+    def __init__(
+        self,
+        engine: BaseEngine,
+        functions: Mapping[str, ServerFunction],
+        *,
+        limits: AnswerLimits,
+        observe: Observer,
+        deadline: float | None = None,
+    ) -> None:
+        self._engine = engine
+        self._functions = functions
+        self._limits = limits
+        self._observe = observe
+        self._deadline = deadline
+        self.accepts_server_tools = engine.accepts_server_tools
+
+    def describe(self) -> str | None:
+        return self._engine.describe()
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        """The deltas of all answers, with one Finish. Raises what the engine raises, and UpstreamTimeout."""
+        until = None if self._deadline is None else asyncio.get_running_loop().time() + self._deadline
+        conversation = _Conversation(request)
+        del request
+        for number in range(1, MAX_ROUNDS + 1):
+            reader = conversation.reader()
+            builder = MessageBuilder("", "", _no_estimate, limits=self._limits)
+            async with Answer(self._engine, conversation.next_request(), observe=self._observe) as answer:
+                while reader.finish is None:
+                    async with _within(until):
+                        batch = await anext(answer)
+                    out = reader.feed(batch)
+                    await _feed(builder, out)
+                    if number == 1 and reader.finish is None:  # these counts may go into `message_start`
+                        out += [delta for delta in deltas_of(batch) if isinstance(delta, Usage)]
+                    if out:
+                        yield out
+            builder.usage = answer.usage
+            await _feed(builder, [reader.finish])
+            conversation.add_answer(builder.message(answer.counted)["content"], answer.usage)
+            if reader.calls:
+                async with _within(until):
+                    results = await asyncio.gather(*(self._run(call, conversation) for call in reader.calls))
+                conversation.add_results(results)
+                yield [Block(result.block) for result in results]
+            yield conversation.usage.total
+            finish = conversation.ending(reader, answer.stop_matched)
+            if finish is not None:
+                yield finish
+                return
+        yield Finish("pause_turn")
+
+    async def _run(self, call: ServerCall, conversation: "_Conversation") -> ToolResult:
+        """The result of a call. A tool that fails is a result too: the model may try something else."""
+        tool = conversation.request.server_tools[call.name]
+        match tool:
+            case ToolSearch():
+                return await _search(call, tool, conversation.request)
+            case FunctionTool():
+                return await self._call_function(call, conversation.request)
+
+    async def _call_function(self, call: ServerCall, request: MessagesRequest) -> ToolResult:
+        text, is_error = "the arguments are not valid JSON", True
+        if call.input is not None:
+            try:
+                text, is_error = await self._functions[call.name](call.input), False
+            except ToolFailed as exc:
+                text = str(exc)
+            except Exception:  # the application's own code
+                _log.exception("server tool %s failed request_id=%s", call.name, request.request_id)
+                text = "the tool failed"
+        return ToolResult(function_result(call.id, text, is_error=is_error))
+
+
+async def _search(call: ServerCall, tool: ToolSearch, request: MessagesRequest) -> ToolResult:
+    try:
+        if call.input is None:
+            raise SearchFailed("invalid_tool_input", "the arguments are not valid JSON")
+        steps = search_tools(tool.kind, call.input, request.deferred_tools)
+        names = await run_with_yields(steps, perf_counter)
+    except SearchFailed as exc:
+        return ToolResult(tool_search_error(call.id, exc.error_code, exc.reason))
+    return ToolResult(tool_search_result(call.id, names), tuple(names))
+
+
+async def _feed(builder: MessageBuilder, deltas: list[Delta]) -> None:
+    if builder.has_large_input and builder.ends_block(deltas):
+        await in_input_thread(partial(builder.feed, deltas))
+    else:
+        builder.feed(deltas)
+
+
+@asynccontextmanager
+async def _within(until: float | None) -> AsyncIterator[None]:
+    """Raises UpstreamTimeout if the block is not left by `until`, on the clock of the event loop."""
+    try:
+        async with asyncio.timeout_at(until) as timeout:
+            yield
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        raise UpstreamTimeout("the answer took too long") from None
+
+
+def _no_estimate() -> int:
+    raise AssertionError("the usage of an answer that has ended is complete")
+
+
+def _new_id(kind: str) -> str:
+    return f"{'mcptoolu' if kind == 'mcp_tool_use' else 'srvtoolu'}_{secrets.token_hex(12)}"
+
+
+class _Conversation:
+    """The request, and what was added to it by the answers and results so far."""
+
+    def __init__(self, request: MessagesRequest) -> None:
+        thinking = request.thinking  # the engine gets its own thinking back, also if the client does not
+        self.request = replace(
+            request,
+            context_edits=(),
+            direct_output=None,
+            thinking=None if thinking is None else replace(thinking, display=None),
+        )
+        self.usage = UsageSum()
+        self._blocks: list[Json] = []
+        self._spent = 0  # output tokens
+        self._found: set[str] = set()
+
+    def reader(self) -> ServerCallReader:
+        kinds = {name: block_type(tool) for name, tool in self.request.server_tools.items()}
+        return ServerCallReader(kinds, SERVER_NAME, _new_id)
+
+    def next_request(self) -> MessagesRequest:
+        """The request for the engine's next answer."""
+        request = self.request
+        if not self._blocks:
+            return request
+        turn = with_calls([{"role": "assistant", "content": self._blocks}], frozenset(request.server_tools))
+        messages = [*request.messages, *turn]
+        tools = self._offered_tools()
+        max_tokens = request.max_tokens - self._spent
+        raw: Json = {
+            **request.raw,
+            "messages": messages,
+            "tools": [definition(tool) for tool in tools],
+            "max_tokens": max_tokens,
+        }
+        choice = request.tool_choice
+        if choice is not None and choice.type in _FORCED:  # the first answer has satisfied it
+            choice = ToolChoice("auto", parallel=choice.parallel)
+            raw["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": not choice.parallel}
+        return replace(request, messages=messages, tools=tools, max_tokens=max_tokens, tool_choice=choice, raw=raw)
+
+    def _offered_tools(self) -> list[Tool]:
+        """The tools, those that were found last: this is their order when the client sends the answer back."""
+        deferred = {tool.name for tool in self.request.deferred_tools}
+        offered = {tool.name for tool in self.request.tools} | self._found
+        always = [tool for tool in self.request.tools if tool.name not in deferred]
+        return [*always, *(tool for tool in self.request.deferred_tools if tool.name in offered)]
+
+    def add_answer(self, blocks: list[Json], usage: Usage) -> None:
+        self._blocks += blocks
+        self._spent += usage.output_tokens or 0
+        self.usage.add(usage)
+
+    def add_results(self, results: list[ToolResult]) -> None:
+        self._blocks += [result.block for result in results]
+        self._found.update(name for result in results for name in result.found)
+
+    def ending(self, reader: ServerCallReader, stop_matched: str | None) -> Finish | None:
+        """How the answer ends after the newest answer of the engine; None if the engine goes on."""
+        finish = reader.finish
+        if not reader.calls or finish is None:
+            return finish
+        if stop_matched is not None:
+            return Finish("stop_sequence", stop_matched)
+        if reader.has_client_calls or finish.stop_reason not in ("end_turn", "tool_use"):
+            return finish
+        return Finish("max_tokens") if self._spent >= self.request.max_tokens else None
