@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -48,6 +49,7 @@ _UNSUPPORTED: Final = "unsupported_tool_type"
 _TOOL_TYPE: Final = re.compile(r"^(?:tools\.\d+|messages\.[\w.]+\.definition)\.type: ")
 _FIELD_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
 _MAX_REPORTED: Final = 16  # names of unknown fields
+_MAX_EXAMINED: Final = 256  # unknown fields; a body of a MiB may have a hundred thousand
 _CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
 _THINKING: Final = frozenset({"disabled", "enabled", "adaptive", "between_tools"})
 
@@ -268,8 +270,9 @@ def _read(
 
 def _ignored(raw: dict[str, Any]) -> list[str]:
     """The fields that are dropped and have a value, in the order of the body."""
-    dropped = (key for key, value in raw.items() if value and key not in _KEYS_WITH_EFFECT)
-    return [key for key in dropped if _FIELD_NAME.fullmatch(key) is not None][:_MAX_REPORTED]
+    dropped = (key for key, value in raw.items() if key not in _KEYS_WITH_EFFECT and value)
+    names = (key for key in islice(dropped, _MAX_EXAMINED) if _FIELD_NAME.fullmatch(key) is not None)
+    return list(islice(names, _MAX_REPORTED))
 
 
 # Readers: each checks one field of the body and stores it in the request. They raise FieldError.

@@ -46,12 +46,12 @@ class Result:
 
 def play(cells: Iterable[Cell]) -> dict[Cell, Result]:
     """Play these cells."""
-    with _full_logging():
+    with full_logging():
         return asyncio.run(_play(cells))
 
 
 @contextmanager
-def _full_logging() -> Iterator[None]:
+def full_logging() -> Iterator[None]:
     """Logs at level debug, and freezes existing objects so that collections are short."""
     root = logging.getLogger()
     before = root.level

@@ -141,11 +141,11 @@ class ServiceThread:
 
     async def record_baseline(self) -> None:
         """Regard the tasks of this moment as the service's own."""
-        self._own = await self._inside(self._tasks)
+        self._own = await self.inside(self._tasks)
 
     async def held_resources(self) -> list[str]:
         """What it still holds for a request: tasks, connections, slots."""
-        held: list[str] = await self._inside(self._held_resources)
+        held: list[str] = await self.inside(self._held_resources)
         return held
 
     def loop_errors(self) -> list[str]:
@@ -183,7 +183,9 @@ class ServiceThread:
     def _tasks(self) -> set[asyncio.Task[Any]]:
         return asyncio.all_tasks(self._loop) - {asyncio.current_task(self._loop)}
 
-    async def _inside(self, function: Callable[[], Any]) -> Any:
+    async def inside(self, function: Callable[[], Any]) -> Any:
+        """The result of `function`, which is called in the event loop of the service."""
+
         async def call() -> Any:
             return function()
 

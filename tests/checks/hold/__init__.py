@@ -8,6 +8,7 @@ Meanwhile the stream of another client has a token every 20 ms. A timer that is 
 only, so a token comes at most one hold late: holds of 5 ms keep the stream within 25 ms.
 
     python -m tests.checks.hold                 every attack, with the holds in CPU time and the gaps in wall time
+    python -m tests.checks.hold --matrix        the same for each client of the fault matrix
     python -m tests.checks.hold --fuzz SECONDS  request bodies and answers that hold the loop for as long as possible
 """
 
@@ -35,6 +36,7 @@ from anthro_asgi.settings.loader import load_settings
 from tests.server.engines import large
 
 BAR: Final = 0.005  # seconds of CPU
+LATE: Final = 0.025  # seconds of wall time between two tokens of a stream that has one every 20 ms
 REPETITIONS: Final = 3
 _LONGEST: Final = 1.0  # seconds for one attack
 _SETTINGS: Final = load_settings({}, {})
@@ -91,7 +93,7 @@ class Held(NamedTuple):
 
 def longest_hold(parser: str, loop: str, attack: str) -> Held:
     """What a client that sends `attack` does; the best of three."""
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner, _no_collection():
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner, no_collection():
         return min(runner.run(_attack(PARSERS[parser](), attack)) for _ in range(REPETITIONS))
 
 
@@ -110,7 +112,7 @@ async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
     )
     acceptor.open()
     gaps: list[float] = []
-    other = loop.create_task(_paced_stream(gaps))
+    other = loop.create_task(paced_stream(gaps))
     await asyncio.sleep(0)
     ticker = Ticker(loop)
     send = _send_records if attack == TINY_RECORDS else _send
@@ -127,7 +129,7 @@ async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
     return Held(ticker.longest, max(gaps, default=0.0))
 
 
-async def _paced_stream(gaps: list[float]) -> None:
+async def paced_stream(gaps: list[float]) -> None:
     """Another client's stream on the same loop; notes the seconds between two sends."""
 
     async def engine(request: MessagesRequest) -> AsyncIterator[str]:
@@ -219,7 +221,8 @@ class Ticker:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
+    """No garbage collection runs: its pauses depend on the whole process."""
     gc.disable()
     try:
         yield

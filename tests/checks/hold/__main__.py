@@ -5,9 +5,11 @@ import logging
 import sys
 from typing import Final
 
-from tests.checks.hold import ATTACKS, BAR, LOOPS, PARSERS, TINY_RECORDS, longest_hold
+from tests.checks.faults.cells import Cell
+from tests.checks.hold import ATTACKS, BAR, LATE, LOOPS, PARSERS, TINY_RECORDS, Held, longest_hold, matrix
 from tests.checks.hold.application import scale
 from tests.checks.hold.fuzz import search
+from tests.checks.hold.matrix import is_within_bounds
 from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, PLACES
 
 _PARTS: Final = {"requests": IN_REQUEST, "answers": IN_ANSWER, "both": PLACES}
@@ -19,7 +21,10 @@ def main() -> int:
     parser.add_argument("--fuzz", type=float, metavar="SECONDS", help="search for the worst bodies and answers instead")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default 0)")
     parser.add_argument("--part", choices=_PARTS, default="both", help="what to search (default both)")
+    parser.add_argument("--matrix", action="store_true", help="play the clients of the fault matrix instead")
     options = parser.parse_args()
+    if options.matrix:
+        return _matrix()
     logging.disable()
     return _attacks() if options.fuzz is None else _search(options.fuzz, options.seed, _PARTS[options.part])
 
@@ -35,6 +40,20 @@ def _attacks() -> int:
                 missed += is_missed
                 row = f"{attack:<34} {parser:<10} {loop:<8} {held.hold * 1e3:>16.2f} {held.gap * 1e3:>26.1f}"
                 print(row + "   missed" * is_missed, flush=True)
+    return 1 if missed else 0
+
+
+def _matrix() -> int:
+    print(f"{'client':<60} {'parser':<10} {'hold, ms of CPU':>16} {'gap of a 20 ms stream, ms':>26}")
+
+    def show(parser: str, cell: Cell, held: Held) -> None:
+        row = f"{cell!s:<60} {parser:<10} {held.hold * 1e3:>16.2f} {held.gap * 1e3:>26.1f}"
+        print(row + "   missed" * (not is_within_bounds(held)), flush=True)
+
+    found = matrix.holds(matrix.CLIENTS, show).values()
+    late = sum(held.gap > LATE for held in found)
+    missed = sum(not is_within_bounds(held) for held in found)
+    print(f"{missed} of {len(found)} held the loop for too long; {late} gaps were longer than {LATE * 1e3:g} ms")
     return 1 if missed else 0
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from tests.checks.hold import ATTACKS, BAR, LOOPS, PARSERS, TINY_RECORDS, longest_hold
 from tests.checks.hold.application import scale
+from tests.checks.hold.matrix import QUICK, holds, is_within_bounds
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, TINY_RECORDS])
@@ -13,3 +14,10 @@ def test_the_bytes_of_one_client_do_not_hold_the_event_loop(parser: str, loop: s
     held = longest_hold(parser, loop, attack)
     assert held.hold < BAR * scale()
     assert held.gap > 0
+
+
+def test_no_client_of_the_fault_matrix_holds_the_event_loop() -> None:
+    found = holds(QUICK, lambda *_: None)
+    assert len(found) == 2 * len(QUICK)
+    assert any(held.gap > 0 for held in found.values())
+    assert {f"{parser}: {cell}": held for (parser, cell), held in found.items() if not is_within_bounds(held)} == {}
