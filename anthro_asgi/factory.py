@@ -217,6 +217,8 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         page=not settings.no_page,
         total_deadline=settings.total_deadline,
         debug=settings.debug,
+        cache_diagnostics=settings.cache_diagnostics,  # type: ignore[arg-type]  # the option accepts the same values
+        cache_diagnostics_answers=settings.cache_diagnostics_answers,
         limits=_limits(settings),
         rules=Rules(
             drop_server_tools=settings.server_tools == "drop",

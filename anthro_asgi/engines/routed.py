@@ -179,9 +179,9 @@ class RoutedEngine(BaseEngine):
         """Raises as the engine that counts, NotFound and Overloaded."""
         _, candidates = await self.route(request.engine_model)
         for member, model in candidates:
-            _assign(request, member, model)
+            assigned = _assigned(request, member, model)
             try:
-                return await member.engine.count_tokens(request)
+                return await member.engine.count_tokens(assigned)
             except ApiError as exc:
                 if member is candidates[-1][0] or not await member.is_away(exc):
                     raise
@@ -192,13 +192,16 @@ class RoutedEngine(BaseEngine):
         self._observe("engine_fallback", member.name)
 
 
-def _assign(request: MessagesRequest, member: Member, model: str) -> None:
-    """Let `member` answer the request as `model`. Raises InvalidRequest if it cannot answer such a request."""
-    request.engine_model = model
+def _assigned(request: MessagesRequest, member: Member, model: str) -> MessagesRequest:
+    """The request for `member` and its `model`. Raises InvalidRequest if `member` cannot answer such a request.
+
+    It is a copy: a caller may ask for a further answer to `request`, which is then routed by the same name.
+    """
     if request.report_engine is not None:
         request.report_engine(member.name)
     if request.relay_only and not member.engine.accepts_server_tools:
         request.refuse_relay_only()
+    return replace(request, engine_model=model)
 
 
 class RoutedStream:
@@ -235,10 +238,11 @@ class RoutedStream:
             raise StopAsyncIteration
         meant, candidates = await self._routed.route(request.engine_model)
         for member, model in candidates:
-            _assign(request, member, model)
+            assigned = _assigned(request, member, model)
             await member.acquire()
             self._holder = member
-            stream = member.engine.stream(request)
+            stream = member.engine.stream(assigned)
+            del assigned  # the engine owns it, and releases it
             try:
                 batch = await anext(stream)
             except ApiError as exc:

@@ -80,6 +80,7 @@ class Answer:
         hide_thinking: leave out thinking that the request disabled and the engine produced nevertheless.
         limits: bounds, in bytes, of what `message` collects.
         observe: is called with ("repair", kind) and ("upstream_error", reason).
+        fields: fields of the Message that the service gives itself. Those of the engine do not replace them.
         estimate: returns the prompt's length in tokens. It is called at most once, when the engine does not report it.
             The default estimates from the request, which therefore stays in memory until the engine reports the length.
 
@@ -103,6 +104,7 @@ class Answer:
         "_applied_edits",
         "_engine",
         "_estimate",
+        "_given",
         "_has_tool_use",
         "_limits",
         "_observe",
@@ -135,6 +137,7 @@ class Answer:
         limits: AnswerLimits = DEFAULT_LIMITS,
         observe: Observer = ignore_observation,
         estimate: Callable[[], int] | None = None,
+        fields: dict[str, Any] | None = None,
     ) -> None:
         if request.relay_only and not engine.accepts_server_tools:
             request.refuse_relay_only()
@@ -144,7 +147,8 @@ class Answer:
         self.counted = 0
         self.thinking_counted = 0
         self.usage = Usage()
-        self.fields: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {} if fields is None else dict(fields)
+        self._given = fields or {}
         self.finish: Finish | None = None
         self._engine = engine
         self._request: MessagesRequest | None = request  # a prompt is large, so it is dropped once the engine has it
@@ -397,7 +401,7 @@ class Answer:
                     self._estimate = _already_reported
                 return False
             case MessageFields(content):
-                merge_fields(self.fields, content)
+                self._merge(content)
                 return False
             case str() | ToolJson():
                 pass
@@ -421,6 +425,12 @@ class Answer:
             case _:
                 self._refuse(delta)
         return True
+
+    def _merge(self, content: dict[str, Any]) -> None:
+        """Add these fields of the Message, except for those that the service gives itself."""
+        for name in self._given:
+            content.pop(name, None)
+        merge_fields(self.fields, content)
 
     def _refuse(self, thing: Never) -> NoReturn:
         """Raise InvalidDelta: the engine yielded an object that is not a Delta.

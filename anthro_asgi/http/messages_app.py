@@ -32,6 +32,7 @@ from .answer_loop import AnswerLoop, ServerFunction
 from .base_app import BaseApp
 from .body import read_body
 from .body_memory import BodyMemory, BodyShare
+from .cache_diagnostics import CacheDiagnostics, CacheDiagnosticsMode
 from .cache_warmer import CacheWarmer
 from .cors import Cors
 from .direct_output import ClientOutput
@@ -75,6 +76,9 @@ class MessagesApp(BaseApp):
         server_tools: functions that run calls inside the answer, by the names of the tools. A client that declares a
             tool of this name in `tools` gets its calls and results as `mcp_tool_use` and `mcp_tool_result` blocks.
         total_deadline: seconds that an answer with server tools may take in all; None is no limit.
+        cache_diagnostics: say why a prefix cache missed to clients that ask (`asked`), in metrics and the debug log for
+            every request, too (`all`), or never (`off`).
+        cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
 
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
@@ -104,6 +108,8 @@ class MessagesApp(BaseApp):
         debug: bool = False,
         server_tools: Mapping[str, ServerFunction] | None = None,
         total_deadline: float | None = None,
+        cache_diagnostics: CacheDiagnosticsMode = "asked",
+        cache_diagnostics_answers: int = defaults.CACHE_DIAGNOSTICS_ANSWERS,
     ) -> None:
         super().__init__(engine, keys, _ROUTES, debug=debug)
         self._aliases = models.ModelAliases(aliases or {})
@@ -130,6 +136,11 @@ class MessagesApp(BaseApp):
         self._server_functions = dict(server_tools or {})
         self._total_deadline = total_deadline
         self._page = page
+        self._diagnostics = (
+            None
+            if cache_diagnostics == "off"
+            else CacheDiagnostics(cache_diagnostics_answers, self.metrics.note, every=cache_diagnostics == "all")
+        )
         self._cors = Cors(cors_origins) if cors_origins else None
         self.notice: str | None = None
         self._not_ready: str | None = None
@@ -185,6 +196,7 @@ class MessagesApp(BaseApp):
             transport = http_request.client_transport
             direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
             request.direct_output = direct
+            diagnosis = None if self._diagnostics is None else await self._diagnostics.diagnose(request, key)
             estimate = self._prompt_counter.start_estimate(request)
             answer = Answer(
                 self._engine_for(request),
@@ -193,6 +205,7 @@ class MessagesApp(BaseApp):
                 limits=self._limits,
                 observe=self.metrics.note,
                 estimate=estimate,
+                fields=None if diagnosis is None else diagnosis.fields,
             )
             response = MessageResponse(
                 http_request,
@@ -211,6 +224,8 @@ class MessagesApp(BaseApp):
                 await response.run()
             finally:
                 estimate.release_request()  # also if the client disconnected before it had a slot
+                if diagnosis is not None and http_request.record.ttft is not None:
+                    diagnosis.answered(answer.id, answer.usage)
 
     def _engine_for(self, request: MessagesRequest) -> BaseEngine:
         """The engine, or one built on it that does more for this request than to ask the engine once."""

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, get_args
 
 from ..wire.deltas import StopReason
 from ..wire.errors import UPSTREAM_ERROR_KINDS, ApiError, InternalError
+from ..wire.prompt_fingerprint import REASONS
 from ..wire.repairs import REPAIRS
 from .logs import RequestRecord, dropped_lines
 from .prometheus import Constant, exposition
@@ -94,6 +95,12 @@ _NOTED: Final = {
             "top_k",
             OTHER,
         ),
+    ),
+    "cache_diagnosis": (
+        "cache_diagnoses_total",
+        "Prompts compared with the one before: kept, or what changed first",
+        "result",
+        ("kept", "first", *REASONS, "previous_message_not_found", OTHER),
     ),
     "refused": (
         "admission_refusals_total",
@@ -340,7 +347,7 @@ class Metrics:
         self._cells[place + len(_PAUSES) + 1] += seconds
 
     def note(self, what: str, kind: str) -> None:
-        """Count one event: an "upstream_error", "repair", "learned" or "refused" of this `kind`, or a "ping".
+        """Count one event: a "ping", or something of this `kind`: see `_NOTED`.
 
         An unknown `kind` counts as `other`, an unknown `what` is ignored: both may come from an engine of a user.
         """

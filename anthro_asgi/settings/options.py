@@ -651,6 +651,18 @@ class Settings:
     hide_thinking: bool = _row(
         "Messages", "false", SWITCH, "leave thinking out of the response when the request disables thinking"
     )
+    cache_diagnostics: str = _row(
+        "Messages",
+        "asked",
+        choice("off", "asked", "all"),
+        "say why a prefix cache missed: to requests that ask, or for all requests in metrics and the debug log, too",
+    )
+    cache_diagnostics_answers: int = _row(
+        "Messages",
+        defaults.CACHE_DIAGNOSTICS_ANSWERS,
+        integer("1", "1000000"),
+        "number of answers whose prompt fingerprints are kept for --cache-diagnostics, at most 32 MiB of them",
+    )
     server_tools: str = _row(
         "Messages",
         "refuse",

@@ -24,6 +24,8 @@ MAX_EVENT: Final = 16 * _MIB
 MAX_TOOL_INPUT: Final = 16 * _MIB
 MAX_ANSWER: Final = 64 * _MIB
 
+CACHE_DIAGNOSTICS_ANSWERS: Final = 1000
+
 MAX_DEPTH: Final = 100
 """Levels of JSON. orjson reads 1024 levels and writes 254, and a recursive walk uses one stack frame for each."""
 MAX_MESSAGES: Final = 100_000

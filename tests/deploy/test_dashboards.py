@@ -2,14 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import combinations
 from typing import Any
 
 import pytest
 import yaml
 
+from anthro_asgi.engines.base import BaseEngine
 from anthro_asgi.http.messages_app import MessagesApp
+from anthro_asgi.wire.deltas import Batch
+from anthro_asgi.wire.request import MessagesRequest
 from tests.support.service import ROOT
 
 BOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
@@ -19,11 +22,14 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 SCRAPED = {"job", "instance"}  # labels that Prometheus gives
 
 
-async def engine(_: Any) -> Any:
-    yield "a"
+class TwoEngines(BaseEngine):
+    engine_names = ("fast", "gpu")  # so that the metrics by engine exist
+
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        yield "a"
 
 
-METRICS = MessagesApp(engine).metrics
+METRICS = MessagesApp(TwoEngines()).metrics
 SUFFIXES = {"histogram": ("_bucket", "_count", "_sum")}
 
 
@@ -108,7 +114,7 @@ def test_every_metric_is_shown_in_a_panel_or_an_alert() -> None:
 
 def test_the_dashboard_has_a_row_for_each_question() -> None:
     rows = [panel["title"] for panel in BOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Now", "Traffic", "Latency", "Tokens", "Upstream", "Saturation", "Errors"]
+    assert rows == ["Now", "Traffic", "Latency", "Tokens", "Upstream", "Saturation", "Errors", "Engines"]
 
 
 def test_the_dashboard_takes_any_data_source_job_and_instance() -> None:

@@ -30,6 +30,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "upstream_error_message": "The engine's own error text. Only at level `debug`, because it may quote a prompt.",
     "engine_dialect_learned": "An engine accepted a request in a form that it had refused otherwise. The service uses "
     "this form for an hour.",
+    "cache_diagnosis": "A prompt was compared with the one before, see "
+    "[Find out why a prefix cache misses](../how-to/prefix-cache.md). Only at level `debug`.",
     "model_not_found": "The engine does not have the model that a client requested.",
     "log_lines_dropped": "Lines were dropped before this one, because the reader of the log did not read.",
     "traces_disabled": "OpenTelemetry is not installed, or misconfigured.",

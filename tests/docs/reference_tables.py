@@ -164,7 +164,7 @@ def _arguments(owner: type) -> Iterator[tuple[list[str], str]]:
 
 
 def _default(value: Any) -> str:
-    plain = isinstance(value, bool | int | float | tuple) or value is None
+    plain = isinstance(value, bool | int | float | str | tuple) or value is None
     return f"`{value!r}`" if plain else f"`{type(value).__name__}()`"
 
 

@@ -354,6 +354,18 @@ async def test_counting_takes_the_fallback_too() -> None:
 
 
 @fake_clock
+async def test_a_further_answer_to_the_same_request_goes_to_the_same_engine() -> None:
+    first, second = Fake("a"), Fake("b")
+    engine = pair(first, second)
+    asked_twice = request(model="a@b")
+    for _ in range(2):
+        stream = engine.stream(asked_twice)
+        assert await anext(stream) == "b"
+        await stream.aclose()
+    assert (second.asked, first.asked, asked_twice.engine_model) == (["a", "a"], [], "a@b")
+
+
+@fake_clock
 async def test_a_failure_of_the_request_alone_does_not_reach_the_fallback() -> None:
     first, second = Fake("a", EngineFailed("the engine failed", reason="failed")), Fake("b")
     with pytest.raises(EngineFailed):

@@ -56,6 +56,8 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "hide_thinking",
                 "tokenizer",
                 "debug",
+                "cache_diagnostics",
+                "cache_diagnostics_answers",
             )
         },
     ),

@@ -63,6 +63,8 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "max-body": ("2MiB", 2 << 20),
     "model-alias": ("claude-*=qwen", (("claude-*", "qwen"),)),
     "server-tools": ("drop", "drop"),
+    "cache-diagnostics": ("all", "all"),
+    "cache-diagnostics-answers": ("10", 10),
     "client-tools": ("function", "function"),
     "image-urls": ("pass", "pass"),
     "late-system": ("keep", "keep"),

@@ -75,6 +75,7 @@ DERIVED: Final = {
     "trace_headers",
     "request_id",
     "direct_output",
+    "report_engine",
 }
 READ: Final = [row for row in REQUEST_FIELDS if row.nature not in (Nature.IGNORED, Nature.REFUSED)]
 IGNORED: Final = [row for row in REQUEST_FIELDS if row.nature is Nature.IGNORED]
