@@ -22,13 +22,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final
 
 LIMIT: Final = 1 << 20  # bytes of lines that wait to be written
 _PAUSE: Final = 0.01  # seconds
-_CHUNK: Final = 1 << 16  # bytes of one write
+_CHUNK: Final = 1 << 16  # bytes of one line that is written, and of one that is held until its end
 _ENDING: Final = 2.0  # seconds for the lines that wait when the process ends
 
 
@@ -106,12 +106,13 @@ class LogWriter:
                 lines, self._lines = self._lines, []
                 taken = sum(map(len, lines))
                 untold, self._untold = self._untold, 0
-            written = self._write(b"".join([*lines, *([self._notice(untold)] if untold else ())]))
+            pieces = _pieces([*lines, *([self._notice(untold)] if untold else ())])
+            lost = min(len(lines), sum(piece.count(b"\n") for piece in pieces if not self._write(piece)))
             with changed:
                 self._size -= taken
-                if not written:  # an error, which a later line may not meet
-                    self.dropped += len(lines)
-                    self._untold += untold + len(lines)
+                if lost:  # an error, which a later line may not meet
+                    self.dropped += lost
+                    self._untold += untold + lost
                 changed.notify_all()
 
     def _write(self, data: bytes) -> bool:
@@ -125,6 +126,19 @@ class LogWriter:
             except OSError:
                 return False
         return True
+
+
+def _pieces(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines in pieces of at most PIPE_BUF bytes: writes of several workers to one pipe are not mixed (POSIX)."""
+    held: list[bytes] = []
+    size = 0
+    for line in lines:
+        if held and size + len(line) > select.PIPE_BUF:
+            yield b"".join(held)
+            held, size = [], 0
+        held.append(line)
+        size += len(line)
+    yield b"".join(held)
 
 
 class LogWriterHandler(logging.Handler):

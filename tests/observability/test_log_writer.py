@@ -140,3 +140,25 @@ def test_without_a_thread_a_line_is_written_if_that_does_not_block(
         log.write_line(line)
     assert os.read(pipe[0], 1 << 20) == line * (100 - log.dropped)
     assert 30 < log.dropped < 60
+
+
+def test_lines_of_several_processes_in_one_pipe_are_not_mixed(pipe: tuple[int, int]) -> None:
+    """Two workers log faster than the reader reads. A write of more than PIPE_BUF bytes to a full pipe is divided."""
+    children = []
+    for name in (b"a", b"b"):
+        pid = os.fork()
+        if not pid:
+            log = LogWriter(pipe[1], notice, limit=1 << 22)
+            for number in range(3_000):
+                log.write_line(name * (100 + number % 400) + b"\n")
+            log.flush(timeout=WAIT)
+            os._exit(0)
+        children.append(pid)
+    os.close(pipe[1])
+    out = b""
+    while piece := os.read(pipe[0], 1 << 13):
+        out += piece
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+    lines = out.splitlines()
+    assert len(lines) == 6_000
+    assert {bytes(set(line)) for line in lines} == {b"a", b"b"}

@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -15,6 +15,7 @@ import uvloop
 from bench.options import positive
 from bench.process import NotListening, many_files, serving
 
+from . import dead_address
 from .clients import Crowd, Tally
 from .guests import Guests
 from .service import Service, command
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 when an invariant does not hold, 2 when a server did not start."""
-    arguments = partial(command, streams=options.streams, workers=options.workers)
+    arguments = partial(command, streams=options.streams, workers=options.workers, run=dead_address.COMMAND)
     plan = Plan(options.seconds, options.streams, options.seed, options.rate, arguments, has_guests=True)
     try:
         result = run(plan, _Progress(plan))
@@ -87,7 +88,11 @@ def run(plan: Plan, seen: Callable[[Sample], None] = lambda sample: None) -> Res
     many_files()
     engine = [sys.executable, "-m", "tests.checks.soak.engine", "--rate", str(plan.rate), "--rest", str(_REST)]
     engine += ["--slow-lists"] * plan.has_guests
-    with serving(engine) as (url, _), Service(plan.arguments(url), pauses=plan.has_guests) as service:
+    with ExitStack() as stack:
+        url, _ = stack.enter_context(serving(engine))
+        if plan.has_guests:
+            url = stack.enter_context(dead_address.behind_a_dead_address(url))
+        service = stack.enter_context(Service(plan.arguments(url), pauses=plan.has_guests))
         return uvloop.run(_run(plan, service, seen))
 
 

@@ -4,6 +4,7 @@ tiny chunks      a client that sends bodies in chunks of one byte, one after the
 stopped worker   a worker is stopped for some seconds, again and again
 slow log reader  the reader of the service's log pauses (see `service`)
 slow model list  the engine takes seconds for every other model list (see `engine`)
+dead address     the name of the engine has an address first at which nothing answers (see `dead_address`)
 """
 
 import asyncio

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from bench.process import PATIENCE, NotListening, end, family, resident, start
 
+COMMAND: Final = ("-m", "anthro_asgi")
 _LINES_PER_PAUSE: Final = 1000  # of the log
 _PAUSE: Final = 3.0  # seconds in which the log is not read
 _KEPT: Final = 20  # lines of the log that are shown
@@ -22,8 +23,8 @@ _STATE: Final = re.compile(r'state="(\w+)"')
 _CONTENT: Final = "soak "  # every prompt begins with it, and no log line may contain it
 
 
-def command(upstream: str, *, streams: int, workers: int) -> list[str]:
-    """The real command, with deadlines that are short enough for an engine that stalls."""
+def command(upstream: str, *, streams: int, workers: int, run: Sequence[str] = COMMAND) -> list[str]:
+    """The real command, with deadlines that are short enough for an engine that stalls. `run`: arguments of Python."""
     options = {
         "--port": "0",
         "--upstream": f"{upstream}/v1",
@@ -34,7 +35,7 @@ def command(upstream: str, *, streams: int, workers: int) -> list[str]:
         "--ping-interval": "2s",
         "--max-concurrency": str(2 * streams + 100),
     }
-    return [sys.executable, "-m", "anthro_asgi", "serve", *(word for option in options.items() for word in option)]
+    return [sys.executable, *run, "serve", *(word for option in options.items() for word in option)]
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ _INVALID: Final = (
     b"{",
     b"[]",
     b'{"model":"scripted"}',
-    b'{"model":"scripted","max_tokens":0,"messages":[{"role":"user","content":"soak none 0"}]}',
+    b'{"model":"scripted","max_tokens":-1,"messages":[{"role":"user","content":"soak none 0"}]}',
     b'{"model":"scripted","max_tokens":9,"messages":[{"role":"user","content":[{"type":"nonsense"}]}]}',
     b"[" * 5000,
 )
