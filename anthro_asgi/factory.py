@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from ._native import NewPump, is_used, missing, new_pump
+from .batches.store import BatchStore, StoreUnavailable
 from .engines.base import BaseEngine, UpstreamEngine
 from .http.base_app import BaseApp
 from .http.messages_app import MessagesApp
@@ -196,6 +197,22 @@ def _tokenizer(settings: Settings) -> Tokenizer | None:
         raise ResourceUnavailable(f"--tokenizer: {exc}") from exc
 
 
+def _batch_store(settings: Settings) -> BatchStore | None:
+    """The store of message batches, not open. Raises ResourceUnavailable if its file cannot be used."""
+    if settings.batch_store is None:
+        return None
+    from .batches.sql_store import SqlBatchStore
+    from .batches.sqlite import SqliteDatabase
+
+    database = SqliteDatabase(settings.batch_store)
+    try:
+        database.open()  # workers are forked later, and a connection must not be
+    except StoreUnavailable as exc:
+        raise ResourceUnavailable(f"--batch-store: {exc}") from exc
+    database.close()
+    return SqlBatchStore(database)
+
+
 def build_app(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
     """The application over `engine`. Raises ConfigError or ResourceUnavailable."""
     app = MessagesApp(
@@ -216,6 +233,9 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         cors_origins=settings.cors_origin,
         page=not settings.no_page,
         total_deadline=settings.total_deadline,
+        batch_store=_batch_store(settings),
+        batch_concurrency=settings.batch_concurrency,
+        batch_lease=settings.batch_lease,
         debug=settings.debug,
         cache_diagnostics=settings.cache_diagnostics,  # type: ignore[arg-type]  # the option accepts the same values
         cache_diagnostics_answers=settings.cache_diagnostics_answers,

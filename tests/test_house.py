@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "anthro_asgi"
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = (
     "_native",
+    "batches",
     "cli",
     "conformance",
     "engines",
@@ -68,9 +69,10 @@ LAW = {
     "upstream": (),
     "conformance": ("wire",),
     "observability": ("wire",),
+    "batches": ("wire", "observability"),
     "settings": ("wire",),
     "engines": ("_native", "wire", "upstream"),
-    "http": ("_native", "wire", "observability", "engines"),
+    "http": ("_native", "wire", "observability", "engines", "batches"),
     "simulator": ("wire", "observability", "engines", "http"),
     "testing": ("wire", "engines", "http", "simulator"),
     "server": ("_native", "wire", "observability", "settings"),

@@ -6,6 +6,9 @@ delay an engine that is behind.
 
     running <= limit        waiting <= queue        a released slot goes to the request that waits longest (`slots`)
 
+A request of a batch takes a slot that is free while nobody waits (`take_spare`). As soon as a request of a client has
+to wait, the youngest of these is called upon to give its slot up, and the client's request gets it.
+
 `check` refuses a request before its body is read, when there is neither a slot nor a place in the queue. The last place
 may be taken between `check` and `acquire`, so `acquire` checks again.
 """
@@ -41,6 +44,9 @@ class Admission:
         per_key: slots, places in the queue and uploads that one API key may have; None is no limit.
         keys: counts these for each API key. Two instances can share it, and with it the limit.
         note: is called for each refusal with "refused" and "queue_full", "queue_timeout" or "key".
+
+    Attributes:
+        when_free: is called, if set, when a slot becomes free that no client waits for.
     """
 
     def __init__(
@@ -58,6 +64,9 @@ class Admission:
         self._per_key = per_key
         self._note = note
         self.keys: Counter[bytes] = Counter() if keys is None else keys
+        self.spare_running = 0  # of `running`
+        self._spare: dict[SpareSlot, None] = {}  # those that were not called upon to give up, the youngest last
+        self.when_free: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Admission running={self.running}/{self._slots.limit} waiting={self.waiting}/{self.queue}>"
@@ -74,7 +83,7 @@ class Admission:
 
     def check(self, key: Key = None) -> None:
         """Raises Overloaded when a request with this key would get neither a slot nor a place in the queue."""
-        if self._slots.are_taken and self._slots.waiting >= self.queue:
+        if self._slots.are_taken and self._slots.waiting >= self.queue + self.spare_running:
             raise self._refusal("queue_full", "too many requests are waiting")
         if self._per_key is not None and key is not None and self.keys[key] >= self._per_key:
             raise self._refusal("key", f"this API key has {self._per_key} requests open, which is its limit")
@@ -105,11 +114,14 @@ class Admission:
         self._count(key, 1)
         if self._slots.take():
             return
+        if self._spare:
+            self._spare.popitem()[0].give_up()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._slots.wait()
         except BaseException as exc:
             self._count(key, -1)
+            self._tell_free()  # the slot may have been given to this request just now
             if isinstance(exc, TimeoutError):
                 raise self._refusal("queue_timeout", f"no slot was free within {self._timeout:g} s") from None
             raise
@@ -118,6 +130,30 @@ class Admission:
         """Give a slot back."""
         self._count(key, -1)
         self._slots.release()
+        self._tell_free()
+
+    def _tell_free(self) -> None:
+        if self.when_free is not None and not self._slots.are_taken:
+            self.when_free()
+
+    def take_spare(self, give_up: Callable[[], object]) -> "SpareSlot | None":
+        """A slot for a request of a batch, if one is free and no client waits.
+
+        `give_up` is called at most once, when a client waits for the slot: it must be released soon.
+        """
+        if self._slots.waiting or not self._slots.take():
+            return None
+        self.spare_running += 1
+        slot = SpareSlot(self, give_up)
+        self._spare[slot] = None
+        return slot
+
+    def release_spare(self, slot: "SpareSlot") -> None:
+        """Give a spare slot back."""
+        self._spare.pop(slot, None)
+        self.spare_running -= 1
+        self._slots.release()
+        self._tell_free()
 
     def _count(self, key: Key, by: int) -> None:
         if self._per_key is None or key is None:
@@ -149,3 +185,16 @@ class Slot:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._admission.release(self._key)
+
+
+class SpareSlot:
+    """A slot that no client needed when it was taken. Release it once."""
+
+    __slots__ = ("_admission", "give_up")
+
+    def __init__(self, admission: Admission, give_up: Callable[[], object]) -> None:
+        self._admission = admission
+        self.give_up = give_up
+
+    def release(self) -> None:
+        self._admission.release_spare(self)

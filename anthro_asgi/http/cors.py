@@ -14,7 +14,7 @@ from typing import Final
 
 from .http_request import HttpRequest
 
-_METHODS: Final = "GET, HEAD, POST"
+_METHODS: Final = "GET, HEAD, POST, DELETE"
 _EXPOSED: Final = (
     "request-id, retry-after, retry-after-ms, x-should-retry, www-authenticate, "
     "anthro-asgi-ignored, anthro-asgi-token-count"

@@ -21,6 +21,8 @@ JSON: Final = "application/json"
 _RELAYED: Final = frozenset({b"anthropic-beta", b"anthropic-version"})
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _MAX_BETAS: Final = 64
+_SCHEMES: Final = frozenset({b"http", b"https"})
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~-]+(?::[0-9]+)?|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?")
 
 
 class ClientDisconnected(Exception):
@@ -29,6 +31,11 @@ class ClientDisconnected(Exception):
 
 def _never() -> bool:
     return False
+
+
+def _first(values: bytes | None) -> bytes:
+    """The first of the values that a header lists."""
+    return (values or b"").partition(b",")[0].strip()
 
 
 class HttpRequest:
@@ -109,6 +116,21 @@ class HttpRequest:
         if _TOKEN.fullmatch(version):
             relayed.append(("anthropic-version", version.decode()))
         return tuple(relayed)
+
+    def base_url(self) -> str:
+        """The address that the client uses: scheme, host, port and mount point, without a slash at the end.
+
+        A proxy tells in `x-forwarded-proto` and `x-forwarded-host` what it was asked for.
+        """
+        scheme = _first(self.header(b"x-forwarded-proto")).lower()
+        named = map(_first, (self.header(b"x-forwarded-host"), self.header(b"host")))
+        host = next((host for host in named if _HOST.fullmatch(host)), None)
+        if host is None:
+            name, port = self._scope.get("server") or ("localhost", None)
+            host = name.encode() if port is None else f"{name}:{port}".encode()
+        if scheme not in _SCHEMES:
+            scheme = str(self._scope.get("scheme", "http")).encode()
+        return f"{scheme.decode('latin-1')}://{host.decode('latin-1')}{self._scope.get('root_path', '')}"
 
     @property
     def client_transport(self) -> asyncio.Transport | None:

@@ -13,6 +13,8 @@ from typing import Final
 
 import orjson
 
+from ..batches.store import BatchStore, Claimed
+from ..batches.worker import BatchWorker
 from ..engines.base import BaseEngine, ModelInfo
 from ..observability.logs import RequestRecord, log_event
 from ..observability.metrics import Sample
@@ -20,8 +22,10 @@ from ..observability.otel import tracer_for
 from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.context_editing import edit_context, needs_prompt_length
-from ..wire.errors import ApiError, MethodNotAllowed, NotFound
+from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
+from ..wire.json_codec import dumps
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
+from ..wire.large.json_writer import dumps_in_steps
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps, show_calls
 from ..wire.request_policy import Rules
 from ..wire.server_tools import FunctionTool
@@ -30,6 +34,7 @@ from .admission import Admission
 from .answer import Answer
 from .answer_loop import AnswerLoop, ServerFunction
 from .base_app import BaseApp
+from .batches import BatchRoutes, owner_of
 from .body import read_body
 from .body_memory import BodyMemory, BodyShare
 from .cache_diagnostics import CacheDiagnostics, CacheDiagnosticsMode
@@ -45,6 +50,7 @@ Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
 _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL once, never, or twice
 _SLASHES: Final = re.compile("//+")
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
+_BATCH_PREFIXES: Final = tuple(f"{prefix}/messages/batches/" for prefix in _PREFIXES)
 _READINESS_AGE: Final = 1.0  # seconds
 _LIST_TIMEOUT: Final = 1.0  # seconds for the model list that a log line names
 _LISTED: Final = 20  # models that a log line names
@@ -79,6 +85,9 @@ class MessagesApp(BaseApp):
         cache_diagnostics: say why a prefix cache missed to clients that ask (`asked`), in metrics and the debug log for
             every request, too (`all`), or never (`off`).
         cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
+        batch_store: where message batches are kept; None refuses them.
+        batch_concurrency: requests of batches that run at the same time, at most, in slots that clients leave.
+        batch_lease: seconds after which another process may run the requests of a process that has died.
 
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
@@ -105,6 +114,9 @@ class MessagesApp(BaseApp):
         tokenizer: Tokenizer | None = None,
         cors_origins: Sequence[str] = (),
         page: bool = True,
+        batch_store: BatchStore | None = None,
+        batch_concurrency: int = defaults.BATCH_CONCURRENCY,
+        batch_lease: float = defaults.BATCH_LEASE,
         debug: bool = False,
         server_tools: Mapping[str, ServerFunction] | None = None,
         total_deadline: float | None = None,
@@ -141,6 +153,17 @@ class MessagesApp(BaseApp):
             if cache_diagnostics == "off"
             else CacheDiagnostics(cache_diagnostics_answers, self.metrics.note, every=cache_diagnostics == "all")
         )
+        self._batches: BatchRoutes | None = None
+        if batch_store is not None:
+            worker = BatchWorker(
+                batch_store,
+                self._answer_batch_request,
+                self._admission,
+                concurrency=batch_concurrency,
+                lease=batch_lease,
+                note=self.metrics.note,
+            )
+            self._batches = BatchRoutes(batch_store, worker, max_params=max_decompressed)
         self._cors = Cors(cors_origins) if cors_origins else None
         self.notice: str | None = None
         self._not_ready: str | None = None
@@ -150,6 +173,13 @@ class MessagesApp(BaseApp):
     async def _start(self) -> None:
         await super()._start()
         self._tracer = tracer_for(os.environ, self.metrics.request_labels.route)
+        if self._batches is not None:
+            await self._batches.start()
+
+    async def _stop(self) -> None:
+        if self._batches is not None:
+            await self._batches.stop()
+        await super()._stop()
 
     def _sample(self) -> Sample:
         connections = self.engine.connections()
@@ -310,6 +340,65 @@ class MessagesApp(BaseApp):
 
         await http_request.respond(200, openapi_body())
 
+    # message batches
+
+    def _batch_access(self, http_request: HttpRequest) -> tuple[BatchRoutes, bytes]:
+        """The routes, and the owner whose batches the request may see. Raises Unauthenticated, or NotFound without."""
+        owner = owner_of(self._keys.authenticate(http_request.headers))
+        if self._batches is None:
+            raise NotFound("message batches are off: the service was started without --batch-store")
+        return self._batches, owner
+
+    async def _create_batch(self, http_request: HttpRequest) -> None:
+        batches, owner = self._batch_access(http_request)
+        key = self._keys.authenticate(http_request.headers)
+        with self._bodies.share(key) as share, self._counting.uploading(key):
+            await batches.create(http_request, owner, share)
+
+    async def _list_batches(self, http_request: HttpRequest) -> None:
+        batches, owner = self._batch_access(http_request)
+        await batches.list_batches(http_request, owner)
+
+    async def _get_batch(self, http_request: HttpRequest) -> None:
+        batches, owner = self._batch_access(http_request)
+        await batches.get(http_request, owner)
+
+    async def _delete_batch(self, http_request: HttpRequest) -> None:
+        batches, owner = self._batch_access(http_request)
+        await batches.delete(http_request, owner)
+
+    async def _cancel_batch(self, http_request: HttpRequest) -> None:
+        batches, owner = self._batch_access(http_request)
+        await batches.cancel(http_request, owner)
+
+    async def _batch_results(self, http_request: HttpRequest) -> None:
+        batches, owner = self._batch_access(http_request)
+        await batches.results(http_request, owner)
+
+    async def _answer_batch_request(self, claimed: Claimed, request_id: str) -> bytes:
+        """The Message that answers a request of a batch, as JSON. Raises ApiError, and what else the engine raises."""
+        request = await self._parse([claimed.params], counting=False)
+        if request.stream:
+            raise InvalidRequest("stream: must be false in a batch")
+        if self._server_functions:
+            self._add_functions(request)
+        request.engine_model = self._aliases.resolve(request.model)
+        request.request_id = request_id
+        if request.context_edits:
+            await self._edit_context(request)
+        answer = Answer(
+            self._engine_for(request),
+            request,
+            hide_thinking=self._hide_thinking,
+            limits=self._limits,
+            observe=self.metrics.note,
+        )
+        message = await answer.message()
+        self.metrics.batch_tokens(answer.usage)
+        if answer.collected > LARGE_BODY:
+            return b"".join(await run_with_yields(dumps_in_steps(message), perf_counter))
+        return dumps(message)
+
     async def _list_models(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
         await http_request.respond(
@@ -365,6 +454,10 @@ def _get(handler: Handler) -> dict[str, Handler]:
 _ROUTES: Final[dict[str, dict[str, Handler]]] = {
     **{f"{prefix}/messages": {"POST": MessagesApp._create_message} for prefix in _PREFIXES},
     **{f"{prefix}/messages/count_tokens": {"POST": MessagesApp._count_tokens} for prefix in _PREFIXES},
+    **{
+        f"{prefix}/messages/batches": {**_get(MessagesApp._list_batches), "POST": MessagesApp._create_batch}
+        for prefix in _PREFIXES
+    },
     **{f"{prefix}/models": _get(MessagesApp._list_models) for prefix in _PREFIXES},
     "/healthz": _get(MessagesApp._health),
     "/readyz": _get(MessagesApp._readiness),
@@ -374,6 +467,12 @@ _ROUTES: Final[dict[str, dict[str, Handler]]] = {
     "/api/hello": _get(MessagesApp._health),
 }
 _ONE_MODEL: Final = _get(MessagesApp._get_model)
+_ONE_BATCH: Final[dict[str, dict[str, Handler]]] = {
+    "": {**_get(MessagesApp._get_batch), "DELETE": MessagesApp._delete_batch},
+    "cancel": {"POST": MessagesApp._cancel_batch},
+    "results": {"GET": MessagesApp._batch_results},
+}
+"""The routes of one batch, by what follows its id in the path."""
 
 
 def _route(http_request: HttpRequest) -> Handler:
@@ -384,7 +483,12 @@ def _route(http_request: HttpRequest) -> Handler:
     methods = _ROUTES.get(http_request.path)
     if methods is None:
         path = _SLASHES.sub("/", http_request.path).removesuffix("/") or "/"
-        methods = _ONE_MODEL if path.startswith(_MODEL_PREFIXES) else _ROUTES.get(path)
+        if path.startswith(_MODEL_PREFIXES):
+            methods = _ONE_MODEL
+        elif path.startswith(_BATCH_PREFIXES):
+            methods = _ONE_BATCH.get(path.partition("/batches/")[2].partition("/")[2])
+        else:
+            methods = _ROUTES.get(path)
         if methods is None:
             raise NotFound(f"no such path: {http_request.path[:200]}")
         http_request.path = http_request.record.path = path

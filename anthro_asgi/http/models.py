@@ -64,7 +64,7 @@ def models_page(models: Sequence[ModelInfo], query: bytes) -> dict[str, Any]:
     An unknown cursor selects an empty page. Raises InvalidRequest.
     """
     parameters = parse_qs(query.decode("latin-1"), keep_blank_values=True)
-    limit = _limit(parameters)
+    limit = page_limit(parameters)
     if not _lists_active(parameters):
         models = ()
     ids = [model.id for model in models]
@@ -114,7 +114,8 @@ def model_json(model: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _limit(parameters: dict[str, list[str]]) -> int:
+def page_limit(parameters: dict[str, list[str]]) -> int:
+    """How many entries a page of a list has, by the query. Raises InvalidRequest."""
     text = parameters.get("limit", [str(_DEFAULT_LIMIT)])[-1]
     if not (text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= _MAX_LIMIT):
         raise InvalidRequest(f"limit: must be an integer from 1 to {_MAX_LIMIT}")

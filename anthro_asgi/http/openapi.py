@@ -7,11 +7,14 @@ from typing import Any, Final
 import orjson
 
 from ..observability.version import version
+from ..wire.batch_body import MAX_REQUESTS
 from ..wire.errors import ApiError
+from ..wire.message_batch import OUTCOMES
 from ..wire.request_schema import component_schemas
 
 Json = dict[str, Any]
 _TEXT: Final[Json] = {"type": "string"}
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _KEYS: Final[list[dict[str, list[str]]]] = [{"x-api-key": []}, {"bearer": []}, {}]
 _STOP_REASONS: Final = ["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal", "pause_turn"]
@@ -56,6 +59,51 @@ _ANSWERS: Final[dict[str, Json]] = {
             "has_more": {"type": "boolean"},
         },
     },
+    "MessageBatch": {
+        "type": "object",
+        "required": [
+            "id",
+            "type",
+            "processing_status",
+            "request_counts",
+            "created_at",
+            "expires_at",
+            "ended_at",
+            "cancel_initiated_at",
+            "archived_at",
+            "results_url",
+        ],
+        "properties": {
+            "id": _TEXT,
+            "type": {"const": "message_batch"},
+            "processing_status": {"enum": ["in_progress", "canceling", "ended"]},
+            "request_counts": {
+                "type": "object",
+                "required": ["processing", *OUTCOMES],
+                "properties": dict.fromkeys(("processing", *OUTCOMES), _COUNT),
+            },
+            "created_at": _TIME,
+            "expires_at": _TIME,
+            **{name: _TIME | {"type": ["string", "null"]} for name in ("ended_at", "cancel_initiated_at")},
+            "archived_at": _TIME | {"type": ["string", "null"]},
+            "results_url": {"type": ["string", "null"]},
+        },
+    },
+    "MessageBatchPage": {
+        "type": "object",
+        "required": ["data", "first_id", "last_id", "has_more"],
+        "properties": {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/MessageBatch"}},
+            "first_id": {"type": ["string", "null"]},
+            "last_id": {"type": ["string", "null"]},
+            "has_more": {"type": "boolean"},
+        },
+    },
+    "DeletedMessageBatch": {
+        "type": "object",
+        "required": ["id", "type"],
+        "properties": {"id": _TEXT, "type": {"const": "message_batch_deleted"}},
+    },
     "Status": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "notice": _TEXT}},
     "Error": {
         "type": "object",
@@ -92,6 +140,21 @@ def openapi_document() -> Json:
         "paths": {
             "/v1/messages": {"post": _create_message()},
             "/v1/messages/count_tokens": {"post": _count_tokens()},
+            "/v1/messages/batches": {"get": _list_batches(), "post": _create_batch()},
+            "/v1/messages/batches/{message_batch_id}": {
+                "get": _one_batch("One message batch", "get_batch", _json("MessageBatch", "The batch.")),
+                "delete": _one_batch(
+                    "Delete a message batch", "delete_batch", _json("DeletedMessageBatch", "Deleted.")
+                ),
+            },
+            "/v1/messages/batches/{message_batch_id}/cancel": {
+                "post": _one_batch("Cancel a message batch", "cancel_batch", _json("MessageBatch", "The batch.")),
+            },
+            "/v1/messages/batches/{message_batch_id}/results": {
+                "get": _one_batch(
+                    "The results of a message batch", "batch_results", _response("application/x-jsonl", _TEXT, "JSONL.")
+                ),
+            },
             "/v1/models": {"get": _list_models()},
             "/v1/models/{model_id}": {"get": _get_model()},
             "/healthz": {"get": _open("Whether the process runs", "health", {200: _json("Status", "It runs.")})},
@@ -152,6 +215,32 @@ def _list_models() -> Json:
 def _get_model() -> Json:
     identity = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return _keyed("One model", "get_model", _json("Model", "The model.")) | {"parameters": [identity]}
+
+
+def _create_batch() -> Json:
+    operation = _keyed("Create a message batch", "create_batch", _json("MessageBatch", "The batch."))
+    params = {"$ref": "#/components/schemas/CreateMessage"}
+    entry: Json = {
+        "type": "object",
+        "required": ["custom_id", "params"],
+        "properties": {"custom_id": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}, "params": params},
+    }
+    requests = {"type": "array", "minItems": 1, "maxItems": MAX_REQUESTS, "items": entry}
+    schema = {"type": "object", "required": ["requests"], "properties": {"requests": requests}}
+    operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _list_batches() -> Json:
+    limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}
+    return _keyed("List the message batches", "list_batches", _json("MessageBatchPage", "A page.")) | {
+        "parameters": [_parameter("limit", limit), _parameter("after_id", _TEXT), _parameter("before_id", _TEXT)]
+    }
+
+
+def _one_batch(summary: str, identity: str, answer: Json) -> Json:
+    name = {"name": "message_batch_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return _keyed(summary, identity, answer) | {"parameters": [name]}
 
 
 def _parameter(name: str, schema: Json) -> Json:

@@ -16,7 +16,7 @@ from itertools import product
 from operator import sub
 from typing import Final, NamedTuple, get_args
 
-from ..wire.deltas import StopReason
+from ..wire.deltas import StopReason, Usage
 from ..wire.errors import UPSTREAM_ERROR_KINDS, ApiError, InternalError
 from ..wire.prompt_fingerprint import REASONS
 from ..wire.repairs import REPAIRS
@@ -101,6 +101,12 @@ _NOTED: Final = {
         "Prompts compared with the one before: kept, or what changed first",
         "result",
         ("kept", "first", *REASONS, "previous_message_not_found", OTHER),
+    ),
+    "batch_request": (
+        "batch_requests_total",
+        "Requests of message batches: their outcomes, and attempts that are run again",
+        "outcome",
+        ("succeeded", "errored", "retried", "yielded", OTHER),
     ),
     "refused": (
         "admission_refusals_total",
@@ -315,6 +321,13 @@ class Metrics:
             cells[self._engine_tokens[engine, kind]] += count or 0
         self._observe(self._engine_ttft[engine,], record.ttft)
 
+    def batch_tokens(self, usage: Usage) -> None:
+        """Count the tokens of an answer to a request of a batch."""
+        cells = self._cells
+        cells[self._tokens["input"]] += usage.uncached_input_tokens or 0
+        cells[self._tokens["output"]] += usage.output_tokens or 0
+        cells[self._tokens["cached"]] += usage.cache_read_input_tokens or 0
+
     def _observe(self, place: int, seconds: float | None) -> None:
         if seconds is not None:
             self._cells[place + bisect_left(_SECONDS, seconds)] += 1.0
@@ -393,6 +406,12 @@ REQUEST_LABELS: Final[Labels] = ("route", "status", "stop_reason", "stream")
 
 _ANSWER_ROUTES: Final = ("/v1/messages", "/v1/chat/completions")  # only these have a stop_reason and a stream label
 _MODEL_ROUTE: Final = "/v1/models/{id}"
+_BATCH_ROUTES: Final = {
+    "": "/v1/messages/batches/{id}",
+    "cancel": "/v1/messages/batches/{id}/cancel",
+    "results": "/v1/messages/batches/{id}/results",
+}
+"""What follows the id in the path of a batch → the route."""
 _FAILED: Final = "error"
 _LEFT: Final = "client_left"
 _STOP_REASONS: Final = ("", *get_args(StopReason), _FAILED, _LEFT, OTHER)
@@ -405,11 +424,17 @@ class RequestLabels:
     def __init__(self, paths: Collection[str]) -> None:
         self._routes = {path: _canonical(path, paths) for path in paths}
         self._model_prefixes = tuple(f"{path}/" for path in paths if path.endswith("/models"))
-        self.routes = tuple(dict.fromkeys([*self._routes.values(), _MODEL_ROUTE, OTHER]))
+        self._batch_prefixes = tuple(f"{path}/" for path in paths if path.endswith("/messages/batches"))
+        batch_routes = _BATCH_ROUTES.values() if self._batch_prefixes else ()
+        self.routes = tuple(dict.fromkeys([*self._routes.values(), _MODEL_ROUTE, *batch_routes, OTHER]))
 
     def route(self, path: str) -> str:
         """The one name of a route that has several paths."""
-        return self._routes.get(path) or (_MODEL_ROUTE if path.startswith(self._model_prefixes) else OTHER)
+        if path in self._routes:
+            return self._routes[path]
+        if path.startswith(self._batch_prefixes):
+            return _BATCH_ROUTES.get(path.partition("/batches/")[2].partition("/")[2], OTHER)
+        return _MODEL_ROUTE if path.startswith(self._model_prefixes) else OTHER
 
     def every(self) -> Iterator[Labels]:
         """Every label set that `of` may return."""

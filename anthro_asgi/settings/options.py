@@ -505,6 +505,26 @@ class Settings:
         "maximum size of the request bodies of a key that are being read or wait",
     )
 
+    batch_store: str | None = _row(
+        "Message batches",
+        None,
+        any_text("PATH"),
+        "keep message batches in this SQLite file; without it, batches are refused",
+        common=True,
+    )
+    batch_concurrency: int = _row(
+        "Message batches",
+        defaults.BATCH_CONCURRENCY,
+        integer("1", "65536"),
+        "maximum number of batch requests that run at the same time, in slots that other requests leave",
+    )
+    batch_lease: float = _row(
+        "Message batches",
+        defaults.BATCH_LEASE,
+        duration("1s", "1h"),
+        "time after which another process may run the batch requests of a process that has died",
+    )
+
     upstream_key: str | None = _row(
         "Upstream",
         None,

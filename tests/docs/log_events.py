@@ -33,6 +33,14 @@ MEANINGS: Final[Mapping[str, str]] = {
     "cache_diagnosis": "A prompt was compared with the one before, see "
     "[Find out why a prefix cache misses](../how-to/prefix-cache.md). Only at level `debug`.",
     "model_not_found": "The engine does not have the model that a client requested.",
+    "batch_created": "A client has created a message batch.",
+    "batch_canceled": "A client has canceled a message batch.",
+    "batch_deleted": "A client has deleted a message batch.",
+    "batch_ended": "A message batch has ended: the counts of its outcomes, and its duration in seconds.",
+    "batch_request_failed": "A request of a batch failed. `retried` says whether it will run again; at level `warning` "
+    "if not. `attempts` counts those that failed; an engine that takes no requests costs none.",
+    "batch_store_failed": "The store of message batches cannot be used; the service asks it again.",
+    "batch_store_recovered": "The store of message batches can be used again.",
     "log_lines_dropped": "Lines were dropped before this one, because the reader of the log did not read.",
     "traces_disabled": "OpenTelemetry is not installed, or misconfigured.",
     "spans_lost": "Spans were not sent in time.",

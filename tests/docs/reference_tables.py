@@ -12,7 +12,7 @@ import anthro_asgi
 from anthro_asgi.cli.main import _SUMMARIES, main
 from anthro_asgi.engines.base import BaseEngine
 from anthro_asgi.http.base_app import BaseApp
-from anthro_asgi.http.messages_app import _ROUTES, MessagesApp
+from anthro_asgi.http.messages_app import _ONE_BATCH, _ROUTES, MessagesApp
 from anthro_asgi.observability.metrics import Metrics, _canonical
 from anthro_asgi.settings.presets import PRESETS
 from anthro_asgi.wire.deltas import DELTA_TYPES
@@ -94,6 +94,10 @@ def repairs() -> str:
 _ROUTE_TEXTS: Final = {
     "/v1/messages": ("yes", "Create a Message, streamed or whole."),
     "/v1/messages/count_tokens": ("yes", "The length of a prompt in tokens."),
+    "/v1/messages/batches": ("yes", "Create a message batch; list the batches (`--batch-store`)."),
+    "/v1/messages/batches/{id}": ("yes", "One message batch; delete it."),
+    "/v1/messages/batches/{id}/cancel": ("yes", "Cancel a message batch."),
+    "/v1/messages/batches/{id}/results": ("yes", "The results of a message batch, as JSON lines."),
     "/v1/models": ("yes", "The models of the engine and the aliases."),
     "/v1/models/{id}": ("yes", "One model."),
     "/healthz": ("no", "Whether the process runs."),
@@ -111,6 +115,10 @@ def routes() -> str:
     canonical = [path for path in methods if _canonical(path, methods) == path]
     canonical.insert(canonical.index("/v1/models") + 1, "/v1/models/{id}")
     methods["/v1/models/{id}"] = methods["/v1/models"]
+    for rest, handlers in reversed(_ONE_BATCH.items()):
+        path = f"/v1/messages/batches/{{id}}/{rest}".removesuffix("/")
+        methods[path] = ", ".join(handlers)
+        canonical.insert(canonical.index("/v1/messages/batches") + 1, path)
     assert set(canonical) == set(_ROUTE_TEXTS)
     rows = [(methods[path], f"`{path}`", *_ROUTE_TEXTS[path]) for path in canonical]
     return table(("method", "path", "needs a key", "what"), rows)

@@ -24,8 +24,8 @@ from anthro_asgi.cli.main import main, parse_command_line
 from anthro_asgi.settings.loader import load_settings
 from tests.docs.pages import PAGES, README, ROOT, blocks
 
-MARKED: Final = {"run", "test", "curl", "sdk", "embedded", "engine", "mount", "no http"}
-"""The marks of blocks that `test_pages` and `test_readme` run."""
+MARKED: Final = {"run", "test", "curl", "sdk", "embedded", "engine", "mount", "no http", "batches"}
+"""The marks of blocks that `test_pages`, `test_readme` and `tests/end_to_end/test_batches.py` run."""
 TEST_FILES: Final = "how-to/testing-your-client.md"
 """The page whose Python blocks are test files; `tests/end_to_end/test_testing_kit.py` runs them."""
 FOREIGN: Final = frozenset(

@@ -38,7 +38,7 @@ async def test_a_preflight_is_answered_without_a_key_and_allows_the_headers_of_t
     assert headers == {
         "vary": "origin",
         "access-control-allow-origin": PAGE,
-        "access-control-allow-methods": "GET, HEAD, POST",
+        "access-control-allow-methods": "GET, HEAD, POST, DELETE",
         "access-control-allow-headers": ASKED,
         "access-control-max-age": "600",
     }

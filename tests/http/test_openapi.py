@@ -29,13 +29,14 @@ async def test_the_document_is_served_without_a_key(method: str) -> None:
 
 def test_every_route_is_described_and_no_other() -> None:
     served = {path.removeprefix("/v1/v1") for path in messages_app._ROUTES if not path.startswith("/v1/v1/")}
-    described = set(DOCUMENT["paths"]) - {"/v1/models/{model_id}"}
-    aliases = {"/", "/api/hello", "/messages", "/messages/count_tokens", "/models"}
+    one = "/v1/messages/batches/{message_batch_id}"
+    of_one_batch = {f"{one}/{rest}".removesuffix("/"): methods for rest, methods in messages_app._ONE_BATCH.items()}
+    described = set(DOCUMENT["paths"]) - {"/v1/models/{model_id}"} - of_one_batch.keys()
+    aliases = {"/", "/api/hello", "/messages", "/messages/batches", "/messages/count_tokens", "/models"}
     assert described == served - aliases
     for path, operations in DOCUMENT["paths"].items():
-        assert set(operations) == {
-            method.lower() for method in messages_app._ROUTES.get(path, {"GET": None}) if method != "HEAD"
-        }
+        methods = of_one_batch.get(path) or messages_app._ROUTES.get(path) or messages_app._ONE_MODEL
+        assert set(operations) == {method.lower() for method in methods if method != "HEAD"}
 
 
 def properties(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""What `sql_store` needs of a database: one connection, statements with `?`, and transactions."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+
+class Cursor(Protocol):
+    """The part of a cursor (PEP 249) that is used."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def execute(self, statement: Any, parameters: Any = ..., /) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def fetchmany(self, size: int = ..., /) -> list[Any]: ...
+
+
+class Statements:
+    """Runs statements in a transaction that is open."""
+
+    __slots__ = ("_cursor", "_translate")
+
+    def __init__(self, cursor: Cursor, translate: Callable[[str], str] = str) -> None:
+        self._cursor = cursor
+        self._translate = translate
+
+    def rows(self, statement: str, *parameters: object) -> list[Row]:
+        """The rows of a query."""
+        self._cursor.execute(self._translate(statement), parameters)
+        return self._cursor.fetchall()
+
+    def row(self, statement: str, *parameters: object) -> Row | None:
+        """The first row of a query, None without one."""
+        rows = self.rows(statement, *parameters)
+        return rows[0] if rows else None
+
+    def run(self, statement: str, *parameters: object) -> int:
+        """Run a statement. Returns how many rows it changed."""
+        self._cursor.execute(self._translate(statement), parameters)
+        return self._cursor.rowcount
+
+    def run_all(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement once for each of the rows of parameters."""
+        translated = self._translate(statement)
+        for parameters in rows:
+            self._cursor.execute(translated, parameters)
+
+
+class UniqueViolation(Exception):
+    """A row that must be unique exists already."""
+
+
+class Database(Protocol):
+    """One database. Every method but the constructor is called in the one thread of the store.
+
+    `skip_locked` ends a SELECT whose rows the transaction is going to change: other transactions skip them meanwhile.
+    """
+
+    skip_locked: str
+
+    def open(self) -> None:
+        """Connect, and create the tables if they are missing. Raises StoreUnavailable."""
+
+    def close(self) -> None: ...
+
+    def transaction(self, work: Callable[[Statements], T]) -> T:
+        """Run `work` in a transaction, which is committed, durably, when it returns.
+
+        Raises what `work` raises, UniqueViolation and StoreUnavailable.
+        """
+
+
+def schema(*, serial: str, integer: str, real: str, blob: str) -> list[str]:
+    """The statements that create the tables; the arguments are the names of types in a database.
+
+    The number of a request is that of its batch times 2**20, plus its position. The bodies are in tables of their own,
+    so that a change of state does not write a body again.
+    """
+    return [
+        f"""CREATE TABLE IF NOT EXISTS batches (
+            number {serial}, id TEXT NOT NULL UNIQUE, owner {blob} NOT NULL,
+            created {real} NOT NULL, touched {real} NOT NULL, expires {real} NOT NULL,
+            is_complete INTEGER NOT NULL DEFAULT 0, canceled {real}, ended {real},
+            total INTEGER NOT NULL DEFAULT 0, unfinished INTEGER NOT NULL DEFAULT 0,
+            outcome_1 INTEGER NOT NULL DEFAULT 0, outcome_2 INTEGER NOT NULL DEFAULT 0,
+            outcome_3 INTEGER NOT NULL DEFAULT 0, outcome_4 INTEGER NOT NULL DEFAULT 0)""",
+        "CREATE INDEX IF NOT EXISTS batches_of_owner ON batches (owner, number)",
+        "CREATE INDEX IF NOT EXISTS batches_not_ended ON batches (number) WHERE ended IS NULL",
+        f"""CREATE TABLE IF NOT EXISTS requests (
+            number {integer} PRIMARY KEY, batch {integer} NOT NULL, custom_id TEXT NOT NULL,
+            outcome INTEGER NOT NULL DEFAULT 0, due {real} NOT NULL, holder TEXT,
+            failures INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL, UNIQUE (batch, custom_id))""",
+        "CREATE INDEX IF NOT EXISTS requests_open ON requests (batch, due, number) WHERE outcome = 0",
+        "CREATE INDEX IF NOT EXISTS requests_leased ON requests (holder) WHERE holder IS NOT NULL",
+        f"CREATE TABLE IF NOT EXISTS params (number {integer} PRIMARY KEY, body {blob} NOT NULL)",
+        f"""CREATE TABLE IF NOT EXISTS results (
+            number {integer} PRIMARY KEY, size INTEGER NOT NULL, body {blob} NOT NULL)""",
+    ]
