@@ -41,7 +41,7 @@ def test_each_fault_cites_a_clause_of_the_contract() -> None:
 def test_each_driver_has_scenarios_and_a_pinned_client() -> None:
     drivers = {path.stem for path in (CLIENTS / "drivers").iterdir() if path.stem not in ("__init__", "lines")}
     drivers.discard("__pycache__")
-    used = {name for source in SCENARIOS.values() for name in re.findall(r'Client\("(\w+)"\)', source)}
+    used = {name for source in SCENARIOS.values() for name in re.findall(r'^DRIVER = "(\w+)"$', source, re.MULTILINE)}
     assert used == drivers
     assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in (*NPM.values(), *PYPI.values()))
 

@@ -1,7 +1,6 @@
 """The Claude Agent SDK: what its users see is the result of a run."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,14 +9,9 @@ from tests.clients.engine import USAGE, Json, call, delta, finish, last_role, te
 from tests.clients.scenario import PARIS, REPORT, SUNNY, offered, served, weather
 from tests.support.upstream import sse
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("agent_python") as client:
-        yield client
+DRIVER = "agent_python"
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_agent_loop(client: Client, stream: bool) -> None:
     with served(weather) as s:
         outcome = client.run(s.url, stream=stream)

@@ -1,7 +1,6 @@
 """Vercel's AI SDK: `generateText` and `streamText`, which run the tools themselves."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,14 +9,9 @@ from tests.clients.engine import USAGE, Json, call, delta, finish, refusal, text
 from tests.clients.scenario import PARIS, REPORT, SUNNY, served, weather
 from tests.support.upstream import sse
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("ai_node") as client:
-        yield client
+DRIVER = "ai_node"
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_agent_loop(client: Client, stream: bool) -> None:
     with served(weather) as s:
         outcome = client.run(s.url, stream=stream)
@@ -27,7 +21,6 @@ def test_an_agent_loop(client: Client, stream: bool) -> None:
 
 
 @pytest.mark.fault("A3")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_reasoning_goes_back_in_the_field_of_the_engine(client: Client, stream: bool) -> None:
     def play(body: Json, number: int) -> bytes:
         if tool_results(body):
@@ -41,7 +34,6 @@ def test_reasoning_goes_back_in_the_field_of_the_engine(client: Client, stream: 
 
 
 @pytest.mark.fault("B19")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_calls_of_another_choice_are_executed(client: Client, stream: bool) -> None:
     function = {"name": "weather", "arguments": json.dumps(PARIS)}
     calls = [{"index": 0, "id": "call_1", "type": "function", "function": function}]
@@ -54,7 +46,6 @@ def test_calls_of_another_choice_are_executed(client: Client, stream: bool) -> N
 
 
 @pytest.mark.fault("B20")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_late_reasoning_does_not_hide_the_answer(client: Client, stream: bool) -> None:
     answer = sse(delta(content="Forty-two."), delta(reasoning_content="That was easy."), finish("stop"), USAGE)
     with served(lambda body, number: answer) as s:

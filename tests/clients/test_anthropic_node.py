@@ -1,7 +1,6 @@
 """Anthropic's SDK for TypeScript: its tool runner against engines that write tool calls in their own ways."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,14 +8,9 @@ from tests.clients.client import Client
 from tests.clients.engine import Json, call, last_role, refusal, text, tool_results
 from tests.clients.scenario import PARIS, REPORT, SUNNY, calls_in_styles, served, weather
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("anthropic_node") as client:
-        yield client
+DRIVER = "anthropic_node"
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_agent_loop(client: Client, stream: bool) -> None:
     with served(weather) as s:
         outcome = client.run(s.url, stream=stream)
@@ -46,7 +40,6 @@ HOSTILE: dict[str, tuple[str, Json]] = {
 
 
 @pytest.mark.fault("A4", "A5", "A12")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_hostile_arguments_become_the_same_calls_and_stay_in_the_history(client: Client, stream: bool) -> None:
     arguments = [arguments for arguments, _ in HOSTILE.values()]
 
@@ -60,7 +53,6 @@ def test_hostile_arguments_become_the_same_calls_and_stay_in_the_history(client:
 
 
 @pytest.mark.fault("A4", "A5", "A6", "A7", "A12")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_call_runs_once_however_the_engine_says_it(client: Client, stream: bool) -> None:
     styles = calls_in_styles("weather", PARIS)
     answers = list(styles.values())
@@ -75,7 +67,6 @@ def test_a_call_runs_once_however_the_engine_says_it(client: Client, stream: boo
 
 
 @pytest.mark.fault("A9")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_tools_are_added_and_removed_in_mid_conversation(client: Client, stream: bool) -> None:
     with served(play_changing) as s:
         outcome = client.run(s.url, kind="changing", stream=stream)
@@ -93,7 +84,6 @@ def play_changing(body: Json, number: int) -> bytes:
 
 
 @pytest.mark.fault("A3")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_reasoning_goes_back_in_the_field_of_the_engine(client: Client, stream: bool) -> None:
     def play(body: Json, number: int) -> bytes:
         for at, message in enumerate(body["messages"]):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,10 +14,7 @@ BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 TOOL: Json = {"name": "look", "description": "Look.", "input_schema": {"type": "object"}}
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("anthropic_python") as client:
-        yield client
+DRIVER = "anthropic_python"
 
 
 @BOTH

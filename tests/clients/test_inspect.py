@@ -1,21 +1,14 @@
 """Inspect: the loop that its agents use, and its structured output."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.clients.client import Client
 from tests.clients.engine import Json, refusal, text
 from tests.clients.scenario import PARIS, REPORT, SUNNY, served, weather
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("inspect_python") as client:
-        yield client
+DRIVER = "inspect_python"
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_agent_loop(client: Client, stream: bool) -> None:
     with served(weather) as s:
         outcome = client.run(s.url, stream=stream)
@@ -23,7 +16,6 @@ def test_an_agent_loop(client: Client, stream: bool) -> None:
 
 
 @pytest.mark.fault("B13")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_response_schema_reaches_the_engine(client: Client, stream: bool) -> None:
     """Inspect sends it as `output_format`."""
     with served(weather) as s:
@@ -34,7 +26,6 @@ def test_a_response_schema_reaches_the_engine(client: Client, stream: bool) -> N
 
 
 @pytest.mark.fault("D28")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_fifth_stop_string_is_matched_here(client: Client, stream: bool) -> None:
     def play(body: Json, number: int) -> bytes:
         if len(body.get("stop") or []) > 4:

@@ -1,21 +1,14 @@
 """LiteLLM with an agent loop of its documentation."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.clients.client import Client
 from tests.clients.engine import Json, refusal, text
 from tests.clients.scenario import PARIS, REPORT, SUNNY, served, weather
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("litellm_python") as client:
-        yield client
+DRIVER = "litellm_python"
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_agent_loop(client: Client, stream: bool) -> None:
     with served(weather) as s:
         outcome = client.run(s.url, stream=stream)
@@ -23,7 +16,6 @@ def test_an_agent_loop(client: Client, stream: bool) -> None:
 
 
 @pytest.mark.fault("B13")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_a_response_format_reaches_the_engine(client: Client, stream: bool) -> None:
     """For Claude's names, LiteLLM sends it as `output_format`."""
     with served(weather) as s:

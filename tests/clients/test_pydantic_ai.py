@@ -1,7 +1,6 @@
 """pydantic-ai: an Agent with tools and with typed output."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,14 +8,9 @@ from tests.clients.client import Client
 from tests.clients.engine import Json, call, refusal, text, tool_results
 from tests.clients.scenario import PARIS, REPORT, SUNNY, offered, served, weather
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client("pydantic_python") as client:
-        yield client
+DRIVER = "pydantic_python"
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_an_agent_loop(client: Client, stream: bool) -> None:
     with served(weather) as s:
         outcome = client.run(s.url, stream=stream)
@@ -25,7 +19,6 @@ def test_an_agent_loop(client: Client, stream: bool) -> None:
         assert (outcome.error, outcome.structured) == (None, REPORT)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 def test_typed_output_through_a_forced_call(client: Client, stream: bool) -> None:
     def play(body: Json, number: int) -> bytes:
         assert body["tool_choice"] == "required", body
@@ -37,7 +30,6 @@ def test_typed_output_through_a_forced_call(client: Client, stream: bool) -> Non
 
 
 @pytest.mark.fault("B23", "D31")
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize(
     ("status", "words"),
     [
