@@ -44,6 +44,7 @@ PURE = [
     "engines/openai/usage.py",
     "engines/shared/answer_length.py",
     "engines/shared/context_overflow.py",
+    "engines/shared/call_repair.py",
     "engines/shared/tool_arguments.py",
     "engines/shared/tool_calls.py",
     "engines/shared/upstream_errors.py",

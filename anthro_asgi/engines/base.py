@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from ..wire.deltas import Batch
 from ..wire.request import MessagesRequest
+from .shared.call_repair import CallRepair as CallRepair  # for rooms that import this file alone
 
 Observer = Callable[[str, str], None]
 NOT_READY: Final = "the engine does not answer"
@@ -74,6 +75,10 @@ class BaseEngine(ABC):
         The caller closes it with `aclose` when the client disconnects or a stop sequence matches. Raises ApiError.
         """
 
+    def call_repair(self) -> CallRepair | None:
+        """What repairs the tool calls of one answer; None for an engine that yields JSON objects only."""
+        return CallRepair()
+
     async def start(self) -> None:  # noqa: B027 - the default does nothing
         """Run once before the first request, in the event loop that serves."""
 
@@ -134,6 +139,9 @@ class EngineIdentity(Protocol):
 
 class UpstreamEngine(BaseEngine):
     """An engine behind a URL. It finds out by requests what the upstream is."""
+
+    def call_repair(self) -> None:
+        """None: it repairs the calls of the upstream itself."""
 
     @abstractmethod
     async def detect(self) -> EngineIdentity:

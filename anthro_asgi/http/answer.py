@@ -32,7 +32,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, Never, NoReturn, Self
 
-from ..engines.base import BaseEngine, Observer, ignore_observation
+from ..engines.base import BaseEngine, CallRepair, Observer, ignore_observation
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.deltas import (
     DELTA_TYPES,
@@ -102,6 +102,7 @@ class Answer:
 
     __slots__ = (
         "_applied_edits",
+        "_calls",
         "_engine",
         "_estimate",
         "_given",
@@ -158,7 +159,8 @@ class Answer:
         self._estimate = partial(estimate_tokens, request) if estimate is None else estimate
         self._stops = StopSequenceFilter(request.stop_sequences) if request.stop_sequences else None
         self._thinking = _thinking_filter(request, hide_thinking)
-        self.filters = self._stops is not None or self._thinking is not None
+        self._calls = engine.call_repair() if request.tools else None
+        self.filters = self._stops is not None or self._thinking is not None or self._calls is not None
         self._has_tool_use = False
         self._pending: Batch | None = None  # the first output, between `begin` and its consumer
         self._pulled = 0
@@ -365,6 +367,8 @@ class Answer:
                     if not isinstance(thing, DELTA_TYPES):
                         self._refuse(thing)
             self.counted += _generated(deltas)
+        if self._calls is not None:
+            batch = self._repaired(batch, self._calls)
         if self._thinking is not None:
             self.thinking_counted += sum(1 for delta in deltas_of(batch) if isinstance(delta, Thinking))
             batch = self._thinking.feed(batch)
@@ -382,6 +386,14 @@ class Answer:
         if self.finish is not None:
             self._complete()
         return batch
+
+    def _repaired(self, batch: Batch, calls: CallRepair) -> Batch:
+        """The batch with repaired calls."""
+        repaired = calls.feed(batch)
+        for kind in calls.repairs.elements():
+            self._observe("repair", kind)
+        calls.repairs.clear()
+        return repaired
 
     def _complete(self) -> None:
         """What the end of the answer settles: the stop reason that its content allows, and counts nobody reported."""

@@ -91,6 +91,9 @@ class SimulatedEngine(BaseEngine):
         """The prompt's length in tokens, cached ones included: what the `Usage` of its answer adds up to."""
         return len(prompt(request)) // TOKEN
 
+    def call_repair(self) -> None:
+        """None: its calls are JSON objects."""
+
     async def stream(self, request: MessagesRequest) -> AsyncGenerator[Batch, None]:
         """The answer. Raises InvalidRequest for a prompt that is nested too deeply, and simulated failures."""
         lot = self._draw(request)

@@ -66,6 +66,9 @@ class ScriptedEngine(BaseEngine):
     async def models(self) -> list[ModelInfo]:
         return self._models
 
+    def call_repair(self) -> None:
+        """None: a reply goes out as it is scripted."""
+
     async def stream(self, request: MessagesRequest) -> AsyncGenerator[Batch, None]:
         """The reply to this request.
 

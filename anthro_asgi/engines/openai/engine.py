@@ -194,9 +194,10 @@ class OpenAIEngine(RemoteEngine):
     ) -> AsyncIterator[Batch]:
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
-        model, asked = self._model_list.listed_name(request.engine_model), _Asked.by(request, dialect)
+        model = self._model_list.listed_name(request.engine_model)
         refused = dialect  # the last dialect in which the engine refused the request
         encoded = EncodedRequest(request, await self._body(request, dialect))
+        asked = _Asked.by(request, dialect)
         stops_sent = "stop" in encoded.body
         output = None if self._new_pump is None else request.direct_output
         del request  # `encoded` owns it, and releases it

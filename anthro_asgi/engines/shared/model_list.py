@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from ...wire.errors import ApiError, BadUpstream
 from ..base import ModelInfo
+from .fetch import FetchResult
 from .single_flight import SingleFlight
 
 MAX_AGE: Final = 30.0  # seconds after which a list is refreshed
@@ -134,6 +136,29 @@ def parse_models(body: Any) -> list[ModelInfo]:
     if not isinstance(entries, list):
         raise BadUpstream("the engine returned an invalid model list")
     return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def model_page(result: FetchResult) -> dict[str, Any] | None:
+    """The body of one page of a model list; None if it is not one."""
+    body = result.json() if result.status == 200 else None
+    return body if isinstance(body, dict) and isinstance(body.get("data"), list) else None
+
+
+def entries_by_id(page: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of a page that are models, by their id, in order."""
+    return {
+        entry["id"]: entry for entry in page["data"] if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    }
+
+
+def next_page(page: dict[str, Any]) -> str | None:
+    """The query for the page behind `page`: of the Messages API, or of OpenAI's lists. None if there is none."""
+    entries = list(entries_by_id(page).values())
+    if page.get("has_more") is not True or not entries:
+        return None
+    last = page.get("last_id")
+    cursor = quote(last if isinstance(last, str) and last else entries[-1]["id"], safe="")
+    return f"limit=1000&after_id={cursor}" if entries[-1].get("type") == "model" else f"after={cursor}"
 
 
 def _model(entry: dict[str, Any]) -> ModelInfo:

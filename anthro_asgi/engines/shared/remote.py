@@ -21,13 +21,14 @@ from ...upstream.request import RequestHeaders
 from ...wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ...wire.deltas import Batch, Delta, deltas_of
 from ...wire.errors import AnswerTooLarge, ApiError, BadUpstream, ContextTooLong, InvalidRequest
+from ...wire.json_codec import dumps
 from ...wire.repairs import Repairs
 from ...wire.request import MessagesRequest
 from ..base import NOT_READY, ModelInfo, UpstreamEngine
 from .answer_length import answer_beside, shorter_answer, told_limits
 from .context_overflow import find_bound
 from .fetch import FetchResult, fetch
-from .model_list import ModelList, parse_models
+from .model_list import ModelList, entries_by_id, model_page, next_page, parse_models
 from .single_flight import SingleFlight
 from .upstream_errors import REMEDIES, UNAVAILABLE, EngineReport, UpstreamFailure, classify, error_from_response
 
@@ -35,6 +36,7 @@ _TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may
 _READY_TIMEOUT: Final = 2.0  # seconds
 _START_TIMEOUT: Final = 0.5  # seconds for which the start of the service waits for the engine
 _COUNT_TIMEOUT: Final = 5.0  # seconds for the count that tells how long an answer may be
+_MAX_PAGES: Final = 32  # of a model list
 _MAX_ERROR_BODY: Final = 64 * 1024  # bytes
 _ERROR_BODY_TIMEOUT: Final = 5.0  # seconds
 _UNSPECIFIC_TYPES: Final = (b"text/plain", b"application/octet-stream")  # a stream may have them by mistake
@@ -172,7 +174,26 @@ class RemoteEngine(UpstreamEngine):
         self._listed_at = asyncio.get_running_loop().time()
         result = await self._fetch("models", self._origin.target("/models"), pool=pool)
         self._list_status = result.status
-        return result
+        return await self._with_next_pages(result, pool) if b'"has_more"' in result.body else result
+
+    async def _with_next_pages(self, first: FetchResult, pool: Pool | None) -> FetchResult:
+        """The list with the models of all its pages. A page that cannot be read, or has no new model, ends it."""
+        page = whole = model_page(first)
+        known: dict[str, Any] = {}
+        for _ in range(_MAX_PAGES):
+            if page is None or known.keys() >= (models := entries_by_id(page)).keys():
+                break
+            known |= {name: entry for name, entry in models.items() if name not in known}
+            query = next_page(page)
+            if query is None:
+                break
+            try:
+                page = model_page(await self._fetch("models", f"{self._origin.target('/models')}?{query}", pool=pool))
+            except ApiError:
+                break
+        if whole is None or not known:
+            return first
+        return first._replace(body=dumps(whole | {"data": list(known.values()), "has_more": False}))
 
     def _since_list(self) -> float:
         """Seconds since the model list was last requested."""
