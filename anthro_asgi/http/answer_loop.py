@@ -1,5 +1,7 @@
 """The answer loop: one answer for the client, made of several answers of the engine (contract 3.47).
 
+    a conversation that is too long ─► a summary of the engine ─► a compaction block ──────► the client
+                                                   ▼
     engine's answer ─► text, thinking, calls of client tools ──────────────────────────────► the client
           ▲                 └─ calls of server tools ─► run here ─► call and result blocks ─► the client
           └──────────── the same messages, then these calls and their results ◄──┘
@@ -20,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from ..engines.base import BaseEngine, Observer
 from ..wire.answer_limits import AnswerLimits
+from ..wire.compaction import COMPACT, SUMMARY_TOKENS, Compaction, compaction_block, summary_message, summary_of
 from ..wire.deltas import Batch, Block, Delta, Finish, Usage, deltas_of
 from ..wire.errors import UpstreamTimeout
 from ..wire.large.cooperative import run_with_yields
@@ -46,6 +49,7 @@ MAX_ROUNDS: Final = 10
 """Answers of the engine in one answer. After these, the client gets `pause_turn` and may send the answer back."""
 SERVER_NAME: Final = "anthro-asgi"
 """The server that an `mcp_tool_use` block names."""
+_NOT_FOR_SUMMARY: Final = frozenset({"output_config", "output_format", "stop_sequences"})
 _FORCED: Final = frozenset({"any", "tool"})
 _log = logging.getLogger(__name__)
 
@@ -94,7 +98,13 @@ class AnswerLoop(BaseEngine):
         """The deltas of all answers, with one Finish. Raises what the engine raises, and UpstreamTimeout."""
         until = None if self._deadline is None else asyncio.get_running_loop().time() + self._deadline
         conversation = _Conversation(request)
+        compaction = request.compaction
         del request
+        if compaction is not None:
+            yield Block(*await self._compact(conversation, compaction, until))
+            if compaction.pauses:
+                yield [conversation.usage.total, Finish("compaction")]
+                return
         for number in range(1, MAX_ROUNDS + 1):
             reader = conversation.reader()
             builder = MessageBuilder("", "", _no_estimate, limits=self._limits)
@@ -122,6 +132,20 @@ class AnswerLoop(BaseEngine):
                 yield finish
                 return
         yield Finish("pause_turn")
+
+    async def _compact(
+        self, conversation: "_Conversation", compaction: Compaction, until: float | None
+    ) -> tuple[Json, Json, list[Json]]:
+        """Let a summary take the place of the conversation. Returns the block for the client, its start and deltas."""
+        answer = Answer(
+            self._engine, conversation.summary_request(compaction), limits=self._limits, observe=self._observe
+        )
+        async with _within(until):
+            message = await answer.message()
+        summary = summary_of("".join(block["text"] for block in message["content"] if block["type"] == "text"))
+        block = conversation.compact(summary, answer.usage)
+        deltas = [] if summary is None else [{"type": "compaction_delta", "content": summary}]
+        return block, {**block, "content": None}, deltas
 
     async def _run(self, call: ServerCall, conversation: "_Conversation") -> ToolResult:
         """The result of a call. A tool that fails is a result too: the model may try something else."""
@@ -175,6 +199,11 @@ async def _within(until: float | None) -> AsyncIterator[None]:
         raise UpstreamTimeout("the answer took too long") from None
 
 
+def _without_compaction(config: Json) -> Json:
+    """The field `context_management` for an engine that speaks Messages, without the edit that was made here."""
+    return {**config, "edits": [edit for edit in config["edits"] if edit["type"] != COMPACT]}
+
+
 def _no_estimate() -> int:
     raise AssertionError("the usage of an answer that has ended is complete")
 
@@ -188,8 +217,13 @@ class _Conversation:
 
     def __init__(self, request: MessagesRequest) -> None:
         thinking = request.thinking  # the engine gets its own thinking back, also if the client does not
+        raw = {key: value for key, value in request.raw.items() if key != "compaction"}
+        if request.compaction is not None and "context_management" in raw:
+            raw["context_management"] = _without_compaction(raw["context_management"])
         self.request = replace(
             request,
+            raw=raw,
+            compaction=None,
             context_edits=(),
             direct_output=None,
             thinking=None if thinking is None else replace(thinking, display=None),
@@ -198,6 +232,37 @@ class _Conversation:
         self._blocks: list[Json] = []
         self._spent = 0  # output tokens
         self._found: set[str] = set()
+
+    def summary_request(self, compaction: Compaction) -> MessagesRequest:
+        """The request for a summary. It differs from the conversation as late as possible, for the prefix cache."""
+        request = self.request
+        choice = request.tool_choice
+        messages = [*request.messages, {"role": "user", "content": compaction.prompt}]
+        raw = {key: value for key, value in request.raw.items() if key not in _NOT_FOR_SUMMARY}
+        if choice is not None and choice.type in _FORCED:
+            choice = None
+            raw.pop("tool_choice", None)
+        return replace(
+            request,
+            messages=messages,
+            max_tokens=SUMMARY_TOKENS,
+            stop_sequences=(),
+            output_schema=None,
+            tool_choice=choice,
+            raw={**raw, "messages": messages, "max_tokens": SUMMARY_TOKENS},
+        )
+
+    def compact(self, summary: str | None, usage: Usage) -> Json:
+        """Let the summary take the place of the conversation, which stays if there is none. Returns its block."""
+        self.usage.add(usage, "compaction")
+        request = self.request
+        if summary is not None:
+            messages = [summary_message(summary)]
+            self.request = replace(request, messages=messages, raw={**request.raw, "messages": messages})
+        if not request.deferred_tools:
+            return compaction_block(summary)
+        offered = {tool.name for tool in request.tools}
+        return compaction_block(summary, [tool.name for tool in request.deferred_tools if tool.name in offered])
 
     def reader(self) -> ServerCallReader:
         kinds = {name: block_type(tool) for name, tool in self.request.server_tools.items()}

@@ -21,8 +21,9 @@ from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
 from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
-from ..wire.context_editing import edit_context, needs_prompt_length
+from ..wire.context_editing import edit_context, is_too_close, needs_prompt_length
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
+from ..wire.estimate import estimate_tokens
 from ..wire.json_codec import dumps
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields
 from ..wire.large.json_writer import dumps_in_steps
@@ -220,7 +221,7 @@ class MessagesApp(BaseApp):
         with self._bodies.share(key) as share:
             with self._admission.uploading(key):
                 request = await self._read_request(http_request, share, counting=False)
-            if request.context_edits:
+            if request.context_edits or request.compaction is not None:
                 await self._edit_context(request)
             http_request.record.stream = request.stream
             transport = http_request.client_transport
@@ -261,7 +262,7 @@ class MessagesApp(BaseApp):
         """The engine, or one built on it that does more for this request than to ask the engine once."""
         if request.only_warms_cache:
             return CacheWarmer(self.engine)
-        if request.server_tools:
+        if request.server_tools or request.compaction is not None:
             return AnswerLoop(
                 self.engine,
                 self._server_functions,
@@ -289,13 +290,31 @@ class MessagesApp(BaseApp):
         await http_request.respond(200, orjson.dumps(counts), headers=headers)
 
     async def _edit_context(self, request: MessagesRequest) -> None:
-        """Apply the context edits. An engine that does not count the prompt in time is not waited for."""
-        tokens = None
-        if needs_prompt_length(request):
-            with suppress(ApiError, TimeoutError):
-                async with asyncio.timeout(_COUNT_TIMEOUT):
-                    tokens, _ = await self._prompt_counter.count(request)
-        await run_with_yields(edit_context(request, tokens), perf_counter)
+        """Apply the context edits, and decide whether the conversation is then long enough to be compacted.
+
+        An engine that does not count the prompt in time is not waited for.
+        """
+        if request.context_edits:
+            tokens = await self._count_in_time(request) if needs_prompt_length(request) else None
+            await run_with_yields(edit_context(request, tokens), perf_counter)
+        if request.compaction is not None and not await self._is_longer(request, request.compaction.trigger):
+            request.compaction = None
+
+    async def _is_longer(self, request: MessagesRequest, trigger: int | None) -> bool:
+        """Whether the prompt has at least `trigger` tokens. The engine counts it if an estimate could be wrong."""
+        if trigger is None:
+            return True
+        tokens = estimate_tokens(request)
+        if is_too_close(tokens, trigger):
+            tokens = await self._count_in_time(request) or tokens
+        return tokens >= trigger
+
+    async def _count_in_time(self, request: MessagesRequest) -> int | None:
+        """The length of the prompt; None if the engine does not count it in time."""
+        with suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_COUNT_TIMEOUT):
+                return (await self._prompt_counter.count(request))[0]
+        return None
 
     async def _read_request(self, http_request: HttpRequest, share: BodyShare, *, counting: bool) -> MessagesRequest:
         body = await read_body(http_request, self._max_body, self._max_decompressed, share)
@@ -384,7 +403,7 @@ class MessagesApp(BaseApp):
             self._add_functions(request)
         request.engine_model = self._aliases.resolve(request.model)
         request.request_id = request_id
-        if request.context_edits:
+        if request.context_edits or request.compaction is not None:
             await self._edit_context(request)
         answer = Answer(
             self._engine_for(request),

@@ -30,7 +30,12 @@ def needs_prompt_length(request: MessagesRequest) -> bool:
     edits = [edit for edit in request.context_edits if isinstance(edit, ClearToolUses)]
     triggers = [edit.trigger_tokens for edit in edits if edit.trigger_tokens is not None]
     estimate = estimate_tokens(request) if triggers else 0
-    return any(estimate < trigger * _OVER and trigger < estimate * _UNDER for trigger in triggers)
+    return any(is_too_close(estimate, trigger) for trigger in triggers)
+
+
+def is_too_close(estimate: int, trigger: int) -> bool:
+    """Whether the length of the prompt may be on the other side of `trigger` than its estimate. Both are in tokens."""
+    return estimate < trigger * _OVER and trigger < estimate * _UNDER
 
 
 def edit_context(request: MessagesRequest, tokens: int | None = None) -> Steps[None]:

@@ -4,8 +4,9 @@
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from .compaction import COMPACT, Compaction, read_compact_edit
 from .field_checks import FieldError, one_of, optional, optional_array, optional_integer
 
 Json = dict[str, Any]
@@ -51,12 +52,22 @@ class ClearThinking:
 ContextEdit = ClearToolUses | ClearThinking
 
 
-def read_context_edits(config: Json) -> tuple[list[ContextEdit], list[tuple[str, str]]]:
-    """The edits in the object `context_management`, and path and type of those that this service does not know.
+class ContextEdits(NamedTuple):
+    """The edits in the object `context_management`.
 
-    Raises FieldError. Paths begin in `config`.
+    `compaction` is the path of the edit that compacts, and its meaning. `unknown` are paths and types of the edits that
+    this service does not know. Paths begin in the object.
     """
+
+    clearing: list[ContextEdit]
+    compaction: tuple[str, Compaction] | None
+    unknown: list[tuple[str, str]]
+
+
+def read_context_edits(config: Json) -> ContextEdits:
+    """Raises FieldError, whose path begins in `config`."""
     edits: list[ContextEdit] = []
+    compaction: tuple[str, Compaction] | None = None
     unknown: list[tuple[str, str]] = []
     for index, entry in enumerate(optional_array(config, "edits", MAX_EDITS)):
         try:
@@ -65,12 +76,16 @@ def read_context_edits(config: Json) -> tuple[list[ContextEdit], list[tuple[str,
             raise error.within(f"edits.{index}") from None
         if edit is None:
             unknown.append((f"edits.{index}", entry["type"]))
-        else:
+        elif not isinstance(edit, Compaction):
             edits.append(edit)
-    return edits, unknown
+        elif compaction is None:
+            compaction = f"edits.{index}", edit
+        else:
+            raise FieldError(f"edits.{index}.type", f"a second edit of type {COMPACT!r}")
+    return ContextEdits(edits, compaction, unknown)
 
 
-def _edit(entry: Any) -> ContextEdit | None:
+def _edit(entry: Any) -> ContextEdit | Compaction | None:
     if type(entry) is not dict:
         raise FieldError("", "must be an object")
     match optional(entry, "type", str):
@@ -86,6 +101,8 @@ def _edit(entry: Any) -> ContextEdit | None:
             )
         case "clear_thinking_20251015":
             return ClearThinking(_thinking_turns(entry))
+        case "compact_20260112":
+            return read_compact_edit(entry)
         case None:
             raise FieldError("type", "required")
     return None

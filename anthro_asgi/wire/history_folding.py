@@ -16,6 +16,7 @@ is collected in a `History`: the changes of the tool list, and the effort that a
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from .compaction import summary_message
 from .large.cooperative import Steps
 
 Json = dict[str, Any]
@@ -109,7 +110,7 @@ def _fold_turn(message: Json, index: int, history: History) -> None:
         if kind == "compaction":
             if block.get("content"):
                 history.messages.clear()
-                history.messages.append({"role": "user", "content": f"<summary>\n{block['content']}\n</summary>"})
+                history.messages.append(summary_message(block["content"]))
                 blocks.clear()
             history.tool_changes += (
                 _tool_change(change, f"messages.{index}.content.{number}.compaction.tool_changes.{at}")

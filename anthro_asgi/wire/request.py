@@ -22,6 +22,7 @@ import orjson
 
 from .blocks import block_checks
 from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
+from .compaction import Compaction, read_compaction
 from .context_edits import ContextEdit, read_context_edits
 from .direct_output import DirectOutput
 from .errors import InvalidRequest, NotFound
@@ -50,6 +51,7 @@ _TOOL_TYPE: Final = re.compile(r"^(?:tools\.\d+|messages\.[\w.]+\.definition)\.t
 _FIELD_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
 _MAX_REPORTED: Final = 16  # names of unknown fields
 _MAX_EXAMINED: Final = 256  # unknown fields; a body of a MiB may have a hundred thousand
+_NOT_COMPACTED: Final = "compaction is left to a relayed upstream"
 _CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
 _THINKING: Final = frozenset({"disabled", "enabled", "adaptive", "between_tools"})
 
@@ -116,6 +118,8 @@ class MessagesRequest:
     dropped_tools: tuple[str, ...] = ()
     only_warms_cache: bool = False
     """`max_tokens` was 0: the engine reads the prompt, and the answer is empty. `max_tokens` is 1 then."""
+    compaction: Compaction | None = None
+    """The conversation is summarized, at once or if it is too long. None if a relayed upstream does it."""
     context_edits: tuple[ContextEdit, ...] = ()
     """Edits of the messages, which the service makes before it asks the engine."""
     engine_model: str = ""
@@ -284,9 +288,20 @@ def _refuse_thread(request: MessagesRequest, raw: dict[str, Any], rules: Rules, 
         raise NotFound("thread: not found; send the whole conversation", error_code="thread_not_found")
 
 
-def _refuse_compaction(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    if raw["compaction"]:
-        _refuse(request, rules, "compaction", "this service does not compact a conversation")
+def _compaction(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+    if rules.pass_server_tools:
+        if raw["compaction"]:
+            _refuse(request, rules, "compaction", _NOT_COMPACTED)
+        return
+    config = optional(raw, "compaction", dict)
+    if config is None:
+        return
+    if raw.get("context_management"):
+        raise FieldError("compaction", "cannot be combined with context_management")
+    try:
+        request.compaction = read_compaction(config)
+    except FieldError as error:
+        raise error.within("compaction") from None
 
 
 def _refuse_mcp_servers(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
@@ -299,13 +314,17 @@ def _context_edits(request: MessagesRequest, raw: dict[str, Any], rules: Rules, 
     if not config:
         return
     try:
-        edits, unknown = read_context_edits(config)
+        edits = read_context_edits(config)
     except FieldError as error:
         raise error.within("context_management") from None
-    request.context_edits = tuple(edits)
-    for path, kind in unknown:
+    request.context_edits = tuple(edits.clearing)
+    if edits.compaction is not None and rules.pass_server_tools:
+        _refuse(request, rules, f"context_management.{edits.compaction[0]}", _NOT_COMPACTED)
+    elif edits.compaction is not None:
+        request.compaction = edits.compaction[1]
+    for path, kind in edits.unknown:
         if kind.startswith("compact_"):
-            reason = f"{kind!r:.80}: this service does not compact a conversation"
+            reason = f"{kind!r:.80} is an edit that this service does not know"
             _refuse(request, rules, f"context_management.{path}", reason)
         else:
             request.ignored.append(f"context_management.{path}")
@@ -677,7 +696,7 @@ REQUEST_FIELDS: Final = (
     RequestField("tool_choice.disable_parallel_tool_use", _COMFORT, "tool_choice.parallel", _parallel_tool_use),
     RequestField("cache_control", _IGNORED, None, None),
     RequestField("container", _IGNORED, None, None),
-    RequestField("compaction", _REFUSED, None, _refuse_compaction),
+    RequestField("compaction", _GENERATION, "compaction", _compaction),
     RequestField("context_management", _PROMPT, "context_edits", _context_edits),
     RequestField("diagnostics", _IGNORED, None, None),
     RequestField("fallbacks", _IGNORED, None, None),

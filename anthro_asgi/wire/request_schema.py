@@ -84,7 +84,7 @@ _FIELDS: Final[dict[str, Schema]] = {
     "tool_choice.disable_parallel_tool_use": _or_null({"type": "boolean"}),
     "cache_control": _ANY,
     "container": _ANY,
-    "compaction": _ANY,
+    "compaction": _or_null(_object(("type",), type={"const": "summarize"}, instructions=_or_null(_TEXT))),
     "context_management": _or_null(_object(edits=_or_null(_array(_ref("ContextEdit"), maxItems=MAX_EDITS)))),
     "diagnostics": _ANY,
     "fallbacks": _ANY,

@@ -712,10 +712,10 @@ def test_citations_are_reported_wherever_a_document_asks_for_them() -> None:
 
 
 @pytest.mark.clause("3.22")
-def test_edits_that_compact_are_refused() -> None:
+def test_unknown_edits_that_compact_are_refused() -> None:
     clearing = {"type": "clear_thinking_20251015", "keep": "all"}
     assert parse(context_management={"edits": [clearing]}).ignored == []
-    error = refusal(body(context_management={"edits": [clearing, {"type": "compact_20260112"}]}))
+    error = refusal(body(context_management={"edits": [clearing, {"type": "compact_20990101"}]}))
     assert error.message == (
-        "context_management.edits.1: 'compact_20260112': this service does not compact a conversation"
+        "context_management.edits.1: 'compact_20990101' is an edit that this service does not know"
     )

@@ -46,6 +46,7 @@ CHANGES: Final[dict[str, Json]] = {
     "metadata.user_id": {"metadata": {"user_id": "u"}},
     "thinking": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
     "tool_choice": {"tool_choice": {"type": "any"}},
+    "compaction": {"compaction": {"type": "summarize"}},
     "context_management": {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}},
     "tool_choice.disable_parallel_tool_use": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
 }
@@ -138,8 +139,8 @@ def test_every_field_that_is_not_ignored_changes_its_attribute(row: RequestField
 
 @pytest.mark.parametrize("row", READ, ids=path_of)
 def test_every_field_that_is_not_ignored_reaches_the_engine(row: RequestField) -> None:
-    # Two are read by the service: the engine always streams, and gets messages that are edited already.
-    if row.path in ("stream", "context_management"):
+    # Three are read by the service: the engine always streams, and gets messages that are edited already.
+    if row.path in ("stream", "context_management", "compaction"):
         assert sent(parse(CHANGES[row.path])) == sent(parse({}))
         assert row.attribute in attributes_read()
     else:
