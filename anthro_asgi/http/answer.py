@@ -398,6 +398,8 @@ class Answer:
     def _complete(self) -> None:
         """What the end of the answer settles: the stop reason that its content allows, and counts nobody reported."""
         assert self.finish is not None  # noqa: S101 - for the type checker
+        if not isinstance(self.finish.stop_reason, str) or not isinstance(self.finish.stop_sequence, str | None):
+            raise InvalidDelta("a Finish needs a stop reason, and a stop sequence or None, which are texts")
         self.finish = final_finish(self.finish, self._has_tool_use)
         if self.usage.input_tokens is None:
             self.usage.input_tokens = self._estimate()

@@ -13,6 +13,7 @@ from ..observability.metrics import Metrics
 from ..observability.trace_context import Tracer
 from ..wire.errors import Overloaded, SimulatedDisconnect
 from .auth import ApiKeys
+from .engine_exceptions import as_exception, is_own
 from .http_request import ClientDisconnected, HttpRequest, Receive, Scope, Send
 
 
@@ -78,15 +79,22 @@ class BaseApp:
             http_request.record.client_left = True
         except SimulatedDisconnect:
             await http_request.drop_connection()
-        except asyncio.CancelledError:
-            if not http_request.started:  # the server stops, and no longer waits for this request
-                await self._respond_error(http_request, Overloaded("the service is stopping", reason="stopping"))
-            raise
         except Exception as exc:
             if http_request.started:  # half a response is sent, so the server has to close the connection
                 log_failure(http_request.request_id, exc, debug=self._debug)
                 raise
             await self._respond_error(http_request, exc)
+        except BaseException as exc:
+            if not is_own(exc):  # an engine in this process raised it
+                if http_request.started:
+                    log_failure(http_request.request_id, as_exception(exc), debug=self._debug)
+                    raise as_exception(exc) from exc
+                await self._respond_error(http_request, as_exception(exc))
+                return
+            if isinstance(exc, asyncio.CancelledError) and not http_request.started:
+                # the server stops, and no longer waits for this request
+                await self._respond_error(http_request, Overloaded("the service is stopping", reason="stopping"))
+            raise
         finally:
             http_request.record_server_refusal()
             http_request.record.duration = time() - began

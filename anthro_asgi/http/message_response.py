@@ -29,6 +29,7 @@ from .admission import Slot
 from .answer import LARGE_BATCH, YIELD_EVERY, Answer, in_turns
 from .direct_output import ClientOutput
 from .disconnect import DisconnectWatch
+from .engine_exceptions import as_exception, is_own
 from .http_request import ClientDisconnected, HttpRequest
 from .inline_driver import InlineDriver
 from .ping import Pinger
@@ -102,11 +103,10 @@ class MessageResponse:
             try:
                 async with self._answer:
                     return await take()
-            except (asyncio.CancelledError, SystemExit, KeyboardInterrupt) as exc:
-                if isinstance(exc, asyncio.CancelledError) and _is_being_cancelled():
+            except BaseException as exc:
+                if isinstance(exc, Exception) or is_own(exc):
                     raise
-                # An engine in this process must neither stop the service nor pass for a client that left.
-                raise RuntimeError(f"the engine raised {type(exc).__name__}") from exc
+                raise as_exception(exc) from exc
 
     # one whole Message
 
@@ -282,9 +282,3 @@ class MessageResponse:
         record.input_tokens = usage.uncached_input_tokens
         record.output_tokens = answer.counted if usage.output_tokens is None else usage.output_tokens
         record.cached_tokens = usage.cache_read_input_tokens
-
-
-def _is_being_cancelled() -> bool:
-    """Whether the service has cancelled this task, so that a CancelledError is not the engine's own."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

@@ -9,12 +9,18 @@ import orjson
 import pytest
 
 from anthro_asgi import Finish, MessagesApp, Usage
+from anthro_asgi.engines.base import BaseEngine, ModelInfo
 from anthro_asgi.testing.driver import Driver
 from anthro_asgi.wire.deltas import ToolStart
 from anthro_asgi.wire.request import MessagesRequest
 
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
+NO_EXCEPTIONS = ("CancelledError", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "a BaseException")
 Broken = Callable[[], Any]
+
+
+class Unusual(BaseException):
+    """As a library may derive it, so that no `except Exception` catches it."""
 
 
 def raising(exc: BaseException) -> Broken:
@@ -28,12 +34,17 @@ BROKEN: dict[str, Broken] = {
     "CancelledError": raising(asyncio.CancelledError()),
     "SystemExit": raising(SystemExit(3)),
     "KeyboardInterrupt": raising(KeyboardInterrupt()),
+    "GeneratorExit": raising(GeneratorExit()),
+    "a BaseException": raising(Unusual()),
+    "a BaseExceptionGroup": raising(BaseExceptionGroup("of tasks", [asyncio.CancelledError()])),
     "an exception": raising(ZeroDivisionError()),
     "a number": lambda: 5,
     "None": lambda: None,
     "a dict in a list": lambda: [{}],
     "bytes": lambda: b"text",
     "a tool without an id": lambda: ToolStart(None, "f"),  # type: ignore[arg-type]  # that is the fault
+    "a finish without a reason": lambda: Finish(None),  # type: ignore[arg-type]  # that is the fault
+    "a finish with a number": lambda: Finish("end_turn", 7),  # type: ignore[arg-type]  # that is the fault
     "a usage of texts": lambda: [Usage("many"), Finish("end_turn")],  # type: ignore[arg-type]  # that is the fault
 }
 
@@ -64,4 +75,31 @@ async def test_an_engine_that_breaks_the_rules_fails_its_own_request_only(
     assert error["type"] == "error"
     assert error["request_id"] == response.header("request-id")
     assert (app._admission.running, app._admission.waiting) == (0, 0)
+    assert any(record.levelno >= logging.ERROR for record in caplog.records)
+
+
+@pytest.mark.parametrize("fault", NO_EXCEPTIONS)
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1/models", "/readyz"])
+async def test_an_engine_that_raises_no_exception_elsewhere_fails_that_request_only(
+    path: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Engine(BaseEngine):
+        async def stream(self, request: MessagesRequest) -> AsyncIterator[Any]:
+            yield Finish("end_turn")
+
+        async def count_tokens(self, request: MessagesRequest) -> int:
+            return int(BROKEN[fault]())
+
+        async def models(self) -> list[ModelInfo]:
+            return list(BROKEN[fault]())
+
+        async def why_not_ready(self) -> str | None:
+            return str(BROKEN[fault]())
+
+    body, method = (orjson.dumps(BODY), "POST") if path.endswith("count_tokens") else (b"", "GET")
+    with caplog.at_level(logging.INFO, "anthro_asgi"):
+        response = await Driver(MessagesApp(Engine())).request(method, path, body=body)
+    error = response.json()
+    assert (response.status, error["type"], error["error"]["type"]) == (500, "error", "api_error")
+    assert error["request_id"] == response.header("request-id")
     assert any(record.levelno >= logging.ERROR for record in caplog.records)
