@@ -1,4 +1,4 @@
-"""The command line: `anthro-asgi serve`, `check`, `health`, `simulate-openai` and `completion`.
+"""The command line: `anthro-asgi serve`, `check`, `health`, `simulate-openai`, `conformance` and `completion`.
 
 A command that cannot run prints one line on stderr. Its exit status is 2 for wrong options, and 1 when the system
 refuses a resource. Each command is imported when it runs: a wrong option is reported before an event loop or a server
@@ -20,8 +20,11 @@ from ..settings.values import SWITCH
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: those of this process), and return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["conformance"]:  # it has a command line of its own, without settings
+        return _conformance(arguments[1:])
     try:
-        command, line = parse_command_line(sys.argv[1:] if arguments is None else arguments)
+        command, line = parse_command_line(arguments)
         if command == "completion":
             return _completion(line["shell"][0])
         if sys.platform == "win32" and command in _POSIX:
@@ -182,6 +185,12 @@ def _completion(shell: str) -> int:
     return 0
 
 
+def _conformance(arguments: Sequence[str]) -> int:
+    from ..conformance.command import main
+
+    return main(arguments)
+
+
 def _serve(settings: Settings) -> int:
     from .serve import serve
 
@@ -211,6 +220,7 @@ _SUMMARIES: Final = {
     "check": "Test an upstream: which engine it is, which models it lists, whether it answers.",
     "health": "Check whether the server that runs with the same options is alive or ready.",
     "simulate-openai": "Serve a simulated OpenAI-compatible engine, for testing gateways.",
+    "conformance": "Judge any server of the Messages API.",
     "completion": "Print a script that completes commands and options in a shell.",
 }
 _SHELLS: Final = ("bash", "zsh", "fish")

@@ -3,6 +3,7 @@
 Importing it imports nothing of the kit, because it is loaded in every run of pytest. The fixtures import it.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,17 @@ try:
     import pytest
 except ImportError as exc:  # pragma: no cover - only pytest loads this file
     raise ImportError("anthro_asgi.testing.pytest_plugin needs pytest: pip install pytest") from exc
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the conformance suite, only to a run that names the suite."""
+    if any("anthro_asgi.conformance" in word or "anthro_asgi/conformance" in word for word in sys.argv):
+        group = parser.getgroup("anthro_asgi.conformance")
+        group.addoption("--server", metavar="URL", help="the server to judge")
+        group.addoption("--model", help="the model to ask for (default: the first that the server lists)")
+        group.addoption("--key", help="the API key")
+        group.addoption("--profile", choices=("server", "gateway"), default="server")
+        group.addoption("--engine-listen", metavar="HOST:PORT", default="127.0.0.1:9000")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from anthro_asgi.cli.main import main, parse_command_line
+from anthro_asgi.conformance import command as conformance
 from anthro_asgi.settings.loader import load_settings
 from tests.docs.pages import PAGES, README, ROOT, blocks
 
@@ -135,6 +136,9 @@ def check_command(variables: dict[str, str], arguments: list[str], capsys: pytes
             main(arguments)
         assert ended.value.code == 0
         capsys.readouterr()
+        return
+    if arguments[0] == "conformance":
+        conformance.parser().parse_args(arguments[1:])
         return
     command, options = parse_command_line(arguments)
     if command != "completion":
