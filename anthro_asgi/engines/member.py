@@ -1,8 +1,8 @@
 """One of several engines behind the service: its name, whether it is ready, and its own limit of answers.
 
 Readiness is sticky. An engine is ready until a request, or the start of the service, shows that it is not. From then on
-it is asked every five seconds whether it is ready, and it gets requests again only after it said so. Meanwhile its
-fallback answers, so that not every request has to find out for itself that the engine is away.
+it is probed every five seconds, and gets requests again after a probe succeeded. Meanwhile its fallback answers, so
+that not every request has to wait for the failure.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final
 from ..wire.errors import ApiError, Overloaded
 from .base import ModelInfo, UpstreamEngine
 
-_PAUSE: Final = 5.0  # seconds between two questions to an engine that is not ready
+_PAUSE: Final = 5.0  # seconds between two probes of an engine that is not ready
 _AWAY: Final = frozenset({"connect", "timeout_connect", "key_rejected"})
 _PERHAPS_AWAY: Final = frozenset({"broken", "unavailable"})  # or busy, or broken for this request only
 _log = logging.getLogger(__name__)

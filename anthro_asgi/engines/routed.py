@@ -7,7 +7,8 @@ A name with `@ENGINE` at its end goes to that engine. Any other name goes to the
 order of the configuration. While an engine is not ready (see `member`), its fallback answers. A request may also reach
 the fallback because the engine failed before its first output and then proves to be away: no output is lost or doubled.
 
-This is no load balancer: engines are not replicas of each other, and a busy engine is not relieved by another one.
+This is not a load balancer. The engines are not replicas of each other, and a request does not move to another engine
+because its own is busy.
 
 Editors: from the first output on, a stream is that of the chosen engine itself, because iterating over a RoutedStream
 yields that generator. So a token costs nothing more than with one engine.
@@ -32,10 +33,10 @@ ENGINE_HEADER: Final = "anthro-asgi-engine"
 class RoutedEngine(BaseEngine):
     """Hands each request over to one of `engines`, by name, each with its rules.
 
-    Raises ValueError for a fallback that is no engine, or an engine that is its own fallback.
+    Raises ValueError for a fallback that is not among `engines`, or an engine that is its own fallback.
     """
 
-    accepts_server_tools = True  # an engine that is no relayed upstream refuses them itself
+    accepts_server_tools = True  # an engine that is not a relayed upstream refuses them
 
     def __init__(self, engines: Mapping[str, tuple[UpstreamEngine, EngineRules]]) -> None:
         self.members = {name: Member(name, engine, rules) for name, (engine, rules) in engines.items()}
@@ -45,7 +46,7 @@ class RoutedEngine(BaseEngine):
             if fallback == name:
                 raise ValueError(f"engine {name}: it is its own fallback")
             if fallback is not None and fallback not in self.members:
-                raise ValueError(f"engine {name}: its fallback {fallback} is no engine")
+                raise ValueError(f"engine {name}: its fallback {fallback} is not an engine")
         self._observe: Observer = ignore_observation
 
     def __repr__(self) -> str:

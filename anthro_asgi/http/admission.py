@@ -6,8 +6,8 @@ delay an engine that is behind.
 
     running <= limit        waiting <= queue        a released slot goes to the request that waits longest (`slots`)
 
-A request of a batch takes a slot that is free while nobody waits (`take_spare`). As soon as a request of a client has
-to wait, the youngest of these is called upon to give its slot up, and the client's request gets it.
+A request of a batch takes a slot only while no request waits (`take_spare`). When a client's request has to wait, the
+youngest request of a batch is asked to release its slot, which the client's request then gets.
 
 `check` refuses a request before its body is read, when there is neither a slot nor a place in the queue. The last place
 may be taken between `check` and `acquire`, so `acquire` checks again.

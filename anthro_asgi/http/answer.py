@@ -84,7 +84,7 @@ class Answer:
         estimate: returns the prompt's length in tokens. It is called at most once, when the engine does not report it.
             The default estimates from the request, which therefore stays in memory until the engine reports the length.
 
-    Raises InvalidRequest for a request that only a relayed upstream can serve, if `engine` is none.
+    Raises InvalidRequest if only a relayed upstream could serve the request, and `engine` is not one.
 
     Attributes:
         id: the id of the Message.
@@ -96,7 +96,7 @@ class Answer:
         thinking_counted: how many of these are Thinking.
         usage: token counts so far. They are complete once `finish` is set.
         fields: further fields of the Message so far.
-        finish: how the answer ended, as the client is told it; None before that.
+        finish: the stop reason that the client gets; None until the answer has ended.
         collected: bytes of the Message, once `message` has returned.
     """
 
@@ -235,7 +235,7 @@ class Answer:
         return self
 
     async def __anext__(self) -> Batch:
-        """The next batch, never an empty list; the last one holds the Finish as the client is told it.
+        """The next batch, never an empty list. The last one holds the Finish that the client gets.
 
         Raises ApiError, and what else the engine raises.
         """
@@ -396,7 +396,7 @@ class Answer:
         return repaired
 
     def _complete(self) -> None:
-        """What the end of the answer settles: the stop reason that its content allows, and counts nobody reported."""
+        """At the end: correct a stop reason that contradicts the content, and estimate counts that are missing."""
         assert self.finish is not None  # noqa: S101 - for the type checker
         if not isinstance(self.finish.stop_reason, str) or not isinstance(self.finish.stop_sequence, str | None):
             raise InvalidDelta("a Finish needs a stop reason, and a stop sequence or None, which are texts")

@@ -1,7 +1,7 @@
 """Writes log lines from a thread of its own, so that a reader that has stopped reading cannot stop the service.
 
 Theory. A write to a pipe, a terminal or a slow disk blocks while its reader does not read, and a blocked event loop
-answers nobody. So no line is written by the thread that logs it:
+serves no request. So no line is written by the thread that logs it:
 
     any thread ── line ──► queue, bounded in bytes ── all lines at once ──► writer thread ── write(2) ──► descriptor
 
@@ -121,7 +121,7 @@ class LogWriter:
         while view:
             try:
                 view = view[os.write(self._fd, view[:_CHUNK]) :]
-            except BlockingIOError:  # somebody made the descriptor non-blocking
+            except BlockingIOError:  # another process made the descriptor non-blocking
                 select.poll().poll(int(_PAUSE * 1000))
             except OSError:
                 return False

@@ -127,7 +127,7 @@ def engines_from(where: str, pairs: Iterable[tuple[str, str]]) -> tuple[NamedUps
 
 
 def check_engines(where: str, engines: list[NamedUpstream]) -> tuple[NamedUpstream, ...]:
-    """Raises ConfigError for a name that is there twice, and for a fallback that is no engine."""
+    """Raises ConfigError for a name that is there twice, and for a fallback that is not an engine."""
     names = [engine.name for engine in engines]
     for name in names:
         if len([other for other in names if _variable(other) == _variable(name)]) > 1:

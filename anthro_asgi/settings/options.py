@@ -88,10 +88,13 @@ class ResourceUnavailable(ConfigError):
 
 
 class NamedUpstream(NamedTuple):
-    """One of several engines. `values` are attributes of Settings that it has for itself, with `upstream`, its URL.
+    """One of several engines, from a table `[[engine]]` or from `--upstream NAME=URL`.
 
-    `fallback` is a model, None for the same one, and the name of an engine. `window` is the context length of its
-    models in tokens, `models` the names that it serves beside those that it lists.
+    Args:
+        values: attributes of Settings with the values of this engine; `upstream` is its URL.
+        fallback: the model (None: the same one) and the engine that answer while this engine is not ready.
+        window: the context length of its models in tokens.
+        models: names of models that it serves in addition to those that it lists.
     """
 
     name: str

@@ -428,7 +428,7 @@ async def test_a_cancelled_request_frees_its_slot() -> None:
 
 @pytest.mark.parametrize(
     ("fallback", "words"),
-    [((None, "a"), "engine a: it is its own fallback"), ((None, "c"), "its fallback c is no engine")],
+    [((None, "a"), "engine a: it is its own fallback"), ((None, "c"), "its fallback c is not an engine")],
 )
 def test_a_fallback_that_cannot_be_is_refused(fallback: tuple[None, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):

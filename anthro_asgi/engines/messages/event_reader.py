@@ -51,7 +51,7 @@ _REASONS: Final[dict[str, StopReason]] = {
     "pause_turn": "pause_turn",
     "compaction": "compaction",
 }
-# `delta` is no field of a Message: it would have no place in `message_delta`.
+# `delta` is not a field of a Message, and would overwrite that of `message_delta`.
 _OWN_FIELDS: Final = frozenset(
     {"id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage", "delta"}
 )

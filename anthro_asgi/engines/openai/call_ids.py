@@ -1,9 +1,9 @@
-"""The ids of tool calls, between the client and an engine with demands on them. Pure.
+"""Converts the ids of tool calls for engines that accept only some ids, or that sign their calls. Pure.
 
 An engine may sign its calls (Gemini: `extra_content.google.thought_signature`) and expect the signature when the call
-comes back in the history. A Messages client keeps the id of a call and nothing else of it, so the signature becomes
-part of the id. An engine may accept only short ids (Mistral). The replacement depends on the id alone, so a call and
-its result get the same one, and every turn of a conversation converts it to the same bytes.
+comes back in the history. A Messages client returns the id of a call unchanged, but no other field, so the signature
+becomes part of the id. An engine may accept only short ids (Mistral). The replacement depends on the id alone, so a
+call and its result get the same one, and every turn of a conversation converts it to the same bytes.
 """
 
 import re

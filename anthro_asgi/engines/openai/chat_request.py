@@ -181,9 +181,9 @@ def add_thinking(body: Json, request: MessagesRequest, dialect: Dialect) -> None
 
 
 def thinking_off(request: MessagesRequest, dialect: Dialect) -> bool:
-    """Whether the engine is told not to think: the client disables thinking, or forces a call.
+    """Whether the request to the engine turns thinking off: the client disables it, or forces a call.
 
-    Some engines refuse a forced call while they think. The Messages API does not know the two together either.
+    Some engines refuse a forced call together with thinking. The Messages API does not allow both either.
     """
     if request.thinking is not None and request.thinking.type == "disabled":
         return True

@@ -1,8 +1,8 @@
 """Chunks of a chat-completions stream → deltas. Pure. The peculiarities of engines (contract section 6) end here.
 
-A reader receives the payloads of events as they arrive, and is told when the body ends. The answer is complete when the
-engine has sent a finish reason. `[DONE]` alone, or the end of the body, is not enough: such an answer broke off, which
-is an error. Chunks after the finish reason are read for their usage only.
+A reader receives the payloads of events as they arrive. `end` is called when the body ends. The answer is complete when
+the engine has sent a finish reason. `[DONE]` alone, or the end of the body, is not enough: such an answer broke off,
+which is an error. Chunks after the finish reason are read for their usage only.
 
 This is the general path, which parses every chunk. `fast_path` stands in front of it and passes on chunks that only
 continue a text without parsing them (`read_delta`, `skip`). Tests compare the two paths.

@@ -218,7 +218,7 @@ class FastChunkReader:
             texts = None if events.pop(0) else self._texts(events)
             if texts is not None:
                 self._skipped += len(texts)
-                return texts  # type: ignore[return-value]  # a list of str is a list of deltas if nobody appends to it
+                return texts  # type: ignore[return-value]  # a list of str is a list of deltas as long as only str are in it
         if self.paced and len(data) > PIECE:
             self._pieces.extend(pieces_of(data))
             data = self._pieces.popleft()

@@ -4,16 +4,16 @@ A client joins the pieces of a call and parses the result (contract 5.7), so the
 be one JSON object. What was sent cannot be taken back. Therefore:
 
     UNDECIDED  white space, a byte order mark or `{` so far: nothing is released
-    STREAMED   the text begins with `{"`: each piece is copied, and repaired on the way, as soon as it has one reading
+    STREAMED   the text begins with `{"`: each piece is copied, and repaired, as soon as it can mean only one thing
     HELD       anything else, and an object that arrives in one piece: released as a whole when the call is closed
 
 Held are: JSON that is encoded twice, `null`, arrays, code fences, and `{}`, because some engines send `{}` first and
 the real arguments after it, or a growing snapshot of them. `parse_tool_input` decides which object they are.
 
-A streamed object is copied by a small JSON machine. These have one reading and are repaired: a raw control character in
-a string, a backslash that begins no escape, a comma before a closing bracket, Python's and JavaScript's constants,
-brackets that are missing at the end, and text after the end. After anything else the machine stops (`broken`), and the
-object is closed behind its last value.
+A streamed object is copied by a small JSON machine. These can mean only one thing, and are repaired: a raw control
+character in a string, a backslash that begins no escape, a comma before a closing bracket, Python's and JavaScript's
+constants, brackets that are missing at the end, and text after the end. After anything else the machine stops
+(`broken`), and the object is closed behind its last value.
 
 The machine takes about two microseconds per token, so a megabyte of small numbers would take seconds. Therefore a long
 piece is cut before its last comma, and orjson checks what is before the cut: valid JSON is copied at once (`_Stretch`).

@@ -274,7 +274,7 @@ class ToolCallQueue:
     def _note_next_id(self, index: int, identity: str) -> None:
         """Keep an id that came alone, with the index of another call.
 
-        A call begins with it only if a name follows. Otherwise it is no call, and the other call goes on.
+        If a name follows, it is the id of a new call. Otherwise it is dropped, and the other call goes on.
         """
         self._next_ids[index] = identity
         self._account(_ITEM_COST + utf8_size(identity))
