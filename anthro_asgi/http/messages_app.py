@@ -120,7 +120,7 @@ class MessagesApp(BaseApp):
         batch_lease: float = defaults.BATCH_LEASE,
         debug: bool = False,
         server_tools: Mapping[str, ServerFunction] | None = None,
-        total_deadline: float | None = None,
+        total_deadline: float | None = defaults.TOTAL_DEADLINE,
         cache_diagnostics: CacheDiagnosticsMode = "asked",
         cache_diagnostics_answers: int = defaults.CACHE_DIAGNOSTICS_ANSWERS,
     ) -> None:

@@ -605,7 +605,7 @@ class Settings:
     )
     total_deadline: float = _row(
         "Upstream",
-        "1h",
+        defaults.TOTAL_DEADLINE,
         duration("10ms", "240h"),
         "maximum time for a complete response of the upstream",
         commands=SERVE_CHECK,

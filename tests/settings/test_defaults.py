@@ -61,6 +61,7 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "debug",
                 "cache_diagnostics",
                 "cache_diagnostics_answers",
+                "total_deadline",
             )
         },
     ),
@@ -110,6 +111,7 @@ def test_no_default_of_a_class_escapes_the_comparison(taker: Callable[..., objec
         "pass_server_tools",
         "client_tools_as_functions",
         "pass_image_urls",
+        "server_tools",
     }
     assert set(defaults_of(taker)) - no_options == compared
 
