@@ -46,6 +46,7 @@ from ..wire.deltas import (
     Finish,
     InvalidDelta,
     MessageFields,
+    OtherDelta,
     Signature,
     StopReason,
     Thinking,
@@ -434,7 +435,7 @@ class Answer:
                     edits = {"context_management": {"applied_edits": self._applied_edits}}
                     delta.fields = {**edits, **(delta.fields or {})}
                 return False
-            case Signature() | Citation() | BlockStop() | ThinkingEstimate():
+            case Signature() | Citation() | BlockStop() | ThinkingEstimate() | OtherDelta():
                 return False
             case _:
                 self._refuse(delta)

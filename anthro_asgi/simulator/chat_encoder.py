@@ -17,6 +17,7 @@ from ..wire.deltas import (
     Delta,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -109,7 +110,7 @@ class ChunkEncoder:
                 return self._call({"id": delta.id, "type": "function", "function": function})
             case ToolJson():
                 return self._call({"function": {"arguments": delta.fragment}})
-            case Signature() | Citation() | BlockStop() | Block() | ThinkingEstimate() | MessageFields():
+            case Signature() | Citation() | BlockStop() | Block() | ThinkingEstimate() | OtherDelta() | MessageFields():
                 return b""  # there is nothing like it in this API
             case Usage() | Finish():
                 return b""  # `end` reports it

@@ -15,6 +15,7 @@ from .deltas import (
     Delta,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -72,7 +73,7 @@ def delta_size(delta: Delta) -> int:
             return utf8_size(identity) + utf8_size(name) + (0 if fields is None else len(dumps(fields)))
         case Block(content, _, deltas):
             return len(dumps(content)) + sum(len(dumps(piece)) for piece in deltas)
-        case Citation(content) | MessageFields(content):
+        case Citation(content) | MessageFields(content) | OtherDelta(_, content):
             return len(dumps(content))
         case BlockStop() | ThinkingEstimate() | Usage() | Finish():
             return 0

@@ -89,6 +89,14 @@ class ThinkingEstimate:
 
 
 @dataclass(slots=True)
+class OtherDelta:
+    """A delta of a type that this service does not know, in a block of type `block`. The client gets it unchanged."""
+
+    block: Literal["text", "thinking"]
+    content: dict[str, Any]
+
+
+@dataclass(slots=True)
 class Usage:
     """Token counts so far; None is unknown. `input_tokens` excludes the tokens read from a cache or written to it."""
 
@@ -148,6 +156,7 @@ Delta = (
     | BlockStop
     | Block
     | ThinkingEstimate
+    | OtherDelta
     | Usage
     | MessageFields
     | Finish

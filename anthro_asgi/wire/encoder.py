@@ -32,6 +32,7 @@ from .deltas import (
     EncodedTexts,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -84,6 +85,8 @@ _OPENERS: Final[dict[str, tuple[tuple[str, ...], State]]] = {
     "block": (("content_block_start", "content_block_stop"), IDLE),
     "block_stop": ((), IDLE),
     "estimate": (("content_block_start", "thinking_delta"), THINKING),
+    "other_text": (("content_block_start", "other_delta"), TEXT),
+    "other_thinking": (("content_block_start", "other_delta"), THINKING),
     "finish": (("message_delta", "message_stop"), DONE),
 }
 TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
@@ -100,6 +103,9 @@ TRANSITIONS: Final[dict[tuple[State, str], tuple[tuple[str, ...], State]]] = {
     (THINKING, "thinking"): (("thinking_delta",), THINKING),
     (THINKING, "signature"): (("signature_delta",), SIGNED),
     (THINKING, "estimate"): (("thinking_delta",), THINKING),
+    (TEXT, "other_text"): (("other_delta",), TEXT),
+    (THINKING, "other_thinking"): (("other_delta",), THINKING),
+    (SIGNED, "other_thinking"): (("other_delta",), SIGNED),
     (TOOL, "tool_json"): (("input_json_delta",), TOOL),
 }
 
@@ -244,6 +250,15 @@ class StreamEncoder:
         opening = b"" if self._state is THINKING else self._open_thinking("estimate")
         return opening + self._unchanged({"type": "thinking_delta", "thinking": "", "estimated_tokens": delta.tokens})
 
+    def other_delta(self, delta: OtherDelta) -> bytes:
+        opening = b""
+        if delta.block == "text":
+            if self._state is not TEXT:
+                opening = self._open_text_block("other_text")
+        elif self._state is not THINKING and self._state is not SIGNED:
+            opening = self._open_thinking("other_thinking")
+        return opening + self._unchanged(delta.content)
+
     def note_usage(self, usage: Usage) -> bytes:
         merge_usage(self.usage, usage)
         return b""
@@ -359,6 +374,8 @@ def _handler(delta_type: type[Delta]) -> Callable[[StreamEncoder, Any], bytes]: 
         return StreamEncoder.block
     if issubclass(delta_type, ThinkingEstimate):
         return StreamEncoder.thinking_estimate
+    if issubclass(delta_type, OtherDelta):
+        return StreamEncoder.other_delta
     if issubclass(delta_type, Usage):
         return StreamEncoder.note_usage
     if issubclass(delta_type, MessageFields):

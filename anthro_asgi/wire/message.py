@@ -18,6 +18,7 @@ from .deltas import (
     DeltaOrderError,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -227,6 +228,13 @@ class MessageBuilder:
         if self._open != "thinking":
             self._begin("thinking", _new_block("thinking"))
 
+    def _other(self, delta: OtherDelta) -> None:
+        if not self._blocks or self._blocks[-1]["type"] != delta.block:
+            self._begin(delta.block, _new_block(delta.block))
+        own = {key: value for key, value in delta.content.items() if key != delta.block}
+        apply_delta(own, self._blocks[-1])
+        self._size += BLOCK_OVERHEAD + delta_size(delta)
+
     def _note_usage(self, usage: Usage) -> None:
         merge_usage(self.usage, usage)
 
@@ -305,6 +313,22 @@ class MessageBuilder:
         return message
 
 
+# Keys of deltas whose newest value counts. Texts under any other key are joined.
+_REPLACED: Final = frozenset({"encrypted_content", "signature"})
+
+
+def apply_delta(delta: dict[str, Any], block: dict[str, Any]) -> None:
+    """Change `block` as a client does that receives `delta` in it."""
+    for key, value in delta.items():
+        known = block.get(key)
+        if key == "type":
+            continue
+        if isinstance(value, str) and isinstance(known, str) and key not in _REPLACED:
+            block[key] = known + value
+        elif value is not None or key not in block:
+            block[key] = value
+
+
 def _new_block(kind: str) -> dict[str, Any]:
     """An empty block of text or thinking."""
     block = {"type": kind, kind: ""}
@@ -343,6 +367,8 @@ def _handler(delta_type: type[Delta]) -> Callable[[MessageBuilder, Any], None]: 
         return MessageBuilder._block
     if issubclass(delta_type, ThinkingEstimate):
         return MessageBuilder._estimate_thinking
+    if issubclass(delta_type, OtherDelta):
+        return MessageBuilder._other
     if issubclass(delta_type, Usage):
         return MessageBuilder._note_usage
     if issubclass(delta_type, MessageFields):

@@ -26,6 +26,7 @@ from .deltas import (
     Delta,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -261,6 +262,7 @@ def _ends_text(delta: Delta) -> bool:
             | BlockStop()
             | Block()
             | ThinkingEstimate()
+            | OtherDelta()
             | Finish()
         ):
             return True

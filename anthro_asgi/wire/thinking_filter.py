@@ -14,6 +14,7 @@ from .deltas import (
     Delta,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -39,7 +40,9 @@ class ThinkingFilter:
         out: list[Delta] = []
         for delta in deltas_of(batch):
             match delta:
-                case str() | ToolStart() | ToolJson() | Citation() | BlockStop() | Block() | Finish():
+                case OtherDelta("thinking"):
+                    pass
+                case str() | ToolStart() | ToolJson() | Citation() | OtherDelta() | BlockStop() | Block() | Finish():
                     if self._unsigned and delta != "":  # an empty text writes nothing, so it does not end the block
                         out.append(Signature(PLACEHOLDER_SIGNATURE))
                         self._unsigned = False

@@ -38,7 +38,7 @@ from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.testing.driver import Driver, LifespanFailed, Response
 from anthro_asgi.wire.answer_limits import AnswerLimits
-from anthro_asgi.wire.deltas import BlockStop, Citation, EncodedTexts, MessageFields, ThinkingEstimate
+from anthro_asgi.wire.deltas import BlockStop, Citation, EncodedTexts, MessageFields, OtherDelta, ThinkingEstimate
 from anthro_asgi.wire.errors import AnswerTooLarge, ApiError, BadUpstream
 from examples import without_http
 
@@ -522,6 +522,7 @@ def test_every_delta_has_its_place_in_an_answer() -> None:
         BlockStop(),
         Block({"type": "text"}),
         ThinkingEstimate(50),
+        OtherDelta("text", {"type": "new_delta"}),
         Usage(),
         MessageFields({"speed": "fast"}),
         Finish("end_turn"),

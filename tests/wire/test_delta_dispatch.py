@@ -17,6 +17,7 @@ from anthro_asgi.wire.deltas import (
     Delta,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     Thinking,
     ThinkingEstimate,
@@ -39,6 +40,7 @@ EXAMPLES: Final[dict[type[Delta], Delta]] = {
     BlockStop: BlockStop(),
     Block: Block(REDACTED),
     ThinkingEstimate: ThinkingEstimate(50),
+    OtherDelta: OtherDelta("text", {"type": "new_delta", "x": 1}),
     MessageFields: MessageFields({"speed": "fast"}),
     Usage: Usage(1, 2),
     Finish: Finish("end_turn"),
@@ -54,12 +56,23 @@ SIZES: Final[dict[type[Delta], int]] = {
     BlockStop: 0,
     Block: len('{"type":"redacted_thinking","data":"abc"}'),
     ThinkingEstimate: 0,
+    OtherDelta: len('{"type":"new_delta","x":1}'),
     MessageFields: len('{"speed":"fast"}'),
     Usage: 0,
     Finish: 0,
 }
 # Deltas that write nothing in a chat stream, because chat completions has no field for them.
-NOT_IN_A_COMPLETION: Final = {Signature, Citation, BlockStop, Block, ThinkingEstimate, Usage, MessageFields, Finish}
+NOT_IN_A_COMPLETION: Final = {
+    Signature,
+    Citation,
+    BlockStop,
+    Block,
+    ThinkingEstimate,
+    OtherDelta,
+    Usage,
+    MessageFields,
+    Finish,
+}
 
 
 @dataclass(slots=True)

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.deltas import Delta, Finish, Signature, Thinking, ThinkingEstimate, ToolJson, ToolStart, Usage
+from anthro_asgi.wire.deltas import (
+    Delta,
+    Finish,
+    OtherDelta,
+    Signature,
+    Thinking,
+    ThinkingEstimate,
+    ToolJson,
+    ToolStart,
+    Usage,
+)
 from anthro_asgi.wire.message import PLACEHOLDER_SIGNATURE, MessageBuilder
 from anthro_asgi.wire.thinking_filter import ThinkingFilter
 from tests.wire.strategies import examples
@@ -38,6 +48,7 @@ def sealed(*batches: Any) -> list[Delta]:
         ([Signature("own"), END], [Signature("own"), END]),
         ([Thinking("a"), ThinkingEstimate(9), Signature("own"), END], [ThinkingEstimate(9), Signature("own"), END]),
         ([ThinkingEstimate(9), "c", END], [ThinkingEstimate(9), SEAL, "c", END]),
+        ([Thinking("a"), OtherDelta("thinking", {}), OtherDelta("text", {}), END], [SEAL, OtherDelta("text", {}), END]),
         (["c", END], ["c", END]),
     ],
     ids=repr,

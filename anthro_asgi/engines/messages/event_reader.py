@@ -14,7 +14,7 @@ file handles the rest:
 
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -26,6 +26,7 @@ from ...wire.deltas import (
     Delta,
     Finish,
     MessageFields,
+    OtherDelta,
     Signature,
     StopReason,
     Thinking,
@@ -34,7 +35,7 @@ from ...wire.deltas import (
 )
 from ...wire.errors import BadUpstream
 from ...wire.json_codec import dumps, is_shallow, loads
-from ...wire.message import final_finish, merge_fields
+from ...wire.message import apply_delta, final_finish, merge_fields
 from ...wire.repairs import Repairs
 from ...wire.tool_input import parse_tool_input
 from ..shared.reader import Reader
@@ -59,8 +60,6 @@ _DELTA_FIELDS: Final = frozenset({"stop_reason", "stop_sequence", "stop_details"
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _OF_OTHER_BLOCKS: Final = frozenset({"text_delta", "thinking_delta", "signature_delta", "citations_delta"})
 _CALL_FIELDS: Final = frozenset({"type", "id", "name", "input"})
-# Keys of deltas in other blocks whose newest value counts. Texts under any other key are joined.
-_REPLACED: Final = frozenset({"encrypted_content", "signature"})
 _EVENT_FIELDS: Final = frozenset({"type", "delta", "usage"})
 _AFTER_FINISH: Final = ("content_block_stop", "message_delta", "message_stop")
 
@@ -78,6 +77,7 @@ class EventReader(Reader):
         self._may_call = calls
         self._limits = limits
         self._open: object = None  # the index of the block of the last delta
+        self._kind: Literal["text", "thinking"] | None = None  # of the latest block of text or thinking
         self._signed: object = None  # the index of the latest block that has its signature
         self._overlap = False  # a block began or went on before another one had stopped
         self._buffered: dict[object, _BufferedBlock] = {}  # by index
@@ -152,6 +152,7 @@ class EventReader(Reader):
         kind = block["type"]
         if kind == "text" or kind == "thinking":
             self._enter(index)
+            self._kind = kind
             if block.get(kind):
                 text = _string(block[kind])
                 self._append(text if kind == "text" else Thinking(text), out)
@@ -187,10 +188,12 @@ class EventReader(Reader):
         elif kind == "text_delta":
             if self._open != index:
                 self._enter(index)
+                self._kind = "text"
             self._append(_string(delta["text"]), out)
         elif kind == "thinking_delta":
             if self._open != index:
                 self._enter(index)
+                self._kind = "thinking"
             self._append(Thinking(_string(delta["thinking"])), out)
             estimate = _count(delta.get("estimated_tokens"))
             if estimate is not None and self._signed != index:
@@ -211,6 +214,10 @@ class EventReader(Reader):
                 self._calls.add_call(_index(index), None, None, _string(delta["partial_json"]))
         elif kind == "citations_delta":
             self._append(Citation(_checked(delta["citation"])), out)
+        elif self._kind is not None and self._open == index:
+            self._append(OtherDelta(self._kind, _checked(delta)), out)
+        else:
+            self.repairs["block_order"] += 1
 
     def _block_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
         index = event.get("index")
@@ -311,25 +318,13 @@ class _BufferedBlock:
         content = dict(self.start)
         deltas = self.deltas
         for delta in deltas:
-            _apply(delta, content)
+            apply_delta(delta, content)
         text = "".join(self.input)
         value = parse_tool_input(text, repairs)
         if value:
             content["input"] = value
             deltas = [{"type": "input_json_delta", "partial_json": dumps(value).decode()}, *deltas]
         return Block(content, self.start, deltas) if deltas else Block(content)
-
-
-def _apply(delta: dict[str, Any], block: dict[str, Any]) -> None:
-    """Change `block` as a client does that receives `delta` in it."""
-    for key, value in delta.items():
-        known = block.get(key)
-        if key == "type":
-            continue
-        if isinstance(value, str) and isinstance(known, str) and key not in _REPLACED:
-            block[key] = known + value
-        elif value is not None or key not in block:
-            block[key] = value
 
 
 def _parsed(payload: bytes) -> Any:

@@ -878,3 +878,38 @@ async def test_an_upstream_receives_server_tools_and_every_field_and_nothing_is_
         assert (response.status, response.header("anthro-asgi-ignored")) == (200, None)
         sent = orjson.loads(upstream.requests[-1].body)
         assert {key: sent[key] for key in fields} == fields
+
+
+NEW_DELTAS = [
+    start(input_tokens=1),
+    block(0, type="thinking", thinking=""),
+    delta(0, "thinking_delta", thinking="Hm"),
+    delta(0, "mood_delta", mood="un"),
+    delta(0, "mood_delta", mood="sure"),
+    delta(0, "signature_delta", signature="s"),
+    stop(0),
+    block(1, type="text", text=""),
+    delta(1, "style_delta", style={"bold": True}),
+    delta(1, "text_delta", text="a"),
+    stop(1),
+    *end(),
+]
+
+
+@pytest.mark.clause("5.19")
+@pytest.mark.parametrize("streams", [True, False], ids=["stream", "whole"])
+async def test_deltas_of_unknown_types_pass_unchanged_in_their_blocks(streams: bool) -> None:
+    async with relaying(sse(events(*NEW_DELTAS))) as (driver, _):
+        response = await driver.request("POST", "/v1/messages", body=orjson.dumps(HELLO | {"stream": streams}))
+    assert response.status == 200
+    if streams:
+        sent = [event.data for event in parse_events(response.body) if event.type.startswith("content_block")]
+        assert [one["index"] for one in sent] == [0] * 6 + [1] * 4
+        assert [one["delta"] for one in sent if "delta" in one] == [
+            one["delta"] for one in NEW_DELTAS if one["type"] == "content_block_delta"
+        ]
+    else:
+        assert orjson.loads(response.body)["content"] == [
+            {"type": "thinking", "thinking": "Hm", "signature": "s", "mood": "unsure"},
+            {"type": "text", "text": "a", "style": {"bold": True}},
+        ]
