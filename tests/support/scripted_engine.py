@@ -22,6 +22,9 @@ class ScriptedAnswers(BaseEngine):
         self.requests: list[MessagesRequest] = []
         self.open = 0
 
+    def call_repair(self) -> None:
+        """None: an answer is what the script says, also with arguments that are not JSON."""
+
     async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
         self.requests.append(request)
         self.open += 1
