@@ -233,6 +233,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         cors_origins=settings.cors_origin,
         page=not settings.no_page,
         total_deadline=settings.total_deadline,
+        compact_at=settings.compact_at,
         batch_store=_batch_store(settings),
         batch_concurrency=settings.batch_concurrency,
         batch_lease=settings.batch_lease,

@@ -73,6 +73,7 @@ class AnswerLoop(BaseEngine):
         limits: bounds, in bytes, of what is kept of one answer of the engine.
         observe: as for `Answer`.
         deadline: seconds that the whole answer may take; None is no limit beside the engine's own.
+        keep_summary: is called with the summary of a compaction.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class AnswerLoop(BaseEngine):
         limits: AnswerLimits,
         observe: Observer,
         deadline: float | None = None,
+        keep_summary: Callable[[str], None] | None = None,
     ) -> None:
+        self._keep_summary = keep_summary
         self._engine = engine
         self._functions = functions
         self._limits = limits
@@ -101,7 +104,9 @@ class AnswerLoop(BaseEngine):
         compaction = request.compaction
         del request
         if compaction is not None:
-            yield Block(*await self._compact(conversation, compaction, until))
+            block = await self._compact(conversation, compaction, until)
+            if compaction.is_shown:
+                yield block
             if compaction.pauses:
                 yield [conversation.usage.total, Finish("compaction")]
                 return
@@ -133,19 +138,20 @@ class AnswerLoop(BaseEngine):
                 return
         yield Finish("pause_turn")
 
-    async def _compact(
-        self, conversation: "_Conversation", compaction: Compaction, until: float | None
-    ) -> tuple[Json, Json, list[Json]]:
-        """Let a summary take the place of the conversation. Returns the block for the client, its start and deltas."""
+    async def _compact(self, conversation: "_Conversation", compaction: Compaction, until: float | None) -> Block:
+        """Let a summary take the place of the conversation. Returns the block for the client."""
         answer = Answer(
             self._engine, conversation.summary_request(compaction), limits=self._limits, observe=self._observe
         )
         async with _within(until):
             message = await answer.message()
         summary = summary_of("".join(block["text"] for block in message["content"] if block["type"] == "text"))
-        block = conversation.compact(summary, answer.usage)
-        deltas = [] if summary is None else [{"type": "compaction_delta", "content": summary}]
-        return block, {**block, "content": None}, deltas
+        block = conversation.compact(summary, compaction.kept, answer.usage)
+        if summary is None:
+            return Block(block)
+        if self._keep_summary is not None:
+            self._keep_summary(summary)
+        return Block(block, {**block, "content": None}, [{"type": "compaction_delta", "content": summary}])
 
     async def _run(self, call: ServerCall, conversation: "_Conversation") -> ToolResult:
         """The result of a call. A tool that fails is a result too: the model may try something else."""
@@ -237,7 +243,8 @@ class _Conversation:
         """The request for a summary. It differs from the conversation as late as possible, for the prefix cache."""
         request = self.request
         choice = request.tool_choice
-        messages = [*request.messages, {"role": "user", "content": compaction.prompt}]
+        end = len(request.messages) - compaction.kept
+        messages = [*request.messages[:end], {"role": "user", "content": compaction.prompt}]
         raw = {key: value for key, value in request.raw.items() if key not in _NOT_FOR_SUMMARY}
         if choice is not None and choice.type in _FORCED:
             choice = None
@@ -252,12 +259,12 @@ class _Conversation:
             raw={**raw, "messages": messages, "max_tokens": SUMMARY_TOKENS},
         )
 
-    def compact(self, summary: str | None, usage: Usage) -> Json:
-        """Let the summary take the place of the conversation, which stays if there is none. Returns its block."""
+    def compact(self, summary: str | None, kept: int, usage: Usage) -> Json:
+        """Let the summary take the place of all but the last `kept` messages, if there is one. Returns its block."""
         self.usage.add(usage, "compaction")
         request = self.request
         if summary is not None:
-            messages = [summary_message(summary)]
+            messages = [summary_message(summary), *request.messages[len(request.messages) - kept :]]
             self.request = replace(request, messages=messages, raw={**request.raw, "messages": messages})
         if not request.deferred_tools:
             return compaction_block(summary)

@@ -34,6 +34,7 @@ from . import models
 from .admission import Admission
 from .answer import Answer
 from .answer_loop import AnswerLoop, ServerFunction
+from .auto_compaction import AutoCompaction
 from .base_app import BaseApp
 from .batches import BatchRoutes, owner_of
 from .body import read_body
@@ -83,6 +84,8 @@ class MessagesApp(BaseApp):
         server_tools: functions that run calls inside the answer, by the names of the tools. A client that declares a
             tool of this name in `tools` gets its calls and results as `mcp_tool_use` and `mcp_tool_result` blocks.
         total_deadline: seconds that an answer with server tools may take in all; None is no limit.
+        compact_at: share of the engine's window from which a conversation is compacted, although the client does not
+            ask for it; None never does it.
         cache_diagnostics: say why a prefix cache missed to clients that ask (`asked`), in metrics and the debug log for
             every request, too (`all`), or never (`off`).
         cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
@@ -121,6 +124,7 @@ class MessagesApp(BaseApp):
         debug: bool = False,
         server_tools: Mapping[str, ServerFunction] | None = None,
         total_deadline: float | None = defaults.TOTAL_DEADLINE,
+        compact_at: float | None = None,
         cache_diagnostics: CacheDiagnosticsMode = "asked",
         cache_diagnostics_answers: int = defaults.CACHE_DIAGNOSTICS_ANSWERS,
     ) -> None:
@@ -148,6 +152,7 @@ class MessagesApp(BaseApp):
         self.metrics.sample = self._sample
         self._server_functions = dict(server_tools or {})
         self._total_deadline = total_deadline
+        self._auto_compaction = None if compact_at is None else AutoCompaction(self.engine, compact_at, self._is_longer)
         self._page = page
         self._diagnostics = (
             None
@@ -223,6 +228,9 @@ class MessagesApp(BaseApp):
                 request = await self._read_request(http_request, share, counting=False)
             if request.context_edits or request.compaction is not None:
                 await self._edit_context(request)
+            keep_summary = None
+            if self._auto_compaction is not None and request.compaction is None and not request.only_warms_cache:
+                keep_summary = await self._auto_compaction.apply(request, key)
             http_request.record.stream = request.stream
             transport = http_request.client_transport
             direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
@@ -230,7 +238,7 @@ class MessagesApp(BaseApp):
             diagnosis = None if self._diagnostics is None else await self._diagnostics.diagnose(request, key)
             estimate = self._prompt_counter.start_estimate(request)
             answer = Answer(
-                self._engine_for(request),
+                self._engine_for(request, keep_summary),
                 request,
                 hide_thinking=self._hide_thinking,
                 limits=self._limits,
@@ -258,7 +266,7 @@ class MessagesApp(BaseApp):
                 if diagnosis is not None and http_request.record.ttft is not None:
                     diagnosis.answered(answer.id, answer.usage)
 
-    def _engine_for(self, request: MessagesRequest) -> BaseEngine:
+    def _engine_for(self, request: MessagesRequest, keep_summary: Callable[[str], None] | None = None) -> BaseEngine:
         """The engine, or one built on it that does more for this request than to ask the engine once."""
         if request.only_warms_cache:
             return CacheWarmer(self.engine)
@@ -269,6 +277,7 @@ class MessagesApp(BaseApp):
                 limits=self._limits,
                 observe=self.metrics.note,
                 deadline=self._total_deadline,
+                keep_summary=keep_summary,
             )
         return self.engine
 

@@ -686,6 +686,12 @@ class Settings:
         integer("1", "1000000"),
         "number of answers whose prompt fingerprints are kept for --cache-diagnostics, at most 32 MiB of them",
     )
+    compact_at: float | None = _row(
+        "Messages",
+        None,
+        number("0.1", "1")._replace(metavar="SHARE"),
+        "compact conversations that reach this share of the engine's window, for clients that do not ask for it",
+    )
     server_tools: str = _row(
         "Messages",
         "refuse",

@@ -30,11 +30,15 @@ class Compaction:
         trigger: length of the prompt in tokens from which to compact; None compacts in any case.
         pauses: whether the answer ends after the summary.
         prompt: what the model is asked.
+        kept: the number of messages at the end that stay as they are.
+        is_shown: whether the client gets a `compaction` block.
     """
 
     trigger: int | None = None
     pauses: bool = True
     prompt: str = SUMMARY_PROMPT
+    kept: int = 0
+    is_shown: bool = True
 
 
 def read_compaction(config: Json) -> Compaction:

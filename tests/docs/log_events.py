@@ -41,6 +41,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "if not. `attempts` counts those that failed; an engine that takes no requests costs none.",
     "batch_store_failed": "The store of message batches cannot be used; the service asks it again.",
     "batch_store_recovered": "The store of message batches can be used again.",
+    "compacted": "A summary stands for the beginning of a conversation, because of `--compact-at`.",
     "log_lines_dropped": "Lines were dropped before this one, because the reader of the log did not read.",
     "traces_disabled": "OpenTelemetry is not installed, or misconfigured.",
     "spans_lost": "Spans were not sent in time.",

@@ -62,6 +62,7 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "cache_diagnostics",
                 "cache_diagnostics_answers",
                 "total_deadline",
+                "compact_at",
             )
         },
     ),

@@ -66,6 +66,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "max-body": ("2MiB", 2 << 20),
     "model-alias": ("claude-*=qwen", (("claude-*", "qwen"),)),
     "server-tools": ("drop", "drop"),
+    "compact-at": ("0.8", 0.8),
     "cache-diagnostics": ("all", "all"),
     "cache-diagnostics-answers": ("10", 10),
     "client-tools": ("function", "function"),
