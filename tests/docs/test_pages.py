@@ -1,13 +1,15 @@
 """Checks the pages of `docs/` against the code: their tables, their examples and their links."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.simulator import SimulatedEngine
+from anthro_asgi.simulator.failures import FAILURE_KINDS
 from anthro_asgi.testing.driver import Driver
+from anthro_asgi.wire.deltas import StopReason
 from anthro_asgi.wire.errors import UPSTREAM_ERROR_KINDS
 from tests.docs.pages import DOCS, PAGES, README, ROOT, marked
 
@@ -17,6 +19,25 @@ pytestmark = pytest.mark.slow
 def test_every_kind_of_upstream_error_is_explained() -> None:
     explained = set(re.findall(r"`(\w+)`", PAGES["reference/errors.md"]))
     assert explained >= set(UPSTREAM_ERROR_KINDS)
+
+
+def test_every_reason_that_the_package_gives_is_explained() -> None:
+    """`scripted` is the test kit's own; a stop reason is something else."""
+    given = set()
+    for path in (ROOT / "anthro_asgi").rglob("*.py"):
+        given |= set(re.findall(r'\breason\b[^=\n]{0,20}=\s*"(\w+)"', path.read_text("utf-8")))
+    assert len(given) > 15
+    assert given - {"scripted", *get_args(StopReason)} <= set(re.findall(r"`(\w+)`", PAGES["reference/errors.md"]))
+
+
+def test_the_table_of_simulated_failures_has_every_kind_and_no_other() -> None:
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \|",
+        PAGES["simulator.md"].partition("## Failures")[2].partition("\n## ")[0],
+        re.MULTILINE,
+    )
+    described = {kind for row in rows for kind in re.findall(r"`(\w+)`", row)}
+    assert described == set(FAILURE_KINDS)
 
 
 async def test_the_example_of_a_rich_engine_does_what_it_says() -> None:

@@ -44,6 +44,11 @@ class Fresh:
         return f"http://127.0.0.1:{self._ports['8484']}"
 
     @property
+    def log(self) -> str:
+        """What all servers have written so far."""
+        return (self.home / "server.log").read_text("utf-8", "replace")
+
+    @property
     def checkout(self) -> Path:
         """The copy of the checkout."""
         return self._checkout
@@ -84,9 +89,8 @@ class Fresh:
         """Run a server until the end of the block. The block begins when `ready` is true."""
         command = self.adapted(command)
         print(f"    $ {command.strip()[:110]} &", flush=True)
-        log = self.home / "server.log"
         with (
-            log.open("ab") as output,
+            (self.home / "server.log").open("ab") as output,
             subprocess.Popen(
                 [_BASH, "-c", f"exec {command}"],
                 cwd=folder or self.home,
@@ -100,7 +104,7 @@ class Fresh:
                 deadline = time.monotonic() + PATIENCE
                 while not ready():
                     if process.poll() is not None or time.monotonic() > deadline:
-                        raise StepFailed(f"not ready: {command}\n{log.read_text('utf-8', 'replace')[-3000:]}")
+                        raise StepFailed(f"not ready: {command}\n{self.log[-3000:]}")
                     time.sleep(0.1)
                 yield
             finally:
