@@ -198,15 +198,19 @@ def _tokenizer(settings: Settings) -> Tokenizer | None:
 
 
 def _batch_store(settings: Settings) -> BatchStore | None:
-    """The store of message batches, not open. Raises ResourceUnavailable if its file cannot be used."""
+    """The store of message batches, not open. Raises ConfigError, or ResourceUnavailable if it cannot be used."""
     if settings.batch_store is None:
         return None
+    from .batches.postgres import PostgresDatabase
     from .batches.sql_store import SqlBatchStore
     from .batches.sqlite import SqliteDatabase
 
-    database = SqliteDatabase(settings.batch_store)
     try:
+        is_url = settings.batch_store.startswith(("postgresql://", "postgres://"))
+        database = PostgresDatabase(settings.batch_store) if is_url else SqliteDatabase(settings.batch_store)
         database.open()  # workers are forked later, and a connection must not be
+    except ValueError as exc:
+        raise ConfigError(f"--batch-store: {exc}") from exc
     except StoreUnavailable as exc:
         raise ResourceUnavailable(f"--batch-store: {exc}") from exc
     database.close()

@@ -26,6 +26,7 @@ TESTS = Path(__file__).parent
 SLOW = tuple(
     TESTS / folder
     for folder in (
+        "batches/postgres",
         "bench",
         "checks",
         "cli",

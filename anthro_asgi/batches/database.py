@@ -21,13 +21,19 @@ class Cursor(Protocol):
 
 
 class Statements:
-    """Runs statements in a transaction that is open."""
+    """Runs statements in a transaction that is open.
 
-    __slots__ = ("_cursor", "_translate")
+    `row_locks`: other transactions run at the same time. The ends of a SELECT, `for_update` and `skip_locked`, then
+    lock its rows; they are empty where a transaction has the database for itself.
+    """
 
-    def __init__(self, cursor: Cursor, translate: Callable[[str], str] = str) -> None:
+    __slots__ = ("_cursor", "_translate", "for_update", "skip_locked")
+
+    def __init__(self, cursor: Cursor, translate: Callable[[str], str] = str, *, row_locks: bool = False) -> None:
         self._cursor = cursor
         self._translate = translate
+        self.for_update = " FOR UPDATE" if row_locks else ""
+        self.skip_locked = " FOR UPDATE SKIP LOCKED" if row_locks else ""
 
     def rows(self, statement: str, *parameters: object) -> list[Row]:
         """The rows of a query."""
@@ -56,12 +62,7 @@ class UniqueViolation(Exception):
 
 
 class Database(Protocol):
-    """One database. Every method but the constructor is called in the one thread of the store.
-
-    `skip_locked` ends a SELECT whose rows the transaction is going to change: other transactions skip them meanwhile.
-    """
-
-    skip_locked: str
+    """One database. Every method but the constructor is called in the one thread of the store."""
 
     def open(self) -> None:
         """Connect, and create the tables if they are missing. Raises StoreUnavailable."""

@@ -130,8 +130,7 @@ class SqlBatchStore:
                 break
             rows = statements.rows(
                 "SELECT number, custom_id, failures, size FROM requests"
-                " WHERE batch = ? AND outcome = 0 AND due <= ? ORDER BY due, number LIMIT ?"
-                + self._database.skip_locked,
+                " WHERE batch = ? AND outcome = 0 AND due <= ? ORDER BY due, number LIMIT ?" + statements.skip_locked,
                 batch,
                 now,
                 share,
@@ -321,7 +320,9 @@ def _release_all(statements: Statements, holder: str, now: float) -> None:
 
 def _finish(statements: Statements, finished: Sequence[Finished], now: float) -> list[MessageBatch]:
     stored: Counter[int] = Counter()
-    for number, outcome, body in sorted(finished):  # in one order everywhere, so that transactions do not deadlock
+    for batch in sorted({one.number >> _SHIFT for one in finished}):
+        _lock(statements, batch)
+    for number, outcome, body in sorted(finished):
         if statements.run(
             "UPDATE requests SET outcome = ?, holder = NULL WHERE number = ? AND outcome = 0",
             _OUTCOME_NUMBERS[outcome],
@@ -350,6 +351,7 @@ def _settle(statements: Statements, now: float) -> list[MessageBatch]:
 
 def _settle_batch(statements: Statements, number: int, outcome: int, now: float) -> list[MessageBatch]:
     """Give every request that no worker runs this outcome."""
+    _lock(statements, number)
     settled = statements.run(
         "UPDATE requests SET outcome = ?, holder = NULL"
         " WHERE batch = ? AND outcome = 0 AND (holder IS NULL OR due <= ?)",
@@ -364,6 +366,11 @@ def _settle_batch(statements: Statements, number: int, outcome: int, now: float)
             outcome,
         )
     return _count_down(statements, [(number, settled)], now)
+
+
+def _lock(statements: Statements, batch: int) -> None:
+    """Lock a batch before any of its requests: transactions that lock in one order do not deadlock."""
+    statements.rows(f"SELECT number FROM batches WHERE number = ?{statements.for_update}", batch)
 
 
 def _count_down(statements: Statements, finished: Iterable[tuple[int, int]], now: float) -> list[MessageBatch]:

@@ -19,8 +19,6 @@ _BUSY: Final = 30.0  # seconds to wait for the writer of another process
 class SqliteDatabase:
     """The file at `path`, which is created for its owner only: it holds prompts and answers."""
 
-    skip_locked = ""  # BEGIN IMMEDIATE locks the whole database
-
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None

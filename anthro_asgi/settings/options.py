@@ -512,7 +512,7 @@ class Settings:
         "Message batches",
         None,
         any_text("PATH"),
-        "keep message batches in this SQLite file; without it, batches are refused",
+        "keep message batches in this SQLite file, or in PostgreSQL at postgresql://…; without it, they are refused",
         common=True,
     )
     batch_concurrency: int = _row(

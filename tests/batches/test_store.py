@@ -1,29 +1,32 @@
-"""The batch store: leases, outcomes that are stored once, cursors, cancellation and expiry."""
+"""The batch store: leases, outcomes that are stored once, cursors, cancellation and expiry.
+
+`new_database` is that of the folder: SQLite here, PostgreSQL in `postgres/`, which runs the same tests.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import pytest
 
+from anthro_asgi.batches.database import Database
 from anthro_asgi.batches.sql_store import SqlBatchStore
-from anthro_asgi.batches.sqlite import SqliteDatabase
-from anthro_asgi.batches.store import Claimed, DuplicateCustomId, Finished, Released, Result, StoreUnavailable
+from anthro_asgi.batches.store import Claimed, DuplicateCustomId, Finished, Released, Result
 from anthro_asgi.wire.batch_body import BatchEntry
 from anthro_asgi.wire.message_batch import LIFETIME
 
 NOW = 1_800_000_000.0
+NewDatabase = Callable[[], Database]
 ME, YOU = b"me", b"you"
 
 
 @asynccontextmanager
-async def stores(path: Path, count: int = 1) -> AsyncIterator[list[SqlBatchStore]]:
+async def stores(new_database: NewDatabase, count: int = 1) -> AsyncIterator[list[SqlBatchStore]]:
     """Stores over one database, each with its own connection, as several processes have them."""
     async with AsyncExitStack() as stack:
         opened = []
         for _ in range(count):
-            store = SqlBatchStore(SqliteDatabase(str(path / "batches.db")))
+            store = SqlBatchStore(new_database())
             await store.open()
             stack.push_async_callback(store.close)
             opened.append(store)
@@ -52,8 +55,10 @@ def succeeded(claimed: list[Claimed], body: bytes = b'{"id":"msg"}') -> list[Fin
     return [Finished(one.number, "succeeded", body) for one in claimed]
 
 
-async def test_a_batch_is_worked_off_and_its_results_are_in_the_order_of_its_requests(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_results_are_in_the_order_of_the_requests(
+    new_database: NewDatabase,
+) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x", "y", "z")
         claimed = await claim(store)
         assert [(one.batch_id, one.custom_id, one.failures, one.params) for one in claimed] == [
@@ -78,8 +83,8 @@ def names_of(results: list[Result]) -> list[str]:
     return [result.custom_id for result in results]
 
 
-async def test_a_batch_that_is_not_complete_is_not_seen_and_not_worked_off(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_a_batch_that_is_not_complete_is_not_seen_and_not_worked_off(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await store.create(ME, "b1", NOW)
         await store.append("b1", entries("x"), NOW)
         assert await claim(store) == []
@@ -90,8 +95,8 @@ async def test_a_batch_that_is_not_complete_is_not_seen_and_not_worked_off(tmp_p
             await store.complete("b1", NOW)
 
 
-async def test_an_upload_that_was_given_up_is_removed_after_ten_minutes(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_an_upload_that_was_given_up_is_removed_after_ten_minutes(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await store.create(ME, "b1", NOW)
         await store.append("b1", entries("x"), NOW)
         await store.settle(NOW + 599)
@@ -103,8 +108,8 @@ async def test_an_upload_that_was_given_up_is_removed_after_ten_minutes(tmp_path
             await store.complete("b1", NOW + 1202)
 
 
-async def test_a_custom_id_is_unique_in_its_batch(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_a_custom_id_is_unique_in_its_batch(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await store.create(ME, "b1", NOW)
         await store.append("b1", entries("x", "y"), NOW)
         with pytest.raises(DuplicateCustomId, match=r"^x$"):
@@ -116,8 +121,8 @@ async def test_a_custom_id_is_unique_in_its_batch(tmp_path: Path) -> None:
         await begin(store, "b2", "x")
 
 
-async def test_of_two_outcomes_of_a_request_the_first_stays(tmp_path: Path) -> None:
-    async with stores(tmp_path, 2) as [first, second]:
+async def test_of_two_outcomes_of_a_request_the_first_stays(new_database: NewDatabase) -> None:
+    async with stores(new_database, 2) as [first, second]:
         await begin(first, "b1", "x")
         mine = await claim(first, "one")
         assert await claim(second, "two", now=NOW + 29) == []
@@ -130,8 +135,8 @@ async def test_of_two_outcomes_of_a_request_the_first_stays(tmp_path: Path) -> N
         assert [result.body for result in await first.results(ME, "b1", -1)] == [b"1"]
 
 
-async def test_a_lease_lasts_as_long_as_it_is_renewed(tmp_path: Path) -> None:
-    async with stores(tmp_path, 2) as [first, second]:
+async def test_a_lease_lasts_as_long_as_it_is_renewed(new_database: NewDatabase) -> None:
+    async with stores(new_database, 2) as [first, second]:
         await begin(first, "b1", "x")
         await claim(first, "one")
         await first.renew("one", NOW + 60)
@@ -141,8 +146,8 @@ async def test_a_lease_lasts_as_long_as_it_is_renewed(tmp_path: Path) -> None:
         assert names(await claim(second, "two", now=NOW + 59)) == ["x"]
 
 
-async def test_a_released_request_waits_and_keeps_the_count_of_its_failures(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_a_released_request_waits_and_keeps_the_count_of_its_failures(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x")
         [claimed] = await claim(store)
         await store.release([Released(claimed.number, NOW + 10, 2)])
@@ -151,8 +156,8 @@ async def test_a_released_request_waits_and_keeps_the_count_of_its_failures(tmp_
         assert (again.custom_id, again.failures) == ("x", 2)
 
 
-async def test_several_processes_claim_each_request_once(tmp_path: Path) -> None:
-    async with stores(tmp_path, 4) as four:
+async def test_several_processes_claim_each_request_once(new_database: NewDatabase) -> None:
+    async with stores(new_database, 4) as four:
         await begin(four[0], "b1", *(str(at) for at in range(200)))
         found: list[str] = []
 
@@ -168,8 +173,8 @@ async def test_several_processes_claim_each_request_once(tmp_path: Path) -> None
         assert (batch.outcomes, batch.processing_status) == ((200, 0, 0, 0), "ended")
 
 
-async def test_claims_take_turns_among_the_batches(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_claims_take_turns_among_the_batches(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", *(f"a{at}" for at in range(9)))
         await begin(store, "b2", *(f"b{at}" for at in range(9)), owner=YOU)
         await begin(store, "b3", "c0")
@@ -178,8 +183,8 @@ async def test_claims_take_turns_among_the_batches(tmp_path: Path) -> None:
         assert names(await claim(store, limit=1)) == ["b2"]
 
 
-async def test_one_claim_takes_few_large_requests(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_one_claim_takes_few_large_requests(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await store.create(ME, "b1", NOW)
         for name in "xyz":
             await store.append("b1", [BatchEntry(name, b"x" * (5 << 20))], NOW)
@@ -188,8 +193,8 @@ async def test_one_claim_takes_few_large_requests(tmp_path: Path) -> None:
         assert names(await claim(store)) == ["z"]
 
 
-async def test_pages_of_results_are_small_also_if_the_results_are_large(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_pages_of_results_are_small_also_if_the_results_are_large(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", *"vwxyz")
         claimed = await claim(store)
         await store.finish(succeeded(claimed, b"1" * 300_000), NOW)
@@ -200,8 +205,8 @@ async def test_pages_of_results_are_small_also_if_the_results_are_large(tmp_path
         assert pages == [["v", "w"], ["x", "y"], ["z"]]
 
 
-async def test_cancellation_ends_what_no_worker_runs_and_what_runs_may_end(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_cancellation_ends_what_no_worker_runs_and_what_runs_may_end(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x", "y", "z")
         [claimed] = await claim(store, limit=1)
         batch = await store.cancel(ME, "b1", NOW + 1)
@@ -216,16 +221,18 @@ async def test_cancellation_ends_what_no_worker_runs_and_what_runs_may_end(tmp_p
         assert await store.cancel(ME, "b1", NOW + 4) == ended
 
 
-async def test_a_canceled_batch_that_nobody_works_on_has_ended_at_once(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_a_canceled_batch_that_nobody_works_on_has_ended_at_once(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x")
         batch = await store.cancel(ME, "b1", NOW)
         assert batch is not None
         assert (batch.processing_status, batch.outcomes) == ("ended", (0, 0, 1, 0))
 
 
-async def test_a_canceled_request_of_a_worker_that_died_is_settled_when_its_lease_has_run_out(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_a_canceled_request_of_a_dead_worker_is_settled_when_its_lease_has_run_out(
+    new_database: NewDatabase,
+) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x")
         await claim(store)
         await store.cancel(ME, "b1", NOW)
@@ -234,8 +241,8 @@ async def test_a_canceled_request_of_a_worker_that_died_is_settled_when_its_leas
         assert ended.outcomes == (0, 0, 1, 0)
 
 
-async def test_a_batch_expires_after_a_day(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_a_batch_expires_after_a_day(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x", "y")
         await store.finish(succeeded(await claim(store, limit=1)), NOW)
         assert await store.settle(NOW + LIFETIME - 1) == []
@@ -245,8 +252,8 @@ async def test_a_batch_expires_after_a_day(tmp_path: Path) -> None:
         assert [one.outcome for one in await store.results(ME, "b1", -1)] == ["succeeded", "expired"]
 
 
-async def test_an_owner_sees_only_own_batches(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_an_owner_sees_only_own_batches(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x")
         await store.finish(succeeded(await claim(store)), NOW)
         assert await store.get(YOU, "b1") is None
@@ -257,8 +264,8 @@ async def test_an_owner_sees_only_own_batches(tmp_path: Path) -> None:
         assert await store.get(ME, "b1") is not None
 
 
-async def test_only_a_batch_that_has_ended_is_deleted_and_nothing_of_it_stays(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_only_a_batch_that_has_ended_is_deleted_and_nothing_of_it_stays(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x")
         assert not await store.delete(ME, "b1")
         claimed = await claim(store)
@@ -271,8 +278,8 @@ async def test_only_a_batch_that_has_ended_is_deleted_and_nothing_of_it_stays(tm
         assert names(await claim(store)) == ["x"]
 
 
-async def test_pages_by_cursors(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_pages_by_cursors(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         for at in range(1, 6):
             await begin(store, f"b{at}", "x")
             await begin(store, f"other{at}", "x", owner=YOU)
@@ -291,22 +298,9 @@ async def test_pages_by_cursors(tmp_path: Path) -> None:
         assert await page(9, after="unknown") == await page(9, before="other3") == ([], False)
 
 
-async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
-    async with stores(tmp_path) as [store]:
+async def test_everything_is_there_after_a_restart(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
         await begin(store, "b1", "x", "y")
         await store.finish(succeeded(await claim(store, limit=1)), NOW)
-    async with stores(tmp_path) as [store]:
+    async with stores(new_database) as [store]:
         assert names(await claim(store)) == ["y"]
-
-
-async def test_the_file_is_for_its_owner_only(tmp_path: Path) -> None:
-    async with stores(tmp_path):
-        assert (tmp_path / "batches.db").stat().st_mode & 0o777 == 0o600
-
-
-async def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
-    for path, content in (("absent/batches.db", None), ("text.db", "no database, but a text of some length " * 99)):
-        if content is not None:
-            (tmp_path / path).write_text(content)
-        with pytest.raises(StoreUnavailable, match=path):
-            await SqlBatchStore(SqliteDatabase(str(tmp_path / path))).open()
