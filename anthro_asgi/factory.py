@@ -242,6 +242,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         batch_concurrency=settings.batch_concurrency,
         batch_lease=settings.batch_lease,
         debug=settings.debug,
+        pdf=settings.pdf,  # type: ignore[arg-type]  # the option accepts the same values
         cache_diagnostics=settings.cache_diagnostics,  # type: ignore[arg-type]  # the option accepts the same values
         cache_diagnostics_answers=settings.cache_diagnostics_answers,
         limits=_limits(settings),

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Final
@@ -46,6 +47,7 @@ from .direct_output import ClientOutput
 from .http_request import HttpRequest
 from .message_response import MessageResponse
 from .page import HTML, accepts_html, page
+from .pdf_reader import PdfMode, PdfReader, can_read_pdfs
 from .prompt_tokens import PromptCounter, Tokenizer
 
 Handler = Callable[["MessagesApp", HttpRequest], Awaitable[None]]
@@ -86,6 +88,8 @@ class MessagesApp(BaseApp):
         total_deadline: seconds that an answer with server tools may take in all; None is no limit.
         compact_at: share of the engine's window from which a conversation is compacted, although the client does not
             ask for it; None never does it.
+        pdf: what an engine gets of each page of a PDF: `text`, `images` for engines that see, or `both`; `refuse`
+            refuses PDFs. It needs the extra `pdf`.
         cache_diagnostics: say why a prefix cache missed to clients that ask (`asked`), in metrics and the debug log for
             every request, too (`all`), or never (`off`).
         cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
@@ -125,6 +129,7 @@ class MessagesApp(BaseApp):
         server_tools: Mapping[str, ServerFunction] | None = None,
         total_deadline: float | None = defaults.TOTAL_DEADLINE,
         compact_at: float | None = None,
+        pdf: PdfMode = "text",
         cache_diagnostics: CacheDiagnosticsMode = "asked",
         cache_diagnostics_answers: int = defaults.CACHE_DIAGNOSTICS_ANSWERS,
     ) -> None:
@@ -135,6 +140,9 @@ class MessagesApp(BaseApp):
         self._max_decompressed = max_decompressed
         self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
+        self._pdf_reader = PdfReader(pdf) if pdf != "refuse" and can_read_pdfs() else None
+        if pdf != "refuse" and not rules.pass_server_tools:  # a relayed upstream reads PDFs itself
+            rules = replace(rules, pdfs="not_installed" if self._pdf_reader is None else "read")
         self._rules = rules
         self._limits = limits
         self._prompt_counter = PromptCounter(self.engine, tokenizer)
@@ -352,8 +360,13 @@ class MessagesApp(BaseApp):
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
         if sum(map(len, body)) <= LARGE_BODY:
-            return parse_request(b"".join(body), counting=counting, rules=self._rules)
-        return await run_with_yields(parse_request_in_steps(body, counting=counting, rules=self._rules), perf_counter)
+            request = parse_request(b"".join(body), counting=counting, rules=self._rules)
+        else:
+            steps = parse_request_in_steps(body, counting=counting, rules=self._rules)
+            request = await run_with_yields(steps, perf_counter)
+        if request.has_pdfs and self._pdf_reader is not None:
+            await self._pdf_reader.read(request)
+        return request
 
     async def _root(self, http_request: HttpRequest) -> None:
         """The page for a browser, the health check for any other client."""

@@ -674,6 +674,12 @@ class Settings:
     hide_thinking: bool = _row(
         "Messages", "false", SWITCH, "leave thinking out of the response when the request disables thinking"
     )
+    pdf: str = _row(
+        "Messages",
+        "text",
+        choice("text", "images", "both", "refuse"),
+        "PDFs: give the engine the text of each page, an image of each page, or both; or refuse them (extra pdf)",
+    )
     cache_diagnostics: str = _row(
         "Messages",
         "asked",

@@ -13,10 +13,17 @@ from typing import Any, Final
 from .field_checks import FieldError, check_depth, one_of, optional, required
 from .history_folding import TOOL_CHANGES
 from .json_codec import loads_exactly
-from .request_policy import DEFAULT_RULES, Rules
+from .request_policy import DEFAULT_RULES, PdfSupport, Rules
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})
+PDF_TYPES: Final = frozenset({"application/pdf"})
+_NO_PDFS: Final[dict[PdfSupport, str]] = {
+    "refuse": "this service does not support PDFs, only text and content sources",
+    "not_installed": "this service does not support PDFs until its extra pdf is installed: "
+    "pip install 'anthro-asgi[pdf]'",
+    "read": "this service does not support PDFs of this source; send them as base64",
+}
 
 _IMAGE_URL: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
@@ -107,8 +114,8 @@ def check_video(decode: Base64Decoder, block: dict[str, Any]) -> None:
         raise error.within("source") from None
 
 
-def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
-    """`inside` are the checks of the blocks that the document may hold."""
+def check_document(inside: dict[str, Check], decode: Base64Decoder, pdfs: PdfSupport, block: dict[str, Any]) -> None:
+    """`inside` are the checks of the blocks that the document may hold. `pdfs`: whether the service reads PDFs."""
     source = required(block, "source", dict)
     optional(block, "title", str)
     optional(block, "context", str)
@@ -118,11 +125,22 @@ def check_document(inside: dict[str, Check], block: dict[str, Any]) -> None:
             required(source, "data", str)
         elif kind == "content":
             check_content(source.get("content"), inside, "a document")
+        elif kind == "base64" and pdfs == "read":
+            _check_pdf(source, decode)
         else:
-            reason = f"{kind!r:.80} is not supported: this service does not support PDFs, only text and content sources"
-            raise FieldError("type", reason)
+            raise FieldError("type", f"{kind!r:.80} is not supported: {_NO_PDFS[pdfs]}")
     except FieldError as error:
         raise error.within("source") from None
+
+
+def _check_pdf(source: dict[str, Any], decode: Base64Decoder) -> None:
+    """The reasons contain words that make clients remove the PDF from the history and go on (contract 7.8)."""
+    one_of(source, "media_type", PDF_TYPES)
+    try:
+        if not decode(required(source, "data", str)):
+            raise FieldError("data", "PDF cannot be empty")
+    except ValueError:
+        raise FieldError("data", "the PDF specified was not valid: must be base64") from None
 
 
 def check_search_result(block: dict[str, Any]) -> None:
@@ -328,12 +346,14 @@ def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
     }
 
 
-def _checks_by_role(decode: Base64Decoder, urls: bool, max_depth: int, deep: bool, relay: bool = False) -> RoleChecks:
+def _checks_by_role(
+    decode: Base64Decoder, urls: bool, max_depth: int, pdfs: PdfSupport, deep: bool, relay: bool = False
+) -> RoleChecks:
     image: Check = partial(check_image, decode, urls)
     video: Check = partial(check_video, decode)
     if relay:
         image, video = partial(_or_any_source, image), partial(_or_any_source, video)
-    document: Check = partial(check_document, {"text": check_text, "image": image})
+    document: Check = partial(check_document, {"text": check_text, "image": image}, decode, pdfs)
     if relay:
         document = partial(_or_any_source, document)
     inside: dict[str, Check] = {
@@ -357,7 +377,9 @@ def _checks_by_role(decode: Base64Decoder, urls: bool, max_depth: int, deep: boo
 
 # A service has one set of rules, and needs four entries for it: for deep requests, for relayed ones, and for others.
 _cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64))
-DEFAULT_BLOCK_CHECKS: Final = _cached_checks(DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, False)
+DEFAULT_BLOCK_CHECKS: Final = _cached_checks(
+    DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, DEFAULT_RULES.pdfs, False
+)
 
 
 def block_checks(
@@ -369,5 +391,5 @@ def block_checks(
     base64. `relay`: a relayed upstream will read the blocks.
     """
     if decode is decode_base64:
-        return _cached_checks(rules.pass_image_urls, rules.max_depth, deep, relay)
-    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, deep, relay)
+        return _cached_checks(rules.pass_image_urls, rules.max_depth, rules.pdfs, deep, relay)
+    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, rules.pdfs, deep, relay)

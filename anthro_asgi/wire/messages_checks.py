@@ -41,14 +41,16 @@ class Findings:
         called: the ids of the tool calls so far.
         needs_folding: whether the messages hold anything that `fold_history` changes.
         has_citations: whether a document or a search result asks for citations.
+        has_pdfs: whether a document is a PDF, which is to be read.
     """
 
-    __slots__ = ("called", "has_citations", "needs_folding")
+    __slots__ = ("called", "has_citations", "has_pdfs", "needs_folding")
 
     def __init__(self) -> None:
         self.called: set[str] = set()
         self.needs_folding = False
         self.has_citations = False
+        self.has_pdfs = False
 
     def add(self, kind: str, block: dict[str, Any]) -> None:
         """Note a valid block."""
@@ -58,6 +60,8 @@ class Findings:
             citations = block.get("citations")
             if type(citations) is dict and citations.get("enabled") is True:
                 self.has_citations = True
+            if kind == "document" and block["source"]["type"] == "base64":
+                self.has_pdfs = True
         elif kind == "tool_result" and type(block.get("content")) is list:
             for inner in block["content"]:
                 self.add(inner["type"], inner)

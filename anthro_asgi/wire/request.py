@@ -131,6 +131,8 @@ class MessagesRequest:
     """The edits that changed the messages, for the answer. It is empty if a relayed upstream edits them itself."""
     relay_only: list[str] = field(default_factory=list, compare=False)
     """Why only a relayed upstream can answer the request, as `path: reason`. Any other engine refuses the first."""
+    has_pdfs: bool = field(default=False, compare=False)
+    """Whether the messages hold PDFs, which the service replaces by their pages before the engine is asked."""
     body_size: int = field(default=0, repr=False, compare=False)
     """Bytes of the body. A large request is processed in steps."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
@@ -166,6 +168,7 @@ class CheckedMessages:
 
     history: History
     relay_only: FieldError | None = None
+    has_pdfs: bool = False
 
 
 def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
@@ -236,7 +239,7 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
         history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
     else:
         history = History(messages, has_citations=findings.has_citations)
-    return CheckedMessages(history, refused)
+    return CheckedMessages(history, refused, findings.has_pdfs and refused is None)
 
 
 def _check_messages_in_steps(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[CheckedMessages]:
@@ -253,7 +256,7 @@ def _check_messages_in_steps(raw: dict[str, Any], rules: Rules, *, deep: bool) -
         history = yield from fold_history(messages, has_citations=findings.has_citations)
     else:
         history = History(messages, has_citations=findings.has_citations)
-    return CheckedMessages(history, refused)
+    return CheckedMessages(history, refused, findings.has_pdfs and refused is None)
 
 
 def _read(
@@ -368,6 +371,7 @@ def _messages(
     if not history.messages:
         raise FieldError("messages", "must hold at least one message with content")
     request.messages = history.messages
+    request.has_pdfs = checked.has_pdfs
     if history.has_citations:
         request.ignored.append("citations")
     request.effort = history.effort or request.effort

@@ -1,8 +1,12 @@
 """What an operator allows in a request: limits, and content that is refused or changed by default (contract 3)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from . import defaults
+
+PdfSupport = Literal["refuse", "not_installed", "read"]
+"""Whether a service reads PDFs; `not_installed`: it would, if the library were there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Rules:
     """Allow images by URL. The engine fetches them; this service never does."""
     keep_billing_header: bool = False
     """Keep a first system block that is exactly a client's billing header, though it changes with every call."""
+    pdfs: PdfSupport = "refuse"
+    """What happens to a document with the bytes of a PDF. A MessagesApp that reads PDFs sets it itself."""
     max_depth: int = defaults.MAX_DEPTH
     """Levels of arrays and objects in a tool's schema or input. Some hundreds are refused in any case: no engine can
     read them.

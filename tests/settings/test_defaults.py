@@ -59,6 +59,7 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "hide_thinking",
                 "tokenizer",
                 "debug",
+                "pdf",
                 "cache_diagnostics",
                 "cache_diagnostics_answers",
                 "total_deadline",
@@ -108,6 +109,7 @@ def test_no_default_of_a_class_escapes_the_comparison(taker: Callable[..., objec
         "limits",
         "cors_origins",
         "page",
+        "pdfs",  # of the option `--pdf` and of what is installed
         "drop_server_tools",
         "pass_server_tools",
         "client_tools_as_functions",

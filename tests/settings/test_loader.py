@@ -67,6 +67,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "model-alias": ("claude-*=qwen", (("claude-*", "qwen"),)),
     "server-tools": ("drop", "drop"),
     "compact-at": ("0.8", 0.8),
+    "pdf": ("both", "both"),
     "cache-diagnostics": ("all", "all"),
     "cache-diagnostics-answers": ("10", 10),
     "client-tools": ("function", "function"),

@@ -77,6 +77,7 @@ DERIVED: Final = {
     "request_id",
     "direct_output",
     "report_engine",
+    "has_pdfs",
 }
 READ: Final = [row for row in REQUEST_FIELDS if row.nature not in (Nature.IGNORED, Nature.REFUSED)]
 IGNORED: Final = [row for row in REQUEST_FIELDS if row.nature is Nature.IGNORED]
