@@ -38,7 +38,7 @@ class Slots:
 
     def take(self) -> bool:
         """Take a slot if one is free; returns whether it was."""
-        if self.are_taken:
+        if self.limit is not None and self.running >= self.limit:
             return False
         self.running += 1
         return True
