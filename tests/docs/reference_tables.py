@@ -133,13 +133,18 @@ def request_fields() -> str:
 
 
 def deltas() -> str:
-    rows = [("`str`", "A piece of text.")]
+    """Each delta, what it means, and the module that exports it."""
+    rows = [("`str`", "A piece of text.", "")]
     for delta in DELTA_TYPES:
         if delta is not str:
-            signature = str(inspect.signature(delta)).removesuffix(" -> None").replace("typing.", "")
-            signature = re.sub(r"Literal\[[^]]*\]", "StopReason", signature).replace("collections.abc.", "")
-            rows.append((f"`{delta.__name__}{signature}`", summary(delta)))
-    return table(("delta", "meaning"), rows)
+            signature = str(inspect.signature(delta)).removesuffix(" -> None")
+            module = "anthro_asgi" if delta.__name__ in anthro_asgi.__all__ else delta.__module__
+            rows.append((f"`{delta.__name__}{_without_modules(signature)}`", summary(delta), f"`{module}`"))
+    return table(("delta", "meaning", "import it from"), rows)
+
+
+def _without_modules(signature: str) -> str:
+    return signature.replace("typing.", "").replace("collections.abc.", "")
 
 
 def engine_methods() -> str:
