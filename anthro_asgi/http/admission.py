@@ -28,6 +28,9 @@ Key = bytes | None
 Note = Callable[[str, str], object]
 _REFUSED: Final = "refused"
 _UNCOUNTED: Final = nullcontext()
+_LAST_LOOK: Final = (
+    0.1  # seconds after the deadline: after a stop of the process, it passes before the end of an answer
+)
 
 
 def _do_nothing() -> None:
@@ -116,9 +119,14 @@ class Admission:
             return
         if self._spare:
             self._spare.popitem()[0].give_up()
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._timeout):
-                await self._slots.wait()
+            async with asyncio.timeout(None) as limit:
+                timer = loop.call_later(self._timeout, lambda: limit.reschedule(loop.time() + _LAST_LOOK))
+                try:
+                    await self._slots.wait()
+                finally:
+                    timer.cancel()
         except BaseException as exc:
             self._count(key, -1)
             self._tell_free()  # the slot may have been given to this request just now

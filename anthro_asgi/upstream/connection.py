@@ -285,6 +285,11 @@ class Connection(asyncio.Protocol):
         self._close(Broken(f"{self._peer}: the exchange is over"))
         self._drop_chunks()
 
+    def discard(self) -> None:
+        """Abort, and forget the failure. Its traceback refers to this connection: a cycle for the garbage collector."""
+        self.abort()
+        self._error = None
+
     async def wait_closed(self) -> None:
         """Wait until the socket of an aborted connection is closed."""
         await asyncio.shield(self._lost)
@@ -448,7 +453,9 @@ class Connection(asyncio.Protocol):
         if before is CLOSED:
             return
         self._error = error
-        self._parser = None
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
         self._unsent.clear()
         self._deadline = self._total_deadline = inf
         if self._timer is not None:

@@ -68,6 +68,9 @@ class Parser(Protocol):
     def eof(self) -> None:
         """The peer has closed its side. Some bodies end that way; for all others this raises Broken."""
 
+    def close(self) -> None:
+        """Read no more. Breaks reference cycles, which would be left to the garbage collector."""
+
 
 ParserFactory = Callable[[OnHead, OnBody, OnEnd], Parser]
 
@@ -133,6 +136,9 @@ class H11Parser:
         self._run()
         if self._fed > MAX_HEAD:
             raise TooLarge(f"the response head is larger than {MAX_HEAD} bytes")
+
+    def close(self) -> None:
+        self._chunks = None
 
     def eof(self) -> None:
         if self._chunks is not None:
@@ -231,8 +237,11 @@ class HttptoolsParser:
             raise Broken("the response was cut short")
         self._finish(False)
 
+    def close(self) -> None:
+        self._parser = None  # it holds our callbacks
+
     def _finish(self, reusable: bool) -> None:
-        self._parser = None  # breaks the reference cycle: it holds our callbacks
+        self._parser = None  # as in `close`
         self._on_end(reusable)
 
     def on_message_begin(self) -> None:

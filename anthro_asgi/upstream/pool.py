@@ -134,7 +134,7 @@ class Pool:
 
     async def renew(self, connection: Connection) -> Connection:
         """Close a leased connection and open a new one in its slot. Raises ConnectFailed, Timeout."""
-        connection.abort()
+        connection.discard()
         self._leased.remove(connection)
         self._connecting += 1
         return await self._connect()
@@ -176,7 +176,7 @@ class Pool:
         return None
 
     def _drop(self, connection: Connection) -> None:
-        connection.abort()
+        connection.discard()
         self._free_slot()
 
     def _free_slot(self) -> None:
@@ -203,7 +203,7 @@ class Pool:
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:
-            async with asyncio.timeout(self._deadlines.connect):
+            async with _timeout(self._deadlines.connect):
                 return await waiter
         except BaseException as exc:
             self._give_up(waiter)
@@ -244,7 +244,7 @@ class Pool:
             if self._closed:
                 raise self._closed_error()
         except BaseException as exc:
-            connection.abort()
+            connection.discard()
             self._connecting -= 1
             self._free_slot()
             if isinstance(exc, TimeoutError):

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import socket
+import time
 from time import perf_counter
 
 import pytest
@@ -32,14 +34,20 @@ class Guests:
             self.served.append(name)
             await self._leave[name].wait()
 
-    async def go(self, name: str) -> None:
+    def leave(self, name: str) -> None:
         self._leave[name].set()
+
+    async def go(self, name: str) -> None:
+        self.leave(name)
         await self._tasks[name]
         await asyncio.sleep(0)
 
     async def vanish(self, name: str) -> None:
         self._tasks[name].cancel()
         await asyncio.wait({self._tasks[name]})
+
+    def task(self, name: str) -> "asyncio.Task[None]":
+        return self._tasks[name]
 
     async def outcome(self, name: str) -> None:
         await self._tasks[name]
@@ -103,6 +111,30 @@ async def test_a_request_that_waits_too_long_is_refused_and_leaves_the_queue() -
     await guests.go("a")
     assert guests.served == ["a", "c"]
     await guests.go("c")
+
+
+async def test_a_slot_that_was_freed_while_the_process_was_stopped_is_used() -> None:
+    """After a stop, the timer of the deadline fires before the loop has handled the end of an answer."""
+    admission = Admission(limit=1, queue=5, timeout=0.05)
+    guests = Guests(admission)
+    await guests.come("a")
+    await guests.come("b")
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+
+    def ended() -> None:
+        loop.remove_reader(ours)
+        guests.leave("a")
+
+    with ours, theirs:
+        loop.add_reader(ours, ended)
+        theirs.send(b"the answer has ended")
+        loop.call_soon(time.sleep, 0.1)
+        while "b" not in guests.served:
+            await asyncio.wait([guests.task("b")], timeout=0.01)
+            assert not guests.task("b").done()
+    await guests.go("b")
+    assert guests.served == ["a", "b"]
 
 
 async def test_a_cancelled_request_leaves_the_queue() -> None:

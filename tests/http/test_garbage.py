@@ -18,8 +18,9 @@ from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.http.base_app import BaseApp
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
-from anthro_asgi.upstream.origin import Origin
-from tests.support.upstream import ScriptedUpstream, json_answer, sse
+from anthro_asgi.upstream.origin import Deadlines, Origin
+from tests.support.upstream import Answer as UpstreamAnswer
+from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +147,47 @@ def chunk(**delta: Any) -> dict[str, Any]:
 
 FINISHED = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 TEXT = sse(chunk(content="one"), chunk(content=" two"), chunk(content=" three"), FINISHED)
-UPSTREAM: dict[str, tuple[bytes, dict[str, Any]]] = {
+BEGINNING = TEXT.partition(b" two")[0].rpartition(b"data:")[0].rpartition(b"\r\n")[0] + b"\r\n"
+ERROR = sse(chunk(content="one"), {"error": {"message": "no", "code": 503}})
+
+
+async def reset(wire: Wire) -> None:
+    wire.reset()
+
+
+async def cut(wire: Wire) -> None:
+    await wire.send(BEGINNING)
+    wire.close()
+
+
+async def reset_later(wire: Wire) -> None:
+    await wire.send(BEGINNING)
+    wire.reset()
+
+
+async def break_a_chunk(wire: Wire) -> None:
+    await wire.send(BEGINNING + b"zz\r\n")
+
+
+async def stall(wire: Wire) -> None:
+    await wire.send(BEGINNING)
+    await wire.gone()
+
+
+async def say_nothing(wire: Wire) -> None:
+    await wire.gone()
+
+
+UPSTREAM: dict[str, tuple[UpstreamAnswer, dict[str, Any]]] = {
+    "a connection that is reset": (reset, {"stream": True}),
+    "a response that is not HTTP": (b"SSH-2.0-x\r\n\r\n", {}),
+    "an engine that says nothing": (say_nothing, {}),
+    "an engine that stalls": (stall, {"stream": True}),
+    "a connection that ends in an answer": (cut, {"stream": True}),
+    "a connection that is reset in an answer": (reset_later, {}),
+    "an invalid chunk": (break_a_chunk, {"stream": True}),
+    "an error in a stream": (ERROR, {"stream": True}),
+    "an error in the stream of a whole answer": (ERROR, {}),
     "a stream": (TEXT, {"stream": True}),
     "a whole answer": (TEXT, {}),
     "a refusal": (json_answer(400, {"error": {"message": "no"}}), {"stream": True}),
@@ -160,7 +201,9 @@ UPSTREAM: dict[str, tuple[bytes, dict[str, Any]]] = {
 async def test_a_request_to_an_upstream_leaves_nothing_either(case: str) -> None:
     answer, changes = UPSTREAM[case]
     async with ScriptedUpstream(answer) as upstream:
-        engine = OpenAIEngine(Origin.parse(f"{upstream.url}/v1"), dialect="openai")
+        engine = OpenAIEngine(
+            Origin.parse(f"{upstream.url}/v1"), dialect="openai", deadlines=Deadlines(first_byte=0.05, silence=0.05)
+        )
         app = MessagesApp(engine)
         try:
             assert not await leftovers(lambda: request(app, **changes), everything_counts=False)

@@ -223,7 +223,10 @@ class ChunkReader(Reader):
     def _read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         error = error_from_chunk(chunk)
         if error is not None and self._finish is None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
         if self._counts.note(chunk):
             out.append(self._counts.usage(None))
         choices = chunk.get("choices")

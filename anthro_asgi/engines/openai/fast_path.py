@@ -152,7 +152,7 @@ class FastChunkReader:
     def over(self) -> bool:
         """Whether the engine has finished. Raises the ApiError that followed these deltas, if any."""
         if self._reader.failed is not None:
-            raise self._reader.failed
+            self._reader.raise_failed()
         return self._reader.finished
 
     @property

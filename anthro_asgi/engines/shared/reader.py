@@ -34,7 +34,7 @@ class Reader(ABC):
     def feed(self, payloads: Iterable[bytes], out: list[Delta] | None = None) -> list[Delta]:
         """Append the deltas of these events to `out`, and return it. Raises ApiError."""
         if self._failed is not None:
-            raise self._failed
+            self.raise_failed()
         out = [] if out is None else out
         try:
             self._read(payloads, out)
@@ -46,11 +46,19 @@ class Reader(ABC):
 
     def end(self) -> list[Delta]:
         """The last deltas. Raises ApiError; BadUpstream when the answer is not complete."""
-        if self._failed is not None:
-            raise self._failed
+        self.raise_failed()
         if not self.finished:
             raise BadUpstream("the engine ended its response before the answer was complete", reason="ended_early")
         return self._rest()
+
+    def raise_failed(self) -> None:
+        """Raise the error that came after the last deltas. It is not kept: its traceback refers to this object."""
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            try:
+                raise failed
+            finally:
+                del failed
 
     @abstractmethod
     def _read(self, payloads: Iterable[bytes], out: list[Delta]) -> None:
