@@ -18,6 +18,7 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
     "record": ("bench.record", "record a server's answers, with times, for the simulated engine to replay"),
     "metered": ("bench.metered", "what metrics add to the cost of a token"),
+    "batches": ("bench.batches", "throughput of message batches, and the latency of clients beside them"),
     "guard": ("bench.guard", "fail when a ratio exceeds its bar by half"),
     "soak": ("tests.checks.soak", "a thousand streams with faults and disconnects: nothing may grow or be left over"),
     "start": ("bench.start", "seconds from process start to listening, and idle memory"),

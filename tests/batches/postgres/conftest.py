@@ -1,8 +1,7 @@
-"""One PostgreSQL server for the tests in this folder, and an empty database for each test."""
+"""One PostgreSQL server for the tests in this folder, whose database is empty at the start of each test."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
 
 import pytest
 
@@ -10,15 +9,18 @@ from anthro_asgi.batches.database import Database
 from anthro_asgi.batches.postgres import PostgresDatabase
 from tests.support.postgres import PostgresServer
 
-_numbers = count()
-
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def url() -> Iterator[str]:
+    """The address of a database."""
     with PostgresServer() as server:
-        yield server
+        yield server.create("batches")
 
 
 @pytest.fixture
-def new_database(postgres: PostgresServer) -> Callable[[], Database]:
-    return partial(PostgresDatabase, postgres.create(f"test{next(_numbers)}"))
+def new_database(url: str) -> Callable[[], Database]:
+    database = PostgresDatabase(url)
+    database.open()
+    database.transaction(lambda statements: statements.run("DROP TABLE batches, requests, params, results"))
+    database.close()
+    return partial(PostgresDatabase, url)
