@@ -26,7 +26,7 @@ _PAGE_ROWS: Final = 1000
 _OUTCOME_NUMBERS: Final = {outcome: number for number, outcome in enumerate(OUTCOMES, 1)}  # 0 is open
 _CANCELED: Final = _OUTCOME_NUMBERS["canceled"]
 _EXPIRED: Final = _OUTCOME_NUMBERS["expired"]
-_COLUMNS: Final = "id, created, expires, canceled, ended, total, outcome_1, outcome_2, outcome_3, outcome_4"
+_COLUMNS: Final = "id, created, expires, canceled, ended, total, unfinished, outcome_1, outcome_2, outcome_3, outcome_4"
 
 
 class SqlBatchStore:
@@ -401,5 +401,5 @@ def _batch(statements: Statements, number: int) -> MessageBatch:
 
 
 def _from_row(row: Row) -> MessageBatch:
-    identity, created, expires, canceled, ended, total, *outcomes = row
-    return MessageBatch(identity, created, expires, canceled, ended, total, tuple(outcomes))
+    identity, created, expires, canceled, ended, total, unfinished, *outcomes = row
+    return MessageBatch(identity, created, expires, canceled, ended, total, unfinished, tuple(outcomes))

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["conformance"]:  # it has a command line of its own, without settings
         return _conformance(arguments[1:])
+    if arguments[:1] == ["batch"]:  # as above
+        return _batch(arguments[1:])
     try:
         command, line = parse_command_line(arguments)
         if command == "completion":
@@ -191,6 +193,12 @@ def _conformance(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _batch(arguments: Sequence[str]) -> int:
+    from .batch import main
+
+    return main(arguments)
+
+
 def _serve(settings: Settings) -> int:
     from .serve import serve
 
@@ -221,6 +229,7 @@ _SUMMARIES: Final = {
     "health": "Check whether the server that runs with the same options is alive or ready.",
     "simulate-openai": "Serve a simulated OpenAI-compatible engine, for testing gateways.",
     "conformance": "Judge any server of the Messages API.",
+    "batch": "Submit message batches, watch them, and read their results.",
     "completion": "Print a script that completes commands and options in a shell.",
 }
 _SHELLS: Final = ("bash", "zsh", "fish")

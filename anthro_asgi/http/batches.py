@@ -33,6 +33,8 @@ _APPEND: Final = 256 * 1024  # bytes of params that are stored at a time
 _APPENDED_REQUESTS: Final = 1000  # requests that are stored at a time
 _JSONL: Final = "application/x-jsonl"
 _BINARY: Final = "application/binary"
+FINISHED_HEADER: Final = "anthro-asgi-finished"
+"""How many requests of a batch have an outcome: the counts of the batch tell that only once it has ended."""
 _NO_KEY: Final = b""
 
 
@@ -203,7 +205,8 @@ class BatchRoutes:
         return batch
 
     async def _respond(self, http_request: HttpRequest, batch: MessageBatch) -> None:
-        await http_request.respond(200, orjson.dumps(batch_json(batch, _results_url(http_request, batch.id))))
+        body = orjson.dumps(batch_json(batch, _results_url(http_request, batch.id)))
+        await http_request.respond(200, body, headers=((FINISHED_HEADER, str(batch.total - batch.unfinished)),))
 
 
 def _batch_id(http_request: HttpRequest) -> str:

@@ -12,7 +12,7 @@ LIFETIME: Final = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class MessageBatch:
-    """One batch. Times are Unix times in seconds; `total` counts its requests.
+    """One batch. Times are Unix times in seconds; `total` counts its requests, `unfinished` those without an outcome.
 
     `outcomes` counts the requests by their outcome, in the order of OUTCOMES. It is complete once the batch has ended.
     """
@@ -23,6 +23,7 @@ class MessageBatch:
     cancel_initiated_at: float | None
     ended_at: float | None
     total: int
+    unfinished: int
     outcomes: tuple[int, int, int, int]
 
     @property

@@ -20,6 +20,7 @@ from typing import Final
 import pytest
 import yaml
 
+from anthro_asgi.cli import batch
 from anthro_asgi.cli.main import main, parse_command_line
 from anthro_asgi.conformance import command as conformance
 from anthro_asgi.settings.loader import load_settings
@@ -137,8 +138,9 @@ def check_command(variables: dict[str, str], arguments: list[str], capsys: pytes
         assert ended.value.code == 0
         capsys.readouterr()
         return
-    if arguments[0] == "conformance":
-        conformance.parser().parse_args(arguments[1:])
+    if arguments[0] in ("batch", "conformance"):
+        own = batch if arguments[0] == "batch" else conformance
+        own.parser().parse_args(arguments[1:])
         return
     command, options = parse_command_line(arguments)
     if command != "completion":

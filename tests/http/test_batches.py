@@ -108,6 +108,9 @@ async def test_a_batch_is_created_worked_off_and_its_results_are_read(tmp_path: 
             "results_url": None,
         }
         assert begun["id"].startswith("msgbatch_")
+        await served.ended(begun)
+        response = await served.request("GET", f"{ROUTE}/{begun['id']}")
+        assert response.header("anthro-asgi-finished") == "3"
         ended = await served.ended(begun)
         counts = {"processing": 0, "succeeded": 1, "errored": 2, "canceled": 0, "expired": 0}
         assert ended["request_counts"] == counts

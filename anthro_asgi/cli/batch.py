@@ -1,0 +1,173 @@
+"""`anthro-asgi batch submit|status|results`: message batches from the command line, on any Messages server.
+
+A batch is a file of JSON lines, each an object with `custom_id` and `params`; it is sent while it is read. The API key
+comes from the environment: `ANTHROPIC_API_KEY`.
+"""
+
+import http.client
+import json
+import os
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+_ROUTE: Final = "/v1/messages/batches"
+_FINISHED: Final = "anthro-asgi-finished"  # a header of our own service; the API tells no progress before the end
+_POLL: Final = 1.0  # seconds
+_TIMEOUT: Final = 60.0  # seconds without a byte from the server
+_BAR: Final = 30  # characters
+_PIECE: Final = 64 * 1024  # bytes
+
+
+class _Failed(Exception):
+    """The text is one line for the user."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; the exit status is 1 if the server refuses, or if a request of a batch did not succeed."""
+    options = parser().parse_args(arguments)
+    try:
+        return _COMMANDS[options.action](options)
+    except (_Failed, OSError, http.client.HTTPException) as exc:
+        print("anthro-asgi: error:", *str(exc).split(), file=sys.stderr)
+        return 1
+
+
+def parser() -> ArgumentParser:
+    """The command line of `anthro-asgi batch`."""
+    whole = ArgumentParser("anthro-asgi batch", description="Submit a message batch, watch it, and read its results.")
+    actions = whole.add_subparsers(dest="action", metavar="submit|status|results", required=True)
+    texts = {
+        "submit": "send a file of JSON lines, each with custom_id and params; print the id of the batch",
+        "status": "print one batch, or all, as JSON lines",
+        "results": "print the results of a batch as JSON lines",
+    }
+    for action, text in texts.items():
+        one = actions.add_parser(action, help=text, description=text)
+        one.add_argument("--url", default="http://127.0.0.1:8484", help="base URL of the server (default: %(default)s)")
+        if action == "submit":
+            one.add_argument("file", metavar="FILE", help="file of JSON lines; - is standard input")
+        elif action == "status":
+            one.add_argument("id", metavar="ID", nargs="?", help="the id of the batch")
+        else:
+            one.add_argument("id", metavar="ID", help="the id of the batch")
+        one.add_argument("--wait", action="store_true", help="wait until the batch has ended; on a terminal with a bar")
+    return whole
+
+
+# --- the commands ---
+
+
+def _submit(options: Namespace) -> int:
+    if options.file == "-":
+        batch = _json(options, "POST", "", _body(sys.stdin.buffer))
+    else:
+        with open(options.file, "rb") as file:
+            batch = _json(options, "POST", "", _body(file))
+    print(batch["id"], flush=True)
+    return _succeeded(_wait(options, batch["id"])) if options.wait else 0
+
+
+def _status(options: Namespace) -> int:
+    if options.id is not None:
+        print(json.dumps(_wait(options, options.id) if options.wait else _json(options, "GET", f"/{options.id}")))
+        return 0
+    after = ""
+    while True:
+        page = _json(options, "GET", f"?limit=100{after}")
+        for batch in page["data"]:
+            print(json.dumps(batch))
+        if not page["has_more"]:
+            return 0
+        after = f"&after_id={page['last_id']}"
+
+
+def _results(options: Namespace) -> int:
+    if options.wait:
+        _wait(options, options.id)
+    with _answer(options, "GET", f"/{options.id}/results") as response:
+        while piece := response.read(_PIECE):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    return 0
+
+
+_COMMANDS: Final = {"submit": _submit, "status": _status, "results": _results}
+
+
+def _wait(options: Namespace, identity: str) -> dict[str, Any]:
+    """The batch, once it has ended. Shows a progress bar if stderr is a terminal."""
+    shown = sys.stderr.isatty()
+    while True:
+        with _answer(options, "GET", f"/{identity}") as response:
+            batch: dict[str, Any] = json.loads(response.read())
+            finished = response.headers.get(_FINISHED)
+        total = sum(batch["request_counts"].values())
+        ended = batch["processing_status"] == "ended"
+        if shown:
+            done = total if ended else int(finished or 0)
+            print(f"\r{bar(done, total)} {batch['processing_status']}\x1b[K", end="", file=sys.stderr, flush=True)
+        if ended:
+            if shown:
+                print(file=sys.stderr)
+            return batch
+        time.sleep(_POLL)
+
+
+def bar(done: int, total: int) -> str:
+    """A progress bar."""
+    filled = _BAR * done // total if total else 0
+    return f"[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}"
+
+
+def _succeeded(batch: dict[str, Any]) -> int:
+    counts = batch["request_counts"]
+    return 0 if counts["succeeded"] == sum(counts.values()) else 1
+
+
+# --- HTTP ---
+
+
+def _body(lines: IO[bytes]) -> Iterator[bytes]:
+    """The body of a batch, piece by piece."""
+    separator = b'{"requests":['
+    for line in lines:
+        if line.strip():
+            yield separator + line.strip()
+            separator = b","
+    yield b"]}" if separator == b"," else b'{"requests":[]}'
+
+
+def _json(options: Namespace, method: str, rest: str, body: Iterator[bytes] | None = None) -> Any:
+    with _answer(options, method, rest, body) as response:
+        return json.loads(response.read())
+
+
+def _answer(
+    options: Namespace, method: str, rest: str, body: Iterator[bytes] | None = None
+) -> http.client.HTTPResponse:
+    """The response to a request. Raises _Failed for an error of the server, OSError and HTTPException."""
+    url = urlsplit(options.url)
+    if url.scheme not in ("http", "https") or url.hostname is None:
+        raise _Failed(f"--url: {options.url!r:.80} is not a URL of a server")
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = kind(url.hostname, url.port, timeout=_TIMEOUT)
+    headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "connection": "close"}
+    if key := os.environ.get("ANTHROPIC_API_KEY"):
+        headers["x-api-key"] = key
+    path = f"{url.path.rstrip('/').removesuffix('/v1')}{_ROUTE}{rest}"
+    if body is not None:
+        headers["transfer-encoding"] = "chunked"
+    connection.request(method, path, body, headers, encode_chunked=body is not None)
+    response = connection.getresponse()
+    if response.status != 200:
+        content = response.read()
+        try:
+            message = json.loads(content)["error"]["message"]
+        except (ValueError, KeyError, TypeError):
+            message = "no error message"
+        raise _Failed(f"the server answered {response.status}: {message}")
+    return response

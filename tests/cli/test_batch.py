@@ -1,0 +1,83 @@
+"""`anthro-asgi batch`: submit, status and results, against the service as a process."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anthro_asgi.cli.batch import bar
+from tests.support.service import AT_ONCE, Service
+
+LINES = [
+    {
+        "custom_id": f"r{at}",
+        "params": {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
+    }
+    for at in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    store = tmp_path_factory.mktemp("batches") / "batches.db"
+    with Service("--simulate", *AT_ONCE, "--batch-store", str(store), ANTHRO_ASGI_API_KEYS="sk-cli") as one:
+        yield one
+
+
+def command(service: Service, action: str, *words: str) -> list[str]:
+    return [sys.executable, "-m", "anthro_asgi", "batch", action, "--url", service.url, *words]
+
+
+ENVIRON = {**os.environ, "ANTHROPIC_API_KEY": "sk-cli"}
+
+
+def run(service: Service, action: str, *words: str, text: str = "", status: int = 0) -> str:
+    done = subprocess.run(
+        command(service, action, *words), input=text, env=ENVIRON, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+def test_a_batch_is_submitted_watched_and_read(service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "batch.jsonl"
+    file.write_text("\n".join(map(json.dumps, LINES)) + "\n\n")
+    identity = run(service, "submit", str(file), "--wait").strip()
+    batch = json.loads(run(service, "status", identity))
+    assert (batch["processing_status"], batch["request_counts"]["succeeded"]) == ("ended", 12)
+    assert identity in [json.loads(line)["id"] for line in run(service, "status").splitlines()]
+    results = [json.loads(line) for line in run(service, "results", identity).splitlines()]
+    assert [result["custom_id"] for result in results] == [line["custom_id"] for line in LINES]
+
+
+def test_errors_are_one_line(service: Service) -> None:
+    lines = json.dumps(LINES[0]) + "\n" + json.dumps({"custom_id": "no params"})
+    said = run(service, "submit", "-", text=lines, status=1)
+    assert said.startswith("anthro-asgi: error: the server answered 400: requests.1.custom_id: must have 1 to 64 ")
+    assert said.count("\n") == 1
+    assert "the server answered 404: " in run(service, "results", "msgbatch_none", status=1)
+    assert "No such file" in run(service, "submit", "absent.jsonl", status=1)
+
+
+def test_a_terminal_shows_a_bar(service: Service) -> None:
+    parent, child = pty.openpty()
+    words = command(service, "submit", "-", "--wait")
+    done = subprocess.run(
+        words, input=json.dumps(LINES[0]).encode(), env=ENVIRON, stdout=subprocess.DEVNULL, stderr=child, check=True
+    )
+    os.close(child)
+    shown = os.read(parent, 4096).decode()
+    os.close(parent)
+    assert done.returncode == 0
+    assert f"{bar(1, 1)} ended" in shown
+
+
+def test_the_bar_is_as_long_as_what_is_done() -> None:
+    assert bar(0, 4) == f"[{'.' * 30}] 0/4"
+    assert bar(2, 4) == f"[{'#' * 15}{'.' * 15}] 2/4"
+    assert bar(4, 4) == f"[{'#' * 30}] 4/4"
