@@ -49,6 +49,9 @@ FAULTS: Final[dict[str, Fault]] = {
     "D27": Fault("the engine matches a stop sequence inside a tool's input", ("4.9",)),
     "D28": Fault("the engine takes at most four stop strings", ("4.8",)),
     "D29": Fault("the engine refuses top_p 0", ("3.6",)),
+    "D30": Fault("an engine is not recognised, and refuses the fields of another one", ("8.5",)),
     "D31": Fault("content null beside calls is a 500, and a streamed overflow is an empty 200", ("3.39", "7.6")),
+    "D32": Fault("the check fails on a Messages API, and does not notice that tools are off", ("8.1",)),
+    "D34": Fault("a relay loses the limits of models, and what a count depends on", ("7.7", "10.1")),
     "D35": Fault("the count of tokens written to a cache is lost", ("4.10",)),
 }

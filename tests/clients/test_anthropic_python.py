@@ -2,12 +2,17 @@
 
 import base64
 import json
+import os
+import subprocess
+from urllib.request import urlopen
 
 import pytest
 
+from anthro_asgi.settings.options import PREFIX
 from tests.clients.client import Client
 from tests.clients.engine import USAGE, Json, call, delta, finish, last_role, refusal, text
 from tests.clients.scenario import PARIS, REPORT, SUNNY, said, served, weather
+from tests.support.service import AT_ONCE, COMMAND, Service
 from tests.support.upstream import json_answer, sse
 
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
@@ -52,6 +57,33 @@ def test_a_user_turn_after_a_tool_result_is_moved_for_a_template_that_refuses_it
         assert last["role"] == "tool"
         assert "Sunny" in last["content"]
         assert "And now?" in last["content"]
+
+
+@pytest.mark.fault("A2")
+@BOTH
+def test_a_template_of_mistral_gets_the_text_and_the_picture_behind_a_result(client: Client, stream: bool) -> None:
+    def play(body: Json, number: int) -> bytes:
+        # as the template: neither calls nor results count
+        turns = [turn["role"] for turn in body["messages"] if turn["role"] != "tool" and "tool_calls" not in turn]
+        if turns != ["user", "assistant"] * (len(turns) // 2) + ["user"] * (len(turns) % 2):
+            return refusal(400, "After the optional system message, conversation roles must alternate user/assistant/…")
+        return text(f"Answer {number}")
+
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"png").decode()}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": PARIS}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "image", "source": source}]}
+    history = [
+        {"role": "user", "content": "What is the weather?"},
+        {"role": "assistant", "content": [use]},
+        {"role": "user", "content": [result]},
+    ]
+    with served(play) as s:
+        for _ in range(2):
+            assert client.run(s.url, history=history, prompt="And now?", stream=stream).error is None
+        assert len(s.engine.chats) == 3
+        last = s.engine.chats[-1]["messages"]
+        assert [turn["role"] for turn in last] == ["user", "assistant", "tool", "assistant", "user"]
+        assert "And now?" in said(s.engine.chats[-1])
 
 
 @pytest.mark.fault("A9")
@@ -404,7 +436,90 @@ def test_a_picture_that_the_model_cannot_read_is_named(client: Client, words: st
         assert "could not process image" in outcome.error["message"]
 
 
+@pytest.mark.fault("D30")
+@BOTH
+def test_an_engine_is_recognised_by_its_paths_and_gets_only_its_own_fields(client: Client, stream: bool) -> None:
+    def transformers(body: Json, number: int) -> bytes:
+        foreign = body.keys() & {"stream_options", "tool_choice", "parallel_tool_calls", "user", "top_k"}
+        return refusal(422, f"Unexpected fields in the request: {foreign}") if foreign else weather(body, number)
+
+    paths: Json = {path: {} for path in ("/v1/chat/completions", "/v1/models", "/load_model", "/reset")}
+    schema = json_answer(200, {"info": {"title": "FastAPI"}, "paths": paths})
+    params: Json = {"extra_body": {"top_k": 5}, "metadata": {"user_id": "u"}, "tool_choice": {"type": "auto"}}
+    with served(transformers, others={"/openapi.json": lambda body: schema}) as s:
+        outcome = client.run(s.url, stream=stream, params=params)
+        assert (outcome.error, outcome.text, outcome.inputs) == (None, SUNNY, [PARIS])
+        assert len(s.engine.chats) == 2, "no request was refused"
+
+
+@pytest.mark.fault("D32")
+def test_the_check_passes_on_a_messages_api_that_the_client_can_use(client: Client) -> None:
+    with Service("--simulate", *AT_ONCE) as upstream, Service("--upstream", f"{upstream.url}/v1") as service:
+        assert client.run(service.url, kind="create", params={}).error is None
+        status, report = check(f"{upstream.url}/v1")
+        assert status == 0, report
+        assert "called when it is forced" in report
+
+
+@pytest.mark.fault("D32")
+def test_the_check_finds_an_engine_whose_tools_are_off(client: Client) -> None:
+    words = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+
+    def without_tools(body: Json, number: int) -> bytes:
+        return refusal(400, words) if body.get("tools") else text("Hello")
+
+    models = {"object": "list", "data": [{"id": "local", "object": "model", "owned_by": "vllm"}]}
+    with served(without_tools, models=models) as s:
+        assert client.run(s.url, kind="create", params={}).text == "Hello"
+        _, report = check(f"{s.engine.url}/v1")
+        assert "--enable-auto-tool-choice" in report
+
+
+def check(url: str) -> tuple[int, str]:
+    """The exit status of `anthro-asgi check`, and its report."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    done = subprocess.run([*COMMAND, "check", "--upstream", url], capture_output=True, text=True, env=environ)
+    return done.returncode, done.stdout + done.stderr
+
+
 # --- a relay ---
+
+
+@pytest.mark.fault("D34")
+@BOTH
+def test_a_relay_asks_for_an_answer_that_fits_and_counts_what_is_asked(client: Client, stream: bool) -> None:
+    asked: list[Json] = []
+    counted: list[Json] = []
+
+    def messages(body: Json) -> bytes:
+        asked.append(body)
+        if body["max_tokens"] > 400:
+            words = f"max_tokens: {body['max_tokens']} > 400, which is the maximum allowed number of output tokens"
+            error = {"type": "invalid_request_error", "message": f"{words} for local"}
+            return json_answer(400, {"type": "error", "error": error})
+        message: Json = {"type": "message", "role": "assistant", "id": "msg_1", "model": "local", "stop_sequence": None}
+        message |= {"content": [{"type": "text", "text": "Hello"}], "stop_reason": "end_turn"}
+        return json_answer(200, message | {"usage": {"input_tokens": 9, "output_tokens": 3}})
+
+    def count(body: Json) -> bytes:
+        counted.append(body)
+        return json_answer(200, {"input_tokens": 9})
+
+    entry = {"type": "model", "id": "local", "display_name": "Local", "max_input_tokens": 1000, "max_tokens": 400}
+    others = {"/v1/messages": messages, "/v1/messages/count_tokens": count}
+    options = ("--upstream-api", "messages")
+    models = {"data": [entry], "has_more": False}
+    with served(lambda body, number: refusal(404, "no"), *options, others=others, models=models) as s:
+        for _ in range(2):
+            assert client.run(s.url, kind="create", stream=stream, params={}).text == "Hello"
+        assert [body["max_tokens"] for body in asked] == [500, 400, 400]
+        prompt = {"messages": [{"role": "user", "content": "Hello"}], "tools": [TOOL]}
+        also = {"thinking": {"type": "adaptive"}, "tool_choice": {"type": "none"}}
+        assert client.run(s.url, kind="count", params=prompt | also).fields["tokens"] == 9
+        assert counted[0].items() >= also.items()
+        with urlopen(f"{s.url}/v1/models") as response:  # noqa: S310 - the service of this test
+            (listed,) = json.load(response)["data"]
+        assert (listed["max_input_tokens"], listed["max_tokens"]) == (1000, 400)
 
 
 @pytest.mark.fault("B25")
