@@ -22,6 +22,7 @@ from .settings.loader import check_readable, load_settings
 from .settings.options import SIMULATED_BY_DEFAULT, ConfigError, ResourceUnavailable, Settings
 from .wire.answer_limits import AnswerLimits
 from .wire.request_policy import Rules
+from .wire.web_search import WebSearcher
 
 _SPARE_CONNECTIONS: Final = 64
 """Upstream connections in addition to those of answers: for model lists, token counts and health checks."""
@@ -217,6 +218,26 @@ def _batch_store(settings: Settings) -> BatchStore | None:
     return SqlBatchStore(database)
 
 
+def _web_search(settings: Settings) -> WebSearcher | None:
+    """The search engine, if one is named. Raises ConfigError."""
+    if settings.web_search is None:
+        return None
+    try:
+        if settings.web_search.startswith(("http://", "https://")):
+            from .engines.searxng import SearxngSearch
+
+            return SearxngSearch(settings.web_search)
+        from .engines.functions import load_attribute
+
+        sys.path.insert(0, os.getcwd())  # as for --engine
+        function: WebSearcher = load_attribute(settings.web_search)
+    except ValueError as exc:
+        raise ConfigError(f"--web-search: {exc}") from exc
+    if not callable(function):
+        raise ConfigError("--web-search: the function cannot be called")
+    return function
+
+
 def build_app(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
     """The application over `engine`. Raises ConfigError or ResourceUnavailable."""
     app = MessagesApp(
@@ -238,6 +259,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         page=not settings.no_page,
         total_deadline=settings.total_deadline,
         compact_at=settings.compact_at,
+        web_search=_web_search(settings),
         batch_store=_batch_store(settings),
         batch_concurrency=settings.batch_concurrency,
         batch_lease=settings.batch_lease,

@@ -105,21 +105,26 @@ def as_engine(thing: object) -> BaseEngine:
 
 def load(spec: str) -> BaseEngine:
     """The engine at `module:attr`. Raises ValueError with one line if there is none."""
+    try:
+        return as_engine(load_attribute(spec))
+    except ValueError as exc:
+        raise ValueError(f"engine {spec!r}: {exc}") from exc
+
+
+def load_attribute(spec: str) -> Any:
+    """What `module:attr` names. Raises ValueError with one line if there is nothing."""
     module_name, colon, attribute = spec.partition(":")
     if not (module_name and colon and attribute):
-        raise ValueError(f"engine {spec!r}: write it as module:attr")
+        raise ValueError("write it as module:attr")
     try:
         thing: Any = importlib.import_module(module_name)
         for step in attribute.split("."):
             thing = getattr(thing, step)
     except ImportError as exc:
-        raise ValueError(f"engine {spec!r}: {exc}") from exc
+        raise ValueError(str(exc)) from exc
     except AttributeError as exc:
-        raise ValueError(f"engine {spec!r}: {module_name} has no {attribute}") from exc
-    try:
-        return as_engine(thing)
-    except ValueError as exc:
-        raise ValueError(f"engine {spec!r}: {exc}") from exc
+        raise ValueError(f"{module_name} has no {attribute}") from exc
+    return thing
 
 
 def _is_generator(thing: object) -> bool:

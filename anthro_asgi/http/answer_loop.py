@@ -39,6 +39,14 @@ from ..wire.server_tools import (
     with_calls,
 )
 from ..wire.tool_search import SearchFailed, search_tools
+from ..wire.web_search import (
+    SearchRefused,
+    WebSearch,
+    WebSearcher,
+    permitted_hits,
+    web_search_error,
+    web_search_result,
+)
 from .answer import Answer, in_input_thread
 
 Json = dict[str, Any]
@@ -74,6 +82,7 @@ class AnswerLoop(BaseEngine):
         observe: as for `Answer`.
         deadline: seconds that the whole answer may take; None is no limit beside the engine's own.
         keep_summary: is called with the summary of a compaction.
+        web_search: answers the queries of WebSearch.
     """
 
     def __init__(
@@ -85,7 +94,9 @@ class AnswerLoop(BaseEngine):
         observe: Observer,
         deadline: float | None = None,
         keep_summary: Callable[[str], None] | None = None,
+        web_search: WebSearcher | None = None,
     ) -> None:
+        self._web_search = web_search
         self._keep_summary = keep_summary
         self._engine = engine
         self._functions = functions
@@ -159,8 +170,27 @@ class AnswerLoop(BaseEngine):
         match tool:
             case ToolSearch():
                 return await _search(call, tool, conversation.request)
+            case WebSearch():
+                return await self._search_web(call, tool, conversation)
             case FunctionTool():
                 return await self._call_function(call, conversation.request)
+
+    async def _search_web(self, call: ServerCall, tool: WebSearch, conversation: "_Conversation") -> ToolResult:
+        request_id = conversation.request.request_id
+        try:
+            query = tool.query(call.input)
+            if self._web_search is None:
+                raise SearchRefused("unavailable")
+            if not conversation.may_search(tool.max_uses):
+                raise SearchRefused("max_uses_exceeded")
+            hits = permitted_hits(query, await self._web_search(query))
+            conversation.usage.count_tool_use("web_search_requests")
+        except SearchRefused as exc:
+            return ToolResult(web_search_error(call.id, exc.error_code))
+        except Exception as exc:  # the operator's search engine
+            _log.warning("web search failed request_id=%s: %s", request_id, type(exc).__name__)
+            return ToolResult(web_search_error(call.id, "unavailable"))
+        return ToolResult(web_search_result(call.id, hits))
 
     async def _call_function(self, call: ServerCall, request: MessagesRequest) -> ToolResult:
         text, is_error = "the arguments are not valid JSON", True
@@ -237,6 +267,7 @@ class _Conversation:
         self.usage = UsageSum()
         self._blocks: list[Json] = []
         self._spent = 0  # output tokens
+        self._searches = 0
         self._found: set[str] = set()
 
     def summary_request(self, compaction: Compaction) -> MessagesRequest:
@@ -307,6 +338,13 @@ class _Conversation:
         self._blocks += blocks
         self._spent += usage.output_tokens or 0
         self.usage.add(usage)
+
+    def may_search(self, max_uses: int | None) -> bool:
+        """Whether one more web search is allowed. It counts as a use, also if it fails."""
+        if max_uses is not None and self._searches >= max_uses:
+            return False
+        self._searches += 1
+        return True
 
     def add_results(self, results: list[ToolResult]) -> None:
         self._blocks += [result.block for result in results]

@@ -31,6 +31,7 @@ from ..wire.large.json_writer import dumps_in_steps
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps, show_calls
 from ..wire.request_policy import Rules
 from ..wire.server_tools import FunctionTool
+from ..wire.web_search import WebSearcher
 from . import models
 from .admission import Admission
 from .answer import Answer
@@ -90,6 +91,8 @@ class MessagesApp(BaseApp):
             ask for it; None never does it.
         pdf: what an engine gets of each page of a PDF: `text`, `images` for engines that see, or `both`; `refuse`
             refuses PDFs. It needs the extra `pdf`.
+        web_search: an async function that searches the web: `wire.web_search.WebQuery` → WebHits. With it, the service
+            runs the tool `web_search_…` itself.
         cache_diagnostics: say why a prefix cache missed to clients that ask (`asked`), in metrics and the debug log for
             every request, too (`all`), or never (`off`).
         cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
@@ -130,6 +133,7 @@ class MessagesApp(BaseApp):
         total_deadline: float | None = defaults.TOTAL_DEADLINE,
         compact_at: float | None = None,
         pdf: PdfMode = "text",
+        web_search: WebSearcher | None = None,
         cache_diagnostics: CacheDiagnosticsMode = "asked",
         cache_diagnostics_answers: int = defaults.CACHE_DIAGNOSTICS_ANSWERS,
     ) -> None:
@@ -143,7 +147,8 @@ class MessagesApp(BaseApp):
         self._pdf_reader = PdfReader(pdf) if pdf != "refuse" and can_read_pdfs() else None
         if pdf != "refuse" and not rules.pass_server_tools:  # a relayed upstream reads PDFs itself
             rules = replace(rules, pdfs="not_installed" if self._pdf_reader is None else "read")
-        self._rules = rules
+        self._rules = rules if web_search is None else replace(rules, web_search=True)
+        self._web_search = web_search
         self._limits = limits
         self._prompt_counter = PromptCounter(self.engine, tokenizer)
         self._admission = Admission(
@@ -286,6 +291,7 @@ class MessagesApp(BaseApp):
                 observe=self.metrics.note,
                 deadline=self._total_deadline,
                 keep_summary=keep_summary,
+                web_search=self._web_search,
             )
         return self.engine
 

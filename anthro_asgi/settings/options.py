@@ -692,6 +692,12 @@ class Settings:
         integer("1", "1000000"),
         "number of answers whose prompt fingerprints are kept for --cache-diagnostics, at most 32 MiB of them",
     )
+    web_search: str | None = _row(
+        "Messages",
+        None,
+        any_text("URL|MODULE:FUNCTION"),
+        "run web_search tools here: by the JSON of a SearXNG server at URL, or by a Python function",
+    )
     compact_at: float | None = _row(
         "Messages",
         None,

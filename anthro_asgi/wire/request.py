@@ -472,7 +472,7 @@ def _tool(entry: Any, rules: Rules, *, may_be_deep: bool, served: dict[str, Serv
         raise FieldError("", "must be an object")
     kind = optional(entry, "type", str)
     if kind is not None and served is not None and not rules.pass_server_tools:
-        server_tool = read_server_tool(entry)
+        server_tool = read_server_tool(entry, web_search=rules.web_search)
         if server_tool is not None:
             served[server_tool.name] = server_tool
             return Tool(server_tool.name, server_tool.description, server_tool.input_schema)

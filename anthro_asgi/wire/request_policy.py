@@ -20,6 +20,8 @@ class Rules:
     """
     pass_server_tools: bool = False
     """Accept what only a relayed upstream can do: server tools, MCP servers and compaction. Other engines refuse it."""
+    web_search: bool = False
+    """Run `web_search_…` here. A MessagesApp sets it if it has a search engine."""
     client_tools_as_functions: bool = False
     """Give `bash_…`, `text_editor_…` and `memory_…` tools the schema that is documented for them."""
     pass_image_urls: bool = False

@@ -3,11 +3,13 @@
     in `tools` of the body                   to the engine                 in the answer
     tool_search_tool_regex_20251119          a function with one text      server_tool_use, tool_search_tool_result
     tool_search_tool_bm25_20251119
+    web_search_20250305, with a search engine      the same                      server_tool_use, web_search_tool_result
 
 `http.answer_loop` runs the calls. In the history of the next request, calls and results stand in one assistant message;
 `with_calls` turns them into the calls and tool results that the engine saw in the first place.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,9 +17,11 @@ from typing import Any, Final
 from .field_checks import FieldError
 from .json_codec import dumps
 from .tool_search import MAX_FOUND, SearchKind
+from .web_search import WebSearch, read_web_search, web_search_text
 
 Json = dict[str, Any]
 
+_WEB_SEARCH: Final = re.compile(r"web_search_\d{8}")
 _QUERY: Final = {"type": "string", "description": "What to search for."}
 
 
@@ -53,7 +57,7 @@ class FunctionTool:
     name: str
 
 
-DeclaredTool = ToolSearch
+DeclaredTool = ToolSearch | WebSearch
 """A tool of Anthropic's API, which the service offers to the engine as a function of its own."""
 ServerTool = DeclaredTool | FunctionTool
 
@@ -77,9 +81,14 @@ def block_type(tool: ServerTool) -> str:
     return "mcp_tool_use" if isinstance(tool, FunctionTool) else "server_tool_use"
 
 
-def read_server_tool(entry: Json) -> DeclaredTool | None:
-    """The server tool that an entry of `tools` declares; None for any other tool. Raises FieldError."""
+def read_server_tool(entry: Json, *, web_search: bool = False) -> DeclaredTool | None:
+    """The server tool that an entry of `tools` declares; None for any other tool. Raises FieldError.
+
+    `web_search`: whether the service has a search engine.
+    """
     kind = entry.get("type")
+    if web_search and type(kind) is str and _WEB_SEARCH.fullmatch(kind):
+        return read_web_search(entry)
     search = _TOOL_SEARCHES.get(kind) if type(kind) is str else None
     if search is None:
         return None
@@ -173,6 +182,8 @@ def _tool_result(block: Json) -> Json:
     match block["type"]:
         case "tool_search_tool_result":
             text, is_error = _found_tools(content)
+        case "web_search_tool_result":
+            text, is_error = web_search_text(content)
         case "mcp_tool_result":
             return {"type": "tool_result", "tool_use_id": block["tool_use_id"], "content": content or ""} | (
                 {"is_error": True} if block.get("is_error") is True else {}

@@ -68,6 +68,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "server-tools": ("drop", "drop"),
     "compact-at": ("0.8", 0.8),
     "pdf": ("both", "both"),
+    "web-search": ("http://127.0.0.1:8888/search", "http://127.0.0.1:8888/search"),
     "cache-diagnostics": ("all", "all"),
     "cache-diagnostics-answers": ("10", 10),
     "client-tools": ("function", "function"),
