@@ -49,6 +49,8 @@ class AutoEngine(UpstreamEngine):
         messages.find_successor = partial(self._successor, messages)
         self._first_contact = SingleFlight(self._choose_at_start)
 
+    takes_cuts = True
+
     @property
     def observe(self) -> Observer:
         return self._chat.observe

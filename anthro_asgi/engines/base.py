@@ -63,6 +63,9 @@ class BaseEngine(ABC):
     engine_names: tuple[str, ...] = ()
     """The names of the engines behind this one, for a front of several; empty for a single engine."""
 
+    takes_cuts: bool = False
+    """Whether `stream` and `count_tokens` accept a large request whose `cuts` are not in its messages and tools."""
+
     observe: Observer = staticmethod(ignore_observation)
     """The application sets it, and the engine calls it: `observe("upstream_error", kind)` with a kind of
     `wire.errors.UPSTREAM_ERROR_KINDS`, `observe("repair", kind)` with a kind of `wire.repairs.REPAIRS`.

@@ -41,6 +41,7 @@ class RoutedEngine(BaseEngine):
     def __init__(self, engines: Mapping[str, tuple[UpstreamEngine, EngineRules]]) -> None:
         self.members = {name: Member(name, engine, rules) for name, (engine, rules) in engines.items()}
         self.engine_names = tuple(self.members)
+        self.takes_cuts = all(member.engine.takes_cuts for member in self.members.values())
         for name, (_, rules) in engines.items():
             fallback = None if rules.fallback is None else rules.fallback[1]
             if fallback == name:

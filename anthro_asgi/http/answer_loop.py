@@ -209,7 +209,7 @@ async def _search(call: ServerCall, tool: ToolSearch, request: MessagesRequest) 
     try:
         if call.input is None:
             raise SearchFailed("invalid_tool_input", "the arguments are not valid JSON")
-        steps = search_tools(tool.kind, call.input, request.deferred_tools)
+        steps = search_tools(tool.kind, call.input, request.deferred_tools, request.cuts)
         names = await run_with_yields(steps, perf_counter)
     except SearchFailed as exc:
         return ToolResult(tool_search_error(call.id, exc.error_code, exc.reason))

@@ -12,8 +12,9 @@ The fingerprints of this process are kept here, so with several workers an answe
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
 from typing import Any, Final, Literal
 
@@ -58,6 +59,12 @@ class CacheDiagnostics:
 
     def __repr__(self) -> str:
         return f"<CacheDiagnostics {len(self._kept)}/{self._answers} answers, {self._bytes} bytes>"
+
+    def reads_all_of(self, body: Sequence[bytes]) -> bool:
+        """Whether this body, in pieces, is to be compared: then all of its prompt must be parsed."""
+        field = _FIELD.encode()
+        edges = (before[-len(field) :] + behind[: len(field)] for before, behind in pairwise(body))
+        return self.every or any(field in part for part in (*body, *edges))
 
     async def diagnose(self, request: MessagesRequest, key: Key) -> "Diagnosis | None":
         """Compare the request, if the client asks or every request is compared. Raises InvalidRequest."""

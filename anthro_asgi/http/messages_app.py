@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Final
 
@@ -26,7 +27,8 @@ from ..wire.context_editing import edit_context, is_too_close, needs_prompt_leng
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_tokens
 from ..wire.json_codec import dumps
-from ..wire.large.cooperative import LARGE_BODY, run_with_yields
+from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
+from ..wire.large.cuts import Cuts
 from ..wire.large.json_writer import dumps_in_steps
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps, show_calls
 from ..wire.request_policy import Rules
@@ -45,6 +47,7 @@ from .cache_diagnostics import CacheDiagnostics, CacheDiagnosticsMode
 from .cache_warmer import CacheWarmer
 from .cors import Cors
 from .direct_output import ClientOutput
+from .heap import HeapTrimmer
 from .http_request import HttpRequest
 from .message_response import MessageResponse
 from .page import HTML, accepts_html, page
@@ -142,6 +145,7 @@ class MessagesApp(BaseApp):
         self._ping_interval = ping_interval
         self._max_body = max_body
         self._max_decompressed = max_decompressed
+        self._takes_cuts = self.engine.takes_cuts and tokenizer is None
         self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
         self._pdf_reader = PdfReader(pdf) if pdf != "refuse" and can_read_pdfs() else None
@@ -162,6 +166,7 @@ class MessagesApp(BaseApp):
             self.metrics.note,
             self._admission.keys,
         )
+        self._heap = HeapTrimmer()
         self.metrics.sample = self._sample
         self._server_functions = dict(server_tools or {})
         self._total_deadline = total_deadline
@@ -196,6 +201,7 @@ class MessagesApp(BaseApp):
             await self._batches.start()
 
     async def _stop(self) -> None:
+        self._heap.stop()
         if self._batches is not None:
             await self._batches.stop()
         await super()._stop()
@@ -271,6 +277,7 @@ class MessagesApp(BaseApp):
                 headers=request.response_headers,
                 direct=direct,
             )
+            is_large = request.body_size > LARGE_BODY
             del request  # a prompt is large, and the engine alone needs it while a stream lasts
             try:
                 await response.run()
@@ -278,6 +285,8 @@ class MessagesApp(BaseApp):
                 estimate.release_request()  # also if the client disconnected before it had a slot
                 if diagnosis is not None and http_request.record.ttft is not None:
                     diagnosis.answered(answer.id, answer.usage)
+                if is_large:
+                    self._heap.note_large_request()
 
     def _engine_for(self, request: MessagesRequest, keep_summary: Callable[[str], None] | None = None) -> BaseEngine:
         """The engine, or one built on it that does more for this request than to ask the engine once."""
@@ -365,14 +374,25 @@ class MessagesApp(BaseApp):
             show_calls(request)
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
-        if sum(map(len, body)) <= LARGE_BODY:
-            request = parse_request(b"".join(body), counting=counting, rules=self._rules)
+        if takes_long(body):
+            request = await self._parse_in_steps(body, counting)
         else:
-            steps = parse_request_in_steps(body, counting=counting, rules=self._rules)
-            request = await run_with_yields(steps, perf_counter)
+            request = parse_request(b"".join(body), counting=counting, rules=self._rules)
         if request.has_pdfs and self._pdf_reader is not None:
             await self._pdf_reader.read(request)
         return request
+
+    async def _parse_in_steps(self, body: list[bytes], counting: bool) -> MessagesRequest:
+        size = sum(map(len, body))
+        is_compared = self._diagnostics is not None and self._diagnostics.reads_all_of(body)
+        cuts = Cuts() if self._takes_cuts and not is_compared else None
+        expansion = None if size > LARGE_BODY else inf  # the values of a smaller body take a few MiB
+        steps = parse_request_in_steps(body, counting=counting, rules=self._rules, cuts=cuts, expansion=expansion)
+        try:
+            return await run_with_yields(steps, perf_counter)
+        finally:
+            if size > LARGE_BODY:
+                self._heap.note_large_request()
 
     async def _root(self, http_request: HttpRequest) -> None:
         """The page for a browser, the health check for any other client."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from ..wire.errors import InvalidRequest, Overloaded
+from ..wire.large.cuts import is_mark
 from ..wire.request import MessagesRequest
 
 PdfMode = Literal["refuse", "text", "images", "both"]
@@ -66,8 +67,11 @@ class PdfReader:
             raise InvalidRequest(f"messages: too much media: {len(pdfs)} PDFs; the maximum is {_MAX_PDFS}")
         read: dict[int, Json] = {}
         for block in pdfs:
+            data = block["source"]["data"]
+            if request.cuts is not None and is_mark(data):
+                data = request.cuts.text(data)
             try:
-                pages = await self._pages(block["source"]["data"])
+                pages = await self._pages(data)
             except _Unreadable as unreadable:
                 path = _path_of(block, request.raw.get("messages"))
                 raise InvalidRequest(f"{path}: {unreadable}") from None

@@ -11,7 +11,7 @@ The messages of the body stay as they are, because a relayed upstream receives t
 from typing import Any, Final
 
 from .context_edits import CLEAR_THINKING, CLEAR_TOOL_USES, ClearThinking, ClearToolUses
-from .estimate import estimate_content, estimate_tokens
+from .estimate import CHARACTERS, estimate_content, estimate_tokens
 from .large.cooperative import Steps
 from .request import MessagesRequest
 
@@ -74,12 +74,13 @@ def _clear_thinking(request: MessagesRequest, edit: ClearThinking, scale: float)
     if not cleared:
         return None
     indices = {index for turn in cleared for index in turn}
-    freed = 0
+    freed = in_cuts = 0
     messages: list[Json] = []
     for index, message in enumerate(request.messages):
         if index in indices:
             content = [block for block in message["content"] if block["type"] not in _THINKING]
             freed += estimate_content(message["content"]) - estimate_content(content)
+            in_cuts += _length_in_cuts(request, message["content"]) - _length_in_cuts(request, content)
             if content:
                 messages.append({**message, "content": content})
         else:
@@ -87,6 +88,7 @@ def _clear_thinking(request: MessagesRequest, edit: ClearThinking, scale: float)
         if index % _MESSAGES_PER_STEP == 0:
             yield
     request.messages = messages
+    freed += _uncount(request, in_cuts)
     return {
         "type": CLEAR_THINKING,
         "cleared_thinking_turns": len(cleared),
@@ -121,7 +123,7 @@ def _clear_tool_uses(request: MessagesRequest, edit: ClearToolUses, scale: float
     cleared = set(candidates[: max(0, len(candidates) - edit.keep)])
     if not is_triggered or not cleared:
         return None
-    freed = 0
+    freed = in_cuts = 0
     messages: list[Json] = []
     for index, message in enumerate(request.messages):
         content = message["content"]
@@ -129,15 +131,29 @@ def _clear_tool_uses(request: MessagesRequest, edit: ClearToolUses, scale: float
             edited = [_cleared(block, cleared, edit) for block in content]
             if any(new is not old for new, old in zip(edited, content, strict=True)):
                 freed += estimate_content(content) - estimate_content(edited)
+                in_cuts += _length_in_cuts(request, content) - _length_in_cuts(request, edited)
                 message = {**message, "content": edited}
         messages.append(message)
         if index % _MESSAGES_PER_STEP == 0:
             yield
-    freed = round(freed * scale)
+    freed = round((freed + in_cuts // CHARACTERS) * scale)
     if freed <= 0 or freed < edit.clear_at_least:
         return None
     request.messages = messages
+    _uncount(request, in_cuts)
     return {"type": CLEAR_TOOL_USES, "cleared_tool_uses": len(cleared), "cleared_input_tokens": freed}
+
+
+def _length_in_cuts(request: MessagesRequest, content: Any) -> int:
+    """The characters of what was cut out of the content of a message."""
+    return 0 if request.cuts is None else request.cuts.length(content)
+
+
+def _uncount(request: MessagesRequest, characters: int) -> int:
+    """Leave out these characters, which were cut out, of the length of the prompt. Returns the tokens."""
+    if request.cuts is not None:
+        request.cuts.size -= characters
+    return characters // CHARACTERS
 
 
 def _cleared(block: Json, cleared: set[str], edit: ClearToolUses) -> Json:

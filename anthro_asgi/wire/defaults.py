@@ -13,6 +13,8 @@ MAX_BODY: Final = 32 * _MIB
 MAX_DECOMPRESSED: Final = 32 * _MIB
 MAX_BODY_MEMORY: Final = 256 * _MIB
 MAX_BODY_MEMORY_PER_KEY: Final = 128 * _MIB
+MAX_EXPANSION: Final = 3.5
+"""Memory that the values of a large body may take, as a multiple of its size."""
 
 GC_GROWTH: Final = 256 * _MIB
 

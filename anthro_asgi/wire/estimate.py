@@ -12,10 +12,11 @@ from .blocks import SERVER_RESULTS
 from .json_codec import dumps
 from .request import MessagesRequest
 
-_CHARACTERS: Final = 4
-_IMAGE: Final = 1500 * _CHARACTERS
+CHARACTERS: Final = 4
+"""Characters of a token."""
+_IMAGE: Final = 1500 * CHARACTERS
 _FILE: Final = 4 * _IMAGE  # a document that only a relayed upstream can read
-_MESSAGE: Final = 4 * _CHARACTERS  # what a chat template adds around a turn
+_MESSAGE: Final = 4 * CHARACTERS  # what a chat template adds around a turn
 # Keys under which results of server tools hold readable text. Encrypted content is never sent to an engine.
 _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", "stderr")
 
@@ -27,12 +28,14 @@ def estimate_tokens(request: MessagesRequest) -> int:
         characters += _MESSAGE + _content(message["content"])
     for tool in request.tools:
         characters += len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
-    return characters // _CHARACTERS
+    if request.cuts is not None:
+        characters += request.cuts.size
+    return characters // CHARACTERS
 
 
 def estimate_content(content: str | list[dict[str, Any]]) -> int:
     """The estimate in tokens for the content of one message."""
-    return _content(content) // _CHARACTERS
+    return _content(content) // CHARACTERS
 
 
 def _content(content: str | list[dict[str, Any]] | None) -> int:

@@ -7,7 +7,9 @@ decoders do. In-process engines cut texts in the same way, so writing replaces l
 
 import json
 import re
+import resource
 from contextlib import suppress
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import orjson
@@ -25,8 +27,33 @@ _ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at le
 _WALKED = frozenset({dict, list, float})
 
 
+_CHECKED = 16 * 1024  # bytes of a document for which memory is checked
+_OBJECT_MEMORY = 240  # bytes of the largest value, an object with one member
+_WIDEST = 4  # bytes of a character
+
+
+def check_memory(size: int) -> None:
+    """Raise MemoryError if the limit on the address space (RLIMIT_AS) leaves no `size` bytes. Without a limit, nothing.
+
+    orjson does not check all its allocations: it would end the process.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return
+    try:
+        mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS).close()
+    except OSError:
+        raise MemoryError(f"{size} bytes of memory are not available") from None
+
+
+def count_values(data: bytes) -> int:
+    """The number of JSON values in `data`, at most: punctuation in strings counts, too."""
+    return len(data) - len(data.translate(None, b"[{,"))
+
+
 def loads(data: bytes) -> Any:
     """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError), MemoryError."""
+    if len(data) > _CHECKED and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        check_memory(_WIDEST * len(data) + _OBJECT_MEMORY * count_values(data))
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as exc:
@@ -91,6 +118,13 @@ def dumps(value: Any) -> bytes:
 def replace_lone_surrogates(text: str) -> str:
     """`text` with each lone surrogate replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def replace_lone_halves(data: bytes) -> bytes:
+    """JSON text with each escape of a lone surrogate replaced by that of U+FFFD. It must not begin in an escape."""
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return data
+    return _HALF.sub(_replace_halves, data)
 
 
 def is_shallow(value: Any, most: int = MAX_DEPTH) -> bool:

@@ -22,6 +22,7 @@ from .blocks import (
 from .field_checks import FieldError, one_of, optional, optional_array, required
 from .history_folding import FOLDED_BLOCKS, FOLDED_IN_RESULTS
 from .large.cooperative import Steps
+from .large.cuts import Cuts, is_mark
 from .request_policy import DEFAULT_RULES, Rules
 
 _MESSAGES_PER_STEP: Final = 8
@@ -91,10 +92,11 @@ def check_messages_in_steps(
     deep: bool,
     findings: Findings | None = None,
     relay: bool = False,
+    cuts: Cuts | None = None,
 ) -> Steps[list[dict[str, Any]]]:
     """`check_messages` in steps, with the checks of `block_checks`. Raises FieldError."""
     messages = _message_list(raw, rules)
-    base64 = _Base64InSteps()
+    base64 = _Base64InSteps(cuts)
     checks = block_checks(rules, deep=deep, decode=base64.decode, relay=relay)
     findings = Findings() if findings is None else findings
     index = 0
@@ -212,7 +214,8 @@ class _CheckLater(Exception):
 class _Base64InSteps:
     """Decodes base64 for the validators of one request, up to `_DECODED` characters in a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, cuts: Cuts | None = None) -> None:
+        self._cuts = cuts
         self._is_base64: dict[int, bool] = {}  # by id() of a string that lives as long as the request
         self._left = _DECODED  # characters that may still be decoded in this step
 
@@ -221,7 +224,7 @@ class _Base64InSteps:
         is_base64 = self._is_base64.get(id(data))
         if is_base64 is False:
             raise ValueError
-        if is_base64 or len(data) <= self._left:
+        if is_base64 or (len(data) <= self._left and not is_mark(data)):
             return is_base64 or self._decode(data)
         raise _CheckLater(data)
 
@@ -239,7 +242,8 @@ class _Base64InSteps:
     def check(self, data: str) -> Steps[None]:
         """Checks `data` in steps, for the next call of `decode`."""
         yield
-        self._is_base64[id(data)] = yield from is_base64_in_steps(data)
+        whole = self._cuts.text(data) if self._cuts is not None and is_mark(data) else data
+        self._is_base64[id(data)] = yield from is_base64_in_steps(whole)
         self.new_step()
 
 

@@ -39,6 +39,7 @@ from .field_checks import (
 from .history_folding import History, fold_history
 from .json_codec import loads_exactly
 from .large.cooperative import Steps, clear_in_steps, run_to_end
+from .large.cuts import Cuts
 from .large.json_reader import loads_in_steps
 from .messages_checks import Findings, check_messages, check_messages_in_steps, check_system
 from .offered_tools import offered_tools, searchable_tools
@@ -134,7 +135,11 @@ class MessagesRequest:
     has_pdfs: bool = field(default=False, compare=False)
     """Whether the messages hold PDFs, which the service replaces by their pages before the engine is asked."""
     body_size: int = field(default=0, repr=False, compare=False)
-    """Bytes of the body. A large request is processed in steps."""
+    """Bytes of the body."""
+    is_large: bool = field(default=False, repr=False, compare=False)
+    """Whether the body was read in steps. Then the request is also converted and encoded in steps."""
+    cuts: Cuts | None = field(default=None, repr=False, compare=False)
+    """What was cut out of a large request, for an engine that takes such requests. The request has marks instead."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     """W3C Trace Context headers (`traceparent`, `tracestate`) to send to the engine."""
 
@@ -190,23 +195,35 @@ def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT
 
 
 def parse_request_in_steps(
-    pieces: list[bytes], *, counting: bool = False, rules: Rules = DEFAULT_RULES
+    pieces: list[bytes],
+    *,
+    counting: bool = False,
+    rules: Rules = DEFAULT_RULES,
+    cuts: Cuts | None = None,
+    expansion: float | None = None,
 ) -> Steps[MessagesRequest]:
-    """`parse_request` in steps, for a large body in pieces. Empties `pieces`. Raises as `parse_request`."""
+    """`parse_request` in steps, for a large body in pieces. Empties `pieces`.
+
+    `cuts` receives long strings and what is not read. `expansion` limits the memory of the rest, as a multiple of the
+    body. Raises as `parse_request`, and RequestTooLarge.
+    """
     size = sum(map(len, pieces))
     try:
-        parsed, levels = yield from loads_in_steps(pieces)
+        parsed, levels = yield from loads_in_steps(pieces, cuts, expansion=expansion, max_depth=rules.max_depth)
     except orjson.JSONDecodeError as exc:
         raise _invalid_json(exc) from None
     raw = _relevant_fields(parsed, counting)
     yield from clear_in_steps(pieces)
     deep = levels > rules.max_depth
     try:
-        checked: CheckedMessages | FieldError = yield from _check_messages_in_steps(raw, rules, deep=deep)
+        checked: CheckedMessages | FieldError = yield from _check_messages_in_steps(raw, rules, cuts, deep=deep)
     except FieldError as error:
         checked = error
     try:
-        return _read(raw, counting, rules, size, checked)
+        request = _read(raw, counting, rules, size, checked)
+        request.cuts = cuts
+        request.is_large = True
+        return request
     except FieldError as error:
         raise _invalid_request(error) from None
 
@@ -242,16 +259,18 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
     return CheckedMessages(history, refused, findings.has_pdfs and refused is None)
 
 
-def _check_messages_in_steps(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Steps[CheckedMessages]:
+def _check_messages_in_steps(
+    raw: dict[str, Any], rules: Rules, cuts: Cuts | None, *, deep: bool
+) -> Steps[CheckedMessages]:
     """`_check_messages` in steps. Raises FieldError."""
     findings, refused = Findings(), None
     try:
-        messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings)
+        messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings, cuts=cuts)
     except FieldError as error:
         if not rules.pass_server_tools:
             raise
         findings, refused = Findings(), error
-        messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings, relay=True)
+        messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings, relay=True, cuts=cuts)
     if findings.needs_folding:
         history = yield from fold_history(messages, has_citations=findings.has_citations)
     else:

@@ -10,6 +10,7 @@ from math import log
 from typing import Any, Final, Literal, Protocol
 
 from .large.cooperative import Steps
+from .large.cuts import Cuts, is_value_mark
 from .linear_regex import Pattern, PatternError, SearchTooLong
 
 Json = dict[str, Any]
@@ -20,6 +21,7 @@ MAX_FOUND: Final = 5
 MAX_QUERY: Final = 500  # characters of a query in words
 _MAX_TEXT: Final = 8_192  # characters of a tool that are searched
 _MAX_ARGUMENTS: Final = 256  # of one tool that are searched, with those inside objects
+_MAX_SCHEMA: Final = 256 * 1024  # bytes of a schema that is parsed for a search; a larger one is not searched
 _TOOLS_PER_STEP: Final = 8
 _SATURATION: Final = 1.5  # k1 of BM25: how fast more occurrences of a word count less
 _LENGTH: Final = 0.75  # b of BM25: how much a long text counts less
@@ -50,17 +52,22 @@ class SearchFailed(Exception):
         self.reason = reason
 
 
-def search_tools(kind: SearchKind, arguments: Json, tools: Sequence[SearchableTool]) -> Steps[list[str]]:
-    """The names of the best tools for the arguments of a call, the best first, in steps. Raises SearchFailed."""
+def search_tools(
+    kind: SearchKind, arguments: Json, tools: Sequence[SearchableTool], cuts: Cuts | None = None
+) -> Steps[list[str]]:
+    """The names of the best tools for the arguments of a call, the best first, in steps. Raises SearchFailed.
+
+    `cuts` holds schemas that were cut out of a large request.
+    """
     query = arguments.get("query", arguments.get("pattern"))
     if type(query) is not str or not query.strip():
         raise SearchFailed("invalid_tool_input", "query: must be a string that is not empty")
     if kind == "regex":
-        return (yield from _by_pattern(query, tools))
-    return (yield from _by_words(query[:MAX_QUERY], tools))
+        return (yield from _by_pattern(query, tools, cuts))
+    return (yield from _by_words(query[:MAX_QUERY], tools, cuts))
 
 
-def _by_pattern(query: str, tools: Sequence[SearchableTool]) -> Steps[list[str]]:
+def _by_pattern(query: str, tools: Sequence[SearchableTool], cuts: Cuts | None) -> Steps[list[str]]:
     """Tools whose name matches come before those of which something else does."""
     try:
         pattern = Pattern(query)
@@ -71,7 +78,7 @@ def _by_pattern(query: str, tools: Sequence[SearchableTool]) -> Steps[list[str]]
                 by_name.append(tool.name)
                 if len(by_name) == MAX_FOUND:
                     break
-            elif len(by_text) < MAX_FOUND and (yield from pattern.search(_text(tool))):
+            elif len(by_text) < MAX_FOUND and (yield from pattern.search(_text(tool, cuts))):
                 by_text.append(tool.name)
             yield
     except PatternError as exc:
@@ -81,14 +88,14 @@ def _by_pattern(query: str, tools: Sequence[SearchableTool]) -> Steps[list[str]]
     return (by_name + by_text)[:MAX_FOUND]
 
 
-def _by_words(query: str, tools: Sequence[SearchableTool]) -> Steps[list[str]]:
+def _by_words(query: str, tools: Sequence[SearchableTool], cuts: Cuts | None) -> Steps[list[str]]:
     """BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009)."""
     wanted = set(_words(query))
     counts: list[Counter[str]] = []
     lengths: list[int] = []
     holding: Counter[str] = Counter()  # how many tools have each wanted word
     for index, tool in enumerate(tools):
-        words = [*(_words(tool.name) * _NAME_WEIGHT), *_words(_text(tool))]
+        words = [*(_words(tool.name) * _NAME_WEIGHT), *_words(_text(tool, cuts))]
         counts.append(Counter(word for word in words if word in wanted))
         lengths.append(len(words))
         holding.update(counts[-1].keys())
@@ -116,8 +123,11 @@ def _words(text: str) -> list[str]:
     return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words]
 
 
-def _text(tool: SearchableTool) -> str:
-    pieces = [tool.description or "", *_arguments(tool.input_schema)]
+def _text(tool: SearchableTool, cuts: Cuts | None) -> str:
+    schema = tool.input_schema
+    if cuts is not None and is_value_mark(schema):
+        schema = cuts.value(schema, _MAX_SCHEMA)
+    pieces = [tool.description or "", *_arguments(schema)]
     return "\n".join(pieces)[:_MAX_TEXT]
 
 

@@ -67,6 +67,8 @@ DERIVED: Final = {
     "engine_model",
     "raw",
     "body_size",
+    "cuts",
+    "is_large",
     "ignored",
     "only_warms_cache",
     "relay_only",

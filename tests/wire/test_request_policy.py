@@ -33,7 +33,7 @@ def parse(rules: Rules = DROPPING, messages: Any = (HI,), **fields: Any) -> Mess
 
 def parse_in_steps(rules: Rules, **fields: Any) -> MessagesRequest:
     document = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [HI], **fields})
-    return run_to_end(parse_request_in_steps([document[:40], document[40:]], rules=rules))
+    return run_to_end(parse_request_in_steps([document[:40], document[40:]], rules=rules, expansion=100.0))
 
 
 def refusal(rules: Rules, **fields: Any) -> InvalidRequest:

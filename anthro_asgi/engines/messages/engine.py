@@ -77,6 +77,8 @@ class MessagesEngine(RemoteEngine):
         self._detecting = SingleFlight(self._detect)
         self._learned = LearnedDialects()
 
+    takes_cuts = True
+
     def __repr__(self) -> str:
         return f"<MessagesEngine {self._pool!r}>"
 

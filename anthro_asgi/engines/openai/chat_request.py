@@ -11,7 +11,8 @@ from typing import Any, Final
 from ...wire.errors import InvalidRequest
 from ...wire.json_codec import dumps
 from ...wire.large.cooperative import LARGE_BODY, Steps, run_to_end
-from ...wire.large.json_writer import JoinedText, dumps_in_steps
+from ...wire.large.cuts import is_value_mark, with_properties
+from ...wire.large.json_writer import JoinedText, StoredArray, dumps_in_steps
 from ...wire.request import MessagesRequest, Tool
 from .call_ids import engine_call_id, thought_signature
 from .dialects import PLAIN, Dialect
@@ -42,16 +43,24 @@ def as_chat(request: MessagesRequest) -> Json:
 
 def to_chat(request: MessagesRequest, dialect: Dialect) -> Json:
     """The body to post. It always asks for a stream, because an engine stops early only when it streams."""
-    return _chat_body(chat_messages(request, dialect), request, dialect)
+    messages = chat_messages(request, dialect)
+    return _chat_body(messages, messages[-1] if messages else None, request, dialect)
 
 
 def to_chat_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[Json]:
-    """The same in steps, for a large request."""
-    messages = yield from _messages_in_steps(request, dialect)
-    return _chat_body(messages, request, dialect)
+    """The same in steps, for a large request. Its messages are a `StoredArray`."""
+    messages = StoredArray()
+    last = yield from _store_messages(messages, request, dialect)
+    body = _chat_body(messages, last, request, dialect)
+    if last is not None:
+        yield from messages.append(last)
+    return body
 
 
-def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect) -> Json:
+def _chat_body(
+    messages: list[Json] | StoredArray, last: Json | None, request: MessagesRequest, dialect: Dialect
+) -> Json:
+    """The body with these messages. `last` is the last one, which a prefill changes."""
     body: Json = {
         "model": request.engine_model,
         "messages": messages,
@@ -66,9 +75,9 @@ def _chat_body(messages: list[Json], request: MessagesRequest, dialect: Dialect)
         _add_tools(body, request, dialect)
     if request.output_schema is not None:
         _add_output_schema(body, request.output_schema, dialect)
-    if messages and _is_prefill(messages[-1]):
+    if last is not None and _is_prefill(last):
         body.update(dialect.prefill)
-        messages[-1].update(dialect.prefill_mark)
+        last.update(dialect.prefill_mark)
     for field in dialect.never:
         body.pop(field, None)
     return body
@@ -261,6 +270,8 @@ def _parameters(schema: Json | None) -> Json:
     """The schema of a tool's input, with an empty `properties` if it has none: some engines require the key."""
     if not schema:
         return _NO_PARAMETERS
+    if is_value_mark(schema):
+        return with_properties(schema)
     if "properties" in schema or schema.get("type") != "object":
         return schema
     return schema | {"properties": {}}
@@ -277,18 +288,20 @@ def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     return [_chat_message(turn, dialect) for turn in conversation.turns]
 
 
-def _messages_in_steps(request: MessagesRequest, dialect: Dialect) -> Steps[list[Json]]:
+def _store_messages(messages: StoredArray, request: MessagesRequest, dialect: Dialect) -> Steps[Json | None]:
+    """Add the messages of the chat request to `messages`, but for the last one, which is returned."""
     conversation = _Conversation(request, dialect)
     for number, message in enumerate(request.messages, 1):
         conversation.add(message)
         if number % _MESSAGES_PER_STEP == 0:
+            for turn in conversation.take_complete():
+                yield from messages.append(_chat_message(turn, dialect))
             yield
-    out: list[Json] = []
-    for number, turn in enumerate(conversation.turns, 1):
-        out.append(_chat_message(turn, dialect))
+    for number, turn in enumerate(conversation.turns[:-1], 1):
+        yield from messages.append(_chat_message(turn, dialect))
         if number % _MESSAGES_PER_STEP == 0:
             yield
-    return out
+    return _chat_message(conversation.turns[-1], dialect) if conversation.turns else None
 
 
 _NOTHING: Final[list[Any]] = []  # for the roles that have no calls and thoughts: nothing is ever added to it
@@ -325,6 +338,7 @@ class _Conversation:
         request.refuse_relay_only()
         self.turns: list[_Turn] = [_Turn("system", list(request.system))] if request.system else []
         self._dialect = dialect
+        self._only_system = True  # no turn has another role
         self._names = tool_names(request, dialect)
         self._results_at = len(
             self.turns
@@ -348,10 +362,24 @@ class _Conversation:
         """Add a system message. Before the first turn it becomes, or continues, the system prompt."""
         if not text:
             return
-        if self._dialect.late_system or all(turn.role == "system" for turn in self.turns):
+        if self._dialect.late_system or self._is_all_system():
             self._join("system", [text])
         else:
             self._add_user_parts([f"<system>\n{text}\n</system>"])
+
+    def _is_all_system(self) -> bool:
+        self._only_system = self._only_system and all(turn.role == "system" for turn in self.turns)
+        return self._only_system
+
+    def take_complete(self) -> list[_Turn]:
+        """Remove and return the turns that no further content can join."""
+        count = min(self._results_at, len(self.turns) - 1)
+        if count <= 0 or self._is_all_system():
+            return []
+        complete = self.turns[:count]
+        del self.turns[:count]
+        self._results_at -= count
+        return complete
 
     def _add_user(self, blocks: list[Json]) -> None:
         """Add a user turn: tool results first, next to the calls they answer, then the other content in order.

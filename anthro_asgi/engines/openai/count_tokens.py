@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from ...wire.errors import BadUpstream
+from ...wire.large.cuts import Cuts
 from ..shared.fetch import FetchResult
 from .dialects import Dialect
 
 Json = dict[str, Any]
-Ask = Callable[[str, Json], Awaitable[FetchResult]]
+Ask = Callable[[str, Json, Cuts | None], Awaitable[FetchResult]]
 
 INPUT_TOKENS: Final = "/v1/chat/completions/input_tokens"
 TEMPLATE: Final = "/apply-template"
@@ -32,7 +33,8 @@ _PROMPT_FIELDS: Final = (
 
 
 class PromptTokenCounter:
-    """Asks the engine for counts. `ask` posts a body to a path beside `/v1`, and raises ApiError.
+    """Asks the engine for counts. `ask` posts a body, with what was cut out of its request, to a path beside `/v1`,
+    and raises ApiError.
 
     A path that the engine does not have is not asked for again, until `forget` is called.
     """
@@ -45,24 +47,24 @@ class PromptTokenCounter:
         """Ask for every path again: another engine may have taken the place of this one."""
         self._absent.clear()
 
-    async def count(self, body: Json, dialect: Dialect) -> int:
-        """The length in tokens of the prompt of the chat request `body`.
+    async def count(self, body: Json, dialect: Dialect, cuts: Cuts | None = None) -> int:
+        """The length in tokens of the prompt of the chat request `body`, out of which `cuts` were cut.
 
         Raises NotImplementedError if the engine cannot count it, and ApiError if the engine refuses the request.
         """
         if dialect.counting == "tokenize":
-            return _number(await self._post(TOKENIZE, _prompt_fields(body, dialect)), "count")
+            return _number(await self._post(TOKENIZE, _prompt_fields(body, dialect), cuts), "count")
         if dialect.counting == "input_tokens":
             try:
-                return _number(await self._post(INPUT_TOKENS, body), "input_tokens")
+                return _number(await self._post(INPUT_TOKENS, body, cuts), "input_tokens")
             except NotImplementedError:
-                return await self._by_template(body)
+                return await self._by_template(body, cuts)
         raise NotImplementedError
 
-    async def _by_template(self, body: Json) -> int:
+    async def _by_template(self, body: Json, cuts: Cuts | None) -> int:
         if any(type(message["content"]) is list for message in body["messages"]):
             raise NotImplementedError
-        prompt = (await self._post(TEMPLATE, body)).get("prompt")
+        prompt = (await self._post(TEMPLATE, body, cuts)).get("prompt")
         if not isinstance(prompt, str):
             raise BadUpstream("the engine returned no prompt")
         tokens = await self._post(TOKENIZE, {"content": prompt, "add_special": True, "parse_special": True})
@@ -70,10 +72,10 @@ class PromptTokenCounter:
             raise BadUpstream("the engine returned no tokens")
         return len(tokens["tokens"])
 
-    async def _post(self, path: str, body: Json) -> Json:
+    async def _post(self, path: str, body: Json, cuts: Cuts | None = None) -> Json:
         if path in self._absent:
             raise NotImplementedError
-        answer = await self._ask(path, body)
+        answer = await self._ask(path, body, cuts)
         if answer.status in _ABSENT:
             self._absent.add(path)
             raise NotImplementedError

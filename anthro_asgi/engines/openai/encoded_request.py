@@ -7,7 +7,8 @@ answer. Until then the request may have to be sent again.
 from time import perf_counter
 from typing import Any
 
-from ...wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields
+from ...wire.large.cooperative import drop_in_steps, run_with_yields
+from ...wire.large.cuts import Cuts
 from ...wire.request import MessagesRequest
 from .chat_request import encode, encode_in_steps, to_chat, to_chat_in_steps
 from .dialects import Dialect
@@ -17,9 +18,15 @@ Json = dict[str, Any]
 
 async def chat_body(request: MessagesRequest, dialect: Dialect) -> Json:
     """The body of the chat request. Raises InvalidRequest."""
-    if request.body_size > LARGE_BODY:
+    if request.is_large:
         return await run_with_yields(to_chat_in_steps(request, dialect), perf_counter)
     return to_chat(request, dialect)
+
+
+async def encoded_in_steps(body: Json, cuts: Cuts | None) -> list[bytes]:
+    """`body` as JSON in pieces, with all that was cut out of the request. Raises InvalidRequest."""
+    pieces = await run_with_yields(encode_in_steps(body), perf_counter)
+    return pieces if not cuts else await run_with_yields(cuts.fill(pieces), perf_counter)
 
 
 class EncodedRequest:
@@ -44,13 +51,13 @@ class EncodedRequest:
 
     async def encoded(self) -> list[bytes]:
         """The body as JSON, in pieces. Raises InvalidRequest."""
-        if self.request.body_size > LARGE_BODY:
-            return await run_with_yields(encode_in_steps(self.body), perf_counter)
+        if self.request.is_large:
+            return await encoded_in_steps(self.body, self.request.cuts)
         return [encode(self.body)]
 
     async def release(self) -> bool:
         """Drop the request and its body. Returns True."""
-        held: list[Any] = [self.request.raw, self.body] if self.request.body_size > LARGE_BODY else []
+        held: list[Any] = [self.request.raw, self.body] if self.request.is_large else []
         self._request = self._body = None
         if held:
             await run_with_yields(drop_in_steps(held), perf_counter)

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
 from typing import Any, Final, Self, Unpack
 
 from ..._native import NewPump
@@ -29,7 +28,7 @@ from ...wire.deltas import Batch, Delta, has_output
 from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
-from ...wire.large.cooperative import run_with_yields
+from ...wire.large.cuts import Cuts
 from ...wire.request import MessagesRequest
 from ..shared.answer_length import accepted_length
 from ..shared.event_pieces import LARGE
@@ -46,12 +45,12 @@ from ..shared.remote import (
     read_trailer,
 )
 from ..shared.upstream_errors import EngineReport
-from .chat_request import call_ids, encode_in_steps, ignored_fields, thinking_disabled, tool_names, whole_answer_body
+from .chat_request import call_ids, ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
 from .detection import EngineDetector, health_path
 from .dialects import DIALECTS, Dialect, by_host
-from .encoded_request import EncodedRequest, chat_body
+from .encoded_request import EncodedRequest, chat_body, encoded_in_steps
 from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .learning import remember
@@ -119,6 +118,8 @@ class OpenAIEngine(RemoteEngine):
         self._learned = LearnedDialects()
         self._single_slot = asyncio.Lock()  # for an engine that answers one request at a time
 
+    takes_cuts = True
+
     def __repr__(self) -> str:
         dialect = self._detector.dialect
         return f"<OpenAIEngine {dialect.name if dialect else 'undetected'} {self._pool!r}>"
@@ -161,14 +162,14 @@ class OpenAIEngine(RemoteEngine):
         dialect = self._dialect_for(request, self._detector.dialect or await self.detect())
         body = await self._body(request, dialect)
         try:
-            return await self._counter.count(body, dialect)
+            return await self._counter.count(body, dialect, request.cuts)
         except (ApiError, TimeoutError, UpstreamError) as exc:
             error = self._fail(exc, "count_tokens", request_id=request.request_id).error
             raise error from error.__cause__
 
-    async def _post_for_count(self, path: str, body: dict[str, Any]) -> FetchResult:
+    async def _post_for_count(self, path: str, body: dict[str, Any], cuts: Cuts | None) -> FetchResult:
         """Raises UpstreamError and TimeoutError, which are not yet counted and logged."""
-        encoded = await run_with_yields(encode_in_steps(body), perf_counter)
+        encoded = await encoded_in_steps(body, cuts)
         return await fetch(self._pool, self._origin.target(path, api=False), self._headers, encoded)
 
     async def _probe(self, path: str) -> FetchResult:
@@ -406,7 +407,7 @@ class OpenAIEngine(RemoteEngine):
             length = length_field(body)
             # only asked after a refusal in vLLM's words, whatever stands between
             counting = dialect if dialect.counting != "no" else replace(dialect, counting="tokenize")
-            counter = partial(self._counter.count, body, counting)
+            counter = partial(self._counter.count, body, counting, encoded.request.cuts)
             count = partial(self._counted_within, counter, encoded.request_id)
             estimate = partial(estimate_tokens, request)
             mended = await self._mended_length(body[length], error, count, estimate, may_retry=may_retry)

@@ -5,7 +5,7 @@ take much longer than a millisecond. `run_to_end` runs the steps without a pause
 `run_with_yields`: it yields to the loop whenever a millisecond has passed.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from sys import getrefcount
 from types import coroutine
 from typing import Any, Final, TypeVar
@@ -15,10 +15,42 @@ Steps = Generator[None, None, T]
 
 LARGE_BODY: Final = 256 * 1024
 """Bytes of a request body above which it is processed in steps."""
+_SMALL_BODY: Final = 16 * 1024  # bytes up to which it never is
+_DENSE: Final = 16 * 1024  # what its values may weigh; this many numbers take two milliseconds
+_OBJECT: Final = 10
+_ARRAY: Final = 4
+_STRIDE: Final = (11, 13, 17, 19, 23)[hash("a stride") % 5]
+"""Of so many bytes one is looked at first. It is prime, so that a short pattern is seen, and a client cannot know it:
+Python hashes strings with a secret."""
+_SURROGATE: Final = b"\\ud"  # its escape; lone ones are replaced one by one
+_SURROGATE_WEIGHT: Final = 8
+_BYTES_FOR_AN_ESCAPE: Final = 25  # in a text with fewer for each escape, surrogates are counted
 _DROPPED_PER_STEP: Final = 256
 _OWNED: Final = 2  # references to a value that only `drop_in_steps` holds: its variable and the argument of getrefcount
 _CONTAINERS: Final = frozenset({dict, list})
 _YIELD_AFTER: Final = 0.001  # seconds
+
+
+def takes_long(pieces: Sequence[bytes]) -> bool:
+    """Whether a request body is so large, or has so many JSON values, that it is processed in steps."""
+    size = sum(map(len, pieces))
+    if size <= _SMALL_BODY or size > LARGE_BODY:
+        return size > LARGE_BODY
+    body = b"".join(pieces)
+    sample = body[::_STRIDE]
+    has_escapes = sample.count(b"\\") > len(sample) // _BYTES_FOR_AN_ESCAPE
+    if has_escapes and _SURROGATE_WEIGHT * body.count(_SURROGATE) > _DENSE:
+        return True
+    if _STRIDE * _weight(sample) <= _DENSE:  # as nearly always, with what strings hold
+        return False
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return _weight(b"".join(body.split(b'"')[::2])) > _DENSE
+
+
+def _weight(text: bytes) -> int:
+    """How long it takes to process the values in `text`, in numbers that take as long."""
+    return _OBJECT * text.count(b"{") + _ARRAY * text.count(b"[") + text.count(b",")
 
 
 def run_to_end(steps: Steps[T]) -> T:

@@ -9,12 +9,16 @@ itself. Looking at a larger one stops after that many values, so the time is lin
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
-from ..json_codec import dumps
+from ..json_codec import check_memory, dumps, loads
 from .cooperative import Steps
+from .cuts import whole_marks_until
 
 _PIECE: Final = 64 * 1024  # bytes of output in a piece; a piece with many escapes may have six times as many
+_SHARED: Final = 16 * 1024  # bytes from which stored text is a piece of its own
+_MEMORY: Final = 1024 * 1024  # bytes that writing a piece needs, at most
 _RUN: Final = 512  # values that are written at once
 _SMALL: Final = 64  # values in a container, at all levels, that still counts as a small value
 _SCALAR: Final = 8  # bytes of a number, a literal or a bracket with its punctuation, roughly
@@ -32,8 +36,68 @@ class JoinedText:
         self.parts = parts
 
 
+class StoredArray:
+    """An array that is kept as JSON text. Where it is looked at, it is parsed again, about `_PIECE` bytes at a time.
+
+    `dumps_in_steps` writes it. So a long array takes the memory of its text, instead of that of its values.
+    """
+
+    __slots__ = ("_elements", "_has_large", "_stored", "_weight")
+
+    def __init__(self) -> None:
+        self._stored: list[bytes] = []  # the text of some elements
+        self._elements: list[Any] = []  # not stored yet
+        self._has_large = False  # one of them may hold a JoinedText, or takes long to write
+        self._weight = 0
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def __bool__(self) -> bool:
+        return bool(self._stored or self._elements)
+
+    def __iter__(self) -> Iterator[Any]:
+        for text in self._stored:
+            yield from loads(b"[%b]" % text)
+        yield from self._elements
+
+    def __getitem__(self, place: int | slice) -> Any:
+        """The last element, or an iterator over the elements from `place.start` on."""
+        if isinstance(place, slice):
+            return islice(self, place.start or 0, None)
+        if place != -1:
+            raise IndexError("only the last element")
+        return self._elements[-1] if self._elements else loads(b"[%b]" % self._stored[-1])[-1]
+
+    def append(self, element: Any) -> Steps[None]:
+        """Add an element. It must not change any more, unless it is the last one."""
+        if self._weight >= _PIECE or len(self._elements) >= _RUN:
+            yield from self._store()
+        self._elements.append(element)
+        weight = _weight(element)
+        self._weight += weight
+        self._has_large = self._has_large or weight > _PIECE
+
+    def _store(self) -> Steps[None]:
+        check_memory(_MEMORY)
+        text = b"".join((yield from dumps_in_steps(self._elements))) if self._has_large else dumps(self._elements)
+        self._stored.append(text[1:-1])
+        self._elements = []
+        self._has_large = False
+        self._weight = 0
+
+    def texts(self) -> Steps[list[bytes]]:
+        """The text between the brackets, in pieces that belong between commas."""
+        if self._elements:
+            yield from self._store()
+        return self._stored
+
+
 def dumps_in_steps(value: Any) -> Steps[list[bytes]]:
-    """`json_codec.dumps` of `value`, in steps and in pieces; `JoinedText` is allowed in it. Raises as `dumps`."""
+    """`json_codec.dumps` of `value`, in steps and in pieces. Raises as `dumps`.
+
+    `JoinedText` and `StoredArray` are allowed in it.
+    """
     writer = _Writer()
     yield from writer.write(value)
     return writer.pieces()
@@ -126,6 +190,7 @@ class _Writer:
         """Write the run of the frame."""
         if frame.run:
             self._separate(frame)
+            check_memory(_MEMORY)
             self._piece += dumps(frame.run)[1:-1]
             frame.run.clear()
             self._end_piece_if_full()
@@ -140,6 +205,8 @@ class _Writer:
         kind = type(value)
         if kind is JoinedText:
             yield from self._write_string(value.parts)
+        elif kind is StoredArray:
+            yield from self._write_stored(value)
         elif kind is str:
             yield from self._write_string((value,))
         elif kind is dict or kind is list:
@@ -150,13 +217,31 @@ class _Writer:
         else:
             self._piece += dumps(value)
 
+    def _write_stored(self, array: StoredArray) -> Steps[None]:
+        texts = yield from array.texts()
+        self._piece += b"["
+        for number, text in enumerate(texts):
+            self._piece += b"," if number else b""
+            if len(text) < _SHARED:
+                self._piece += text
+                self._end_piece_if_full()
+            else:
+                self._end_piece()
+                self._pieces.append(text)  # not a copy
+            yield
+        self._piece += b"]"
+
     def _write_string(self, parts: tuple[str, ...]) -> Steps[None]:
         self._piece += b'"'
         for part in parts:
-            for start in range(0, len(part), _PIECE):
-                self._piece += dumps(part[start : start + _PIECE])[1:-1]
+            start = 0
+            while start < len(part):
+                end = whole_marks_until(part, start + _PIECE)
+                check_memory(_MEMORY)
+                self._piece += dumps(part[start:end])[1:-1]
                 self._end_piece_if_full()
                 yield
+                start = end
         self._piece += b'"'
 
     def _end_piece_if_full(self) -> None:
@@ -178,7 +263,7 @@ def _weight(value: Any) -> int:
     if kind is str:
         return len(value)
     if kind is not dict and kind is not list:
-        return _LARGE if kind is JoinedText else _SCALAR
+        return _LARGE if kind is JoinedText or kind is StoredArray else _SCALAR
     weight, values = 0, 0
     containers = [value]
     while containers:
@@ -195,6 +280,6 @@ def _weight(value: Any) -> int:
                 weight += len(inner)
             elif kind is dict or kind is list:
                 containers.append(inner)
-            elif kind is JoinedText:
+            elif kind is JoinedText or kind is StoredArray:
                 return _LARGE
     return weight + _SCALAR * values

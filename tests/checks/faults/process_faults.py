@@ -1,4 +1,4 @@
-"""Faults of the service's own processes, and of time: played against the command, with two workers.
+"""Faults of the service's own processes, of memory, and of time: played against the command, with two workers.
 
 Each row plays its fault and returns what the other clients got meanwhile, in the words of `cells`. `refused` means that
 no process of the service listens or runs any more.
@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final
 
+from tests.checks.faults import memory_faults
 from tests.server.test_stopped_process import (
     DEADLINE,
     POST,
@@ -145,4 +146,17 @@ PROCESS_CELLS: Final = (
         "message",
         _stopped_in(test_an_answer_that_arrived_while_the_process_was_stopped_is_read),
     ),
+    *(
+        ProcessCell(
+            f"a body of 2 MiB, within six times its memory: {fault}", expected, memory_faults.within_bounds(shape)
+        )
+        for fault, shape, expected in (
+            ("a schema of small properties", "properties", "message"),
+            ("a tool input of small properties", "an input of properties", "message"),
+            ("an unknown field of small properties", "an unknown field", "message"),
+            ("texts with wide characters", "long texts with an emoji", "message"),
+            ("tiny messages", "tiny messages", "413"),
+        )
+    ),
+    ProcessCell("no memory left for a body", "500", memory_faults.exhausted),
 )

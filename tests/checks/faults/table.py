@@ -29,7 +29,7 @@ def tables(outcome: Outcomes, processes: Mapping[ProcessCell, str]) -> str:
             "",
             *_by_outcome("the client", clients),
             "",
-            *_by_outcome("the service's processes, and time", own),
+            *_by_outcome("the service's processes, memory, and time", own),
         ]
     )
 

@@ -4,6 +4,7 @@
 - Read at once and in steps it gives the same request or the same error.
 - An accepted request can be relayed. It can be converted for every engine, with the same body at once and in steps,
   unless it says that only a relayed upstream can answer it: then every other engine refuses it, and says why.
+- A request of which parts stay JSON text is sent as one that is parsed entirely.
 - A share goes through the service over the simulated engine: no 500, a stream that keeps the grammar, and equal counts.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from math import inf
 from random import Random
 from typing import Any
 
@@ -22,14 +24,15 @@ from anthro_asgi.conformance.grammar import check_stream, message_from_events, p
 from anthro_asgi.engines.messages import engine
 from anthro_asgi.engines.openai import chat_request
 from anthro_asgi.engines.openai.dialects import DIALECTS, LLAMACPP
-from anthro_asgi.http import messages_app
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.testing.driver import Response
 from anthro_asgi.wire import messages_checks
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.estimate import estimate_tokens
-from anthro_asgi.wire.large import json_reader
+from anthro_asgi.wire.json_codec import loads_exactly
+from anthro_asgi.wire.large import cooperative, json_reader
 from anthro_asgi.wire.large.cooperative import LARGE_BODY, run_to_end
+from anthro_asgi.wire.large.cuts import MARK_JSON, Cuts
 from anthro_asgi.wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.checks.fuzz import served
@@ -43,10 +46,11 @@ Outcome = MessagesRequest | ApiError
 
 SERVED = 1 / 12  # of the trials: a request through the service takes ten times as long as parsing
 SMALL = {
-    json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_MIN_STRETCH": 16, "_MIN_RUN": 200},
+    json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_CHUNK": 60, "_LONG": 16, "_LONG_IF_WIDE": 8, "_LARGE": 32},
     messages_checks: {"_DECODED": 8},
 }
 ROLES = {"system", "user", "assistant", "tool"}
+_BILLING_HEADER = b"billing-header"
 LONGEST_MESSAGE = 1000  # characters of an error
 
 
@@ -110,6 +114,8 @@ class Bodies:
         else:
             for name in trial.dialects:
                 _must_be_askable(outcome, name)
+                if _BILLING_HEADER not in trial.data:  # it is looked for in strings that are never cut out
+                    _must_be_sent_the_same_with_cuts(trial, outcome, name, rng)
             said = "read"
         if trial.served:
             said = f"served: {served.finished(_served(trial, outcome, rng))}"
@@ -179,7 +185,8 @@ def _must_be_askable(request: MessagesRequest, name: str) -> None:
         at_once = chat_request.encode(body)
     except ApiError as exc:
         raise Breach(f"what was read can be asked of an engine\n{name}: {exc}") from exc
-    if run_to_end(chat_request.to_chat_in_steps(request, dialect)) != body:
+    in_steps = run_to_end(chat_request.to_chat_in_steps(request, dialect))
+    if b"".join(run_to_end(chat_request.encode_in_steps(in_steps))) != at_once:
         raise Breach(f"converted in steps it is something else\n{name}")
     if b"".join(run_to_end(chat_request.encode_in_steps(body))) != at_once:
         raise Breach(f"encoded in steps it is something else\n{name}")
@@ -188,6 +195,51 @@ def _must_be_askable(request: MessagesRequest, name: str) -> None:
             raise Breach(f"a chat message has a role and a content\n{message}")
     if dialect.never & body.keys():
         raise Breach(f"an engine is not sent what it refuses\n{name}: {dialect.never & body.keys()}")
+
+
+def _must_be_sent_the_same_with_cuts(trial: Trial, request: MessagesRequest, name: str, rng: Random) -> None:
+    """A request of which parts stay JSON text is sent to every engine as one that is parsed entirely."""
+    cuts = Cuts()
+    with lowered(SMALL):
+        parsing = parse_request_in_steps(
+            cut(trial.data, rng), counting=trial.counting, rules=trial.rules, cuts=cuts, expansion=inf
+        )
+        kept = run_to_end(parsing)
+        asked = [
+            (engine._body(request, dialect), engine._body(kept, dialect)) for dialect in (DIALECTS[name], LLAMACPP)
+        ]
+        if not request.relay_only:
+            asked.append(
+                (
+                    chat_request.to_chat(request, DIALECTS[name]),
+                    run_to_end(chat_request.to_chat_in_steps(kept, DIALECTS[name])),
+                )
+            )
+        for expected, marked in asked:
+            pieces = run_to_end(cuts.fill(run_to_end(chat_request.encode_in_steps(marked))))
+            sent = b"".join(pieces)
+            if MARK_JSON in sent or _value(sent) != _value(chat_request.encode(expected)):
+                raise Breach(f"sent with what was cut out it is something else\n{name} {sent!r:.500}")
+    if _shown_without_content(request) != _shown_without_content(kept):
+        raise Breach(f"with parts cut out it says something else\n{_shown_without_content(kept)}")
+
+
+def _value(sent: bytes) -> object:
+    """Everything observable in a body, also in tool arguments, whose spaces may differ."""
+    value = loads_exactly(sent)[0]
+    for message in value["messages"]:
+        for call in message.get("tool_calls") or ():
+            call["function"]["arguments"] = repr(loads_exactly(call["function"]["arguments"].encode())[0])
+    return repr(value)
+
+
+def _shown_without_content(request: MessagesRequest) -> object:
+    """What the service itself does with a request."""
+    return [
+        getattr(request, field.name)
+        for field in fields(request)
+        if field.name not in ("messages", "system", "tools", "output_schema", "raw", "cuts", "is_large")
+    ]
 
 
 def _must_be_left_to_a_relay(request: MessagesRequest, name: str) -> None:
@@ -218,7 +270,7 @@ def _service(rules: Rules) -> MessagesApp:
 
 async def _served(trial: Trial, read: Outcome, rng: Random) -> str:
     service = _service(trial.rules)
-    large = {messages_app: {"LARGE_BODY": rng.choice((0, LARGE_BODY))}}
+    large = {cooperative: {"LARGE_BODY": rng.choice((0, LARGE_BODY))}}
     with lowered({**SMALL, **large}):
         async with serving(service) as driver:
             answer = await post(driver, "/v1/messages", cut(trial.data, rng))

@@ -1,4 +1,4 @@
-"""The worst finds of the search: no answer holds the event loop for long. And the search finds what does."""
+"""The worst finds of the search: no answer and no request holds the event loop for long. The search finds what does."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from anthro_asgi.wire.deltas import Batch, Delta
 from tests.checks.hold import BAR
 from tests.checks.hold.application import Application, Case, scale
 from tests.checks.hold.fuzz import Find, measured, search
-from tests.checks.hold.shapes import IN_ANSWER, Recipe, drawn, mutated
+from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, Recipe, drawn, mutated
 
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 LARGE = 300_000  # characters
@@ -38,8 +38,17 @@ ANSWERS = [
     Recipe("text", text="word ", size=LARGE, stream=False, whole=True),
 ]
 
+REQUESTS = [
+    *(Recipe(place, size=250_000) for place in IN_REQUEST if place != "tools"),
+    *(Recipe(place, ("small objects",), size=250_000) for place in ("schema", "tool input", "metadata")),
+    Recipe("unknown field", ("empty arrays", "spaces"), size=100_000),
+    Recipe("schema", ("small objects", "spaces"), size=100_000),
+    Recipe("blocks", size=100_000),
+    Recipe("tools", size=16_000),
+]
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
 def application() -> Application:
     return Application()
 
@@ -64,6 +73,14 @@ def test_a_list_of_many_deltas_of_an_engine_in_this_process_is_taken_in_turns(
         hold = application.hold(Case(request, deltas=[*before, many, Finish("end_turn")]), 3)
     assert hold.status == 200
     assert hold.seconds < 2 * BAR * scale()  # the list itself is created and freed in one step
+
+
+def test_no_request_of_the_worst_finds_holds_the_event_loop(application: Application) -> None:
+    with application:
+        application.hold(Recipe(size=4096).case())
+        finds = [measured(application, recipe) for recipe in REQUESTS]
+    assert not [str(find) for find in finds if not find.is_within_bounds]
+    assert {find.status for find in finds} == {200}
 
 
 def test_a_long_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

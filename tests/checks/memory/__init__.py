@@ -1,28 +1,36 @@
 """The memory that one request takes in a real service process, for bodies of hostile shapes.
 
-    python -m tests.checks.memory [MIB …]     every shape at these sizes, by default 0.5, 2, 8 and 31
+    python -m tests.checks.memory [--only WORDS] [MIB …]    every shape at these sizes, by default 0.5, 3, 12.5 and 32
+    python -m tests.checks.memory --short                   some shapes of each kind, in half a minute
 
 The service relays to an engine in this process that reads a request, keeps none of it, and answers with one word. So
 the request is read, parsed, converted, encoded, sent and dropped. The peak is `VmHWM` of the service, the rest `VmRSS`.
+A service has answered a smaller request of the same shape before, so that all code is loaded.
 """
 
 import http.client
 import http.server
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
+
+import orjson
 
 from tests.support.service import Service
 
 MIB: Final = 1 << 20
-PER_BYTE: Final = 6.0  # peak of extra memory, in bytes per byte of the body, beyond
-FLOOR: Final = 64 * MIB  # … what the values of any body may take
-KEPT_PER_BYTE: Final = 1.5  # extra memory after a minute, beyond
-KEPT_FLOOR: Final = 32 * MIB  # … what allocators keep
+PER_BYTE: Final = 6.0  # peak of extra memory, in bytes per byte of an accepted body
+KEPT_PER_BYTE: Final = 1.5  # extra memory after a minute
+REFUSED: Final = 8 * MIB  # extra memory of a refused body, beyond `PER_BYTE`
 SETTLE: Final = 60.0  # seconds
+_WARM: Final = 300_000  # bytes
+ONE_ARENA: Final = {"MALLOC_ARENA_MAX": "1"}
+"""For `address_space`: glibc reserves address space for each thread, which it uses when no other is left."""
+_NO_LIMIT: Final = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 _HEAD: Final = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"Hi"}],'
 _ANSWER: Final = (
@@ -54,6 +62,16 @@ def _messages(message: bytes) -> Callable[[int], bytes]:
     return lambda size: head + (message + b",") * ((size - len(head)) // (len(message) + 1) - 1) + message + tail
 
 
+def _input(value: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    head = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":['
+    call, tail = b'{"type":"tool_use","id":"t","name":"f","input":', b"}]}]}"
+    return lambda size: head + call + value(size - len(head) - len(call) - len(tail)) + tail
+
+
+def _text(unit: bytes) -> bytes:
+    return b'{"role":"user","content":"' + unit + b'"}'
+
+
 SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     "properties": _tool(_members(b"0")),
     "properties that are objects": _tool(_members(b'{"type":"string"}')),
@@ -72,12 +90,62 @@ SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     "an output schema": lambda size: (
         _HEAD + b'"output_config":{"format":{"type":"json_schema","schema":' + _members(b"0")(size - 150) + b"}}}"
     ),
-    "small messages": _messages(b'{"role":"user","content":"Hello"}'),
-    "tool calls": _messages(
+    "fields of metadata": lambda size: _HEAD + b'"metadata":{"user_id":"u","x":' + _members(b"0")(size - 200) + b"}}",
+    "fields of the body": lambda size: _HEAD + _members(b"0")(size - len(_HEAD))[1:],
+    "an input of properties": _input(_members(b"0")),
+    "an input of empty arrays": _input(_array(b"[]")),
+    "an input of deep values": _input(_array(b'{"a":' * 90 + b"0" + b"}" * 90)),
+    "an input of text": _input(lambda size: b'{"t":"' + "\N{GRINNING FACE}abc def".encode() * (size // 11) + b'"}'),
+    "tiny messages": _messages(_text(b"Hello")),
+    "small messages": _messages(_text(b"Hello world. " * 12)),
+    "small texts with an emoji": _messages(_text(b"Hello world. " * 15 + "\N{GRINNING FACE}".encode())),
+    "long texts with an emoji": _messages(_text(b"Hello world. " * 5000 + "\N{GRINNING FACE}".encode())),
+    "one text with an emoji": lambda size: _messages(_text(b"x" * (size - 200) + "\N{GRINNING FACE}".encode()))(100),
+    "two texts with an emoji": lambda size: _messages(
+        b'{"role":"user","content":[%b,%b]}'
+        % ((b'{"type":"text","text":"' + b"x" * (size // 2 - 200) + "\N{GRINNING FACE}".encode() + b'"}',) * 2)
+    )(100),
+    "small blocks": lambda size: _messages(
+        b'{"role":"user","content":[' + b",".join([b'{"type":"text","text":"Hello"}'] * (size // 32)) + b"]}"
+    )(100),
+    "tiny tool calls": _messages(
         b'{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"a":0,"b":[1,2,3]}}]}'
     ),
-    "long messages": _messages(b'{"role":"user","content":"' + b"Hello world. " * 1000 + b'"}'),
+    "tool calls": _messages(
+        b'{"role":"assistant","content":[{"type":"tool_use","id":"toolu_0123456789abcdef","name":"read","input":'
+        b'{"path":"/a/path/of/some/length.py","limit":100}}]},{"role":"user","content":[{"type":"tool_result",'
+        b'"tool_use_id":"toolu_0123456789abcdef","content":"' + b"A line of the file.\\n" * 40 + b'"}]}'
+    ),
+    "folded messages": _messages(
+        b'{"role":"assistant","content":[{"type":"connector_text","connector_text":"' + b"Hello world. " * 30 + b'"}]}'
+    ),
+    "images": _messages(
+        b'{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"'
+        + b"aGVsbG8g" * 4000
+        + b'"}}]}'
+    ),
+    "one image": lambda size: _messages(
+        b'{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"'
+        + b"aGVsbG8g" * ((size - 300) // 8)
+        + b'"}}]}'
+    )(100),
+    "long messages": _messages(_text(b"Hello world. " * 1000)),
+    "a large integer and text": lambda size: (
+        _messages(_text(b"x" * 3000))(size - 40)[:-1] + b',"seed":18446744073709551617}'
+    ),
+    "invalid at its end": lambda size: _tool(_array(b"[]"))(size)[:-1],
 }
+
+
+SHORT: Final = (
+    "properties",
+    "an input of deep values",
+    "one text with an emoji",
+    "one image",
+    "small messages",
+    "invalid at its end",
+)
+"""Of each kind, those that take most."""
 
 
 class Result(NamedTuple):
@@ -90,11 +158,19 @@ class Result(NamedTuple):
 
     def is_within_bounds(self) -> bool:
         """Whether the request was answered or refused within the bounds."""
-        return (
-            self.status in (200, 400, 413)
-            and self.peak <= FLOOR + PER_BYTE * self.body
-            and self.kept <= KEPT_FLOOR + KEPT_PER_BYTE * self.body
-        )
+        return self.is_peak_within_bounds() and self.is_returned()
+
+    def is_peak_within_bounds(self) -> bool:
+        """Whether the request was answered or refused, and took no more memory than it may."""
+        return self.status in (200, 400, 413) and self.peak <= self._beyond + PER_BYTE * self.body
+
+    def is_returned(self) -> bool:
+        """Whether its memory has been given back."""
+        return self.kept <= self._beyond + KEPT_PER_BYTE * self.body
+
+    @property
+    def _beyond(self) -> int:
+        return 0 if self.status == 200 else REFUSED
 
     def __str__(self) -> str:
         return (
@@ -130,16 +206,18 @@ class _Engine(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_service() -> Iterator[Service]:
-    """The service in front of the engine, after one small request."""
+def running_service(shape: str, *options: str, may_log_errors: bool = False, **variables: str) -> Iterator[Service]:
+    """The service in front of the engine, after some requests of the shape."""
     engine = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Engine)
     thread = threading.Thread(target=engine.serve_forever)
     thread.start()
     try:
         url = f"http://127.0.0.1:{engine.server_address[1]}"
-        options = ("--upstream", url, "--upstream-api", "chat", "--dialect", "openai", "--no-auth")
-        with Service(*options) as service:
-            _post(service, _HEAD[:-1] + b"}")
+        dialect = () if "--upstream-api" in options else ("--upstream-api", "chat", "--dialect", "openai")
+        options = ("--upstream", url, "--no-auth", "--max-body", "48MiB", *dialect, *options)
+        with Service(*options, may_log_errors=may_log_errors, environ=variables) as service:
+            for _ in range(3):
+                post(service, SHAPES[shape](_WARM))
             yield service
     finally:
         engine.shutdown()
@@ -147,34 +225,46 @@ def running_service() -> Iterator[Service]:
         thread.join()
 
 
-def measure(service: Service, body: bytes) -> Result:
-    """Send the body and measure the memory that the service takes for it."""
+def measure(service: Service, body: bytes, settle: float = SETTLE) -> Result:
+    """Send the body and measure the memory that the service takes for it. `settle` is in seconds."""
     before = _memory(service, "VmRSS")
     with open(f"/proc/{service.pid}/clear_refs", "w") as file:
         file.write("5")  # sets VmHWM back to VmRSS
-    status = _post(service, body)
+    status, _ = post(service, body)
     peak = _memory(service, "VmHWM") - before
-    until = time.monotonic() + SETTLE
-    while (kept := _memory(service, "VmRSS") - before) > KEPT_FLOOR + KEPT_PER_BYTE * len(body):
-        if time.monotonic() > until:
-            break
+    until = time.monotonic() + settle
+    while True:
+        result = Result(len(body), status, peak, _memory(service, "VmRSS") - before)
+        if result.is_returned() or time.monotonic() >= until:
+            return result
         threading.Event().wait(0.5)
-    return Result(len(body), status, peak, kept)
 
 
-def _post(service: Service, body: bytes) -> int:
+def post(service: Service, body: bytes) -> tuple[int, Any]:
+    """The status and the JSON of the answer. (0, None) if the service closed the connection while the body was sent."""
     address = urlsplit(service.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=300)
     try:
         connection.request("POST", "/v1/messages", body, {"content-type": "application/json"})
         response = connection.getresponse()
-        response.read()
-        return response.status
+        return response.status, orjson.loads(response.read())
+    except (BrokenPipeError, ConnectionResetError):
+        return 0, None
     finally:
         connection.close()
 
 
+@contextmanager
+def address_space(service: Service, more: int) -> Iterator[None]:
+    """Within the block the service may map `more` bytes than it has now."""
+    resource.prlimit(service.pid, resource.RLIMIT_AS, (_memory(service, "VmSize") + more, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(service.pid, resource.RLIMIT_AS, _NO_LIMIT)
+
+
 def _memory(service: Service, name: str) -> int:
-    """`VmRSS` or `VmHWM` of the service in bytes."""
+    """`VmRSS`, `VmHWM` or `VmSize` of the service in bytes."""
     with open(f"/proc/{service.pid}/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))

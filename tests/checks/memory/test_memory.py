@@ -1,22 +1,40 @@
-"""A request takes at most 64 MiB and six times its body, whatever its shape, and gives it back. (Short form.)"""
+"""The check itself: a real request within the bounds, and results beyond them."""
 
-from collections.abc import Iterator
-
+import orjson
 import pytest
 
-from tests.checks.memory import MIB, SHAPES, measure, running_service
-from tests.support.service import Service
+from tests.checks.memory import MIB, SHAPES, SHORT, Result, measure, running_service
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def service() -> Iterator[Service]:
-    with running_service() as service:
-        yield service
+def test_a_request_takes_at_most_six_times_its_body_and_gives_it_back() -> None:
+    with running_service("properties") as service:
+        result = measure(service, SHAPES["properties"](3 * MIB))
+    assert result.status == 200
+    assert result.is_within_bounds(), str(result)
+
+
+@pytest.mark.parametrize(
+    ("result", "within"),
+    [
+        (Result(MIB, 200, 6 * MIB, MIB), True),
+        (Result(MIB, 200, 6 * MIB + 1, MIB), False),
+        (Result(MIB, 200, 6 * MIB, 2 * MIB), False),
+        (Result(MIB, 413, 14 * MIB, 9 * MIB), True),
+        (Result(MIB, 413, 15 * MIB, MIB), False),
+        (Result(MIB, 500, MIB, MIB), False),
+    ],
+    ids=str,
+)
+def test_a_result_beyond_a_bound_is_found(result: Result, within: bool) -> None:
+    assert result.is_within_bounds() is within
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_request_takes_a_bounded_multiple_of_its_body(service: Service, shape: str) -> None:
-    result = measure(service, SHAPES[shape](3 * MIB))
-    assert result.is_within_bounds(), str(result)
+def test_each_shape_is_a_document_of_its_size(shape: str) -> None:
+    document = SHAPES[shape](100_000)
+    assert 0.8 * 100_000 < len(document) < 1.2 * 100_000
+    if shape != "invalid at its end":
+        assert orjson.loads(document)["model"] == "m"
+    assert set(SHORT) <= SHAPES.keys()

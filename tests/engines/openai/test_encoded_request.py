@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai import encoded_request as module
 from anthro_asgi.engines.openai.chat_request import encode, to_chat
 from anthro_asgi.engines.openai.dialects import PLAIN, Dialect
 from anthro_asgi.engines.openai.encoded_request import EncodedRequest, chat_body
@@ -22,16 +21,10 @@ TURNS: list[Json] = [
 ]
 
 
-def long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LARGE_BODY", 0)
-
-
 @every_dialect
-async def test_a_large_request_converted_in_steps_is_the_same(
-    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_large_request_converted_in_steps_is_the_same(dialect: Dialect) -> None:
     whole = request(*TURNS * 9, system="Be good.", tools=[{"name": "look", "input_schema": {"type": "object"}}])
-    long(monkeypatch)
+    whole.is_large = True
     body = await chat_body(whole, dialect)
     assert repr(body) == repr(to_chat(whole, dialect))
     assert b"".join(await EncodedRequest(whole, body).encoded()) == encode(body)
@@ -45,25 +38,24 @@ async def test_a_small_request_is_sent_in_one_piece() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
-async def test_a_request_nested_too_deeply_is_an_invalid_request(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_nested_too_deeply_is_an_invalid_request(large: bool) -> None:
     deep: Any = "x" * 300_000
     for _ in range(100_000):
         deep = [deep]
-    if large:
-        long(monkeypatch)
+    asked = request()
+    asked.is_large = large
     with pytest.raises(InvalidRequest, match="nested too deeply"):
-        await EncodedRequest(request(), {"messages": deep}).encoded()
+        await EncodedRequest(asked, {"messages": deep}).encoded()
     while type(deep) is list:  # its own end would go as deep
         deep = deep.pop()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("large", [False, True])
-async def test_a_released_request_is_dropped_and_not_changed(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if large:
-        long(monkeypatch)
+async def test_a_released_request_is_dropped_and_not_changed(large: bool) -> None:
     others = requests()
     whole = request(*TURNS)
+    whole.is_large = large
     body = await chat_body(whole, PLAIN)
     before = repr((whole, whole.raw, body))
     asked = EncodedRequest(whole, body)

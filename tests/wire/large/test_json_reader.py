@@ -12,14 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthro_asgi.engines.openai.chat_request import encode, to_chat, to_chat_in_steps
+from anthro_asgi.engines.openai.dialects import PLAIN
 from anthro_asgi.wire.errors import ApiError, RequestTooLarge
+from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.json_codec import depth_and_rounding, dumps, loads_exactly
 from anthro_asgi.wire.large import json_reader, json_writer
 from anthro_asgi.wire.large.cooperative import run_to_end
+from anthro_asgi.wire.large.cuts import Cuts, is_value_mark, with_properties
 from anthro_asgi.wire.large.json_reader import loads_in_steps
 from anthro_asgi.wire.large.json_writer import JoinedText, dumps_in_steps
-from anthro_asgi.wire.request import parse_request, parse_request_in_steps
+from anthro_asgi.wire.request import Tool, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
+from anthro_asgi.wire.tool_search import SearchKind, search_tools
 from tests.wire.strategies import VALUES, Json, examples
 
 pytestmark = pytest.mark.slow
@@ -34,8 +39,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes small documents count as large."""
     monkeypatch.setattr(json_reader, "_WHOLE", 0)
     monkeypatch.setattr(json_reader, "_WINDOW", 96)
-    monkeypatch.setattr(json_reader, "_MIN_STRETCH", 16)
-    monkeypatch.setattr(json_reader, "_MIN_RUN", 200)
+    monkeypatch.setattr(json_reader, "_DENSE_WINDOW", 48)
+    monkeypatch.setattr(json_reader, "_DENSE", 12)
+    monkeypatch.setattr(json_reader, "_CHUNK", 60)
+    monkeypatch.setattr(json_reader, "_LONG", 16)
+    monkeypatch.setattr(json_reader, "_LARGE", 32)
+    monkeypatch.setattr(json_reader, "_LONG_IF_WIDE", 8)
     monkeypatch.setattr(json_writer, "_PIECE", 96)
     monkeypatch.setattr(json_writer, "_SMALL", 4)
 
@@ -44,12 +53,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The documents that were parsed whole after all."""
     seen: list[bytes] = []
+    whole = json_reader._loads_whole
 
-    def noted(document: bytes) -> Any:
-        seen.append(document)
-        return loads_exactly(document)
+    def noted(pieces: list[bytes], size: int) -> Any:
+        seen.append(b"".join(pieces))
+        return whole(pieces, size)
 
-    monkeypatch.setattr(json_reader, "loads_exactly", noted)
+    monkeypatch.setattr(json_reader, "_loads_whole", noted)
     return seen
 
 
@@ -148,7 +158,7 @@ def test_a_large_body_is_read_in_steps_and_never_at_once(size: int, wholes: list
     texts = [LONG * 9_000, LONG * 40, DATA * 4_000, "short"]
     body = {"model": "m", "max_tokens": 5, "messages": [user(texts[number % 4]) for number in range(16)]}
     document = orjson.dumps(body)
-    assert len(document) > 3 * json_reader._WHOLE
+    assert len(document) > 3_000_000
     steps = loads_in_steps(cut(document, max(size, 4096)))
     count = 0
 
@@ -180,7 +190,7 @@ def test_nothing_large_is_parsed_at_once(
     }
     document = write(body)
     assert read_in_pieces(document) == body
-    assert max(parsed) < 3 * (json_reader._MIN_RUN + 2 * json_reader._WINDOW) < len(document) / 10
+    assert max(parsed) < 600 < len(document) / 10
 
 
 def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -189,24 +199,10 @@ def lengths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def watched(document: bytes) -> Any:
         parsed.append(len(document))
-        return orjson.loads(document)
+        return loads_exactly(document)
 
-    monkeypatch.setattr(json_reader, "loads", watched)
+    monkeypatch.setattr(json_reader, "loads_exactly", watched)
     return parsed
-
-
-@pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("write", [orjson.dumps, lambda body: json.dumps(body, indent=1).encode()], ids=["", "pretty"])
-@pytest.mark.parametrize("length", [180, 250, 320])
-def test_images_smaller_than_a_window_are_cut_out(
-    length: int, write: Callable[[Json], bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(json_reader, "_WINDOW", 2 * length)
-    parsed = lengths(monkeypatch)
-    body = {"messages": [user([{"data": DATA[:length]} for _ in range(50)])]}
-    document = write(body)
-    assert read_in_pieces(document) == body
-    assert max(parsed) < len(document) - 50 * length * 3 / 4
 
 
 @pytest.mark.usefixtures("small")
@@ -333,8 +329,8 @@ def test_any_value_is_read_in_pieces_as_at_once(values: list[Any], size: int) ->
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(json_reader, "_WHOLE", 0)
         patched.setattr(json_reader, "_WINDOW", 64)
-        patched.setattr(json_reader, "_MIN_STRETCH", 9)
-        patched.setattr(json_reader, "_MIN_RUN", 100)
+        patched.setattr(json_reader, "_CHUNK", 30)
+        patched.setattr(json_reader, "_LONG", 9)
         read = outcome(lambda: read_in_pieces(document, size))
     assert read == outcome(lambda: loads_exactly(document)[0])
 
@@ -358,44 +354,199 @@ def test_the_depth_limit_holds_in_pieces_too(most: int) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_a_mark_that_is_swallowed_is_noticed(wholes: list[bytes]) -> None:
-    swallowed = b'{"a":"' + b"x" * 500 + b'","a":"short"}'
-    assert same(swallowed) == ("read", repr({"a": "short"}))
-    assert wholes[0] == swallowed
+@pytest.mark.parametrize(
+    ("document", "value"),
+    [
+        (b'{"a":"' + b"x" * 500 + b'","a":"short"}', {"a": "short"}),
+        (b'{"a":1,"b":2,"a":[' + b"0," * 300 + b'0],"c":3}', {"a": [0] * 301, "b": 2, "c": 3}),
+        (
+            b'{"b":[' + b"0," * 300 + b'0],"b":{"c":[' + b'{"d":1,"d":2},' * 90 + b"{}]}}",
+            {"b": {"c": [{"d": 2}] * 90 + [{}]}},
+        ),
+    ],
+    ids=["a cut string", "a container that goes on", "a container twice"],
+)
+def test_of_a_key_that_occurs_twice_the_last_value_counts(document: bytes, value: Any, wholes: list[bytes]) -> None:
+    assert same(document) == ("read", repr(value))
+    assert wholes == []
 
 
 @pytest.mark.usefixtures("small")
-def test_a_document_that_contains_the_mark_is_read_correctly() -> None:
-    """A client cannot know the mark; if it did, the mark would occur twice, which is noticed."""
-    guess = json_reader._MARK_JSON + b"0;"
-    document = b'{"b":"' + guess + b'","a":"' + b"x" * 500 + b'"}'
-    assert same(document) == ("read", repr({"b": json.loads(b'"' + guess + b'"'), "a": "x" * 500}))
-    run = json_reader._MARK_JSON + b"run;"
-    for where in (b'{"b":["%b"],"a":"' % run, b'{"b":"%b","a":"' % run, b'{"b":[1,"%b"],"a":"' % run):
-        document = where + b"x" * 500 + b'","messages":[' + b",".join([b'{"role":"user"}'] * 40) + b"]}"
-        assert json.loads(b'"' + run + b'"') in str(same(document)[1]).encode().decode("unicode_escape")
+@pytest.mark.parametrize("end", [b",]", b",}", b"]]", b"}", b",,1]", b":1]", b" 1]", b"] ]"])
+def test_no_end_of_a_chunk_hides_an_error(end: bytes) -> None:
+    for count in range(1, 90):
+        assert same(b'{"a":[' + b"[1]," * count + b"1" + end + b"}")[0] is orjson.JSONDecodeError
+
+
+# what is cut out
+
+
+def read_with_cuts(document: bytes, size: int = 50) -> tuple[Any, Cuts]:
+    cuts = Cuts()
+    value, _ = run_to_end(loads_in_steps(cut(document, size), cuts))
+    return value, cuts
+
+
+def filled(value: Any, cuts: Cuts) -> bytes:
+    return b"".join(run_to_end(cuts.fill(run_to_end(dumps_in_steps(value)))))
 
 
 @pytest.mark.usefixtures("small")
-def test_little_is_parsed_in_vain_where_message_ends_cannot_be_found(
-    wholes: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parsed = lengths(monkeypatch)
-    inner = ",".join('{"role":"user","n":[' + f'"{number}"' + "]}" for number in range(2_000))
-    document = b'{"messages":[{"content":[' + inner.encode() + b"]}]}"
-    value, _ = run_to_end(loads_in_steps(cut(document)))
-    assert value == orjson.loads(document)
-    assert wholes == []  # what is not cut out stays in the skeleton
-    assert 3 * len(document) < sum(parsed) < 12 * len(document)
+@pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
+def test_what_was_cut_out_is_put_back(write: Callable[[Json], bytes], wholes: list[bytes]) -> None:
+    for seed in range(30):
+        document = write(conversation(random.Random(seed)))
+        value, cuts = read_with_cuts(document)
+        assert len(cuts) > 9
+        assert repr(loads_exactly(filled(value, cuts))[0]) == repr(loads_exactly(document)[0])
+    assert wholes == []
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
+def test_a_changed_document_is_cut_and_filled_as_it_is_read_at_once(write: Callable[[Json], bytes]) -> None:
+    chance = random.Random(8)
+    for seed in range(8):
+        document = write(conversation(random.Random(seed), turns=4))
+        for _ in range(40):
+            changed = mutated(document, chance)
+            whole = outcome(lambda: loads_exactly(changed)[0])  # noqa: B023 - called at once
+            cut_out = outcome(lambda: loads_exactly(filled(*read_with_cuts(changed)))[0])  # noqa: B023
+            assert cut_out == whole
+
+
+@pytest.mark.usefixtures("small")
+def test_tool_arguments_hold_the_text_of_an_input_that_was_cut_out() -> None:
+    """Inside a string the text of a value is escaped, and that of a string inside the value too."""
+    given: Json = {
+        "path": '"quoted" \\ and 漢字',
+        "text": LONG * 40,
+        "rows": [[number, {"n": "\n\t"}] for number in range(90)],
+    }
+    call = {"type": "tool_use", "id": "t", "name": "w", "input": given}
+    for document in (
+        dumps({"messages": [{"role": "assistant", "content": [call]}]}),
+        json.dumps({"messages": [{"role": "assistant", "content": [call]}]}, indent="\t").encode(),
+    ):
+        value, cuts = read_with_cuts(document)
+        found = value["messages"][0]["content"][0]["input"]
+        assert is_value_mark(found)
+        arguments = dumps(found).decode()
+        assert json.loads(json.loads(filled({"arguments": arguments}, cuts))["arguments"]) == given
+        assert json.loads(filled([found], cuts)) == [given]
+
+
+UNREAD = {"a": [{"b": number} for number in range(40)]}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"tools": [{"name": "f", "input_schema": UNREAD}]}, ("tools", 0, "input_schema")),
+        ({"messages": [user([{"type": "x", "input": UNREAD}])]}, ("messages", 0, "content", 0, "input")),
+        ({"output_config": {"format": {"schema": UNREAD}}}, ("output_config", "format", "schema")),
+        ({"output_format": {"schema": UNREAD}}, ("output_format", "schema")),
+        ({"metadata": {"junk": UNREAD}}, ("metadata", "junk")),
+        ({"junk": UNREAD}, ("junk",)),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if type(value) is tuple else "",
+)
+def test_a_value_that_is_not_read_never_becomes_objects(body: Json, path: tuple[Any, ...]) -> None:
+    value, cuts = read_with_cuts(dumps(body))
+    for step in path:
+        value = value[step]
+    assert is_value_mark(value)
+    assert len(cuts) == 1
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [user([{"type": "tool_result", "content": [UNREAD]}])]},
+        {"thinking": UNREAD, "tool_choice": UNREAD, "system": [UNREAD]},
+    ],
+)
+def test_what_is_read_stays_in_the_request(body: Json) -> None:
+    document = dumps(body)
+    value, cuts = read_with_cuts(document, 9_000)
+    assert value == orjson.loads(document) or not len(cuts)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("size", [50, 9_000])
+def test_an_object_without_properties_is_sent_with_them_although_it_was_cut_out(size: int) -> None:
+    schema = {"type": "object", "$defs": [UNREAD, "x" * 99]}
+    tool = {"name": "f", "input_schema": schema}
+    value, cuts = read_with_cuts(dumps({"tools": [tool, {"name": "g", "input_schema": UNREAD}]}), size)
+    bare, other = (entry["input_schema"] for entry in value["tools"])
+    assert orjson.loads(filled([bare, with_properties(bare)], cuts)) == [schema, schema | {"properties": {}}]
+    assert with_properties(other) == other
+
+
+@pytest.mark.usefixtures("small")
+def test_a_search_finds_the_arguments_of_a_tool_whose_schema_was_cut_out() -> None:
+    schema = {"type": "object", "properties": {"latitude": {"description": LONG}, "b": UNREAD}}
+    value, cuts = read_with_cuts(dumps({"tools": [{"name": "f", "input_schema": schema}]}))
+    tool = Tool("f", None, value["tools"][0]["input_schema"])
+    assert is_value_mark(tool.input_schema)
+    queries: tuple[tuple[SearchKind, str], ...] = (("bm25", "latitude"), ("regex", "latit.de"))
+    for kind, query in queries:
+        assert run_to_end(search_tools(kind, {"query": query}, [tool], cuts)) == ["f"]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("field", json_reader._READ)
+def test_a_field_that_the_service_reads_is_not_cut_out(field: str) -> None:
+    value, cuts = read_with_cuts(dumps({field: UNREAD}))
+    assert value == {field: UNREAD}
+    assert len(cuts) == 0
+
+
+@pytest.mark.parametrize("size", [100, 70_000, 300_000, 900_000])
+def test_an_image_of_any_size_is_sent_as_it_came(size: int) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVs" * (size // 4)}}
+    said = [user([{"type": "text", "text": "Hi"}, image]), {"role": "assistant", "content": "A"}, user([image])]
+    document = dumps({"model": "m", "max_tokens": 5, "messages": said})
+    cuts = Cuts()
+    kept = run_to_end(parse_request_in_steps(cut(document, 65_536), cuts=cuts))
+    sent = run_to_end(cuts.fill(run_to_end(dumps_in_steps(run_to_end(to_chat_in_steps(kept, PLAIN))))))
+    assert b"".join(sent) == encode(to_chat(parse_request(document), PLAIN))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_estimate_counts_what_was_cut_out_and_is_prompt() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "w", "input": {"text": LONG * 90}}
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": DATA}}
+    said = [{"role": "assistant", "content": [call]}, user([{"type": "text", "text": LONG * 90}, image])]
+    prompt = {"messages": said, "tools": [{"name": "f", "input_schema": UNREAD}]}
+    body = {"model": "m", "max_tokens": 5, "metadata": {"a": UNREAD}, "junk": UNREAD, **prompt}
+    document = dumps(body | {"messages": [user("Hi"), *said]})
+    cuts = Cuts()
+    kept = run_to_end(parse_request_in_steps(cut(document), cuts=cuts, expansion=100.0))
+    expected = estimate_tokens(parse_request(document))
+    assert len(cuts) > 4
+    assert expected * 0.9 < estimate_tokens(kept) < expected * 1.1
 
 
 @pytest.mark.parametrize(
     ("element", "count"), [(b"[]", 400_000), (b'{"a":0}', 250_000), (b'"ab"', 700_000), (b"0", 700_000)], ids=repr
 )
-def test_values_that_would_take_much_memory_are_refused_before_they_are_parsed(element: bytes, count: int) -> None:
-    document = b'{"a":[' + (element + b",") * count + element + b"]}"
-    with pytest.raises(RequestTooLarge, match=r"^body: more than 500000 JSON values in one part or 2000000 in all, or"):
-        run_to_end(loads_in_steps([document]))
+@pytest.mark.parametrize("cuts", [Cuts(), None], ids=["cutting", "whole"])
+def test_values_that_would_take_much_memory_are_refused(element: bytes, count: int, cuts: Cuts | None) -> None:
+    document = b'{"system":[' + (element + b",") * count + element + b"]}"
+    with pytest.raises(
+        RequestTooLarge, match=r"^body: its values would take more than (3\.5|7) times its size in memory"
+    ):
+        run_to_end(loads_in_steps([document], cuts))
+
+
+@pytest.mark.parametrize("cuts", [Cuts(), None], ids=["cutting", "whole"])
+def test_more_than_a_million_arrays_and_objects_are_refused(cuts: Cuts | None) -> None:
+    document = b'{"junk":[' + b"[]," * 1_000_000 + b"[]]}"
+    with pytest.raises(RequestTooLarge, match=r"^body: (more than 1000000 arrays and objects|its values)"):
+        run_to_end(loads_in_steps([document], cuts))
 
 
 def test_punctuation_inside_strings_does_not_count_as_values() -> None:
