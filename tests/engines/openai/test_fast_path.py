@@ -287,12 +287,13 @@ def test_texts_of_one_read_are_encoded_as_if_each_arrived_alone() -> None:
 
 def test_deltas_read_together_with_an_error_are_returned_before_it() -> None:
     normal = b"data: %b\n\n" % json.dumps(chunk({"content": "x"}, {})).encode()
-    reader = FastChunkReader(new_reader(tags=False))
-    reader.read(normal)
-    assert reader.read(normal * 2 + b'data: {"error":{"message":"gone","code":503}}\n\n') == ["x", "x"]
-    for ask in (reader.over, lambda: reader.read(normal)):
+    asks: list[Callable[[FastChunkReader], Any]] = [FastChunkReader.over, lambda reader: reader.read(normal)]
+    for ask in asks:  # the first call after the deltas raises the error, and the reader then holds it no more
+        reader = FastChunkReader(new_reader(tags=False))
+        reader.read(normal)
+        assert reader.read(normal * 2 + b'data: {"error":{"message":"gone","code":503}}\n\n') == ["x", "x"]
         with pytest.raises(Overloaded):
-            ask()
+            ask(reader)
 
 
 def test_a_complete_call_in_each_chunk_is_a_separate_call() -> None:
