@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from .exchange import Client, Exchange, Json
 from .grammar import Event, GrammarError, parse_events
+from .scripted_engine import ScriptedEngine
 
 Weight = Literal["must", "should", "may"]
 Profile = Literal["server", "gateway"]
@@ -45,14 +46,21 @@ class Unsupported(Exception):
 class Session:
     """A server under test. `exchanges` are those of the running check, for its report.
 
-    `engine` is the scripted engine of the profile `gateway`; None in the profile `server`.
+    `scripted` is the engine of the profile `gateway`; None in the profile `server`.
     """
 
     client: Client
     model: str
-    engine: Any = None
+    scripted: ScriptedEngine | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     tokens: int = 0  # the sum of all max_tokens that were sent
+
+    @property
+    def engine(self) -> ScriptedEngine:
+        """The scripted engine. Raises Unsupported in the profile `server`."""
+        if self.scripted is None:
+            raise Unsupported("there is no scripted engine")
+        return self.scripted
 
     # requests
 

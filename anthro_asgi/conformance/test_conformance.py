@@ -47,8 +47,8 @@ def session(request: pytest.FixtureRequest, engine: ScriptedEngine | None) -> Se
 def test_the_server_keeps_the_rule(check: Check, session: Session) -> None:
     """Fails with the reason and with the last exchanges."""
     session.exchanges.clear()
-    if session.engine is not None:
-        session.engine.set(text("Hello."))
+    if session.scripted is not None:
+        session.scripted.set(text("Hello."))
     try:
         check.run(session)
     except Unsupported as exc:
