@@ -328,19 +328,22 @@ class Answer:
         if self.filters:
             return self._filtered(batch)
         kind: type = type(batch)
+        one: Any = batch
         if kind is EncodedTexts:
-            self.counted += len(batch)  # type: ignore[arg-type]  # it is a list
+            self.counted += len(one)
             return batch
-        if kind is list and len(batch) == 1:  # type: ignore[arg-type]  # it is a list
-            kind = type(batch[0])  # type: ignore[index]  # as above
-        if kind is str or kind is ToolJson:
+        if kind is list and len(one) == 1:
+            one = one[0]
+            kind = type(one)
+        if kind is str or (kind is ToolJson and type(one.fragment) is str):
             self.counted += 1
             return batch
-        if kind is Thinking:
+        if kind is Thinking and type(one.text) is str:
             self.counted += 1
             self.thinking_counted += 1
             return batch
         for delta in deltas_of(batch):
+            _check_text(delta)
             if self._note(delta):
                 self.counted += 1
         if self.finish is not None:
@@ -362,11 +365,7 @@ class Answer:
             self.counted += 1
         else:
             deltas = deltas_of(batch)
-            if not _EXACT_TYPES.issuperset(map(type, deltas)):
-                yielded: Any = deltas
-                for thing in yielded:
-                    if not isinstance(thing, DELTA_TYPES):
-                        self._refuse(thing)
+            self._check(deltas)
             self.counted += _generated(deltas)
         if self._calls is not None:
             batch = self._repaired(batch, self._calls)
@@ -387,6 +386,16 @@ class Answer:
         if self.finish is not None:
             self._complete()
         return batch
+
+    def _check(self, deltas: Deltas) -> None:
+        """Raise InvalidDelta for an object that is not a delta, or a delta without a text."""
+        if not _EXACT_TYPES.issuperset(map(type, deltas)):
+            yielded: Any = deltas
+            for thing in yielded:
+                if not isinstance(thing, DELTA_TYPES):
+                    self._refuse(thing)
+        for delta in deltas:
+            _check_text(delta)
 
     def _repaired(self, batch: Batch, calls: CallRepair) -> Batch:
         """The batch with repaired calls."""
@@ -464,6 +473,20 @@ class Answer:
         if self.finish is None:
             return batch
         return [self.finish if isinstance(delta, Finish) else delta for delta in deltas_of(batch)]
+
+
+def _check_text(delta: Delta) -> None:
+    """Raise InvalidDelta for a delta of an engine in this process whose text is not a `str`."""
+    text: Any = ""
+    if isinstance(delta, Thinking):
+        text = delta.text
+    elif isinstance(delta, ToolJson):
+        text = delta.fragment
+    elif isinstance(delta, Signature):
+        text = delta.value
+    if not isinstance(text, str):
+        kind = type(delta).__name__
+        raise InvalidDelta(f"a {kind} needs a text of type str, and the engine gave {type(text).__name__}")
 
 
 async def in_turns(batch: list[Delta]) -> AsyncGenerator[list[Delta], None]:

@@ -11,7 +11,7 @@ import pytest
 from anthro_asgi import Finish, MessagesApp, Usage
 from anthro_asgi.engines.base import BaseEngine, ModelInfo
 from anthro_asgi.testing.driver import Driver
-from anthro_asgi.wire.deltas import ToolStart
+from anthro_asgi.wire.deltas import Signature, Thinking, ToolJson, ToolStart
 from anthro_asgi.wire.request import MessagesRequest
 
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
@@ -43,6 +43,10 @@ BROKEN: dict[str, Broken] = {
     "a dict in a list": lambda: [{}],
     "bytes": lambda: b"text",
     "a tool without an id": lambda: ToolStart(None, "f"),  # type: ignore[arg-type]  # that is the fault
+    "thinking without a text": lambda: Thinking(None),  # type: ignore[arg-type]  # that is the fault
+    "thinking without a text in a list": lambda: [Thinking("a"), Thinking(None)],  # type: ignore[arg-type]  # as above
+    "a number as a tool's input": lambda: [ToolStart("t", "f"), ToolJson(7)],  # type: ignore[arg-type]  # as above
+    "a signature of bytes": lambda: [Thinking("a"), Signature(b"s")],  # type: ignore[arg-type]  # as above
     "a finish without a reason": lambda: Finish(None),  # type: ignore[arg-type]  # that is the fault
     "a finish with a number": lambda: Finish("end_turn", 7),  # type: ignore[arg-type]  # that is the fault
     "a usage of texts": lambda: [Usage("many"), Finish("end_turn")],  # type: ignore[arg-type]  # that is the fault
