@@ -222,8 +222,8 @@ class _Reader:
         self._max_depth = max_depth
         self._text = bytearray()  # not parsed yet
         self._cut_at = 0  # length of the part of it that ends before the last comma
-        self._brackets = b""  # in that part
-        self._brackets_behind = b""  # … and behind the comma
+        self._brackets = bytearray()  # in that part
+        self._brackets_behind = bytearray()  # … and behind the comma; a bytearray, because it may grow in many steps
         self._long: list[bytes] | None = None  # the content of the long string that the last window ended in
         self._long_length = 0  # its characters
         self._stack: list[_Frame] = []  # what is open where the next chunk begins
@@ -332,7 +332,7 @@ class _Reader:
                 before = b"".join(outside[:place]) + parts[index][:comma]
                 behind = parts[index][comma:] + b"".join(outside[place + 1 :])
                 self._brackets += self._brackets_behind + before.translate(None, _NO_BRACKETS)
-                self._brackets_behind = behind.translate(None, _NO_BRACKETS)
+                self._brackets_behind = bytearray(behind.translate(None, _NO_BRACKETS))
                 start, length = next(pair for pair in reversed(copied) if pair[0] <= at + comma)
                 self._cut_at = length + at + comma - start
                 return
@@ -346,11 +346,11 @@ class _Reader:
         if not is_last and not self._cut_at:
             return
         if is_last:
-            text, brackets = bytes(self._text), self._brackets + self._brackets_behind
+            text, brackets = bytes(self._text), bytes(self._brackets + self._brackets_behind)
         else:
-            text, brackets = bytes(self._text[: self._cut_at]), self._brackets
+            text, brackets = bytes(self._text[: self._cut_at]), bytes(self._brackets)
             del self._text[: self._cut_at + 1]
-        self._cut_at, self._brackets = 0, b""
+        self._cut_at, self._brackets = 0, bytearray()
         self._budget.count(len(brackets) // 2)
         kinds, low = _opened([frame.kind for frame in self._stack], brackets)
         if is_last is bool(kinds):
