@@ -27,6 +27,7 @@ from .chunk_reader import ChunkReader
 from .chunk_template import DIGIT_SHAPE, ChunkTemplate, learn_template, parse_counts
 
 _CREDIT: Final = 6
+_ATTEMPTS: Final = 4  # chunks of a new template after which it is no longer tried to read them without the reader
 _BLANK: Final = b"\n\n"
 _STRINGS: Final = {str}
 _NEVER: Final = b"\n"  # a prefix that no event of a template begins with
@@ -43,6 +44,7 @@ class FastChunkReader:
 
     __slots__ = (
         "_after",
+        "_attempts",
         "_before",
         "_counts",
         "_credit",
@@ -67,6 +69,7 @@ class FastChunkReader:
         self._payloads: list[bytes] = []  # of events that are parsed and not read yet, among them a large one
         self._max_event = max_event
         self._sse = SSEParser(max_event)
+        self._attempts = 0
         self._credit = _CREDIT
         self._skipped = 0  # chunks that the fast path has read and `reader` has not been told of
         self._counts = b""  # the newest counts of these chunks
@@ -84,6 +87,7 @@ class FastChunkReader:
         self._longest = min(2 * len(template.after) + len(template.before), self._max_event - len(template.before))
         self._make = self._reader.continuation(template.delta, template.key)
         self._plain = self._make is str
+        self._attempts = _ATTEMPTS
 
     def read(self, data: bytes) -> Batch:
         """The deltas of one read of the body. Raises ApiError, EventTooLarge."""
@@ -312,7 +316,12 @@ class FastChunkReader:
         assert template is not None  # noqa: S101 - for the type checker
         self._credit = _CREDIT
         template.place[template.key] = text
-        return self._reader.read_delta(template.delta)
+        deltas = self._reader.read_delta(template.delta)
+        if self._attempts and self._reader.failed is None and not self._reader.finished:
+            self._attempts -= 1  # the second piece of a call's arguments shows whether they can be released at once
+            self._make = self._reader.continuation(template.delta, template.key)
+            self._plain = self._make is str
+        return deltas
 
     def _parse(self, data: bytes, out: list[Delta]) -> None:
         """Read `data` on the general path."""
