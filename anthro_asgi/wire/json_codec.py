@@ -7,9 +7,8 @@ decoders do. In-process engines cut texts in the same way, so writing replaces l
 
 import json
 import re
-import resource
+from collections.abc import Callable
 from contextlib import suppress
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import orjson
@@ -32,13 +31,27 @@ _OBJECT_MEMORY = 240  # bytes of the largest value, an object with one member
 _WIDEST = 4  # bytes of a character
 
 
+def _memory_limit() -> Callable[[], bool]:
+    """Whether the address space of the process has a limit (RLIMIT_AS), as a function. Never on Windows."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+    except ImportError:
+        return lambda: False
+    return lambda: getrlimit(RLIMIT_AS)[0] != RLIM_INFINITY
+
+
+_has_memory_limit = _memory_limit()
+
+
 def check_memory(size: int) -> None:
     """Raise MemoryError if the limit on the address space (RLIMIT_AS) leaves no `size` bytes. Without a limit, nothing.
 
     orjson does not check all its allocations: it would end the process.
     """
-    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+    if not _has_memory_limit():
         return
+    from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap  # not on Windows, where there is no such limit
+
     try:
         mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS).close()
     except OSError:
@@ -52,7 +65,7 @@ def count_values(data: bytes) -> int:
 
 def loads(data: bytes) -> Any:
     """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError), MemoryError."""
-    if len(data) > _CHECKED and resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if len(data) > _CHECKED and _has_memory_limit():
         check_memory(_WIDEST * len(data) + _OBJECT_MEMORY * count_values(data))
     try:
         return orjson.loads(data)
