@@ -13,7 +13,7 @@ applies if the stream ends with an error event.
 
 The rules are exact, as they are for the output of this service: no extra key, no empty delta, no unknown type. Extra
 keys are allowed only where an engine's own fields are passed on: in the message, in `message_delta`, in usage, in a
-tool_use block. Blocks of other types may have deltas of other types.
+tool_use block. Blocks of other types may have deltas of other types, and so may blocks of text and thinking.
 """
 
 import json
@@ -191,6 +191,9 @@ class Grammar:
         if block not in BLOCK_DELTAS and _text(kind) and (kind not in KEYS or kind == "input_json_delta"):
             return  # the block is of another server
         key = BLOCK_DELTAS.get(block, {}).get(kind) if isinstance(kind, str) else None
+        if key is None and block != "tool_use" and _text(kind) and kind not in KEYS:
+            self._text += str(kind)  # a delta of an upstream that speaks Messages, which this service passes on
+            return
         if key is None:
             self._fail(f"{kind} is not allowed in a {block} block")
         if kind == "thinking_delta" and "estimated_tokens" in delta:
@@ -373,10 +376,15 @@ def _fold_delta(block: Json, delta: Json) -> None:
         block.setdefault("citations", []).append(delta[key])
     elif key == "partial_json":
         block["input"] = (block["input"] if isinstance(block["input"], str) else "") + delta[key]
+    elif key == "signature":
+        block[key] = delta[key]
     elif key is not None:
         block[key] += delta[key]
-    elif block["type"] not in BLOCK_DELTAS:
+    else:
+        own = block["type"] if block["type"] in BLOCK_DELTAS else "type"  # only deltas of known types add to it
         for name, value in delta.items():
+            if name == own:
+                continue
             if isinstance(value, str) and isinstance(block.get(name), str) and name not in REPLACED | {"type"}:
                 block[name] += value
             elif name != "type" and (value is not None or name not in block):

@@ -201,7 +201,7 @@ class EventReader(Reader):
         else:
             self._other_delta(kind, index, delta, out)
 
-    def _other_delta(self, kind: str, index: object, delta: dict[str, Any], out: list[Delta]) -> None:
+    def _other_delta(self, kind: object, index: object, delta: dict[str, Any], out: list[Delta]) -> None:
         """A delta that is neither text nor thinking, of a block that is not buffered."""
         if kind == "signature_delta":
             if delta["signature"] and self._open == index:
@@ -214,7 +214,7 @@ class EventReader(Reader):
                 self._calls.add_call(_index(index), None, None, _string(delta["partial_json"]))
         elif kind == "citations_delta":
             self._append(Citation(_checked(delta["citation"])), out)
-        elif self._kind is not None and self._open == index:
+        elif self._kind is not None and self._open == index and isinstance(kind, str):
             self._append(OtherDelta(self._kind, _checked(delta)), out)
         else:
             self.repairs["block_order"] += 1
