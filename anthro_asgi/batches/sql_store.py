@@ -129,7 +129,7 @@ class SqlBatchStore:
             if share <= 0 or room <= 0:
                 break
             rows = statements.rows(
-                "SELECT number, custom_id, failures, size FROM requests"
+                "SELECT number, custom_id, failures, size FROM requests"  # noqa: S608 - put together from constants
                 " WHERE batch = ? AND outcome = 0 AND due <= ? ORDER BY due, number LIMIT ?" + statements.skip_locked,
                 batch,
                 now,
@@ -215,7 +215,7 @@ def _discard(statements: Statements, batch_id: str) -> None:
 
 def _get(statements: Statements, owner: bytes, batch_id: str) -> MessageBatch | None:
     row = statements.row(
-        f"SELECT {_COLUMNS} FROM batches WHERE id = ? AND owner = ? AND is_complete = 1",
+        f"SELECT {_COLUMNS} FROM batches WHERE id = ? AND owner = ? AND is_complete = 1",  # noqa: S608 - put together from constants
         batch_id,
         owner,
     )
@@ -229,11 +229,11 @@ def _page(
     where, parameters = "", [owner]
     for cursor, comparison in ((after_id, "<"), (before_id, ">")):
         if cursor is not None:
-            where += f" AND number {comparison} (SELECT number FROM batches WHERE id = ? AND owner = ?)"
+            where += f" AND number {comparison} (SELECT number FROM batches WHERE id = ? AND owner = ?)"  # noqa: S608 - put together from constants
             parameters += [cursor, owner]  # type: ignore[list-item]  # a cursor is text
     backwards = before_id is not None and after_id is None
     rows = statements.rows(
-        f"SELECT {_COLUMNS} FROM batches WHERE owner = ? AND is_complete = 1{where}"
+        f"SELECT {_COLUMNS} FROM batches WHERE owner = ? AND is_complete = 1{where}"  # noqa: S608 - put together from constants
         f" ORDER BY number {'ASC' if backwards else 'DESC'} LIMIT ?",
         *parameters,
         limit + 1,
@@ -370,7 +370,7 @@ def _settle_batch(statements: Statements, number: int, outcome: int, now: float)
 
 def _lock(statements: Statements, batch: int) -> None:
     """Lock a batch before any of its requests: transactions that lock in one order do not deadlock."""
-    statements.rows(f"SELECT number FROM batches WHERE number = ?{statements.for_update}", batch)
+    statements.rows(f"SELECT number FROM batches WHERE number = ?{statements.for_update}", batch)  # noqa: S608 - put together from constants
 
 
 def _count_down(statements: Statements, finished: Iterable[tuple[int, int]], now: float) -> list[MessageBatch]:
@@ -397,7 +397,7 @@ def _count_down(statements: Statements, finished: Iterable[tuple[int, int]], now
 
 
 def _batch(statements: Statements, number: int) -> MessageBatch:
-    return _from_row(statements.rows(f"SELECT {_COLUMNS} FROM batches WHERE number = ?", number)[0])
+    return _from_row(statements.rows(f"SELECT {_COLUMNS} FROM batches WHERE number = ?", number)[0])  # noqa: S608 - put together from constants
 
 
 def _from_row(row: Row) -> MessageBatch:
