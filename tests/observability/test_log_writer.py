@@ -131,7 +131,7 @@ def test_without_a_thread_a_line_is_written_if_that_does_not_block(
     def start(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("threading._start_new_thread", start)
+    monkeypatch.setattr(threading.Thread, "start", start)
     log = LogWriter(pipe[1], notice)
     line = b"x" * 999 + b"\n"
     log.write_line(line)

@@ -78,7 +78,7 @@ async def _send(messages: list[Any], path: str, mutant: Mutant, send: Any) -> No
 def server() -> Iterator[tuple[Mutating, Client]]:
     """The service with the simulator, as fast as it is, behind the mutants."""
     app = Mutating(MessagesApp(SimulatedEngine(ttft=0, itl=0)))
-    running = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    running = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     thread = Thread(target=running.run)
     thread.start()
     while not running.started:
