@@ -65,6 +65,8 @@ _TWO: Final = b"\0\0"
 _BACKSLASH: Final = ord("\\")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PAIRS_REMOVED: Final = 4  # rounds in which adjacent brackets are removed, before the rest is looked at one by one
+_BRACKETS_AT_ONCE: Final = 4096
+_DEEPEST: Final = 1024  # levels that orjson reads
 _DICT, _LIST = b"{["
 _KIND_OF: Final = {ord("}"): _DICT, ord("]"): _LIST}
 _VALUES_PER_STEP: Final = 4096
@@ -552,13 +554,16 @@ def _opened(kinds: list[int], brackets: bytes) -> tuple[list[int], int]:
         brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
     kinds = list(kinds)
     low = len(kinds)
-    for bracket in brackets:
-        if bracket in b"{[":
-            kinds.append(bracket)
-        elif not kinds or kinds.pop() != _KIND_OF[bracket]:
+    for start in range(0, len(brackets), _BRACKETS_AT_ONCE):
+        for bracket in brackets[start : start + _BRACKETS_AT_ONCE]:
+            if bracket in b"{[":
+                kinds.append(bracket)
+            elif not kinds or kinds.pop() != _KIND_OF[bracket]:
+                raise _CannotCut
+            else:
+                low = min(low, len(kinds))
+        if len(kinds) > _DEEPEST:
             raise _CannotCut
-        else:
-            low = min(low, len(kinds))
     if len(kinds) > _MAX_LEVELS:
         raise _CannotCut
     return kinds, low
