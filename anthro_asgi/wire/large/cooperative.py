@@ -41,8 +41,11 @@ def takes_long(pieces: Sequence[bytes]) -> bool:
     has_escapes = sample.count(b"\\") > len(sample) // _BYTES_FOR_AN_ESCAPE
     if has_escapes and _SURROGATE_WEIGHT * body.count(_SURROGATE) > _DENSE:
         return True
-    if _STRIDE * _weight(sample) <= _DENSE:  # as nearly always, with what strings hold
+    weight = _STRIDE * _weight(sample)
+    if weight <= _DENSE:  # as nearly always, with what strings hold
         return False
+    if weight > size:  # no text of a conversation is like that, and an exact answer would take milliseconds
+        return True
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     return _weight(b"".join(body.split(b'"')[::2])) > _DENSE
