@@ -228,24 +228,22 @@ def text(*pieces: str, finish: str = "stop") -> Answer:
 
 def raw(*pieces: bytes) -> Answer:
     """A stream of these bytes, each piece in a write of its own."""
-
-    def answer(exchange: Exchange) -> None:
-        exchange.head(200, "text/event-stream")
-        for piece in pieces:
-            exchange.write(piece)
-        exchange.end()
-
-    return answer
+    return _written(pieces, Exchange.end)
 
 
 def broken(*pieces: bytes) -> Answer:
     """A stream whose connection is reset after these bytes."""
+    return _written(pieces, Exchange.reset)
+
+
+def _written(pieces: Iterable[bytes], finish: Callable[[Exchange], None]) -> Answer:
+    """A stream of these pieces, after which `finish` is called."""
 
     def answer(exchange: Exchange) -> None:
         exchange.head(200, "text/event-stream")
         for piece in pieces:
             exchange.write(piece)
-        exchange.reset()
+        finish(exchange)
 
     return answer
 
