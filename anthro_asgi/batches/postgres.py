@@ -1,7 +1,7 @@
 """PostgreSQL as the database of the batch store (extra `postgres`): several machines share one queue.
 
-A connection that broke is opened again by the next transaction. Whether a transaction whose connection broke during its
-commit was committed, nobody knows; each one that the worker repeats changes nothing the second time.
+A connection that broke is opened again by the next transaction. If a connection breaks during a commit, the store
+cannot know whether the database committed. The worker may repeat each transaction: the second run changes nothing.
 """
 
 from collections.abc import Callable

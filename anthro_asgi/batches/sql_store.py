@@ -1,7 +1,7 @@
 """The batch store over an SQL database. Every statement runs in one thread, so that the event loop is never held.
 
-Each method of the store is one transaction. Where several processes or pods share the database, a row is claimed,
-finished or canceled by one of them: an UPDATE says in its WHERE which state it expects, and counts the rows.
+Each method of the store is one transaction. Several processes or pods may share the database, and only one of them can
+claim, finish or cancel a row: the UPDATE names the expected state in its WHERE, and the store counts the changed rows.
 """
 
 import asyncio

@@ -74,7 +74,7 @@ class BatchStore(Protocol):
     # batches of one owner
 
     async def create(self, owner: bytes, batch_id: str, now: float) -> None:
-        """A batch without requests. Nobody sees it and no request of it runs before `complete`."""
+        """A batch without requests. It is hidden, and none of its requests runs, before `complete`."""
 
     async def append(self, batch_id: str, entries: Sequence[BatchEntry], now: float) -> None:
         """Add requests to a batch that is not complete. Raises DuplicateCustomId."""

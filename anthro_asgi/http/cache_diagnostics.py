@@ -135,7 +135,7 @@ class CacheDiagnostics:
 
 
 def _missed(change: Change | None, tokens: int) -> int | None:
-    """The tokens of the previous prompt behind the change; None where none are told."""
+    """The tokens of the previous prompt behind the change; None for a reason without a count."""
     return None if change is None or change.reason == _UNAVAILABLE else round(tokens * change.missed)
 
 
