@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -15,12 +16,22 @@ from .shared_counters import MetricFamily, SharedCounters
 def load_exposition() -> tuple[Any, Any] | None:
     """The modules prometheus_client and prometheus_client.core; None without the extra.
 
-    Their import takes as long as a seventh of the start. So the server calls this when it listens already.
+    Raises OSError when the files of the modules cannot be read; the next call then imports them again.
     """
     try:
         return importlib.import_module("prometheus_client"), importlib.import_module("prometheus_client.core")
     except ImportError:
         return None
+
+
+def load_exposition_early() -> None:
+    """Import the modules before the first request for /metrics.
+
+    Their import takes a seventh of the time of a start, so the server calls this in a thread once it listens. Connections
+    may then have taken all file descriptors. In that case the first request for /metrics imports the modules.
+    """
+    with suppress(OSError):
+        load_exposition()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from uvicorn import Config, Server
 
 from ..observability.logs import log_event
 from ..observability.metrics import Metrics
-from ..observability.prometheus import load_exposition
+from ..observability.prometheus import load_exposition_early
 from ..observability.version import version
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
@@ -160,7 +160,7 @@ class ServerProcess(Server):
         self._announce()
         # Slow to import, so it is not done before the announcement, and not while the event loop waits for it.
         with suppress(RuntimeError):  # the system has no thread left: the first request to /metrics imports it
-            Thread(target=load_exposition, name="import of prometheus_client", daemon=True).start()
+            Thread(target=load_exposition_early, name="import of prometheus_client", daemon=True).start()
         self._collector.start()
 
     def _beat(self) -> None:

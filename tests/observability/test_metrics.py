@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator
@@ -475,3 +476,18 @@ asyncio.run(main())
 def test_without_the_extra_only_the_metrics_route_fails_and_names_the_extra() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", WITHOUT], capture_output=True, text=True, check=True)
     assert done.stdout == "404 /metrics needs the extra `metrics`: pip install 'anthro-asgi[metrics]'\n"
+
+
+@pytest.mark.slow
+def test_the_metrics_are_loaded_later_when_no_file_can_be_opened_at_the_start() -> None:
+    code = """
+        import resource
+        from anthro_asgi.observability.prometheus import load_exposition, load_exposition_early
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # standard input, output and error are open
+        load_exposition_early()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert load_exposition.cache_info().currsize == 0, "otherwise the test proves nothing"
+        assert load_exposition() is not None
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
