@@ -4,7 +4,10 @@ Each test has one of two marks. `slow` tests start real processes or models, or 
 `SLOW`, all that use the real llama.cpp, and those that say `@pytest.mark.slow`. All others are `core`. With `-m core`
 the folders in `SLOW` are not even imported.
 
-In parallel (`-n auto`), all tests of a file run in one worker, and so do all tests that use the real llama.cpp, so that
+`alone` tests, which are slow too, measure time so exactly that other processes would disturb them. They are left out of
+parallel runs (`-n auto`), and `pytest -m alone tests/checks` runs them one after the other.
+
+In parallel, all tests of a file run in one worker, and so do all tests that use the real llama.cpp, so that
 a server shared by tests starts once. Slow files start first: the run then ends with short tests, and no worker is idle.
 """
 
@@ -57,7 +60,7 @@ def in_slow_folder(path: Path) -> bool:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         real_engine = "llama" in getattr(item, "fixturenames", ())
         slow = real_engine or in_slow_folder(item.path)
@@ -67,6 +70,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("core")
         group = "llama" if real_engine else str(item.path.relative_to(TESTS))
         item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):  # this is a process of a parallel run
+        alone = [item for item in items if item.get_closest_marker("alone") is not None]
+        items[:] = [item for item in items if item.get_closest_marker("alone") is None]
+        config.hook.pytest_deselected(items=alone)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

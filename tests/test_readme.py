@@ -59,7 +59,7 @@ def served() -> Iterator[str]:
 
 
 def test_each_command_creates_its_own_environment() -> None:
-    for mark, job in (("run", "anthro-asgi serve"), ("test", "python -m pytest -n auto")):
+    for mark, job in (("run", "anthro-asgi serve"), ("test", "python -m pytest -m alone tests/checks")):
         command = marked(README, mark)
         assert command.count("\n") == 1
         assert command.startswith("python3 -m venv ")

@@ -27,8 +27,8 @@ def load_exposition() -> tuple[Any, Any] | None:
 def load_exposition_early() -> None:
     """Import the modules before the first request for /metrics.
 
-    Their import takes a seventh of the time of a start, so the server calls this in a thread once it listens. Connections
-    may then have taken all file descriptors. In that case the first request for /metrics imports the modules.
+    Their import takes a seventh of the time of a start, so the server calls this in a thread once it listens. By then,
+    connections may have taken all file descriptors. In that case the first request for /metrics imports the modules.
     """
     with suppress(OSError):
         load_exposition()

@@ -13,6 +13,8 @@ from tests.checks.hold.application import Application, Case, scale
 from tests.checks.hold.fuzz import Find, measured, search
 from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, Recipe, drawn, mutated
 
+pytestmark = pytest.mark.alone
+
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 LARGE = 300_000  # characters
 ANSWERS = [

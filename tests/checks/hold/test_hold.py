@@ -6,6 +6,8 @@ from tests.checks.hold import ATTACKS, BAR, LOOPS, PARSERS, TINY_RECORDS, longes
 from tests.checks.hold.application import scale
 from tests.checks.hold.matrix import QUICK, holds
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("attack", [*ATTACKS, TINY_RECORDS])
 @pytest.mark.parametrize("loop", LOOPS)
