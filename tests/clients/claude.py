@@ -12,6 +12,7 @@ from typing import Any
 from tests.clients.engine import Play, ScriptedEngine, call
 from tests.clients.install import CLAUDE
 from tests.clients.scenario import served
+from tests.support.service import Service
 
 _DEADLINE = 120.0  # seconds for one run
 
@@ -79,6 +80,7 @@ class Session:
 
     claude: ClaudeCode
     engine: ScriptedEngine
+    service: Service
     folder: Path
 
 
@@ -88,9 +90,9 @@ def session(tmp_path: Path, play: Play, *options: str, **engine: object) -> Iter
     folder = tmp_path / "project"
     folder.mkdir()
     with served(play, *options, **engine) as s:
-        yield Session(ClaudeCode(s.url, folder), s.engine, folder)
+        yield Session(ClaudeCode(s.url, folder), s.engine, s.service, folder)
 
 
-def bash(command: str, identity: str = "call_1", **more: object) -> bytes:
+def bash(command: str, identity: str = "call_1", prompt: int = 900, **more: object) -> bytes:
     """A call of Claude Code's Bash tool."""
-    return call("Bash", json.dumps({"command": command, "description": "a step"}), identity, **more)
+    return call("Bash", json.dumps({"command": command, "description": "a step"}), identity, prompt, **more)

@@ -92,19 +92,26 @@ def finish(reason: str) -> Json:
     return chunk({}, reason)
 
 
-USAGE: Json = {"id": "c", "choices": [], "usage": {"prompt_tokens": 900, "completion_tokens": 9, "total_tokens": 909}}
+def usage(prompt: int) -> Json:
+    """The last chunk of a stream, for a prompt of so many tokens."""
+    counts = {"prompt_tokens": prompt, "completion_tokens": 9, "total_tokens": prompt + 9}
+    return {"id": "c", "choices": [], "usage": counts}
 
 
-def text(words: str, reason: str = "stop") -> bytes:
-    """A streamed text answer."""
-    return sse(delta(role="assistant", content=""), delta(content=words), finish(reason), USAGE)
+USAGE: Json = usage(900)
 
 
-def call(name: str, arguments: str, identity: str = "call_1", **more: Any) -> bytes:
+def text(words: str, reason: str = "stop", prompt: int = 900) -> bytes:
+    """A streamed text answer to a prompt of so many tokens."""
+    return sse(delta(role="assistant", content=""), delta(content=words), finish(reason), usage(prompt))
+
+
+def call(name: str, arguments: str, identity: str = "call_1", prompt: int = 900, **more: Any) -> bytes:
     """A streamed tool call whose arguments come in one chunk; `more` are further fields of its first delta."""
     function = {"name": name, "arguments": arguments}
     calls = [{"index": 0, "id": identity, "type": "function", "function": function}]
-    return sse(delta(role="assistant", content=None, **more), delta(tool_calls=calls), finish("tool_calls"), USAGE)
+    first = delta(role="assistant", content=None, **more)
+    return sse(first, delta(tool_calls=calls), finish("tool_calls"), usage(prompt))
 
 
 def refusal(status: int, message: str, **more: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""A session of the real Claude Code goes on after a picture or a PDF that the model cannot read."""
+"""The real Claude Code reads a PDF; its session goes on after a picture or a PDF that the model cannot read."""
 
 import base64
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients.claude import session
-from tests.clients.engine import Json, call, last_role, refusal, text
+from tests.clients.engine import Json, call, last_role, refusal, text, tool_results
+from tests.support.pdf import pdf
 
 
 def png() -> bytes:
@@ -51,6 +52,23 @@ def test_a_picture_that_the_model_cannot_read_does_not_end_the_session(tmp_path:
         result = s.claude.ask("Never mind, go on")
         assert not result.is_error, result
         assert result.text == "Going on"
+
+
+def test_the_text_of_a_pdf_reaches_the_engine(tmp_path: Path) -> None:
+    path = tmp_path / "project" / "paper.pdf"
+
+    def play(body: Json, number: int) -> bytes:
+        results = tool_results(body)
+        return text(f"I read: {results[0]}") if results else call("Read", json.dumps({"file_path": str(path)}))
+
+    with session(tmp_path, play, "--pdf", "text") as s:
+        path.write_bytes(pdf("Llamas hum.", "They spit, too."))
+        result = s.claude.ask("Read paper.pdf")
+        assert not result.is_error, result
+        first, second = result.text.partition("[Page 1 of 2]")[2].split("[Page 2 of 2]")
+        assert "Llamas hum." in first
+        assert "They spit, too." in second
+        assert len(s.engine.chats) == 2, "the request with the PDF was not refused"
 
 
 @pytest.mark.fault("A8")
