@@ -1,42 +1,47 @@
-"""`python -m bench COMMAND`: what each command measures is in its module's docstring. Without a command: `all`."""
+"""`python -m bench COMMAND`: what each command measures is in its module's docstring."""
 
 import argparse
 import sys
 from importlib import import_module
 from typing import Any, Final
 
-from .process import ended_by_signals
+from anthro_asgi.bench.processes import ended_by_signals
 
 COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary)
     "micro": ("bench.micro", "nanoseconds per operation, and ratios to a floor"),
-    "load": ("bench.load", "load on any Messages server, and its latencies and cost"),
+    "ceiling": ("bench.ceiling", "the highest rate of the load generator"),
     "peers": ("bench.peers", "this service, a byte relay and other proxies, side by side"),
     "report": ("bench.report", "a page with plots, and Markdown tables, from result files"),
     "hold": ("tests.checks.stall", "how long one request blocks the event loop"),
     "request": ("bench.per_request", "what one whole request costs"),
     "pauses": ("bench.pauses", "how long streams stand still while thousands of them are open"),
     "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
-    "record": ("bench.record", "record a server's answers, with times, for the simulated engine to replay"),
     "metered": ("bench.metered", "what metrics add to the cost of a token"),
     "batches": ("bench.batches", "throughput of message batches, and the latency of clients beside them"),
     "guard": ("bench.guard", "fail when a ratio exceeds its bar by half"),
     "soak": ("tests.checks.soak", "a thousand streams with faults and disconnects: nothing may grow or be left over"),
     "start": ("bench.start", "seconds from process start to listening, and idle memory"),
-    "all": ("bench.every", "micro, peers and hold, then the report of them (the default)"),
+    "all": ("bench.every", "micro, peers and hold, then the report of them"),
 }
 
 
 def main() -> int:
-    """Run the command that the command line names. Only that command's module is imported."""
-    words = sys.argv[1:] or ["all"]
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures what the service costs.")
+    """Run the command that the command line names, or print the usage. Only that command's module is imported."""
+    words = sys.argv[1:]
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures what the service costs. To measure any server: anthro-asgi bench load.",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        if name == words[0]:
+        if words[:1] == [name]:
             loaded = _load(module)
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.main)
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
     options = parser.parse_args(words)
     with ended_by_signals():
         status: int = options.run(options)

@@ -19,7 +19,8 @@ from time import monotonic_ns
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .client import Connection, Ending
+from anthro_asgi.bench.client import Connection, Ending
+
 from .process import serving
 
 _THROUGHPUT: Final = 0.9  # at least, of a closed loop

@@ -30,15 +30,16 @@ from typing import Final
 
 import uvloop
 
+from anthro_asgi.bench.client import Connection, Ending
+from anthro_asgi.bench.counting import Counter
+from anthro_asgi.bench.load.requests import Requests, Target, Wording
+from anthro_asgi.bench.options import positive
+from anthro_asgi.bench.processes import many_files
 from anthro_asgi.http.inline_driver import InlineDriver
 from anthro_asgi.simulator import LoopClock, SimulatedEngine, Sleeper
 from anthro_asgi.wire.request import MessagesRequest
 
-from .client import Connection, Ending
-from .counting import Counter
-from .load.requests import Requests, Target, Wording
-from .options import positive
-from .process import many_files, serving
+from .process import serving
 
 _TTFT: Final = 0.5  # seconds
 _STREAMS_PER_SECOND: Final = 1000  # that begin

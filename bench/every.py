@@ -1,4 +1,4 @@
-"""`python -m bench`: all measurements, one after the other, then the report."""
+"""`python -m bench all`: all measurements, one after the other, then the report."""
 
 import argparse
 import shlex
@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .options import positive
+from anthro_asgi.bench.options import positive
+
 from .peers.envs import cache
 
 

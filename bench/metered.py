@@ -21,6 +21,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.bench.options import positive
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.openai.read_coalescer import ReadCoalescer
 from anthro_asgi.observability.metrics import Metrics
@@ -30,7 +31,6 @@ from anthro_asgi.upstream.origin import Origin
 from .in_process import END, HEAD, REQUEST, Sink, chunked, connection
 from .micro.case import Comparison, collector_off
 from .micro.streams import STYLES, stream, varied
-from .options import positive
 
 BAR: Final = 0.05
 _ROUNDS: Final = 101

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Final
 from urllib.request import urlopen
 
-from .options import positive
+from anthro_asgi.bench.options import positive
+from anthro_asgi.bench.processes import many_files
+
 from .peers.harness import Bench, Plan, Prepared, Server, driving, engine, free_port, started
 from .peers.open_streams import await_open
 from .peers.ours import Ours, fast
 from .peers.peer import Unavailable
-from .process import many_files
 from .records import DIRECT, Pauses, ResultFile, environment
 
 LEVELS: Final = (1, 1_000, 8_000)

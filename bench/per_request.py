@@ -23,6 +23,7 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.bench.options import positive
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.observability import logs
 from anthro_asgi.server.http_protocol import protocol_class
@@ -34,7 +35,6 @@ from . import bodies
 from .in_process import END, HEAD, REQUEST, Sink, chunked, connection
 from .micro.case import Comparison, collector_off
 from .micro.streams import STYLES, stream
-from .options import positive
 from .peers.raw_asgi import Raw
 
 RATIOS: Final = {"small": 14.0, "agent, 86 KB": 25.0}

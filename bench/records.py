@@ -16,13 +16,13 @@ from typing import Annotated, BinaryIO, Final, Self, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from anthro_asgi.bench.records import Load, Percentiles
+
 DIRECT: Final = "direct"  # the server name of the engine itself, measured without any server in between
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 
 Number = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
-Percentiles = dict[str, Number | None]
-"""`p50`, `p90`, `p99`, `p99.9` and `max` in seconds, each None without a sample; `n` is the number of samples."""
 
 
 class Record(Struct, tag_field="kind", tag=str.lower):
@@ -51,55 +51,6 @@ class Micro(Record):
     floor_ns: Number
     ratio: Number
     bar: Number | None = None
-
-
-class Goodput(Struct):
-    """Requests that kept the service level objective `slo` (limits in seconds)."""
-
-    slo: dict[str, Number | None]
-    requests_per_s: Number | None
-    fraction: Number | None
-
-
-class ServerCost(Struct):
-    """CPU and resident memory of the measured processes."""
-
-    cpu_s: Number
-    cpu_us_per_token: Number | None
-    rss_mib: Number
-    rss_peak_mib: Number
-
-
-class ClientCost(Struct):
-    """CPU of the load generator."""
-
-    cpu_s: Number
-    cpu_us_per_token: Number | None
-
-
-class Load(Record):
-    """The summary of one run of the load generator."""
-
-    url: str
-    api: str
-    stream: bool
-    concurrency: Count | None
-    rate: Number | None
-    requests: Count
-    ok: Count
-    errors: dict[str, Count]
-    unfinished: Count
-    seconds: Number
-    tokens: Count
-    tokens_per_s: Number | None
-    ttft: Percentiles
-    itl: Percentiles
-    e2e: Percentiles
-    transit: Percentiles | None
-    late: Percentiles | None
-    goodput: Goodput | None
-    server: ServerCost | None
-    client: ClientCost
 
 
 class Run(Record):
@@ -189,7 +140,7 @@ class Pauses(Record):
 
 
 R = TypeVar("R", bound=Record)
-KINDS: Final = {str(one.__struct_config__.tag): one for one in Record.__subclasses__() if one is not Load}
+KINDS: Final = {str(one.__struct_config__.tag): one for one in Record.__subclasses__()}
 
 
 def json_line(record: Record) -> bytes:
@@ -299,8 +250,3 @@ def _add(records: Records, line: bytes, where: str) -> None:
             records.others[kind] += 1
     except msgspec.MsgspecError as exc:
         raise RecordError(f"{where}: {exc}") from exc
-
-
-def load_from(line: bytes) -> Load:
-    """The summary in a line that the load generator wrote. Raises msgspec.MsgspecError."""
-    return msgspec.json.decode(line, type=Load)

@@ -12,8 +12,10 @@ from time import perf_counter
 from typing import Final
 from urllib.parse import urlsplit
 
-from .options import positive
-from .process import resident, serving
+from anthro_asgi.bench.options import positive
+from anthro_asgi.bench.processes import resident
+
+from .process import serving
 
 SECONDS: Final = 0.5
 MEBIBYTES: Final = 45.0

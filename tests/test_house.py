@@ -11,6 +11,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 ROOMS = (
     "_native",
     "batches",
+    "bench",
     "cli",
     "conformance",
     "engines",
@@ -24,6 +25,7 @@ ROOMS = (
     "wire",
 )
 PURE = [
+    "bench/counting.py",
     *(name for name in FILES if name.startswith("wire/")),
     "conformance/check.py",
     "conformance/grammar.py",
@@ -82,7 +84,8 @@ LAW = {
     "simulator": ("wire", "observability", "engines", "http"),
     "testing": ("wire", "engines", "http", "simulator"),
     "server": ("_native", "wire", "observability", "settings"),
-    "cli": ("_native", "conformance", "wire", "observability", "settings", "http", "server", "engines", ""),
+    "bench": ("upstream", "simulator"),
+    "cli": ("_native", "bench", "conformance", "wire", "observability", "settings", "http", "server", "engines", ""),
 }
 # The only files of a room that another room may import.
 FACE = {"engines": {"anthro_asgi.engines.base", "anthro_asgi.engines.functions"}}

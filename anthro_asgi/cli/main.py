@@ -1,4 +1,4 @@
-"""The command line: `anthro-asgi serve`, `check`, `health`, `simulate-openai`, `conformance` and `completion`.
+"""The command line of `anthro-asgi`: finds the command, and loads its settings.
 
 A command that cannot run prints one line on stderr. Its exit status is 2 for wrong options, and 1 when the system
 refuses a resource. Each command is imported when it runs: a wrong option is reported before an event loop or a server
@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _conformance(arguments[1:])
     if arguments[:1] == ["batch"]:  # as above
         return _batch(arguments[1:])
+    if arguments[:1] == ["bench"]:  # as above
+        return _bench(arguments[1:])
     try:
         command, line = parse_command_line(arguments)
         if command == "completion":
@@ -199,6 +201,15 @@ def _batch(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _bench(arguments: Sequence[str]) -> int:
+    if sys.platform == "win32":
+        print("anthro-asgi: error:", _NO_BENCH_ON_WINDOWS, file=sys.stderr)
+        return 2
+    from ..bench.command import main
+
+    return main(arguments)
+
+
 def _serve(settings: Settings) -> int:
     from .serve import serve
 
@@ -230,6 +241,7 @@ _SUMMARIES: Final = {
     "simulate-openai": "Serve a simulated OpenAI-compatible engine, for testing gateways.",
     "conformance": "Judge any server of the Messages API.",
     "batch": "Submit message batches, watch them, and read their results.",
+    "bench": "Send load to any server of the Messages API, and measure it.",
     "completion": "Print a script that completes commands and options in a shell.",
 }
 _SHELLS: Final = ("bash", "zsh", "fish")
@@ -255,6 +267,7 @@ _NOT_ON_WINDOWS: Final = (
     "{command} needs Linux or macOS; on Windows, use WSL, or serve with plain uvicorn: "
     "uvicorn --factory anthro_asgi:create_app"
 )
+_NO_BENCH_ON_WINDOWS: Final = "bench needs Linux or macOS; on Windows, use WSL"
 _COMMANDS: Final[dict[str, Callable[[Settings], int]]] = {
     "serve": _serve,
     "check": _check,

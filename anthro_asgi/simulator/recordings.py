@@ -7,7 +7,7 @@ A trace is JSON lines, each one answer:
 A delta has three parts: the seconds since the request was sent, ascending; its kind, `thinking`, `text`, `call` or
 `json`; and its text. The text of a `call` is the tool's name, the text of a `json` is a piece of that call's input.
 Without `stop_reason` it is `end_turn` or, after a call, `tool_use`. Other keys may say where an answer is from; they
-are ignored. `python -m bench record` writes it.
+are ignored. `anthro-asgi bench record` writes it.
 """
 
 from collections.abc import Iterable

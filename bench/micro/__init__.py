@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from ..options import positive
+from anthro_asgi.bench.options import positive
+
 from ..records import Micro, json_line
 from . import conversion, native, parts, request
 from .case import Case

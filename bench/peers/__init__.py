@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from ..options import positive
-from ..process import many_files
+from anthro_asgi.bench.options import positive
+from anthro_asgi.bench.processes import many_files
+
 from ..records import DIRECT, Missing, ResultFile, environment
 from .asgi import asgi
 from .envs import cache

@@ -8,7 +8,9 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
-from ..records import Fairness, Percentiles
+from anthro_asgi.bench.records import Percentiles
+
+from ..records import Fairness
 from ..scripted.serving import UNPACED
 from .harness import PATIENCE, Bench, Plan, Server, drive, driving, engine, pause
 from .open_streams import opened

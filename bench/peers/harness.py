@@ -15,9 +15,11 @@ from threading import Event
 from time import monotonic
 from typing import Any, Final
 
-from ..counting import Api
+from anthro_asgi.bench.counting import Api
+from anthro_asgi.bench.records import Load, load_from
+
 from ..process import end, start
-from ..records import DIRECT, Grammar, Load, ResultFile, load_from
+from ..records import DIRECT, Grammar, ResultFile
 from .peer import MODEL, Launch, Peer, Unavailable
 from .probe import TOKENS, probe
 
@@ -220,7 +222,7 @@ def driving(server: Server, plan: Plan, folder: Path, name: str = "load") -> Ite
     out, log = folder / f"{name}.json", folder / f"{name}.log"
     out.unlink(missing_ok=True)
     target = [server.url, "--api", server.api, "--model", server.model, "--pid", str(server.pid)]
-    command = [sys.executable, "-m", "bench", "load", *target, *plan.arguments(), "--json", str(out)]
+    command = [sys.executable, "-m", "anthro_asgi", "bench", "load", *target, *plan.arguments(), "--json", str(out)]
     with running(Launch(command), log) as process:
         yield Client(process, out, log)
 

@@ -13,9 +13,11 @@ from time import monotonic
 from typing import Final
 from urllib.request import urlopen
 
+from anthro_asgi.bench.processes import Meter, family, resident
+from anthro_asgi.bench.records import Load
+
 from ..figures import Rounds, figure, ratios, stream_costs
-from ..process import Meter, family, resident
-from ..records import Load, Memory, StreamCost
+from ..records import Memory, StreamCost
 from .harness import SLACK_SECONDS, Bench, Client, Plan, Prepared, Server, driving, engine, pause
 from .peer import Unavailable
 

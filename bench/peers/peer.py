@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from ..counting import Api
+from anthro_asgi.bench.counting import Api
 
 MODEL: Final = "scripted"  # the scripted engine's model
 

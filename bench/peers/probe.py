@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from anthro_asgi.bench.counting import PATHS, Api
 from anthro_asgi.conformance.grammar import FOLLOWS, Event, Grammar, GrammarError, parse_events
 
-from ..counting import PATHS, Api
 from .peer import Unavailable
 
 TOKENS: Final = 32

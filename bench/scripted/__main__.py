@@ -5,7 +5,9 @@ import asyncio
 
 import uvloop
 
-from ..process import keep_pauses_short, listen, many_files
+from anthro_asgi.bench.processes import keep_pauses_short, many_files
+
+from ..process import listen
 from .serving import Engine, Settings
 from .styles import STYLES
 

@@ -4,22 +4,19 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+from anthro_asgi.bench.records import ClientCost, Load, Percentiles, ServerCost
 from bench.records import (
     DIRECT,
     Asgi,
-    ClientCost,
     Env,
     Fairness,
     Grammar,
     Hold,
-    Load,
     Memory,
     Micro,
     Missing,
-    Percentiles,
     Record,
     Run,
-    ServerCost,
     StreamCost,
     json_line,
 )

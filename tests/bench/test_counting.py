@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from bench import counting
-from bench.counting import Api, Counter
+from anthro_asgi.bench import counting
+from anthro_asgi.bench.counting import Api, Counter
 from tests.replay import cases
 
 Transcript = tuple[str, Api, bytes]

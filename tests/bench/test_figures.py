@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from msgspec import structs
 
 from bench.figures import added, against, latency, level, main_setting, server_cpu, settings
 from bench.micro import conversion, request
@@ -65,7 +64,7 @@ def test_ratios_are_taken_within_a_round_and_then_the_median(tmp_path: Path) -> 
 def test_added_latency_is_a_difference_within_a_round(tmp_path: Path) -> None:
     lines: list[Record] = []
     for number, (own, ours) in enumerate(((100e-6, 150e-6), (300e-6, 390e-6), (200e-6, 500e-6))):
-        engine, server = (structs.replace(load(30.0), transit={"p50": seconds}) for seconds in (own, ours))
+        engine, server = (replace(load(30.0), transit={"p50": seconds}) for seconds in (own, ours))
         lines += [direct("paced", number, engine, rate=50.0), run("ours-fast", "paced", number, server, rate=50.0)]
     records = of(tmp_path, *lines)
     setting = main_setting(records, "paced")

@@ -6,15 +6,16 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 import pytest
 
-from bench.counting import Api
-from bench.load.exchange import Connections, Exchange
-from bench.load.output import summary, table
-from bench.load.requests import Requests, Target, Wording
-from bench.load.runner import Flow, Plan, Run
-from bench.load.tally import Slo, Tally
-from bench.records import Goodput, json_line, load_from
+from anthro_asgi.bench.counting import Api
+from anthro_asgi.bench.load.exchange import Connections, Exchange
+from anthro_asgi.bench.load.output import summary, table
+from anthro_asgi.bench.load.requests import Requests, Target, Wording
+from anthro_asgi.bench.load.runner import Flow, Plan, Run
+from anthro_asgi.bench.load.tally import Slo, Tally
+from anthro_asgi.bench.records import Goodput, load_from
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
 
 PLAN: dict[str, Any] = {
@@ -402,7 +403,7 @@ async def test_summary_and_table_hold_the_same_values_and_the_summary_can_be_rea
     result = found.summary
     assert set(result.itl) == {"p50", "p90", "p99", "p99.9", "max", "n"}
     assert (result.requests, result.errors) == (2, {"http 500": 1})
-    assert load_from(json_line(result)) == result
+    assert load_from(orjson.dumps(result)) == result
     text = table(result)
     assert "2 requests" in text
     assert "1 http 500" in text

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench.process import Meter, NotListening, cpu_ns, family, resident, serving
+from anthro_asgi.bench.processes import Meter, cpu_ns, family, resident
+from bench.process import NotListening, serving
 
 BURN = """
     import sys, time, threading, subprocess

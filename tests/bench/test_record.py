@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 import pytest
 
+from anthro_asgi.bench import record
+from anthro_asgi.bench.record import of_chat, of_messages
 from anthro_asgi.simulator import read_trace
-from bench import record
 from bench.process import serving
-from bench.record import of_chat, of_messages
 
 MESSAGES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"type": "message_start", "message": {}}, []),

@@ -3,7 +3,7 @@
 import random
 from math import ceil
 
-from bench.load.tally import PERCENTILES, Samples
+from anthro_asgi.bench.load.tally import PERCENTILES, Samples
 
 
 def expected(values: list[int]) -> dict[str, float]:

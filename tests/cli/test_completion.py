@@ -13,7 +13,7 @@ from anthro_asgi.settings.presets import PRESETS
 from anthro_asgi.settings.values import SWITCH
 from tests.docs.pages import PAGES
 
-COMMANDS = ("serve", "check", "health", "simulate-openai", "conformance", "batch", "completion")
+COMMANDS = ("serve", "check", "health", "simulate-openai", "conformance", "batch", "bench", "completion")
 
 
 @pytest.fixture

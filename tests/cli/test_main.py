@@ -120,7 +120,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "the following arguments are required: serve|check|health|simulate-openai|conformance|batch|completion"),
+        ([], "arguments are required: serve|check|health|simulate-openai|conformance|batch|bench|completion"),
         (["sevre"], "invalid choice: 'sevre'"),
         (["serve", "--prot", "1"], "serve: unknown option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve: unknown option '--hos'; did you mean --host?"),

@@ -20,6 +20,7 @@ from typing import Final
 import pytest
 import yaml
 
+from anthro_asgi.bench import command as bench
 from anthro_asgi.cli import batch
 from anthro_asgi.cli.main import main, parse_command_line
 from anthro_asgi.conformance import command as conformance
@@ -137,6 +138,9 @@ def check_command(variables: dict[str, str], arguments: list[str], capsys: pytes
             main(arguments)
         assert ended.value.code == 0
         capsys.readouterr()
+        return
+    if arguments[0] == "bench":
+        bench.parser(arguments[1:]).parse_args(arguments[1:])
         return
     if arguments[0] in ("batch", "conformance"):
         own = batch if arguments[0] == "batch" else conformance

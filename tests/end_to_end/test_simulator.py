@@ -21,6 +21,7 @@ from tests.support.service import ROOT, Service
 
 CHAT = "/v1/chat/completions"
 INCOMPLETE = "without completing response"  # in uvicorn's message about a connection that was cut on purpose
+BENCH = (sys.executable, "-m", "anthro_asgi", "bench")
 TOOL: Any = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 SESSION: Any = {"role": "user", "content": "Tell me of the river. " * 100}
 
@@ -222,7 +223,7 @@ def test_a_recorded_trace_is_replayed_with_its_timing(tmp_path: Path) -> None:
     pace = ("--simulate-ttft", "200ms", "--simulate-itl", "10ms")
     for service, api in ((Service(*pace), "messages"), (Completions(*pace), "chat")):
         with service:
-            command = [sys.executable, "-m", "bench", "record", service.url, "--api", api, "--out", str(trace)]
+            command = [*BENCH, "record", service.url, "--api", api, "--out", str(trace)]
             source = ["--bodies", str(bodies)] if api == "messages" else ["--requests", "2", "--output-tokens", "12"]
             subprocess.run([*command, *source], cwd=ROOT, check=True, timeout=30)
             original = ask(service.url, **orjson.loads(bodies.read_bytes())).json if api == "messages" else None
@@ -245,7 +246,7 @@ def test_a_recorded_trace_is_replayed_with_its_timing(tmp_path: Path) -> None:
 
 def test_the_load_generator_of_the_bench_can_drive_both(completions: Completions, fronted: Service) -> None:
     for url, how in ((completions.url, ("--api", "chat", "--key", KEY)), (fronted.url, ())):
-        command = [sys.executable, "-m", "bench", "load", url, *how, "--requests", "20", "--concurrency", "4"]
+        command = [*BENCH, "load", url, *how, "--requests", "20", "--concurrency", "4"]
         done = subprocess.run([*command, "--json", "-"], cwd=ROOT, capture_output=True, check=True, timeout=60)
         summary = orjson.loads(done.stdout.splitlines()[-1])
         assert (summary["ok"], summary["requests"]) == (20, 20)

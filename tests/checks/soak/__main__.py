@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench.process import ended_by_signals
+from anthro_asgi.bench.processes import ended_by_signals
 
 from . import add_arguments, main
 

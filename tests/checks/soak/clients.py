@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from bench.client import Connection, Ending
+from anthro_asgi.bench.client import Connection, Ending
 
 from .judging import Answer, Wrong, judge
 from .turns import Turn

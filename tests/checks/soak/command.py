@@ -12,8 +12,9 @@ from typing import Final
 
 import uvloop
 
-from bench.options import positive
-from bench.process import NotListening, many_files, serving
+from anthro_asgi.bench.options import positive
+from anthro_asgi.bench.processes import many_files
+from bench.process import NotListening, serving
 
 from . import dead_address
 from .clients import Crowd, Tally

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 import uvloop
 
-from bench.process import many_files
+from anthro_asgi.bench.processes import many_files
 from bench.scripted import styles
 from bench.scripted.serving import Engine, Settings, Stream, Wire
 

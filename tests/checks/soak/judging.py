@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import orjson
 
+from anthro_asgi.bench.client import Ending
 from anthro_asgi.conformance.grammar import Grammar, GrammarError, check_stream, message_from_events, parse_events
-from bench.client import Ending
 
 from .turns import Turn
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from bench.process import PATIENCE, NotListening, end, family, resident, start
+from anthro_asgi.bench.processes import family, resident
+from bench.process import PATIENCE, NotListening, end, start
 
 COMMAND: Final = ("-m", "anthro_asgi")
 _LINES_PER_PAUSE: Final = 1000  # of the log

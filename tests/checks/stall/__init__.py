@@ -26,10 +26,10 @@ import uvloop
 from msgspec import structs
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.bench.options import positive
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from bench import bodies
-from bench.options import positive
 from bench.process import serving
 from bench.records import Hold, json_line
 

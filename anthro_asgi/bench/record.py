@@ -1,6 +1,6 @@
-"""`python -m bench record URL`: sends requests one after the other and records the answers with their times.
+"""`anthro-asgi bench record URL`: sends requests one after the other and records the answers with their times.
 
-    python -m bench record http://127.0.0.1:8484 --requests 20 --out trace.jsonl
+    anthro-asgi bench record http://127.0.0.1:8484 --requests 20 --out trace.jsonl
     anthro-asgi serve --simulate --simulate-trace trace.jsonl
 
 `anthro_asgi.simulator.recordings` describes the format. The requests are made as in `bench load`, or read from a file
@@ -18,9 +18,8 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
-from anthro_asgi.simulator.recordings import line
-from anthro_asgi.upstream.sse import SSEParser
-
+from ..simulator.recordings import line
+from ..upstream.sse import SSEParser
 from .load.requests import BadRun, Requests, Target, Wording
 from .options import positive
 

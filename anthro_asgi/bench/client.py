@@ -1,19 +1,20 @@
 """One HTTP/1.1 connection of the load generator: sends a request and passes on the bytes of its answer, cheaply.
 
 There is no task, future or queue per request. The receiver is called once per read with the bytes of the body and the
-time of the read, and once at the end. Every framing of a body is understood: chunked, by length, or until the close.
+time of the read, and once at the end. `upstream.http_parsers` reads every framing of a body: with httptools where it is
+installed (extra `fast`), else with h11.
 """
 
 import asyncio
+from contextlib import suppress
 from time import monotonic_ns
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import httptools
+from ..upstream.errors import Broken, TooLarge
+from ..upstream.http_parsers import Parser, ResponseHeaders, default_parser
 
 Ending = Literal["complete", "cut", "stale", "garbled"]
 """Complete; closed during the answer; closed before the answer on a reused connection; not HTTP."""
-
-_FRAMING: Final = (b"content-length", b"transfer-encoding")
 
 
 class Receiver(Protocol):
@@ -36,17 +37,18 @@ class Connection(asyncio.Protocol):
         self.usable = False
         self._transport: Any  # uvloop's transports only have the methods of asyncio.Transport
         self._receiver: Receiver | None = None
+        self._parser: Parser | None = None
         self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append  # httptools calls it for each piece
-        self._parser: Any = httptools.HttpResponseParser(self)
+        self._create = default_parser()
         self._asked = 0
-        self._reset()
+        self._received = self._complete = self._keep_alive = False
 
     def ask(self, request: bytes, receiver: Receiver) -> None:
         """Send a whole request."""
         self._receiver = receiver
         self._asked += 1
-        self._reset()
+        self._received = self._complete = self._keep_alive = False
+        self._parser = self._create(self._on_head, self._pieces.append, self._on_end)
         self._transport.write(request)
 
     def abort(self) -> None:
@@ -54,11 +56,6 @@ class Connection(asyncio.Protocol):
         self._receiver = None
         self.usable = False
         self._transport.abort()
-
-    def _reset(self) -> None:
-        self._received = self._headed = self._complete = self._keep_alive = False
-        self._until_close = True
-        self._type = b""
 
     # ---- called by the transport
 
@@ -68,20 +65,20 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = monotonic_ns()
-        if self._receiver is None:
+        receiver, parser = self._receiver, self._parser
+        if receiver is None or parser is None:
             return self.abort()  # nothing was requested
         self._received = True
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            parser.feed(data)
+        except (Broken, TooLarge):
             self.usable = False
-            if not self._complete:
-                return self._end("garbled", now)
+            return self._end("garbled", now)
         pieces = self._pieces
         if pieces:
             body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
-            self._receiver.took(body, now)
+            receiver.took(body, now)
         if self._complete:
             self._end("complete", now)
         return None
@@ -91,12 +88,16 @@ class Connection(asyncio.Protocol):
         now = monotonic_ns()
         if not self._received:
             self._end("stale" if self._asked > 1 else "cut", now)
-        else:
-            self._end("complete" if self._headed and self._until_close and exc is None else "cut", now)
-        self._parser = None  # breaks the reference cycle between the two
-        del self.on_body
+            return
+        if exc is None and self._parser is not None and not self._complete:
+            with suppress(Broken):
+                self._parser.eof()  # the body may end with the connection
+        self._end("complete" if self._complete else "cut", now)
 
     def _end(self, ending: Ending, now: int) -> None:
+        if self._parser is not None:
+            self._parser.close()
+            self._parser = None
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
@@ -107,25 +108,10 @@ class Connection(asyncio.Protocol):
 
     # ---- called by the parser
 
-    def on_message_begin(self) -> None:
-        if self._complete:
-            raise ValueError("a second answer")  # stops the parser, so that its body is not taken for the first one's
+    def _on_head(self, status: int, headers: ResponseHeaders) -> None:
+        if self._receiver is not None:
+            self._receiver.headed(status, dict(headers).get(b"content-type", b""))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name in _FRAMING:
-            self._until_close = False
-        elif name == b"content-type":
-            self._type = value
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status >= 200 and not self._complete:
-            self._headed = True
-            if self._receiver is not None:
-                self._receiver.headed(status, self._type)
-
-    def on_message_complete(self) -> None:
-        if self._headed:
-            self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()  # known only now
+    def _on_end(self, reusable: bool) -> None:
+        self._complete = True
+        self._keep_alive = reusable

@@ -24,8 +24,7 @@ from math import inf
 from time import monotonic_ns
 from typing import Final
 
-from anthro_asgi.simulator.timerfd import Alarm
-
+from ...simulator.timerfd import Alarm
 from ..counting import Api
 from .exchange import Connections, Exchange
 from .requests import ARRIVALS
@@ -97,9 +96,8 @@ class Flow:
             for number in range(plan.concurrency):
                 self._loop.call_later(number * plan.ramp / plan.concurrency, self._join)
             return
-        assert plan.rate is not None
         start = monotonic_ns()
-        offsets = ARRIVALS[plan.arrivals](plan.rate, plan.burst, plan.seed)
+        offsets = ARRIVALS[plan.arrivals](plan.rate or 0.0, plan.burst, plan.seed)
         self._moments = (start + round(offset * _BILLION) for offset in offsets)
         self._alarm = Alarm(self._arrive)
         self._next = next(self._moments)
@@ -110,12 +108,12 @@ class Flow:
         self._begin(0)
 
     def _arrive(self) -> None:
-        assert self._alarm is not None
+        alarm = self._alarm
         while self._next <= monotonic_ns() and self._wanted():
             self._begin(self._next)
             self._next = next(self._moments)
-        if self._wanted():
-            self._alarm.set(self._next)
+        if alarm is not None and self._wanted():
+            alarm.set(self._next)
 
     def _wanted(self) -> bool:
         return not self._stopped and self._left > 0 and self._next < self._until

@@ -13,9 +13,7 @@ from math import ceil
 from time import monotonic_ns
 from typing import Final, Protocol
 
-import numpy as np
-
-from ..process import Cost, Meter
+from ..processes import Cost, Meter
 from ..records import Percentiles
 
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
@@ -39,9 +37,9 @@ class Samples:
         count = len(self)
         if not count:
             return {**dict.fromkeys(PERCENTILES), "n": 0}
-        ordered = np.sort(np.frombuffer(self._values, dtype=np.int64)) if self._values else np.zeros(0)
+        ordered = sorted(self._values)
         places = {name: max(1, ceil(part * count)) - 1 - self.zeros for name, part in PERCENTILES.items()}
-        found = {name: float(ordered[place]) / 1e9 if place >= 0 else 0.0 for name, place in places.items()}
+        found = {name: ordered[place] / 1e9 if place >= 0 else 0.0 for name, place in places.items()}
         return {**found, "n": count}
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench load URL`: sends load to any server of the Messages API or of chat completions, and measures it."""
+"""`anthro-asgi bench load URL`: sends load to any server of Messages or of chat completions, and measures it."""
 
 import argparse
 import asyncio
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import orjson
-import uvloop
 
+from ..event_loop import run as run_loop
 from ..options import positive
-from ..process import Meter, keep_pauses_short, many_files
+from ..processes import Meter, keep_pauses_short, many_files
 from ..records import Load
-from . import ceiling, output
+from . import output
 from .exchange import Connections
 from .requests import ARRIVALS, BadRun, Requests, Target, Wording
 from .runner import Plan, Run
@@ -28,7 +28,7 @@ _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     add = parser.add_argument
-    add("url", metavar="URL", nargs="?", help="a base such as http://127.0.0.1:8484")
+    add("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
     add("--api", choices=("messages", "chat"), default="messages", help="`chat` for engines and byte relays")
     add("--model", default="bench", help="the model to ask for (default bench)")
     add("--key", help="API key")
@@ -53,7 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pid", type=int, action="append", default=[], help="measure this process and its descendants; repeatable")
     add("--json", metavar="FILE", help="write JSON lines to FILE, `-` is stdout; the summary is the last line")
     add("--each", action="store_true", help="write a JSON line for each request too")
-    add("--ceiling", action="store_true", help="measure the highest rate of the load generator instead")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -62,11 +61,9 @@ def main(options: argparse.Namespace) -> int:
         try:
             plan = _plan(options)
             out = _output(options, stack)
-            if options.ceiling:
-                return ceiling.show(plan, options.concurrency, out, options.json == "-")
-            target = Target.parse(options.url or "", plan.api)
+            target = Target.parse(options.url, plan.api)
             many_files()
-            load, interrupted = uvloop.run(_run(options, plan, target, out))
+            load, interrupted = run_loop(_run(options, plan, target, out))
         except (BadRun, ProcessLookupError) as exc:
             print(f"bench load: {exc}", file=sys.stderr)
             return _MISUSED

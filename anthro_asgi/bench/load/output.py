@@ -5,7 +5,7 @@ from dataclasses import asdict
 from time import monotonic
 from typing import Any, Final, TextIO
 
-import msgspec
+import orjson
 
 from ..records import ClientCost, Goodput, Load, Percentiles, ServerCost
 from .exchange import Exchange
@@ -72,7 +72,7 @@ def request_line(exchange: Exchange, start: int) -> dict[str, Any]:
 def write(out: TextIO | None, value: dict[str, Any] | Load) -> None:
     """One JSON line."""
     if out is not None:
-        out.write(msgspec.json.encode(value).decode() + "\n")
+        out.write(orjson.dumps(value).decode() + "\n")
         out.flush()
 
 

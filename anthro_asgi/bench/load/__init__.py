@@ -1,0 +1,1 @@
+"""`anthro-asgi bench load URL`: sends load to a server, and measures it."""
