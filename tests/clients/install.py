@@ -38,13 +38,14 @@ def install() -> None:
     """Raises CalledProcessError when a registry or npm is not there."""
     FOLDER.mkdir(exist_ok=True)
     if any(_npm_version(name) != version for name, version in NPM.items()):
-        _run("npm", "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), *_pins(NPM, "@"))
+        run_quietly("npm", "install", "--no-audit", "--no-fund", "--prefix", str(FOLDER), *_pins(NPM, "@"))
     if not all(_has_pypi(name, version) for name, version in PYPI.items()):
         venv.create(FOLDER / "python", with_pip=True)
-        _run(str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q", *_pins(PYPI, "=="))
+        run_quietly(str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "-q", *_pins(PYPI, "=="))
 
 
-def _run(*command: str) -> None:
+def run_quietly(*command: str) -> None:
+    """Run a command without its output. Raises CalledProcessError."""
     print("+", *command, file=sys.stderr, flush=True)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
