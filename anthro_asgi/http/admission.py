@@ -28,9 +28,8 @@ Key = bytes | None
 Note = Callable[[str, str], object]
 _REFUSED: Final = "refused"
 _UNCOUNTED: Final = nullcontext()
-_LAST_LOOK: Final = (
-    0.1  # seconds after the deadline: after a stop of the process, it passes before the end of an answer
-)
+_LAST_LOOK: Final = 0.1
+"""Seconds after the deadline. When the whole process was stopped, a slot that became free meanwhile is still taken."""
 
 
 def _do_nothing() -> None:
@@ -68,7 +67,7 @@ class Admission:
         self._note = note
         self.keys: Counter[bytes] = Counter() if keys is None else keys
         self.spare_running = 0  # of `running`
-        self._spare: dict[SpareSlot, None] = {}  # those that were not called upon to give up, the youngest last
+        self._spare: dict[SpareSlot, None] = {}  # those that may be asked to give up their slot, the youngest last
         self.when_free: Callable[[], None] | None = None
 
     def __repr__(self) -> str:

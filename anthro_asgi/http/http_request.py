@@ -196,7 +196,7 @@ class HttpRequest:
     # the record
 
     def record_error(self, exc: Exception) -> ApiError:
-        """Record how the request failed, and return the error that the client is told.
+        """Record how the request failed, and return the error that the client gets.
 
         An exception that is no ApiError is a bug: it is logged, and the client gets an InternalError without details.
         This is the only place that writes a failure of the application into the record.

@@ -499,13 +499,13 @@ class Settings:
         "Admission",
         defaults.MAX_BODY_MEMORY,
         size("1K", "64G"),
-        "maximum size of all request bodies that are being read or wait; more are refused with status 529",
+        "maximum total size of the request bodies in memory before their answers begin; more get status 529",
     )
     max_body_memory_per_key: int = _row(
         "Admission",
         defaults.MAX_BODY_MEMORY_PER_KEY,
         size("1K", "64G"),
-        "maximum size of the request bodies of a key that are being read or wait",
+        "the same for the request bodies of one API key",
     )
 
     batch_store: str | None = _row(
@@ -591,7 +591,7 @@ class Settings:
         "Upstream",
         "10m",
         duration("10ms", "24h"),
-        "maximum time until the upstream begins to respond, and to send output",
+        "maximum time until the engine's response begins, and then until its first output",
         commands=SERVE_CHECK,
         engines=REMOTE,
     )
@@ -756,7 +756,7 @@ class Settings:
         "Simulation",
         "0",
         number("0", "1000"),
-        "fraction by which each other running response lengthens the times to the first token and between tokens",
+        "how much each other running response slows one down: at 0.1, ten others double its TTFT and ITL",
     )
     simulate_max_running: int | None = _row(
         "Simulation", None, integer("1", "1000000"), "maximum number of responses that run; more requests wait"

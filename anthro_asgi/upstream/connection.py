@@ -191,14 +191,15 @@ class Connection(asyncio.Protocol):
         return data
 
     def await_output(self) -> None:
-        """The engine has sent the head, and perhaps more, but no output: it may still read the prompt. Until
-        `output_began` it may be silent as long as until the first byte, if that is longer.
+        """Allow the engine the time of `first_byte` until `output_began`, if that is longer than `silence`.
+
+        It has sent the head of its response, and perhaps more, but no output: it may still read the prompt.
         """
         self._awaits_output = True
         self._change_silence(max(self._deadlines.first_byte, self._deadlines.silence))
 
     def output_began(self) -> None:
-        """The first output is there: from now on the usual silence counts."""
+        """The first output has arrived: from now on the deadline `silence` applies."""
         if self._awaits_output:
             self._awaits_output = False
             self._change_silence(self._deadlines.silence)

@@ -122,7 +122,7 @@ _ROOT: Final[Shape] = {
     _ANY: _UNKNOWN,
 }
 _READ_AS_MARKS: Final = frozenset({"content", "data", "signature", "text", "thinking"})
-"""Keys whose string may be a mark: whoever reads them joins texts, or asks `Cuts` for the text."""
+"""Keys whose string may be a mark. Code that reads them joins texts, or asks `Cuts` for the text."""
 _NO_PROMPT: Final = frozenset({"data", "signature"})
 _SCHEMA_KEYS: Final = ("type", "properties")
 
