@@ -199,7 +199,7 @@ def _tokenizer(settings: Settings) -> Tokenizer | None:
 
 
 def _batch_store(settings: Settings) -> BatchStore | None:
-    """The store of message batches, not open. Raises ConfigError, or ResourceUnavailable if it cannot be used."""
+    """The store of message batches and files, not open. Raises ConfigError, and ResourceUnavailable if it fails."""
     if settings.batch_store is None:
         return None
     from .batches.postgres import PostgresDatabase
@@ -263,6 +263,8 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         batch_store=_batch_store(settings),
         batch_concurrency=settings.batch_concurrency,
         batch_lease=settings.batch_lease,
+        max_file=settings.max_file,
+        max_files_per_key=settings.max_files_per_key,
         debug=settings.debug,
         pdf=settings.pdf,  # type: ignore[arg-type]  # the option accepts the same values
         cache_diagnostics=settings.cache_diagnostics,  # type: ignore[arg-type]  # the option accepts the same values

@@ -1,1 +1,1 @@
-"""Message batches: a durable store of requests and results, and the worker that works them off."""
+"""Message batches and uploaded files: a durable store of both, and the worker that works batches off."""

@@ -76,13 +76,13 @@ class Database(Protocol):
         """
 
 
-def schema(*, serial: str, integer: str, real: str, blob: str) -> list[str]:
-    """The statements that create the tables; the arguments are the names of types in a database.
+def schema(*, serial: str, integer: str, real: str, blob: str) -> dict[str, list[str]]:
+    """The statements that create the tables, by the table that each list creates last.
 
-    The number of a request is that of its batch times 2**20, plus its position. The bodies are in tables of their own,
-    so that a change of state does not write a body again.
+    The arguments are the names of types in a database. The number of a request is that of its batch times 2**20, plus
+    its position. Bodies and contents are in tables of their own, so that a change of state does not write them again.
     """
-    return [
+    batches = [
         f"""CREATE TABLE IF NOT EXISTS batches (
             number {serial}, id TEXT NOT NULL UNIQUE, owner {blob} NOT NULL,
             created {real} NOT NULL, touched {real} NOT NULL, expires {real} NOT NULL,
@@ -102,3 +102,18 @@ def schema(*, serial: str, integer: str, real: str, blob: str) -> list[str]:
         f"""CREATE TABLE IF NOT EXISTS results (
             number {integer} PRIMARY KEY, size INTEGER NOT NULL, body {blob} NOT NULL)""",
     ]
+    files = [
+        f"""CREATE TABLE IF NOT EXISTS files (
+            number {serial}, id TEXT NOT NULL UNIQUE, owner {blob} NOT NULL,
+            created {real} NOT NULL, touched {real} NOT NULL, expires {real},
+            is_complete INTEGER NOT NULL DEFAULT 0, filename TEXT NOT NULL DEFAULT '',
+            mime_type TEXT NOT NULL DEFAULT '', size {integer} NOT NULL DEFAULT 0,
+            pieces {integer} NOT NULL DEFAULT 0)""",
+        "CREATE INDEX IF NOT EXISTS files_of_owner ON files (owner, number)",
+        "CREATE INDEX IF NOT EXISTS files_not_complete ON files (touched) WHERE is_complete = 0",
+        "CREATE INDEX IF NOT EXISTS files_that_expire ON files (expires) WHERE expires IS NOT NULL",
+        f"""CREATE TABLE IF NOT EXISTS file_pieces (
+            file {integer} NOT NULL, position {integer} NOT NULL, body {blob} NOT NULL,
+            PRIMARY KEY (file, position))""",
+    ]
+    return {"results": batches, "file_pieces": files}

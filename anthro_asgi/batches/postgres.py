@@ -67,7 +67,9 @@ def _translate(statement: str) -> str:
 
 def _create_tables(statements: Statements) -> None:
     statements.rows("SELECT 1 FROM pg_advisory_xact_lock(?)", _SCHEMA_LOCK)  # several processes start at one time
-    if statements.rows("SELECT to_regclass('results')")[0][0] is not None:
-        return  # CREATE … IF NOT EXISTS locks what exists, too, and could deadlock with a worker
-    for statement in schema(serial="BIGSERIAL PRIMARY KEY", integer="BIGINT", real="DOUBLE PRECISION", blob="BYTEA"):
-        statements.run(statement)
+    tables = schema(serial="BIGSERIAL PRIMARY KEY", integer="BIGINT", real="DOUBLE PRECISION", blob="BYTEA")
+    for last, creating in tables.items():
+        if statements.rows("SELECT to_regclass(?)", last)[0][0] is not None:
+            continue  # CREATE … IF NOT EXISTS locks what exists, too, and could deadlock with a worker
+        for statement in creating:
+            statements.run(statement)

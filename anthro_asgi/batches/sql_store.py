@@ -14,6 +14,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from ..wire.batch_body import BatchEntry
 from ..wire.message_batch import LIFETIME, OUTCOMES, MessageBatch
 from .database import Database, Row, Statements, UniqueViolation
+from .sql_files import SqlFileStore, settle_files
 from .store import Claimed, DuplicateCustomId, Finished, Released, Result
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class SqlBatchStore:
     """Implements `store.BatchStore`; see there."""
 
     def __init__(self, database: Database) -> None:
+        self.files = SqlFileStore(self._run)
         self._database = database
         self._thread: ThreadPoolExecutor | None = None
         self._served_last = 0  # the number of the batch that a claim took from last
@@ -116,7 +118,7 @@ class SqlBatchStore:
 
     def _claim(self, statements: Statements, holder: str, limit: int, now: float, lease_until: float) -> list[Claimed]:
         batches = statements.rows(
-            "SELECT number, id FROM batches"
+            "SELECT number, id, owner FROM batches"
             " WHERE ended IS NULL AND is_complete = 1 AND canceled IS NULL AND expires > ? ORDER BY number",
             now,
         )
@@ -124,7 +126,7 @@ class SqlBatchStore:
         batches = [*later, *(batch for batch in batches if batch[0] <= self._served_last)]
         claimed: list[Claimed] = []
         room = _CLAIM_BYTES
-        for place, (batch, batch_id) in enumerate(batches):
+        for place, (batch, batch_id, owner) in enumerate(batches):
             share = -(-(limit - len(claimed)) // (len(batches) - place))  # of what is left, rounded up
             if share <= 0 or room <= 0:
                 break
@@ -141,7 +143,7 @@ class SqlBatchStore:
                 room -= size
                 statements.run("UPDATE requests SET due = ?, holder = ? WHERE number = ?", lease_until, holder, number)
                 (body,) = statements.rows("SELECT body FROM params WHERE number = ?", number)[0]
-                claimed.append(Claimed(number, batch_id, custom_id, failures, bytes(body)))
+                claimed.append(Claimed(number, bytes(owner), batch_id, custom_id, failures, bytes(body)))
             if rows:
                 self._served_last = batch
         return claimed
@@ -335,6 +337,7 @@ def _finish(statements: Statements, finished: Sequence[Finished], now: float) ->
 
 
 def _settle(statements: Statements, now: float) -> list[MessageBatch]:
+    settle_files(statements, now)
     for (number,) in statements.rows(
         "SELECT number FROM batches WHERE ended IS NULL AND is_complete = 0 AND touched < ?", now - _UPLOAD_GIVEN_UP
     ):

@@ -70,5 +70,7 @@ class SqliteDatabase:
 
 
 def _create_tables(statements: Statements) -> None:
-    for statement in schema(serial="INTEGER PRIMARY KEY AUTOINCREMENT", integer="INTEGER", real="REAL", blob="BLOB"):
-        statements.run(statement)
+    tables = schema(serial="INTEGER PRIMARY KEY AUTOINCREMENT", integer="INTEGER", real="REAL", blob="BLOB")
+    for creating in tables.values():
+        for statement in creating:
+            statements.run(statement)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from ..wire.batch_body import BatchEntry
 from ..wire.message_batch import MessageBatch, Outcome
+from .file_store import FileStore
 
 
 class StoreUnavailable(Exception):
@@ -30,10 +31,12 @@ class DuplicateCustomId(Exception):
 class Claimed(NamedTuple):
     """A request that this worker may run now.
 
-    `number` names it in the store. `failures` is how many attempts have failed. `params` is JSON.
+    `number` names it in the store. `owner` is that of its batch. `failures` is how many attempts have failed. `params`
+    is JSON.
     """
 
     number: int
+    owner: bytes
     batch_id: str
     custom_id: str
     failures: int
@@ -66,6 +69,11 @@ class Result(NamedTuple):
 
 
 class BatchStore(Protocol):
+    """A store of batches, and of the files that clients upload (`files`)."""
+
+    @property
+    def files(self) -> FileStore: ...
+
     async def open(self) -> None:
         """Connect, and create the tables if they are missing. Call it in the process that uses the store."""
 
@@ -125,4 +133,7 @@ class BatchStore(Protocol):
         """Store outcomes, durably. Returns the batches that have ended with them."""
 
     async def settle(self, now: float) -> list[MessageBatch]:
-        """Cancel and expire what is due, and remove uploads that were given up. Returns the batches that have ended."""
+        """Cancel and expire what is due, and remove uploads that were given up. Returns the batches that have ended.
+
+        This holds for files, too.
+        """

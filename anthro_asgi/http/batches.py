@@ -39,7 +39,7 @@ _NO_KEY: Final = b""
 
 
 def owner_of(key: bytes | None) -> bytes:
-    """The owner of the batches that are created with an API key, given as its digest; None: there are no keys."""
+    """The owner of what is created with an API key, given as the digest of the key; None: there are no keys."""
     return _NO_KEY if key is None else sha256(b"anthro-asgi batches\0" + key).digest()
 
 
@@ -88,7 +88,7 @@ class BatchRoutes:
         except BaseException as exc:
             await self._discard(batch_id)
             if isinstance(exc, StoreUnavailable):
-                raise _unavailable(exc) from exc
+                raise store_unavailable(exc) from exc
             raise
         log_event("batch_created", batch_id=batch.id, requests=batch.total, request_id=http_request.request_id)
         self.worker.look()
@@ -133,7 +133,7 @@ class BatchRoutes:
         try:
             batches, has_more = await self._store.page(owner, after_id=after_id, before_id=before_id, limit=limit)
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from exc
+            raise store_unavailable(exc) from exc
         page = {
             "data": [batch_json(batch, _results_url(http_request, batch.id)) for batch in batches],
             "first_id": batches[0].id if batches else None,
@@ -150,7 +150,7 @@ class BatchRoutes:
         try:
             batch = await self._store.cancel(owner, batch_id, self._clock())
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from exc
+            raise store_unavailable(exc) from exc
         if batch is None:
             raise _unknown(batch_id)
         if batch.cancel_initiated_at is not None:
@@ -165,7 +165,7 @@ class BatchRoutes:
         try:
             await self._store.delete(owner, batch.id)
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from exc
+            raise store_unavailable(exc) from exc
         log_event("batch_deleted", batch_id=batch.id, request_id=http_request.request_id)
         await http_request.respond(200, orjson.dumps({"id": batch.id, "type": "message_batch_deleted"}))
 
@@ -191,7 +191,7 @@ class BatchRoutes:
         try:
             return await self._store.results(owner, batch_id, after)
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from exc
+            raise store_unavailable(exc) from exc
 
     async def _batch(self, http_request: HttpRequest, owner: bytes) -> MessageBatch:
         """The batch that the path names. Raises NotFound or Overloaded."""
@@ -199,7 +199,7 @@ class BatchRoutes:
         try:
             batch = await self._store.get(owner, batch_id)
         except StoreUnavailable as exc:
-            raise _unavailable(exc) from exc
+            raise store_unavailable(exc) from exc
         if batch is None:
             raise _unknown(batch_id)
         return batch
@@ -223,6 +223,7 @@ def _unknown(batch_id: str) -> NotFound:
     return NotFound(f"message batch {batch_id!r:.200} does not exist")
 
 
-def _unavailable(exc: StoreUnavailable) -> Overloaded:
+def store_unavailable(exc: StoreUnavailable) -> Overloaded:
+    """The error of a request that needs the store. It logs why the store cannot be used."""
     log_event("batch_store_failed", logging.ERROR, reason=str(exc))
-    return Overloaded("the store of message batches cannot be used now", retry_after=5, reason="batch_store")
+    return Overloaded("the store of message batches and files cannot be used now", retry_after=5, reason="batch_store")

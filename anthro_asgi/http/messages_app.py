@@ -35,7 +35,7 @@ from ..wire.request_policy import Rules
 from ..wire.server_tools import FunctionTool
 from ..wire.web_search import WebSearcher
 from . import models
-from .admission import Admission
+from .admission import Admission, Key
 from .answer import Answer
 from .answer_loop import AnswerLoop, ServerFunction
 from .auto_compaction import AutoCompaction
@@ -47,6 +47,8 @@ from .cache_diagnostics import CacheDiagnostics, CacheDiagnosticsMode
 from .cache_warmer import CacheWarmer
 from .cors import Cors
 from .direct_output import ClientOutput
+from .file_sources import FileSources
+from .files import FileRoutes
 from .heap import HeapTrimmer
 from .http_request import HttpRequest
 from .message_response import MessageResponse
@@ -59,6 +61,7 @@ _PREFIXES: Final = ("/v1", "", "/v1/v1")  # clients add `/v1` to their base URL 
 _SLASHES: Final = re.compile("//+")
 _MODEL_PREFIXES: Final = tuple(f"{prefix}/models/" for prefix in _PREFIXES)
 _BATCH_PREFIXES: Final = tuple(f"{prefix}/messages/batches/" for prefix in _PREFIXES)
+_FILE_PREFIXES: Final = tuple(f"{prefix}/files/" for prefix in _PREFIXES)
 _READINESS_AGE: Final = 1.0  # seconds
 _LIST_TIMEOUT: Final = 1.0  # seconds for the model list that a log line names
 _LISTED: Final = 20  # models that a log line names
@@ -99,9 +102,11 @@ class MessagesApp(BaseApp):
         cache_diagnostics: say why a prefix cache missed to clients that ask (`asked`), in metrics and the debug log for
             every request, too (`all`), or never (`off`).
         cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
-        batch_store: where message batches are kept; None refuses them.
+        batch_store: where message batches and uploaded files are kept; None refuses them.
         batch_concurrency: requests of batches that run at the same time, at most, in slots that clients leave.
         batch_lease: seconds after which another process may run the requests of a process that has died.
+        max_file: largest file in bytes.
+        max_files_per_key: bytes of all files of an API key.
 
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
@@ -131,6 +136,8 @@ class MessagesApp(BaseApp):
         batch_store: BatchStore | None = None,
         batch_concurrency: int = defaults.BATCH_CONCURRENCY,
         batch_lease: float = defaults.BATCH_LEASE,
+        max_file: int = defaults.MAX_FILE,
+        max_files_per_key: int = defaults.MAX_FILES_PER_KEY,
         debug: bool = False,
         server_tools: Mapping[str, ServerFunction] | None = None,
         total_deadline: float | None = defaults.TOTAL_DEADLINE,
@@ -151,6 +158,8 @@ class MessagesApp(BaseApp):
         self._pdf_reader = PdfReader(pdf) if pdf != "refuse" and can_read_pdfs() else None
         if pdf != "refuse" and not rules.pass_server_tools:  # a relayed upstream reads PDFs itself
             rules = replace(rules, pdfs="not_installed" if self._pdf_reader is None else "read")
+        if batch_store is not None and not rules.pass_server_tools:  # such an upstream has files of its own
+            rules = replace(rules, files=True)
         self._rules = rules if web_search is None else replace(rules, web_search=True)
         self._web_search = web_search
         self._limits = limits
@@ -178,6 +187,8 @@ class MessagesApp(BaseApp):
             else CacheDiagnostics(cache_diagnostics_answers, self.metrics.note, every=cache_diagnostics == "all")
         )
         self._batches: BatchRoutes | None = None
+        self._files: FileRoutes | None = None
+        self._file_sources: FileSources | None = None
         if batch_store is not None:
             worker = BatchWorker(
                 batch_store,
@@ -188,6 +199,12 @@ class MessagesApp(BaseApp):
                 note=self.metrics.note,
             )
             self._batches = BatchRoutes(batch_store, worker, max_params=max_decompressed)
+            self._files = FileRoutes(
+                batch_store.files, max_file=max_file, max_total=max_files_per_key, note=self.metrics.note
+            )
+            self._file_sources = FileSources(
+                batch_store.files, max_size=max_decompressed, pdfs=rules.pdfs, note=self.metrics.note
+            )
         self._cors = Cors(cors_origins) if cors_origins else None
         self.notice: str | None = None
         self._not_ready: str | None = None
@@ -244,7 +261,7 @@ class MessagesApp(BaseApp):
         key = self._keys.authenticate(http_request.headers)
         with self._bodies.share(key) as share:
             with self._admission.uploading(key):
-                request = await self._read_request(http_request, share, counting=False)
+                request = await self._read_request(http_request, key, share, counting=False)
             if request.context_edits or request.compaction is not None:
                 await self._edit_context(request)
             keep_summary = None
@@ -309,7 +326,7 @@ class MessagesApp(BaseApp):
         counts: dict[str, object] = {}
         with self._bodies.share(key) as share:
             with self._counting.uploading(key):
-                request = await self._read_request(http_request, share, counting=True)
+                request = await self._read_request(http_request, key, share, counting=True)
             async with self._counting.slot(key, share.release):
                 tokens, headers = await self._prompt_counter.count(request)
                 if request.context_edits:
@@ -348,9 +365,13 @@ class MessagesApp(BaseApp):
                 return (await self._prompt_counter.count(request))[0]
         return None
 
-    async def _read_request(self, http_request: HttpRequest, share: BodyShare, *, counting: bool) -> MessagesRequest:
+    async def _read_request(
+        self, http_request: HttpRequest, key: Key, share: BodyShare, *, counting: bool
+    ) -> MessagesRequest:
         body = await read_body(http_request, self._max_body, self._max_decompressed, share)
         request = await self._parse(body, counting)
+        if request.has_files or request.has_pdfs:
+            await self._read_sources(request, owner_of(key), share)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         if self._server_functions:
@@ -378,9 +399,14 @@ class MessagesApp(BaseApp):
             request = await self._parse_in_steps(body, counting)
         else:
             request = parse_request(b"".join(body), counting=counting, rules=self._rules)
+        return request
+
+    async def _read_sources(self, request: MessagesRequest, owner: bytes, share: BodyShare | None = None) -> None:
+        """Put the content of files into the request, and the pages of PDFs. Raises ApiError."""
+        if request.has_files and self._file_sources is not None:
+            await self._file_sources.read(request, owner, share)
         if request.has_pdfs and self._pdf_reader is not None:
             await self._pdf_reader.read(request)
-        return request
 
     async def _parse_in_steps(self, body: list[bytes], counting: bool) -> MessagesRequest:
         size = sum(map(len, body))
@@ -445,6 +471,8 @@ class MessagesApp(BaseApp):
     async def _answer_batch_request(self, claimed: Claimed, request_id: str) -> bytes:
         """The Message that answers a request of a batch, as JSON. Raises ApiError, and what else the engine raises."""
         request = await self._parse([claimed.params], counting=False)
+        if request.has_files or request.has_pdfs:
+            await self._read_sources(request, claimed.owner)
         if request.stream:
             raise InvalidRequest("stream: must be false in a batch")
         if self._server_functions:
@@ -465,6 +493,39 @@ class MessagesApp(BaseApp):
         if answer.collected > LARGE_BODY:
             return b"".join(await run_with_yields(dumps_in_steps(message), perf_counter))
         return dumps(message)
+
+    # uploaded files
+
+    def _file_access(self, http_request: HttpRequest) -> tuple[FileRoutes, bytes]:
+        """The routes, and the owner whose files the request may see. Raises Unauthenticated, or NotFound without."""
+        owner = owner_of(self._keys.authenticate(http_request.headers))
+        if self._files is None:
+            raise NotFound("files are off: the service was started without --batch-store")
+        return self._files, owner
+
+    async def _create_file(self, http_request: HttpRequest) -> None:
+        files, owner = self._file_access(http_request)
+        key = self._keys.authenticate(http_request.headers)
+        with self._bodies.share(key) as share, self._counting.uploading(key):
+            await files.create(http_request, owner, share)
+
+    async def _list_files(self, http_request: HttpRequest) -> None:
+        files, owner = self._file_access(http_request)
+        await files.list_files(http_request, owner)
+
+    async def _get_file(self, http_request: HttpRequest) -> None:
+        files, owner = self._file_access(http_request)
+        await files.get(http_request, owner)
+
+    async def _delete_file(self, http_request: HttpRequest) -> None:
+        files, owner = self._file_access(http_request)
+        await files.delete(http_request, owner)
+
+    async def _file_content(self, http_request: HttpRequest) -> None:
+        files, owner = self._file_access(http_request)
+        await files.content(http_request, owner)
+
+    # models
 
     async def _list_models(self, http_request: HttpRequest) -> None:
         self._keys.authenticate(http_request.headers)
@@ -525,6 +586,7 @@ _ROUTES: Final[dict[str, dict[str, Handler]]] = {
         f"{prefix}/messages/batches": {**_get(MessagesApp._list_batches), "POST": MessagesApp._create_batch}
         for prefix in _PREFIXES
     },
+    **{f"{prefix}/files": {**_get(MessagesApp._list_files), "POST": MessagesApp._create_file} for prefix in _PREFIXES},
     **{f"{prefix}/models": _get(MessagesApp._list_models) for prefix in _PREFIXES},
     "/healthz": _get(MessagesApp._health),
     "/readyz": _get(MessagesApp._readiness),
@@ -540,6 +602,11 @@ _ONE_BATCH: Final[dict[str, dict[str, Handler]]] = {
     "results": {"GET": MessagesApp._batch_results},
 }
 """The routes of one batch, by what follows its id in the path."""
+_ONE_FILE: Final[dict[str, dict[str, Handler]]] = {
+    "": {**_get(MessagesApp._get_file), "DELETE": MessagesApp._delete_file},
+    "content": {"GET": MessagesApp._file_content},
+}
+"""The same for one file."""
 
 
 def _route(http_request: HttpRequest) -> Handler:
@@ -554,6 +621,8 @@ def _route(http_request: HttpRequest) -> Handler:
             methods = _ONE_MODEL
         elif path.startswith(_BATCH_PREFIXES):
             methods = _ONE_BATCH.get(path.partition("/batches/")[2].partition("/")[2])
+        elif path.startswith(_FILE_PREFIXES):
+            methods = _ONE_FILE.get(path.partition("/files/")[2].partition("/")[2])
         else:
             methods = _ROUTES.get(path)
         if methods is None:

@@ -9,6 +9,7 @@ import orjson
 from ..observability.version import version
 from ..wire.batch_body import MAX_REQUESTS
 from ..wire.errors import ApiError
+from ..wire.file_metadata import LONGEST_LIFETIME, SHORTEST_LIFETIME
 from ..wire.message_batch import OUTCOMES
 from ..wire.request_schema import component_schemas
 
@@ -104,6 +105,37 @@ _ANSWERS: Final[dict[str, Json]] = {
         "required": ["id", "type"],
         "properties": {"id": _TEXT, "type": {"const": "message_batch_deleted"}},
     },
+    "File": {
+        "type": "object",
+        "required": ["id", "type", "filename", "mime_type", "size_bytes", "created_at"],
+        "properties": {
+            "id": _TEXT,
+            "type": {"const": "file"},
+            "filename": _TEXT,
+            "mime_type": _TEXT,
+            "size_bytes": _COUNT,
+            "created_at": _TIME,
+            "expires_at": _TIME | {"type": ["string", "null"]},
+            "downloadable": {"type": "boolean"},
+            "scope": {"type": ["object", "null"]},
+        },
+    },
+    "FilePage": {
+        "type": "object",
+        "required": ["data", "first_id", "last_id", "has_more", "next_page"],
+        "properties": {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/File"}},
+            "first_id": {"type": ["string", "null"]},
+            "last_id": {"type": ["string", "null"]},
+            "has_more": {"type": "boolean"},
+            "next_page": {"type": ["string", "null"]},
+        },
+    },
+    "DeletedFile": {
+        "type": "object",
+        "required": ["id", "type"],
+        "properties": {"id": _TEXT, "type": {"const": "file_deleted"}},
+    },
     "Status": {"type": "object", "required": ["status"], "properties": {"status": _TEXT, "notice": _TEXT}},
     "Error": {
         "type": "object",
@@ -153,6 +185,18 @@ def openapi_document() -> Json:
             "/v1/messages/batches/{message_batch_id}/results": {
                 "get": _one_batch(
                     "The results of a message batch", "batch_results", _response("application/x-jsonl", _TEXT, "JSONL.")
+                ),
+            },
+            "/v1/files": {"get": _list_files(), "post": _create_file()},
+            "/v1/files/{file_id}": {
+                "get": _one_file("One file", "get_file", _json("File", "The file.")),
+                "delete": _one_file("Delete a file", "delete_file", _json("DeletedFile", "Deleted.")),
+            },
+            "/v1/files/{file_id}/content": {
+                "get": _one_file(
+                    "The content of a file that a tool has made",
+                    "file_content",
+                    _response("application/octet-stream", _TEXT, "The content. Uploads are refused with status 400."),
                 ),
             },
             "/v1/models": {"get": _list_models()},
@@ -240,6 +284,37 @@ def _list_batches() -> Json:
 
 def _one_batch(summary: str, identity: str, answer: Json) -> Json:
     name = {"name": "message_batch_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return _keyed(summary, identity, answer) | {"parameters": [name]}
+
+
+def _create_file() -> Json:
+    operation = _keyed("Upload a file", "create_file", _json("File", "The file."))
+    lifetime = {"type": "integer", "minimum": SHORTEST_LIFETIME, "maximum": LONGEST_LIFETIME}
+    schema = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"contentMediaType": "application/octet-stream"}, "expires_in_seconds": lifetime},
+    }
+    operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return operation
+
+
+def _list_files() -> Json:
+    limit = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20}
+    ids = {"type": "array", "maxItems": 100, "items": _TEXT}
+    return _keyed("List the files", "list_files", _json("FilePage", "A page.")) | {
+        "parameters": [
+            _parameter("limit", limit),
+            _parameter("page", _TEXT),
+            _parameter("after_id", _TEXT),
+            _parameter("before_id", _TEXT),
+            _parameter("ids[]", ids),
+        ]
+    }
+
+
+def _one_file(summary: str, identity: str, answer: Json) -> Json:
+    name = {"name": "file_id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return _keyed(summary, identity, answer) | {"parameters": [name]}
 
 

@@ -108,6 +108,12 @@ _NOTED: Final = {
         "outcome",
         ("succeeded", "errored", "retried", "yielded", OTHER),
     ),
+    "file": (
+        "files_total",
+        "Uploaded files: uploads and deletions, and requests that referred to files",
+        "what",
+        ("uploaded", "deleted", "read", "not_found", OTHER),
+    ),
     "refused": (
         "admission_refusals_total",
         "Requests refused with status 529, by the limit that they exceeded",
@@ -412,6 +418,8 @@ _BATCH_ROUTES: Final = {
     "results": "/v1/messages/batches/{id}/results",
 }
 """What follows the id in the path of a batch → the route."""
+_FILE_ROUTES: Final = {"": "/v1/files/{id}", "content": "/v1/files/{id}/content"}
+"""The same for a file."""
 _FAILED: Final = "error"
 _LEFT: Final = "client_left"
 _STOP_REASONS: Final = ("", *get_args(StopReason), _FAILED, _LEFT, OTHER)
@@ -425,8 +433,10 @@ class RequestLabels:
         self._routes = {path: _canonical(path, paths) for path in paths}
         self._model_prefixes = tuple(f"{path}/" for path in paths if path.endswith("/models"))
         self._batch_prefixes = tuple(f"{path}/" for path in paths if path.endswith("/messages/batches"))
+        self._file_prefixes = tuple(f"{path}/" for path in paths if path.endswith("/files"))
         batch_routes = _BATCH_ROUTES.values() if self._batch_prefixes else ()
-        self.routes = tuple(dict.fromkeys([*self._routes.values(), _MODEL_ROUTE, *batch_routes, OTHER]))
+        file_routes = _FILE_ROUTES.values() if self._file_prefixes else ()
+        self.routes = tuple(dict.fromkeys([*self._routes.values(), _MODEL_ROUTE, *batch_routes, *file_routes, OTHER]))
 
     def route(self, path: str) -> str:
         """The one name of a route that has several paths."""
@@ -434,6 +444,8 @@ class RequestLabels:
             return self._routes[path]
         if path.startswith(self._batch_prefixes):
             return _BATCH_ROUTES.get(path.partition("/batches/")[2].partition("/")[2], OTHER)
+        if path.startswith(self._file_prefixes):
+            return _FILE_ROUTES.get(path.partition("/files/")[2].partition("/")[2], OTHER)
         return _MODEL_ROUTE if path.startswith(self._model_prefixes) else OTHER
 
     def every(self) -> Iterator[Labels]:

@@ -509,23 +509,36 @@ class Settings:
     )
 
     batch_store: str | None = _row(
-        "Message batches",
+        "Message batches and files",
         None,
         any_text("PATH"),
-        "keep message batches in this SQLite file, or in PostgreSQL at postgresql://…; without it, they are refused",
+        "keep message batches and uploaded files in this SQLite file, or in PostgreSQL at postgresql://…; "
+        "without it, both are refused",
         common=True,
     )
     batch_concurrency: int = _row(
-        "Message batches",
+        "Message batches and files",
         defaults.BATCH_CONCURRENCY,
         integer("1", "65536"),
         "maximum number of batch requests that run at the same time, in slots that other requests leave",
     )
     batch_lease: float = _row(
-        "Message batches",
+        "Message batches and files",
         defaults.BATCH_LEASE,
         duration("1s", "1h"),
         "time after which another process may run the batch requests of a process that has died",
+    )
+    max_file: int = _row(
+        "Message batches and files",
+        defaults.MAX_FILE,
+        size("1K", "4G"),
+        "maximum size of an uploaded file; larger ones are refused with status 413",
+    )
+    max_files_per_key: int = _row(
+        "Message batches and files",
+        defaults.MAX_FILES_PER_KEY,
+        size("1K", "64G"),
+        "maximum size of all files of an API key; uploads that exceed it are refused with status 400",
     )
 
     upstream_key: str | None = _row(

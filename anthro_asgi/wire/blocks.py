@@ -18,13 +18,14 @@ from .request_policy import DEFAULT_RULES, PdfSupport, Rules
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 VIDEO_TYPES = frozenset({"video/mp4"})
 PDF_TYPES: Final = frozenset({"application/pdf"})
-_NO_PDFS: Final[dict[PdfSupport, str]] = {
+NO_PDFS: Final[dict[PdfSupport, str]] = {
     "refuse": "this service does not support PDFs, only text and content sources",
     "not_installed": "this service does not support PDFs until its extra pdf is installed: "
     "pip install 'anthro-asgi[pdf]'",
     "read": "this service does not support PDFs of this source; send them as base64",
 }
 
+_NO_FILES: Final = "'file' is not supported: this service keeps no files; it was started without --batch-store"
 _IMAGE_URL: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
 Check = Callable[[dict[str, Any]], None]
@@ -91,14 +92,17 @@ def check_base64(media_types: frozenset[str], decode: Base64Decoder, block: dict
         raise FieldError("data", "must be base64") from None
 
 
-def check_image(decode: Base64Decoder, urls: bool, block: dict[str, Any]) -> None:
+def check_image(decode: Base64Decoder, urls: bool, files: bool, block: dict[str, Any]) -> None:
     """An image. Its source may be a URL if the operator allows the engine to fetch images (`urls`).
 
-    The reason begins with words that make clients remove the image from the history and go on (contract 7.8).
+    It may be an uploaded file if the service keeps `files`. The reason begins with words that make clients remove the
+    image from the history and go on (contract 7.8).
     """
     source = required(block, "source", dict)
     try:
-        if not urls or source.get("type") != "url":
+        if source.get("type") == "file":
+            _check_file(source, files)
+        elif not urls or source.get("type") != "url":
             check_base64(IMAGE_TYPES, decode, block)
         elif _IMAGE_URL.fullmatch(required(source, "url", str)) is None:
             raise FieldError("url", "must be an http, https or data URL")
@@ -114,8 +118,13 @@ def check_video(decode: Base64Decoder, block: dict[str, Any]) -> None:
         raise error.within("source") from None
 
 
-def check_document(inside: dict[str, Check], decode: Base64Decoder, pdfs: PdfSupport, block: dict[str, Any]) -> None:
-    """`inside` are the checks of the blocks that the document may hold. `pdfs`: whether the service reads PDFs."""
+def check_document(
+    inside: dict[str, Check], decode: Base64Decoder, pdfs: PdfSupport, files: bool, block: dict[str, Any]
+) -> None:
+    """`inside` are the checks of the blocks that the document may hold. `pdfs`: whether the service reads PDFs.
+
+    `files`: whether it keeps uploaded files.
+    """
     source = required(block, "source", dict)
     optional(block, "title", str)
     optional(block, "context", str)
@@ -127,10 +136,20 @@ def check_document(inside: dict[str, Check], decode: Base64Decoder, pdfs: PdfSup
             check_content(source.get("content"), inside, "a document")
         elif kind == "base64" and pdfs == "read":
             _check_pdf(source, decode)
+        elif kind == "file":
+            _check_file(source, files)
         else:
-            raise FieldError("type", f"{kind!r:.80} is not supported: {_NO_PDFS[pdfs]}")
+            raise FieldError("type", f"{kind!r:.80} is not supported: {NO_PDFS[pdfs]}")
     except FieldError as error:
         raise error.within("source") from None
+
+
+def _check_file(source: dict[str, Any], files: bool) -> None:
+    """The source of a block that refers to an uploaded file. Whether the file exists is checked later."""
+    if not files:
+        raise FieldError("type", _NO_FILES)
+    if not required(source, "file_id", str):
+        raise FieldError("file_id", "must not be empty")
 
 
 def _check_pdf(source: dict[str, Any], decode: Base64Decoder) -> None:
@@ -347,13 +366,19 @@ def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
 
 
 def _checks_by_role(
-    decode: Base64Decoder, urls: bool, max_depth: int, pdfs: PdfSupport, deep: bool, relay: bool = False
+    decode: Base64Decoder,
+    urls: bool,
+    max_depth: int,
+    pdfs: PdfSupport,
+    files: bool,
+    deep: bool,
+    relay: bool = False,
 ) -> RoleChecks:
-    image: Check = partial(check_image, decode, urls)
+    image: Check = partial(check_image, decode, urls, files)
     video: Check = partial(check_video, decode)
     if relay:
         image, video = partial(_or_any_source, image), partial(_or_any_source, video)
-    document: Check = partial(check_document, {"text": check_text, "image": image}, decode, pdfs)
+    document: Check = partial(check_document, {"text": check_text, "image": image}, decode, pdfs, files)
     if relay:
         document = partial(_or_any_source, document)
     inside: dict[str, Check] = {
@@ -378,7 +403,7 @@ def _checks_by_role(
 # A service has one set of rules, and needs four entries for it: for deep requests, for relayed ones, and for others.
 _cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64))
 DEFAULT_BLOCK_CHECKS: Final = _cached_checks(
-    DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, DEFAULT_RULES.pdfs, False
+    DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, DEFAULT_RULES.pdfs, DEFAULT_RULES.files, False
 )
 
 
@@ -391,5 +416,5 @@ def block_checks(
     base64. `relay`: a relayed upstream will read the blocks.
     """
     if decode is decode_base64:
-        return _cached_checks(rules.pass_image_urls, rules.max_depth, rules.pdfs, deep, relay)
-    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, rules.pdfs, deep, relay)
+        return _cached_checks(rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay)
+    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay)

@@ -42,15 +42,17 @@ class Findings:
         called: the ids of the tool calls so far.
         needs_folding: whether the messages hold anything that `fold_history` changes.
         has_citations: whether a document or a search result asks for citations.
+        has_files: whether an image or a document refers to an uploaded file.
         has_pdfs: whether a document is a PDF, which is to be read.
     """
 
-    __slots__ = ("called", "has_citations", "has_pdfs", "needs_folding")
+    __slots__ = ("called", "has_citations", "has_files", "has_pdfs", "needs_folding")
 
     def __init__(self) -> None:
         self.called: set[str] = set()
         self.needs_folding = False
         self.has_citations = False
+        self.has_files = False
         self.has_pdfs = False
 
     def add(self, kind: str, block: dict[str, Any]) -> None:
@@ -61,13 +63,25 @@ class Findings:
             citations = block.get("citations")
             if type(citations) is dict and citations.get("enabled") is True:
                 self.has_citations = True
-            if kind == "document" and block["source"]["type"] == "base64":
-                self.has_pdfs = True
+            if kind == "document":
+                self._add_document(block["source"])
+        elif kind == "image":
+            self.has_files |= block["source"]["type"] == "file"
         elif kind == "tool_result" and type(block.get("content")) is list:
             for inner in block["content"]:
                 self.add(inner["type"], inner)
         elif kind in FOLDED_IN_RESULTS:
             self.needs_folding = True
+
+    def _add_document(self, source: dict[str, Any]) -> None:
+        kind = source["type"]
+        if kind == "base64":
+            self.has_pdfs = True
+        elif kind == "file":
+            self.has_files = True
+        elif kind == "content" and type(source["content"]) is list:
+            for inner in source["content"]:
+                self.add(inner["type"], inner)
 
 
 def check_messages(
@@ -177,7 +191,7 @@ def _check_blocks(content: list[dict[str, Any]], findings: Findings) -> None:
         here.add((kind, identity))
 
 
-_PLAIN: Final = frozenset({"text", "thinking", "tool_use", "image"})  # of these `Findings` notes nothing
+_PLAIN: Final = frozenset({"text", "thinking", "tool_use"})  # of these `Findings` notes nothing
 
 
 def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]:

@@ -134,6 +134,8 @@ class MessagesRequest:
     """Why only a relayed upstream can answer the request, as `path: reason`. Any other engine refuses the first."""
     has_pdfs: bool = field(default=False, compare=False)
     """Whether the messages hold PDFs, which the service replaces by their pages before the engine is asked."""
+    has_files: bool = field(default=False, compare=False)
+    """Whether the messages refer to uploaded files, whose content is put into them before anything else is done."""
     body_size: int = field(default=0, repr=False, compare=False)
     """Bytes of the body."""
     is_large: bool = field(default=False, repr=False, compare=False)
@@ -174,6 +176,7 @@ class CheckedMessages:
     history: History
     relay_only: FieldError | None = None
     has_pdfs: bool = False
+    has_files: bool = False
 
 
 def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
@@ -256,7 +259,10 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
         history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
     else:
         history = History(messages, has_citations=findings.has_citations)
-    return CheckedMessages(history, refused, findings.has_pdfs and refused is None)
+    is_read_here = refused is None
+    return CheckedMessages(
+        history, refused, has_pdfs=findings.has_pdfs and is_read_here, has_files=findings.has_files and is_read_here
+    )
 
 
 def _check_messages_in_steps(
@@ -275,7 +281,10 @@ def _check_messages_in_steps(
         history = yield from fold_history(messages, has_citations=findings.has_citations)
     else:
         history = History(messages, has_citations=findings.has_citations)
-    return CheckedMessages(history, refused, findings.has_pdfs and refused is None)
+    is_read_here = refused is None
+    return CheckedMessages(
+        history, refused, has_pdfs=findings.has_pdfs and is_read_here, has_files=findings.has_files and is_read_here
+    )
 
 
 def _read(
@@ -391,6 +400,7 @@ def _messages(
         raise FieldError("messages", "must hold at least one message with content")
     request.messages = history.messages
     request.has_pdfs = checked.has_pdfs
+    request.has_files = checked.has_files
     if history.has_citations:
         request.ignored.append("citations")
     request.effort = history.effort or request.effort

@@ -30,6 +30,8 @@ class Rules:
     """Keep a first system block that is exactly a client's billing header, though it changes with every call."""
     pdfs: PdfSupport = "refuse"
     """What happens to a document with the bytes of a PDF. A MessagesApp that reads PDFs sets it itself."""
+    files: bool = False
+    """Accept images and documents that refer to an uploaded file. A MessagesApp that keeps files sets it itself."""
     max_depth: int = defaults.MAX_DEPTH
     """Levels of arrays and objects in a tool's schema or input. Some hundreds are refused in any case: no engine can
     read them.

@@ -214,6 +214,11 @@ def _base64(media_types: frozenset[str]) -> Schema:
     )
 
 
+_UPLOADED: Final = _object(
+    ("type", "file_id"),
+    type={"const": "file"},
+    file_id={**_NON_EMPTY, "description": "The id of an uploaded file (`/v1/files`)."},
+)
 _CALL: Final = _object(
     ("id", "name", "input"),
     id=_NON_EMPTY,
@@ -242,7 +247,7 @@ _ADDITION: Final = _object(
 _CHANGES: Final = [_ref(block_name(kind)) for kind in sorted(TOOL_CHANGES)]
 _BLOCKS: Final[dict[str, Schema]] = {
     "text": _object(("text",), text=_TEXT),
-    "image": _object(("source",), source=_base64(IMAGE_TYPES)),
+    "image": _object(("source",), source={"anyOf": [_base64(IMAGE_TYPES), _UPLOADED]}),
     "video": _object(("source",), source=_base64(VIDEO_TYPES)),
     "document": _object(
         ("source",),
@@ -252,6 +257,7 @@ _BLOCKS: Final[dict[str, Schema]] = {
             "anyOf": [
                 _object(("type", "data"), type={"const": "text"}, data=_TEXT),
                 _object(("type", "content"), type={"const": "content"}, content=_content(_IN_DOCUMENT)),
+                _UPLOADED,
             ]
         },
     ),

@@ -39,8 +39,10 @@ MEANINGS: Final[Mapping[str, str]] = {
     "batch_ended": "A message batch has ended: the counts of its outcomes, and its duration in seconds.",
     "batch_request_failed": "A request of a batch failed. `retried` says whether it will run again; at level `warning` "
     "if not. `attempts` counts those that failed; an engine that takes no requests costs none.",
-    "batch_store_failed": "The store of message batches cannot be used; the service asks it again.",
-    "batch_store_recovered": "The store of message batches can be used again.",
+    "batch_store_failed": "The store of message batches and files cannot be used; the service asks it again.",
+    "batch_store_recovered": "The store of message batches and files can be used again.",
+    "file_created": "A client has uploaded a file.",
+    "file_deleted": "A client has deleted a file.",
     "compacted": "A summary stands for the beginning of a conversation, because of `--compact-at`.",
     "log_lines_dropped": "Lines were dropped before this one, because the reader of the log did not read.",
     "traces_disabled": "OpenTelemetry is not installed, or misconfigured.",

@@ -12,7 +12,7 @@ import anthro_asgi
 from anthro_asgi.cli.main import _SUMMARIES, main
 from anthro_asgi.engines.base import BaseEngine
 from anthro_asgi.http.base_app import BaseApp
-from anthro_asgi.http.messages_app import _ONE_BATCH, _ROUTES, MessagesApp
+from anthro_asgi.http.messages_app import _ONE_BATCH, _ONE_FILE, _ROUTES, MessagesApp
 from anthro_asgi.observability.metrics import Metrics, _canonical
 from anthro_asgi.settings.presets import PRESETS
 from anthro_asgi.wire.deltas import DELTA_TYPES
@@ -98,6 +98,9 @@ _ROUTE_TEXTS: Final = {
     "/v1/messages/batches/{id}": ("yes", "One message batch; delete it."),
     "/v1/messages/batches/{id}/cancel": ("yes", "Cancel a message batch."),
     "/v1/messages/batches/{id}/results": ("yes", "The results of a message batch, as JSON lines."),
+    "/v1/files": ("yes", "Upload a file; list the files (`--batch-store`)."),
+    "/v1/files/{id}": ("yes", "One uploaded file; delete it."),
+    "/v1/files/{id}/content": ("yes", "Refused for uploads: only files that a tool has made can be downloaded."),
     "/v1/models": ("yes", "The models of the engine and the aliases."),
     "/v1/models/{id}": ("yes", "One model."),
     "/healthz": ("no", "Whether the process runs."),
@@ -115,10 +118,11 @@ def routes() -> str:
     canonical = [path for path in methods if _canonical(path, methods) == path]
     canonical.insert(canonical.index("/v1/models") + 1, "/v1/models/{id}")
     methods["/v1/models/{id}"] = methods["/v1/models"]
-    for rest, handlers in reversed(_ONE_BATCH.items()):
-        path = f"/v1/messages/batches/{{id}}/{rest}".removesuffix("/")
-        methods[path] = ", ".join(handlers)
-        canonical.insert(canonical.index("/v1/messages/batches") + 1, path)
+    for route, of_one in (("/v1/messages/batches", _ONE_BATCH), ("/v1/files", _ONE_FILE)):
+        for rest, handlers in reversed(of_one.items()):
+            path = f"{route}/{{id}}/{rest}".removesuffix("/")
+            methods[path] = ", ".join(handlers)
+            canonical.insert(canonical.index(route) + 1, path)
     assert set(canonical) == set(_ROUTE_TEXTS)
     rows = [(methods[path], f"`{path}`", *_ROUTE_TEXTS[path]) for path in canonical]
     return table(("method", "path", "needs a key", "what"), rows)

@@ -27,8 +27,8 @@ from anthro_asgi.conformance import command as conformance
 from anthro_asgi.settings.loader import load_settings
 from tests.docs.pages import PAGES, README, ROOT, blocks
 
-MARKED: Final = {"run", "test", "curl", "sdk", "embedded", "engine", "mount", "no http", "batches"}
-"""The marks of blocks that `test_pages`, `test_readme` and `tests/end_to_end/test_batches.py` run."""
+MARKED: Final = {"run", "test", "curl", "sdk", "embedded", "engine", "mount", "no http", "batches", "files"}
+"""The marks of blocks that `test_pages`, `test_readme` and `tests/end_to_end/` run."""
 TEST_FILES: Final = "how-to/testing-your-client.md"
 """The page whose Python blocks are test files; `tests/end_to_end/test_testing_kit.py` runs them."""
 FOREIGN: Final = frozenset(

@@ -66,7 +66,7 @@ class Service:
 
 
 @asynccontextmanager
-async def service(path: Path, engine: Callable[..., Any] = echo, **options: Any) -> AsyncIterator[Service]:
+async def service(path: Path, engine: Any = echo, **options: Any) -> AsyncIterator[Service]:
     store = SqlBatchStore(SqliteDatabase(str(path / "batches.db")))
     app = MessagesApp(engine, keys=KEYS, batch_store=store, **options)
     async with Driver(app).lifespan():

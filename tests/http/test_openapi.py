@@ -30,12 +30,16 @@ async def test_the_document_is_served_without_a_key(method: str) -> None:
 def test_every_route_is_described_and_no_other() -> None:
     served = {path.removeprefix("/v1/v1") for path in messages_app._ROUTES if not path.startswith("/v1/v1/")}
     one = "/v1/messages/batches/{message_batch_id}"
-    of_one_batch = {f"{one}/{rest}".removesuffix("/"): methods for rest, methods in messages_app._ONE_BATCH.items()}
-    described = set(DOCUMENT["paths"]) - {"/v1/models/{model_id}"} - of_one_batch.keys()
-    aliases = {"/", "/api/hello", "/messages", "/messages/batches", "/messages/count_tokens", "/models"}
+    of_one = {
+        f"{route}/{rest}".removesuffix("/"): methods
+        for route, table in ((one, messages_app._ONE_BATCH), ("/v1/files/{file_id}", messages_app._ONE_FILE))
+        for rest, methods in table.items()
+    }
+    described = set(DOCUMENT["paths"]) - {"/v1/models/{model_id}"} - of_one.keys()
+    aliases = {"/", "/api/hello", "/messages", "/messages/batches", "/messages/count_tokens", "/models", "/files"}
     assert described == served - aliases
     for path, operations in DOCUMENT["paths"].items():
-        methods = of_one_batch.get(path) or messages_app._ROUTES.get(path) or messages_app._ONE_MODEL
+        methods = of_one.get(path) or messages_app._ROUTES.get(path) or messages_app._ONE_MODEL
         assert set(operations) == {method.lower() for method in methods if method != "HEAD"}
 
 

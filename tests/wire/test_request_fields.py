@@ -79,6 +79,7 @@ DERIVED: Final = {
     "request_id",
     "direct_output",
     "report_engine",
+    "has_files",
     "has_pdfs",
 }
 READ: Final = [row for row in REQUEST_FIELDS if row.nature not in (Nature.IGNORED, Nature.REFUSED)]

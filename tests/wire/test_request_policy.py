@@ -337,7 +337,8 @@ def test_an_image_that_is_not_a_url_is_checked_as_usual() -> None:
         ({"type": "base64", "media_type": "image/png", "data": "!"}, ".data: could not process image: must be base64"),
         (
             {"type": "file", "file_id": "f"},
-            ".type: could not process image: 'file' is not supported; supported: base64",
+            ".type: could not process image: 'file' is not supported: "
+            "this service keeps no files; it was started without --batch-store",
         ),
         (None, ": required"),
     ):

@@ -9,6 +9,8 @@ from anthro_asgi.batches.database import Database
 from anthro_asgi.batches.postgres import PostgresDatabase
 from tests.support.postgres import PostgresServer
 
+TABLES = "batches, requests, params, results, files, file_pieces"
+
 
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
@@ -21,6 +23,6 @@ def url() -> Iterator[str]:
 def new_database(url: str) -> Callable[[], Database]:
     database = PostgresDatabase(url)
     database.open()
-    database.transaction(lambda statements: statements.run("DROP TABLE batches, requests, params, results"))
+    database.transaction(lambda statements: statements.run(f"DROP TABLE {TABLES}"))
     database.close()
     return partial(PostgresDatabase, url)
