@@ -27,7 +27,7 @@ from ..wire.deltas import Batch, Block, Delta, Finish, Usage, deltas_of
 from ..wire.errors import UpstreamTimeout
 from ..wire.large.cooperative import run_with_yields
 from ..wire.message import MessageBuilder
-from ..wire.request import MessagesRequest, Tool, ToolChoice, definition
+from ..wire.request import MessagesRequest, Tool, ToolChoice, definition, raw_with_messages
 from ..wire.server_calls import ServerCall, ServerCallReader, UsageSum
 from ..wire.server_tools import (
     FunctionTool,
@@ -59,6 +59,7 @@ SERVER_NAME: Final = "anthro-asgi"
 """The server that an `mcp_tool_use` block names."""
 _NOT_FOR_SUMMARY: Final = frozenset({"output_config", "output_format", "stop_sequences"})
 _FORCED: Final = frozenset({"any", "tool"})
+_MAX_TOOL_CHANGES: Final = 1 << 20  # bytes of a large request that are read again for a compaction block
 _log = logging.getLogger(__name__)
 
 
@@ -294,13 +295,21 @@ class _Conversation:
         """Let the summary take the place of all but the last `kept` messages, if there is one. Returns its block."""
         self.usage.add(usage, "compaction")
         request = self.request
+        changes = self._tool_changes()
         if summary is not None:
             messages = [summary_message(summary), *request.messages[len(request.messages) - kept :]]
-            self.request = replace(request, messages=messages, raw={**request.raw, "messages": messages})
-        if not request.deferred_tools:
-            return compaction_block(summary)
-        offered = {tool.name for tool in request.tools}
-        return compaction_block(summary, [tool.name for tool in request.deferred_tools if tool.name in offered])
+            self.request = replace(request, messages=messages, raw=raw_with_messages(request, messages))
+        return compaction_block(summary, changes)
+
+    def _tool_changes(self) -> list[Json] | None:
+        """What the messages changed in the list of tools; None if nothing in the request changes it."""
+        request = self.request
+        if not request.tool_changes:
+            return [] if request.deferred_tools else None
+        if request.cuts is None:
+            return request.tool_changes
+        whole = request.cuts.value({"tool_changes": request.tool_changes}, _MAX_TOOL_CHANGES)
+        return None if whole is None else whole["tool_changes"]
 
     def reader(self) -> ServerCallReader:
         kinds = {name: block_type(tool) for name, tool in self.request.server_tools.items()}

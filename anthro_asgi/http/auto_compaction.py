@@ -19,7 +19,7 @@ from ..wire.compaction import Compaction, summary_message
 from ..wire.estimate import estimate_content
 from ..wire.large.cooperative import run_with_yields
 from ..wire.prompt_fingerprint import take_fingerprint
-from ..wire.request import MessagesRequest
+from ..wire.request import MessagesRequest, raw_with_messages
 
 Json = dict[str, Any]
 IsLonger = Callable[[MessagesRequest, int], Awaitable[bool]]
@@ -101,7 +101,7 @@ class AutoCompaction:
     def _show(self, request: MessagesRequest, messages: list[Json]) -> None:
         """Let the engine see these messages."""
         request.messages = messages
-        request.raw = {**request.raw, "messages": messages}
+        request.raw = raw_with_messages(request, messages)
 
     def _report(self, request: MessagesRequest, summary: str, messages: int, window: int) -> None:
         request.response_headers.append((HEADER, summary))

@@ -78,10 +78,9 @@ def summary_message(summary: str) -> Json:
     return {"role": "user", "content": f"<summary>\n{summary}\n</summary>"}
 
 
-def compaction_block(summary: str | None, loaded: list[str] | None = None) -> Json:
-    """The block for the client. `loaded` are the deferred tools that the conversation has loaded; None is unknown."""
+def compaction_block(summary: str | None, changes: list[Json] | None = None) -> Json:
+    """The block for the client. `changes` are those of the tool list in the conversation; None is unknown."""
     block: Json = {"type": "compaction", "content": summary}
-    if loaded is not None:
-        references = [{"type": "tool_reference", "name": name} for name in loaded]
-        block["tool_changes"] = [{"type": "tool_addition", "tool": reference} for reference in references]
+    if changes is not None:
+        block["tool_changes"] = changes
     return block

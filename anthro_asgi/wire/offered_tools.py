@@ -84,6 +84,39 @@ def searchable_tools(tools: Mapping[str, ToolT], entries: Iterable[Json], change
     return [tool for name, tool in tools.items() if name in deferred - removed]
 
 
+def net_changes(entries: Iterable[Json], changes: Iterable[ToolChange]) -> list[Json]:
+    """The `tool_addition` and `tool_removal` blocks that have the effect of all `changes` together.
+
+    A `compaction` block names them, because it takes the place of the messages that hold the changes. A tool that is
+    deferred or was removed is named by a reference. A tool that a message defines is given by its definition.
+
+    Args:
+        entries: the definitions in the field `tools` of the body.
+        changes: of the tool list, in the order of the messages. References to tools of MCP servers have no effect.
+    """
+    deferred = {_text(entry, "name"): entry.get("defer_loading") is True for entry in entries}
+    defined: dict[str, Json] = {}
+    effects: dict[str, Json] = {}
+    for change in changes:
+        if change.tool["type"] == "tool_definition":
+            definition = {key: value for key, value in change.tool["definition"].items() if key != "cache_control"}
+            name = _text(definition, "name")
+            defined[name] = {"type": "tool_definition", "definition": definition}
+        elif change.tool["type"] == "tool_reference":
+            name = change.tool["name"]
+        else:
+            continue
+        effects.pop(name, None)
+        if change.kind == "tool_removal":
+            if name in deferred:
+                effects[name] = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": name}}
+        elif name in defined:
+            effects[name] = {"type": "tool_addition", "tool": defined[name]}
+        elif deferred.get(name):
+            effects[name] = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": name}}
+    return list(effects.values())
+
+
 def _text(entry: Json, key: str) -> str:
     """The text at `key`; empty for anything else. A tool that is only passed to a relayed upstream is not checked."""
     value = entry.get(key)

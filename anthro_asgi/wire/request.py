@@ -42,7 +42,7 @@ from .large.cooperative import Steps, clear_in_steps, run_to_end
 from .large.cuts import Cuts
 from .large.json_reader import loads_in_steps
 from .messages_checks import Findings, check_messages, check_messages_in_steps, check_system
-from .offered_tools import offered_tools, searchable_tools
+from .offered_tools import net_changes, offered_tools, searchable_tools
 from .request_policy import DEFAULT_RULES, Rules
 from .server_tools import ServerTool, ToolSearch, read_server_tool, with_calls
 
@@ -116,6 +116,8 @@ class MessagesRequest:
     """The tools that the service runs inside the answer, by name. The engine sees them as functions in `tools`."""
     deferred_tools: list[Tool] = field(default_factory=list)
     """The tools that a tool search can find, with those that were found already. Empty without a tool search."""
+    tool_changes: list[dict[str, Any]] = field(default_factory=list)
+    """What the messages changed in the list of tools, for the `tool_changes` of a `compaction` block."""
     dropped_tools: tuple[str, ...] = ()
     only_warms_cache: bool = False
     """`max_tokens` was 0: the engine reads the prompt, and the answer is empty. `max_tokens` is 1 then."""
@@ -415,6 +417,8 @@ def _messages(
         relay_only=request.relay_only if rules.pass_server_tools else None,
         forced=_forced_tool(raw),
     )
+    if history.tool_changes:
+        request.tool_changes = net_changes(raw.get("tools") or (), history.tool_changes)
     if request.server_tools:
         if any(isinstance(tool, ToolSearch) for tool in request.server_tools.values()):
             found = searchable_tools(declared, raw["tools"], history.tool_changes)
@@ -429,6 +433,14 @@ def show_calls(request: MessagesRequest) -> None:
     """
     request.messages = with_calls(request.messages, frozenset(request.server_tools))
     request.raw |= {"messages": request.messages, "tools": [definition(tool) for tool in request.tools]}
+
+
+def raw_with_messages(request: MessagesRequest, messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The body with other messages. If those that they replace changed the list of tools, `tools` has the changes."""
+    raw = {**request.raw, "messages": messages}
+    if request.tool_changes:
+        raw["tools"] = [definition(tool) for tool in request.tools]
+    return raw
 
 
 def definition(tool: Tool) -> dict[str, Any]:

@@ -231,6 +231,27 @@ async def test_the_block_names_the_tools_that_were_loaded() -> None:
     ] * 3
 
 
+@pytest.mark.clause("3.51")
+@BOTH
+async def test_the_block_keeps_the_tools_that_the_conversation_added_and_removed(stream: bool) -> None:
+    """The tool runner of Anthropic's SDK sends the block and nothing before it."""
+    new = {"name": "new", "description": "Added later.", "input_schema": {"type": "object", "properties": {}}}
+    changes = [
+        {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": new}},
+        {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "old"}},
+    ]
+    tools = [{"name": "old", "input_schema": {"type": "object"}}]
+    history = [*TURNS, {"role": "system", "content": changes}]
+    engine = ScriptedAnswers(SUMMARY, saying("Two."), saying("Three."))
+    message = await ask(engine, {**editing(), "tools": tools, "messages": history}, stream=stream)
+    assert contents(message)[0]["tool_changes"] == changes
+    later = [{"role": "assistant", "content": contents(message)}, TURNS[2]]
+    await ask(engine, {**ASKED, "tools": tools, "messages": later})
+    assert [[tool.name for tool in request.tools] for request in engine.requests] == [["new"]] * 3
+    in_the_same_answer = engine.requests[1].raw
+    assert in_the_same_answer["tools"] == [new], "a relayed upstream gets no message that adds it"
+
+
 @pytest.mark.clause("10.5")
 async def test_a_count_never_compacts() -> None:
     engine = Counting()
@@ -323,3 +344,22 @@ def test_two_compactions_are_refused() -> None:
 )
 def test_a_summary_stands_between_its_tags(text: str, summary: str | None) -> None:
     assert summary_of(text) == summary
+
+
+class Cutting(ScriptedAnswers):
+    takes_cuts = True
+
+
+async def test_a_definition_in_a_large_request_comes_back_whole() -> None:
+    """Long strings of a large body are cut out of the request, which has marks instead."""
+    new = {"name": "new", "input_schema": {"type": "object", "properties": {}, "examples": [{"text": "word " * 500}]}}
+    addition = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": new}}
+    history = [{"role": "user", "content": "long " * 500_000}, {"role": "system", "content": [addition]}]
+    engine = Cutting(SUMMARY)
+    body = {**ASKED, "messages": history, "compaction": {"type": "summarize"}}
+    response = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=orjson.dumps(body))
+    (request,) = engine.requests
+    assert request.cuts is not None
+    assert len(request.cuts) > 1
+    (block,) = response.json()["content"]
+    assert block["tool_changes"] == [addition]

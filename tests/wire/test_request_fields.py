@@ -63,6 +63,7 @@ WRONG: Final[dict[str, Json]] = {
 DERIVED: Final = {
     "applied_edits",
     "deferred_tools",
+    "tool_changes",
     "dropped_tools",
     "engine_model",
     "raw",
