@@ -12,10 +12,12 @@ from typing import Final
 from anthro_asgi.bench.event_loop import run as run_loop
 from anthro_asgi.bench.load.exchange import Connections
 from anthro_asgi.bench.load.output import Progress
-from anthro_asgi.bench.load.requests import Requests, Target, Wording
 from anthro_asgi.bench.load.runner import Plan, Run
 from anthro_asgi.bench.load.tally import Slo, Tally
+from anthro_asgi.bench.load.target import Target
+from anthro_asgi.bench.load.workload import Content, Workload
 from anthro_asgi.bench.options import positive
+from anthro_asgi.simulator.distributions import Distribution
 
 from .process import serving
 
@@ -34,8 +36,8 @@ def main(options: argparse.Namespace) -> int:
     print(f"{'tokens a write':>14} {'tokens/s':>12} {'CPU µs/token':>13} {'tokens/s of a core':>19}")
     for together in _TOGETHER:
         tally = _measure(options, together)
-        cost = tally.client_cpu / max(tally.tokens, 1)
-        print(f"{together:>14} {tally.tokens / tally.seconds:>12,.0f} {cost * 1e6:>13.3f} {1 / cost:>19,.0f}")
+        cost = tally.client_cpu / max(tally.chunks, 1)
+        print(f"{together:>14} {tally.chunks / tally.seconds:>12,.0f} {cost * 1e6:>13.3f} {1 / cost:>19,.0f}")
     return 0
 
 
@@ -64,5 +66,5 @@ def _measure(options: argparse.Namespace, together: int) -> Tally:
 
 async def _run(url: str, plan: Plan, tally: Tally) -> None:
     target = Target.parse(url, plan.api)
-    wording = Wording(plan.api, "scripted", None, True, 16, _TOKENS, plan.seed, {})
-    await Run(plan, Connections(target, Requests(target, wording), plan.timeout), tally, Progress(plan)).run()
+    content = Content(plan.api, "scripted", None, True, Distribution.of(16), Distribution.of(_TOKENS))
+    await Run(plan, Connections(target, plan.timeout), Workload(target, content), tally, Progress(plan)).run()

@@ -32,11 +32,13 @@ import uvloop
 
 from anthro_asgi.bench.client import Connection, Ending
 from anthro_asgi.bench.counting import Counter
-from anthro_asgi.bench.load.requests import Requests, Target, Wording
+from anthro_asgi.bench.load.target import Target
+from anthro_asgi.bench.load.workload import Content, Workload
 from anthro_asgi.bench.options import positive
 from anthro_asgi.bench.processes import many_files
 from anthro_asgi.http.inline_driver import InlineDriver
 from anthro_asgi.simulator import LoopClock, SimulatedEngine, Sleeper
+from anthro_asgi.simulator.distributions import Distribution
 from anthro_asgi.wire.request import MessagesRequest
 
 from .process import serving
@@ -137,7 +139,8 @@ class _Stream:
 async def client(url: str, streams: int, timing: Timing) -> tuple[list[float], Rows]:
     """How late the first tokens are, and how late all tokens are by the schedule of their own stream."""
     target = Target.parse(url, "messages")
-    requests = Requests(target, Wording("messages", "bench", None, True, 8, timing.tokens, 0, {}))
+    lengths = (Distribution.of(8), Distribution.of(timing.tokens))
+    workload = Workload(target, Content("messages", "bench", None, True, *lengths))
     loop = asyncio.get_running_loop()
     connected = [await loop.create_connection(Connection, target.hosts[0], target.port) for _ in range(streams)]
     received = [_Stream() for _ in range(streams)]
@@ -145,7 +148,7 @@ async def client(url: str, streams: int, timing: Timing) -> tuple[list[float], R
     async def ask(number: int) -> None:
         stream = received[number]
         stream.sent = monotonic_ns()
-        connected[number][1].ask(requests.make(number), stream)
+        connected[number][1].ask(workload.numbered(number), stream)
         await asyncio.wait_for(stream.over, _TTFT + timing.itl * timing.tokens + _PATIENCE)
 
     try:

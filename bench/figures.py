@@ -140,8 +140,8 @@ def added(records: Records, setting: Setting, server: str, quantity: Quantity) -
 
 
 def server_cpu(run: Run) -> float | None:
-    """Microseconds of the server's CPU per token; None when nothing was metered."""
-    return (run.load.server.cpu_us_per_token or None) if run.load.server else None
+    """Microseconds of the server's CPU per token; the scripted engine puts one into each chunk. None: not metered."""
+    return (run.load.server.cpu_us_per_chunk or None) if run.load.server else None
 
 
 def peak_memory(run: Run) -> float | None:
@@ -150,12 +150,12 @@ def peak_memory(run: Run) -> float | None:
 
 
 def throughput(run: Run) -> float | None:
-    """Tokens/s of all streams together."""
-    return run.load.tokens_per_s or None
+    """Tokens/s of all streams together, as they came: a server may say a wrong `usage`."""
+    return run.load.chunks / run.load.seconds if run.load.seconds else None
 
 
 def latency(name: str, percentile: str) -> Quantity:
-    """A percentile, in seconds, of `ttft`, `itl` or `transit`."""
+    """A percentile, in seconds, of `ttft`, `icl` or `transit`."""
     return lambda run: (getattr(run.load, name) or {}).get(percentile)
 
 

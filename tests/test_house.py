@@ -26,6 +26,7 @@ ROOMS = (
 )
 PURE = [
     "bench/counting.py",
+    "bench/load/samples.py",
     *(name for name in FILES if name.startswith("wire/")),
     "conformance/check.py",
     "conformance/grammar.py",
@@ -84,7 +85,7 @@ LAW = {
     "simulator": ("wire", "observability", "engines", "http"),
     "testing": ("wire", "engines", "http", "simulator"),
     "server": ("_native", "wire", "observability", "settings"),
-    "bench": ("upstream", "simulator"),
+    "bench": ("upstream", "settings", "simulator"),
     "cli": ("_native", "bench", "conformance", "wire", "observability", "settings", "http", "server", "engines", ""),
 }
 # The only files of a room that another room may import.

@@ -1,7 +1,8 @@
-"""Counts the tokens of a streamed answer as its bytes arrive, at a fraction of the cost of parsing them.
+"""Counts the chunks of a streamed answer as its bytes arrive, at a fraction of the cost of parsing them. Pure.
 
-A token is a content delta that is not empty: of text, thinking or tool input in the Messages API; of content, reasoning
-or tool arguments in chat completions.
+A chunk is a content delta that is not empty: of text, thinking or tool input in the Messages API; of content, reasoning
+or tool arguments in chat completions. A server decides how many tokens it puts into one. How many tokens the prompt and
+the answer have is what the server says in `usage`.
 
 Theory: within one content block all events are equal except for the text. They have a prefix that ends with the quote
 before the text and a suffix that starts with the quote after it. The first event is parsed as JSON, and this frame is
@@ -20,6 +21,8 @@ Api = Literal["messages", "chat"]
 PATHS: Final[dict[Api, str]] = {"messages": "/v1/messages", "chat": "/v1/chat/completions"}
 
 _KEYS: Final = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_SHORT: Final = 200  # characters of an error
 _PROBE: Final = "x9Q"
 _LESSONS: Final = 64  # frames that are learned per stream; a stream whose frames never repeat is only parsed
 _BACKSLASH: Final = 92
@@ -27,7 +30,10 @@ _NEVER: Final = b"\n"  # no event starts with it
 
 
 class Counter:
-    """Counts one answer. `ended` is set by the API's last event; `error` is the kind of failure in the stream.
+    """Counts one answer.
+
+    `total` is the number of chunks. `input_tokens` and `output_tokens` are those of the last `usage`, or None. `ended`
+    is set by the API's last event. `error` is the kind of failure in the stream, `message` what the server said of it.
 
     `stamps` holds the texts of the last `feed`, if the first token of all was digits after a space; else None.
     """
@@ -42,6 +48,9 @@ class Counter:
         "_tail",
         "ended",
         "error",
+        "input_tokens",
+        "message",
+        "output_tokens",
         "stamps",
         "total",
     )
@@ -56,11 +65,14 @@ class Counter:
         self._lessons = _LESSONS
         self.ended = False
         self.error: str | None = None
+        self.message = ""
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
         self.stamps: list[bytes] | None = None
         self.total = 0
 
     def feed(self, data: bytes) -> int:
-        """Takes the next bytes of the body; returns the number of tokens that they complete."""
+        """Takes the next bytes of the body; returns the number of chunks that they complete."""
         if b"\r" in data or self._held:
             data = self._plain(data)
         if self._tail:
@@ -132,13 +144,16 @@ class Counter:
             return _filled(delta.get(_KEYS.get(delta["type"], "")))
         if kind == "message_stop":
             self.ended = True
+        elif kind in ("message_start", "message_delta"):
+            self._use(value if kind == "message_delta" else value.get("message") or {})
         elif kind == "error" or name == b"error":
-            self.error = self.error or "error event"
+            self._fail(value)
         return []
 
     def _chat(self, value: Any) -> list[str]:
         if value.get("error"):
-            self.error = self.error or "error event"
+            self._fail(value)
+        self._use(value)
         texts: list[str] = []
         for choice in value.get("choices") or ():
             delta = choice.get("delta") or {}
@@ -147,6 +162,15 @@ class Counter:
             for call in delta.get("tool_calls") or ():
                 texts += _filled((call.get("function") or {}).get("arguments"))
         return texts
+
+    def _fail(self, value: Any) -> None:
+        self.error = self.error or "error event"
+        self.message = self.message or error_message(value)
+
+    def _use(self, value: Any) -> None:
+        given, made = used(value.get("usage"))
+        self.input_tokens = self.input_tokens if given is None else given
+        self.output_tokens = self.output_tokens if made is None else made
 
     # ---- learning
 
@@ -171,12 +195,55 @@ class Counter:
         return self._messages(value, b"") if self._api == "messages" else self._chat(value)
 
 
-def whole(api: Api, body: bytes) -> int:
-    """The token count in the usage of an answer that was not streamed. Raises ValueError without one."""
-    try:
-        return int(orjson.loads(body)["usage"]["output_tokens" if api == "messages" else "completion_tokens"])
-    except (KeyError, TypeError) as exc:
-        raise ValueError("an answer without usage") from exc
+def whole(body: bytes) -> tuple[int | None, int]:
+    """The tokens of the prompt, and of an answer that was not streamed. Raises ValueError without a usage."""
+    value = orjson.loads(body)
+    given, made = used(value.get("usage") if isinstance(value, dict) else None)
+    if made is None:
+        raise ValueError("an answer without usage")
+    return given, made
+
+
+def used(usage: Any) -> tuple[int | None, int | None]:
+    """Tokens of the prompt, cached ones included, and of the answer, as either API says; None for what is not said."""
+    if not isinstance(usage, dict):
+        return None, None
+    if "prompt_tokens" in usage or "completion_tokens" in usage:
+        return _number(usage.get("prompt_tokens")), _number(usage.get("completion_tokens"))
+    given = [_number(usage.get(name)) for name in _INPUT]
+    return (None if given[0] is None else sum(part or 0 for part in given)), _number(usage.get("output_tokens"))
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def error_message(value: Any) -> str:
+    """What an error of either API says, in short."""
+    error = value.get("error", value) if isinstance(value, dict) else value
+    if isinstance(error, dict):
+        error = error.get("message") or error
+    text = error if isinstance(error, str) else orjson.dumps(error).decode()
+    return " ".join(text.split())[:_SHORT]
+
+
+def answer_text(api: Api, body: bytes, *, stream: bool) -> str:
+    """The text of an answer, without thinking and tool calls. Raises ValueError and TypeError for an invalid one."""
+    if not stream:
+        value = orjson.loads(body)
+        if api == "chat":
+            return str(value["choices"][0]["message"].get("content") or "")
+        return "".join(block["text"] for block in value["content"] if block["type"] == "text")
+    texts = []
+    for event in body.replace(b"\r\n", b"\n").split(b"\n\n"):
+        payload = _fields(event)[1]
+        if payload and payload != b"[DONE]":
+            value = orjson.loads(payload)
+            if api == "chat":
+                texts += [(choice.get("delta") or {}).get("content") or "" for choice in value.get("choices") or ()]
+            elif value.get("type") == "content_block_delta":
+                texts.append(value["delta"].get("text", ""))
+    return "".join(texts)
 
 
 def _fields(event: bytes) -> tuple[bytes, bytes]:

@@ -18,9 +18,11 @@ from typing import Any, BinaryIO, Final
 
 import orjson
 
+from ..simulator.distributions import Distribution
 from ..simulator.recordings import line
 from ..upstream.sse import SSEParser
-from .load.requests import BadRun, Requests, Target, Wording
+from .load.target import BadRun, Target
+from .load.workload import Content, Workload, read_dataset
 from .options import positive
 
 _DELTAS: Final = {
@@ -95,18 +97,14 @@ def record(target: Target, options: argparse.Namespace, body: bytes) -> bytes:
 
 def bodies(options: argparse.Namespace, target: Target) -> Iterator[bytes]:
     """The bodies of the requests. Raises BadRun."""
-    if options.bodies is None:
-        lengths = (options.prompt_tokens, options.output_tokens)
-        wording = Wording(options.api, options.model, options.key, True, *lengths, options.seed, {})
-        requests = Requests(target, wording)
-        yield from (requests.make(number).partition(b"\r\n\r\n")[2] for number in range(options.requests))
+    if options.bodies is not None:
+        for body in read_dataset(options.bodies):
+            yield orjson.dumps({"model": options.model, "max_tokens": options.output_tokens, **body, "stream": True})
         return
-    try:
-        for text in options.bodies.read_bytes().splitlines():
-            if text.strip():
-                yield orjson.dumps({**orjson.loads(text), "stream": True})
-    except (OSError, ValueError, TypeError) as exc:
-        raise BadRun(f"{options.bodies} is not a file of requests: {exc}") from exc
+    lengths = (Distribution.of(options.prompt_tokens), Distribution.of(options.output_tokens))
+    workload = Workload(target, Content(options.api, options.model, options.key, True, *lengths, options.seed))
+    for _ in range(options.requests):
+        yield workload.begin().request().partition(b"\r\n\r\n")[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--api", choices=("messages", "chat"), default="messages", help="the server's API (default messages)")
     add("--model", default="bench", help="the model to ask for (default bench)")
     add("--key", help="API key")
-    add("--bodies", type=Path, metavar="FILE", help="request bodies, one JSON object per line")
+    add("--bodies", type=Path, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
+    add("--allow-remote", action="store_true", help="allow a server that is not on this machine")
     add("--requests", type=positive, default=10, metavar="N", help="number of requests without --bodies (default 10)")
     add("--prompt-tokens", type=positive, default=64, metavar="N", help="approximate prompt length (default 64)")
     add("--output-tokens", type=positive, default=256, metavar="N", help="max_tokens of each request (default 256)")
@@ -133,12 +132,12 @@ def main(options: argparse.Namespace) -> int:
         with options.out.open("wb") as out:
             return _record_all(options, out)
     except (BadRun, OSError, HTTPException, NoAnswer, ValueError) as exc:
-        print(f"bench record: {exc}", file=sys.stderr)
+        print(f"anthro-asgi bench record: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, BadRun) else 1
 
 
 def _record_all(options: argparse.Namespace, out: BinaryIO) -> int:
-    target = Target.parse(options.url, options.api)
+    target = Target.parse(options.url, options.api, remote=options.allow_remote)
     for body in bodies(options, target):
         out.write(record(target, options, body))
         out.flush()

@@ -70,4 +70,4 @@ def _beside(bench: Bench, server: Server, upstream: Server) -> tuple[Percentiles
 def _slow(bench: Bench, server: Server) -> Percentiles:
     """Percentiles of the slow streams' inter-token latency. Raises Unavailable."""
     plan = Plan(tokens=round(_RATE * bench.seconds), requests=_SLOW, concurrency=_SLOW)
-    return drive(server, plan, bench.folder, PATIENCE * bench.seconds).itl
+    return drive(server, plan, bench.folder, PATIENCE * bench.seconds).icl

@@ -211,7 +211,7 @@ class Client:
         if not lines:
             raise Unavailable(f"the load client ended with status {status}: {last_line(self._log)}")
         summary = load_from(lines[-1])
-        if not summary.ok or not summary.tokens:
+        if not summary.ok or not summary.chunks:
             raise Unavailable(f"no request was answered: {summary.errors}")
         return summary
 
@@ -235,7 +235,7 @@ def drive(server: Server, plan: Plan, folder: Path, seconds: float) -> Load:
 
 def cpu_per_token(load: Load) -> float:
     """Microseconds of the server's CPU. Raises Unavailable when it was not metered."""
-    cost: Any = load.server and load.server.cpu_us_per_token
+    cost: Any = load.server and load.server.cpu_us_per_chunk
     if not cost:
         raise Unavailable("its CPU time was not measured")
     return float(cost)

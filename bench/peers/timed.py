@@ -127,5 +127,5 @@ def tables(records: Records, run: str) -> str:
     if setting is None:
         return ""
     found = [cpu_table(records, run)] if run != TTFT_RUN else []
-    found += [latency_table(records, setting, name, name) for name in ("ttft", "transit", "itl")]
+    found += [latency_table(records, setting, name, name) for name in ("ttft", "transit", "icl")]
     return "\n" + "\n\n".join(map(as_text, found))

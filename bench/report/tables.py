@@ -279,7 +279,7 @@ def missing_servers(records: Records) -> list[str]:
 
 def generator_cost(records: Records) -> str:
     """The CPU of the load generator itself; empty when it was not recorded."""
-    costs = (run.load.client.cpu_us_per_token for run in records.of(Run) if run.run != TTFT_RUN)
+    costs = (run.load.client.cpu_us_per_chunk for run in records.of(Run) if run.run != TTFT_RUN)
     found = figure(cost for cost in costs if cost)
     return f"The load generator itself took {micros(found.median)} of CPU per token (median)." if found else ""
 

@@ -30,7 +30,7 @@ SERVERS = {  # label, version, CPU per token paced and saturated (µs), added tr
     "ccr": ("claude-code-router core", "1.0.43", 210.0, 88.0, 420e-6, 5200e-6),
     "litellm": ("LiteLLM proxy", "1.80.0", 5200.0, 2900.0, 9800e-6, 48e-3),
 }
-SHARES = {"p50": 1.0, "p90": 1.7, "p99": 6.0, "p99.9": 15.0, "max": 40.0}
+SHARES = {"mean": 1.2, "std": 0.3, "p50": 1.0, "p90": 1.7, "p95": 3.0, "p99": 6.0, "p99.9": 15.0, "max": 40.0}
 
 
 def percentiles(base: float, more: float = 0.0) -> Percentiles:
@@ -50,10 +50,15 @@ def load(cpu: float | None, *, transit: float = 0.0, ttft: float = 0.0, errors: 
         ok=640,
         errors=errors or {},
         unfinished=0,
-        seconds=1.0,
+        seconds=40960 / (900_000.0 / cpu if cpu else 3200.0),
+        requests_per_s=640.0,
+        chunks=40960,
         tokens=40960,
+        input_tokens=percentiles(16.0),
+        output_tokens=percentiles(64.0),
         tokens_per_s=900_000.0 / cpu if cpu else 3200.0,
         ttft=percentiles(0.9e-3, ttft),
+        icl=percentiles(20e-3),
         itl=percentiles(20e-3),
         e2e=percentiles(0.4),
         transit=percentiles(95e-6, transit),

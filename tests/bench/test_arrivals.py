@@ -5,7 +5,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from anthro_asgi.bench.load.requests import ARRIVALS
+from anthro_asgi.bench.load.target import ARRIVALS
 
 
 def first(kind: str, count: int, rate: float = 50.0, burst: int = 4, seed: int = 3) -> list[float]:

@@ -210,8 +210,8 @@ def test_stamps_are_returned_per_feed_and_only_if_the_first_token_is_one() -> No
 
 
 def test_the_tokens_of_a_whole_answer_are_read_from_its_usage() -> None:
-    assert counting.whole("messages", b'{"usage":{"input_tokens":3,"output_tokens":7}}') == 7
-    assert counting.whole("chat", b'{"usage":{"completion_tokens":9}}') == 9
+    assert counting.whole(b'{"usage":{"input_tokens":3,"output_tokens":7}}') == (3, 7)
+    assert counting.whole(b'{"usage":{"completion_tokens":9}}') == (None, 9)
     for body in (b"{}", b"[]", b"no JSON", b'{"usage":null}'):
         with pytest.raises(ValueError, match=r"usage|JSON|char"):
-            counting.whole("chat", body)
+            counting.whole(body)

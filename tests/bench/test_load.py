@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -11,11 +13,13 @@ import pytest
 
 from anthro_asgi.bench.counting import Api
 from anthro_asgi.bench.load.exchange import Connections, Exchange
-from anthro_asgi.bench.load.output import summary, table
-from anthro_asgi.bench.load.requests import Requests, Target, Wording
+from anthro_asgi.bench.load.output import summary, sweep_table, table
 from anthro_asgi.bench.load.runner import Flow, Plan, Run
-from anthro_asgi.bench.load.tally import Slo, Tally
+from anthro_asgi.bench.load.tally import Slo, Tally, inter_token_latency
+from anthro_asgi.bench.load.target import BadRun, Target
+from anthro_asgi.bench.load.workload import Content, Workload, read_dataset
 from anthro_asgi.bench.records import Goodput, load_from
+from anthro_asgi.simulator.distributions import Distribution
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
 
 PLAN: dict[str, Any] = {
@@ -34,6 +38,7 @@ PLAN: dict[str, Any] = {
     "drain": 0.0,
     "seed": 0,
 }
+CONTENT = Content("messages", "m", "key", True, Distribution.of(4), Distribution.of(3))
 SSE = [("content-type", "text/event-stream")]
 
 
@@ -73,18 +78,24 @@ class Outcome:
         return self.summary.goodput
 
 
-def prepared(url: str, slo: Slo | None = None, **changes: Any) -> tuple[Run, Outcome]:
+def prepared(url: str, slo: Slo | None = None, content: Content = CONTENT, **changes: Any) -> tuple[Run, Outcome]:
     """A run, and where to look when it is over."""
     plan, tally, exchanges = Plan(**{**PLAN, **changes}), Tally(slo or Slo(), None), list[Exchange]()
     target = Target.parse(url, plan.api)
-    connections = Connections(
-        target, Requests(target, Wording(plan.api, "m", "key", plan.stream, 4, 3, 0, {})), plan.timeout
+    asked = replace(content, api=plan.api, stream=plan.stream)
+    run = Run(
+        plan,
+        Connections(target, plan.timeout),
+        Workload(target, asked),
+        tally,
+        lambda *_: None,
+        exchanges.append,
     )
-    return Run(plan, connections, tally, lambda *_: None, exchanges.append), Outcome(tally, exchanges, plan)
+    return run, Outcome(tally, exchanges, plan)
 
 
-async def load(url: str, slo: Slo | None = None, **changes: Any) -> Outcome:
-    run, outcome = prepared(url, slo, **changes)
+async def load(url: str, slo: Slo | None = None, content: Content = CONTENT, **changes: Any) -> Outcome:
+    run, outcome = prepared(url, slo, content, **changes)
     await run.run()
     return Outcome(outcome.tally, outcome.exchanges, run._plan)
 
@@ -111,14 +122,14 @@ async def test_an_answer_in_pieces_gives_the_same_counts(framing: str, seed: int
     async with ScriptedUpstream(fragmented(data, pieces)) as server:
         found = await load(server.url, requests=2)
     assert (found.tally.ok, found.tally.tokens) == (2, 6)
-    assert len(found.tally.itl) == 4
+    assert len(found.tally.icl) == 4
     assert len(found.tally.ttft) == len(found.tally.e2e) == 2
 
 
 async def test_tokens_of_one_read_have_zero_intervals() -> None:
     async with ScriptedUpstream(answer()) as server:
         found = await load(server.url, requests=1)
-    assert (found.tally.itl.zeros, len(found.tally.itl)) == (2, 2)
+    assert (found.tally.icl.zeros, len(found.tally.icl)) == (2, 2)
 
 
 async def test_chat_completions_are_understood_too() -> None:
@@ -135,7 +146,7 @@ async def test_the_tokens_of_a_whole_answer_are_those_of_its_usage(api: Api, key
     async with ScriptedUpstream(json_answer(200, {"usage": {key: 7}})) as server:
         found = await load(server.url, api=api, stream=False, requests=2)
     assert (found.tally.ok, found.tally.tokens, len(found.tally.e2e)) == (2, 14, 2)
-    assert len(found.tally.ttft) == len(found.tally.itl) == 0
+    assert len(found.tally.ttft) == len(found.tally.icl) == len(found.tally.itl) == 0
 
 
 # ---- failures
@@ -401,7 +412,7 @@ async def test_summary_and_table_hold_the_same_values_and_the_summary_can_be_rea
     async with ScriptedUpstream(answer(), json_answer(500, {})) as server:
         found = await load(server.url, requests=2, slo=Slo(e2e=30.0))
     result = found.summary
-    assert set(result.itl) == {"p50", "p90", "p99", "p99.9", "max", "n"}
+    assert set(result.itl) == {"mean", "std", "p50", "p90", "p95", "p99", "p99.9", "max", "n"}
     assert (result.requests, result.errors) == (2, {"http 500": 1})
     assert load_from(orjson.dumps(result)) == result
     text = table(result)
@@ -441,3 +452,138 @@ async def test_a_run_reports_its_progress() -> None:
         run._watch = watcher
         await run.run()
     assert watcher.parts == {"load", "drain"}
+
+
+# ---- tokens and errors
+
+
+def usage(given: int, made: int) -> list[bytes]:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": given, "cache_read_input_tokens": 4}}}
+    end = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": made}}
+    return [b"data: " + orjson.dumps(value) + b"\n\n" for value in (start, end)]
+
+
+async def test_tokens_are_those_of_the_usage_and_chunks_are_the_deltas() -> None:
+    start, end = usage(10, 12)
+    async with ScriptedUpstream(answer([start, delta("a b c d"), delta("e f"), delta("g"), end, STOP])) as server:
+        found = await load(server.url, requests=2)
+    result = found.summary
+    assert (result.chunks, result.tokens) == (6, 24)
+    assert (result.input_tokens["mean"], result.output_tokens["mean"], result.output_tokens["n"]) == (14.0, 12.0, 2)
+    assert (result.icl["n"], result.itl["n"]) == (4, 2)
+    assert result.tokens_per_s == pytest.approx(24 / result.seconds)
+    assert result.requests_per_s == pytest.approx(2 / result.seconds)
+    for exchange in found.exchanges:
+        expected = (exchange.last - exchange.first) / 11
+        assert inter_token_latency(exchange.first, exchange.last, 12) == expected
+
+
+async def test_without_a_usage_each_chunk_is_a_token() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        found = await load(server.url, requests=1)
+    assert (found.summary.tokens, found.summary.output_tokens["mean"], found.summary.input_tokens["n"]) == (3, 3.0, 0)
+
+
+def test_the_inter_token_latency_of_one_token_is_zero() -> None:
+    assert [inter_token_latency(5, 5, tokens) for tokens in (0, 1)] == [0.0, 0.0]
+    assert inter_token_latency(100, 400, 4) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "text"),
+    [
+        (
+            json_answer(400, {"type": "error", "error": {"type": "x", "message": "max_tokens:  too\nlarge"}}),
+            "http 400",
+            "max_tokens: too large",
+        ),
+        (framed(502, [], [b"<h1>Bad gateway</h1>" * 50], "length"), "http 502", ("<h1>Bad gateway</h1>" * 50)[:200]),
+        (answer([*GOOD[:2], ERROR]), "error event", "no"),
+    ],
+)
+async def test_what_an_error_says_is_kept_in_short(reply: Answer, kind: str, text: str) -> None:
+    async with ScriptedUpstream(reply) as server:
+        found = await load(server.url, requests=2)
+    assert found.summary.error_details == {kind: text}
+    assert f"  {kind}: {text}" in table(found.summary)
+
+
+async def test_a_sweep_has_a_line_for_each_run() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        loads = [(await load(server.url, slo=Slo(e2e=30.0), requests=8, concurrency=n)).summary for n in (1, 4)]
+    _, *lines = sweep_table(loads).splitlines()
+    assert [line[:9] for line in lines] == ["1 at once", "4 at once"]
+    assert all(line.endswith("100.0%") for line in lines)
+
+
+# ---- what is asked
+
+
+def asked(server: ScriptedUpstream) -> list[Any]:
+    return [orjson.loads(request.body) for request in server.requests]
+
+
+async def test_the_turns_of_a_conversation_hold_the_answers_before_them() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        found = await load(server.url, content=replace(CONTENT, turns=3), requests=6)
+        bodies = asked(server)
+    assert found.tally.ok == 6
+    assert [[one["role"][0] for one in body["messages"]] for body in bodies] == [["u"], [*"uau"], [*"uauau"]] * 2
+    assert bodies[2]["messages"][:3] == bodies[1]["messages"]
+    assert bodies[1]["messages"][1] == {"role": "assistant", "content": "abc"}
+    assert bodies[0]["messages"] != bodies[3]["messages"]
+
+
+async def test_in_the_open_loop_the_arrivals_begin_conversations() -> None:
+    async with ScriptedUpstream(answer()) as server:
+        asking = replace(CONTENT, turns=2)
+        found = await load(server.url, content=asking, concurrency=None, rate=500.0, requests=10, drain=30.0)
+        lengths = sorted(len(body["messages"]) for body in asked(server))
+    assert found.tally.ok == 10
+    assert lengths.count(3) >= 1
+    assert lengths.count(1) >= lengths.count(3)
+
+
+async def test_lengths_are_drawn_from_their_distributions() -> None:
+    prompt, output = Distribution("uniform", 5, 9), Distribution("uniform", 20, 30)
+    async with ScriptedUpstream(answer()) as server:
+        await load(server.url, content=replace(CONTENT, prompt_tokens=prompt, output_tokens=output), requests=40)
+        bodies = asked(server)
+    words = {len(body["messages"][0]["content"].split()) for body in bodies}
+    most = {body["max_tokens"] for body in bodies}
+    assert words <= {5, 6, 7, 8, 9}
+    assert most <= set(range(20, 31))
+    assert min(len(words), len(most)) > 2
+
+
+@pytest.mark.parametrize("api", ["messages", "chat"])
+async def test_prefixes_are_shared_and_tools_and_thinking_are_offered(api: Api) -> None:
+    asking = replace(CONTENT, prefix_tokens=30, prefixes=2, tools=3, thinking_tokens=1024 * (api == "messages"))
+    reply = sse({"choices": [{"index": 0, "delta": {"content": "a"}}]}) if api == "chat" else answer()
+    async with ScriptedUpstream(reply) as server:
+        await load(server.url, content=asking, api=api, requests=20)
+        bodies = asked(server)
+    prefixes = {body["messages"][0]["content"] if api == "chat" else body["system"] for body in bodies}
+    assert len(prefixes) == 2
+    assert {len(prefix.split()) for prefix in prefixes} == {30}
+    assert len({body["messages"][-1]["content"] for body in bodies}) == 20
+    assert {len(body["tools"]) for body in bodies} == {3}
+    if api == "messages":
+        assert {(body["thinking"]["budget_tokens"], body["max_tokens"]) for body in bodies} == {(1024, 1027)}
+
+
+async def test_a_dataset_replaces_the_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"prompt": "Hello"}\n\n{"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}\n')
+    async with ScriptedUpstream(answer()) as server:
+        await load(server.url, content=replace(CONTENT, dataset=read_dataset(file)), requests=20)
+        found = {(body["messages"][0]["content"], body["max_tokens"], body["model"]) for body in asked(server)}
+    assert found == {("Hello", 3, "m"), ("Hi", 5, "m")}
+
+
+@pytest.mark.parametrize(("text", "reason"), [("", "no line"), ("[]", "line 1"), ('{"a": 1}', "neither"), ("{", "")])
+def test_a_file_that_is_no_dataset_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text(text)
+    with pytest.raises(BadRun, match=f"requests.jsonl is not a file of requests.*{reason}"):
+        read_dataset(file)

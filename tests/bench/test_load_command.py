@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,14 +56,17 @@ def test_load_on_the_engine_itself(engine: tuple[str, int], tmp_path: Path) -> N
     *each, result = lines
     assert status == 0
     assert (result["ok"], result["tokens"], result["errors"]) == (24, 24 * 20, {})
-    assert result["itl"]["n"] == 24 * 19
+    assert (result["icl"]["n"], result["itl"]["n"]) == (24 * 19, 24)
     assert result["transit"]["n"] == 24 * 20
     assert 0 < result["transit"]["p50"] < result["e2e"]["p50"]
     assert result["server"]["cpu_s"] > 0
     assert result["server"]["rss_peak_mib"] >= result["server"]["rss_mib"] > 1
-    assert result["client"]["cpu_us_per_token"] > 0
+    assert result["client"]["cpu_us_per_chunk"] > 0
     assert [line["kind"] for line in each] == ["request"] * 24
-    assert all(line["tokens"] == 20 and line["ttft"] < line["e2e"] and line["error"] is None for line in each)
+    assert all(
+        line["output_tokens"] == line["chunks"] == 20 and line["ttft"] < line["e2e"] and line["error"] is None
+        for line in each
+    )
 
 
 def test_load_on_the_service_has_the_same_tokens_with_the_same_stamps(service: Service, tmp_path: Path) -> None:
@@ -71,7 +75,7 @@ def test_load_on_the_service_has_the_same_tokens_with_the_same_stamps(service: S
     assert status == 0
     assert (result["ok"], result["errors"]) == (12, {})
     assert result["tokens"] >= 12 * 10 - 4 * 10
-    assert result["transit"]["n"] == result["tokens"]
+    assert result["transit"]["n"] == result["chunks"]
     assert result["goodput"]["fraction"] == 1.0
 
 
@@ -99,9 +103,11 @@ def test_json_on_stdout_is_the_only_output(engine: tuple[str, int], capsys: pyte
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("http://192.0.2.1:80",), "not a loopback address"),
+        (("http://192.0.2.1:80",), "is not on this machine"),
         (("ftp://127.0.0.1",), "is not an http:// or https:// URL"),
         (("http://127.0.0.1:1", "--rate", 1, "--concurrency", 1), "give one of them"),
+        (("http://127.0.0.1:1", "--api", "chat", "--thinking", 5), "--api messages"),
+        (("http://127.0.0.1:1", "--dataset", "/proc/none"), "not a file of requests"),
         (("http://127.0.0.1:1", "--each"), "--json"),
         (("http://127.0.0.1:1", "--json", "/proc/none/file"), "/proc/none/file"),
         (("http://127.0.0.1:1", "--pid", 2**22 + 1), "no process"),
@@ -114,7 +120,39 @@ def test_contradictions_are_refused_with_a_reason(
     assert reason in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("--rate", "0"), ("--requests", "0"), ("--extra", "[]"), ("--duration", "inf")])
+def test_a_sweep_is_a_run_for_each_value(
+    engine: tuple[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--api", "chat", "--concurrency", "1,3", "--requests", 6, "--output-tokens", 2, "--label", "mine")
+    status, lines = run(tmp_path, engine[0], *words)
+    assert status == 0
+    assert [(line["concurrency"], line["ok"], line["label"]) for line in lines] == [(1, 6, "mine"), (3, 6, "mine")]
+    assert lines[0]["workload"] == "prompts of 16 tokens, answers up to 2 tokens"
+    assert len(lines[0]["quantiles"]["e2e"]) == 101
+    assert "3 at once" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_server_that_is_not_there_ends_the_command_with_its_address_and_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert load.main(options(f"http://{address}", "--duration", 600)) == 1
+    assert f"cannot connect to {address}: connection refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rate", "0"),
+        ("--requests", "0"),
+        ("--concurrency", "1,x"),
+        ("--prompt-tokens", "odd(1, 2)"),
+        ("--extra", "[]"),
+        ("--duration", "inf"),
+    ],
+)
 def test_options_out_of_range_are_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options("http://127.0.0.1:1", *words)
@@ -161,7 +199,7 @@ class Screen(io.StringIO):
 
 
 def test_progress_is_one_line_on_a_terminal_and_several_elsewhere() -> None:
-    plan = load._plan(options("http://127.0.0.1:1", "--requests", 4))
+    plan = load._plans(options("http://127.0.0.1:1", "--requests", 4))[0]
     tally, flow = Tally(Slo(), None), argparse.Namespace(done=2, open=[1, 2, 3])
     screen, file = Screen(), io.StringIO()
     live, lines = Progress(plan, screen), Progress(plan, file)

@@ -284,10 +284,10 @@ def test_relay_and_service_are_measured_beside_the_engine_in_every_round(
         load = run.load
         assert load.ok == load.requests > 0
         assert load.errors == {}
-        assert load.tokens == load.requests * TINY.tokens
-        assert (load.transit or {})["n"] == load.tokens
+        assert load.chunks == load.requests * TINY.tokens
+        assert (load.transit or {})["n"] == load.chunks
         assert load.server is not None
-        assert (load.server.cpu_us_per_token or 0) > 0
+        assert (load.server.cpu_us_per_chunk or 0) > 0
     assert records.of(Grammar) == [Grammar("relay", ()), Grammar("ours-fast", ())]
     assert records.of(Missing) == []
     shown = capsys.readouterr().out

@@ -57,7 +57,7 @@ def test_a_failed_answer_ends_the_recording_with_a_reason(
     with serving((sys.executable, "-m", "anthro_asgi", *command)) as (url, _):
         assert run(url, "--out", str(tmp_path / "trace")) == 1
     said = capsys.readouterr().err
-    assert said.startswith("bench record: ")
+    assert said.startswith("anthro-asgi bench record: ")
     assert words in said
 
 
@@ -77,4 +77,4 @@ def test_bodies_from_a_file_are_stored_with_the_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [("http://example.com",), ("http://127.0.0.1:9", "--bodies", "/nowhere")])
 def test_invalid_options_are_refused(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 2
-    assert capsys.readouterr().err.startswith("bench record: ")
+    assert capsys.readouterr().err.startswith("anthro-asgi bench record: ")

@@ -4,88 +4,122 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeVar
 
 import orjson
 
+from ...settings.values import distribution, integer
+from ...simulator.distributions import Distribution
 from ..event_loop import run as run_loop
 from ..options import positive
-from ..processes import Meter, keep_pauses_short, many_files
+from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
 from . import output
-from .exchange import Connections
-from .requests import ARRIVALS, BadRun, Requests, Target, Wording
+from .exchange import Connections, os_error
 from .runner import Plan, Run
 from .tally import Slo, Tally
+from .target import ARRIVALS, BadRun, Target
+from .workload import Content, Workload, read_dataset
 
 _SECONDS: Final = 10.0  # of a run without --duration and --requests
+_REACHABLE: Final = 1.0  # seconds to wait for a server that does not listen yet
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+
+Number = TypeVar("Number", int, float)
+
+
+class Unreachable(Exception):
+    """No connection to the server. The text names its address and the reason."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
-    add = parser.add_argument
-    add("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
-    add("--api", choices=("messages", "chat"), default="messages", help="`chat` for engines and byte relays")
+    parser.add_argument("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
+    add = parser.add_argument_group("server").add_argument
+    add("--api", choices=("messages", "chat"), default="messages", help="messages (default), or chat completions")
     add("--model", default="bench", help="the model to ask for (default bench)")
     add("--key", help="API key")
-    add("--extra", type=_object, default={}, metavar="JSON", help="merged into every body: '{\"ignore_eos\": true}'")
-    add("--concurrency", type=positive, metavar="N", help="closed loop: number of clients (default 1)")
+    add("--label", metavar="NAME", help="the server's name in the report (default: its URL)")
+    add("--allow-remote", action="store_true", help="allow a server that is not on this machine")
+    add("--pid", type=int, action="append", default=[], help="measure this process and its descendants; repeatable")
+    add = parser.add_argument_group("load").add_argument
+    add("--concurrency", type=_list(positive), metavar="N,…", help="closed loop: number of clients (default 1)")
+    add("--rate", type=_list(_above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs")
     add("--ramp", type=float, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
-    add("--rate", type=_above_zero, metavar="R", help="open loop: requests/s")
     add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="in the open loop (default poisson)")
     add("--burst", type=positive, default=10, metavar="N", help="requests per burst, with bursts (default 10)")
     add("--max-open", type=positive, default=4096, metavar="N", help="most open requests (default 4096)")
-    add("--requests", type=positive, metavar="N", help="end after N requests")
-    add("--duration", type=_above_zero, metavar="S", help=f"end after S seconds (default {_SECONDS:g} or --requests)")
+    add("--requests", type=positive, metavar="N", help="end a run after N requests")
+    add("--duration", type=_above_zero, metavar="S", help=f"end a run after S seconds (default {_SECONDS:g})")
+    add("--warmup", type=int, default=0, metavar="N", help="start counting when N requests have ended (default 0)")
     add("--drain", type=float, default=5.0, metavar="S", help="wait S seconds for open requests at the end (default 5)")
     add("--timeout", type=_above_zero, default=60.0, metavar="S", help="a request fails after S seconds (default 60)")
-    add("--warmup", type=int, default=0, metavar="N", help="start counting when N requests have ended (default 0)")
-    add("--prompt-tokens", type=positive, default=16, metavar="N", help="approximate prompt length (default 16)")
-    add("--output-tokens", type=positive, default=64, metavar="N", help="max_tokens (default 64)")
+    add = parser.add_argument_group("requests").add_argument
+    add("--prompt-tokens", type=_length, default=16, metavar="N", help="approximate length, such as 'normal(500, 100)'")
+    add("--output-tokens", type=_length, default=64, metavar="N", help="max_tokens, such as 'uniform(50, 200)'")
+    add("--prefix-tokens", type=positive, default=0, metavar="N", help="begin with a system prompt of N tokens")
+    add("--prefixes", type=positive, default=1, metavar="K", help="number of different system prompts (default 1)")
+    add("--turns", type=positive, default=1, metavar="N", help="turns of a conversation; --rate counts conversations")
+    add("--tools", type=positive, default=0, metavar="N", help="offer N tools")
+    add("--thinking", type=positive, default=0, metavar="N", help="let the model think for N tokens more (messages)")
+    add("--dataset", type=Path, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
+    add("--extra", type=_object, default={}, metavar="JSON", help="merged into every body: '{\"ignore_eos\": true}'")
     add("--no-stream", action="store_true", help="ask for answers that are not streamed")
-    add("--seed", type=int, default=0, metavar="N", help="of prompts and arrivals (default 0)")
-    for name, what in (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end")):
+    add("--seed", type=int, default=0, metavar="N", help="of prompts, lengths and arrivals (default 0)")
+    add = parser.add_argument_group("results").add_argument
+    limits = (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end"))
+    for name, what in limits:
         add(f"--slo-{name}", type=_above_zero, metavar="S", help=f"a good request: {what} within S seconds")
-    add("--pid", type=int, action="append", default=[], help="measure this process and its descendants; repeatable")
-    add("--json", metavar="FILE", help="write JSON lines to FILE, `-` is stdout; the summary is the last line")
+    add("--json", metavar="FILE", help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run")
     add("--each", action="store_true", help="write a JSON line for each request too")
 
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 when no request succeeded, 2 for invalid options, 130 when interrupted."""
+    loads: list[Load] = []
     with ExitStack() as stack:
         try:
-            plan = _plan(options)
+            plans, target = _plans(options), Target.parse(options.url, options.api, remote=options.allow_remote)
+            content = _content(options)
+            for pid in options.pid:
+                cpu_ns(pid)
             out = _output(options, stack)
-            target = Target.parse(options.url, plan.api)
             many_files()
-            load, interrupted = run_loop(_run(options, plan, target, out))
-        except (BadRun, ProcessLookupError) as exc:
-            print(f"bench load: {exc}", file=sys.stderr)
-            return _MISUSED
-        output.write(out, load)
-        if options.json != "-":
-            print(output.table(load))
-    if interrupted:
-        return _INTERRUPTED
-    return 0 if load.ok or not load.requests else _FAILED
+            for plan in plans:
+                load, interrupted = run_loop(_run(options, plan, Workload(target, content), target, out))
+                loads.append(load)
+                output.write(out, load)
+                if options.json != "-":
+                    print(output.table(load), end="\n\n" if len(plans) > 1 else "\n", flush=True)
+                if interrupted:
+                    return _INTERRUPTED
+        except (BadRun, ProcessLookupError, Unreachable) as exc:
+            print(f"anthro-asgi bench load: {exc}", file=sys.stderr)
+            return _FAILED if isinstance(exc, Unreachable) else _MISUSED
+    if len(loads) > 1 and options.json != "-":
+        print(output.sweep_table(loads))
+    return 0 if all(load.ok or not load.requests for load in loads) else _FAILED
 
 
-async def _run(options: argparse.Namespace, plan: Plan, target: Target, out: TextIO | None) -> tuple[Load, bool]:
+async def _run(
+    options: argparse.Namespace, plan: Plan, workload: Workload, target: Target, out: TextIO | None
+) -> tuple[Load, bool]:
     tally = Tally(Slo(options.slo_ttft, options.slo_itl, options.slo_e2e), Meter(options.pid) if options.pid else None)
+    connections = Connections(target, plan.timeout)
+    try:
+        await connections.reach(_REACHABLE)
+    except OSError as exc:
+        raise Unreachable(f"cannot connect to {target.authority}: {os_error(exc)}") from exc
     progress = output.Progress(plan)
-    lengths = (options.prompt_tokens, options.output_tokens)
-    wording = Wording(plan.api, options.model, options.key, plan.stream, *lengths, options.seed, options.extra)
-    connections = Connections(target, Requests(target, wording), plan.timeout)
 
     def each(exchange: Any) -> None:
         output.write(out, output.request_line(exchange, tally.began))
 
-    run = Run(plan, connections, tally, progress, each if options.each else None)
+    run = Run(plan, connections, workload, tally, progress, each if options.each else None)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, run.interrupt)
     keep_pauses_short()
@@ -94,16 +128,56 @@ async def _run(options: argparse.Namespace, plan: Plan, target: Target, out: Tex
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         progress.end()
-    return output.summary(options.url, plan, tally), run.interrupted
+    return output.summary(options.url, plan, tally, label=options.label, workload=_described(options)), run.interrupted
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plans(options: argparse.Namespace) -> list[Plan]:
+    """One for each value of --concurrency or --rate."""
     if options.concurrency is not None and options.rate is not None:
         raise BadRun("--concurrency is for the closed loop and --rate for the open loop: give one of them")
+    if options.thinking and options.api == "chat":
+        raise BadRun("--thinking is for --api messages")
     chosen = {one.name: getattr(options, one.name) for one in fields(Plan) if hasattr(options, one.name)}
-    chosen["concurrency"] = (options.concurrency or 1) if options.rate is None else None
+    chosen |= {"concurrency": None, "rate": None, "stream": not options.no_stream}
     chosen["duration"] = options.duration or (None if options.requests else _SECONDS)
-    return Plan(stream=not options.no_stream, **chosen)
+    plan = Plan(**chosen)
+    if options.rate is not None:
+        return [replace(plan, rate=rate) for rate in options.rate]
+    return [replace(plan, concurrency=clients) for clients in options.concurrency or [1]]
+
+
+def _content(options: argparse.Namespace) -> Content:
+    return Content(
+        options.api,
+        options.model,
+        options.key,
+        not options.no_stream,
+        Distribution.of(options.prompt_tokens),
+        Distribution.of(options.output_tokens),
+        options.seed,
+        options.extra,
+        options.prefix_tokens,
+        options.prefixes,
+        options.turns,
+        options.tools,
+        options.thinking,
+        read_dataset(options.dataset) if options.dataset else (),
+    )
+
+
+def _described(options: argparse.Namespace) -> str:
+    """The requests in words, for the report."""
+    lengths = [Distribution.of(length) for length in (options.prompt_tokens, options.output_tokens)]
+    prompt = f"prompts from {options.dataset.name}" if options.dataset else f"prompts of {lengths[0]} tokens"
+    parts = [
+        prompt,
+        f"{options.prefixes} system prompts of {options.prefix_tokens} tokens" if options.prefix_tokens else "",
+        f"{options.turns} turns" if options.turns > 1 else "",
+        f"{options.tools} tools" if options.tools else "",
+        f"thinking up to {options.thinking} tokens" if options.thinking else "",
+        f"answers up to {lengths[1]} tokens",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
@@ -117,6 +191,26 @@ def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
         return stack.enter_context(Path(options.json).open("w", encoding="utf-8"))
     except OSError as exc:
         raise BadRun(f"{options.json}: {exc.strerror}") from exc
+
+
+def _list(of: Callable[[str], Number]) -> Callable[[str], list[Number]]:
+    """An option type: one value, or several with commas between them."""
+
+    def parse(text: str) -> list[Number]:
+        return [of(part) for part in text.split(",")]
+
+    return parse
+
+
+def _length(text: str) -> tuple[Any, float, float]:
+    try:
+        shape, first, second = _LENGTHS.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+    return shape, float(first), float(second)
+
+
+_LENGTHS: Final = distribution(integer("1", "1000000"))
 
 
 def _above_zero(text: str) -> float:

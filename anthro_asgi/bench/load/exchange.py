@@ -1,6 +1,7 @@
 """One request, from the moment it was due to the end of its answer; and the connections of a run."""
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,13 +9,17 @@ from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import Final
 
+import orjson
+
 from ..client import Connection, Ending
-from ..counting import Api, Counter, whole
-from .requests import Requests, Target
+from ..counting import Api, Counter, answer_text, error_message, whole
 from .tally import Tally
+from .target import Target
+from .workload import Conversation
 
 # A listener with a full backlog drops connections, which the kernel retries after a second. asyncio's backlog is 100.
 _DIALLING: Final = 64
+_PAUSE: Final = 0.1  # seconds between attempts to reach a server that is not there
 
 
 @dataclass(slots=True, eq=False)
@@ -24,10 +29,11 @@ class Exchange:
     `finish` is called once before, with `over` still 0, when a reused connection was closed just as the request was
     written: such a request is repeated on a new connection, as clients do.
 
-    Moments are values of `time.monotonic_ns`, 0 for what has not happened. `error` is the kind of failure.
+    Moments are values of `time.monotonic_ns`, 0 for what has not happened. `error` is the kind of failure, `detail`
+    what the server or the system says about it.
     """
 
-    number: int
+    conversation: Conversation
     api: Api
     stream: bool
     counted: bool
@@ -38,14 +44,18 @@ class Exchange:
     first: int = 0
     last: int = 0
     over: int = 0
-    tokens: int = 0
+    chunks: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     error: str | None = None
+    detail: str = ""
     retried: bool = False
+    next_turn: bool = False  # the conversation is ready to go on
     connection: Connection | None = None
     _ended: int = 0  # when the API's last event was read
     _status: int = 0
     _type: bytes = b""
-    _pieces: list[bytes] = field(default_factory=list)  # of an answer that is not streamed
+    _pieces: list[bytes] = field(default_factory=list)  # of an answer that is read as a whole at its end
     _counter: Counter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,6 +69,8 @@ class Exchange:
         if self._status != 200 or not self.stream:
             self._pieces.append(data)
             return
+        if self.conversation.goes_on:
+            self._pieces.append(data)
         counter = self._counter
         count = counter.feed(data)
         if count:
@@ -69,18 +81,18 @@ class Exchange:
     def _count(self, count: int, now: int) -> None:
         tally = self.tally
         last, self.last = self.last, now
-        self.tokens += count
+        self.chunks += count
         if not last:
             self.first = now
             if self.counted:
                 tally.ttft.add(now - self.due)
         if not tally.counting:
             return
-        tally.tokens += count
+        tally.chunks += count
         if last:
-            tally.itl.add(now - last)
+            tally.icl.add(now - last)
         if count > 1:
-            tally.itl.zeros += count - 1
+            tally.icl.zeros += count - 1
         stamps = self._counter.stamps
         if stamps:
             self._transit(stamps, now)
@@ -100,12 +112,23 @@ class Exchange:
             self.retried = True
             self.finish(self)
             return
+        self.input_tokens, self.output_tokens = self._counter.input_tokens, self._counter.output_tokens
         self.error = self._failure(ending)
+        if self.error is None and self.conversation.goes_on:
+            self._answered()
         self._finish_at(self._ended or now)
 
-    def fail(self, error: str) -> None:
+    def _answered(self) -> None:
+        body = b"".join(self._pieces)
+        try:
+            self.conversation.answered(answer_text(self.api, body, stream=self.stream))
+            self.next_turn = True
+        except (ValueError, TypeError, KeyError, IndexError) as exc:
+            self.error, self.detail = "garbled", f"{type(exc).__name__}: {exc}"
+
+    def fail(self, error: str, detail: str = "") -> None:
         """End it without an answer, or without the rest of it."""
-        self.error = error
+        self.error, self.detail = error, detail
         if self.connection is not None:
             self.connection.abort()
         self._finish_at(monotonic_ns())
@@ -118,10 +141,12 @@ class Exchange:
         if ending == "garbled" or not self._status:
             return "garbled" if ending == "garbled" else "cut"
         if self._status != 200:
+            self.detail = _body_in_short(b"".join(self._pieces))
             return f"http {self._status}"
         if not self.stream:
             return self._whole_failure(ending)
         if self._counter.error is not None:
+            self.detail = self._counter.message
             return self._counter.error
         if not self._type.lower().startswith(b"text/event-stream"):
             return "not a stream"
@@ -131,12 +156,28 @@ class Exchange:
         if ending != "complete":
             return "cut"
         try:
-            self.tokens = whole(self.api, b"".join(self._pieces))
-        except ValueError:
+            self.input_tokens, self.output_tokens = whole(b"".join(self._pieces))
+        except ValueError as exc:
+            self.detail = str(exc)
             return "garbled"
-        if self.tally.counting:
-            self.tally.tokens += self.tokens
+        self.chunks = 1
+        self.tally.chunks += self.tally.counting
         return None
+
+
+def _body_in_short(body: bytes) -> str:
+    """What the body of an error says."""
+    try:
+        return error_message(orjson.loads(body))
+    except ValueError:
+        return error_message(body.decode(errors="replace"))
+
+
+def os_error(exc: OSError) -> str:
+    """Why a connection failed, in words."""
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    return os.strerror(exc.errno).lower() if exc.errno and exc.errno > 0 else str(exc) or type(exc).__name__
 
 
 class Connections:
@@ -145,10 +186,9 @@ class Connections:
     A connection attempt fails after `timeout` seconds. A bounded number of attempts is made at once.
     """
 
-    def __init__(self, target: Target, requests: Requests, timeout: float) -> None:
+    def __init__(self, target: Target, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = target
-        self._requests = requests
         self._timeout = timeout
         self._hosts = list(target.hosts)
         self._idle: list[Connection] = []
@@ -176,6 +216,19 @@ class Connections:
         if connection.usable:
             self._idle.append(connection)
 
+    async def reach(self, seconds: float) -> None:
+        """Connect, and keep the connection for a request. Tries again for `seconds`, then raises OSError."""
+        end = self._loop.time() + seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(end):
+                    self._idle.append(await self._connect())
+                return
+            except OSError:
+                if self._loop.time() + _PAUSE >= end:
+                    raise
+            await asyncio.sleep(_PAUSE)
+
     async def close(self) -> None:
         """Close all idle connections and cancel the attempts."""
         self._closed = True
@@ -191,7 +244,7 @@ class Connections:
     def _ask(self, connection: Connection, exchange: Exchange) -> None:
         exchange.connection = connection
         exchange.sent = monotonic_ns()
-        connection.ask(self._requests.make(exchange.number), exchange)
+        connection.ask(exchange.conversation.request(), exchange)
 
     def _dial_more(self) -> None:
         while self._waiting and len(self._dialling) < _DIALLING:
@@ -214,7 +267,7 @@ class Connections:
                 connection = await self._connect()
         except OSError as exc:
             if not exchange.over:
-                exchange.fail("timeout" if isinstance(exc, TimeoutError) else "connect")
+                exchange.fail("timeout" if isinstance(exc, TimeoutError) else "connect", os_error(exc))
             return
         if exchange.over:
             self.give_back(connection)

@@ -11,13 +11,14 @@ arrives beyond that is the error `not sent`. How late the generator itself was i
 A request that times out is in the percentiles with the time that it waited. A request that is open when the run ends is
 `unfinished`; it counts only for the time to first token, in the same way, if it had no token.
 
+A conversation of several turns sends its next turn when it has the answer to the one before: in the closed loop in its
+client's place, in the open loop besides the arrivals, which begin conversations.
+
 Warm-up and counted part are one flow without a pause: counting begins when `warmup` requests have ended. Requests that
 began before do not count, but the tokens that they receive afterwards do.
 """
 
 import asyncio
-import itertools
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import inf
@@ -27,8 +28,9 @@ from typing import Final
 from ...simulator.timerfd import Alarm
 from ..counting import Api
 from .exchange import Connections, Exchange
-from .requests import ARRIVALS
 from .tally import Tally
+from .target import ARRIVALS
+from .workload import Conversation, Workload
 
 _BILLION: Final = 1_000_000_000
 _TICK: Final = 0.2  # seconds
@@ -61,17 +63,19 @@ Each = Callable[[Exchange], None]
 class Flow:
     """The requests. `warm` is set when the warm-up is over, `over` when all counted requests have ended."""
 
-    def __init__(self, plan: Plan, connections: Connections, tally: Tally, each: Each | None) -> None:
+    def __init__(
+        self, plan: Plan, connections: Connections, workload: Workload, tally: Tally, each: Each | None
+    ) -> None:
         self.warm = asyncio.Event()
         self.over = asyncio.Event()
         self.open: set[Exchange] = set()
         self.done = 0
         self._plan = plan
         self._connections = connections
+        self._workload = workload
         self._tally = tally
         self._each = each
         self._loop = asyncio.get_running_loop()
-        self._numbers = itertools.count(random.Random(plan.seed).randrange(10**6) * 10**6)  # noqa: S311 (nothing secret)
         self._left: float = inf
         self._counted = 0  # open requests that count
         self._until: float = inf
@@ -118,13 +122,14 @@ class Flow:
     def _wanted(self) -> bool:
         return not self._stopped and self._left > 0 and self._next < self._until
 
-    def _begin(self, due: int) -> None:
+    def _begin(self, due: int, conversation: Conversation | None = None) -> None:
         if self._stopped or self._left <= 0:
             return
         tally, plan, counted = self._tally, self._plan, self._tally.counting
         self._left -= 1
         self._counted += counted
-        exchange = Exchange(next(self._numbers), plan.api, plan.stream, counted, tally, self._finished, due)
+        conversation = conversation or self._workload.begin()
+        exchange = Exchange(conversation, plan.api, plan.stream, counted, tally, self._finished, due)
         self.open.add(exchange)
         if due:
             if counted:
@@ -148,7 +153,9 @@ class Flow:
             self._tally.record(exchange)
             if self._each is not None:
                 self._each(exchange)
-        if self._alarm is None and exchange.error == "connect":
+        if exchange.next_turn:
+            self._begin(0 if self._alarm is None else monotonic_ns(), exchange.conversation)
+        elif self._alarm is None and exchange.error == "connect":
             self._loop.call_later(_PAUSE, self._begin, 0)
         elif self._alarm is None:
             self._begin(0)
@@ -189,14 +196,20 @@ class Run:
     """A whole run: warm-up, counted part, and the drain of open requests. Needs a running event loop."""
 
     def __init__(
-        self, plan: Plan, connections: Connections, tally: Tally, watch: Watch, each: Each | None = None
+        self,
+        plan: Plan,
+        connections: Connections,
+        workload: Workload,
+        tally: Tally,
+        watch: Watch,
+        each: Each | None = None,
     ) -> None:
         self.interrupted = False
         self._plan = plan
         self._connections = connections
         self._tally = tally
         self._watch = watch
-        self._flow = Flow(plan, connections, tally, each)
+        self._flow = Flow(plan, connections, workload, tally, each)
         self._interrupt = asyncio.Event()
 
     def interrupt(self) -> None:

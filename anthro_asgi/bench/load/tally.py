@@ -1,51 +1,27 @@
 """What a run counts, and when.
 
-The counted part lasts from `begin` to `freeze`. Tokens, the intervals between them and their transit times count during
+The counted part lasts from `begin` to `freeze`. Chunks, the intervals between them and their transit times count during
 that time. A request counts when it began in that time, to its end, which may be later, so that slow requests are
-included.
+included. The names are those of AIPerf:
+
+- ICL, inter-chunk latency: the interval between two chunks of a stream, 0 where both came in one read.
+- ITL, inter-token latency, which others call TPOT: (last chunk - first chunk) / (output tokens - 1), one value for each
+  request. Output tokens are those of the answer's `usage`; without one, each chunk is a token.
 """
 
 import time
-from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from math import ceil
 from time import monotonic_ns
-from typing import Final, Protocol
+from typing import Protocol
 
 from ..processes import Cost, Meter
-from ..records import Percentiles
-
-PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-
-
-class Samples:
-    """Durations in nanoseconds, 8 bytes each: `add(value)`, or `zeros += n` for tokens that arrive together."""
-
-    __slots__ = ("_values", "add", "zeros")
-
-    def __init__(self) -> None:
-        self.zeros = 0
-        self._values = array("q")
-        self.add = self._values.append
-
-    def __len__(self) -> int:
-        return self.zeros + len(self._values)
-
-    def summary(self) -> Percentiles:
-        """Each percentile is the smallest value that is not exceeded by that share of the samples."""
-        count = len(self)
-        if not count:
-            return {**dict.fromkeys(PERCENTILES), "n": 0}
-        ordered = sorted(self._values)
-        places = {name: max(1, ceil(part * count)) - 1 - self.zeros for name, part in PERCENTILES.items()}
-        found = {name: ordered[place] / 1e9 if place >= 0 else 0.0 for name, place in places.items()}
-        return {**found, "n": count}
+from .samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """Limits of a good request in seconds; None is no limit. `itl` limits its mean inter-token latency."""
+    """Limits of a good request in seconds; None is no limit."""
 
     ttft: float | None = None
     itl: float | None = None
@@ -67,8 +43,20 @@ class Finished(Protocol):
     first: int
     last: int
     over: int
-    tokens: int
+    chunks: int
+    input_tokens: int | None
+    output_tokens: int | None
     error: str | None
+    detail: str
+
+
+def inter_token_latency(first: int, last: int, tokens: int) -> float:
+    """ITL of a request in the unit of its moments; 0 for an answer of one token."""
+    return (last - first) / (tokens - 1) if tokens > 1 else 0.0
+
+
+def _counts() -> Samples:
+    return Samples(unit=1)
 
 
 @dataclass(slots=True)
@@ -78,17 +66,24 @@ class Tally:
     slo: Slo
     meter: Meter | None
     counting: bool = False
-    tokens: int = 0
+    chunks: int = 0
     ok: int = 0
     good: int = 0
     unfinished: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    details: dict[str, str] = field(default_factory=dict)
+    """What the first error of each kind said."""
     ttft: Samples = field(default_factory=Samples)
+    icl: Samples = field(default_factory=Samples)
     itl: Samples = field(default_factory=Samples)
     e2e: Samples = field(default_factory=Samples)
     transit: Samples = field(default_factory=Samples)
+    input_tokens: Samples = field(default_factory=_counts)
+    output_tokens: Samples = field(default_factory=_counts)
     late: Samples = field(default_factory=Samples)
     """How late requests of the open loop were begun."""
+    ok_chunks: int = 0
+    """Chunks of the requests that succeeded, also those outside the counted part."""
     began: int = 0
     seconds: float = 0.0
     client_cpu: float = 0.0
@@ -98,6 +93,11 @@ class Tally:
     def requests(self) -> int:
         """Requests that ended, successfully or not."""
         return self.ok + self.errors.total()
+
+    @property
+    def tokens(self) -> float:
+        """Output tokens of the counted part: its chunks, times the tokens that a chunk of a complete answer has."""
+        return self.chunks * self.output_tokens.total() / self.ok_chunks if self.ok_chunks else float(self.chunks)
 
     def begin(self) -> None:
         """Start counting. Raises ProcessLookupError when a process to be measured does not exist."""
@@ -124,16 +124,26 @@ class Tally:
             self.unfinished += 1
         elif error is not None:
             self.errors[error] += 1
+            self.details.setdefault(error, exchange.detail)
         else:
-            self.ok += 1
-            gaps = exchange.tokens - 1
-            mean = (exchange.last - exchange.first) / gaps if gaps > 0 else 0.0
-            ttft = exchange.first - exchange.due if exchange.first else took
-            self.good += self.slo.holds(ttft, mean, took)
+            self._succeeded(exchange, took)
         if error in ("unfinished", "timeout") and not exchange.first and exchange.due:
             self.ttft.add(took)
         if error in (None, "timeout"):
             self.e2e.add(took)
+
+    def _succeeded(self, exchange: Finished, took: int) -> None:
+        self.ok += 1
+        tokens = exchange.chunks if exchange.output_tokens is None else exchange.output_tokens
+        self.ok_chunks += exchange.chunks
+        self.output_tokens.add(tokens)
+        if exchange.input_tokens is not None:
+            self.input_tokens.add(exchange.input_tokens)
+        mean = inter_token_latency(exchange.first, exchange.last, tokens)
+        if tokens > 1 and exchange.first:
+            self.itl.add(round(mean))
+        ttft = exchange.first - exchange.due if exchange.first else took
+        self.good += self.slo.holds(ttft, mean, took)
 
     def sample(self) -> None:
         """Read the meter. Call it a few times per second."""

@@ -1,0 +1,81 @@
+"""Where the requests of a run go, and when they are due in the open loop."""
+
+import ipaddress
+import random
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+from urllib.parse import urlsplit
+
+from ..counting import PATHS, Api
+
+
+class BadRun(ValueError):
+    """The URL is invalid or not on this machine, or options contradict each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to connect (`hosts` are addresses to try in turn), and the request's path and `host` header."""
+
+    name: str
+    hosts: tuple[str, ...]
+    port: int
+    path: str
+    authority: str
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def parse(cls, url: str, api: Api, *, remote: bool = False) -> "Target":
+        """A base URL, with or without `/v1`. Raises BadRun unless it is on this machine, or `remote` is true."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadRun(f"{url!r} is not an http:// or https:// URL")
+        tls = ssl.create_default_context() if parts.scheme == "https" else None
+        port = parts.port or (443 if tls else 80)
+        base = parts.path.rstrip("/").removesuffix("/v1")
+        hosts = _addresses(parts.hostname, port, remote)
+        return cls(parts.hostname, hosts, port, base + PATHS[api], parts.netloc.rpartition("@")[2], tls)
+
+
+def _addresses(host: str, port: int, remote: bool) -> tuple[str, ...]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise BadRun(f"{host} cannot be resolved: {exc}") from exc
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if not remote and not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        raise BadRun(f"{host} is not on this machine; --allow-remote sends load to other machines")
+    return addresses
+
+
+# arrivals in the open loop: endless offsets in seconds from the start, the same for the same seed
+
+
+def constant(rate: float, burst: int, seed: int) -> Iterator[float]:
+    """At equal intervals."""
+    return (number / rate for number in count())
+
+
+def poisson(rate: float, burst: int, seed: int) -> Iterator[float]:
+    """Independent of each other, as from very many clients."""
+    draw = random.Random(seed)  # noqa: S311 (nothing secret)
+    now = 0.0
+    while True:
+        now += draw.expovariate(rate)
+        yield now
+
+
+def bursts(rate: float, burst: int, seed: int) -> Iterator[float]:
+    """`burst` at once, at intervals that give `rate` on average."""
+    return (number // burst * burst / rate for number in count())
+
+
+ARRIVALS: Final[dict[str, Callable[[float, int, int], Iterator[float]]]] = {
+    "poisson": poisson,
+    "constant": constant,
+    "bursts": bursts,
+}
