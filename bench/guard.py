@@ -1,10 +1,10 @@
 """`python -m bench guard`: every ratio against its bar plus half, best of five; for CI on shared machines.
 
-Five kinds of ratios: the micro ratios with a bar; what metrics add to a token; what a whole request costs, against a
-raw ASGI application; the longest garbage collection while streams are open, against Python's own collector; and the
-CPU time per token of the whole service with real sockets, against a byte relay in the same minute, in Python alone and,
-where its extension module is built, with the native path. A ratio that exceeds its limit in all repetitions is a
-regression: exit status 1.
+Six kinds of ratios: the micro ratios with a bar; what metrics add to a token; what a whole request costs, against a
+raw ASGI application; what features add to a request that uses none of them; the longest garbage collection while
+streams are open, against Python's own collector; and the CPU time per token of the whole service with real sockets,
+against a byte relay in the same minute, in Python alone and, where its extension module is built, with the native path.
+A ratio that exceeds its limit in all repetitions is a regression: exit status 1.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 when a guard does not hold."""
-    measured = {**_micro(), **_metered(), **_requests(), **_paused(), **_proxied()}
+    measured = {**_micro(), **_metered(), **_requests(), **_unused(), **_paused(), **_proxied()}
     held = [_holds(name, found, bar) for name, (found, bar) in measured.items()]
     print(f"{sum(held)} of {len(held)} guards hold")
     return 0 if all(held) else 1
@@ -60,6 +60,16 @@ def _requests() -> Ratios:
     return {
         f"request: {name}": ([per_request.measure(name, _ROUNDS).ratio for _ in range(_TRIES)], bar)
         for name, bar in per_request.RATIOS.items()
+    }
+
+
+def _unused() -> Ratios:
+    return {
+        f"unused features: added to a request, {name}": (
+            [per_request.measure_unused(name, _ROUNDS).ratio - 1 for _ in range(_TRIES)],
+            per_request.UNUSED,
+        )
+        for name in per_request.RATIOS
     }
 
 

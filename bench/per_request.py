@@ -6,6 +6,9 @@ scatter with the machine's other work. An answer has two tokens, and arrives fro
 CPU time of the thread, so a preemption does not count.
 
 The floor is a raw ASGI application on the same uvicorn: it drops the body, and sends a prepared answer in two pieces.
+
+A second comparison shows what optional features cost a request that uses none of them: batches and files, PDFs, web
+search, server tools and cache diagnostics are configured for the subject, and are off for the floor.
 """
 
 import argparse
@@ -14,7 +17,7 @@ import io
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import thread_time_ns
 from typing import Any, Final
 from unittest.mock import patch
@@ -23,6 +26,8 @@ import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from anthro_asgi import MessagesApp
+from anthro_asgi.batches.sql_store import SqlBatchStore
+from anthro_asgi.batches.sqlite import SqliteDatabase
 from anthro_asgi.bench.options import positive
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.observability import logs
@@ -39,6 +44,8 @@ from .peers.raw_asgi import Raw
 
 RATIOS: Final = {"small": 14.0, "agent, 86 KB": 25.0}
 """Bars."""
+UNUSED: Final = 0.03
+"""The bar of what unused features add, as a share of the request's cost."""
 _ROUNDS: Final = 41
 _BATCH: Final = 20  # requests in a row, of one round
 _TOKENS: Final = (" Hello", " there")
@@ -106,12 +113,27 @@ def _reads() -> list[bytes]:
     return [b"".join(head), *map(chunked, answer.chunks), b"".join([*map(chunked, answer.tail), END])]
 
 
+async def _never(_: Any) -> Any:
+    raise AssertionError("a request that uses no feature has called one")
+
+
+def features() -> dict[str, Any]:
+    """Arguments of a MessagesApp with every feature that a request has to ask for. Nothing of them is opened."""
+    return {
+        "batch_store": SqlBatchStore(SqliteDatabase("unused.db")),
+        "cache_diagnostics": "asked",
+        "pdf": "both",
+        "server_tools": {"unused": _never},
+        "web_search": _never,
+    }
+
+
 @asynccontextmanager
-async def served() -> AsyncIterator[_Client]:
+async def served(**options: Any) -> AsyncIterator[_Client]:
     """A client's connection to the service, as `anthro-asgi serve` with an upstream builds it."""
     settings = load_settings({}, {})
     engine = OpenAIEngine(Origin.parse("http://127.0.0.1:9/v1"), dialect="vllm")
-    app = MessagesApp(engine, keys=["sk-bench"])
+    app = MessagesApp(engine, keys=["sk-bench"], **options)
     idle, other = socket.socketpair()
 
     async def dial(_: Dialer, connection: Any) -> None:
@@ -157,9 +179,11 @@ class _logging:  # noqa: N801 - used as a function
         ours.setLevel(own)
 
 
-async def _measured(request: bytes, rounds: int) -> Comparison:
+async def _measured(
+    request: bytes, rounds: int, without: AbstractAsyncContextManager[_Client], having: dict[str, Any]
+) -> Comparison:
     pairs: list[tuple[float, float]] = []
-    async with raw() as floor, served() as service:
+    async with without as floor, served(**having) as service:
         answers = [await client.ask(request) for client in (floor, service)]
         assert all(b"message_stop" in answer for answer in answers), answers
         while len(pairs) <= rounds:
@@ -178,7 +202,14 @@ async def _batch(client: _Client, request: bytes) -> float:
 def measure(name: str, rounds: int = _ROUNDS) -> Comparison:
     """Nanoseconds of a request of `requests` to the floor and to the service, and the ratio."""
     with collector_off():
-        return uvloop.run(_measured(requests()[name], rounds))
+        return uvloop.run(_measured(requests()[name], rounds, raw(), {}))
+
+
+def measure_unused(name: str, rounds: int = _ROUNDS) -> Comparison:
+    """The same for a service without optional features, and for one with them."""
+    without = served(cache_diagnostics="off", pdf="refuse")
+    with collector_off():
+        return uvloop.run(_measured(requests()[name], rounds, without, features()))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,4 +225,7 @@ def main(options: argparse.Namespace) -> int:
             f"{name:<16} {cost.subject_ns / 1e3:7.0f} µs, raw ASGI application {cost.floor_ns / 1e3:5.0f} µs:"
             f" {cost.ratio:5.2f} x (bar {RATIOS[name]:g})"
         )
+    for name in requests():
+        added = measure_unused(name, options.rounds).ratio - 1
+        print(f"{name:<16} unused features add {added:7.2%} (bar {UNUSED:.0%})")
     return 0

@@ -1,10 +1,9 @@
 """The answer loop: one answer for the client, made of several answers of the engine (contract 3.47).
 
-    a conversation that is too long ─► a summary of the engine ─► a compaction block ──────► the client
-                                                   ▼
-    engine's answer ─► text, thinking, calls of client tools ──────────────────────────────► the client
-          ▲                 └─ calls of server tools ─► run here ─► call and result blocks ─► the client
-          └──────────── the same messages, then these calls and their results ◄──┘
+    1. compaction, if the request asks for it: the engine writes a summary ─► a compaction block ─► the client
+    2. the engine answers ─► text, thinking and calls of client tools ────────────────────────────► the client
+    3. calls of server tools in that answer: run here ─► the blocks of calls and results ─────────► the client
+    4. if there were such calls: add them and their results to the messages, and go back to 2
 
 `AnswerLoop` is itself an engine, so all that holds for an answer (one slot, back-pressure, cancellation, stop
 sequences, a stream or one Message) holds for the whole loop. A request that needs no loop never gets here.

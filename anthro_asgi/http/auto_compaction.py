@@ -1,7 +1,8 @@
 """Keeps conversations below the engine's window for clients that ask for no compaction (contract 3.52).
 
-    request ─► longer than `share` of the window? ─► a summary of its beginning is kept: it takes the place of it
-                                                  └► otherwise: the answer loop asks the engine for one, and it is kept
+    request ─► a prompt below `share` of the window ──────────────────────► the engine, unchanged
+           └─► a longer prompt ─► the summary of its beginning is known ──► the engine, with the summary
+                             └──► it is not known ─► the answer loop asks the engine for a summary, and keeps it
 
 The client notices nothing but a header. It sends the whole conversation with the next request, too, so summaries are
 kept by the digests of the messages that they stand for, and of the API key.

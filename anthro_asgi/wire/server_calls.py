@@ -68,7 +68,7 @@ class ServerCallReader:
                     continue
                 case Finish():
                     self.finish = delta
-                    if delta.stop_reason != "max_tokens":  # else the open call is cut: nobody could run it
+                    if delta.stop_reason != "max_tokens":  # a call that was cut off at `max_tokens` cannot be run
                         self._end_call(out)
                     continue
             self._end_call(out)
