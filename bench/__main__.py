@@ -21,7 +21,7 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "guard": ("bench.guard", "fail when a ratio exceeds its bar by half"),
     "soak": ("tests.checks.soak", "a thousand streams with faults and disconnects: nothing may grow or be left over"),
     "start": ("bench.start", "seconds from process start to listening, and idle memory"),
-    "all": ("bench.every", "micro, peers and hold, then the report of them"),
+    "all": ("bench.every", "peers, pauses, hold and micro, then the report of them"),
 }
 
 

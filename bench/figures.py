@@ -1,25 +1,28 @@
 """Figures from records: ratios and differences within a round first, then the median over the rounds.
 
 A busy machine makes a whole round expensive, for the floor as well as for the subject. A ratio of medians would compare
-the subject of one round with the floor of another; a median of ratios does not. Two records are paired when they belong
-to one session, one round and the same load.
+the subject of one round with the floor of another; a median of ratios does not. Two values are paired when they belong
+to one session, one round, the same load and, where servers were at work at the same time, the same window of a second.
 """
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from .records import DIRECT, Asgi, Micro, Records, Run, StreamCost
+from .records import DIRECT, Asgi, Micro, Records, Run
 
 TTFT_RUN: Final = "ttft"  # the kind of run that measures only the first token
 
 Rounds = dict[tuple[int, int, int], float]
-"""Values by session, round, and position among several records of the same session and round."""
+"""Values by session, round, and position among several values of the same session and round."""
 
-Quantity = Callable[[Run], float | None]
-Rounded = TypeVar("Rounded", Run, StreamCost, Asgi)
+Quantity = Callable[[Run], Sequence[float]]
+"""The values of a record: one, one for each window, or none if it was not measured."""
+
+Rounded = TypeVar("Rounded", Run, Asgi)
+_MANY: Final = 8  # values, from which on quartiles are shown instead of the lowest and the highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One value per round. `failed` is the number of failed requests in those runs; `detail` names the subject."""
+    """One value per round or window. `failed` is the number of failed requests there; `detail` names the subject."""
 
     values: tuple[float, ...]
     failed: int = 0
@@ -48,12 +51,19 @@ class Figure:
         return statistics.median(self.values)
 
     @property
+    def many(self) -> bool:
+        """Whether `low` and `high` are quartiles."""
+        return len(self.values) >= _MANY
+
+    @property
     def low(self) -> float:
-        return min(self.values)
+        """The lowest value, or the lower quartile of many."""
+        return statistics.quantiles(self.values, method="inclusive")[0] if self.many else min(self.values)
 
     @property
     def high(self) -> float:
-        return max(self.values)
+        """The highest value, or the upper quartile of many."""
+        return statistics.quantiles(self.values, method="inclusive")[2] if self.many else max(self.values)
 
 
 def figure(values: Iterable[float], failed: int = 0) -> Figure | None:
@@ -66,17 +76,18 @@ def figure(values: Iterable[float], failed: int = 0) -> Figure | None:
 
 
 def rounds(
-    records: Records, kind: type[Rounded], where: Callable[[Rounded], bool], value: Callable[[Rounded], float | None]
+    records: Records, kind: type[Rounded], where: Callable[[Rounded], bool], value: Callable[[Rounded], Sequence[float]]
 ) -> Rounds:
-    """The value of each record of `kind` for which `where` is true."""
+    """The values of each record of `kind` for which `where` is true."""
     seen: Counter[tuple[int, int]] = Counter()
     found: Rounds = {}
+    key: tuple[int, int]
     for session, record in records.entries:
         if isinstance(record, kind) and where(record):
-            seen[session, record.round] += 1
-            got = value(record)
-            if got is not None:
-                found[session, record.round, seen[session, record.round]] = got
+            key = session, record.round
+            values = value(record)
+            found |= {(*key, seen[key] + number): one for number, one in enumerate(values)}
+            seen[key] += max(1, len(values))
     return found
 
 
@@ -89,13 +100,13 @@ def ratios(subject: Rounds, base: Rounds) -> list[float]:
 
 
 def settings(records: Records, run: str | None = None) -> list[Setting]:
-    """The loads of one kind of run, or of all; the one with the most records first."""
+    """The loads of one kind of run, or of all; the one with the most records first, then the one with most streams."""
     counted = Counter(Setting.of(item) for item in records.of(Run) if run in (None, item.run))
-    return sorted(counted, key=lambda setting: (-counted[setting], setting.run, setting.streams, setting.rate or 0.0))
+    return sorted(counted, key=lambda setting: (-counted[setting], setting.run, -setting.streams, setting.rate or 0.0))
 
 
 def timed(records: Records) -> list[Setting]:
-    """The loads under which cost per token and throughput are meaningful."""
+    """The loads under which cost and throughput are meaningful."""
     return [setting for setting in settings(records) if setting.run != TTFT_RUN]
 
 
@@ -139,42 +150,34 @@ def added(records: Records, setting: Setting, server: str, quantity: Quantity) -
     return figure(differences, failures(records, setting, server, DIRECT))
 
 
-def server_cpu(run: Run) -> float | None:
-    """Microseconds of the server's CPU per token; the scripted engine puts one into each chunk. None: not metered."""
-    return (run.load.server.cpu_us_per_chunk or None) if run.load.server else None
+def server_cpu(run: Run) -> Sequence[float]:
+    """Microseconds of the server's CPU per token or request: in each window, or in the whole run.
+
+    The scripted engine puts one token into each chunk.
+    """
+    return run.windows or _values(run.load.server.cpu_us_per_chunk if run.load.server else None)
 
 
-def peak_memory(run: Run) -> float | None:
-    """MiB."""
-    return run.load.server.rss_peak_mib if run.load.server else None
-
-
-def throughput(run: Run) -> float | None:
+def throughput(run: Run) -> Sequence[float]:
     """Tokens/s of all streams together, as they came: a server may say a wrong `usage`."""
-    return run.load.chunks / run.load.seconds if run.load.seconds else None
+    return _values(run.load.chunks / run.load.seconds if run.load.seconds else None)
 
 
 def latency(name: str, percentile: str) -> Quantity:
     """A percentile, in seconds, of `ttft`, `icl` or `transit`."""
-    return lambda run: (getattr(run.load, name) or {}).get(percentile)
+    return lambda run: [] if (value := (getattr(run.load, name) or {}).get(percentile)) is None else [value]
+
+
+def _values(value: float | None) -> list[float]:
+    return [value] if value else []
 
 
 # other records
 
 
-def stream_costs(records: Records, server: str, streams: int) -> Rounds:
-    """Microseconds of CPU per token with this many streams."""
-    return rounds(
-        records,
-        StreamCost,
-        lambda cost: (cost.server, cost.streams) == (server, streams),
-        lambda cost: cost.cpu_us_per_token,
-    )
-
-
 def asgi_costs(records: Records, name: str) -> Rounds:
     """Microseconds of CPU per token of the `raw` or the `simulated` application."""
-    return rounds(records, Asgi, lambda item: item.name == name, lambda item: item.cpu_us_per_token)
+    return rounds(records, Asgi, lambda item: item.name == name, lambda item: [item.cpu_us_per_token])
 
 
 @dataclass(frozen=True, slots=True)

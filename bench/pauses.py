@@ -13,7 +13,6 @@ With `--gc python` beside it, one sees what Python's own collector does under th
 
 import argparse
 import re
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +20,26 @@ from typing import Final
 from urllib.request import urlopen
 
 from anthro_asgi.bench.options import positive
-from anthro_asgi.bench.processes import many_files
+from anthro_asgi.bench.processes import Meter, many_files
 
-from .peers.harness import Bench, Plan, Prepared, Server, driving, engine, free_port, started
-from .peers.open_streams import await_open
+from .peers.harness import (
+    Bench,
+    Plan,
+    Prepared,
+    Server,
+    await_open,
+    driving,
+    engine,
+    free_address,
+    opened,
+    pause,
+    started,
+)
 from .peers.ours import Ours, fast
 from .peers.peer import Unavailable
 from .records import DIRECT, Pauses, ResultFile, environment
 
-LEVELS: Final = (1, 1_000, 8_000)
+LEVELS: Final = (1, 64, 1_000, 8_000)
 TRANSIT_P99: Final = 0.005  # seconds
 LONGEST: Final = 0.005
 TTFT_P99: Final = 0.02
@@ -76,7 +86,8 @@ def main(options: argparse.Namespace) -> int:
     ):
         records.add(environment({}))
         bench = one_peer(Path(folder), records, options.seconds)
-        print(f"{'streams':>8}  {'server':<24}{'transit p99':>12}{'max':>10}{'TTFT p99':>12}{'collector':>12}")
+        head = ("transit p99", "max", "TTFT p99", "collector", "CPU/token")
+        print(f"{'streams':>8}  {'server':<24}" + "".join(f"{name:>12}" for name in head))
         for streams in options.streams:
             for setting in (None, *settings):
                 try:
@@ -91,8 +102,8 @@ def main(options: argparse.Namespace) -> int:
 
 def one_peer(folder: Path, records: ResultFile, seconds: float) -> Bench:
     """A bench with this service alone, in the environment of this process; all streams are open for `seconds`."""
-    ours = fast(python=sys.executable)
-    return Bench([Prepared(ours, ours.prepare(folder, refresh=False))], 1, seconds, 0, folder, records)
+    ours = fast()
+    return Bench([Prepared(ours, ours.prepare(folder, install=False))], folder, records, seconds=seconds)
 
 
 def longest_pause(streams: int, setting: Setting, seconds: float, folder: Path) -> float:
@@ -116,11 +127,11 @@ def measure(bench: Bench, streams: int, setting: Setting | None) -> Pauses:
         else:
             ours = bench.peers[0].peer
             assert isinstance(ours, Ours)
-            port = free_port()
-            launch = ours.launch(upstream.url, port, bench.folder)
+            address = free_address()
+            launch = ours.launch(upstream.address, address, bench.folder)
             launch.command.extend(["--gc", setting.gc])
-            with started(launch, port, ours.ready, bench.folder / "service.log") as pid:
-                server = Server(setting.name, setting.name, "messages", upstream.model, f"http://127.0.0.1:{port}", pid)
+            with started(launch, address, ours.ready, bench.folder / "service.log") as pid:
+                server = Server(setting.name, setting.name, "messages", upstream.model, address, pid)
                 found = _run(bench, upstream, server, plan, lasting)
     bench.records.add(found)
     return found
@@ -129,14 +140,18 @@ def measure(bench: Bench, streams: int, setting: Setting | None) -> Pauses:
 def _run(bench: Bench, upstream: Server, server: Server, plan: Plan, lasting: float) -> Pauses:
     streams = plan.requests or 0
     with driving(server, plan, bench.folder) as client:
-        await_open(upstream, streams, client, 2 * lasting)
+        await_open(lambda: opened(upstream), streams, [client], 2 * lasting)
+        meter = Meter([server.pid])
+        meter.start()
+        pause(bench.seconds)
+        cost = meter.stop().cpu_s / bench.seconds / min(_TOKENS_PER_SECOND, _MOST_PER_STREAM * streams) * 1e6
         load = client.summary(2 * lasting)
     if load.ok != streams or load.errors:
         raise Unavailable(f"{load.ok} streams of {streams} succeeded: {load.errors}")
     if load.transit is None:
         raise Unavailable("the streamed tokens do not hold the time at which they were sent")
     collection = None if server is upstream else _longest_collection(server)
-    return Pauses(server.name, streams, load.transit, load.ttft, collection)
+    return Pauses(server.name, streams, load.transit, load.ttft, collection, None if server is upstream else cost)
 
 
 def _longest_collection(server: Server) -> float | None:
@@ -162,9 +177,10 @@ def longest_bucket(exposition: str) -> float | None:
 
 def _row(found: Pauses) -> str:
     collection = "-" if found.collection_s is None else f"{_ms(found.collection_s)}"
+    cost = "-" if found.cpu_us_per_token is None else f"{found.cpu_us_per_token:.1f} µs"
     return (
-        f"{found.streams:>8}  {found.server:<24}{_ms(found.transit['p99']):>12}{_ms(found.transit['max']):>10}"
-        f"{_ms(found.ttft['p99']):>12}{collection:>12}"
+        f"{found.streams:>8}  {found.server:<24}{_ms(found.transit['p99']):>12}{_ms(found.transit['max']):>12}"
+        f"{_ms(found.ttft['p99']):>12}{collection:>12}{cost:>12}"
     )
 
 

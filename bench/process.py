@@ -77,14 +77,22 @@ def serving(command: Sequence[str], stderr: int | None = None) -> Iterator[tuple
         end(process)
 
 
-async def listen(connect: Callable[[], asyncio.Protocol], host: str = "127.0.0.1", port: int = 0) -> None:
-    """Serve until SIGTERM or SIGINT. Prints `listening on URL` first; `port` 0 is any free port."""
+async def listen(
+    connect: Callable[[], asyncio.Protocol], host: str = "127.0.0.1", port: int = 0, path: str | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT. Prints `listening on URL` first; `port` 0 is any free port.
+
+    With `path`, serve a Unix socket there too.
+    """
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(connect, host, port, backlog=_BACKLOG)
+    servers = [await loop.create_server(connect, host, port, backlog=_BACKLOG)]
+    if path is not None:
+        servers.append(await loop.create_unix_server(connect, path, backlog=_BACKLOG))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    host, port = server.sockets[0].getsockname()[:2]
+    host, port = servers[0].sockets[0].getsockname()[:2]
     print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     await stop.wait()
-    server.close()
+    for server in servers:
+        server.close()

@@ -54,7 +54,11 @@ class Micro(Record):
 
 
 class Run(Record):
-    """One server under one load in one round. `rate` is tokens/s of each stream, None for as fast as possible."""
+    """One server under one load in one round. `rate` is tokens/s of each stream, None for as fast as possible.
+
+    `windows` are microseconds of CPU per token, or per request, in each second of a round in which all servers were at
+    work at the same time; then `round` is the number of the batch.
+    """
 
     run: str
     server: str
@@ -64,6 +68,7 @@ class Run(Record):
     rate: Number | None
     load: Load
     version: str | None = None
+    windows: tuple[Number, ...] = ()
 
 
 class Missing(Record):
@@ -80,22 +85,29 @@ class Grammar(Record):
     faults: tuple[str, ...]
 
 
-class StreamCost(Record, tag="streams"):
-    """Microseconds of CPU per token with this many open streams, at one total token rate."""
+class Conformance(Record):
+    """Rules of the conformance suite's profile `gateway`: how many a server keeps of those that apply to it."""
 
     server: str
-    streams: Count
-    cpu_us_per_token: Number
-    round: Count = 0
+    passed: Count
+    judged: Count
+    broken_musts: Count
+
+
+class Start(Record):
+    """Seconds from the start of a server's process to its first answer."""
+
+    server: str
+    seconds: Number
 
 
 class Memory(Record):
-    """KiB of resident memory per open stream; `errors` is None when the run did not count them."""
+    """KiB of resident memory per open stream, and MiB of the idle server."""
 
     server: str
     streams: Count
     rss_kib_per_stream: Number
-    errors: dict[str, Count] | None = None
+    idle_mib: Number | None = None
 
 
 class Fairness(Record):
@@ -130,13 +142,17 @@ class Hold(Record):
 
 
 class Pauses(Record):
-    """Latencies with this many open streams; `collection_s` is the longest garbage collection of the service."""
+    """Latencies with this many open streams; `collection_s` is the longest garbage collection of the service.
+
+    `cpu_us_per_token` is that of the service while all streams are open.
+    """
 
     server: str
     streams: Count
     transit: Percentiles
     ttft: Percentiles
     collection_s: Number | None = None
+    cpu_us_per_token: Number | None = None
 
 
 R = TypeVar("R", bound=Record)

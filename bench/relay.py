@@ -1,4 +1,4 @@
-"""`python -m bench.relay HOST:PORT`: a byte relay that parses nothing: the floor of every proxy.
+"""`python -m bench.relay ENGINE`: a byte relay that parses nothing: the floor of every proxy.
 
 What one side of a client's connection receives, the other side writes. Nothing is parsed, joined or delayed, so its
 cost is that of two sockets and an event loop. It has back-pressure: a proxy without it is faster only by filling its
@@ -43,9 +43,9 @@ class Side(asyncio.Protocol):
 class Front(Side):
     """A client's connection. At most one read is taken from it until the upstream connection is open."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, engine: str) -> None:
         super().__init__()
-        self._upstream = (host, port)
+        self._engine = engine
         self._early = b""
         self._dialling: asyncio.Task[None] | None = None
 
@@ -65,8 +65,13 @@ class Front(Side):
         assert self.transport is not None
         back = Side()
         back.other = self
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().create_connection(lambda: back, *self._upstream)
+            if self._engine.startswith("/"):
+                await loop.create_unix_connection(lambda: back, self._engine)
+            else:
+                host, _, port = self._engine.rpartition(":")
+                await loop.create_connection(lambda: back, host, int(port))
         except OSError:
             self.transport.close()
             return
@@ -81,11 +86,12 @@ class Front(Side):
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description="A byte relay: the floor of a proxy.")
-    parser.add_argument("upstream", metavar="HOST:PORT", help="the address to which every connection goes")
-    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default 0: any free port)")
+    parser.add_argument("engine", help="where every connection goes: HOST:PORT, or the path of a Unix socket")
+    parser.add_argument("--listen", default="127.0.0.1:0", help="the same, for clients (default 127.0.0.1:0)")
     options = parser.parse_args()
-    host, _, port = options.upstream.rpartition(":")
-    uvloop.run(listen(lambda: Front(host, int(port)), port=options.port))
+    path = options.listen if options.listen.startswith("/") else None
+    port = 0 if path else int(options.listen.rpartition(":")[2])
+    uvloop.run(listen(lambda: Front(options.engine), port=port, path=path))
 
 
 if __name__ == "__main__":

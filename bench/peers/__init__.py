@@ -16,32 +16,53 @@ from anthro_asgi.bench.processes import many_files
 
 from ..records import DIRECT, Missing, ResultFile, environment
 from .asgi import asgi
+from .conformity import conformance
+from .envoy import Envoy
 from .envs import cache
 from .fairness import fairness
+from .haproxy import HAProxy
 from .harness import Bench, Prepared
 from .litellm import LiteLLM
 from .nginx import Nginx
-from .open_streams import memory, streams
-from .ours import Ours, fast, h11, native
+from .ours import fast, h11, native
 from .peer import Peer, Unavailable
 from .relay import Relay
+from .rolter import Rolter
 from .router import Router
-from .timed import paced, saturated, ttft
+from .simultaneous import STREAMS, WINDOWS, lockstep, memory, requests, staggered, unix_lockstep, unix_staggered
+from .timed import saturated, ttft
 
-RUNS: Final[dict[str, Callable[[Bench], None]]] = {
-    "saturated": saturated,
-    "paced": paced,
-    "ttft": ttft,
-    "streams": streams,
+SIMULTANEOUS: Final[dict[str, Callable[[Bench], None]]] = {
+    "staggered": staggered,
+    "lockstep": lockstep,
+    "unix": unix_staggered,
+    "unix-lockstep": unix_lockstep,
+    "requests": requests,
     "memory": memory,
+    "conformance": conformance,
+}
+RUNS: Final = SIMULTANEOUS | {
+    "saturated": saturated,
+    "ttft": ttft,
     "fairness": fairness,
     "asgi": asgi,
 }
 
 
 def peers() -> list[Peer]:
-    """All peers, the byte relay first."""
-    return [Relay(), Nginx(), fast(), native(), h11(), Router(), LiteLLM()]
+    """All peers: the base first, then those that a batch of cheap servers should hold together."""
+    return [
+        Relay(),
+        Nginx(),
+        fast(),
+        native(),
+        HAProxy(),
+        Envoy(),
+        Rolter(),
+        h11(),
+        Router(),
+        LiteLLM(),
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = [peer.name for peer in peers()]
     add("--only", type=_among(names), default=names, metavar="A,B", help=f"servers, of {', '.join(names)}")
     add("--runs", type=_among(RUNS), default=list(RUNS), metavar="A,B", help=f"measurements, of {', '.join(RUNS)}")
-    add("--rounds", type=positive, default=3, metavar="N", help="rounds; each server has one turn in each (default 3)")
-    add("--seconds", type=float, default=8.0, metavar="S", help="approximate length of a paced turn (default 8)")
-    add("--memory-streams", type=positive, default=8_000, metavar="N", help="most open streams (default 8000)")
+    add(
+        "--simultaneous",
+        dest="runs",
+        action="store_const",
+        const=list(SIMULTANEOUS),
+        help="only the measurements in which all servers work at the same time, and the conformance of each",
+    )
+    add("--streams", type=positive, nargs="+", default=list(STREAMS), metavar="N", help="streams of each server")
+    add("--windows", type=positive, default=WINDOWS, metavar="N", help=f"windows of a second (default {WINDOWS})")
+    add("--rounds", type=positive, default=3, metavar="N", help="rounds in which servers take turns (default 3)")
+    add("--seconds", type=float, default=8.0, metavar="S", help="a turn lasts a quarter of this (default 8)")
     add("--out", type=Path, metavar="FILE", help="result file, overwritten (default: results.jsonl in the cache)")
-    add("--refresh", action="store_true", help="install the peers again")
+    add("--install", action="store_true", help="install the peers that are absent, below the bench's cache")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -70,9 +99,10 @@ def _main(options: argparse.Namespace) -> int:
     out = options.out or cache() / "results.jsonl"
     with ResultFile(out) as records, tempfile.TemporaryDirectory(prefix="bench-peers-") as folder:
         chosen = [peer for peer in peers() if peer.name in options.only]
-        prepared = prepare(chosen, records, refresh=options.refresh)
+        prepared = prepare(chosen, records, install=options.install)
         records.add(environment(versions(prepared)))
-        bench = Bench(prepared, options.rounds, options.seconds, options.memory_streams, Path(folder), records)
+        turns = (options.rounds, options.seconds)
+        bench = Bench(prepared, Path(folder), records, *turns, options.streams, options.windows)
         for name in options.runs:
             print(f"--- {name}", file=sys.stderr, flush=True)
             try:
@@ -83,22 +113,20 @@ def _main(options: argparse.Namespace) -> int:
         return int(bool(records.of(Missing)))
 
 
-def prepare(chosen: Iterable[Peer], records: ResultFile, *, refresh: bool = False) -> list[Prepared]:
+def prepare(chosen: Iterable[Peer], records: ResultFile, *, install: bool = False) -> list[Prepared]:
     """The peers that could be installed; the others are recorded as missing."""
     prepared = []
     for peer in chosen:
         try:
-            prepared.append(Prepared(peer, peer.prepare(cache(), refresh=refresh)))
+            prepared.append(Prepared(peer, peer.prepare(cache(), install=install)))
         except Unavailable as exc:
             records.missing(peer.name, str(exc))
     return prepared
 
 
 def versions(prepared: Sequence[Prepared]) -> dict[str, str]:
-    """The versions of the peers, and of the packages in our own environment."""
-    packages = [one.peer.versions for one in prepared if isinstance(one.peer, Ours)]
-    found = {name: version for some in packages for name, version in some.items()}
-    return found | {one.peer.name: one.version for one in prepared}
+    """The versions of the peers."""
+    return {one.peer.name: one.version for one in prepared}
 
 
 def _among(known: Iterable[str]) -> Callable[[str], list[str]]:

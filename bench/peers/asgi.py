@@ -8,7 +8,7 @@ from typing import Final
 
 from ..figures import asgi_costs, figure, ratios
 from ..records import Asgi
-from .harness import PATIENCE, Bench, Plan, Server, cpu_per_token, drive, free_port, started
+from .harness import PATIENCE, Bench, Plan, Server, cpu_per_token, drive, free_address, started
 from .ours import Ours
 from .peer import Launch, Unavailable
 
@@ -35,17 +35,16 @@ def asgi(bench: Bench) -> None:
 def _measure(bench: Bench, ours: Ours) -> None:
     """Raises Unavailable."""
     wave = Plan(requests=_STREAMS, tokens=_TOKENS, concurrency=_STREAMS)
-    ports = {"raw": free_port(), "simulated": free_port()}
-    application = Launch([str(ours.python), "-m", "bench.peers.raw_asgi", str(ports["raw"]), str(_TOKENS)])
-    simulated = ours.serve(ports["simulated"], *_SIMULATED)
+    at = {"raw": free_address(), "simulated": free_address()}
+    port = at["raw"].rpartition(":")[2]
+    application = Launch([ours.python, "-m", "bench.peers.raw_asgi", port, str(_TOKENS)])
+    simulated = ours.serve(at["simulated"], *_SIMULATED)
     with (
-        started(application, ports["raw"], "/", bench.folder / "raw.log") as raw_pid,
-        started(simulated, ports["simulated"], ours.ready, bench.folder / "simulated.log") as simulated_pid,
+        started(application, at["raw"], "/", bench.folder / "raw.log") as raw_pid,
+        started(simulated, at["simulated"], ours.ready, bench.folder / "simulated.log") as simulated_pid,
     ):
         pids = {"raw": raw_pid, "simulated": simulated_pid}
-        servers = [
-            Server(name, name, "messages", "simulated", f"http://127.0.0.1:{ports[name]}", pids[name]) for name in ports
-        ]
+        servers = [Server(name, name, "messages", "simulated", address, pids[name]) for name, address in at.items()]
         plans = {}
         for server in servers:
             seconds = drive(server, wave, bench.folder, PATIENCE * bench.seconds).seconds

@@ -12,8 +12,7 @@ from anthro_asgi.bench.records import Percentiles
 
 from ..records import Fairness
 from ..scripted.serving import UNPACED
-from .harness import PATIENCE, Bench, Plan, Server, drive, driving, engine, pause
-from .open_streams import opened
+from .harness import PATIENCE, Bench, Plan, Server, drive, driving, engine, opened, pause
 from .peer import Unavailable
 
 _SLOW: Final = 63  # streams
@@ -29,7 +28,7 @@ def fairness(bench: Bench) -> None:
             _attempt(bench, upstream, upstream, number)
             for prepared in bench.named("relay", "ours-fast"):
                 try:
-                    with bench.serving(prepared, upstream) as server:
+                    with bench.serving(prepared, upstream.address) as server:
                         _attempt(bench, server, upstream, number)
                 except Unavailable as exc:
                     bench.records.missing(prepared.peer.name, f"fairness: {exc}")

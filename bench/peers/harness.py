@@ -3,14 +3,15 @@
 What a process prints goes to a file: no pipe can fill up, and the last line explains why it did not start.
 """
 
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from socket import socket
+from socket import AF_UNIX, socket
 from threading import Event
 from time import monotonic
 from typing import Any, Final
@@ -19,25 +20,58 @@ from anthro_asgi.bench.counting import Api
 from anthro_asgi.bench.records import Load, load_from
 
 from ..process import end, start
-from ..records import DIRECT, Grammar, ResultFile
-from .peer import MODEL, Launch, Peer, Unavailable
+from ..records import DIRECT, Grammar, ResultFile, Start
+from .peer import MODEL, Launch, Peer, Unavailable, is_path
 from .probe import TOKENS, probe
 
 START_SECONDS: Final = 60.0  # LiteLLM takes ten on a busy machine
 SLACK_SECONDS: Final = 30.0  # for a load client to start and to write its summary
 PATIENCE: Final = 12  # a server hangs when a turn takes this many times what it should
 _END_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.01  # between two looks whether a server is ready
 _NEVER: Final = 3_600
+PROBE_SECONDS: Final = 60.0  # for each read of a checked stream
 
 
 # processes
 
 
-def free_port() -> int:
+def free_address() -> str:
     """A port on 127.0.0.1 that is free at this moment."""
     with socket() as probing:
         probing.bind(("127.0.0.1", 0))
-        return int(probing.getsockname()[1])
+        return f"127.0.0.1:{probing.getsockname()[1]}"
+
+
+class UnixConnection(HTTPConnection):
+    """An HTTP connection over the Unix socket `path`."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket(AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def http(address: str, seconds: float) -> HTTPConnection:
+    """A connection to `HOST:PORT` or to the path of a Unix socket; each read may take `seconds`."""
+    return UnixConnection(address, seconds) if is_path(address) else HTTPConnection(address, timeout=seconds)
+
+
+def ask(address: str, path: str, seconds: float = 5.0) -> tuple[int, bytes]:
+    """Status and body of `GET path`. Raises OSError."""
+    connection = http(address, seconds)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except HTTPException as exc:
+        raise OSError(f"{address}: {type(exc).__name__}: {exc}") from exc
+    finally:
+        connection.close()
 
 
 def pause(seconds: float) -> None:
@@ -60,28 +94,24 @@ def running(launch: Launch, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @contextmanager
-def started(launch: Launch, port: int, path: str, log: Path, seconds: float = START_SECONDS) -> Iterator[int]:
+def started(launch: Launch, address: str, path: str, log: Path, seconds: float = START_SECONDS) -> Iterator[int]:
     """The pid of a server, once GET `path` is answered with a status below 500. Raises Unavailable."""
     with running(launch, log) as process:
         deadline = monotonic() + seconds
-        while not _answers(port, path, min(2.0, seconds)):
+        while not _answers(address, path, min(2.0, seconds)):
             if process.poll() is not None:
                 raise Unavailable(f"ended with status {process.returncode}: {last_line(log)}")
             if monotonic() > deadline:
                 raise Unavailable(f"not ready after {seconds:g} s: {last_line(log)}")
-            pause(0.05)
+            pause(_LOOK_SECONDS)
         yield process.pid
 
 
-def _answers(port: int, path: str, seconds: float) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=seconds)
+def _answers(address: str, path: str, seconds: float) -> bool:
     try:
-        connection.request("GET", path)
-        return connection.getresponse().status < 500
-    except (OSError, HTTPException):
+        return ask(address, path, seconds)[0] < 500
+    except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def last_line(log: Path) -> str:
@@ -101,18 +131,26 @@ class Server:
     label: str
     api: Api
     model: str
-    url: str
+    address: str
     pid: int
     version: str | None = None
 
+    @property
+    def url(self) -> str:
+        return f"unix:{self.address}" if is_path(self.address) else f"http://{self.address}"
+
 
 @contextmanager
-def engine(rate: float, folder: Path) -> Iterator[Server]:
-    """The scripted engine at `rate` tokens/s per stream (0: as fast as it is read). Raises Unavailable."""
-    port = free_port()
-    command = [sys.executable, "-m", "bench.scripted", "--port", str(port), "--rate", f"{rate:g}", "--model", MODEL]
-    with started(Launch(command), port, "/v1/models", folder / "engine.log") as pid:
-        yield Server(DIRECT, "the engine itself", "chat", MODEL, f"http://127.0.0.1:{port}", pid)
+def engine(rate: float, folder: Path, socket_name: str | None = None) -> Iterator[Server]:
+    """The scripted engine at `rate` tokens/s per stream (0: as fast as it is read). Raises Unavailable.
+
+    With `socket_name` it also listens on the Unix socket of this name in `folder`.
+    """
+    address = free_address()
+    command = [sys.executable, "-m", "bench.scripted", "--port", address.rpartition(":")[2], "--model", MODEL]
+    command += ["--rate", f"{rate:g}", *(["--unix", str(folder / socket_name)] if socket_name else [])]
+    with started(Launch(command), address, "/v1/models", folder / "engine.log") as pid:
+        yield Server(DIRECT, "the engine itself", "chat", MODEL, address, pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +163,18 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One invocation. `seconds` is the intended length of a turn; `folder` is for temporary files."""
+    """One invocation. `seconds` is the intended length of a turn; `folder` is for temporary files.
+
+    `streams` are the numbers of streams of simultaneous measurements, and `windows` that of their windows.
+    """
 
     peers: Sequence[Prepared]
-    rounds: int
-    seconds: float
-    memory_streams: int
     folder: Path
     records: ResultFile
+    rounds: int = 1
+    seconds: float = 1.0
+    streams: Sequence[int] = ()
+    windows: int = 1
 
     def named(self, *names: str) -> list[Prepared]:
         """Those of `names` that are prepared, in that order."""
@@ -140,19 +182,33 @@ class Bench:
         return [found[name] for name in names if name in found]
 
     @contextmanager
-    def serving(self, prepared: Prepared, upstream: Server, tokens: int = TOKENS) -> Iterator[Server]:
-        """The peer in front of `upstream`; a stream of `tokens` tokens is checked first. Raises Unavailable."""
-        peer, port = prepared.peer, free_port()
+    def serving(
+        self, prepared: Prepared, upstream: str, *, listen: str | None = None, tokens: int = TOKENS
+    ) -> Iterator[Server]:
+        """The peer in front of the engine at `upstream`. A stream is checked first. Raises Unavailable.
+
+        It listens at `listen`, by default on a free port. Both are `HOST:PORT` or the path of a Unix socket.
+        """
+        peer, address = prepared.peer, listen or free_address()
         home = self.folder / peer.name
         home.mkdir(exist_ok=True)
-        with started(peer.launch(upstream.url, port, home), port, peer.ready, home / "log") as pid:
-            url = f"http://127.0.0.1:{port}"
-            faults = probe(url, peer.api, peer.model, tokens)
+        began = monotonic()
+        with started(peer.launch(upstream, address, home), address, peer.ready, home / "log") as pid:
+            self.records.add(Start(peer.name, monotonic() - began))
+            faults = probe(http(address, PROBE_SECONDS), peer.api, peer.model, tokens)
             if peer.name not in {known.server for known in self.records.of(Grammar)}:
                 self.records.add(Grammar(peer.name, tuple(faults)))
                 for fault in faults:
                     print(f"{peer.name}: BREAKS THE CONTRACT: {fault}", flush=True)
-            yield Server(peer.name, peer.label, peer.api, peer.model, url, pid, prepared.version)
+            yield Server(peer.name, peer.label, peer.api, peer.model, address, pid, prepared.version)
+
+
+def opened(server: Server) -> int:
+    """The number of streams that the scripted engine has open; 0 when it has ended."""
+    try:
+        return int(ask(server.address, "/streams")[1])
+    except OSError:
+        return 0
 
 
 # load
@@ -162,7 +218,8 @@ class Bench:
 class Plan:
     """One run of the load client: streams of `tokens` tokens, `concurrency` at once, or `rate` new ones per second.
 
-    It ends after `requests` streams or `duration` seconds. The concurrent streams start over `ramp` seconds.
+    It ends after `requests` streams or `duration` seconds. The concurrent streams start over `ramp` seconds. `extra` is
+    a JSON object that is merged into the body of each request.
     """
 
     tokens: int
@@ -171,6 +228,7 @@ class Plan:
     concurrency: int | None = None
     rate: float | None = None
     ramp: float | None = None
+    extra: str | None = None
 
     def arguments(self) -> list[str]:
         """The command line. The bench, not the client, decides how long a request may take."""
@@ -184,6 +242,7 @@ class Plan:
             "--requests": self.requests,
             "--duration": self.duration,
             "--output-tokens": self.tokens,
+            "--extra": self.extra,
             "--timeout": _NEVER,
         }
         return [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -201,8 +260,17 @@ class Client:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun to send: it opens the file of its summary just before."""
+        return self._out.exists()
+
+    def interrupt(self) -> None:
+        """End the load now. Streams that are open count as unfinished, which is no error."""
+        self._process.send_signal(signal.SIGINT)
+
     def summary(self, seconds: float) -> Load:
-        """Waits for the end. Raises Unavailable when that takes longer than `seconds`, or no request succeeded."""
+        """Waits for the end. Raises Unavailable when that takes longer than `seconds`, or no token arrived."""
         try:
             status = self._process.wait(seconds + SLACK_SECONDS)
         except subprocess.TimeoutExpired:
@@ -211,7 +279,7 @@ class Client:
         if not lines:
             raise Unavailable(f"the load client ended with status {status}: {last_line(self._log)}")
         summary = load_from(lines[-1])
-        if not summary.ok or not summary.chunks:
+        if not summary.chunks:
             raise Unavailable(f"no request was answered: {summary.errors}")
         return summary
 
@@ -225,6 +293,15 @@ def driving(server: Server, plan: Plan, folder: Path, name: str = "load") -> Ite
     command = [sys.executable, "-m", "anthro_asgi", "bench", "load", *target, *plan.arguments(), "--json", str(out)]
     with running(Launch(command), log) as process:
         yield Client(process, out, log)
+
+
+def await_open(count: Callable[[], int], streams: int, clients: Sequence[Client], seconds: float = 0.0) -> None:
+    """Return once `count` gives this many streams. Raises Unavailable after `seconds`, or when a client has ended."""
+    deadline = monotonic() + SLACK_SECONDS + seconds
+    while count() < streams:
+        if monotonic() > deadline or not all(client.running for client in clients):
+            raise Unavailable(f"{streams} streams were never open at once")
+        pause(0.1)
 
 
 def drive(server: Server, plan: Plan, folder: Path, seconds: float) -> Load:

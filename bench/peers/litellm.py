@@ -16,7 +16,7 @@ model_list:
   - model_name: {model}
     litellm_params:
       model: openai/{model}
-      api_base: {upstream}/v1
+      api_base: http://{engine}/v1
       api_key: none
 litellm_settings:
   telemetry: false
@@ -33,14 +33,16 @@ class LiteLLM(Peer):
     name = "litellm"
     label = "LiteLLM proxy"
     ready = "/health/liveliness"
+    share = 0.2
 
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
+    def prepare(self, cache: Path, *, install: bool) -> str:
         self._folder = cache / "envs" / self.name
-        return venv(self._folder, [_REQUIREMENT], refresh=refresh)["litellm"]
+        return venv(self._folder, [_REQUIREMENT], install=install)["litellm"]
 
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
         config = folder / "config.yaml"
-        config.write_text(_CONFIG.format(model=MODEL, upstream=upstream))
-        address = ["--host", "127.0.0.1", "--port", str(port)]
+        config.write_text(_CONFIG.format(model=MODEL, engine=engine))
+        host, _, port = listen.rpartition(":")
+        address = ["--host", host, "--port", port]
         command = [str(self._folder / "bin" / "litellm"), "--config", str(config), *address, "--num_workers", "1"]
         return Launch(command, _ENVIRONMENT)

@@ -1,12 +1,10 @@
-"""The system's nginx, if installed: one worker, `proxy_pass` without buffering, kept-open connections to the engine."""
+"""nginx: one worker, `proxy_pass` without buffering, kept-open connections to the engine."""
 
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-from .peer import Launch, Peer, Unavailable
+from .envs import debian, said
+from .peer import Launch, Peer, is_path
 
 _CONFIG: Final = """\
 daemon off;
@@ -25,10 +23,11 @@ http {{
     client_body_buffer_size 1m;
     upstream engine {{ server {engine}; keepalive 128; }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen {listen} backlog=4096;
         location / {{
             proxy_pass http://engine;
             proxy_http_version 1.1;
+            proxy_set_header Host localhost;
             proxy_set_header Connection "";
             proxy_buffering off;
             proxy_read_timeout 600s;
@@ -42,18 +41,15 @@ class Nginx(Peer):
     name = "nginx"
     label = "nginx proxy_pass"
     api = "chat"
+    unix = True
 
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
-        said = subprocess.run([self._path(), "-v"], capture_output=True, text=True, check=False, timeout=10)
-        return said.stderr.strip().rpartition("/")[2]
+    def prepare(self, cache: Path, *, install: bool) -> str:
+        self._program = debian(cache / "envs" / self.name, "nginx", install=install)
+        return said(self._program, "-v").strip().rpartition("/")[2]
 
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
         config = folder / "nginx.conf"
-        config.write_text(_CONFIG.format(folder=folder, engine=urlsplit(upstream).netloc, port=port))
-        return Launch([self._path(), "-p", str(folder), "-e", "stderr", "-c", str(config)])
-
-    def _path(self) -> str:
-        path = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-        if path is None:
-            raise Unavailable("not installed: apt-get install --no-install-recommends nginx")
-        return path
+        engine, listen = (f"unix:{one}" if is_path(one) else one for one in (engine, listen))
+        config.write_text(_CONFIG.format(folder=folder, engine=engine, listen=listen))
+        words = ["-p", str(folder), "-e", "stderr", "-c", str(config)]
+        return Launch([*self._program.command, *words], self._program.environment)

@@ -1,58 +1,61 @@
-"""This service: with the `fast` extra, in Python alone and with the native path; and with its dependencies only.
-
-Each has its own environment with an editable installation of the checkout, so the current code is measured.
+"""This service: in Python alone and with the native path, both in the bench's environment with the extra `fast`; and
+with its dependencies only, in an environment of its own, which follows the code of the checkout.
 """
 
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from ..records import CHECKOUT
 from .envs import venv
-from .peer import Launch, Peer
+from .peer import Launch, Peer, is_path
 
 
 class Ours(Peer):
-    """`anthro-asgi serve` with the checkout's `extra`, or with the given `python` and no installation.
+    """`anthro-asgi serve` of the checkout, in the environment of the bench or in one without the extra `fast`.
 
     `native` is the value of `--native`. With `on` the peer does not start where the extension module is not built.
     """
 
     ready = "/healthz"
+    unix = True
 
-    def __init__(self, name: str, label: str, extra: str, python: str | None = None, native: str = "off") -> None:
+    def __init__(self, name: str, label: str, native: str = "off", *, own_environment: bool = False) -> None:
         self.name = name
         self.label = label
-        self.python = python
+        self.python = sys.executable
         self._native = native
-        self.versions: dict[str, str] = {}  # of the packages in its environment, once prepared
-        self._requirement = f"{CHECKOUT}[{extra}]" if extra else str(CHECKOUT)
+        self._own_environment = own_environment
 
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
-        if self.python is None:
-            folder = cache / "envs" / self.name
-            self.versions = venv(folder, [self._requirement], editable=True, refresh=refresh)
-            self.python = str(folder / "bin" / "python")
-        return self.versions.get("anthro-asgi", "checkout")
+    def prepare(self, cache: Path, *, install: bool) -> str:
+        if not self._own_environment:
+            return f"checkout, uvicorn {version('uvicorn')}, uvloop {version('uvloop')}"
+        folder = cache / "envs" / self.name
+        versions = venv(folder, [str(CHECKOUT)], editable=True, install=install)
+        self.python = str(folder / "bin" / "python")
+        return f"checkout, uvicorn {versions['uvicorn']}, h11 {versions['h11']}"
 
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
-        return self.serve(port, "--upstream", f"{upstream}/v1", "--max-concurrency", "10000")
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
+        upstream = f"unix:{engine}" if is_path(engine) else f"http://{engine}/v1"
+        return self.serve(listen, "--upstream", upstream, "--max-concurrency", "10000")
 
-    def serve(self, port: int, *options: str) -> Launch:
-        """`anthro-asgi serve` with `options` on 127.0.0.1:`port`, after `prepare`."""
-        assert self.python is not None
-        command = [self.python, "-m", "anthro_asgi", "serve", "--port", str(port), "--log-level", "warning"]
+    def serve(self, listen: str, *options: str) -> Launch:
+        """`anthro-asgi serve` with `options` at `listen`, after `prepare`."""
+        where = ["--uds", listen] if is_path(listen) else ["--port", listen.rpartition(":")[2]]
+        command = [self.python, "-m", "anthro_asgi", "serve", *where, "--log-level", "warning"]
         return Launch([*command, "--native", self._native, *options])
 
 
-def fast(python: str | None = None) -> Ours:
-    """On uvicorn with httptools and uvloop."""
-    return Ours("ours-fast", "anthro-asgi, fast", "fast", python)
+def fast() -> Ours:
+    """On uvicorn with httptools and uvloop, in Python alone."""
+    return Ours("ours-fast", "anthro-asgi, fast")
 
 
-def native(python: str | None = None) -> Ours:
+def native() -> Ours:
     """The same with the native path."""
-    return Ours("ours-native", "anthro-asgi, fast and native", "fast", python, "on")
+    return Ours("ours-native", "anthro-asgi, fast and native", "on")
 
 
 def h11() -> Ours:
     """On uvicorn with h11 and asyncio."""
-    return Ours("ours-h11", "anthro-asgi, h11 + asyncio", "")
+    return Ours("ours-h11", "anthro-asgi, h11 + asyncio", own_environment=True)

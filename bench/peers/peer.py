@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from anthro_asgi.bench.counting import Api
+from anthro_asgi.conformance.scripted_engine import MODEL as CONFORMANCE_MODEL
 
-MODEL: Final = "scripted"  # the scripted engine's model
+MODEL: Final = CONFORMANCE_MODEL  # of the scripted engine; the engine of the conformance suite has the same
 
 
 class Unavailable(Exception):
@@ -36,11 +37,23 @@ class Peer(ABC):
     """The model name that clients send."""
     ready: str = "/v1/models"
     """A path that is answered with a status below 500 once the peer serves."""
+    unix: ClassVar[bool] = False
+    """Whether both of its sides can be Unix sockets."""
+    share: ClassVar[float] = 1.0
+    """The part of the rate of tokens or requests that it can bear beside others on two cores."""
 
     @abstractmethod
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
-        """Install what it needs below `cache`, again if `refresh`; returns its version. Raises Unavailable."""
+    def prepare(self, cache: Path, *, install: bool) -> str:
+        """Find it below `cache`, or install it there if `install`; returns its version. Raises Unavailable."""
 
     @abstractmethod
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
-        """How to serve `upstream` (`http://HOST:PORT`) on 127.0.0.1:`port`. Its files go to `folder`."""
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
+        """How to serve `engine` at `listen`; each is `HOST:PORT` or the path of a Unix socket.
+
+        The files of the peer go to `folder`.
+        """
+
+
+def is_path(address: str) -> bool:
+    """Whether an address is that of a Unix socket."""
+    return address.startswith("/")

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from http.client import HTTPConnection, HTTPException
 from time import monotonic
 from typing import Final
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -22,9 +21,12 @@ _SECONDS: Final = 60.0  # for the whole answer
 _STAMP: Final = re.compile(rb'(?<=["0-9]) [0-9]{6,}')  # a token of the scripted engine, at the start of a text or in it
 
 
-def probe(url: str, api: Api, model: str, tokens: int = TOKENS) -> list[str]:
-    """The faults of a stream of `tokens` tokens, one line each. Raises Unavailable when there is no stream at all."""
-    body = _ask(url, api, model, tokens)
+def probe(connection: HTTPConnection, api: Api, model: str, tokens: int = TOKENS) -> list[str]:
+    """The faults of a stream of `tokens` tokens, one line each; closes `connection`.
+
+    Raises Unavailable when there is no stream at all.
+    """
+    body = _ask(connection, api, model, tokens)
     faults = stream_faults(body) if api == "messages" else []
     arrived = len(_STAMP.findall(body))
     if arrived == 0:
@@ -34,11 +36,10 @@ def probe(url: str, api: Api, model: str, tokens: int = TOKENS) -> list[str]:
     return faults
 
 
-def _ask(url: str, api: Api, model: str, tokens: int) -> bytes:
+def _ask(connection: HTTPConnection, api: Api, model: str, tokens: int) -> bytes:
     message = {"role": "user", "content": "Count."}
     request = orjson.dumps({"model": model, "max_tokens": tokens, "stream": True, "messages": [message]})
     headers = {"content-type": "application/json", "anthropic-version": "2023-06-01"}
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=_SECONDS)
     deadline = monotonic() + _SECONDS
     pieces = []
     try:

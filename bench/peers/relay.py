@@ -3,7 +3,6 @@
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .peer import Launch, Peer
 
@@ -12,9 +11,10 @@ class Relay(Peer):
     name = "relay"
     label = "byte relay (asyncio, uvloop)"
     api = "chat"
+    unix = True
 
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
+    def prepare(self, cache: Path, *, install: bool) -> str:
         return f"uvloop {version('uvloop')}"
 
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
-        return Launch([sys.executable, "-m", "bench.relay", urlsplit(upstream).netloc, "--port", str(port)])
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
+        return Launch([sys.executable, "-m", "bench.relay", engine, "--listen", listen])

@@ -26,12 +26,12 @@ class Router(Peer):
     model = f"{_PROVIDER},{MODEL}"
     ready = "/health"
 
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
+    def prepare(self, cache: Path, *, install: bool) -> str:
         self._folder = cache / "envs" / self.name
-        return node_modules(self._folder, [f"{_PACKAGE}@{_VERSION}"], refresh=refresh)[_PACKAGE]
+        return node_modules(self._folder, [f"{_PACKAGE}@{_VERSION}"], install=install)[_PACKAGE]
 
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
         main = self._folder / "main.cjs"
         main.write_text(_MAIN % (_PROVIDER, MODEL))
-        command = ["node", str(main), f"{upstream}/v1/chat/completions", str(port)]
+        command = ["node", str(main), f"http://{engine}/v1/chat/completions", listen.rpartition(":")[2]]
         return Launch(command, {"NODE_ENV": "production"})

@@ -1,4 +1,4 @@
-"""The comparison: every server under the same load, in rounds.
+"""What cannot be measured at the same time: the highest throughput, and the TTFT on an idle machine. In rounds.
 
 In each round every server has one turn, the engine itself included, so that a disturbance of the machine affects all of
 them; ratios are taken within a round. Each round begins with another server, so that no server always follows the same
@@ -12,20 +12,18 @@ from typing import Final
 
 from ..figures import TTFT_RUN, main_setting
 from ..records import Records, Run
-from ..report.tables import as_text, cpu_table, latency_table
+from ..report.tables import as_text, cost_table, latency_table
 from .harness import PATIENCE, Bench, Plan, Server, drive, engine
 from .peer import Unavailable
 
 _WAVES: Final = 60
-_RAMP: Final = 3 / 8  # of a paced turn, during which its streams start
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A load: `streams` at once, of `tokens`, at `rate` tokens/s each (0: as fast as read); `wave` streams warm up."""
+    """A load: `streams` at once, of `tokens`, as fast as they are read; `wave` streams warm up."""
 
     name: str
-    rate: float
     streams: int
     tokens: int
     wave: int
@@ -35,20 +33,12 @@ class Kind:
         return Plan(tokens=self.tokens, requests=self.wave, concurrency=self.streams)
 
     def plan(self, seconds: float, warm_up_seconds: float) -> Plan:
-        """A turn of about `seconds` for a server whose warm-up took `warm_up_seconds`.
-
-        A paced turn is one wave of long streams. They do not start at the same moment, which would measure queueing.
-        Other turns are as many waves as fit.
-        """
-        wave = self.warm_up()
-        if self.rate:
-            return replace(wave, tokens=max(1, round(self.rate * seconds)), ramp=seconds * _RAMP)
-        return replace(wave, requests=self.wave * min(_WAVES, max(1, round(seconds / warm_up_seconds))))
+        """As many waves as fit into `seconds` for a server whose warm-up took `warm_up_seconds`."""
+        return replace(self.warm_up(), requests=self.wave * min(_WAVES, max(1, round(seconds / warm_up_seconds))))
 
 
-SATURATED: Final = Kind("saturated", rate=0, streams=4, tokens=2_000, wave=4)
-PACED: Final = Kind("paced", rate=50, streams=64, tokens=25, wave=64)
-TTFT: Final = Kind("ttft", rate=0, streams=1, tokens=2, wave=20)
+SATURATED: Final = Kind("saturated", streams=4, tokens=2_000, wave=4)
+TTFT: Final = Kind("ttft", streams=1, tokens=2, wave=20)
 
 
 @dataclass(slots=True)
@@ -62,7 +52,7 @@ class _Turn:
 
 def compare(bench: Bench, kind: Kind, seconds: float) -> None:
     """All rounds over all peers, recorded and printed as tables. Raises Unavailable when the engine fails."""
-    with engine(kind.rate, bench.folder) as direct, _turns(bench, kind, direct, seconds) as turns:
+    with engine(0, bench.folder) as direct, _turns(bench, kind, direct, seconds) as turns:
         for number in range(bench.rounds):
             first = number % len(turns)
             for turn in [*turns[first:], *turns[:first]]:
@@ -89,7 +79,7 @@ def _turns(bench: Bench, kind: Kind, direct: Server, seconds: float) -> Iterator
         for prepared in bench.peers:
             stack = every.enter_context(ExitStack())
             try:
-                server = stack.enter_context(bench.serving(prepared, direct))
+                server = stack.enter_context(bench.serving(prepared, direct.address))
                 turns.append(_Turn(server, stack, warmed(server)))
             except Unavailable as exc:
                 stack.close()
@@ -102,18 +92,12 @@ def _take(bench: Bench, kind: Kind, turn: _Turn, number: int, seconds: float) ->
     load = drive(server, turn.plan, bench.folder, PATIENCE * seconds)
     if load.errors:
         print(f"{server.name}: {kind.name}, round {number}: errors: {load.errors}", flush=True)
-    rate = kind.rate or None
-    bench.records.add(Run(kind.name, server.name, server.label, number, kind.streams, rate, load, server.version))
+    bench.records.add(Run(kind.name, server.name, server.label, number, kind.streams, None, load, server.version))
 
 
 def saturated(bench: Bench) -> None:
     """As fast as possible: 4 streams of 2 000 tokens."""
     compare(bench, SATURATED, bench.seconds / 4)
-
-
-def paced(bench: Bench) -> None:
-    """As engines decode: 64 streams of 50 tokens/s, one token per write."""
-    compare(bench, PACED, bench.seconds)
 
 
 def ttft(bench: Bench) -> None:
@@ -126,6 +110,6 @@ def tables(records: Records, run: str) -> str:
     setting = main_setting(records, run)
     if setting is None:
         return ""
-    found = [cpu_table(records, run)] if run != TTFT_RUN else []
+    found = [cost_table(records, run)] if run != TTFT_RUN else []
     found += [latency_table(records, setting, name, name) for name in ("ttft", "transit", "icl")]
     return "\n" + "\n\n".join(map(as_text, found))

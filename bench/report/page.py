@@ -92,9 +92,8 @@ def _not_measured() -> Markup:
 
 def _cpu(records: Records) -> Markup:
     drawn = _plots(plots.cpu_plot(records, setting) for setting in timed(records))
-    table = tables.cpu_table(records)
-    shown = _table(table, captioned=False) if table.rows else Markup()
-    return _section(table.caption, drawn, shown, _paragraph(tables.generator_cost(records)))
+    shown = map(_table, tables.cost_tables(records))
+    return _section("CPU per token and request", drawn, *shown, _paragraph(tables.generator_cost(records)))
 
 
 def _latencies(records: Records) -> Markup:
@@ -109,10 +108,10 @@ def _latencies(records: Records) -> Markup:
 
 def _streams(records: Records) -> Markup:
     speeds = [plots.throughput_plot(records, setting) for setting in timed(records) if not setting.rate]
-    panels = [(plots.STREAMS, plots.streams_plot(records)), (plots.MEMORY, plots.memory_plot(records))]
+    panels = [(plots.MEMORY, plots.memory_plot(records))]
     panels += [(plots.THROUGHPUT, speed) for speed in speeds or [None]]
     drawn = node("div", *(_panel(title, plot) for title, plot in panels), class_="plots")
-    return _section("Streams, memory and throughput", drawn, _table(tables.streams_table(records), absent=False))
+    return _section("Streams, memory and throughput", drawn, _table(tables.pauses_table(records)))
 
 
 def _peers(records: Records) -> Markup:

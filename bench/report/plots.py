@@ -29,15 +29,13 @@ from ..figures import (
     operations,
     server_cpu,
     servers_of,
-    stream_costs,
     throughput,
 )
-from ..records import DIRECT, Memory, Records, StreamCost
+from ..records import DIRECT, Memory, Records
 from .bars import FLOOR, MEMORY_LIMIT, OURS, OURS_H11, named
 from .numbers import Write, duration, kibibytes, micros, plain, plain_duration, signed, significant, times
 from .tables import PERCENTILES, clean, ordered, setting_name
 
-STREAMS: Final = "CPU per token against the number of streams"
 MEMORY: Final = "Memory of an open stream"
 THROUGHPUT: Final = "Tokens per second"
 
@@ -75,7 +73,9 @@ _STYLE: Final[Any] = {
     "lines.markeredgewidth": 1.8,
     "grid.color": _GRID,
 }
-_SPREAD: Final = "A bar is the median of the rounds; the line over it reaches from the lowest to the highest."
+_SPREAD: Final = (
+    "A bar is the median; the line over it spans the rounds, or the middle half of the windows of a second."
+)
 _STROKE: Final = "The upright stroke is the bar: the most that is allowed."
 
 
@@ -293,39 +293,3 @@ def _micro_row(one: Operation) -> Row:
     kind = "peer" if limit is None else "over" if ratio > limit else "ours"
     bar = "" if limit is None else f" (bar {plain(limit)})"
     return Row(one.name, f"{times(ratio)}{bar}", kind, ratio, limit=limit)
-
-
-def streams_plot(records: Records) -> Plot | None:
-    """CPU per token against the number of streams: one line per server, named at its end."""
-    costs = records.of(StreamCost)
-    lines: list[tuple[str, list[tuple[int, float]]]] = []
-    for server in ordered(cost.server for cost in costs):
-        counts = sorted({cost.streams for cost in costs if cost.server == server})
-        found = [(count, figure(stream_costs(records, server, count).values())) for count in counts]
-        lines.append((server, [(count, seen.median) for count, seen in found if seen]))
-    if not lines:
-        return None
-    with mpl.rc_context(_STYLE):
-        canvas = Canvas(figsize=(_WIDTH, 3.9))
-        axes: Any = canvas.add_axes((0.1, 0.13, 0.48, 0.78))
-        axes.set(xscale="log", yscale="log")
-        for server, points in lines:
-            colour = _COLOURS[role(server)]
-            axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=5, linewidth=1.8)
-            tone = colour if role(server) == "ours" else _SOFT
-            name, offset = _short(named(records, server), 30), {"textcoords": "offset points", "va": "center"}
-            axes.annotate(name, points[-1], (8, 0), color=tone, fontsize=9, **offset)
-        axes.margins(y=0.1)
-        _ticks(axes, axes.yaxis, plain, log=True)
-        counts = sorted({count for _, points in lines for count, _ in points})
-        axes.set_xticks(counts, [plain(count) for count in counts])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.grid(axis="y", linewidth=0.8)
-        axes.set_title("µs of CPU per token, logarithmic", loc="left", fontsize=9, color=_SOFT)
-        axes.set_xlabel("streams, logarithmic", loc="left")
-        described = [
-            f"{named(records, server)}: " + ", ".join(f"{micros(y)} at {x}" for x, y in points)
-            for server, points in lines
-        ]
-        note = "The total token rate is the same at each number of streams."
-        return Plot(STREAMS, _svg(canvas, STREAMS, described), note)

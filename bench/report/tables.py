@@ -19,24 +19,37 @@ from ..figures import (
     level,
     main_setting,
     operations,
-    peak_memory,
     server_cpu,
     servers_of,
-    stream_costs,
     throughput,
     timed,
 )
-from ..records import DIRECT, Env, Fairness, Grammar, Hold, Memory, Missing, Records, Run, StreamCost
-from .bars import FLOOR, MET, NAMES, NOT_MEASURED, NOT_MET, OURS, judge, named
-from .numbers import GAP, Write, duration, mebibytes, micros, plain, signed, significant, span, times
+from ..records import (
+    DIRECT,
+    Conformance,
+    Env,
+    Fairness,
+    Grammar,
+    Hold,
+    Memory,
+    Missing,
+    Pauses,
+    Records,
+    Run,
+    Start,
+)
+from .bars import FLOOR, MET, NAMES, NGINX, NOT_MEASURED, NOT_MET, OURS, judge, named
+from .numbers import GAP, Write, duration, kibibytes, mebibytes, micros, plain, signed, significant, span, times
 
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
 _ADDED: Final = ("p50", "p99", "p99.9")
 
 HOW: Final = (
-    "Every ratio and every difference is taken within a round, against the relay, nginx, the peer or the engine itself "
-    "of the same round; what is shown is the median over the rounds, and in brackets the lowest and the highest round. "
-    "CPU is user and system time of the server's process and its children."
+    "All servers of a table with a rate are at work at the same time. A ratio is taken within one second; the median "
+    "over the seconds is shown, with its quartiles in brackets. Saturated servers take turns: a ratio is taken within "
+    "a round, and the lowest and the highest round are in brackets. CPU is user and system time of the server's "
+    "process and its children. LiteLLM gets a fifth of the tokens and requests of the others: all of them would take "
+    "a whole core."
 )
 LATENCY: Final = (
     "Transit is the time from the engine writing a token to the client reading it. What a server adds is its transit "
@@ -76,6 +89,8 @@ def setting_name(setting: Setting) -> str:
     """A load in words, such as `paced, 64 streams` and their rate."""
     if setting.run == TTFT_RUN and setting.streams == 1:
         return "one short stream after the other"
+    if "request" in setting.run:
+        return f"{setting.run}, {plain(setting.rate or 0)} requests/s"
     streams = f"{setting.run}, {plain(setting.streams)} streams"
     return f"{streams} × {plain(setting.rate)} tokens/s" if setting.rate else streams
 
@@ -89,24 +104,31 @@ def bars_table(records: Records) -> Table:
     return Table("The numbers against the bars", ("what", "bar", "measured", "verdict"), rows, numeric=False)
 
 
-def cpu_table(records: Records, run: str | None = None) -> Table:
-    """CPU per token and memory under each load of this kind, or of all; and tokens/s where streams are not paced."""
-    loads = [setting for setting in timed(records) if run in (None, setting.run)]
+def cost_tables(records: Records) -> list[Table]:
+    """One table for each kind of run: paced, in lockstep, saturated, requests."""
+    return [cost_table(records, run) for run in dict.fromkeys(setting.run for setting in timed(records))]
+
+
+def cost_table(records: Records, run: str) -> Table:
+    """CPU per token or request, as a multiple of the relay's and nginx's, from few to many streams."""
+    loads = sorted((one for one in timed(records) if one.run == run), key=lambda one: one.streams)
+    unit = "request" if "request" in run else "token"
     head = ["server"]
     for setting in loads:
-        head += [f"CPU per token, {setting_name(setting)}", f"× byte relay, {setting.run}", f"memory, {setting.run}"]
-        head += [] if setting.rate else [f"tokens/s, {setting.run}"]
+        streams = "" if unit == "request" else f", {plain(setting.streams)} streams"
+        head += [f"CPU per {unit}{streams}", f"× byte relay{streams}", f"× nginx{streams}"]
+        head += [] if setting.rate else ["tokens/s"]
     servers = ordered(name for setting in loads for name in servers_of(records, setting) if name != DIRECT)
-    rows = tuple(_cpu_row(records, loads, server) for server in servers)
-    return Table("CPU per token by server", (*head, "failed requests"), rows)
+    rows = tuple(_cost_row(records, loads, server) for server in servers)
+    rate = next((f" × {plain(setting.rate)} {unit}s/s" for setting in loads if setting.rate), "")
+    return Table(f"CPU per {unit}: {run}{rate}", (*head, "failed requests"), rows)
 
 
-def _cpu_row(records: Records, loads: list[Setting], server: str) -> tuple[str, ...]:
+def _cost_row(records: Records, loads: list[Setting], server: str) -> tuple[str, ...]:
     cells = [named(records, server)]
     for setting in loads:
-        cells.append(_spread(level(records, setting, server, server_cpu), micros))
-        cells.append(_median(against(records, setting, server, FLOOR, server_cpu), times))
-        cells.append(_median(level(records, setting, server, peak_memory), mebibytes))
+        cells.append(_median(level(records, setting, server, server_cpu), micros))
+        cells += [_spread(against(records, setting, server, base, server_cpu), times) for base in (FLOOR, NGINX)]
         if not setting.rate:
             cells.append(_median(level(records, setting, server, throughput), significant))
     return (*cells, plain(sum(failures(records, setting, server) for setting in loads)))
@@ -135,19 +157,22 @@ def latency_table(records: Records, setting: Setting, name: str, what: str) -> T
     return Table(f"{what}, {setting_name(setting)}", head, tuple(rows))
 
 
-def streams_table(records: Records) -> Table | None:
-    """CPU per token by server and number of streams."""
-    costs = records.of(StreamCost)
-    counts = sorted({cost.streams for cost in costs})
+def pauses_table(records: Records) -> Table | None:
+    """Latencies and cost by number of open streams."""
     rows = tuple(
         (
-            named(records, server),
-            *(_spread(figure(stream_costs(records, server, count).values()), micros) for count in counts),
+            f"{named(records, item.server)}, {plain(item.streams)} streams",
+            *(_median(figure([value] if value else []), duration) for value in _pauses(item)),
+            _median(figure([item.cpu_us_per_token] if item.cpu_us_per_token else []), micros),
         )
-        for server in ordered(cost.server for cost in costs)
+        for item in records.of(Pauses)
     )
-    head = ("server", *(f"{plain(count)} streams" for count in counts))
-    return Table("CPU per token against the number of streams", head, rows) if rows else None
+    head = ("server", "transit p50", "transit p99", "transit max", "TTFT p99", "longest collection", "CPU per token")
+    return Table("Pauses with many streams open", head, rows) if rows else None
+
+
+def _pauses(item: Pauses) -> list[float | None]:
+    return [*(item.transit.get(one) for one in ("p50", "p99", "max")), item.ttft.get("p99"), item.collection_s]
 
 
 def micro_table(records: Records) -> Table | None:
@@ -192,22 +217,29 @@ def hold_table(records: Records) -> Table | None:
 
 
 def peers_table(records: Records) -> Table:
-    """Every server that a record names, its version, and what is wrong or missing."""
-    kinds = (Run, Missing, Grammar, StreamCost, Memory, Fairness)
+    """Every server that a record names: its version, correctness, start, memory, and what is missing."""
+    kinds = (Run, Missing, Grammar, Memory, Fairness, Conformance)
     names = ordered(record.server for _, record in records.entries if isinstance(record, kinds))
-    head = ("server", "version", "its stream against the grammar", "not measured")
-    return Table("Servers", head, tuple(_peer_row(records, server) for server in names), numeric=False)
+    head = ("server", "version", "conformance", "its stream", "start", "idle memory", "memory per stream")
+    return Table("Servers", (*head, "not measured"), tuple(_peer_row(records, one) for one in names), numeric=False)
 
 
 def _peer_row(records: Records, server: str) -> tuple[str, ...]:
-    versions = [run.version for run in records.of(Run) if run.server == server and run.version]
+    runs = [run for run in records.of(Run) if run.server == server]
     checked = [item.faults for item in records.of(Grammar) if item.server == server]
     faults = dict.fromkeys(fault for one in checked for fault in one)
+    judged = [f"{one.passed} of {one.judged} rules" for one in records.of(Conformance) if one.server == server]
+    judged = judged or ["relays bytes" for run in runs[:1] if run.load.api == "chat"]
+    weighed = [item for item in records.of(Memory) if item.server == server]
     missing = dict.fromkeys(item.why for item in records.of(Missing) if item.server == server)
     return (
         named(records, server),
-        ", ".join(dict.fromkeys(versions)) or "not recorded",
+        ", ".join(dict.fromkeys(run.version for run in runs if run.version)) or "not recorded",
+        ", ".join(dict.fromkeys(judged)) or NOT_MEASURED,
         "; ".join(faults) or ("no fault found" if checked else "not checked"),
+        _median(figure(item.seconds for item in records.of(Start) if item.server == server), duration),
+        _median(figure(item.idle_mib for item in weighed if item.idle_mib is not None), mebibytes),
+        _median(figure(item.rss_kib_per_stream for item in weighed), kibibytes),
         "; ".join(missing) or "nothing",
     )
 
@@ -310,14 +342,14 @@ _SPECIAL: Final = re.compile(r"([\\`*_\[\]<>|#~&])")
 
 
 def markdown(records: Records) -> str:
-    """The bars, the CPU table and what belongs to them, between the two marks."""
-    table = cpu_table(records)
+    """The bars, the tables of costs and servers, and what belongs to them, between the two marks."""
+    tables = [*cost_tables(records), peers_table(records), pauses_table(records)]
     parts = [
         BEGIN,
         escaped(f"{provenance(records)} {verdict_count(records)}"),
         _markdown_table(bars_table(records)),
-        _markdown_table(table) if table.rows else "CPU per token by server: not measured.",
         HOW,
+        *(f"### {escaped(one.caption)}\n\n{_markdown_table(one)}" for one in tables if one and one.rows),
         *(escaped(line) for line in (*missing_servers(records), *failed_requests(records))),
         END,
     ]

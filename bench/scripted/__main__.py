@@ -17,6 +17,7 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     add("--port", type=int, default=0, help="port to listen on (default 0: any free port)")
+    add("--unix", metavar="PATH", help="a Unix socket to listen on too")
     add("--rate", type=float, default=0.0, help="tokens/s of each stream (default 0: as fast as read)")
     add("--lockstep", action="store_true", help="all streams write at the same moment")
     add("--tokens", type=int, default=64, help="length of an answer without max_tokens (default 64)")
@@ -34,7 +35,7 @@ async def _serve(options: argparse.Namespace) -> None:
     engine = Engine(settings)
     asyncio.get_running_loop().call_soon(keep_pauses_short)
     try:
-        await listen(engine.connect, options.host, options.port)
+        await listen(engine.connect, options.host, options.port, options.unix)
     finally:
         engine.close()
 

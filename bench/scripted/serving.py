@@ -1,4 +1,8 @@
-"""The scripted engine's HTTP: one protocol per connection, one script per streaming request."""
+"""The scripted engine's HTTP: one protocol per connection, one script per streaming request.
+
+`GET /streams` is answered with the number of open streams, and `GET /begun` with that of all streams so far.
+`GET /pace?RATE` or `/pace?RATE&lockstep` sets the pace of the streams that begin later.
+"""
 
 import asyncio
 import itertools
@@ -14,7 +18,9 @@ from .pace import Pace, Paced, Saturated
 
 UNPACED: Final = "unpaced"  # the model whose streams are written as fast as they are read
 _COMPLETIONS: Final = (b"/v1/chat/completions", b"/chat/completions")
-_STREAMS: Final = b"/streams"  # the number of open streams
+_STREAMS: Final = b"/streams"
+_BEGUN: Final = b"/begun"
+_PACE: Final = b"/pace"
 _MODELS: Final = (b"/v1/models", b"/models")
 _STREAM_TYPE: Final = b"text/event-stream; charset=utf-8"
 _REASONS: Final = {
@@ -50,11 +56,19 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.created = int(time.time())
-        self.open = 0  # streams
+        self.open = self.begun = 0  # streams
         self.unpaced: Pace = Saturated()
-        self.pace: Pace = Paced(settings.rate, settings.lockstep) if settings.rate else self.unpaced
+        self.pace: Pace = self.unpaced
+        self._paces: dict[tuple[float, bool], Pace] = {}
+        self.set_pace(settings.rate, settings.lockstep)
         self.models = styles.models(settings.style, settings.model, self.created)
         self._serial = itertools.count(time.time_ns())
+
+    def set_pace(self, rate: float, lockstep: bool) -> None:
+        """The pace of the streams that begin from now on."""
+        if rate and (rate, lockstep) not in self._paces:
+            self._paces[rate, lockstep] = Paced(rate, lockstep)
+        self.pace = self._paces[rate, lockstep] if rate else self.unpaced
 
     def names(self) -> dict[str, Any]:
         """The constant fields of a new stream."""
@@ -66,8 +80,8 @@ class Engine:
 
     def close(self) -> None:
         """Write no more tokens."""
-        self.pace.close()
-        self.unpaced.close()
+        for pace in (*self._paces.values(), self.unpaced):
+            pace.close()
 
 
 class Stream:
@@ -98,7 +112,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, engine: Engine) -> None:
         self.transport: Any  # uvloop's transports have the methods of asyncio.Transport but are not instances of it
         self.engine = engine
-        self._pace = engine.pace
+        self._pace: Pace = engine.pace
         self._parser: Any = httptools.HttpRequestParser(self)
         self._target = b""
         self._body: list[bytes] = []
@@ -153,20 +167,27 @@ class Wire(asyncio.Protocol):
     def on_message_complete(self) -> None:
         parser = self._parser
         http10 = parser.get_http_version() == "1.0"
-        path = self._target.partition(b"?")[0]
-        self._asked.append((parser.get_method(), path, b"".join(self._body), parser.should_keep_alive(), http10))
+        body = b"".join(self._body)
+        self._asked.append((parser.get_method(), self._target, body, parser.should_keep_alive(), http10))
         if not self._busy:
             self._next()
 
     # ---- the answer
 
     def _next(self) -> None:
-        method, path, body, self._keep, self._bare = self._asked.pop(0)
+        method, target, body, self._keep, self._bare = self._asked.pop(0)
+        path, _, query = target.partition(b"?")
         self._busy = True
         if method == b"POST" and path in _COMPLETIONS:
             self._complete(body)
         elif path == _STREAMS:
             self._send(200, b"%d" % self.engine.open)
+        elif path == _BEGUN:
+            self._send(200, b"%d" % self.engine.begun)
+        elif path == _PACE:
+            rate, _, mode = query.partition(b"&")
+            self.engine.set_pace(float(rate), mode == b"lockstep")
+            self._send(200, b"")
         elif method == b"GET" and path in _MODELS:
             self._send(200, self.engine.models)
         else:
@@ -203,6 +224,7 @@ class Wire(asyncio.Protocol):
         self.transport.write(self._head(200, _STREAM_TYPE) + framing + b"\r\n" + script.opening())
         self._stream = self._streaming(script, tokens, usage)
         self.engine.open += 1
+        self.engine.begun += 1
         self._stream.held = self._congested
         self._pace = self.engine.unpaced if request.get("model") == UNPACED else self.engine.pace
         self._pace.begin(self._stream)

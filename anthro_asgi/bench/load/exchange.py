@@ -276,6 +276,8 @@ class Connections:
 
     async def _connect(self) -> Connection:
         target = self._target
+        if not target.port:
+            return (await self._loop.create_unix_connection(Connection, target.hosts[0]))[1]
         failure = OSError("no address")
         for host in tuple(self._hosts):
             try:

@@ -19,7 +19,10 @@ class BadRun(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect (`hosts` are addresses to try in turn), and the request's path and `host` header."""
+    """Where to connect, and the request's path and `host` header.
+
+    `hosts` are addresses to try in turn; with port 0 it is the path of a Unix socket.
+    """
 
     name: str
     hosts: tuple[str, ...]
@@ -30,10 +33,15 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, api: Api, *, remote: bool = False) -> "Target":
-        """A base URL, with or without `/v1`. Raises BadRun unless it is on this machine, or `remote` is true."""
+        """A base URL, with or without `/v1`, or `unix:/path`.
+
+        Raises BadRun unless it is on this machine, or `remote` is true.
+        """
         parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path.startswith("/"):
+            return cls("localhost", (parts.path,), 0, PATHS[api], "localhost", None)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadRun(f"{url!r} is not an http:// or https:// URL")
+            raise BadRun(f"{url!r} is not a URL of http://, https:// or unix:/path")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = parts.port or (443 if tls else 80)
         base = parts.path.rstrip("/").removesuffix("/v1")
