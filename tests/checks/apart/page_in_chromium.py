@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.clients.engine import Json, ScriptedEngine, text
 from tests.support.service import PATIENCE, Service
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
@@ -234,3 +235,38 @@ def test_the_page_asks_for_the_key_that_the_service_needs(chromium: Chromium) ->
         chromium.until(f"{fields('usage')}.includes('output tokens')")
         assert "sk-page" not in chromium.run("document.body.innerText")
         assert all("sk-page" not in url for url in chromium.requested)
+
+
+def serving(model: str) -> Json:
+    return {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "tests"}]}
+
+
+def test_the_page_shows_several_engines_and_asks_the_chosen_one(chromium: Chromium) -> None:
+    with (
+        ScriptedEngine(lambda body, number: text("I am small"), models=serving("small")) as fast,
+        ScriptedEngine(lambda body, number: text("I am big"), models=serving("big")) as gpu,
+        Service(
+            *("--upstream", f"fast={fast.url}/v1", "--upstream", f"gpu={gpu.url}/v1"),
+            *("--upstream", "off=http://127.0.0.1:9/v1"),
+        ) as service,
+    ):
+        chromium.open(f"{service.url}/")
+        chromium.until(f"{fields('models')}.includes('big')")
+        rows = chromium.run("[...document.querySelectorAll('#models tr')].map((row) => row.cells[0].textContent)")
+        assert rows == ["small at fast", "big at gpu"]
+        chromium.until("!document.getElementById('engines').hidden")
+        shown = "[...document.querySelectorAll('#engines li')].map((line) => [line.textContent, line.className])"
+        chromium.until(f"{shown}.some((line) => line[0].startsWith('off') && line[1] === 'bad')")
+        assert [line for line in chromium.run(shown) if not line[0].startswith("off")] == [
+            ["fast: ready", ""],
+            ["gpu: ready", ""],
+        ]
+        for model in ("small", "big"):
+            chromium.run(f"(model.value = '{model}', model.onchange(), document.getElementById('send').click())")
+            chromium.until(f"{fields('answer')}.includes('I am {model}')")
+            chromium.until("!document.getElementById('send').disabled")
+            assert chromium.run(fields("setup")).endswith(f"claude --model {model}")
+        assert [len(engine.chats) for engine in (fast, gpu)] == [1, 1]
+        chromium.until(f"{fields('ttft')}.endsWith(' ms')")
+        chromium.save("page-engines")
+        assert [words for words in chromium.complaints if "favicon" not in words] == []
