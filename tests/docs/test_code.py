@@ -39,6 +39,7 @@ FOREIGN: Final = frozenset(
         "claude",
         "docker",
         "echo",
+        "envoy",
         "export",
         "grep",
         "install",
