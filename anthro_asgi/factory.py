@@ -263,6 +263,7 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
         batch_store=_batch_store(settings),
         batch_concurrency=settings.batch_concurrency,
         batch_lease=settings.batch_lease,
+        batch_lateness=settings.batch_lateness,
         max_file=settings.max_file,
         max_files_per_key=settings.max_files_per_key,
         debug=settings.debug,

@@ -6,7 +6,7 @@ claim, finish or cancel a row: the UPDATE names the expected state in its WHERE,
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -98,11 +98,13 @@ class SqlBatchStore:
 
     # the work
 
-    async def claim(self, holder: str, limit: int, now: float, lease_until: float) -> list[Claimed]:
-        return await self._run(self._claim, holder, limit, now, lease_until)
+    async def claim(
+        self, holder: str, limit: int, now: float, lease_until: float, skipped: Collection[str] = ()
+    ) -> list[Claimed]:
+        return await self._run(self._claim, holder, limit, now, lease_until, skipped)
 
-    async def renew(self, holder: str, lease_until: float) -> None:
-        await self._run(_renew, holder, lease_until)
+    async def renew(self, holder: str, lease_until: float) -> list[str]:
+        return await self._run(_renew, holder, lease_until)
 
     async def release(self, released: Sequence[Released]) -> None:
         await self._run(_release, released)
@@ -116,12 +118,21 @@ class SqlBatchStore:
     async def settle(self, now: float) -> list[MessageBatch]:
         return await self._run(_settle, now)
 
-    def _claim(self, statements: Statements, holder: str, limit: int, now: float, lease_until: float) -> list[Claimed]:
+    def _claim(
+        self,
+        statements: Statements,
+        holder: str,
+        limit: int,
+        now: float,
+        lease_until: float,
+        skipped: Collection[str],
+    ) -> list[Claimed]:
         batches = statements.rows(
             "SELECT number, id, owner FROM batches"
             " WHERE ended IS NULL AND is_complete = 1 AND canceled IS NULL AND expires > ? ORDER BY number",
             now,
         )
+        batches = [batch for batch in batches if batch[1] not in skipped]
         later = [batch for batch in batches if batch[0] > self._served_last]
         batches = [*later, *(batch for batch in batches if batch[0] <= self._served_last)]
         claimed: list[Claimed] = []
@@ -305,8 +316,14 @@ def _results(statements: Statements, owner: bytes, batch_id: str, after: int) ->
     ]
 
 
-def _renew(statements: Statements, holder: str, lease_until: float) -> None:
+def _renew(statements: Statements, holder: str, lease_until: float) -> list[str]:
     statements.run("UPDATE requests SET due = ? WHERE holder = ? AND outcome = 0", lease_until, holder)
+    rows = statements.rows(
+        "SELECT id FROM batches WHERE canceled IS NOT NULL AND number IN"
+        " (SELECT batch FROM requests WHERE holder = ? AND outcome = 0) ORDER BY number",
+        holder,
+    )
+    return [batch_id for (batch_id,) in rows]
 
 
 def _release(statements: Statements, released: Sequence[Released]) -> None:

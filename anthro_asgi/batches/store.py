@@ -4,15 +4,18 @@ A request of a batch is open until it has an outcome. A worker claims open reque
 renews while it lives. When a lease has run out, another worker may claim the request. The first outcome that is stored
 for a request stays; every later one is dropped. So each request runs at least once, and has one result.
 
-    open ── claim ──► leased ── finish ──► succeeded | errored
-     ▲                  │
-     └─ release, or the lease has run out     (settle: open ──► canceled | expired)
+    state        event                        next state
+    open         claim                        leased
+    leased       finish                       succeeded or errored
+    leased       release, or the lease ends   open
+    open         settle                       canceled or expired, if the batch is
 
 `owner` is a digest of the API key that created the batch. Every look-up needs it: a key sees its own batches only.
-Times are Unix times in seconds, which the caller tells. Every method raises StoreUnavailable when the database fails.
+Times are Unix times in seconds; the caller passes the current one. Every method raises StoreUnavailable when the
+database fails.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from ..wire.batch_body import BatchEntry
@@ -117,11 +120,13 @@ class BatchStore(Protocol):
 
     # the work
 
-    async def claim(self, holder: str, limit: int, now: float, lease_until: float) -> list[Claimed]:
-        """Lease up to `limit` requests to the worker `holder`, taking turns among the batches."""
+    async def claim(
+        self, holder: str, limit: int, now: float, lease_until: float, skipped: Collection[str] = ()
+    ) -> list[Claimed]:
+        """Lease up to `limit` requests to the worker `holder`, by turns from all batches but the skipped ones."""
 
-    async def renew(self, holder: str, lease_until: float) -> None:
-        """Renew the leases of a worker."""
+    async def renew(self, holder: str, lease_until: float) -> list[str]:
+        """Renew the leases of a worker. Returns the ids of canceled batches of which it has leases."""
 
     async def release(self, released: Sequence[Released]) -> None:
         """End the leases of these requests."""

@@ -1,7 +1,8 @@
 """The rules of a Messages stream that every client depends on, and the message that a stream holds.
 
 `grammar.py` judges the streams of this package exactly. These rules are for any server: other keys, other types of
-blocks and deltas, and other forms of ids are allowed.
+blocks and deltas, other forms of ids are allowed, and several `message_delta` at the end, as in Anthropic's
+documentation of streams.
 """
 
 import json
@@ -29,9 +30,10 @@ def folded(events: Iterable[Event]) -> Json:
         where = f"event {number} ({event.type})"
         if event.type == "error":
             fail(f"{where}: the stream ends with an error: {event.data.get('error')}")
-        if event.type not in FOLLOWS[state]:
+        is_further_delta = event.type == "message_delta" and state == "after message_delta"
+        if event.type not in FOLLOWS[state] and not is_further_delta:
             fail(f"{where}: not allowed {state}")
-        state = FOLLOWS[state][event.type]
+        state = state if is_further_delta else FOLLOWS[state][event.type]
         data = event.data
         if event.type == "message_start":
             message = _started(data, where)
@@ -45,9 +47,11 @@ def folded(events: Iterable[Event]) -> Json:
             if content[-1].get("type") == "tool_use":
                 content[-1]["input"] = _input(inputs[-1], content[-1], where)
         elif event.type == "message_delta":
+            usage = message["usage"]
             message |= _ended(data, where)
-            message["usage"] = message.pop("_usage") | message["usage"]
+            message["usage"] = usage | message["usage"]
     must(state == "after the end", f"the stream ends {state}")
+    must(message["stop_reason"] is not None, "the stream has no stop_reason")
     for index, block in enumerate(content):
         check_block(block, f"content[{index}]")
     return message | {"content": content}
@@ -64,7 +68,7 @@ def _started(data: Json, where: str) -> Json:
     must(message.get("content") == [], f"{where}: message.content is {message.get('content')!r}, not []")
     must(message.get("stop_reason", "") is None, f"{where}: message.stop_reason is not null")
     check_usage(message.get("usage"), f"{where}: message.usage")
-    return {**message, "_usage": message["usage"]}
+    return dict(message)
 
 
 def _block_started(data: Json, index: int, where: str) -> Json:
@@ -120,10 +124,12 @@ def _ended(data: Json, where: str) -> Json:
     delta = data.get("delta")
     if not isinstance(delta, dict):
         fail(f"{where}: delta is not an object")
-    must(delta.get("stop_reason") in STOP_REASONS, f"{where}: stop_reason is {delta.get('stop_reason')!r}")
+    reason = delta.get("stop_reason")
+    must(reason is None or reason in STOP_REASONS, f"{where}: stop_reason is {reason!r}")
     usage = data.get("usage")
     if not isinstance(usage, dict):
         fail(f"{where}: usage is not an object")
     must(type(usage.get("output_tokens")) is int, f"{where}: usage.output_tokens is not a count")
     given = {name: value for name, value in usage.items() if value is not None}
-    return {"stop_reason": delta["stop_reason"], "stop_sequence": delta.get("stop_sequence"), "usage": given}
+    ended: Json = {} if reason is None else {"stop_reason": reason, "stop_sequence": delta.get("stop_sequence")}
+    return {**ended, "usage": given}

@@ -45,6 +45,10 @@ def ignore_observation(what: str, kind: str) -> None:
     """The default observer. It does nothing."""
 
 
+def ignore_waiting(engine: str) -> None:
+    """The default of `slot_wanted`. It does nothing."""
+
+
 class BaseEngine(ABC):
     """Answers requests. Only `stream` must be implemented; every other method has a default.
 
@@ -62,6 +66,11 @@ class BaseEngine(ABC):
 
     engine_names: tuple[str, ...] = ()
     """The names of the engines behind this one, for a front of several; empty for a single engine."""
+
+    slot_wanted: Callable[[str], object] = staticmethod(ignore_waiting)
+    """The application sets it. A front of several engines calls it with the name of an engine when a client's request
+    has to wait for one of the slots of that engine.
+    """
 
     takes_cuts: bool = False
     """Whether `stream` and `count_tokens` accept a large request whose `cuts` are not in its messages and tools."""
@@ -121,6 +130,10 @@ class BaseEngine(ABC):
     def connections(self) -> dict[str, int]:
         """How many upstream connections there are, by state; empty for an engine without an upstream."""
         return {}
+
+    def engine_for(self, model: str) -> str | None:
+        """The one of `engine_names` that answers requests for a model; None if it is not known without asking."""
+        return None
 
     def engine_states(self) -> Mapping[str, str | None]:
         """Why each of `engine_names` is not ready, as far as it is known without asking; None for one that is."""

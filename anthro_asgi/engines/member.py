@@ -7,12 +7,12 @@ that not every request has to wait for the failure.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..wire.errors import ApiError, Overloaded
-from .base import ModelInfo, UpstreamEngine
+from ..wire.errors import NO_SPARE_SLOT, ApiError, Overloaded
+from .base import ModelInfo, UpstreamEngine, ignore_waiting
 
 _PAUSE: Final = 5.0  # seconds between two probes of an engine that is not ready
 _AWAY: Final = frozenset({"connect", "timeout_connect", "key_rejected"})
@@ -84,10 +84,14 @@ class Member:
 
     # its slots
 
-    async def acquire(self) -> None:
-        """Wait until it may answer one more request. Raises Overloaded."""
+    async def acquire(self, *, may_wait: bool = True, wanted: Callable[[str], object] = ignore_waiting) -> None:
+        """Wait until it may answer one more request. `wanted` is called if it has to wait. Raises Overloaded."""
         if self._slots is None:
             return
+        if self._slots.locked():
+            if not may_wait:
+                raise Overloaded("overloaded: no slot of the engine is free", reason=NO_SPARE_SLOT)
+            wanted(self.name)
         try:
             async with asyncio.timeout(self.rules.queue_timeout):
                 await self._slots.acquire()

@@ -86,6 +86,10 @@ class RoutedEngine(BaseEngine):
     async def ready(self) -> bool:
         return await self.why_not_ready() is None
 
+    def engine_for(self, model: str) -> str | None:
+        found = self._find(model)
+        return None if found is None else found[0].name
+
     def engine_states(self) -> dict[str, str | None]:
         return {member.name: member.not_ready for member in self.members.values()}
 
@@ -241,7 +245,7 @@ class RoutedStream:
         meant, candidates = await self._routed.route(request.engine_model)
         for member, model in candidates:
             assigned = _assigned(request, member, model)
-            await member.acquire()
+            await member.acquire(may_wait=not request.is_batched, wanted=self._routed.slot_wanted)
             self._holder = member
             stream = member.engine.stream(assigned)
             del assigned  # the engine owns it, and releases it

@@ -79,6 +79,11 @@ class Admission:
         return self._slots.running
 
     @property
+    def clients_running(self) -> int:
+        """How many of them are requests of clients."""
+        return self._slots.running - self.spare_running
+
+    @property
     def waiting(self) -> int:
         """How many requests wait."""
         return self._slots.waiting

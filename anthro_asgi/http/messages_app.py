@@ -26,9 +26,10 @@ from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.context_editing import edit_context, is_too_close, needs_prompt_length
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_tokens
-from ..wire.json_codec import dumps
+from ..wire.json_codec import dumps, loads
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
+from ..wire.large.json_reader import loads_in_steps
 from ..wire.large.json_writer import dumps_in_steps
 from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps, show_calls
 from ..wire.request_policy import Rules
@@ -103,8 +104,10 @@ class MessagesApp(BaseApp):
             every request, too (`all`), or never (`off`).
         cache_diagnostics_answers: answers of which the fingerprint of the prompt is kept for that.
         batch_store: where message batches and uploaded files are kept; None refuses them.
-        batch_concurrency: requests of batches that run at the same time, at most, in slots that clients leave.
+        batch_concurrency: requests of batches that run at the same time on one engine, in slots that clients leave.
         batch_lease: seconds after which another process may run the requests of a process that has died.
+        batch_lateness: seconds by which the event loop may be late before fewer requests of batches run beside those of
+            clients; 0 is no limit.
         max_file: largest file in bytes.
         max_files_per_key: bytes of all files of an API key.
 
@@ -136,6 +139,7 @@ class MessagesApp(BaseApp):
         batch_store: BatchStore | None = None,
         batch_concurrency: int = defaults.BATCH_CONCURRENCY,
         batch_lease: float = defaults.BATCH_LEASE,
+        batch_lateness: float = defaults.BATCH_LATENESS,
         max_file: int = defaults.MAX_FILE,
         max_files_per_key: int = defaults.MAX_FILES_PER_KEY,
         debug: bool = False,
@@ -196,8 +200,12 @@ class MessagesApp(BaseApp):
                 self._admission,
                 concurrency=batch_concurrency,
                 lease=batch_lease,
+                lateness=batch_lateness,
                 note=self.metrics.note,
+                engine_of=self._engine_of,
+                engines=("", *self.engine.engine_names),
             )
+            self.engine.slot_wanted = worker.make_room
             self._batches = BatchRoutes(batch_store, worker, max_params=max_decompressed)
             self._files = FileRoutes(
                 batch_store.files, max_file=max_file, max_total=max_files_per_key, note=self.metrics.note
@@ -468,6 +476,20 @@ class MessagesApp(BaseApp):
         batches, owner = self._batch_access(http_request)
         await batches.results(http_request, owner)
 
+    async def _engine_of(self, claimed: Claimed) -> str:
+        """The name of the engine that is to answer; "" if it is not known, or the only one."""
+        if not self.engine.engine_names:
+            return ""
+        try:
+            if len(claimed.params) > LARGE_BODY:
+                params, _ = await run_with_yields(loads_in_steps([claimed.params]), perf_counter)
+            else:
+                params = loads(claimed.params)
+        except (ApiError, ValueError):  # the request fails with it when it runs
+            return ""
+        model = params.get("model")
+        return (isinstance(model, str) and self.engine.engine_for(self._aliases.resolve(model))) or ""
+
     async def _answer_batch_request(self, claimed: Claimed, request_id: str) -> bytes:
         """The Message that answers a request of a batch, as JSON. Raises ApiError, and what else the engine raises."""
         request = await self._parse([claimed.params], counting=False)
@@ -478,6 +500,7 @@ class MessagesApp(BaseApp):
         if self._server_functions:
             self._add_functions(request)
         request.engine_model = self._aliases.resolve(request.model)
+        request.is_batched = True
         request.request_id = request_id
         if request.context_edits or request.compaction is not None:
             await self._edit_context(request)

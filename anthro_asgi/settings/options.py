@@ -520,13 +520,19 @@ class Settings:
         "Message batches and files",
         defaults.BATCH_CONCURRENCY,
         integer("1", "65536"),
-        "maximum number of batch requests that run at the same time, in slots that other requests leave",
+        "maximum number of batch requests that run at the same time on one engine, in slots that other requests leave",
     )
     batch_lease: float = _row(
         "Message batches and files",
         defaults.BATCH_LEASE,
         duration("1s", "1h"),
         "time after which another process may run the batch requests of a process that has died",
+    )
+    batch_lateness: float = _row(
+        "Message batches and files",
+        defaults.BATCH_LATENESS,
+        duration("0", "10s"),
+        "run fewer batch requests beside those of clients while the event loop is later than this; 0 is no limit",
     )
     max_file: int = _row(
         "Message batches and files",

@@ -32,6 +32,9 @@ from typing import ClassVar, Final
 
 from .json_codec import dumps
 
+NO_SPARE_SLOT: Final = "no_spare_slot"
+"""The reason of the Overloaded that a request of a batch gets, when clients have all slots of its engine."""
+
 UPSTREAM_ERROR_KINDS: Final = (
     "connect",  # no connection: refused, unknown host, TLS
     "timeout_connect",

@@ -155,6 +155,9 @@ class MessagesRequest:
     request_id: str = field(default="", repr=False, compare=False)
     """The id in the client's response, for the log lines of an engine."""
 
+    is_batched: bool = field(default=False, repr=False, compare=False)
+    """It belongs to a batch: it fails rather than waits where an engine of several has no free slot."""
+
     direct_output: DirectOutput | None = field(default=None, repr=False, compare=False)
     """The client of the stream, for an engine that can write deltas to it directly."""
 

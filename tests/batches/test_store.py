@@ -304,3 +304,24 @@ async def test_everything_is_there_after_a_restart(new_database: NewDatabase) ->
         await store.finish(succeeded(await claim(store, limit=1)), NOW)
     async with stores(new_database) as [store]:
         assert names(await claim(store)) == ["y"]
+
+
+async def test_a_worker_learns_which_batches_of_its_leases_another_process_has_canceled(
+    new_database: NewDatabase,
+) -> None:
+    async with stores(new_database, 2) as [first, second]:
+        await begin(first, "b1", "x", "y")
+        await begin(first, "b2", "z")
+        await claim(first, "w1")
+        assert await first.renew("w1", NOW + 60) == []
+        await second.cancel(ME, "b1", NOW + 1)
+        assert await first.renew("w1", NOW + 60) == ["b1"]
+        assert await second.renew("w2", NOW + 60) == []
+
+
+async def test_a_claim_leaves_the_batches_that_are_skipped(new_database: NewDatabase) -> None:
+    async with stores(new_database) as [store]:
+        await begin(store, "b1", "x")
+        await begin(store, "b2", "y")
+        assert names(await store.claim("w", 10, NOW, NOW + 30, {"b1"})) == ["y"]
+        assert names(await store.claim("w", 10, NOW, NOW + 30)) == ["x"]

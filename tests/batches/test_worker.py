@@ -7,13 +7,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anthro_asgi.batches.store import Claimed
 from anthro_asgi.batches.worker import ATTEMPTS, BatchWorker
 from anthro_asgi.http.admission import Admission
-from anthro_asgi.wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest, Overloaded, RateLimited
+from anthro_asgi.wire.errors import (
+    NO_SPARE_SLOT,
+    ApiError,
+    BadUpstream,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    RateLimited,
+)
 from anthro_asgi.wire.message_batch import MessageBatch
 from tests.support.batch_store import InlineStore, begin
 from tests.support.clock import fake_clock
@@ -52,14 +61,14 @@ class Engine:
 class Bench:
     """A store with one batch, a worker, and the slots that it shares with clients."""
 
-    def __init__(self, path: Path, answer: Answer, *, slots: int = 4, concurrency: int = 4) -> None:
+    def __init__(self, path: Path, answer: Answer, *, slots: int = 4) -> None:
         self.store = InlineStore(str(path / "batches.db"))
         self.engine = Engine(answer)
         self.admission = Admission(slots, 100, 3600.0)
         self.noted: Counter[str] = Counter()
-        self.worker = self.new_worker(concurrency)
+        self.worker = self.new_worker()
 
-    def new_worker(self, concurrency: int = 4) -> BatchWorker:
+    def new_worker(self, concurrency: int = 4, **options: Any) -> BatchWorker:
         return BatchWorker(
             self.store,
             self.engine.run,
@@ -68,6 +77,7 @@ class Bench:
             lease=30.0,
             note=lambda what, kind: self.noted.update([kind]),
             clock=now,
+            **options,
         )
 
     async def ended(self, batch_id: str = "b1", poll: float = 0.05) -> MessageBatch:
@@ -85,9 +95,10 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    path: Path, answer: Answer, requests: int, *, slots: int = 4, concurrency: int = 4
+    path: Path, answer: Answer, requests: int, *, slots: int = 4, concurrency: int = 4, **options: Any
 ) -> AsyncIterator[Bench]:
-    one = Bench(path, answer, slots=slots, concurrency=concurrency)
+    one = Bench(path, answer, slots=slots)
+    one.worker = one.new_worker(concurrency, **options)
     await one.store.open()
     await begin(one.store, "b1", requests, now=now())
     one.worker.start()
@@ -316,3 +327,107 @@ async def test_an_idle_worker_asks_the_store_about_once_a_second(tmp_path: Path)
         asked = one.store.transactions
         await asyncio.sleep(100)
         assert one.store.transactions - asked < 160
+
+
+@fake_clock
+async def test_a_batch_that_another_process_canceled_starts_nothing_after_a_few_seconds(tmp_path: Path) -> None:
+    async def slow(claimed: Claimed) -> bytes:
+        await asyncio.sleep(20)
+        return b"{}"
+
+    async with bench(tmp_path, slow, 20) as one:
+        await asyncio.sleep(0.5)
+        begun = now()
+        await one.store.cancel(ME, "b1", begun)  # this worker learns it from the store
+        assert (await one.ended(poll=1.0)).outcomes == (4, 0, 16, 0)
+        assert len(one.engine.started) == 4
+        assert now() - begun < 30
+
+
+# several engines
+
+
+async def engine_of(claimed: Claimed) -> str:
+    return claimed.batch_id
+
+
+TWO: dict[str, Any] = {"engine_of": engine_of, "engines": ("b1", "b2")}
+
+
+@fake_clock
+@pytest.mark.parametrize("error", [Overloaded("busy"), Overloaded("full", reason=NO_SPARE_SLOT)])
+async def test_a_batch_for_a_busy_engine_does_not_hold_back_one_for_another(tmp_path: Path, error: ApiError) -> None:
+    is_busy = True
+
+    async def answer(claimed: Claimed) -> bytes:
+        if claimed.batch_id == "b1" and is_busy:
+            raise error
+        return await answered(claimed)
+
+    async with bench(tmp_path, answer, 50, slots=100, **TWO) as one:
+        await asyncio.sleep(5)
+        begun = now()
+        await begin(one.store, "b2", 40, now=now())
+        assert (await one.ended("b2")).outcomes == (40, 0, 0, 0)
+        assert now() - begun < 12
+        is_busy = False
+        assert (await one.ended("b1")).outcomes == (50, 0, 0, 0)
+
+
+@fake_clock
+async def test_each_engine_has_the_given_concurrency(tmp_path: Path) -> None:
+    async with bench(tmp_path, answered, 20, slots=100, **TWO) as one:
+        await begin(one.store, "b2", 20, now=now())
+        begun = now()
+        await one.ended("b1")
+        await one.ended("b2")
+        assert one.engine.most == 8
+        assert now() - begun < 8
+
+
+@fake_clock
+async def test_a_client_that_waits_at_one_engine_stops_the_youngest_request_there(tmp_path: Path) -> None:
+    async with bench(tmp_path, answered, 2, slots=100, **TWO) as one:
+        await begin(one.store, "b2", 2, now=now())
+        one.worker.look()
+        await asyncio.sleep(0.5)
+        assert one.worker.running == 4
+        one.worker.make_room("b2")
+        await asyncio.sleep(0)
+        await one.ended("b1")
+        await one.ended("b2")
+        assert one.noted == {"succeeded": 4, "yielded": 1}
+
+
+@fake_clock
+async def test_a_worker_keeps_few_requests_of_an_engine_that_is_away(tmp_path: Path) -> None:
+    async def away(claimed: Claimed) -> bytes:
+        raise Overloaded("away", reason="connect")
+
+    async def one_engine(claimed: Claimed) -> str:
+        return "a"
+
+    async with bench(tmp_path, away, 30, slots=100, engine_of=one_engine, engines=("a", "b")) as one:
+        for at in range(2, 12):
+            await begin(one.store, f"b{at}", 30, now=now())
+        await asyncio.sleep(60)
+        other = await one.store.claim("other", 1000, now(), now() + 30)
+        assert len(other) >= 330 - 3 * 4  # twice the concurrency is ready, and some may be on their way back
+
+
+# short of CPU
+
+
+@fake_clock
+async def test_beside_clients_fewer_requests_run_while_the_process_is_short_of_cpu(tmp_path: Path) -> None:
+    async with bench(tmp_path, answered, 60, slots=100, concurrency=8) as one:
+        async with one.admission.slot():
+            await asyncio.sleep(0.5)
+            assert one.engine.running == 8
+            for _ in range(20):
+                one.worker.throttle.measured(1.0, clients=True)
+            await asyncio.sleep(0.55)
+            assert one.engine.running <= 3
+        await asyncio.sleep(2.5)
+        assert one.engine.running == 8
+        assert (await one.ended()).outcomes == (60, 0, 0, 0)

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -22,7 +23,7 @@ from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.testing.in_process import InProcessApp
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Batch, Finish
-from anthro_asgi.wire.errors import ApiError, EngineFailed, Overloaded
+from anthro_asgi.wire.errors import NO_SPARE_SLOT, ApiError, EngineFailed, Overloaded
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.chat_requests import request
 from tests.support.clock import fake_clock
@@ -405,6 +406,25 @@ async def test_an_engine_with_a_limit_of_its_own_lets_requests_wait_and_frees_th
     await holder.aclose()
     assert (await answer(engine))[0] == "a"
     assert (await answer(engine, "b"))[0] == "b"
+
+
+@fake_clock
+async def test_a_request_of_a_batch_does_not_wait_for_a_slot_of_an_engine_and_a_client_asks_for_one() -> None:
+    engine = pair(Fake("a"), Fake("b"), max_concurrency=1, queue_timeout=3)
+    wanted: list[str] = []
+    engine.slot_wanted = wanted.append
+    holder = engine.stream(request(model="a"))
+    await anext(holder)
+    with pytest.raises(Overloaded) as caught:
+        await anext(engine.stream(replace(request(model="a"), is_batched=True)))
+    assert (caught.value.reason, wanted) == (NO_SPARE_SLOT, [])
+    client = asyncio.ensure_future(answer(engine))
+    await asyncio.sleep(1)
+    assert wanted == ["a"]
+    await holder.aclose()
+    assert (await client)[0] == "a"
+    assert (engine.engine_for("a"), engine.engine_for("b"), engine.engine_for("c@b")) == ("a", "b", "b")
+    assert engine.engine_for("unknown") is None
 
 
 @fake_clock

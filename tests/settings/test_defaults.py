@@ -56,6 +56,7 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "batch_store",
                 "batch_concurrency",
                 "batch_lease",
+                "batch_lateness",
                 "hide_thinking",
                 "tokenizer",
                 "debug",

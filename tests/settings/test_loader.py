@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "batch-store": ("batches.db", "batches.db"),
     "batch-concurrency": ("3", 3),
     "batch-lease": ("5s", 5.0),
+    "batch-lateness": ("20ms", 0.02),
     "max-file": ("2M", 2 << 20),
     "max-files-per-key": ("3M", 3 << 20),
     "max-body-memory": ("4M", 4 << 20),
