@@ -69,6 +69,7 @@ DERIVED: Final = {
     "raw",
     "body_size",
     "cuts",
+    "is_batched",
     "is_large",
     "ignored",
     "only_warms_cache",
