@@ -57,6 +57,8 @@ TAKEN: list[tuple[Callable[..., object], dict[str, str]]] = [
                 "batch_concurrency",
                 "batch_lease",
                 "batch_lateness",
+                "max_file",
+                "max_files_per_key",
                 "hide_thinking",
                 "tokenizer",
                 "debug",
@@ -117,7 +119,7 @@ def test_no_default_of_a_class_escapes_the_comparison(taker: Callable[..., objec
         "client_tools_as_functions",
         "pass_image_urls",
         "server_tools",
-    } | ({"web_search"} if taker is Rules else set())
+    } | ({"web_search", "files"} if taker is Rules else set())
     assert set(defaults_of(taker)) - no_options == compared
 
 
