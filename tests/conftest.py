@@ -59,17 +59,19 @@ def in_slow_folder(path: Path) -> bool:
     return any(folder in path.parents for folder in SLOW)
 
 
+@cache
+def group_of(path: Path) -> str:
+    """The name of the file's group of tests, which one worker runs."""
+    return str(path.relative_to(TESTS))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         real_engine = "llama" in getattr(item, "fixturenames", ())
-        slow = real_engine or in_slow_folder(item.path)
-        if slow and item.get_closest_marker("slow") is None:
-            item.add_marker("slow")
         if item.get_closest_marker("slow") is None:
-            item.add_marker("core")
-        group = "llama" if real_engine else str(item.path.relative_to(TESTS))
-        item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker("slow" if real_engine or in_slow_folder(item.path) else "core")
+        item.add_marker(pytest.mark.xdist_group("llama" if real_engine else group_of(item.path)))
     if hasattr(config, "workerinput"):  # this is a process of a parallel run
         alone = [item for item in items if item.get_closest_marker("alone") is not None]
         items[:] = [item for item in items if item.get_closest_marker("alone") is None]
