@@ -1,10 +1,11 @@
 """The real Claude Code with a big and a small model, which are at two engines."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.clients.claude import ClaudeCode
-from tests.clients.engine import Json, Play, ScriptedEngine, call, text
+from tests.clients.engine import Json, ScriptedEngine, call, text, tool_results
 from tests.support.service import Service
 
 
@@ -12,32 +13,58 @@ def serves(model: str) -> Json:
     return {"object": "list", "data": [{"id": model, "object": "model", "owned_by": "tests"}]}
 
 
-def test_the_small_model_works_for_the_big_one(tmp_path: Path) -> None:
+def engines(fast: ScriptedEngine, gpu: ScriptedEngine) -> str:
+    """The configuration of the service."""
+    return f"""
+[[engine]]
+name = "fast"
+url = "{fast.url}/v1"
+fallback = "big@gpu"
+
+[[engine]]
+name = "gpu"
+url = "{gpu.url}/v1"
+
+[model-alias]
+"claude-haiku*" = "small@fast"
+"*" = "big@gpu"
+"""
+
+
+def test_the_small_model_works_for_the_big_one_until_its_engine_stops(tmp_path: Path) -> None:
     agent = {"description": "look", "prompt": "Who are you?", "subagent_type": "general-purpose", "model": "haiku"}
 
-    def big(body: Json, number: int) -> bytes:
-        if "I am the small model" in str(body["messages"]):
-            return text("The small model has answered")
-        if number == 0:
-            return call("Agent", json.dumps({**agent, "run_in_background": False}))
-        return text("I wait")
+    def small(body: Json, number: int) -> bytes:
+        return text("I am the small model")
 
-    small: Play = lambda body, number: text("I am the small model")  # noqa: E731 - as short as its words
+    def big(body: Json, number: int) -> bytes:
+        if "Agent" not in [tool["function"]["name"] for tool in body["tools"]]:
+            return text("I am the big model, too")
+        results = tool_results(body)
+        if not results:
+            return call("Agent", json.dumps({**agent, "run_in_background": False}), f"call_{number}")
+        return text(f"It said: {results[0]}")
+
     folder = tmp_path / "project"
     folder.mkdir()
-    with (
-        ScriptedEngine(small, models=serves("small")) as fast,
-        ScriptedEngine(big, models=serves("big")) as gpu,
-        Service(
-            *("--upstream", f"fast={fast.url}/v1", "--upstream", f"gpu={gpu.url}/v1"),
-            *("--model-alias", "claude-haiku*=small@fast", "--model-alias", "*=big@gpu"),
-        ) as service,
-    ):
-        result = ClaudeCode(service.url, folder).ask("Ask the small model who it is")
-        assert not result.is_error, result
-        assert result.text == "The small model has answered"
+    config = tmp_path / "engines.toml"
+    with ExitStack() as running:
+        gpu = running.enter_context(ScriptedEngine(big, models=serves("big")))
+        stopping = running.enter_context(ExitStack())
+        fast = stopping.enter_context(ScriptedEngine(small, models=serves("small")))
+        config.write_text(engines(fast, gpu), "utf-8")
+        service = running.enter_context(Service("--config", str(config), may_log_errors=True))
+        claude = ClaudeCode(service.url, folder)
+
+        result = claude.ask("Ask the small model who it is")
+        assert "I am the small model" in result.text, result
         assert {chat["model"] for chat in fast.chats} == {"small"}
         assert {chat["model"] for chat in gpu.chats} == {"big"}
-        routed = {(line["engine"], line["model"]) for line in service.log if line.get("event") == "request"}
-        assert {engine for engine, _ in routed} == {"fast", "gpu"}
-        assert all(model.startswith("claude-haiku") for engine, model in routed if engine == "fast")
+        requests = [line for line in service.log if line.get("event") == "request"]
+        assert {line["engine"] for line in requests} == {"fast", "gpu"}
+        assert all(line["model"].startswith("claude-haiku") for line in requests if line["engine"] == "fast")
+
+        stopping.close()
+        result = claude.ask("Ask it again")
+        assert "I am the big model, too" in result.text, result
+        service.logged(event="engine_not_ready")
