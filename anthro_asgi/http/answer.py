@@ -30,7 +30,7 @@ from contextlib import aclosing
 from functools import partial
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, Never, NoReturn, Self
+from typing import Any, Final, Never, NoReturn, Self, TypeVar
 
 from ..engines.base import BaseEngine, CallRepair, Observer, ignore_observation
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
@@ -63,6 +63,7 @@ from ..wire.request import MessagesRequest
 from ..wire.stop_sequences import MAX_PIECE, StopSequenceFilter, divide
 from ..wire.thinking_filter import ThinkingFilter
 
+T = TypeVar("T")
 _TURN: Final = 0.001  # seconds that a large batch may hold the event loop
 _THREADS: Final = 2
 # For large tool inputs. Not the default executor of the loop, which also resolves names.
@@ -504,13 +505,13 @@ async def _continued(batch: list[Delta], batches: AsyncIterator[Batch]) -> Async
         yield following
 
 
-async def in_input_thread(function: Callable[[], None]) -> None:
-    """Call `function` in a thread. Raises Overloaded if the system has no thread left."""
+async def in_input_thread(function: Callable[[], T]) -> T:
+    """Call `function` in a thread, and return its result. Raises Overloaded if the system has no thread left."""
     try:
         done = asyncio.get_running_loop().run_in_executor(_pool, function)
     except RuntimeError as exc:
         raise no_thread() from exc
-    await done
+    return await done
 
 
 def _already_reported() -> int:

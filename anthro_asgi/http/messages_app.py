@@ -23,6 +23,7 @@ from ..observability.metrics import Sample
 from ..observability.otel import tracer_for
 from ..wire import defaults
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
+from ..wire.citations import cite_documents
 from ..wire.context_editing import edit_context, is_too_close, needs_prompt_length
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_tokens
@@ -46,6 +47,7 @@ from .body import read_body
 from .body_memory import BodyMemory, BodyShare
 from .cache_diagnostics import CacheDiagnostics, CacheDiagnosticsMode
 from .cache_warmer import CacheWarmer
+from .citation_engine import CitationEngine
 from .cors import Cors
 from .direct_output import ClientOutput
 from .file_sources import FileSources
@@ -317,9 +319,10 @@ class MessagesApp(BaseApp):
         """The engine, or one built on it that does more for this request than to ask the engine once."""
         if request.only_warms_cache:
             return CacheWarmer(self.engine)
+        engine = self.engine
         if request.server_tools or request.compaction is not None:
-            return AnswerLoop(
-                self.engine,
+            engine = AnswerLoop(
+                engine,
                 self._server_functions,
                 limits=self._limits,
                 observe=self.metrics.note,
@@ -327,7 +330,7 @@ class MessagesApp(BaseApp):
                 keep_summary=keep_summary,
                 web_search=self._web_search,
             )
-        return self.engine
+        return engine if request.cited is None else CitationEngine(engine, request.cited)
 
     async def _count_tokens(self, http_request: HttpRequest) -> None:
         key = self._keys.authenticate(http_request.headers)
@@ -380,6 +383,8 @@ class MessagesApp(BaseApp):
         request = await self._parse(body, counting)
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, owner_of(key), share)
+        if request.cites:
+            cite_documents(request)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         if self._server_functions:
@@ -495,6 +500,8 @@ class MessagesApp(BaseApp):
         request = await self._parse([claimed.params], counting=False)
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, claimed.owner)
+        if request.cites:
+            cite_documents(request)
         if request.stream:
             raise InvalidRequest("stream: must be false in a batch")
         if self._server_functions:

@@ -48,7 +48,7 @@ class History:
 
     Args:
         messages: the messages for the engine.
-        has_citations: whether a document asks for citations.
+        has_citations: whether a search result asks for citations.
 
     Attributes:
         tool_changes: in the order of the messages.

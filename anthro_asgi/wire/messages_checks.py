@@ -41,16 +41,18 @@ class Findings:
     Attributes:
         called: the ids of the tool calls so far.
         needs_folding: whether the messages hold anything that `fold_history` changes.
-        has_citations: whether a document or a search result asks for citations.
+        cites: whether a document asks for citations.
+        has_citations: whether a search result asks for citations, which has no effect.
         has_files: whether an image or a document refers to an uploaded file.
         has_pdfs: whether a document is a PDF, which is to be read.
     """
 
-    __slots__ = ("called", "has_citations", "has_files", "has_pdfs", "needs_folding")
+    __slots__ = ("called", "cites", "has_citations", "has_files", "has_pdfs", "needs_folding")
 
     def __init__(self) -> None:
         self.called: set[str] = set()
         self.needs_folding = False
+        self.cites = False
         self.has_citations = False
         self.has_files = False
         self.has_pdfs = False
@@ -62,7 +64,10 @@ class Findings:
         elif kind in _CITED:
             citations = block.get("citations")
             if type(citations) is dict and citations.get("enabled") is True:
-                self.has_citations = True
+                if kind == "document":
+                    self.cites = True
+                else:
+                    self.has_citations = True
             if kind == "document":
                 self._add_document(block["source"])
         elif kind == "image":

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from .blocks import block_checks
+from .cited_documents import CitedDocuments
 from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
 from .compaction import Compaction, read_compaction
 from .context_edits import ContextEdit, read_context_edits
@@ -138,6 +139,10 @@ class MessagesRequest:
     """Whether the messages hold PDFs, which the service replaces by their pages before the engine is asked."""
     has_files: bool = field(default=False, compare=False)
     """Whether the messages refer to uploaded files, whose content is put into them before anything else is done."""
+    cites: bool = field(default=False, compare=False)
+    """Whether a document asks for citations."""
+    cited: CitedDocuments | None = field(default=None, repr=False, compare=False)
+    """The documents in which quotes of the answer are searched. `cite_documents` sets it."""
     body_size: int = field(default=0, repr=False, compare=False)
     """Bytes of the body."""
     is_large: bool = field(default=False, repr=False, compare=False)
@@ -182,6 +187,7 @@ class CheckedMessages:
     relay_only: FieldError | None = None
     has_pdfs: bool = False
     has_files: bool = False
+    cites: bool = False
 
 
 def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
@@ -266,7 +272,11 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
         history = History(messages, has_citations=findings.has_citations)
     is_read_here = refused is None
     return CheckedMessages(
-        history, refused, has_pdfs=findings.has_pdfs and is_read_here, has_files=findings.has_files and is_read_here
+        history,
+        refused,
+        has_pdfs=findings.has_pdfs and is_read_here,
+        has_files=findings.has_files and is_read_here,
+        cites=findings.cites and is_read_here,
     )
 
 
@@ -288,7 +298,11 @@ def _check_messages_in_steps(
         history = History(messages, has_citations=findings.has_citations)
     is_read_here = refused is None
     return CheckedMessages(
-        history, refused, has_pdfs=findings.has_pdfs and is_read_here, has_files=findings.has_files and is_read_here
+        history,
+        refused,
+        has_pdfs=findings.has_pdfs and is_read_here,
+        has_files=findings.has_files and is_read_here,
+        cites=findings.cites and is_read_here,
     )
 
 
@@ -406,6 +420,7 @@ def _messages(
     request.messages = history.messages
     request.has_pdfs = checked.has_pdfs
     request.has_files = checked.has_files
+    request.cites = checked.cites
     if history.has_citations:
         request.ignored.append("citations")
     request.effort = history.effort or request.effort

@@ -230,8 +230,8 @@ def test_a_deferred_tool_is_offered_once_a_result_refers_to_it(client: Client) -
 
 @pytest.mark.fault("B15")
 def test_what_has_no_effect_is_named_and_what_would_change_the_answer_is_refused(client: Client) -> None:
-    document = {"type": "text", "media_type": "text/plain", "data": "One."}
-    cited = {"type": "document", "source": document, "citations": {"enabled": True}}
+    found = [{"type": "text", "text": "One."}]
+    cited = {"type": "search_result", "source": "s", "title": "t", "content": found, "citations": {"enabled": True}}
     question = {"role": "user", "content": [cited, {"type": "text", "text": "Hello"}]}
     with served(lambda body, number: text("Done")) as s:
         params: Json = {"inference_geo": "us", "messages": [question]}

@@ -697,14 +697,15 @@ def test_unknown_fields_are_reported_if_their_names_are_harmless() -> None:
 
 
 @pytest.mark.clause("3.21")
-def test_citations_are_reported_wherever_a_document_asks_for_them() -> None:
-    source = {"type": "text", "data": "a"}
-    cited = {"type": "document", "source": source, "citations": {"enabled": True}}
-    plain = {"type": "document", "source": source, "citations": {"enabled": False}}
+def test_citations_are_reported_wherever_a_search_result_asks_for_them() -> None:
+    document = {"type": "document", "source": {"type": "text", "data": "a"}, "citations": {"enabled": True}}
+    cited = {"type": "search_result", "content": [], "citations": {"enabled": True}}
+    plain = {"type": "search_result", "content": [], "citations": {"enabled": False}}
     held = {**result("a"), "content": [cited]}
     for messages, ignored in (
         ([user(cited)], ["citations"]),
         ([user(plain)], []),
+        ([user(document)], []),
         ([HI, assistant(call("a")), user(held)], ["citations"]),
     ):
         assert parse(messages=messages).ignored == ignored

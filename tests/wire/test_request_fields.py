@@ -81,6 +81,8 @@ DERIVED: Final = {
     "request_id",
     "direct_output",
     "report_engine",
+    "cited",
+    "cites",
     "has_files",
     "has_pdfs",
 }
