@@ -26,7 +26,7 @@ from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.citations import cite_documents
 from ..wire.context_editing import edit_context, is_too_close, needs_prompt_length
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
-from ..wire.estimate import estimate_tokens
+from ..wire.estimate import estimate_in_steps
 from ..wire.json_codec import dumps, loads
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
@@ -282,6 +282,8 @@ class MessagesApp(BaseApp):
             direct = ClientOutput(transport, self.metrics) if transport is not None and request.stream else None
             request.direct_output = direct
             diagnosis = None if self._diagnostics is None else await self._diagnostics.diagnose(request, key)
+            if request.is_large:
+                await run_with_yields(estimate_in_steps(request), perf_counter)
             estimate = self._prompt_counter.start_estimate(request)
             answer = Answer(
                 self._engine_for(request, keep_summary),
@@ -355,7 +357,8 @@ class MessagesApp(BaseApp):
         An engine that does not count the prompt in time is not waited for.
         """
         if request.context_edits:
-            tokens = await self._count_in_time(request) if needs_prompt_length(request) else None
+            is_length_needed = await run_with_yields(needs_prompt_length(request), perf_counter)
+            tokens = await self._count_in_time(request) if is_length_needed else None
             await run_with_yields(edit_context(request, tokens), perf_counter)
         if request.compaction is not None and not await self._is_longer(request, request.compaction.trigger):
             request.compaction = None
@@ -364,7 +367,7 @@ class MessagesApp(BaseApp):
         """Whether the prompt has at least `trigger` tokens. The engine counts it if an estimate could be wrong."""
         if trigger is None:
             return True
-        tokens = estimate_tokens(request)
+        tokens = await run_with_yields(estimate_in_steps(request), perf_counter)
         if is_too_close(tokens, trigger):
             tokens = await self._count_in_time(request) or tokens
         return tokens >= trigger

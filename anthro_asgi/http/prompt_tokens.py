@@ -7,11 +7,13 @@ count if that is ready by then, else the estimate. The engine's own count follow
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
 from typing import Final
 
 from ..engines.base import BaseEngine
 from ..wire.errors import no_thread
-from ..wire.estimate import estimate_tokens
+from ..wire.estimate import estimate_in_steps, estimate_tokens
+from ..wire.large.cooperative import run_with_yields
 from ..wire.request import MessagesRequest
 
 ResponseHeaders = tuple[tuple[str, str], ...]
@@ -49,7 +51,7 @@ class PromptCounter:
             except RuntimeError as exc:
                 raise no_thread() from exc
             return await counting, _BY_TOKENIZER
-        return estimate_tokens(request), _ESTIMATED
+        return await run_with_yields(estimate_in_steps(request), perf_counter), _ESTIMATED
 
     def start_estimate(self, request: MessagesRequest) -> "PromptEstimate":
         """Start counting in the background, for an answer whose engine may not report the prompt's length in time."""
@@ -64,19 +66,22 @@ class PromptCounter:
 
 
 class PromptEstimate:
-    """Call it for a prompt's length in tokens: the result of `counting` if that is ready, else an estimate."""
+    """Call it for a prompt's length in tokens: the result of `counting` if that is ready, else an estimate.
 
-    __slots__ = ("_counting", "_request")
+    If the request has its estimate already, as a large one does, it is not held: it has to be freed in steps.
+    """
+
+    __slots__ = ("_counting", "_request", "_tokens")
 
     def __init__(self, request: MessagesRequest, counting: "asyncio.Future[int] | None" = None) -> None:
-        self._request: MessagesRequest | None = request
+        self._tokens = 0 if request.estimate is None else estimate_tokens(request)
+        self._request = request if request.estimate is None else None
         self._counting = counting
 
     def __call__(self) -> int:
         if self._counting is not None and _has_result(self._counting):
             return self._counting.result()
-        assert self._request is not None  # noqa: S101 - for the type checker
-        return estimate_tokens(self._request)
+        return self._tokens if self._request is None else estimate_tokens(self._request)
 
     def release_request(self) -> None:
         """Free the request, which may be large. The estimate may not be called after that.

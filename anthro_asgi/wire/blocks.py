@@ -28,6 +28,8 @@ NO_PDFS: Final[dict[PdfSupport, str]] = {
 _NO_FILES: Final = "'file' is not supported: this service keeps no files; it was started without --batch-store"
 _IMAGE_URL: Final = re.compile(r"(?:https?://|data:)\S+", re.IGNORECASE)
 
+_BLOCKS_PER_STEP: Final = 512  # more than arrays can be nested, because a check that was paused enters them again
+
 Check = Callable[[dict[str, Any]], None]
 RoleChecks = dict[str, dict[str, Check]]
 """Role of a message → type of a block → its check."""
@@ -37,10 +39,37 @@ Base64Decoder = Callable[[str], object]
 decode_base64: Final[Base64Decoder] = partial(a2b_base64, strict_mode=True)
 
 
-def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
+class CheckPaused(Exception):
+    """Enough blocks were checked in this step. The check begins again in the next one, and goes on where it was."""
+
+
+class Progress:
+    """How far the arrays of blocks of one message have been checked, in steps."""
+
+    __slots__ = ("_checked", "_left")
+
+    def __init__(self) -> None:
+        self._checked: dict[int, int] = {}  # by id() of an array that lives as long as the request
+        self._left = _BLOCKS_PER_STEP
+
+    def start(self, content: list[Any]) -> int:
+        """The index at which the check of `content` goes on."""
+        return self._checked.get(id(content), 0)
+
+    def note(self, content: list[Any], index: int) -> None:
+        """Called before the block at `index` is checked. Raises CheckPaused at the end of a step."""
+        self._checked[id(content)] = index
+        self._left -= 1
+        if not self._left:
+            self._left = _BLOCKS_PER_STEP
+            raise CheckPaused
+
+
+def check_content(content: Any, checks: dict[str, Check], where: str, progress: Progress | None = None) -> None:
     """Checks a string, or an array of blocks whose types are in `checks`. `where` is for the error text.
 
     In the path of an error, the type of the block follows its index, as Anthropic's API writes it (contract 7.3).
+    With `progress`, it raises CheckPaused after some blocks.
     """
     if type(content) is str:
         return
@@ -48,7 +77,13 @@ def check_content(content: Any, checks: dict[str, Check], where: str) -> None:
         raise FieldError("content", "required" if content is None else "must be a string or an array of blocks")
     index = 0
     try:
-        for index, block in enumerate(content):  # noqa: B007 - used in the except clauses
+        if progress is None:
+            for index, block in enumerate(content):  # noqa: B007 - used in the except clauses
+                checks[block["type"]](block)
+            return
+        for index in range(progress.start(content), len(content)):
+            progress.note(content, index)
+            block = content[index]
             checks[block["type"]](block)
     except FieldError as error:
         raise error.within(f"content.{index}.{block['type']}") from None
@@ -119,7 +154,12 @@ def check_video(decode: Base64Decoder, block: dict[str, Any]) -> None:
 
 
 def check_document(
-    inside: dict[str, Check], decode: Base64Decoder, pdfs: PdfSupport, files: bool, block: dict[str, Any]
+    inside: dict[str, Check],
+    decode: Base64Decoder,
+    pdfs: PdfSupport,
+    files: bool,
+    progress: Progress | None,
+    block: dict[str, Any],
 ) -> None:
     """`inside` are the checks of the blocks that the document may hold. `pdfs`: whether the service reads PDFs.
 
@@ -133,7 +173,7 @@ def check_document(
         if kind == "text":
             required(source, "data", str)
         elif kind == "content":
-            check_content(source.get("content"), inside, "a document")
+            check_content(source.get("content"), inside, "a document", progress)
         elif kind == "base64" and pdfs == "read":
             _check_pdf(source, decode)
         elif kind == "file":
@@ -162,11 +202,11 @@ def _check_pdf(source: dict[str, Any], decode: Base64Decoder) -> None:
         raise FieldError("data", "the PDF specified was not valid: must be base64") from None
 
 
-def check_search_result(block: dict[str, Any]) -> None:
+def check_search_result(progress: Progress | None, block: dict[str, Any]) -> None:
     optional(block, "title", str)
     optional(block, "source", str)
     if block.get("content") is not None:
-        check_content(block["content"], _TEXT_ONLY, "a search result")
+        check_content(block["content"], _TEXT_ONLY, "a search result", progress)
 
 
 def check_tool_use(max_depth: int, block: dict[str, Any]) -> None:
@@ -199,13 +239,13 @@ def _input_object(value: Any, max_depth: int) -> Any:
     return found if type(found) is dict else value
 
 
-def check_tool_result(inside: dict[str, Check], block: dict[str, Any]) -> None:
+def check_tool_result(inside: dict[str, Check], progress: Progress | None, block: dict[str, Any]) -> None:
     """`inside` are the checks of the blocks that the result may hold."""
     required(block, "tool_use_id", str)
     optional(block, "is_error", bool)
     content = block.get("content")
     if content is not None and type(content) is not str:
-        check_content(content, inside, "a tool result")
+        check_content(content, inside, "a tool result", progress)
 
 
 def check_browser_state(block: dict[str, Any]) -> None:
@@ -367,6 +407,7 @@ def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
 
 def _checks_by_role(
     decode: Base64Decoder,
+    progress: Progress | None,
     urls: bool,
     max_depth: int,
     pdfs: PdfSupport,
@@ -378,12 +419,13 @@ def _checks_by_role(
     video: Check = partial(check_video, decode)
     if relay:
         image, video = partial(_or_any_source, image), partial(_or_any_source, video)
-    document: Check = partial(check_document, {"text": check_text, "image": image}, decode, pdfs, files)
+    document: Check = partial(check_document, {"text": check_text, "image": image}, decode, pdfs, files, progress)
+    search_result: Check = partial(check_search_result, progress)
     if relay:
         document = partial(_or_any_source, document)
     inside: dict[str, Check] = {
         "document": document,
-        "search_result": check_search_result,
+        "search_result": search_result,
         "tool_reference": check_tool_reference,
     }
     in_result = {"text": check_text, "image": image, **inside, "browser_state": check_browser_state}
@@ -392,8 +434,8 @@ def _checks_by_role(
         "image": image,
         "video": video,
         "document": document,
-        "search_result": check_search_result,
-        "tool_result": partial(check_tool_result, _RelayChecks(in_result) if relay else in_result),
+        "search_result": search_result,
+        "tool_result": partial(check_tool_result, _RelayChecks(in_result) if relay else in_result, progress),
         "container_upload": accept_any_block,
     }
     checks = {"user": user, "assistant": _assistant_checks(max_depth, deep), "system": _SYSTEM_MESSAGE}
@@ -401,20 +443,27 @@ def _checks_by_role(
 
 
 # A service has one set of rules, and needs four entries for it: for deep requests, for relayed ones, and for others.
-_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64))
+_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64, None))
 DEFAULT_BLOCK_CHECKS: Final = _cached_checks(
     DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, DEFAULT_RULES.pdfs, DEFAULT_RULES.files, False
 )
 
 
 def block_checks(
-    rules: Rules = DEFAULT_RULES, *, deep: bool, decode: Base64Decoder = decode_base64, relay: bool = False
+    rules: Rules = DEFAULT_RULES,
+    *,
+    deep: bool,
+    decode: Base64Decoder = decode_base64,
+    progress: Progress | None = None,
+    relay: bool = False,
 ) -> RoleChecks:
     """The checks of the blocks that a message of each role may hold.
 
     `deep`: the request holds more levels than the rules allow, so values of tools have to be measured. `decode` checks
-    base64. `relay`: a relayed upstream will read the blocks.
+    base64. `progress` lets long arrays of blocks be checked in steps. `relay`: a relayed upstream will read the blocks.
     """
-    if decode is decode_base64:
+    if decode is decode_base64 and progress is None:
         return _cached_checks(rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay)
-    return _checks_by_role(decode, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay)
+    return _checks_by_role(
+        decode, progress, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay
+    )

@@ -11,7 +11,7 @@ The messages of the body stay as they are, because a relayed upstream receives t
 from typing import Any, Final
 
 from .context_edits import CLEAR_THINKING, CLEAR_TOOL_USES, ClearThinking, ClearToolUses
-from .estimate import CHARACTERS, estimate_content, estimate_tokens
+from .estimate import CHARACTERS, estimate_content, estimate_in_steps
 from .large.cooperative import Steps
 from .request import MessagesRequest
 
@@ -25,11 +25,14 @@ _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 _MESSAGES_PER_STEP: Final = 64
 
 
-def needs_prompt_length(request: MessagesRequest) -> bool:
-    """Whether the edits depend on the exact length of the prompt, because its estimate is too close to a trigger."""
+def needs_prompt_length(request: MessagesRequest) -> Steps[bool]:
+    """Whether the edits depend on the exact length of the prompt, because its estimate is too close to a trigger.
+
+    The estimate is made in steps.
+    """
     edits = [edit for edit in request.context_edits if isinstance(edit, ClearToolUses)]
     triggers = [edit.trigger_tokens for edit in edits if edit.trigger_tokens is not None]
-    estimate = estimate_tokens(request) if triggers else 0
+    estimate = (yield from estimate_in_steps(request)) if triggers else 0
     return any(is_too_close(estimate, trigger) for trigger in triggers)
 
 
@@ -44,7 +47,7 @@ def edit_context(request: MessagesRequest, tokens: int | None = None) -> Steps[N
     `tokens` is the length of the prompt, None if only an estimate is known. The lengths of what is cleared are shares
     of it, in proportion to the estimates.
     """
-    estimate = estimate_tokens(request)
+    estimate = yield from estimate_in_steps(request)
     scale = 1.0 if tokens is None else tokens / estimate
     remaining = estimate
     for edit in request.context_edits:
@@ -54,7 +57,7 @@ def edit_context(request: MessagesRequest, tokens: int | None = None) -> Steps[N
             applied = yield from _clear_tool_uses(request, edit, scale, round(remaining * scale))
         if applied is not None:
             request.applied_edits.append(applied)
-            remaining = estimate_tokens(request)
+            remaining = yield from estimate_in_steps(request)
 
 
 def _clear_thinking(request: MessagesRequest, edit: ClearThinking, scale: float) -> Steps[Json | None]:

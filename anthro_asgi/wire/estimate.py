@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from .blocks import SERVER_RESULTS
 from .json_codec import dumps
-from .request import MessagesRequest
+from .large.cooperative import Steps
+from .request import Estimate, MessagesRequest, Tool
 
 CHARACTERS: Final = 4
 """Characters of a token."""
+_BLOCKS_PER_STEP: Final = 64
 _IMAGE: Final = 1500 * CHARACTERS
 _FILE: Final = 4 * _IMAGE  # a document that only a relayed upstream can read
 _MESSAGE: Final = 4 * CHARACTERS  # what a chat template adds around a turn
@@ -23,14 +25,60 @@ _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", 
 
 def estimate_tokens(request: MessagesRequest) -> int:
     """The estimate in tokens. It is never 0, because the template around each turn counts, too."""
+    known = request.estimate
+    if known is not None and known.messages is request.messages and known.tools is request.tools:
+        return known.tokens
     characters = sum(map(len, request.system)) + _MESSAGE
     for message in request.messages:
         characters += _MESSAGE + _content(message["content"])
     for tool in request.tools:
-        characters += len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
+        characters += _tool(tool)
     if request.cuts is not None:
         characters += request.cuts.size
     return characters // CHARACTERS
+
+
+def estimate_in_steps(request: MessagesRequest) -> Steps[int]:
+    """`estimate_tokens` in steps, for a large request. Later calls of `estimate_tokens` return the same at once."""
+    characters = sum(map(len, request.system)) + _MESSAGE
+    blocks = 0
+    for message in request.messages:
+        content = message["content"]
+        characters += _MESSAGE + (yield from _content_in_steps(content))
+        blocks += len(content) if isinstance(content, list) else 1
+        if blocks >= _BLOCKS_PER_STEP:
+            blocks = 0
+            yield
+    for number, tool in enumerate(request.tools, 1):
+        characters += _tool(tool)
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    if request.cuts is not None:
+        characters += request.cuts.size
+    request.estimate = Estimate(characters // CHARACTERS, request.messages, request.tools)
+    return request.estimate.tokens
+
+
+def _content_in_steps(content: str | list[dict[str, Any]] | None) -> Steps[int]:
+    """`_content` in steps."""
+    if not isinstance(content, list):
+        return len(content or "")
+    characters = 0
+    for number, block in enumerate(content, 1):
+        if block["type"] == "tool_result":
+            characters += yield from _content_in_steps(block.get("content"))
+        elif block["type"] == "document" and block["source"]["type"] == "content":
+            characters += _content(block.get("title")) + _content(block.get("context"))
+            characters += yield from _content_in_steps(block["source"]["content"])
+        else:
+            characters += _COUNTS.get(block["type"], _nothing)(block)
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return characters
+
+
+def _tool(tool: Tool) -> int:
+    return len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
 
 
 def estimate_content(content: str | list[dict[str, Any]]) -> int:

@@ -22,6 +22,7 @@ from .large.cooperative import Steps
 Json = dict[str, Any]
 
 _MESSAGES_PER_STEP: Final = 64
+_BLOCKS_PER_STEP: Final = 256
 TOOL_CHANGES: Final = frozenset({"tool_addition", "tool_removal"})
 FOLDED_BLOCKS: Final = frozenset(
     {"compaction", "connector_text", "fallback", "mcp_tool_listing", "tool_search_tool_result"}
@@ -67,12 +68,12 @@ class History:
 def fold_history(messages: list[Json], *, has_citations: bool = False) -> Steps[History]:
     """The history in checked `messages`, in steps. The messages are not changed."""
     history = History([], has_citations=has_citations)
-    last_user = max((index for index, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    last_user = next((index for index in reversed(range(len(messages))) if messages[index]["role"] == "user"), -1)
     for index, message in enumerate(messages):
         if message["role"] == "system":
             _fold_system(message, index, history, has_later_user=index < last_user)
         else:
-            _fold_turn(message, index, history)
+            yield from _fold_turn(message, index, history)
         if index % _MESSAGES_PER_STEP == 0:
             yield
     return history
@@ -96,8 +97,8 @@ def _tool_change(block: Json, path: str) -> ToolChange:
     return ToolChange(block["type"], block["tool"], f"{path}.{block['type']}.tool")
 
 
-def _fold_turn(message: Json, index: int, history: History) -> None:
-    """Add a user or assistant message to the history."""
+def _fold_turn(message: Json, index: int, history: History) -> Steps[None]:
+    """Add a user or assistant message to the history, in steps."""
     content = message["content"]
     if message["role"] == "user" and (type(content) is str or any(block["type"] != "tool_result" for block in content)):
         history.effort = None  # it was set for the turn before
@@ -106,6 +107,8 @@ def _fold_turn(message: Json, index: int, history: History) -> None:
         return
     blocks: list[Json] = []
     for number, block in enumerate(content):
+        if number % _BLOCKS_PER_STEP == _BLOCKS_PER_STEP - 1:
+            yield
         kind = block["type"]
         if kind == "compaction":
             if block.get("content"):

@@ -2,18 +2,22 @@
 
 In steps, base64 is checked in slices, as it takes a millisecond for a megabyte. The validators of `blocks` are not
 written in steps. So `_Base64InSteps` decodes short data for them at once. For long data it raises `_CheckLater`: the
-data is then checked in steps, and the message is checked again from its start with the result known. So errors are
-found in the same order as in the check at once.
+data is then checked in steps, and the message is checked again from its start with the result known. In the same way a
+long array of blocks raises `CheckPaused` after some blocks, and the next check of the message goes on behind these. So
+errors are found in the same order as in the check at once.
 """
 
 import re
 from binascii import a2b_base64
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from .blocks import (
     DEFAULT_BLOCK_CHECKS,
     SYSTEM_PROMPT_CHECKS,
     Check,
+    CheckPaused,
+    Progress,
     RoleChecks,
     block_checks,
     check_content,
@@ -21,12 +25,15 @@ from .blocks import (
 )
 from .field_checks import FieldError, one_of, optional, optional_array, required
 from .history_folding import FOLDED_BLOCKS, FOLDED_IN_RESULTS
-from .large.cooperative import Steps
+from .large.cooperative import Steps, run_to_end
 from .large.cuts import Cuts, is_mark
 from .request_policy import DEFAULT_RULES, Rules
 
 _MESSAGES_PER_STEP: Final = 8
-_DECODED: Final = 512 * 1024  # characters of base64 decoded in a step; a multiple of 4
+_BLOCKS_PER_STEP: Final = 512
+_DECODED: Final = 256 * 1024  # characters of base64 decoded in a step
+_SLICE: Final = 64 * 1024
+_GROUP: Final = 4  # characters of base64 that are decoded together
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
 _CITED: Final = frozenset({"document", "search_result"})
 _CLEARING: Final = frozenset({"never", "next_user_message"})
@@ -57,8 +64,8 @@ class Findings:
         self.has_files = False
         self.has_pdfs = False
 
-    def add(self, kind: str, block: dict[str, Any]) -> None:
-        """Note a valid block."""
+    def add(self, kind: str, block: dict[str, Any]) -> Steps[None]:
+        """Note a valid block, in steps."""
         if kind in FOLDED_BLOCKS:
             self.needs_folding = True
         elif kind in _CITED:
@@ -73,8 +80,11 @@ class Findings:
         elif kind == "image":
             self.has_files |= block["source"]["type"] == "file"
         elif kind == "tool_result" and type(block.get("content")) is list:
-            for inner in block["content"]:
-                self.add(inner["type"], inner)
+            for number, inner in enumerate(block["content"], 1):
+                if inner["type"] not in _PLAIN:
+                    yield from self.add(inner["type"], inner)
+                if number % _BLOCKS_PER_STEP == 0:
+                    yield
         elif kind in FOLDED_IN_RESULTS:
             self.needs_folding = True
 
@@ -98,7 +108,8 @@ def check_messages(
     index = 0
     try:
         for index, message in enumerate(messages):  # noqa: B007 - used in the except clause
-            _check(message, checks, findings)
+            if _check(message, checks, findings):
+                run_to_end(_check_blocks(message["content"], findings))
     except FieldError as error:
         raise error.within(f"messages.{index}") from None
     return messages
@@ -116,14 +127,21 @@ def check_messages_in_steps(
     """`check_messages` in steps, with the checks of `block_checks`. Raises FieldError."""
     messages = _message_list(raw, rules)
     base64 = _Base64InSteps(cuts)
-    checks = block_checks(rules, deep=deep, decode=base64.decode, relay=relay)
+    progress = Progress()
+    checks = block_checks(rules, deep=deep, decode=base64.decode, progress=progress, relay=relay)
     findings = Findings() if findings is None else findings
     index = 0
     while index < len(messages):
+        message = messages[index]
         try:
-            _check(messages[index], checks, findings)
+            if _check(message, checks, findings, progress):
+                yield from _check_blocks(message["content"], findings)
         except _CheckLater as later:
             yield from base64.check(later.data)
+            continue
+        except CheckPaused:
+            yield
+            base64.new_step()
             continue
         except FieldError as error:
             raise error.within(f"messages.{index}") from None
@@ -141,7 +159,8 @@ def _message_list(raw: dict[str, Any], rules: Rules) -> list[dict[str, Any]]:
     return optional_array(raw, "messages", rules.max_messages)
 
 
-def _check(message: Any, checks: RoleChecks, findings: Findings) -> None:
+def _check(message: Any, checks: RoleChecks, findings: Findings, progress: Progress | None = None) -> bool:
+    """Checks a message, but for what `_check_blocks` does. Returns whether that is to be called."""
     if type(message) is not dict:
         raise FieldError("", "must be an object")
     role = message.get("role")
@@ -149,13 +168,16 @@ def _check(message: Any, checks: RoleChecks, findings: Findings) -> None:
         role = one_of(message, "role", checks)
     content: Any = message.get("content")
     if role == "system":
-        _check_system_message(message, content, checks[role], findings)
+        _check_system_message(message, content, checks[role], findings, progress)
     elif type(content) is not str:
-        check_content(content, checks[role], _PLACES[role])
-        _check_blocks(content, findings)
+        check_content(content, checks[role], _PLACES[role], progress)
+        return True
+    return False
 
 
-def _check_system_message(message: dict[str, Any], content: Any, checks: dict[str, Check], findings: Findings) -> None:
+def _check_system_message(
+    message: dict[str, Any], content: Any, checks: dict[str, Check], findings: Findings, progress: Progress | None
+) -> None:
     """A system message may hold settings and changes of the tool list. It needs no content beside settings."""
     config = optional(message, "output_config", dict)
     if config is not None:
@@ -167,23 +189,26 @@ def _check_system_message(message: dict[str, Any], content: Any, checks: dict[st
     if clearing is not None:
         one_of(message, "clear_at", _CLEARING)
     if content is not None or not config:
-        check_content(content, checks, _PLACES["system"])
+        check_content(content, checks, _PLACES["system"], progress)
     has_changes = type(content) is list and any(block["type"] != "text" for block in content)
     if has_changes or clearing is not None or config is not None:
         findings.needs_folding = True
 
 
-def _check_blocks(content: list[dict[str, Any]], findings: Findings) -> None:
+def _check_blocks(content: list[dict[str, Any]], findings: Findings) -> Steps[None]:
     """Checks that every result has an earlier call with its id, and that no id occurs twice within one message.
 
-    Different messages may use the same id: some engines number the calls of each answer from the start.
+    It works in steps. Different messages may use the same id: some engines number the calls of each answer from the
+    start.
     """
     here: set[tuple[str, str]] = set()
     for index, block in enumerate(content):
         kind = block["type"]
         key = _ID_KEYS.get(kind)
         if kind not in _PLAIN:
-            findings.add(kind, block)
+            yield from findings.add(kind, block)
+        if index % _BLOCKS_PER_STEP == _BLOCKS_PER_STEP - 1:
+            yield
         if key is None:
             continue
         identity = block[key]
@@ -261,21 +286,34 @@ class _Base64InSteps:
     def check(self, data: str) -> Steps[None]:
         """Checks `data` in steps, for the next call of `decode`."""
         yield
-        whole = self._cuts.text(data) if self._cuts is not None and is_mark(data) else data
-        self._is_base64[id(data)] = yield from is_base64_in_steps(whole)
+        parts = self._cuts.texts(data) if self._cuts is not None and is_mark(data) else _slices(data)
+        self._is_base64[id(data)] = yield from is_base64_in_steps(parts)
         self.new_step()
 
 
-def is_base64_in_steps(data: str) -> Steps[bool]:
-    """Whether `decode_base64` accepts `data`, which is not empty."""
-    last = max(0, len(data) - 1) // _DECODED * _DECODED
-    if data.find("=", 0, last + 1) >= 0:  # padding before the end: decode all at once
-        last = 0
+def is_base64_in_steps(parts: Iterable[str]) -> Steps[bool]:
+    """Whether `decode_base64` accepts the joined parts, which are not empty."""
+    held = ""  # the last characters so far: a padded group, and the one before it
+    padding = decoded = 0
     try:
-        for start in range(0, last, _DECODED):
-            a2b_base64(data[start : start + _DECODED], strict_mode=True)
-            yield
-        decode_base64(data[last:])
+        for part in parts:
+            text = part.rstrip("=")
+            if "=" in text or (padding and text):
+                return False
+            padding += len(part) - len(text)
+            held += text
+            end = max(0, len(held) - _GROUP - 1) // _GROUP * _GROUP
+            a2b_base64(held[:end], strict_mode=True)
+            decoded += end
+            held = held[end:]
+            if decoded >= _DECODED:
+                decoded = 0
+                yield
+        decode_base64(held + "=" * min(padding, _GROUP))
     except ValueError:
         return False
     return True
+
+
+def _slices(text: str) -> Iterator[str]:
+    return (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))

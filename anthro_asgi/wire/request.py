@@ -91,6 +91,14 @@ class ThinkingConfig:
     display: str | None = None
 
 
+class Estimate(NamedTuple):
+    """The estimated length of the prompt in tokens. It holds as long as the request has these messages and tools."""
+
+    tokens: int
+    messages: list[dict[str, Any]]
+    tools: list[Tool]
+
+
 @dataclass(slots=True)
 class MessagesRequest:
     """A validated request. `engine_model` is the model name for the engine, with aliases resolved.
@@ -147,6 +155,8 @@ class MessagesRequest:
     """Bytes of the body."""
     is_large: bool = field(default=False, repr=False, compare=False)
     """Whether the body was read in steps. Then the request is also converted and encoded in steps."""
+    estimate: Estimate | None = field(default=None, repr=False, compare=False)
+    """The estimated length of a large prompt, which `estimate.estimate_in_steps` has stored."""
     cuts: Cuts | None = field(default=None, repr=False, compare=False)
     """What was cut out of a large request, for an engine that takes such requests. The request has marks instead."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)

@@ -226,8 +226,8 @@ def test_both_edits_are_applied_in_their_order() -> None:
 @pytest.mark.parametrize(("trigger", "needed"), [(10, False), (1_000, True), (100_000, False)])
 def test_the_engine_counts_only_if_an_estimate_cannot_decide(trigger: int, needed: bool) -> None:
     edit = {**CLEAR, "trigger": {"type": "input_tokens", "value": trigger}}
-    assert needs_prompt_length(parse(edit, messages=tool_turns(5))) is needed
+    assert run_to_end(needs_prompt_length(parse(edit, messages=tool_turns(5)))) is needed
 
 
 def test_triggers_without_tokens_need_no_count() -> None:
-    assert needs_prompt_length(parse(CLEAR, THINK, messages=tool_turns(5))) is False
+    assert run_to_end(needs_prompt_length(parse(CLEAR, THINK, messages=tool_turns(5)))) is False

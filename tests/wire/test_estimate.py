@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire.estimate import estimate_tokens
+from anthro_asgi.wire.estimate import estimate_in_steps, estimate_tokens
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import parse_request
 from tests.wire.strategies import Json, examples
 
@@ -18,7 +19,10 @@ PIXEL = "iVBORw0KGgo="
 
 def estimate(*messages: Json, **options: Any) -> int:
     body = {"model": "m", "max_tokens": 1, "messages": list(messages), **options}
-    return estimate_tokens(parse_request(orjson.dumps(body)))
+    request = parse_request(orjson.dumps(body))
+    tokens = estimate_tokens(request)
+    assert run_to_end(estimate_in_steps(request)) == tokens
+    return tokens
 
 
 def user(*blocks: Json) -> Json:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthro_asgi.wire import messages_checks
+from anthro_asgi.wire import blocks, messages_checks
 from anthro_asgi.wire.blocks import block_checks, decode_base64
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.field_checks import FieldError
@@ -26,6 +26,9 @@ GOOD = base64.b64encode(bytes(range(252))).decode()  # without padding
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a few characters too many for one step."""
     monkeypatch.setattr(messages_checks, "_DECODED", 64)
+    monkeypatch.setattr(messages_checks, "_SLICE", 32)
+    monkeypatch.setattr(messages_checks, "_BLOCKS_PER_STEP", 3)
+    monkeypatch.setattr(blocks, "_BLOCKS_PER_STEP", 8)
 
 
 def image(data: Any, media_type: str = "image/png") -> Json:
@@ -88,6 +91,48 @@ def test_invalid_messages_are_refused_in_steps_too(messages: Any) -> None:
     assert fault(messages, in_steps=True) == fault(messages, in_steps=False)
 
 
+TEXT: Json = {"type": "text", "text": "Hi"}
+CALL: Json = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
+HOLDERS: dict[str, Any] = {
+    "a message": lambda inner: [user(*inner)],
+    "a message of the system": lambda inner: [user(TEXT), {"role": "system", "content": inner}],
+    "a tool result": lambda inner: [CALL, user(TEXT, {"type": "tool_result", "tool_use_id": "t", "content": inner})],
+    "a document": lambda inner: [user(TEXT, {"type": "document", "source": {"type": "content", "content": inner}})],
+    "a search result": lambda inner: [user({"type": "search_result", "content": inner}, TEXT)],
+    "a document in a tool result": lambda inner: [
+        CALL,
+        user(
+            {
+                "type": "tool_result",
+                "tool_use_id": "t",
+                "content": [TEXT, {"type": "document", "source": {"type": "content", "content": inner}}],
+            }
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_long_arrays_of_blocks_are_checked_in_steps_with_the_same_errors(holder: str) -> None:
+    assert len(list(check_messages_in_steps({"messages": HOLDERS[holder]([TEXT] * 200)}, deep=False))) >= 200 // 8
+    for wrong in (
+        TEXT,
+        {"type": "text"},
+        {"type": "other"},
+        {},
+        7,
+        None,
+        image("!"),
+        image(GOOD * 9),
+        image(GOOD * 9 + "!"),
+    ):
+        for place in (0, 6, 7, 8, 9, 30):
+            inner: list[Any] = [TEXT] * 31
+            inner[place] = wrong
+            messages = HOLDERS[holder](inner)
+            assert fault(messages, in_steps=True) == fault(messages, in_steps=False)
+
+
 def test_no_step_decodes_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = [0]
 
@@ -133,7 +178,9 @@ def told(body: bytes, *, in_steps: bool) -> tuple[Any, ...]:
 def test_base64_is_checked_in_steps_as_by_the_decoder(text: str) -> None:
     for data in (text, GOOD + text, GOOD[:64] + text + GOOD[:64], text + GOOD):
         if data:
-            assert run_to_end(is_base64_in_steps(data)) is _is_base64(data)
+            assert run_to_end(is_base64_in_steps([data])) is _is_base64(data)
+            cut = len(data) // 3
+            assert run_to_end(is_base64_in_steps([data[:cut], "", data[cut:]])) is _is_base64(data)
 
 
 def _is_base64(data: str) -> bool:
@@ -147,4 +194,6 @@ def _is_base64(data: str) -> bool:
 def test_padding_is_accepted_where_the_decoder_accepts_it(length: int) -> None:
     whole = base64.b64encode(random.Random(length).randbytes(length)).decode()
     for data in (whole, whole[:-1], whole + "=", whole[:64] + "=" + whole[65:], whole[:63] + "=" + whole[64:]):
-        assert run_to_end(is_base64_in_steps(data)) is _is_base64(data)
+        for size in (1, 3, 64, 4096):
+            parts = [data[start : start + size] for start in range(0, len(data), size)]
+            assert run_to_end(is_base64_in_steps(parts)) is _is_base64(data)

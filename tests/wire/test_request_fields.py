@@ -69,6 +69,7 @@ DERIVED: Final = {
     "raw",
     "body_size",
     "cuts",
+    "estimate",
     "is_batched",
     "is_large",
     "ignored",

@@ -6,7 +6,7 @@ no field for it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ...wire.errors import InvalidRequest
 from ...wire.json_codec import dumps
@@ -24,6 +24,8 @@ Part = str | Json
 """A part of a chat message's content; a plain string is a text part."""
 
 _MESSAGES_PER_STEP: Final = 16
+_BLOCKS_PER_STEP: Final = 256
+_TEXT_ONLY: Final = frozenset({str})
 _BEFORE_IMAGES: Final = "I will look at the next message."
 _NO_PARAMETERS: Final[Json] = {"type": "object", "properties": {}}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
@@ -100,7 +102,10 @@ def _add_output_schema(body: Json, schema: Json, dialect: Dialect) -> None:
 
 def _is_prefill(last: Json) -> bool:
     """Whether the last message is an assistant's text, which the answer continues."""
-    return last["role"] == "assistant" and "tool_calls" not in last and bool(last["content"].strip())
+    if last["role"] != "assistant" or "tool_calls" in last:
+        return False
+    content = last["content"]
+    return any(map(str.strip, content.parts if type(content) is JoinedText else (content,)))
 
 
 def encode(value: Any) -> bytes:
@@ -124,6 +129,17 @@ def call_ids(request: MessagesRequest) -> set[str]:
     return {block["id"] for block in _tool_uses(request)}
 
 
+def call_ids_in_steps(request: MessagesRequest) -> Steps[set[str]]:
+    """The same in steps, for a large request."""
+    found: set[str] = set()
+    for number, block in enumerate(_all_blocks(request), 1):
+        if block["type"] == "tool_use":
+            found.add(block["id"])
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return found
+
+
 def tool_names(request: MessagesRequest, dialect: Dialect) -> dict[str, str]:
     """The short names of the tools whose names are too long for the engine, including calls in the history."""
     if dialect.longest_tool_name is None:
@@ -133,9 +149,13 @@ def tool_names(request: MessagesRequest, dialect: Dialect) -> dict[str, str]:
 
 
 def _tool_uses(request: MessagesRequest) -> Iterator[Json]:
+    return (block for block in _all_blocks(request) if block["type"] == "tool_use")
+
+
+def _all_blocks(request: MessagesRequest) -> Iterator[Json]:
     for message in request.messages:
         if type(message["content"]) is list:
-            yield from (block for block in message["content"] if block["type"] == "tool_use")
+            yield from message["content"]
 
 
 def _add_sampling(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
@@ -284,7 +304,7 @@ def chat_messages(request: MessagesRequest, dialect: Dialect) -> list[Json]:
     """The messages of the chat request, the system prompt first."""
     conversation = _Conversation(request, dialect)
     for message in request.messages:
-        conversation.add(message)
+        run_to_end(conversation.add(message))
     return [_chat_message(turn, dialect) for turn in conversation.turns]
 
 
@@ -292,16 +312,16 @@ def _store_messages(messages: StoredArray, request: MessagesRequest, dialect: Di
     """Add the messages of the chat request to `messages`, but for the last one, which is returned."""
     conversation = _Conversation(request, dialect)
     for number, message in enumerate(request.messages, 1):
-        conversation.add(message)
+        yield from conversation.add(message)
         if number % _MESSAGES_PER_STEP == 0:
             for turn in conversation.take_complete():
-                yield from messages.append(_chat_message(turn, dialect))
+                yield from messages.append(_chat_message(turn, dialect, in_parts=True))
             yield
     for number, turn in enumerate(conversation.turns[:-1], 1):
-        yield from messages.append(_chat_message(turn, dialect))
+        yield from messages.append(_chat_message(turn, dialect, in_parts=True))
         if number % _MESSAGES_PER_STEP == 0:
             yield
-    return _chat_message(conversation.turns[-1], dialect) if conversation.turns else None
+    return _chat_message(conversation.turns[-1], dialect, in_parts=True) if conversation.turns else None
 
 
 _NOTHING: Final[list[Any]] = []  # for the roles that have no calls and thoughts: nothing is ever added to it
@@ -344,17 +364,17 @@ class _Conversation:
             self.turns
         )  # the index for tool results: after the latest assistant turn and its earlier results
 
-    def add(self, message: Json) -> None:
+    def add(self, message: Json) -> Steps[None]:
         role, content = message["role"], message["content"]
         if role == "user":
             if type(content) is list:
-                self._add_user(content)
+                yield from self._add_user(content)
             else:
                 self._add_user_parts([content] if content else [])
             return
         blocks = content if type(content) is list else [{"type": "text", "text": content}]
         if role == "assistant":
-            self._add_assistant(blocks)
+            yield from self._add_assistant(blocks)
         else:
             self._add_system(join_texts(block["text"] for block in blocks))
 
@@ -381,7 +401,7 @@ class _Conversation:
         self._results_at -= count
         return complete
 
-    def _add_user(self, blocks: list[Json]) -> None:
+    def _add_user(self, blocks: list[Json]) -> Steps[None]:
         """Add a user turn: tool results first, next to the calls they answer, then the other content in order.
 
         A client may put a system or user message between a call and its result, but engines refuse a gap there.
@@ -389,12 +409,16 @@ class _Conversation:
         parts: list[Part] = []
         images: list[Part] = []
         results: list[_Turn] = []
-        for block in blocks:
+        for number, block in enumerate(blocks, 1):
             if block["type"] == "tool_result":
                 identity = engine_call_id(block["tool_use_id"], self._dialect.call_id_length)
-                results.append(_Turn("tool", [_tool_result(block, images)], identity))
+                results.append(_Turn("tool", [(yield from _tool_result(block, images))], identity))
+            elif block["type"] == "document":
+                parts += yield from _document(block)
             else:
                 parts += _parts(block)
+            if number % _BLOCKS_PER_STEP == 0:
+                yield
         if results:
             self.turns[self._results_at : self._results_at] = results
             self._results_at += len(results)
@@ -420,7 +444,7 @@ class _Conversation:
         else:
             self.turns.append(_Turn(role, parts))
 
-    def _add_assistant(self, blocks: list[Json]) -> None:
+    def _add_assistant(self, blocks: list[Json]) -> Steps[None]:
         """Add an assistant turn. The texts of one message are joined without a separator, as the model produced them.
 
         A message that holds nothing that the engine can receive is left out.
@@ -428,7 +452,9 @@ class _Conversation:
         texts: list[str] = []
         thoughts: list[str] = []
         calls: list[Json] = []
-        for block in blocks:
+        for number, block in enumerate(blocks, 1):
+            if number % _BLOCKS_PER_STEP == 0:
+                yield
             kind = block["type"]
             if kind == "text":
                 texts.append(block["text"])
@@ -469,8 +495,9 @@ class _Conversation:
         return call
 
 
-def _chat_message(turn: _Turn, dialect: Dialect) -> Json:
-    role, content = turn.role, _content(turn.parts)
+def _chat_message(turn: _Turn, dialect: Dialect, *, in_parts: bool = False) -> Json:
+    """The chat message. `in_parts` leaves a long text in parts: joining it would block the event loop."""
+    role, content = turn.role, _content(turn.parts, in_parts=in_parts)
     if role == "tool":
         return {"role": "tool", "tool_call_id": turn.call_id, "content": content}
     message: Json = {"role": role, "content": content}
@@ -485,18 +512,22 @@ def _chat_message(turn: _Turn, dialect: Dialect) -> Json:
     return message
 
 
-def _content(parts: list[Part]) -> str | list[Json]:
+def _content(parts: list[Part], *, in_parts: bool) -> str | JoinedText | list[Json]:
     """The content of a chat message: a plain string if there is only text, because many templates require one."""
     if len(parts) == 1 and isinstance(parts[0], str):
         return parts[0]
-    texts = [part for part in parts if type(part) is str]
-    if len(texts) == len(parts):
-        return "\n".join(texts)
+    if _TEXT_ONLY.issuperset(map(type, parts)):
+        texts = cast("list[str]", parts)
+        is_long = in_parts and sum(map(len, texts)) > LARGE_BODY
+        return JoinedText(*texts, between="\n") if is_long else "\n".join(texts)
     return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
 
 
 def _parts(block: Json) -> list[Part]:
-    """A block of a user turn, a tool result or a document as parts of a chat message. An empty text has no part."""
+    """A block of a user turn, a tool result or a document as parts of a chat message. An empty text has no part.
+
+    It is not for documents: see `_document`.
+    """
     kind = block["type"]
     if kind == "text":
         text = block["text"]
@@ -505,8 +536,6 @@ def _parts(block: Json) -> list[Part]:
         return [{"type": "image_url", "image_url": {"url": _url(block)}}]
     if kind == "video":
         return [{"type": "video_url", "video_url": {"url": _url(block)}}]
-    if kind == "document":
-        return _document(block)
     to_text = _TO_TEXT.get(kind)
     text = to_text(block) if to_text is not None else ""
     return [text] if text else []
@@ -520,16 +549,18 @@ def _url(block: Json) -> str | JoinedText:
     return JoinedText(scheme, data) if len(data) > LARGE_BODY else scheme + data
 
 
-def _document(block: Json) -> list[Part]:
-    """A document between marks: its title and context, then its text or its texts and images in order."""
+def _document(block: Json) -> Steps[list[Part]]:
+    """A document between marks, in steps: its title and context, then its text or its texts and images in order."""
     source = block["source"]
     content = source["data"] if source["type"] == "text" else source["content"]
     head = join_texts(["<document>", _title(block), block.get("context")])
     if isinstance(content, str):
         return [join_texts([head, content, "</document>"])]
     parts: list[Part] = [head]
-    for inner in content:
+    for number, inner in enumerate(content, 1):
         parts += _parts(inner)
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
     return [*parts, "</document>"]
 
 
@@ -550,15 +581,20 @@ _TO_TEXT: Final[dict[str, Callable[[Json], str]]] = {
 }
 
 
-def _tool_result(block: Json, images: list[Part]) -> str:
-    """The text of the tool message. It cannot hold images, so they are added to `images` and replaced by a mark."""
+def _tool_result(block: Json, images: list[Part]) -> Steps[str]:
+    """The text of the tool message, in steps.
+
+    It cannot hold images, so they are added to `images` and replaced by a mark.
+    """
     content = block.get("content") or ""
     if isinstance(content, str):
         text = content
     else:
         texts: list[str] = []
-        for inner in content:
-            for part in _parts(inner):
+        for number, inner in enumerate(content, 1):
+            if number % _BLOCKS_PER_STEP == 0:
+                yield
+            for part in (yield from _document(inner)) if inner["type"] == "document" else _parts(inner):
                 if isinstance(part, str):
                     texts.append(part)
                 else:

@@ -10,7 +10,7 @@ from typing import Any
 from ...wire.large.cooperative import drop_in_steps, run_with_yields
 from ...wire.large.cuts import Cuts
 from ...wire.request import MessagesRequest
-from .chat_request import encode, encode_in_steps, to_chat, to_chat_in_steps
+from .chat_request import call_ids, call_ids_in_steps, encode, encode_in_steps, to_chat, to_chat_in_steps
 from .dialects import Dialect
 
 Json = dict[str, Any]
@@ -21,6 +21,11 @@ async def chat_body(request: MessagesRequest, dialect: Dialect) -> Json:
     if request.is_large:
         return await run_with_yields(to_chat_in_steps(request, dialect), perf_counter)
     return to_chat(request, dialect)
+
+
+async def earlier_call_ids(request: MessagesRequest) -> set[str]:
+    """The ids of the tool calls in the history."""
+    return await run_with_yields(call_ids_in_steps(request), perf_counter) if request.is_large else call_ids(request)
 
 
 async def encoded_in_steps(body: Json, cuts: Cuts | None) -> list[bytes]:

@@ -45,12 +45,12 @@ from ..shared.remote import (
     read_trailer,
 )
 from ..shared.upstream_errors import EngineReport
-from .chat_request import call_ids, ignored_fields, thinking_disabled, tool_names, whole_answer_body
+from .chat_request import ignored_fields, thinking_disabled, tool_names, whole_answer_body
 from .chunk_reader import ChunkReader
 from .count_tokens import PromptTokenCounter
 from .detection import EngineDetector, health_path
 from .dialects import DIALECTS, Dialect, by_host
-from .encoded_request import EncodedRequest, chat_body, encoded_in_steps
+from .encoded_request import EncodedRequest, chat_body, earlier_call_ids, encoded_in_steps
 from .fast_path import FastChunkReader
 from .learned import LearnedDialects
 from .learning import remember
@@ -204,7 +204,7 @@ class OpenAIEngine(RemoteEngine):
         del request  # `encoded` owns it, and releases it
         async with self._slot(dialect):
             for tries_left in reversed(range(_MAX_TRIES)):
-                reader = self._reader(encoded.request, dialect)
+                reader = await self._reader(encoded.request, dialect)
                 exchange = await self._exchange(encoded)
                 begun = False
                 waits = True  # for the first output
@@ -386,14 +386,13 @@ class OpenAIEngine(RemoteEngine):
         headers = (*_STREAM_HEADERS, *self._headers, *encoded.request.trace_headers)
         return self._pool.exchange("POST", self._target, headers, await encoded.encoded())
 
-    def _reader(self, request: MessagesRequest, dialect: Dialect) -> FastChunkReader:
+    async def _reader(self, request: MessagesRequest, dialect: Dialect) -> FastChunkReader:
         """The reader of the response to this request."""
         names = original_names(tool_names(request, dialect))
         mode: ThinkTagMode = "tags" if dialect.thinking_tags and self._think_tags == "off" else self._think_tags
         tags = think_tag_filter(mode, thinking_disabled=thinking_disabled(request, dialect))
-        reader = ChunkReader(
-            request.stop_sequences, new_call_id, call_ids(request), names=names, tags=tags, limits=self._limits
-        )
+        called = await earlier_call_ids(request)
+        reader = ChunkReader(request.stop_sequences, new_call_id, called, names=names, tags=tags, limits=self._limits)
         return FastChunkReader(reader, self._limits.max_event, paced=True)
 
     async def _retry(

@@ -19,6 +19,7 @@ _SMALL_BODY: Final = 16 * 1024  # bytes up to which it never is
 _DENSE: Final = 16 * 1024  # what its values may weigh; this many numbers take two milliseconds
 _OBJECT: Final = 10
 _ARRAY: Final = 4
+_MEMBER: Final = 2  # beside its value
 _STRIDE: Final = (11, 13, 17, 19, 23)[hash("a stride") % 5]
 """Of so many bytes one is looked at first. It is prime, so that a short pattern is seen, and a client cannot know it:
 Python hashes strings with a secret."""
@@ -53,7 +54,7 @@ def takes_long(pieces: Sequence[bytes]) -> bool:
 
 def _weight(text: bytes) -> int:
     """How long it takes to process the values in `text`, in numbers that take as long."""
-    return _OBJECT * text.count(b"{") + _ARRAY * text.count(b"[") + text.count(b",")
+    return _OBJECT * text.count(b"{") + _ARRAY * text.count(b"[") + _MEMBER * text.count(b":") + text.count(b",")
 
 
 def run_to_end(steps: Steps[T]) -> T:
@@ -85,8 +86,13 @@ def drop_in_steps(held: list[Any]) -> Steps[None]:
         if kind is not dict and kind is not list:
             continue
         if getrefcount(value) > _OWNED:
-            held.extend(inner for inner in (value.values() if kind is dict else value) if type(inner) in _CONTAINERS)
-            steps += 1
+            for inner in value.values() if kind is dict else value:
+                if type(inner) in _CONTAINERS:
+                    held.append(inner)
+                steps += 1
+                if steps % _DROPPED_PER_STEP == 0:
+                    yield
+            inner = None
         while getrefcount(value) <= _OWNED and value:
             inner = value.popitem()[1] if kind is dict else value.pop()
             if type(inner) in _CONTAINERS:

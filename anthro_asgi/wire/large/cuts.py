@@ -16,6 +16,7 @@ write one. It must not leave the process: `Cuts.text` gives the real text to a c
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, TypeGuard
 
 from ..json_codec import dumps, loads
@@ -102,9 +103,13 @@ class Cuts:
         """The JSON text behind a mark."""
         return self._pieces[_number(mark)]
 
+    def texts(self, mark: str) -> Iterator[str]:
+        """The string behind a mark, in parts. Raises ValueError if it is no valid content of a string."""
+        return (loads(b'"%b"' % piece) for piece in self.pieces(mark))
+
     def text(self, mark: str) -> str:
-        """The string behind a mark. Raises ValueError if it is no valid content of a string."""
-        return "".join(loads(b'"%b"' % piece) for piece in self.pieces(mark))
+        """The same as one string."""
+        return "".join(self.texts(mark))
 
     def value(self, mark: dict[str, Any], most: int) -> Any:
         """The value behind a mark; None if its text has more than `most` bytes."""
@@ -216,8 +221,11 @@ def _number(mark: str) -> int:
 
 def whole_marks_until(text: str, end: int) -> int:
     """The end of a part of `text`: `end`, or before a mark that may not end there."""
-    at = text.rfind(MARK, max(0, end - _LONGEST), end + len(MARK) + _AROUND)
-    if at < 0:
-        return end
-    before = next((opening for opening in _OPENINGS if text.endswith(opening, 0, at)), "")
-    return min(end, at - len(before)) or end
+    first = max(0, end - _LONGEST)
+    at = text.rfind(MARK, first, end + len(MARK) + _AROUND)
+    while at >= 0:
+        before = next((opening for opening in _OPENINGS if text.endswith(opening, 0, at)), "")
+        if at - len(before) < end:
+            return at - len(before) or end
+        at = text.rfind(MARK, first, at)  # the mark before it may go beyond `end`
+    return end

@@ -32,15 +32,18 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from ..defaults import MAX_DEPTH, MAX_EXPANSION
-from ..errors import InvalidRequest, RequestTooLarge
+from ..errors import ApiError, InvalidRequest, RequestTooLarge
 from ..json_codec import count_values, depth_and_rounding, dumps, is_shallow, loads, loads_exactly, replace_lone_halves
-from .cooperative import Steps
+from .cooperative import Steps, drop_in_steps
 from .cuts import MARK, MARK_JSON, Cuts, is_mark, is_value_mark, note_bare
 
-_WHOLE: Final = 1024 * 1024  # bytes up to which a document with few values is parsed at once, which is faster
+_WHOLE: Final = 512 * 1024  # bytes up to which a document with few values is parsed at once, which is faster
 _WINDOW: Final = 32 * 1024  # bytes read in a step
 _CHUNK: Final = 16 * 1024  # bytes of text that are parsed at once, unless there is no comma to cut at
-_DENSE: Final = 512  # brackets in a window from which it is read in smaller ones: each is an object to allocate
+_DENSE: Final = 2048  # what a window may weigh to be read at once; a heavier one is read in smaller ones
+_WEIGHTS: Final = ((b"[", 4), (b"{", 4), (b":", 2), (b'"', 1))
+"""How long the punctuation of a window takes, in quotes. An array or object is allocated, the key of a member, too."""
+_COMMAS: Final = 2  # that take as long as a quote
 _DENSE_WINDOW: Final = 4 * 1024
 _MAX_CONTAINERS: Final = 1_000_000
 _LONG: Final = 1024  # bytes from which a string is cut out
@@ -78,6 +81,8 @@ _WIDE: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4", b"\\ud", b"\\uD")
 _WIDEST: Final = 4
 _MANY_VALUES: Final = 16 * 1024  # of such a document; as many take two milliseconds
 _MAX_QUOTES: Final = 4096  # to look at to measure strings with wide characters one by one
+_QUOTES_PER_STEP: Final = 512
+_CUT_PER_STEP: Final = 64  # strings
 _MAX_LEVELS: Final = 900  # open arrays and objects; orjson reads 1024
 
 # Keys and elements that stand for what was open before a chunk, and what is open after it.
@@ -161,10 +166,17 @@ def loads_in_steps(
         del whole
         yield
     budget = _Budget(size, *(_LIMITS[cuts is None] if expansion is None else (expansion, _ALWAYS)))
+    reader = _Reader(cuts, budget, max_depth)
+    refused: ApiError | None = None
     try:
-        return (yield from _Reader(cuts, budget, max_depth).read(pieces))
+        return (yield from reader.read(pieces))
     except ValueError:
-        yield
+        pass
+    except (InvalidRequest, RequestTooLarge) as exc:
+        refused = exc.with_traceback(None)  # its frames hold values
+    yield from drop_in_steps([reader.take_root()])
+    if refused is not None:
+        raise refused
     return (yield from _loads_whole(pieces, size))
 
 
@@ -238,6 +250,11 @@ class _Reader:
         self._root: Any = None
         self._levels = 0
 
+    def take_root(self) -> Any:
+        """What was read before an error. The reader holds no value any more."""
+        root, self._root, self._stack = self._root, None, []
+        return root
+
     def read(self, pieces: Sequence[bytes]) -> Steps[tuple[Any, int]]:
         """The value and its depth. Raises ValueError if the document is not valid, RequestTooLarge."""
         held: list[bytes] = []
@@ -246,12 +263,12 @@ class _Reader:
             held.append(part)
             size += len(part)
             if size >= rest_size + max(enough, rest_size):  # a rest that cannot be cut is looked at log(n) times
-                rest = self._scan(b"".join(held), is_last=False)
+                rest = yield from self._scan(b"".join(held), is_last=False)
                 yield
                 held, size, rest_size = [rest], len(rest), len(rest)
                 if self._cut_at >= _CHUNK or enough < _WINDOW:
                     yield from self._read_chunk(is_last=False)
-        self._scan(b"".join(held), is_last=True)
+        yield from self._scan(b"".join(held), is_last=True)
         if self._long is not None:
             raise _CannotCut
         yield from self._read_chunk(is_last=True)
@@ -259,7 +276,7 @@ class _Reader:
 
     # 1. cutting out long strings
 
-    def _scan(self, data: bytes, *, is_last: bool) -> bytes:
+    def _scan(self, data: bytes, *, is_last: bool) -> Steps[bytes]:
         """Add a window to the text; returns what has to be at the beginning of the next window."""
         clean = data
         if b"\\" in data:  # no quote in `clean` is escaped
@@ -278,7 +295,9 @@ class _Reader:
             looked_at.insert(0, 0)  # the string that the last window ended in
         if looked_at[-1:] != [last] and (last or not first_outside):
             looked_at.append(last)
-        for index in looked_at:
+        for number, index in enumerate(looked_at, 1):
+            if number % _CUT_PER_STEP == 0:
+                yield
             if not (index ^ first_outside) & 1:
                 continue
             part = parts[index]
@@ -518,11 +537,15 @@ def _parts(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
     for piece in pieces:
         for start in range(0, len(piece), _WINDOW):
             part = piece[start : start + _WINDOW]
-            if part.count(b"[") + part.count(b"{") < _DENSE:
+            if _weight(part) < _DENSE:
                 yield part, _WINDOW
             else:
                 for begin in range(0, len(part), _DENSE_WINDOW):
                     yield part[begin : begin + _DENSE_WINDOW], _DENSE_WINDOW
+
+
+def _weight(part: bytes) -> int:
+    return sum(weight * part.count(mark) for mark, weight in _WEIGHTS) + part.count(b",") // _COMMAS
 
 
 def _safe_end(clean: bytes) -> int:
@@ -652,7 +675,8 @@ def _is_light(text: bytes, memory: float) -> Steps[bool]:
             yield
         if values > _MANY_VALUES:
             return False
-    return values * _MEMBER + _text_memory(text) <= memory
+    text_memory = yield from _text_memory(text)
+    return values * _MEMBER + text_memory <= memory
 
 
 def _outside_strings(text: bytes) -> Iterator[bytes]:
@@ -665,15 +689,16 @@ def _outside_strings(text: bytes) -> Iterator[bytes]:
         in_string ^= (len(parts) - 1) & 1
 
 
-def _text_memory(text: bytes) -> int:
+def _text_memory(text: bytes) -> Steps[int]:
     """Bytes of memory that the strings in `text` take at most, roughly. One wide character widens its whole string."""
     width = _width(text)
     if width < _WIDEST:
         return width * len(text)
     if any(map(text.__contains__, _WIDE[1:])):
         return _WIDEST * len(text)
+    yield
     memory = 2 * len(text)
-    end, quotes = 0, 0
+    end = quotes = steps = 0
     at = text.find(_WIDE[0])
     while at >= 0:
         before = end
@@ -688,6 +713,9 @@ def _text_memory(text: bytes) -> int:
         quotes += 2
         if quotes >= _MAX_QUOTES or end < 0:
             return _WIDEST * len(text)
+        if quotes // _QUOTES_PER_STEP > steps:
+            steps += 1
+            yield
         memory += 2 * (end - max(begin, before))
         at = text.find(_WIDE[0], end)
     return memory

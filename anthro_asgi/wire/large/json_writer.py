@@ -8,7 +8,7 @@ run, which orjson writes at once. A container that holds at most `_SMALL` values
 itself. Looking at a larger one stops after that many values, so the time is linear for every shape and depth.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -28,12 +28,27 @@ _LARGE: Final = _PIECE + 1  # the weight of a value that does not fit into a run
 
 
 class JoinedText:
-    """A long string in parts, which `dumps_in_steps` writes as one string without joining them first."""
+    """A long string in parts, with `between` between them, which `dumps_in_steps` writes without joining them first."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("between", "parts")
 
-    def __init__(self, *parts: str) -> None:
+    def __init__(self, *parts: str, between: str = "") -> None:
         self.parts = parts
+        self.between = between
+
+    def groups(self) -> Iterator[str]:
+        """The string in fewer parts: short neighbours are joined."""
+        group: list[str] = []
+        length = 0
+        for number, part in enumerate(self.parts):
+            if group and (length + len(part) > _PIECE or len(group) == _RUN):
+                yield self.between.join(group)
+                group, length = [], 0
+            if number and not group:
+                yield self.between
+            group.append(part)
+            length += len(part)
+        yield self.between.join(group)
 
 
 class StoredArray:
@@ -45,7 +60,7 @@ class StoredArray:
     __slots__ = ("_elements", "_has_large", "_stored", "_weight")
 
     def __init__(self) -> None:
-        self._stored: list[bytes] = []  # the text of some elements
+        self._stored: list[list[bytes]] = []  # the text of some elements, in pieces
         self._elements: list[Any] = []  # not stored yet
         self._has_large = False  # one of them may hold a JoinedText, or takes long to write
         self._weight = 0
@@ -57,8 +72,8 @@ class StoredArray:
         return bool(self._stored or self._elements)
 
     def __iter__(self) -> Iterator[Any]:
-        for text in self._stored:
-            yield from loads(b"[%b]" % text)
+        for pieces in self._stored:
+            yield from loads(b"[%b]" % b"".join(pieces))
         yield from self._elements
 
     def __getitem__(self, place: int | slice) -> Any:
@@ -67,7 +82,7 @@ class StoredArray:
             return islice(self, place.start or 0, None)
         if place != -1:
             raise IndexError("only the last element")
-        return self._elements[-1] if self._elements else loads(b"[%b]" % self._stored[-1])[-1]
+        return self._elements[-1] if self._elements else loads(b"[%b]" % b"".join(self._stored[-1]))[-1]
 
     def append(self, element: Any) -> Steps[None]:
         """Add an element. It must not change any more, unless it is the last one."""
@@ -80,14 +95,16 @@ class StoredArray:
 
     def _store(self) -> Steps[None]:
         check_memory(_MEMORY)
-        text = b"".join((yield from dumps_in_steps(self._elements))) if self._has_large else dumps(self._elements)
-        self._stored.append(text[1:-1])
+        pieces = (yield from dumps_in_steps(self._elements)) if self._has_large else [dumps(self._elements)]
+        pieces[0] = pieces[0][1:]  # without the brackets
+        pieces[-1] = pieces[-1][:-1]
+        self._stored.append(pieces)
         self._elements = []
         self._has_large = False
         self._weight = 0
 
-    def texts(self) -> Steps[list[bytes]]:
-        """The text between the brackets, in pieces that belong between commas."""
+    def texts(self) -> Steps[list[list[bytes]]]:
+        """The text between the brackets: parts that belong between commas, each in pieces."""
         if self._elements:
             yield from self._store()
         return self._stored
@@ -204,7 +221,7 @@ class _Writer:
         """Write a value that fits into no run: a long string in windows; of a container, its opening bracket."""
         kind = type(value)
         if kind is JoinedText:
-            yield from self._write_string(value.parts)
+            yield from self._write_string(value.groups())
         elif kind is StoredArray:
             yield from self._write_stored(value)
         elif kind is str:
@@ -220,18 +237,19 @@ class _Writer:
     def _write_stored(self, array: StoredArray) -> Steps[None]:
         texts = yield from array.texts()
         self._piece += b"["
-        for number, text in enumerate(texts):
+        for number, pieces in enumerate(texts):
             self._piece += b"," if number else b""
-            if len(text) < _SHARED:
-                self._piece += text
-                self._end_piece_if_full()
-            else:
-                self._end_piece()
-                self._pieces.append(text)  # not a copy
+            for text in pieces:
+                if len(text) < _SHARED:
+                    self._piece += text
+                    self._end_piece_if_full()
+                else:
+                    self._end_piece()
+                    self._pieces.append(text)  # not a copy
             yield
         self._piece += b"]"
 
-    def _write_string(self, parts: tuple[str, ...]) -> Steps[None]:
+    def _write_string(self, parts: Iterable[str]) -> Steps[None]:
         self._piece += b'"'
         for part in parts:
             start = 0

@@ -9,6 +9,7 @@ only, so a token comes at most one hold late: holds of 5 ms keep the stream with
 
     python -m tests.checks.hold                 every attack, with the holds in CPU time and the gaps in wall time
     python -m tests.checks.hold --matrix        the same for each client of the fault matrix
+    python -m tests.checks.hold --bodies MIB    request bodies of the hostile shapes of `tests.checks.memory`
     python -m tests.checks.hold --fuzz SECONDS  request bodies and answers that hold the loop for as long as possible
 """
 

@@ -6,11 +6,12 @@ import sys
 from typing import Final
 
 from tests.checks.faults.cells import Cell
-from tests.checks.hold import ATTACKS, BAR, LATE, LOOPS, PARSERS, TINY_RECORDS, Held, longest_hold, matrix
-from tests.checks.hold.application import scale
+from tests.checks.hold import ATTACKS, BAR, LATE, LOOPS, PARSERS, TINY_RECORDS, Held, bodies, longest_hold, matrix
+from tests.checks.hold.application import MIB, Hold, scale
 from tests.checks.hold.fuzz import search
 from tests.checks.hold.matrix import is_within_bounds
 from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, PLACES
+from tests.checks.memory import SHAPES
 
 _PARTS: Final = {"requests": IN_REQUEST, "answers": IN_ANSWER, "both": PLACES}
 
@@ -21,11 +22,14 @@ def main() -> int:
     parser.add_argument("--fuzz", type=float, metavar="SECONDS", help="search for the worst bodies and answers instead")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default 0)")
     parser.add_argument("--part", choices=_PARTS, default="both", help="what to search (default both)")
+    parser.add_argument("--bodies", type=float, metavar="MIB", help="bodies of hostile shapes of this size instead")
     parser.add_argument("--matrix", action="store_true", help="play the clients of the fault matrix instead")
     options = parser.parse_args()
     if options.matrix:
         return _matrix()
     logging.disable()
+    if options.bodies is not None:
+        return _bodies(int(options.bodies * MIB))
     return _attacks() if options.fuzz is None else _search(options.fuzz, options.seed, _PARTS[options.part])
 
 
@@ -54,6 +58,21 @@ def _matrix() -> int:
     late = sum(held.gap > LATE for held in found)
     missed = sum(not is_within_bounds(held) for held in found)
     print(f"{missed} of {len(found)} held the loop for too long; {late} gaps were longer than {LATE * 1e3:g} ms")
+    return 1 if missed else 0
+
+
+def _bodies(size: int) -> int:
+    missed = 0
+    print(f"{'body':<32} {'bytes':>12} {'status':>6} {'hold, ms of CPU':>16}")
+
+    def show(shape: str, bytes_: int, held: Hold) -> None:
+        nonlocal missed
+        is_missed = not bodies.is_within_bounds(held, bytes_)
+        missed += is_missed
+        row = f"{shape:<32} {bytes_:>12,} {held.status:>6} {held.seconds * 1e3:>16.2f}"
+        print(row + "   missed" * is_missed, flush=True)
+
+    bodies.holds(SHAPES, size, show)
     return 1 if missed else 0
 
 

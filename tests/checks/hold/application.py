@@ -64,7 +64,8 @@ class Hold(NamedTuple):
 class Application:
     """The application; use it as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
+        self._options = options  # of the MessagesApp
         self._answer = WORD
         self._upstream = ThreadedUpstream(self._respond)
 
@@ -97,7 +98,7 @@ class Application:
             wire.close()
 
     async def _measure(self, case: Case) -> Hold:
-        app = MessagesApp(_in_process(case.deltas) if case.deltas else self._engine)
+        app = MessagesApp(_in_process(case.deltas) if case.deltas else self._engine, **self._options)
         client = _Client(case.request)
         gc.collect()
         gc.disable()

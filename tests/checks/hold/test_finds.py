@@ -9,7 +9,8 @@ from anthro_asgi import Finish
 from anthro_asgi.http import answer, message_response
 from anthro_asgi.wire.deltas import Batch, Delta
 from tests.checks.hold import BAR
-from tests.checks.hold.application import Application, Case, scale
+from tests.checks.hold.application import MIB, Application, Case, scale
+from tests.checks.hold.bodies import WORST, holds, is_within_bounds
 from tests.checks.hold.fuzz import Find, measured, search
 from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, Recipe, drawn, mutated
 
@@ -42,11 +43,12 @@ ANSWERS = [
 
 REQUESTS = [
     *(Recipe(place, size=250_000) for place in IN_REQUEST if place != "tools"),
+    *(Recipe(place, size=1_000_000) for place in ("schema", "tool input")),
     *(Recipe(place, ("small objects",), size=250_000) for place in ("schema", "tool input", "metadata")),
     Recipe("unknown field", ("empty arrays", "spaces"), size=100_000),
     Recipe("schema", ("small objects", "spaces"), size=100_000),
     Recipe("blocks", size=100_000),
-    Recipe("tools", size=16_000),
+    Recipe("tools", size=40_000),
 ]
 
 
@@ -81,9 +83,16 @@ def test_no_request_of_the_worst_finds_holds_the_event_loop(application: Applica
     with application:
         application.hold(Recipe(size=4096).case())
         finds = [measured(application, recipe) for recipe in REQUESTS]
-    limit = 2 * BAR * scale()  # other processes share the caches of the CPU with these tests
-    assert not [str(find) for find in finds if find.seconds > limit]
+    assert not [str(find) for find in finds if not find.is_within_bounds]
     assert {find.status for find in finds} == {200}
+
+
+@pytest.mark.parametrize("size", [MIB * 95 // 100, 8 * MIB], ids=["1 MiB", "8 MiB"])
+def test_no_body_of_the_worst_shapes_holds_the_event_loop(size: int) -> None:
+    sizes: dict[str, int] = {}
+    found = holds(WORST, size, lambda shape, bytes_, _: sizes.update({shape: bytes_}))
+    assert not {shape: held for shape, held in found.items() if not is_within_bounds(held, sizes[shape])}
+    assert {held.status for held in found.values()} <= {200, 413}
 
 
 def test_a_long_hold_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,19 @@ def _text(unit: bytes) -> bytes:
     return b'{"role":"user","content":"' + unit + b'"}'
 
 
+def _result(content: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    head = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":['
+    head += b'{"type":"tool_use","id":"t","name":"f","input":{}}]},{"role":"user","content":['
+    result, tail = b'{"type":"tool_result","tool_use_id":"t","content":[', b"]}]}]}"
+    return lambda size: head + result + content(size - len(head) - len(result) - len(tail)) + tail
+
+
+def _blocks(block: bytes) -> Callable[[int], bytes]:
+    return lambda size: b",".join([block] * max(1, size // (len(block) + 1)))
+
+
+_TEXT_BLOCK: Final = b'{"type":"text","text":"' + b"Hello world. " * 12 + b'"}'
+_FOLDED_BLOCK: Final = b'{"type":"connector_text","connector_text":"' + b"Hello world. " * 8 + b'"}'
 SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     "properties": _tool(_members(b"0")),
     "properties that are objects": _tool(_members(b'{"type":"string"}')),
@@ -108,6 +121,22 @@ SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     "small blocks": lambda size: _messages(
         b'{"role":"user","content":[' + b",".join([b'{"type":"text","text":"Hello"}'] * (size // 32)) + b"]}"
     )(100),
+    "blocks of a message": lambda size: _messages(b'{"role":"user","content":[' + _blocks(_TEXT_BLOCK)(size) + b"]}")(
+        0
+    ),
+    "blocks of an answer": lambda size: _messages(
+        b'{"role":"assistant","content":[' + _blocks(_TEXT_BLOCK)(size) + b"]}"
+    )(0),
+    "blocks of a tool result": _result(_blocks(_TEXT_BLOCK)),
+    "blocks of a document": lambda size: _messages(
+        b'{"role":"user","content":[{"type":"document","source":{"type":"content","content":['
+        + _blocks(_TEXT_BLOCK)(size)
+        + b"]}}]}"
+    )(0),
+    "blocks of the system prompt": lambda size: _HEAD + b'"system":[' + _blocks(_TEXT_BLOCK)(size) + b"]}",
+    "folded blocks": lambda size: _messages(b'{"role":"assistant","content":[' + _blocks(_FOLDED_BLOCK)(size) + b"]}")(
+        0
+    ),
     "tiny tool calls": _messages(
         b'{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"a":0,"b":[1,2,3]}}]}'
     ),

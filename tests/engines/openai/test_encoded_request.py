@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from anthro_asgi.engines.openai import chat_request
 from anthro_asgi.engines.openai.chat_request import encode, to_chat
 from anthro_asgi.engines.openai.dialects import PLAIN, Dialect
-from anthro_asgi.engines.openai.encoded_request import EncodedRequest, chat_body
+from anthro_asgi.engines.openai.encoded_request import EncodedRequest, chat_body, earlier_call_ids
 from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.request import MessagesRequest
-from tests.support.chat_requests import assistant, every_dialect, request, result, use, user
+from tests.support.chat_requests import assistant, every_dialect, request, result, text, use, user
 
 Json = dict[str, Any]
 
@@ -28,6 +29,26 @@ async def test_a_large_request_converted_in_steps_is_the_same(dialect: Dialect) 
     body = await chat_body(whole, dialect)
     assert repr(body) == repr(to_chat(whole, dialect))
     assert b"".join(await EncodedRequest(whole, body).encoded()) == encode(body)
+
+
+@every_dialect
+async def test_messages_of_many_blocks_are_converted_in_steps_to_the_same(dialect: Dialect) -> None:
+    texts = ["x" * 500, "", "y"] * 300
+    document = {"type": "document", "source": {"type": "content", "content": [text(words) for words in texts]}}
+    whole = request(
+        user(*texts),
+        assistant(*texts, use("a")),
+        user(result("a", [*map(text, texts), document])),
+        *(user(words) for words in texts),
+        user({"type": "document", "title": "T", "source": document["source"]}),
+        assistant(*texts),
+        *(assistant(words) for words in texts),
+    )
+    whole.is_large = True
+    body = await chat_body(whole, dialect)
+    assert b"".join(await EncodedRequest(whole, body).encoded()) == encode(to_chat(whole, dialect))
+    assert len(list(chat_request.to_chat_in_steps(whole, dialect))) > 20
+    assert await earlier_call_ids(whole) == {"a"}
 
 
 async def test_a_small_request_is_sent_in_one_piece() -> None:

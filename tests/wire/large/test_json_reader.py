@@ -19,7 +19,7 @@ from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.json_codec import depth_and_rounding, dumps, loads_exactly
 from anthro_asgi.wire.large import json_reader, json_writer
 from anthro_asgi.wire.large.cooperative import run_to_end
-from anthro_asgi.wire.large.cuts import Cuts, is_value_mark, with_properties
+from anthro_asgi.wire.large.cuts import MARK, Cuts, is_value_mark, whole_marks_until, with_properties
 from anthro_asgi.wire.large.json_reader import loads_in_steps
 from anthro_asgi.wire.large.json_writer import JoinedText, dumps_in_steps
 from anthro_asgi.wire.request import Tool, parse_request, parse_request_in_steps
@@ -635,6 +635,30 @@ def test_a_joined_text_is_written_as_one_string() -> None:
         "url": "data:image/png;base64," + DATA + '"',
         "list": ["a", 1],
     }
+
+
+@pytest.mark.parametrize("between", ["", "\n", '"', "{"])
+@pytest.mark.parametrize("is_value", [False, True])
+def test_no_text_is_divided_inside_a_mark(is_value: bool, between: str) -> None:
+    cuts = Cuts()
+    for _ in range(1200):
+        cuts.add_value([b"[]"]) if is_value else cuts.add_string([b"x"], 1)
+    marks = [f'{{"{MARK}{number}\x7f":0}}' if is_value else f"{MARK}{number}\x7f" for number in range(8, 1200)]
+    text = between.join(marks[:8] + marks[90:98] + marks[-8:])
+    inside = {
+        place for mark in marks if (start := text.find(mark)) >= 0 for place in range(start + 1, start + len(mark))
+    }
+    for end in range(200, len(text)):
+        at = whole_marks_until(text, end)
+        assert 0 < at <= end
+        assert at not in inside
+
+
+def test_the_parts_of_a_joined_text_have_a_separator_between_them() -> None:
+    for parts in ((), ("a",), ("a", "", "b"), ("", ""), ("x" * 70_000, "b"), ("a", "x" * 70_000), ("word",) * 60_000):
+        text = JoinedText(*parts, between="\n")
+        assert orjson.loads(b"".join(run_to_end(dumps_in_steps([text])))) == ["\n".join(parts)]
+        assert len(list(text.groups())) < 400
 
 
 def test_a_value_that_json_cannot_hold_is_refused_in_pieces_too() -> None:
