@@ -1,4 +1,4 @@
-"""`anthro-asgi bench load|record`. Each is a module with `add_arguments` and `main`, imported when it runs."""
+"""`anthro-asgi bench load|record|report`. Each is a module with `add_arguments` and `main`, imported when it runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from .processes import ended_by_signals
 
 COMMANDS: Final = {  # name → (module, summary)
     "load": (".load.command", "send load to a server of the Messages API or of chat completions, and measure it"),
+    "report": (".report.command", "make an HTML page from the results of load"),
     "record": (".record", "record a server's answers, with times, for the simulated engine to replay"),
 }
 

@@ -9,3 +9,11 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0. Raises argparse.ArgumentTypeError or ValueError."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value

@@ -8,6 +8,21 @@ from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Final
 
+from anthro_asgi.bench.report.numbers import (
+    GAP,
+    Show,
+    distinct,
+    duration,
+    growth,
+    kibibytes,
+    micros,
+    part,
+    plain,
+    plain_duration,
+    span,
+    times,
+)
+
 from ..figures import (
     TTFT_RUN,
     Figure,
@@ -24,7 +39,6 @@ from ..figures import (
     settings,
 )
 from ..records import DIRECT, Hold, Memory, Missing, Pauses, Records, Run, Start
-from .numbers import GAP, Show, distinct, duration, growth, kibibytes, micros, part, plain, plain_duration, span, times
 
 FLOOR: Final = "relay"
 OURS: Final = "ours-fast"

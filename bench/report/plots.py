@@ -17,6 +17,19 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from anthro_asgi.bench.report.html import clean
+from anthro_asgi.bench.report.numbers import (
+    Write,
+    duration,
+    kibibytes,
+    micros,
+    plain,
+    plain_duration,
+    signed,
+    significant,
+    times,
+)
+
 from ..figures import (
     Figure,
     Operation,
@@ -33,8 +46,7 @@ from ..figures import (
 )
 from ..records import DIRECT, Memory, Records
 from .bars import FLOOR, MEMORY_LIMIT, OURS, OURS_H11, named
-from .numbers import Write, duration, kibibytes, micros, plain, plain_duration, signed, significant, times
-from .tables import PERCENTILES, clean, ordered, setting_name
+from .tables import PERCENTILES, ordered, setting_name
 
 MEMORY: Final = "Memory of an open stream"
 THROUGHPUT: Final = "Tokens per second"

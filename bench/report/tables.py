@@ -3,9 +3,23 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from anthro_asgi.bench.report.html import Table, clean
+from anthro_asgi.bench.report.numbers import (
+    GAP,
+    Write,
+    duration,
+    kibibytes,
+    mebibytes,
+    micros,
+    plain,
+    signed,
+    significant,
+    span,
+    times,
+)
 
 from ..figures import (
     TTFT_RUN,
@@ -39,7 +53,6 @@ from ..records import (
     Start,
 )
 from .bars import FLOOR, MET, NAMES, NGINX, NOT_MEASURED, NOT_MET, OURS, judge, named
-from .numbers import GAP, Write, duration, kibibytes, mebibytes, micros, plain, signed, significant, span, times
 
 PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
 _ADDED: Final = ("p50", "p99", "p99.9")
@@ -59,24 +72,6 @@ MICRO: Final = (
     "The cost of an operation as a multiple of its floor. Left of the dashed line it costs less than the floor; the "
     "upright stroke is the operation's bar; an operation that exceeds its bar is red."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The first column names the row; the other columns are numbers if `numeric`."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: bool = True
-
-
-_HARMFUL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
-
-
-def clean(text: str) -> str:
-    """`text` with control characters, and those that change the direction of text, replaced by U+FFFD."""
-    return _HARMFUL.sub("\ufffd", text)
 
 
 def ordered(servers: Iterable[str]) -> list[str]:

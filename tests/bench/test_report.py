@@ -8,10 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench.records import Env, Grammar, Missing, Record, Records, json_line, read
-from bench.report import add_arguments, main
-from bench.report.bars import judge
-from bench.report.numbers import (
+from anthro_asgi.bench.report.html import Table
+from anthro_asgi.bench.report.numbers import (
     distinct,
     duration,
     growth,
@@ -23,8 +21,11 @@ from bench.report.numbers import (
     span,
     times,
 )
+from bench.records import Env, Grammar, Missing, Record, Records, json_line, read
+from bench.report import add_arguments, main
+from bench.report.bars import judge
 from bench.report.page import page
-from bench.report.tables import BEGIN, END, Table, bars_table, cost_table, cost_tables, escaped, markdown, peers_table
+from bench.report.tables import BEGIN, END, bars_table, cost_table, cost_tables, escaped, markdown, peers_table
 from tests.bench.report_sample import load, micro, run, sample, write
 
 HOSTILE = """</title><script>alert(1)</script><img src=x onerror="y">'&|*`$x^2$\x00\u202e]]>"""

@@ -15,7 +15,7 @@ import orjson
 from ...settings.values import distribution, integer
 from ...simulator.distributions import Distribution
 from ..event_loop import run as run_loop
-from ..options import positive
+from ..options import above_zero, positive
 from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
 from . import output
@@ -48,16 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pid", type=int, action="append", default=[], help="measure this process and its descendants; repeatable")
     add = parser.add_argument_group("load").add_argument
     add("--concurrency", type=_list(positive), metavar="N,…", help="closed loop: number of clients (default 1)")
-    add("--rate", type=_list(_above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs")
+    add("--rate", type=_list(above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs")
     add("--ramp", type=float, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
     add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="in the open loop (default poisson)")
     add("--burst", type=positive, default=10, metavar="N", help="requests per burst, with bursts (default 10)")
     add("--max-open", type=positive, default=4096, metavar="N", help="most open requests (default 4096)")
     add("--requests", type=positive, metavar="N", help="end a run after N requests")
-    add("--duration", type=_above_zero, metavar="S", help=f"end a run after S seconds (default {_SECONDS:g})")
+    add("--duration", type=above_zero, metavar="S", help=f"end a run after S seconds (default {_SECONDS:g})")
     add("--warmup", type=int, default=0, metavar="N", help="start counting when N requests have ended (default 0)")
     add("--drain", type=float, default=5.0, metavar="S", help="wait S seconds for open requests at the end (default 5)")
-    add("--timeout", type=_above_zero, default=60.0, metavar="S", help="a request fails after S seconds (default 60)")
+    add("--timeout", type=above_zero, default=60.0, metavar="S", help="a request fails after S seconds (default 60)")
     add = parser.add_argument_group("requests").add_argument
     add("--prompt-tokens", type=_length, default=16, metavar="N", help="approximate length, such as 'normal(500, 100)'")
     add("--output-tokens", type=_length, default=64, metavar="N", help="max_tokens, such as 'uniform(50, 200)'")
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("results").add_argument
     limits = (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end"))
     for name, what in limits:
-        add(f"--slo-{name}", type=_above_zero, metavar="S", help=f"a good request: {what} within S seconds")
+        add(f"--slo-{name}", type=above_zero, metavar="S", help=f"a good request: {what} within S seconds")
     add("--json", metavar="FILE", help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run")
     add("--each", action="store_true", help="write a JSON line for each request too")
 
@@ -211,13 +211,6 @@ def _length(text: str) -> tuple[Any, float, float]:
 
 
 _LENGTHS: Final = distribution(integer("1", "1000000"))
-
-
-def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
 
 
 def _object(text: str) -> dict[str, Any]:

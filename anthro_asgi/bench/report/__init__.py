@@ -1,0 +1,1 @@
+"""`anthro-asgi bench report FILE…`: the results of `bench load` as one HTML page."""

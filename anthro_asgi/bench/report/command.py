@@ -1,0 +1,33 @@
+"""`anthro-asgi bench report FILE…`: result files of `bench load` → one HTML page that needs nothing but itself."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..load.tally import Slo
+from ..options import above_zero
+from .page import page
+from .results import read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `main`."""
+    add = parser.add_argument
+    add("results", nargs="+", type=Path, metavar="FILE", help="what `bench load --json FILE` wrote")
+    add("--html", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default report.html)")
+    add("--title", default="Load test", help="the page's title (default: Load test)")
+    for name, what in (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end")):
+        text = f"goodput: {what} within S seconds; needs the files of `bench load --each`"
+        add(f"--slo-{name}", type=above_zero, metavar="S", help=text)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Write the page. The exit status is 2 when a file cannot be read or written, or is not a result."""
+    try:
+        servers = read(options.results, Slo(options.slo_ttft, options.slo_itl, options.slo_e2e))
+        options.html.write_text(page(servers, options.title), encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        print(f"anthro-asgi bench report: {exc}", file=sys.stderr)
+        return 2
+    print(f"{options.html}: {sum(len(server.runs) for server in servers)} runs")
+    return 0
