@@ -22,6 +22,7 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "soak": ("tests.checks.soak", "a thousand streams with faults and disconnects: nothing may grow or be left over"),
     "start": ("bench.start", "seconds from process start to listening, and idle memory"),
     "all": ("bench.every", "peers, pauses, hold and micro, then the report of them"),
+    "crosscheck": ("tests.checks.crosscheck.command", "whether AIPerf, guidellm and our load generator agree"),
 }
 
 
