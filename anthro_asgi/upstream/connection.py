@@ -123,7 +123,8 @@ class Connection(asyncio.Protocol):
         self._lost = self._loop.create_future()
         self._parser: Parser | None = None
         self._requests = 0
-        self._sent_at = 0.0  # of the current request, on the event loop's clock
+        self._may_have_worked = False  # the engine has had the current request for `_AT_ONCE`
+        self._doubt_at = inf  # when that becomes true, on the event loop's clock
         self._unsent = UnsentBody()
         self._write_paused = False
         self._is_flooded = False  # more than HIGH_WATER arrived at once: read again in the next iteration of the loop
@@ -157,8 +158,10 @@ class Connection(asyncio.Protocol):
         self._parser = self._parser_factory(self._on_head, self._chunks.append, self._on_end)
         self._silence = self._deadlines.silence
         self._awaits_output = False
-        self._sent_at = self._time()
-        self._total_deadline = self._sent_at + self._deadlines.total
+        now = self._time()
+        self._may_have_worked = False
+        self._doubt_at = now + _AT_ONCE if self._requests > 1 else inf
+        self._total_deadline = now + self._deadlines.total
         self._set_deadline(self._deadlines.first_byte)
         self._unsent = UnsentBody(body)
         self._transport.write(head + self._unsent.take())
@@ -438,8 +441,9 @@ class Connection(asyncio.Protocol):
         # RFC 9110 section 9.2.2 forbids repeating a POST unless the server is known not to have acted on it. Clients
         # in general accept one case as known: the server closed an idle connection while our request was in flight.
         # Then the loss is noticed at once. A later one may mean that the engine has worked on the request and crashed.
+        # A timer decides what is late, so that a loss counts as early if the process was stopped when it arrived.
         unsent = self.state is CLOSED
-        unseen = self.state is SENT and self._time() - self._sent_at < _AT_ONCE
+        unseen = self.state is SENT and not self._may_have_worked
         kind = Stale if self._requests > 1 and (unsent or unseen) else Broken
         return kind(f"{self._peer}: {what}")
 
@@ -469,7 +473,7 @@ class Connection(asyncio.Protocol):
 
     def _set_deadline(self, seconds: float) -> None:
         self._deadline = self._time() + seconds
-        due = min(self._deadline, self._total_deadline)
+        due = min(self._deadline, self._total_deadline, self._doubt_at)
         if self._timer is not None and self._timer.when() > due:
             self._timer.cancel()
             self._timer = None
@@ -482,8 +486,12 @@ class Connection(asyncio.Protocol):
         due = min(self._deadline, self._total_deadline)
         if due == inf:
             return
-        if self._time() < due:
-            self._timer = self._loop.call_at(due, self._on_timer)
+        now = self._time()
+        if now >= self._doubt_at:
+            self._doubt_at = inf
+            self._may_have_worked = self.state is not SENT or not self.has_unread()
+        if now < due:
+            self._timer = self._loop.call_at(min(due, self._doubt_at), self._on_timer)
             return
         if due != self._looked_at and self.has_unread():
             # The process was stopped or blocked, and the timer fires before the event loop reads what has arrived.

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,12 +23,17 @@ COMPLETION = {
 
 
 class Engine(ThreadingHTTPServer):
-    """Answers a request for a completion when `may_answer` is set; then it sets `answered`."""
+    """Answers a request for a completion when `may_answer` is set; then it sets `answered`.
+
+    `dropped` is the number of the request whose connection it closes instead.
+    """
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: int = 0) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.dropped = dropped
+        self.requests = 0
         self.asked, self.may_answer, self.answered = (threading.Event() for _ in range(3))
 
 
@@ -37,8 +43,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        self.server.requests += 1
+        is_dropped = self.server.requests == self.server.dropped
         self.server.asked.set()
         self.server.may_answer.wait(10)
+        if is_dropped:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            self.server.answered.set()
+            return
         body = json.dumps(COMPLETION).encode()
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.wfile.write(head + body)
@@ -67,6 +80,35 @@ def test_an_answer_that_arrived_while_the_process_was_stopped_is_read(kind: str)
                 time.sleep(DEADLINE)  # longer than the rest of the deadline
                 service.send_signal(signal.SIGCONT)
                 assert client.answer().status == 200
+        finally:
+            engine.shutdown()
+            serving.join()
+
+
+def test_a_stale_connection_is_found_out_although_the_process_was_stopped(kind: str) -> None:
+    with Engine(dropped=2) as engine:
+        serving = threading.Thread(target=engine.serve_forever, args=(0.05,))
+        serving.start()
+        url = f"http://127.0.0.1:{engine.server_port}"
+        try:
+            with (
+                Service("--upstream", url, "--upstream-api", "chat", "--dialect", "vllm", kind=kind) as service,
+                RawClient(service.url) as client,
+            ):
+                engine.may_answer.set()
+                client.send(POST)
+                assert client.answer().status == 200
+                for event in (engine.may_answer, engine.asked, engine.answered):
+                    event.clear()
+                client.send(POST)  # on the connection that the first request has used
+                assert engine.asked.wait(10)
+                service.send_signal(signal.SIGSTOP)
+                engine.may_answer.set()
+                assert engine.answered.wait(10)
+                time.sleep(1.2)  # longer than the second in which a loss means that the connection was stale
+                service.send_signal(signal.SIGCONT)
+                assert client.answer().status == 200
+                assert engine.requests == 3
         finally:
             engine.shutdown()
             serving.join()

@@ -16,7 +16,7 @@ from tests.checks.faults.healthy_response import CANARY, TOOL, Json
 from tests.checks.faults.service import CLIENT_KEY, ServiceThread
 from tests.checks.faults.service_process import ServiceProcess
 
-PATIENCE: Final = 12.0  # seconds after which a test stops waiting for the service
+PATIENCE: Final = 40.0  # seconds after which a test stops waiting for the service
 PROMPT: Final = f"{CANARY}-prompt"
 _READ: Final = 64 * 1024  # bytes
 _READ_BEFORE_REST: Final = 512 * 1024  # bytes after which a slow reader pauses

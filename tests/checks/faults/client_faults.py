@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from tests.checks.faults.client import Client, head_of, request_of
+from tests.checks.faults.client import PATIENCE, Client, head_of, request_of
 from tests.checks.faults.healthy_response import TEXT
 from tests.checks.faults.session import ClientSession
 from tests.checks.faults.stream_faults import framed
@@ -75,7 +75,7 @@ async def leaves_with_another_behind(leave: Leave, session: ClientSession) -> st
 
 
 async def _queued(session: ClientSession, waiting: int) -> None:
-    await session.engine.until(lambda: f"waiting={waiting}/" in repr(session.service.admission), within=2)
+    await session.engine.until(lambda: f"waiting={waiting}/" in repr(session.service.admission), within=10)
 
 
 # admission
@@ -104,7 +104,7 @@ async def asks_beside_another(session: ClientSession) -> str:
 async def reads_nothing(session: ClientSession) -> str:
     """Stays connected and reads nothing. The service must close both connections."""
     client = await session.start_request(rcvbuf=4096)
-    await session.engine.until(lambda: not session.service.connections, within=8)
+    await session.engine.until(lambda: not session.service.connections, within=PATIENCE)
     return await session.read_outcome(client)
 
 

@@ -9,7 +9,7 @@ from tests.checks.faults.client import Answer, Client, body_of, outcome, request
 from tests.checks.faults.service import ServiceThread
 from tests.checks.faults.service_process import ServiceProcess
 
-_BOUND: Final = 2.5  # seconds within which the service releases a client that left
+_BOUND: Final = 15.0  # seconds within which a service on a busy machine releases a client that left
 _LARGE: Final = 1 << 20  # bytes of a body that is read in a thread
 
 

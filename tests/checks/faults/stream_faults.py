@@ -12,7 +12,7 @@ from tests.checks.faults.healthy_response import Api, chunk, event, healthy_even
 from tests.support.upstream import Wire, raw_answer
 
 MAX_EVENT: Final = 64 * 1024  # bytes; a limit of the service
-TORRENT: Final = 200  # tokens of 60 KB
+TORRENT: Final = 140  # tokens of 60 KB
 _PACE: Final = 0.01  # seconds between two pieces of endless output
 _DRIPS: Final = 90  # pieces of a slow answer
 _DRIP: Final = 0.03  # seconds between them
