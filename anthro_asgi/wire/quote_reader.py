@@ -16,7 +16,9 @@ from .deltas import Batch, BlockStop, Citation, Delta, MessageFields, Usage, del
 _LONGEST: Final = 8192  # characters of a quote; a longer one is passed on as text
 _PIECE: Final = 4096  # characters of a text that are read at a time, so that the time is linear in its length
 _STEM: Final = OPENING.rstrip('"')
-_TAG: Final = re.compile(re.escape(_STEM) + r"""["']?(\d{1,9})["']?>""")  # small models forget the quotation marks
+_MARK: Final = re.compile(re.escape(_STEM) + r"""["']?(\d{1,9})["']?>|""" + re.escape(CLOSING))
+"""A mark; group 1 is the number in an opening one. Small models forget its quotation marks."""
+_LONGEST_MARK: Final = len(_STEM) + len('"123456789">')
 _TAG_BEGUN: Final = re.compile(r"""["']?\d{0,9}["']?""")
 
 
@@ -64,23 +66,21 @@ class QuoteReader:
         """Read what is held, up to the next mark. Whether there was one."""
         if self._number is not None:
             return self._read_quote(out)
-        at = self._held.find(OPENING[0])
-        while at >= 0:
-            tag = _TAG.match(self._held, at)
-            if tag is not None:
-                self._pass_on(at, out)
-                self._held = self._held[tag.end() - at :]
-                self._number = int(tag[1])
-                return True
-            if self._held.startswith(CLOSING, at):  # it belongs to no quote
-                self._pass_on(at, out)
-                self._held = self._held[len(CLOSING) :]
-                return True
-            if _begins_mark(self._held[at : at + 2 * len(_STEM)]) and len(self._held) - at < 2 * len(_STEM):
-                break
-            at = self._held.find(OPENING[0], at + 1)
-        self._pass_on(len(self._held) if at < 0 else at, out)
-        return False
+        mark = _MARK.search(self._held)
+        if mark is None:
+            self._pass_on(self._certain(), out)
+            return False
+        self._pass_on(mark.start(), out)
+        self._held = self._held[len(mark[0]) :]
+        self._number = None if mark[1] is None else int(mark[1])  # an end that belongs to no quote is taken out, too
+        return True
+
+    def _certain(self) -> int:
+        """How much of the held text cannot belong to a mark whose end is still to come."""
+        at = self._held.find("<", max(0, len(self._held) - _LONGEST_MARK))
+        while at >= 0 and not _begins_mark(self._held[at:]):
+            at = self._held.find("<", at + 1)
+        return len(self._held) if at < 0 else at
 
     def _read_quote(self, out: list[Delta | Quote]) -> bool:
         end = self._held.find(CLOSING)

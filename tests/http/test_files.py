@@ -16,6 +16,7 @@ from anthro_asgi.wire.deltas import Batch, Finish
 from anthro_asgi.wire.request import MessagesRequest, parse_request
 from anthro_asgi.wire.request_policy import Rules
 from tests.http.test_batches import Service, service
+from tests.support.batch_store import InlineStore
 from tests.support.pdf import pdf
 
 ROUTE = "/v1/files"
@@ -394,6 +395,28 @@ def test_an_upstream_that_receives_server_tools_receives_references_unchanged(ki
     assert request.raw == json.loads(body)
     assert not request.has_files
     assert request.relay_only[0].startswith(f"messages.0.content.0.{kind}.source.type: ")
+
+
+async def test_a_store_that_fails_answers_529_and_keeps_nothing_of_an_upload(tmp_path: Path) -> None:
+    store = InlineStore(str(tmp_path / "batches.db"))
+    app = MessagesApp(Recorder(), keys=["sk-one"], batch_store=store)
+    async with Driver(app).lifespan():
+        served = Service(app)
+        file = await upload(served)
+        store.fails = True
+        one = f"{ROUTE}/{file['id']}"
+        responses = [
+            await post(served),
+            await ask(served, referring("document", file)),
+            *[await served.request("GET", path) for path in (ROUTE, one, f"{one}/content")],
+            await served.request("DELETE", one),
+        ]
+        for response in responses:
+            assert error_of(response)[:2] == (529, "overloaded_error")
+            assert response.header("retry-after") == "5"
+        store.fails = False
+        assert (await served.request("GET", ROUTE)).json()["data"] == [file]
+        assert await rows_of(served) == [1, 1]
 
 
 async def test_uploads_deletions_and_references_are_counted_by_route_and_kind(tmp_path: Path) -> None:
