@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from anthro_asgi.bench import client
 from anthro_asgi.bench.counting import Api
 from anthro_asgi.bench.load.exchange import Connections, Exchange
 from anthro_asgi.bench.load.output import summary, sweep_table, table
@@ -20,6 +21,7 @@ from anthro_asgi.bench.load.target import BadRun, Target
 from anthro_asgi.bench.load.workload import Content, Workload, read_dataset
 from anthro_asgi.bench.records import Goodput, load_from
 from anthro_asgi.simulator.distributions import Distribution
+from anthro_asgi.upstream.http_parsers import H11Parser
 from tests.support.upstream import Answer, ScriptedUpstream, Wire, fragmented, framed, json_answer, raw_answer, sse
 
 PLAN: dict[str, Any] = {
@@ -124,6 +126,15 @@ async def test_an_answer_in_pieces_gives_the_same_counts(framing: str, seed: int
     assert (found.tally.ok, found.tally.tokens) == (2, 6)
     assert len(found.tally.icl) == 4
     assert len(found.tally.ttft) == len(found.tally.e2e) == 2
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length", "close"])
+async def test_without_httptools_h11_reads_the_answers(framing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "default_parser", lambda: H11Parser)
+    async with ScriptedUpstream(fragmented(answer(framing=framing), range(0, 400, 7))) as server:
+        found = await load(server.url, requests=3)
+        assert server.accepted == (3 if framing == "close" else 1)
+    assert (found.tally.ok, found.tally.chunks, found.tally.errors) == (3, 9, {})
 
 
 async def test_tokens_of_one_read_have_zero_intervals() -> None:

@@ -33,6 +33,7 @@ TEST_FILES: Final = "how-to/testing-your-client.md"
 """The page whose Python blocks are test files; `tests/end_to_end/test_testing_kit.py` runs them."""
 FOREIGN: Final = frozenset(
     {
+        "aiperf",
         "apt-get",
         "buildah",
         "chrt",
@@ -42,6 +43,7 @@ FOREIGN: Final = frozenset(
         "envoy",
         "export",
         "grep",
+        "guidellm",
         "install",
         "journalctl",
         "kill",

@@ -64,6 +64,9 @@ class Medians:
         return f"| {self.tool} | {self.api} | {self.ttft:.1f} ms | {self.itl:.2f} ms | {self.rate:.0f} |"
 
 
+Tool = Callable[[str, str, Path], Medians]
+
+
 def table(found: list[Medians]) -> str:
     head = ["| tool | API | TTFT, p50 | ITL, p50 | output tokens/s |", "|---|---|---:|---:|---:|"]
     made = f"| what the simulator was set to | | {TTFT:.1f} ms | {ITL:.2f} ms | {EXPECTED_RATE:.0f} |"
@@ -144,7 +147,7 @@ def read_guidellm(result: Any, api: str) -> Medians:
     return Medians("guidellm", api, ttft, itl, metrics["output_tokens_per_second"]["successful"]["mean"])
 
 
-TOOLS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[str, str, Path], Medians]]]] = {
+TOOLS: Final[Mapping[str, tuple[tuple[str, ...], Tool]]] = {
     "aiperf": (("messages", "chat"), aiperf),
     "guidellm": (("chat",), guidellm),
 }
@@ -181,6 +184,14 @@ def _run(words: list[str], folder: Path, variables: Mapping[str, str]) -> None:
         raise SystemExit(f"{words[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
+def _planned(folder: Path | None, temporary: Path) -> Iterator[tuple[Tool, str, Path]]:
+    """Each tool with an API that it speaks, and its folder. Installs those that are missing."""
+    yield from ((ours, api, temporary) for api in ("messages", "chat"))
+    if folder is not None:
+        install(folder.resolve())
+        yield from ((tool, api, folder.resolve()) for apis, tool in TOOLS.values() for api in apis)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     parser.add_argument("--folder", type=Path, help="where AIPerf and guidellm are, or are to be installed")
@@ -192,18 +203,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """The exit status: 1 if a tool reports something else."""
     found: list[Medians] = []
+    print(table([]), flush=True)
     with (
         TemporaryDirectory() as temporary,
         simulated(("serve", "--simulate")) as messages,
         simulated(("simulate-openai",)) as chat,
     ):
-        urls = {"messages": messages, "chat": chat}
-        found += [ours(url, api, Path(temporary)) for api, url in urls.items()]
-        if options.folder is not None:
-            folder = options.folder.resolve()
-            install(folder)
-            found += [tool(urls[api], api, folder) for apis, tool in TOOLS.values() for api in apis]
-    print(table(found))
+        for tool, api, folder in _planned(options.folder, Path(temporary)):
+            found.append(tool({"messages": messages, "chat": chat}[api], api, folder))
+            print(found[-1].row(), flush=True)
     far = [
         one.tool for one in found if not one.close({name: getattr(options, name) for name in ("ttft", "itl", "rate")})
     ]

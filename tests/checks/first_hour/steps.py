@@ -45,18 +45,22 @@ def embedder(machine: Fresh) -> None:
 
 
 def performance_engineer(machine: Fresh) -> None:
-    """Install the bench in the checkout, put the service before the simulator, measure it, and make the report."""
-    machine.run(machine.line("pip install -e"), folder=machine.checkout)
+    """Install the package, put the service before the simulator, measure both, and make the report."""
+    machine.run(machine.line("pip install"))
     engine, service = machine.line("simulate-openai"), machine.line("serve --upstream")
     with (
         machine.served(engine, machine.answers("/v1/models", port="8000")),
         machine.served(service, machine.answers("/readyz")),
     ):
-        machine.run(f"{machine.line('--concurrency 64')} --duration 5", folder=machine.checkout)
-        open_loop = machine.line("--rate 20").replace("--duration 60", "--duration 5")
-        machine.run(open_loop, folder=machine.checkout)
-    machine.run(machine.line("bench report"), folder=machine.checkout)
-    expect((machine.checkout / "report.html").stat().st_size > 1000, "the report is empty")
+        gateway, direct = machine.line("--label gateway"), machine.line("--label engine")
+        for command in (gateway, direct):
+            machine.run(f"{command} --duration 3")
+        machine.run(machine.line("--rate 5,20").replace("--duration 60", "--duration 3"))
+    machine.run(machine.line("bench report engine.jsonl"))
+    machine.run(machine.line("bench report load.jsonl"))
+    page = (machine.home / "report.html").read_text()
+    expect("gateway, as a multiple of engine" in page, "the report does not compare the two servers")
+    expect((machine.home / "load.html").stat().st_size > 1000, "the report is empty")
 
 
 def claude_code_user(machine: Fresh) -> None:
