@@ -13,7 +13,7 @@ import orjson
 
 from .check import Check
 from .exchange import Client, NoResponse
-from .report import json_document, line, page, table
+from .report import failures_in_markdown, json_document, line, page, table
 from .run import TOKENS_AT_MOST, Report, chosen, first_model, report_of, run
 from .scripted_engine import MODEL, ScriptedEngine
 
@@ -44,13 +44,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--name", help="how reports call the server (default: its URL)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")
     made.add_argument("--html", type=Path, metavar="FILE", help="write the report as an HTML page")
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the failures as Markdown")
     made.add_argument(
         "--compare",
         type=Path,
         nargs="+",
         default=[],
         metavar="FILE",
-        help="JSON reports to show beside this one in --html",
+        help="JSON reports to show beside this one in --html and --markdown",
     )
     made.add_argument("--list", action="store_true", help="list the checks, and send nothing")
     return made
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         print("anthro-asgi: error: name a server, or reports with --compare", file=sys.stderr)
         return 2
     _write(options.html, lambda: page(reports).encode())
+    _write(options.markdown, lambda: "\n".join(map(failures_in_markdown, reports)).encode())
     if report is None:
         return 0
     _write(options.json, lambda: json_document(report))

@@ -1,4 +1,4 @@
-"""Reports of the suite: a table for a terminal, and a self-contained HTML page with one or several servers."""
+"""Reports of the suite: a table for a terminal, an HTML page with one or several servers, and Markdown."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -9,6 +9,9 @@ import orjson
 from .exchange import Json
 from .run import Finding, Report
 
+_SENT: Final = 400  # characters that Markdown shows of a request
+_RECEIVED: Final = 600  # of a response
+_REASON: Final = 240
 _MARK: Final = {"passed": "ok", "failed": "FAILED", "not applicable": "n/a"}
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -52,6 +55,30 @@ def _columns(findings: Sequence[Finding]) -> Iterator[str]:
 def json_document(report: Report) -> bytes:
     """The report as a JSON document."""
     return orjson.dumps(report.as_json(), option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def failures_in_markdown(report: Report) -> str:
+    """The failed checks of a server, each with what was sent last and what came back, cut to a few lines."""
+    failed = [one for one in report.findings if one.outcome == "failed"]
+    parts = [f"## {report.server} (profile {report.profile}): {len(failed)} failed"]
+    for one in failed:
+        parts.append(f"**{one.area}: {one.name}** ({one.weight}): {_plain(one.reason)}")
+        for exchange in one.exchanges[-1:]:
+            sent = f"{exchange['request']}\n{_cut(exchange['request_body'], _SENT)}"
+            received = f"{exchange['status']}\n{_cut(exchange['response_body'], _RECEIVED)}"
+            parts.append(f"~~~text\n{sent}\n\n{received}\n~~~")
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """One line, in which Markdown reads no marks."""
+    return "".join(f"\\{char}" if char in "\\`*_<>[]" else char for char in _cut(" ".join(text.split()), _REASON))
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning and the end of a text, without an end of the block around it."""
+    text = text.strip().replace("~~~", "~ ~ ~")
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def page(reports: Sequence[Report]) -> str:

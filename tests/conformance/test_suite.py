@@ -13,7 +13,7 @@ import pytest
 from anthro_asgi.conformance.check import CHECKS, Failure, Session, Unsupported, events_of
 from anthro_asgi.conformance.command import main
 from anthro_asgi.conformance.exchange import Client, Exchange
-from anthro_asgi.conformance.report import line, page, table
+from anthro_asgi.conformance.report import failures_in_markdown, line, page, table
 from anthro_asgi.conformance.run import Finding, Report, chosen, report_of, run
 from anthro_asgi.conformance.scripted_engine import MODEL, ScriptedEngine
 from tests.support.service import Service
@@ -53,6 +53,14 @@ def test_the_page_shows_servers_side_by_side_and_escapes_what_they_sent() -> Non
     assert html.count("<th>other</th>") == 1
     assert 'href="#0-a-rule-holds"' in html
     assert 'id="0-a-rule-holds"' in html
+
+
+def test_markdown_shows_the_request_and_the_response_of_each_failure() -> None:
+    text = failures_in_markdown(_report(_finding("failed", reason="a*b\n" + "x" * 500), _finding("passed")))
+    assert text.startswith("## http://127.0.0.1:1 (profile server): 1 failed\n")
+    assert r"a\*b x" in text
+    assert "x" * 300 not in text
+    assert "~~~text\nPOST /v1/messages\n<{}>\n\n200\n<script>\n~~~" in text
 
 
 def test_a_line_says_why() -> None:
