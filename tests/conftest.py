@@ -7,8 +7,8 @@ the folders in `SLOW` are not even imported.
 `alone` tests, which are slow too, measure time so exactly that other processes would disturb them. They are left out of
 parallel runs (`-n auto`), and `pytest -m alone tests/checks` runs them one after the other.
 
-In parallel, all tests of a file run in one worker, and so do all tests that use the real llama.cpp, so that
-a server shared by tests starts once. Slow files start first: the run then ends with short tests, and no worker is idle.
+In parallel, all tests of a file run in one worker (`--dist loadfile`), so that a server shared by them starts once.
+Slow files start first: the run then ends with short tests, and no worker is idle.
 """
 
 import asyncio
@@ -59,19 +59,12 @@ def in_slow_folder(path: Path) -> bool:
     return any(folder in path.parents for folder in SLOW)
 
 
-@cache
-def group_of(path: Path) -> str:
-    """The name of the file's group of tests, which one worker runs."""
-    return str(path.relative_to(TESTS))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         real_engine = "llama" in getattr(item, "fixturenames", ())
         if item.get_closest_marker("slow") is None:
             item.add_marker("slow" if real_engine or in_slow_folder(item.path) else "core")
-        item.add_marker(pytest.mark.xdist_group("llama" if real_engine else group_of(item.path)))
     if hasattr(config, "workerinput"):  # this is a process of a parallel run
         alone = [item for item in items if item.get_closest_marker("alone") is not None]
         items[:] = [item for item in items if item.get_closest_marker("alone") is None]

@@ -16,8 +16,7 @@ def main(words: Sequence[str]) -> int:
     sdk_tests.install()
     os.environ[SWITCH] = "1"
     chosen = ("-k", " and ".join(words)) if words else ()
-    # By file: pytest 9.2 ignores the groups of pytest-xdist 3.8, so that each worker would start each client.
-    options = ("-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile", "--durations", "5")
+    options = ("-p", "no:cacheprovider", "-n", "2", "--durations", "5")
     return run_without_network([sys.executable, "-m", "pytest", *options, *chosen, "tests/clients"])
 
 
