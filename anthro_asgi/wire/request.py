@@ -195,6 +195,8 @@ class CheckedMessages:
 
     history: History
     relay_only: FieldError | None = None
+    deep: bool = True
+    """Whether the body may be nested more deeply than the rules allow."""
     has_pdfs: bool = False
     has_files: bool = False
     cites: bool = False
@@ -244,7 +246,7 @@ def parse_request_in_steps(
     except FieldError as error:
         checked = error
     try:
-        request = _read(raw, counting, rules, size, checked)
+        request = yield from _read_in_steps(raw, counting, rules, size, checked)
         request.cuts = cuts
         request.is_large = True
         return request
@@ -284,6 +286,7 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
     return CheckedMessages(
         history,
         refused,
+        deep=deep,
         has_pdfs=findings.has_pdfs and is_read_here,
         has_files=findings.has_files and is_read_here,
         cites=findings.cites and is_read_here,
@@ -310,6 +313,7 @@ def _check_messages_in_steps(
     return CheckedMessages(
         history,
         refused,
+        deep=deep,
         has_pdfs=findings.has_pdfs and is_read_here,
         has_files=findings.has_files and is_read_here,
         cites=findings.cites and is_read_here,
@@ -323,12 +327,29 @@ def _read(
 
     Otherwise `checks` says whether the body is nested more deeply than the rules allow.
     """
-    request = MessagesRequest("", 1, [], raw=raw, body_size=size)
-    if not raw.keys() <= _KEYS_WITH_EFFECT:
-        request.ignored += _ignored(raw)
+    request = _unread(raw, size)
     for key, is_required, read in _COUNT_READERS if counting else _CREATE_READERS:
         if key in raw or is_required:
             read(request, raw, rules, checks)
+    return request
+
+
+def _read_in_steps(
+    raw: dict[str, Any], counting: bool, rules: Rules, size: int, checked: CheckedMessages | FieldError
+) -> Steps[MessagesRequest]:
+    """`_read` in steps: each field is one."""
+    request = _unread(raw, size)
+    for key, is_required, read in _COUNT_READERS if counting else _CREATE_READERS:
+        if key in raw or is_required:
+            yield
+            read(request, raw, rules, checked)
+    return request
+
+
+def _unread(raw: dict[str, Any], size: int) -> MessagesRequest:
+    request = MessagesRequest("", 1, [], raw=raw, body_size=size)
+    if not raw.keys() <= _KEYS_WITH_EFFECT:
+        request.ignored += _ignored(raw)
     return request
 
 
@@ -508,9 +529,10 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     tools: dict[str, Tool] = {}
     dropped: list[str] = []
     kept = []
+    may_be_deep = checks is not False and not (isinstance(checks, CheckedMessages) and not checks.deep)
     for index, entry in enumerate(optional_array(raw, "tools", rules.max_tools)):
         try:
-            tool = _tool(entry, rules, may_be_deep=checks is not False, served=request.server_tools)
+            tool = _tool(entry, rules, may_be_deep=may_be_deep, served=request.server_tools)
             if tool is None and rules.pass_server_tools:
                 kept.append(entry)
                 request.relay_only.append(f"tools.{index}.type: {_not_run_here(entry['type'])}")

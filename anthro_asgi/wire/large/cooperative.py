@@ -17,6 +17,7 @@ LARGE_BODY: Final = 256 * 1024
 """Bytes of a request body above which it is processed in steps."""
 _SMALL_BODY: Final = 16 * 1024  # bytes up to which it never is
 _DENSE: Final = 16 * 1024  # what its values may weigh; this many numbers take two milliseconds
+_TEXT: Final = 4  # bytes of text, at least, for each that the punctuation in it weighs
 _OBJECT: Final = 10
 _ARRAY: Final = 4
 _MEMBER: Final = 2  # beside its value
@@ -45,7 +46,7 @@ def takes_long(pieces: Sequence[bytes]) -> bool:
     weight = _STRIDE * _weight(sample)
     if weight <= _DENSE:  # as nearly always, with what strings hold
         return False
-    if weight > size:  # no text of a conversation is like that, and an exact answer would take milliseconds
+    if weight > size // _TEXT or body.count(b'"') > _DENSE:  # hardly a conversation; an exact answer takes milliseconds
         return True
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")

@@ -177,17 +177,20 @@ def loads_in_steps(
     yield from drop_in_steps([reader.take_root()])
     if refused is not None:
         raise refused
-    return (yield from _loads_whole(pieces, size))
+    return (yield from _loads_whole(pieces, size, reader.taken))
 
 
-def _loads_whole(pieces: Sequence[bytes], size: int) -> Steps[tuple[Any, int]]:
-    """`loads_exactly` of an invalid document, for its error. A large one must not hold many values."""
+def _loads_whole(pieces: Sequence[bytes], size: int, end: int) -> Steps[tuple[Any, int]]:
+    """`loads_exactly` of an invalid document, for its error, which is in the first `end` bytes.
+
+    A large one must not hold many values.
+    """
     values = 0
     for piece in pieces:
         values += count_values(piece)
         yield
     if values > _MANY_VALUES and (size > _REPORTED or values * _MEMBER > size):
-        raise InvalidRequest("body: not valid JSON, or nested too deeply")
+        raise InvalidRequest(f"body: not valid JSON, or nested too deeply, before byte {end}")
     return loads_exactly(b"".join(pieces))
 
 
@@ -249,6 +252,8 @@ class _Reader:
         self._width = 1  # of the chunk
         self._root: Any = None
         self._levels = 0
+        self.taken = 0
+        """Bytes of the document that were looked at."""
 
     def take_root(self) -> Any:
         """What was read before an error. The reader holds no value any more."""
@@ -262,6 +267,7 @@ class _Reader:
         for part, enough in _parts(pieces):
             held.append(part)
             size += len(part)
+            self.taken += len(part)
             if size >= rest_size + max(enough, rest_size):  # a rest that cannot be cut is looked at log(n) times
                 rest = yield from self._scan(b"".join(held), is_last=False)
                 yield

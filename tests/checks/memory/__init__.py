@@ -83,6 +83,7 @@ def _blocks(block: bytes) -> Callable[[int], bytes]:
     return lambda size: b",".join([block] * max(1, size // (len(block) + 1)))
 
 
+_TOOLS: Final = 1000
 _TEXT_BLOCK: Final = b'{"type":"text","text":"' + b"Hello world. " * 12 + b'"}'
 _FOLDED_BLOCK: Final = b'{"type":"connector_text","connector_text":"' + b"Hello world. " * 8 + b'"}'
 SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
@@ -136,6 +137,26 @@ SHAPES: Final[dict[str, Callable[[int], bytes]]] = {
     "blocks of the system prompt": lambda size: _HEAD + b'"system":[' + _blocks(_TEXT_BLOCK)(size) + b"]}",
     "folded blocks": lambda size: _messages(b'{"role":"assistant","content":[' + _blocks(_FOLDED_BLOCK)(size) + b"]}")(
         0
+    ),
+    "tools": lambda size: (
+        _HEAD
+        + b'"tools":['
+        + b",".join(
+            b'{"name":"f%d","description":"%b","input_schema":{"type":"object","properties":{"a":{"type":"string"}}}}'
+            % (number, b"x" * (size // _TOOLS - 85))
+            for number in range(_TOOLS)
+        )
+        + b"]}"
+    ),
+    "tools that can be searched": lambda size: (
+        _HEAD
+        + b'"tools":[{"type":"tool_search_tool_bm25_20251119","name":"tool_search_tool_bm25"},'
+        + b",".join(
+            b'{"name":"f%d","defer_loading":true,"description":"%b","input_schema":{"type":"object"}}'
+            % (number, b"placeholder " * (size // _TOOLS // 12 - 6))
+            for number in range(_TOOLS)
+        )
+        + b"]}"
     ),
     "tiny tool calls": _messages(
         b'{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{"a":0,"b":[1,2,3]}}]}'

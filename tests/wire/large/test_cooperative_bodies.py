@@ -16,6 +16,8 @@ TEXT = b'{"messages":[{"role":"user","content":"' + b"The quick brown fox, jumps
         (b"[" + b"1," * 20_000 + b"1]", True),
         (b"[" + b'{"a":0},' * 2_500 + b"1]", True),
         (b"[" + b"[]," * 6_000 + b"1]", True),
+        (b"[" + b'"ab",' * 17_000 + b"1]", True),
+        (b"[" + b'{"role":"user","content":"Hi"},' * 1_500 + b"1]", True),
         (b'["' + rb"\ud83d" * 3_000 + b'"]', True),
         (b'["' + b"a" * LARGE_BODY + b'"]', True),
     ],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from anthro_asgi.engines.openai.chat_request import encode, to_chat, to_chat_in_steps
 from anthro_asgi.engines.openai.dialects import PLAIN
-from anthro_asgi.wire.errors import ApiError, RequestTooLarge
+from anthro_asgi.wire.errors import ApiError, InvalidRequest, RequestTooLarge
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.json_codec import depth_and_rounding, dumps, loads_exactly
 from anthro_asgi.wire.large import json_reader, json_writer
@@ -55,9 +55,9 @@ def wholes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     whole = json_reader._loads_whole
 
-    def noted(pieces: list[bytes], size: int) -> Any:
+    def noted(pieces: list[bytes], size: int, end: int) -> Any:
         seen.append(b"".join(pieces))
-        return whole(pieces, size)
+        return whole(pieces, size, end)
 
     monkeypatch.setattr(json_reader, "_loads_whole", noted)
     return seen
@@ -635,6 +635,18 @@ def test_a_joined_text_is_written_as_one_string() -> None:
         "url": "data:image/png;base64," + DATA + '"',
         "list": ["a", 1],
     }
+
+
+@pytest.mark.parametrize("place", [10_000, 700_000, 2_000_000])
+def test_the_error_of_a_large_dense_document_says_before_which_byte_it_is(place: int) -> None:
+    document = bytearray(b'{"tools":[' + b'"abcdefgh",' * 220_000 + b"0]}")
+    place = document.index(b",", place)
+    document[place] = ord("?")
+    pieces = [bytes(document[start : start + 65536]) for start in range(0, len(document), 65536)]
+    with pytest.raises(InvalidRequest, match="not valid JSON") as refused:
+        run_to_end(loads_in_steps(pieces))
+    found = int(refused.value.message.rpartition(" ")[2])
+    assert place < found < place + 70_000
 
 
 @pytest.mark.parametrize("between", ["", "\n", '"', "{"])
