@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Final
 
 TTFT, ITL, TOKENS = 100.0, 20.0, 100  # ms, ms, tokens of an answer
 CONCURRENCY, REQUESTS, PROMPT = 8, 64, 200
+APIS: Final = ("messages", "chat")
 EXPECTED_RATE: Final = CONCURRENCY * TOKENS / (TTFT + ITL * (TOKENS - 1)) * 1000  # tokens/s, if nothing takes time
 PACKAGES: Final = {"aiperf": ("aiperf", "tokenizers"), "guidellm": ("guidellm",)}
 _TIMEOUT: Final = 600  # seconds for a tool
@@ -184,20 +185,21 @@ def _run(words: list[str], folder: Path, variables: Mapping[str, str]) -> None:
         raise SystemExit(f"{words[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def _planned(folder: Path | None, temporary: Path) -> Iterator[tuple[Tool, str, Path]]:
+def _planned(folder: Path | None, temporary: Path, spoken: Sequence[str]) -> Iterator[tuple[Tool, str, Path]]:
     """Each tool with an API that it speaks, and its folder. Installs those that are missing."""
-    yield from ((ours, api, temporary) for api in ("messages", "chat"))
+    yield from ((ours, api, temporary) for api in spoken)
     if folder is not None:
         install(folder.resolve())
-        yield from ((tool, api, folder.resolve()) for apis, tool in TOOLS.values() for api in apis)
+        yield from ((tool, api, folder.resolve()) for apis, tool in TOOLS.values() for api in apis if api in spoken)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     parser.add_argument("--folder", type=Path, help="where AIPerf and guidellm are, or are to be installed")
-    parser.add_argument("--ttft", type=float, default=10.0, metavar="MS", help="tolerance of TTFT (default 10)")
+    parser.add_argument("--api", choices=APIS, action="append", help="only this API; repeatable")
+    parser.add_argument("--ttft", type=float, default=25.0, metavar="MS", help="tolerance of TTFT (default 25)")
     parser.add_argument("--itl", type=float, default=0.5, metavar="MS", help="tolerance of ITL (default 0.5)")
-    parser.add_argument("--rate", type=float, default=0.06, metavar="SHARE", help="of tokens/s (default 0.06)")
+    parser.add_argument("--rate", type=float, default=0.1, metavar="SHARE", help="of tokens/s (default 0.1)")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -209,7 +211,7 @@ def main(options: argparse.Namespace) -> int:
         simulated(("serve", "--simulate")) as messages,
         simulated(("simulate-openai",)) as chat,
     ):
-        for tool, api, folder in _planned(options.folder, Path(temporary)):
+        for tool, api, folder in _planned(options.folder, Path(temporary), options.api or APIS):
             found.append(tool({"messages": messages, "chat": chat}[api], api, folder))
             print(found[-1].row(), flush=True)
     far = [
