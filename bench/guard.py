@@ -21,7 +21,7 @@ from .figures import against, main_setting, server_cpu
 from .peers.harness import Bench, Prepared
 from .peers.ours import fast, native
 from .peers.relay import Relay
-from .peers.simultaneous import STAGGERED, together
+from .peers.simultaneous import STAGGERED, together, tokens_of
 from .records import ResultFile
 from .report.bars import FLOOR, NATIVE_LIMIT, OURS, OURS_NATIVE, PACED_LIMIT
 
@@ -101,8 +101,7 @@ def _proxied() -> Ratios:
     servers = [peer for peer in (Relay(), fast(), native()) if peer.name in {FLOOR, *bars}]
     with tempfile.TemporaryDirectory(prefix="bench-guard-") as folder, ResultFile(Path(folder) / "records") as records:
         prepared = [Prepared(peer, peer.prepare(Path(folder), install=False)) for peer in servers]
-        bench = Bench(prepared, Path(folder), records, streams=[_PACED_STREAMS], windows=_WINDOWS)
-        together(bench, STAGGERED)
+        together(Bench(prepared, Path(folder), records, windows=_WINDOWS), tokens_of(STAGGERED, [_PACED_STREAMS]))
         setting = main_setting(records, STAGGERED)
         found = {name: setting and against(records, setting, name, FLOOR, server_cpu) for name in bars}
     return {

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from .check import CHECKS, Check, Failure, Profile, Session, Unsupported, Weight
 from .exchange import Client, Json, NoResponse
+from .grammar import GrammarError
 from .scripted_engine import ScriptedEngine, text
 
 Outcome = Literal["passed", "failed", "not applicable"]
@@ -113,7 +114,7 @@ def _finding(one: Check, session: Session) -> Finding:
         outcome, reason = "not applicable", str(exc)
     except (Failure, NoResponse) as exc:
         outcome, reason = "failed", str(exc)
-    except (LookupError, TypeError, AttributeError, ValueError, OSError) as exc:
+    except (LookupError, TypeError, AttributeError, ValueError, OSError, GrammarError) as exc:
         # the response has another shape than the check reads: that is a finding about the server, and names the place
         outcome, reason = "failed", f"the response could not be read: {type(exc).__name__}: {exc}"
     shown = [exchange.shown() for exchange in session.exchanges[-2:]] if outcome == "failed" else []

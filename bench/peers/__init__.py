@@ -17,6 +17,7 @@ from anthro_asgi.bench.processes import many_files
 from ..records import DIRECT, Missing, ResultFile, environment
 from .asgi import asgi
 from .conformity import conformance
+from .dynamo import Dynamo
 from .envoy import Envoy
 from .envs import cache
 from .fairness import fairness
@@ -29,16 +30,12 @@ from .peer import Peer, Unavailable
 from .relay import Relay
 from .rolter import Rolter
 from .router import Router
-from .simultaneous import STREAMS, WINDOWS, lockstep, memory, requests, staggered, unix_lockstep, unix_staggered
+from .simultaneous import STREAMS, WINDOWS, tcp, unix
 from .timed import saturated, ttft
 
 SIMULTANEOUS: Final[dict[str, Callable[[Bench], None]]] = {
-    "staggered": staggered,
-    "lockstep": lockstep,
-    "unix": unix_staggered,
-    "unix-lockstep": unix_lockstep,
-    "requests": requests,
-    "memory": memory,
+    "tcp": tcp,
+    "unix": unix,
     "conformance": conformance,
 }
 RUNS: Final = SIMULTANEOUS | {
@@ -61,6 +58,7 @@ def peers() -> list[Peer]:
         Rolter(),
         h11(),
         Router(),
+        Dynamo(),
         LiteLLM(),
     ]
 

@@ -33,6 +33,6 @@ def _judged(bench: Bench, prepared: Prepared) -> Report:
     host, _, port = engine.rpartition(":")
     folder = bench.folder / f"{peer.name}-conformance"
     folder.mkdir(exist_ok=True)
-    launch = peer.launch(engine, address, folder)
-    with ScriptedEngine(host, int(port)) as suite, started(launch, address, peer.ready, folder / "log"):
+    launch, log = peer.launch(engine, address, folder), folder / "log"
+    with ScriptedEngine(host, int(port)) as suite, started(launch, address, peer.ready, log, holds=peer.holds):
         return run(chosen("gateway"), Client(f"http://{address}", None), peer.model, peer.name, suite)

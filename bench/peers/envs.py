@@ -66,21 +66,26 @@ def _read(path: Path, pins: Sequence[str]) -> Versions | None:
         return None
 
 
-def venv(folder: Path, requirements: Sequence[str], *, editable: bool = False, install: bool) -> Versions:
+def venv(
+    folder: Path, requirements: Sequence[str], *, bare: Sequence[str] = (), editable: bool = False, install: bool
+) -> Versions:
     """A virtual environment with `requirements` for pip; the version of every package in it. Raises Unavailable.
 
+    `bare` are packages without their dependencies.
     An `editable` one follows the checkout's code, and is built again when pyproject.toml changes.
     """
-    pins = [*requirements, f"python {sys.version.split()[0]} {sys.executable}"]
+    pins = [*requirements, *bare, f"python {sys.version.split()[0]} {sys.executable}"]
     if editable:
         pins.append(f"pyproject {hashlib.sha256((CHECKOUT / 'pyproject.toml').read_bytes()).hexdigest()}")
-    return ensure(folder, pins, lambda empty: _install(empty, requirements, editable), install=install)
+    return ensure(folder, pins, lambda empty: _install(empty, requirements, bare, editable), install=install)
 
 
-def _install(folder: Path, requirements: Sequence[str], editable: bool) -> Versions:
+def _install(folder: Path, requirements: Sequence[str], bare: Sequence[str], editable: bool) -> Versions:
     _run([sys.executable, "-m", "venv", str(folder)])
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
     _run([*pip, "install", "--quiet", *(["--editable"] if editable else []), *requirements])
+    if bare:
+        _run([*pip, "install", "--quiet", "--no-deps", *bare])
     listed = orjson.loads(_run([*pip, "list", "--format", "json"]))
     return {package["name"].lower(): package["version"] for package in listed}
 

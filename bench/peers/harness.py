@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..records import DIRECT, Grammar, ResultFile, Start
 from .peer import MODEL, Launch, Peer, Unavailable, is_path
 from .probe import TOKENS, probe
 
-START_SECONDS: Final = 60.0  # LiteLLM takes ten on a busy machine
+START_SECONDS: Final = 180.0  # LiteLLM takes more than a minute on a busy machine
 SLACK_SECONDS: Final = 30.0  # for a load client to start and to write its summary
 PATIENCE: Final = 12  # a server hangs when a turn takes this many times what it should
 _END_SECONDS: Final = 5.0
@@ -61,7 +61,7 @@ def http(address: str, seconds: float) -> HTTPConnection:
     return UnixConnection(address, seconds) if is_path(address) else HTTPConnection(address, timeout=seconds)
 
 
-def ask(address: str, path: str, seconds: float = 5.0) -> tuple[int, bytes]:
+def ask(address: str, path: str, seconds: float = SLACK_SECONDS) -> tuple[int, bytes]:
     """Status and body of `GET path`. Raises OSError."""
     connection = http(address, seconds)
     try:
@@ -94,11 +94,16 @@ def running(launch: Launch, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 @contextmanager
-def started(launch: Launch, address: str, path: str, log: Path, seconds: float = START_SECONDS) -> Iterator[int]:
-    """The pid of a server, once GET `path` is answered with a status below 500. Raises Unavailable."""
+def started(
+    launch: Launch, address: str, path: str, log: Path, seconds: float = START_SECONDS, holds: bytes = b""
+) -> Iterator[int]:
+    """The pid of a server, once GET `path` is answered with a status below 500 and a body that holds `holds`.
+
+    Raises Unavailable.
+    """
     with running(launch, log) as process:
         deadline = monotonic() + seconds
-        while not _answers(address, path, min(2.0, seconds)):
+        while not _answers(address, path, min(2.0, seconds), holds):
             if process.poll() is not None:
                 raise Unavailable(f"ended with status {process.returncode}: {last_line(log)}")
             if monotonic() > deadline:
@@ -107,11 +112,12 @@ def started(launch: Launch, address: str, path: str, log: Path, seconds: float =
         yield process.pid
 
 
-def _answers(address: str, path: str, seconds: float) -> bool:
+def _answers(address: str, path: str, seconds: float, holds: bytes) -> bool:
     try:
-        return ask(address, path, seconds)[0] < 500
+        status, body = ask(address, path, seconds)
     except OSError:
         return False
+    return status < 500 and holds in body
 
 
 def last_line(log: Path) -> str:
@@ -193,7 +199,8 @@ class Bench:
         home = self.folder / peer.name
         home.mkdir(exist_ok=True)
         began = monotonic()
-        with started(peer.launch(upstream, address, home), address, peer.ready, home / "log") as pid:
+        launch = peer.launch(upstream, address, home)
+        with started(launch, address, peer.ready, home / "log", holds=peer.holds) as pid:
             self.records.add(Start(peer.name, monotonic() - began))
             faults = probe(http(address, PROBE_SECONDS), peer.api, peer.model, tokens)
             if peer.name not in {known.server for known in self.records.of(Grammar)}:
@@ -266,8 +273,13 @@ class Client:
         return self._out.exists()
 
     def interrupt(self) -> None:
-        """End the load now. Streams that are open count as unfinished, which is no error."""
+        """End the load now. Requests that are open count as unfinished, which is no error."""
         self._process.send_signal(signal.SIGINT)
+
+    def wait(self, seconds: float) -> None:
+        """Return when the load is over, or after `seconds`."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
 
     def summary(self, seconds: float) -> Load:
         """Waits for the end. Raises Unavailable when that takes longer than `seconds`, or no token arrived."""

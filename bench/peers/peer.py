@@ -37,6 +37,8 @@ class Peer(ABC):
     """The model name that clients send."""
     ready: str = "/v1/models"
     """A path that is answered with a status below 500 once the peer serves."""
+    holds: ClassVar[bytes] = b""
+    """What the answer to that path holds once the peer serves."""
     unix: ClassVar[bool] = False
     """Whether both of its sides can be Unix sockets."""
     share: ClassVar[float] = 1.0

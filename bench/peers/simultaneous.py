@@ -13,6 +13,7 @@ decodes in batches. Over Unix sockets both sides of a server are such sockets; t
 same batch, as the base.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -44,18 +45,19 @@ from .harness import (
 from .peer import Unavailable
 
 STREAMS: Final = (6, 24, 64)
-RATE: Final = 50.0  # tokens/s of each stream
+RATE: Final = 50.0  # tokens/s of each stream, and less where a server would get more than _MOST
 WINDOWS: Final = 12
 BASE: Final = ("relay", "nginx")
 STAGGERED: Final = "paced"
 LOCKSTEP: Final = "lockstep"
 UNIX: Final = "Unix sockets"
+_MOST: Final = 1_600.0  # tokens/s of a server: two cores bear no more for all servers of a batch
 _BATCH: Final = 5  # servers beside the base
 _WINDOW_SECONDS: Final = 1.0
 _RAMP: Final = 1.0  # seconds, over which the streams of a server begin
 _SETTLING_SECONDS: Final = 1.0
 _PATIENCE: Final = 40.0  # seconds for all clients to start
-_LASTING: Final = 120.0  # seconds; streams are longer than the measurement, and their clients are interrupted
+_LASTING: Final = 120.0  # seconds; streams are longer than the measurement, after which the engine ends them
 _LATE: Final = 0.25  # a server whose transit has this p99 has not kept up with its streams
 _REQUESTS_PER_SECOND: Final = 40.0  # of each server
 _OPEN: Final = 256  # streams, of which memory is counted
@@ -92,7 +94,7 @@ class Work:
 
 def tokens_of(run: str, streams: Sequence[int]) -> list[Work]:
     """The token loads of one kind of run, from few to many streams."""
-    return [Work(run, RATE, number, lockstep=run.startswith(LOCKSTEP)) for number in streams]
+    return [Work(run, min(RATE, _MOST / number), number, lockstep=run.startswith(LOCKSTEP)) for number in streams]
 
 
 def request_works() -> list[Work]:
@@ -131,6 +133,11 @@ class Engines:
         for share, server in self.servers.items():
             rate = work.rate * share if work.streams else 0
             ask(server.address, f"/pace?{rate:g}{'&lockstep' if work.lockstep else ''}")
+
+    def end_streams(self) -> None:
+        """End all open streams. Not every peer does so when its client leaves."""
+        for server in self.servers.values():
+            ask(server.address, "/end")
 
     def open(self) -> int:
         """Streams that are open."""
@@ -185,15 +192,19 @@ def measure(bench: Bench, engines: Engines, servers: Crew, work: Work, batch: in
         costs = _windows([server.pid for server, _ in servers], bench.windows)
         loads: dict[str, Load] = {}
         lasting = [client.running for client in clients]
-        for client in clients:
-            client.interrupt()
+        if work.streams:
+            engines.end_streams()
+        else:
+            for client in clients:
+                client.interrupt()
         for (server, _), client, lasted in zip(servers, clients, lasting, strict=True):
             try:
                 loads[server.name] = _kept_up(client.summary(_PATIENCE), lasted)
             except Unavailable as exc:
-                bench.records.missing(server.name, f"{work.run}, {work.streams or 'no'} streams: {exc}")
+                why = "the machine was too busy: " if server.name == DIRECT else ""
+                bench.records.missing(server.name, f"{work.run}, {work.streams or 'no'} streams: {why}{exc}")
     for number, (server, share) in enumerate(servers):
-        if server.name in loads:
+        if server.name in loads and DIRECT in loads:
             found = tuple(cpu / seconds / work.units(share) * 1e6 for seconds, cpu in (row[number] for row in costs))
             own = () if server.name == DIRECT else found
             load, rate = loads[server.name], work.rate
@@ -201,7 +212,6 @@ def measure(bench: Bench, engines: Engines, servers: Crew, work: Work, batch: in
             bench.records.add(
                 Run(work.run, server.name, server.label, batch, streams, rate, load, version, windows=own)
             )
-    _await_end(engines)
 
 
 def _kept_up(load: Load, lasted: bool) -> Load:
@@ -239,12 +249,6 @@ def _arrived(engines: Engines) -> int:
     return engines.begun() - before
 
 
-def _await_end(engines: Engines) -> None:
-    deadline = monotonic() + _PATIENCE
-    while engines.open() and monotonic() < deadline:
-        pause(0.05)
-
-
 def _windows(pids: Sequence[int], count: int) -> list[list[tuple[float, float]]]:
     """For each window and process: seconds, and CPU seconds of the process and its descendants."""
     meters = [Meter([pid]) for pid in pids]
@@ -263,70 +267,57 @@ def _windows(pids: Sequence[int], count: int) -> list[list[tuple[float, float]]]
 # the runs
 
 
-def together(bench: Bench, run: str, *, unix: bool = False) -> None:
-    """Measure the cost of a token, from few to many streams."""
-    base = bench.named(*BASE)
+def together(bench: Bench, works: Sequence[Work], *, unix: bool = False, weigh: bool = False) -> None:
+    """Measure each of `works` in every batch; with `weigh` the memory of open streams too."""
     peers = [one for one in bench.peers if one.peer.unix or not unix]
-    for batch, group in enumerate(batches(peers, base)):
+    for batch, group in enumerate(batches(peers, bench.named(*BASE))):
         with crew(bench, group, unix=unix) as (engines, servers):
-            for work in tokens_of(run, bench.streams):
-                measure(bench, engines, servers, work, batch)
-
-
-def _tokens(bench: Bench, run: str, *, unix: bool = False) -> None:
-    together(bench, run, unix=unix)
-    print("\n" + as_text(cost_table(bench.records, run)), flush=True)
-
-
-def staggered(bench: Bench) -> None:
-    """CPU per token; the streams write at moments that are spread evenly."""
-    _tokens(bench, STAGGERED)
-
-
-def lockstep(bench: Bench) -> None:
-    """CPU per token; all streams write at one moment."""
-    _tokens(bench, LOCKSTEP)
-
-
-def unix_staggered(bench: Bench) -> None:
-    """The same over Unix sockets, staggered."""
-    _tokens(bench, f"{STAGGERED}, {UNIX}", unix=True)
-
-
-def unix_lockstep(bench: Bench) -> None:
-    """The same over Unix sockets, in lockstep."""
-    _tokens(bench, f"{LOCKSTEP}, {UNIX}", unix=True)
-
-
-def requests(bench: Bench) -> None:
-    """CPU per request, small and of an agent; each is answered with two tokens."""
-    works = request_works()
-    for batch, group in enumerate(batches(bench.peers, bench.named(*BASE))):
-        with crew(bench, group) as (engines, servers):
+            if weigh:
+                _weigh(bench, engines, [server for server, _ in servers if server.name != DIRECT])
             for work in works:
+                print(f"{work.run}, {work.streams or 'no'} streams, batch {batch}", file=sys.stderr, flush=True)
                 measure(bench, engines, servers, work, batch)
-    for work in works:
-        print("\n" + as_text(cost_table(bench.records, work.run)), flush=True)
 
 
-def memory(bench: Bench) -> None:
+def tcp(bench: Bench) -> None:
+    """CPU per token, staggered and in lockstep; CPU per request; and memory per stream. Over TCP."""
+    tokens = [*tokens_of(STAGGERED, bench.streams), *tokens_of(LOCKSTEP, bench.streams)]
+    works = [*tokens, *request_works()]
+    together(bench, works, weigh=True)
+    _print(bench, works)
+
+
+def unix(bench: Bench) -> None:
+    """CPU per token, staggered and in lockstep. Over Unix sockets."""
+    works = [work for run in (STAGGERED, LOCKSTEP) for work in tokens_of(f"{run}, {UNIX}", bench.streams)]
+    together(bench, works, unix=True)
+    _print(bench, works)
+
+
+def _print(bench: Bench, works: Sequence[Work]) -> None:
+    for run in dict.fromkeys(work.run for work in works):
+        print("\n" + as_text(cost_table(bench.records, run)), flush=True)
+
+
+def _weigh(bench: Bench, engines: Engines, servers: Sequence[Server]) -> None:
     """Resident memory of an open stream: with many nearly idle streams, less that of the idle server."""
     plan = Plan(tokens=round(_LASTING), requests=_OPEN, concurrency=_OPEN, ramp=_OPEN / _OPENED_PER_SECOND)
-    for group in batches(bench.peers, bench.named(*BASE)):
-        with crew(bench, group) as (engines, servers), ExitStack() as stack:
-            engines.set_pace(Work("memory", rate=1.0, streams=_OPEN))
-            peers = [server for server, _ in servers if server.name != DIRECT]
-            idle = {server.name: weight(server.pid) for server in peers}
-            clients = [stack.enter_context(driving(server, plan, bench.folder, server.name)) for server in peers]
-            try:
-                await_open(engines.open, _OPEN * len(peers), clients)
-            except Unavailable as exc:
-                bench.records.missing(DIRECT, f"memory: {exc}")
-                continue
-            for server in peers:
+    engines.set_pace(Work("memory", rate=1.0, streams=_OPEN))
+    idle = {server.name: weight(server.pid) for server in servers}
+    with ExitStack() as stack:
+        clients = [stack.enter_context(driving(server, plan, bench.folder, server.name)) for server in servers]
+        try:
+            await_open(engines.open, _OPEN * len(servers), clients, _PATIENCE)
+        except Unavailable as exc:
+            bench.records.missing(DIRECT, f"memory: {exc}")
+        else:
+            for server in servers:
                 kib = max(0.0, (weight(server.pid) - idle[server.name]) / 1024 / _OPEN)
                 bench.records.add(Memory(server.name, _OPEN, kib, idle[server.name] / 1024 / 1024))
                 print(f"{server.name}: {kib:.1f} KiB per open stream", flush=True)
+        engines.end_streams()
+        for client in clients:
+            client.wait(_PATIENCE)
 
 
 def weight(pid: int) -> int:

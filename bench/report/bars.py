@@ -48,6 +48,7 @@ NGINX: Final = "nginx"
 HAPROXY: Final = "haproxy"
 ENVOY: Final = "envoy"
 ROLTER: Final = "rolter"
+DYNAMO: Final = "dynamo"
 ROUTER: Final = "ccr"
 LITELLM: Final = "litellm"
 NAMES: Final = {  # in the order of tables and plots
@@ -61,6 +62,7 @@ NAMES: Final = {  # in the order of tables and plots
     OURS: "ours, fast",
     OURS_H11: "ours, h11",
     ROUTER: "claude-code-router core",
+    DYNAMO: "NVIDIA Dynamo's frontend",
     LITELLM: "LiteLLM proxy",
 }
 

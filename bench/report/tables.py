@@ -111,12 +111,12 @@ def cost_table(records: Records, run: str) -> Table:
     head = ["server"]
     for setting in loads:
         streams = "" if unit == "request" else f", {plain(setting.streams)} streams"
-        head += [f"CPU per {unit}{streams}", f"× byte relay{streams}", f"× nginx{streams}"]
+        streams += f" × {plain(setting.rate)} {unit}s/s" if setting.rate else ""
+        head += [f"CPU per {unit}{streams}", "× byte relay", "× nginx"]
         head += [] if setting.rate else ["tokens/s"]
     servers = ordered(name for setting in loads for name in servers_of(records, setting) if name != DIRECT)
     rows = tuple(_cost_row(records, loads, server) for server in servers)
-    rate = next((f" × {plain(setting.rate)} {unit}s/s" for setting in loads if setting.rate), "")
-    return Table(f"CPU per {unit}: {run}{rate}", (*head, "failed requests"), rows)
+    return Table(f"CPU per {unit}: {run}", (*head, "failed requests"), rows)
 
 
 def _cost_row(records: Records, loads: list[Setting], server: str) -> tuple[str, ...]:

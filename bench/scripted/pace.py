@@ -10,6 +10,7 @@ Paced: a stream has a grid of moments, one interval apart, and writes at each. A
 The grids are offset by multiples of the golden ratio, which spreads any number of streams evenly; the first token is
 written at once, as after a prefill. In lockstep all streams share one grid and the first token waits for it, as in an
 engine that decodes in batches. A stream that was held continues at its next moment and skips those that it missed.
+Where the machine cannot keep the pace, other sockets are served after a bounded number of tokens.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from anthro_asgi.simulator.timerfd import Alarm
 
 _GOLDEN: Final = 0.6180339887498949
 _BILLION: Final = 1_000_000_000
+_STEPS: Final = 1_000  # tokens in a row
 
 
 class Steps(Protocol):
@@ -126,7 +128,9 @@ class Paced:
     def _ring(self) -> None:
         self._set_for = 0
         due, now, interval = self._due, monotonic_ns(), self._interval
-        while due and due[0][0] <= now:
+        for _ in range(_STEPS):
+            if not due or due[0][0] > now:
+                break
             moment, _, stream = heappop(due)
             if not (stream.held or stream.done):
                 stream.step()

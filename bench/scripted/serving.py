@@ -1,7 +1,8 @@
 """The scripted engine's HTTP: one protocol per connection, one script per streaming request.
 
 `GET /streams` is answered with the number of open streams, and `GET /begun` with that of all streams so far.
-`GET /pace?RATE` or `/pace?RATE&lockstep` sets the pace of the streams that begin later.
+`GET /pace?RATE` or `/pace?RATE&lockstep` sets the pace of the streams that begin later. `GET /end` ends all open
+streams.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ UNPACED: Final = "unpaced"  # the model whose streams are written as fast as the
 _COMPLETIONS: Final = (b"/v1/chat/completions", b"/chat/completions")
 _STREAMS: Final = b"/streams"
 _BEGUN: Final = b"/begun"
+_END: Final = b"/end"
 _PACE: Final = b"/pace"
 _MODELS: Final = (b"/v1/models", b"/models")
 _STREAM_TYPE: Final = b"text/event-stream; charset=utf-8"
@@ -56,7 +58,8 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.created = int(time.time())
-        self.open = self.begun = 0  # streams
+        self.streams: set[Stream] = set()
+        self.begun = 0
         self.unpaced: Pace = Saturated()
         self.pace: Pace = self.unpaced
         self._paces: dict[tuple[float, bool], Pace] = {}
@@ -73,6 +76,11 @@ class Engine:
     def names(self) -> dict[str, Any]:
         """The constant fields of a new stream."""
         return styles.names_of(self.settings.style, self.settings.model, next(self._serial), self.created)
+
+    def end(self) -> None:
+        """End all open streams now, as if they had all of their tokens."""
+        for stream in list(self.streams):
+            stream.finish()
 
     def connect(self) -> "Wire":
         """A protocol for a new connection."""
@@ -102,8 +110,11 @@ class Stream:
         self._wire.transport.write(self._script.token() * self._together)
         self._left -= self._together
         if self._left <= 0:
-            self.done = True
-            self._wire.answered(self._script.ending(self._usage))
+            self.finish()
+
+    def finish(self) -> None:
+        self.done = True
+        self._wire.answered(self._script.ending(self._usage))
 
 
 class Wire(asyncio.Protocol):
@@ -181,9 +192,12 @@ class Wire(asyncio.Protocol):
         if method == b"POST" and path in _COMPLETIONS:
             self._complete(body)
         elif path == _STREAMS:
-            self._send(200, b"%d" % self.engine.open)
+            self._send(200, b"%d" % len(self.engine.streams))
         elif path == _BEGUN:
             self._send(200, b"%d" % self.engine.begun)
+        elif path == _END:
+            self.engine.end()
+            self._send(200, b"")
         elif path == _PACE:
             rate, _, mode = query.partition(b"&")
             self.engine.set_pace(float(rate), mode == b"lockstep")
@@ -223,15 +237,16 @@ class Wire(asyncio.Protocol):
         framing = b"" if self._bare else b"transfer-encoding: chunked\r\n"
         self.transport.write(self._head(200, _STREAM_TYPE) + framing + b"\r\n" + script.opening())
         self._stream = self._streaming(script, tokens, usage)
-        self.engine.open += 1
+        self.engine.streams.add(self._stream)
         self.engine.begun += 1
         self._stream.held = self._congested
         self._pace = self.engine.unpaced if request.get("model") == UNPACED else self.engine.pace
         self._pace.begin(self._stream)
 
     def _forget(self) -> None:
-        self.engine.open -= self._stream is not None
-        self._stream = None
+        if self._stream is not None:
+            self.engine.streams.discard(self._stream)
+            self._stream = None
 
     def _streaming(self, script: styles.Script, tokens: int, usage: bool) -> Stream:
         return Stream(self, script, tokens, usage)

@@ -18,7 +18,20 @@ import pytest
 from anthro_asgi.conformance.run import chosen
 from bench import peers as command
 from bench.oracles import delta
-from bench.peers import conformity, envoy, envs, haproxy, harness, litellm, nginx, ours, rolter, router, simultaneous
+from bench.peers import (
+    conformity,
+    dynamo,
+    envoy,
+    envs,
+    haproxy,
+    harness,
+    litellm,
+    nginx,
+    ours,
+    rolter,
+    router,
+    simultaneous,
+)
 from bench.peers.asgi import asgi
 from bench.peers.harness import Bench, Plan, Prepared, Server, drive, engine, http, opened, running, started
 from bench.peers.ours import Ours
@@ -94,7 +107,7 @@ def test_an_editable_environment_is_built_again_when_pyproject_changes(
     builder, project = Builder(), tmp_path / "pyproject.toml"
     project.write_text("dependencies = []")
     monkeypatch.setattr(envs, "CHECKOUT", tmp_path)
-    monkeypatch.setattr(envs, "_install", lambda folder, requirements, editable: builder(folder))
+    monkeypatch.setattr(envs, "_install", lambda folder, requirements, bare, editable: builder(folder))
     folder = tmp_path / "peer"
     twice = [envs.venv(folder, ["it"], editable=True, install=True) for _ in range(2)]
     assert twice == [{"thing": "1.1"}] * 2
@@ -177,6 +190,26 @@ def test_rolter_is_told_its_provider_and_the_model(tmp_path: Path, monkeypatch: 
     text = Path(launch.command[-1]).read_text()
     for part in ("port = 99\n", 'api_base = "http://127.0.0.1:4321"', f'model = "{peer.model}"'):
         assert part in text
+
+
+def test_dynamo_is_started_with_a_worker_that_is_not_its_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare: list[str] = []
+
+    def venv(folder: Path, requirements: list[str], **options: Any) -> dict[str, str]:
+        bare.extend(options["bare"])
+        return {"ai-dynamo": "1.6.1"}
+
+    monkeypatch.setattr(dynamo, "venv", venv)
+    peer = dynamo.Dynamo()
+    assert peer.prepare(tmp_path, install=False) == "1.6.1"
+    assert bare == ["ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"]
+    shell, option, line = peer.launch(UPSTREAM, HERE, tmp_path).command
+    worker, _, frontend = line.partition(" &); exec ")
+    assert (shell, option) == ("sh", "-c")
+    assert worker.endswith(f"dynamo_worker.py {UPSTREAM} {MODEL} {tmp_path / 'model'}")
+    assert frontend.endswith("-m dynamo.frontend --http-host 127.0.0.1 --http-port 99 --enable-anthropic-api")
+    assert orjson.loads((tmp_path / "model" / "config.json").read_bytes())["model_type"] == "llama"
+    assert peer.holds == MODEL.encode()
 
 
 def test_a_debian_package_is_unpacked_with_what_the_system_lacks(
@@ -425,12 +458,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simultaneous, "_LATE", 60.0)  # a busy machine is no fault of the servers
 
 
-def test_requests_small_and_of_an_agent_have_a_cost(tmp_path: Path, records: ResultFile, quick: None) -> None:
-    simultaneous.requests(bench(records, tmp_path, Relay()))
+def test_requests_and_open_streams_have_a_cost(
+    tmp_path: Path, records: ResultFile, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simultaneous, "_OPEN", 5)
+    simultaneous.together(bench(records, tmp_path, Relay()), simultaneous.request_works(), weigh=True)
     costs = [(run.server, run.run, len(run.windows)) for run in records.of(Run)]
     names = ("small request", "agent request, 86 KB")
     assert costs == [(server, run, windows) for run in names for server, windows in (("direct", 0), ("relay", 2))]
     assert records.of(Missing) == []
+    (weighed,) = records.of(Memory)
+    assert (weighed.server, weighed.streams) == ("relay", 5)
+    assert (weighed.idle_mib or 0) > 5
 
 
 def test_the_agents_request_has_86_kb_and_20_tools() -> None:
@@ -469,15 +508,6 @@ def test_a_part_of_the_rate_is_for_a_peer_that_bears_no_more() -> None:
     assert (requests.units(0.2), requests.plan(0.2).rate) == (8.0, 8.0)
 
 
-def test_memory_of_open_streams_is_measured_at_the_same_time(
-    tmp_path: Path, records: ResultFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(simultaneous, "_OPEN", 5)
-    simultaneous.memory(bench(records, tmp_path, Relay()))
-    assert [(one.server, one.streams) for one in records.of(Memory)] == [("relay", 5)]
-    assert all((one.idle_mib or 0) > 5 for one in records.of(Memory))
-
-
 def test_conformance_is_judged_for_peers_that_speak_messages(
     tmp_path: Path, records: ResultFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,7 +520,8 @@ def test_conformance_is_judged_for_peers_that_speak_messages(
 def test_all_servers_work_at_the_same_time_over_tcp_and_over_unix_sockets(
     tmp_path: Path, records: ResultFile, quick: None
 ) -> None:
-    simultaneous.unix_lockstep(bench(records, tmp_path, Relay(), our_service()))
+    works = simultaneous.tokens_of("lockstep, Unix sockets", [2])
+    simultaneous.together(bench(records, tmp_path, Relay(), our_service()), works, unix=True)
     found = {run.server: run for run in records.of(Run)}
     assert records.of(Missing) == []
     windows = {"direct": 0, "relay": 2, "relay-unix": 2, "ours-fast-unix": 2}
@@ -543,7 +574,7 @@ def test_a_peer_that_cannot_be_installed_is_recorded_and_the_exit_status_is_1(
     monkeypatch.setattr(command, "peers", lambda: [Program("nowhere", ""), Program("unasked", "1")])
     out = tmp_path / "records.jsonl"
     out.write_text("left by another run\n")
-    assert command.main(options("--only", "nowhere", "--runs", "asgi,memory", "--out", str(out))) == 1
+    assert command.main(options("--only", "nowhere", "--runs", "asgi", "--out", str(out))) == 1
     missing, environment = (json.loads(line) for line in out.read_text().splitlines())
     assert missing == {"kind": "missing", "server": "nowhere", "why": "could not be installed: no such thing"}
     assert (environment["kind"], environment["cores"]) == ("env", os.cpu_count())

@@ -284,3 +284,16 @@ async def test_the_pace_of_streams_that_begin_later_can_be_set() -> None:
         answers = await ask(port, request({"stream": True, "max_tokens": 1}), request({}, "/begun", method="GET"))
         assert answers[1][2] == b"1"
         paced.close()
+
+
+async def test_all_open_streams_can_be_ended() -> None:
+    async with engine(rate=0.001) as (made, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request({"stream": True, "max_tokens": 9}))
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(made.streams) == 1
+        await ask(port, request({}, "/end", method="GET"))
+        assert (await reader.readuntil(b"\r\n0\r\n\r\n")).count(b"[DONE]") == 1
+        assert made.streams == set()
+        writer.close()
+        await writer.wait_closed()

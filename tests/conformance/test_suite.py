@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from anthro_asgi.conformance.check import CHECKS, Failure, Session, Unsupported, events_of
 from anthro_asgi.conformance.command import main
 from anthro_asgi.conformance.exchange import Client, Exchange
+from anthro_asgi.conformance.grammar import parse_events
 from anthro_asgi.conformance.report import failures_in_markdown, line, page, table
 from anthro_asgi.conformance.run import Finding, Report, chosen, report_of, run
 from anthro_asgi.conformance.scripted_engine import MODEL, ScriptedEngine
@@ -143,3 +145,13 @@ def test_pytest_runs_the_installed_suite(gateway: tuple[Service, ScriptedEngine]
     run = subprocess.run([*command, *chosen_only], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert run.returncode == 0, run.stdout
     assert "4 passed" in run.stdout
+
+
+def test_a_stream_that_is_no_list_of_events_is_a_finding_and_the_run_goes_on() -> None:
+    def breaks(session: Session) -> None:
+        parse_events(b"data: [DONE]\n\n")
+
+    check = replace(chosen("gateway")[0], run=breaks)
+    report = run([check, check], Client("http://127.0.0.1:1", None), "m", "a server")
+    assert [finding.outcome for finding in report.findings] == ["failed", "failed"]
+    assert "not one event line and one data line" in report.findings[0].reason
