@@ -88,6 +88,23 @@ async def test_a_pdf_in_a_tool_result_is_read_too() -> None:
 
 
 @CLAUSE
+async def test_a_pdf_in_a_large_body_is_read_from_the_text_that_was_cut_out() -> None:
+    long = {"type": "text", "text": "x" * 700_000}
+    file = document(pdf("Hello first" + " and more" * 300, "Hello second"))
+    assert len(file["source"]["data"]) > 1024
+    async with service() as (app, upstream):
+        answered = await post(app, turns(long, file))
+        assert answered[0] == 200, answered[1]
+        broken = document(b"%PDF-1.4 " + b"?" * 2000)
+        status, refused = await post(app, turns(long, broken))
+    (turn,) = asked(upstream)[0]["messages"]
+    assert "x" * 700_000 in turn["content"]
+    assert "[Page 2 of 2]\nHello second" in turn["content"]
+    assert status == 400
+    assert refused["error"]["message"].startswith("messages.0.content.2.document.source.")
+
+
+@CLAUSE
 @pytest.mark.parametrize(("mode", "has_text"), [("images", False), ("both", True)])
 async def test_pages_become_images_for_engines_that_see(mode: str, has_text: bool) -> None:
     async with service(mode) as (app, upstream):
