@@ -25,7 +25,7 @@ _WAITING: Final = ("leaves", "resets", "half-closes", "sends", "content-length",
 QUICK: Final = tuple(cell for cell in CLIENTS if cell.setup == "usual" and not cell.fault.startswith(_WAITING))
 """The clients that send their bytes at once, and wait for the response only."""
 PARSERS: Final = tuple(installation for installation in INSTALLATIONS if installation.api == "chat")
-_REPETITIONS: Final = 10  # of a cell beyond the bounds: noise only adds to a hold and to a gap
+_REPETITIONS: Final = 25  # of a cell beyond the bounds: noise only adds to a hold and to a gap
 _SWITCH: Final = 0.0002  # seconds; the ticker never waits, so each switch to another thread takes an interval
 _AFTER: Final = 0.02  # seconds after the client, in which the other client has a token
 Report = Callable[[str, Cell, Held], object]
