@@ -1,17 +1,20 @@
 """Takes the quotes out of an engine's answer, and cites those that stand in the documents (contract 3.55)."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ..engines.base import BaseEngine, CallRepair
 from ..wire.cited_documents import CitedDocuments
-from ..wire.deltas import Batch, Delta
+from ..wire.deltas import Batch, Delta, deltas_of
 from ..wire.large.cooperative import LARGE_BODY
 from ..wire.quote_reader import Quote, QuoteReader, cited_deltas
 from ..wire.request import MessagesRequest
 from .answer import in_input_thread
+
+_PIECE: Final = 2048  # characters of one text that are read before other requests run: they may hold a hundred quotes
 
 
 class CitationEngine(BaseEngine):
@@ -37,9 +40,12 @@ class CitationEngine(BaseEngine):
         del request
         async with aclosing(batches):
             async for batch in batches:
-                out = await self._with_citations(reader.feed(batch))
-                if out:
-                    yield out
+                for piece in _pieces(batch):
+                    out = await self._with_citations(reader.feed(piece))
+                    if out:
+                        yield out
+                    if piece is not batch:
+                        await asyncio.sleep(0)
         out = await self._with_citations(reader.end())
         if out:
             yield out
@@ -54,3 +60,15 @@ class CitationEngine(BaseEngine):
             citation = find() if self._documents.size <= LARGE_BODY else await in_input_thread(find)
             out += cited_deltas(one.text, citation)
         return out
+
+
+def _pieces(batch: Batch) -> Iterator[Batch]:
+    """The batch itself; its deltas one by one, and long texts in pieces, if it has a long text."""
+    if not any(isinstance(delta, str) and len(delta) > _PIECE for delta in deltas_of(batch)):
+        yield batch
+        return
+    for delta in deltas_of(batch):
+        if isinstance(delta, str):
+            yield from (delta[at : at + _PIECE] for at in range(0, len(delta), _PIECE))
+        else:
+            yield delta

@@ -1,7 +1,9 @@
 """Answers with citations, streamed and whole, with Anthropic's SDK over the application (contract 3.55)."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,23 @@ async def test_quotes_of_large_documents_are_searched_in_a_thread(monkeypatch: p
     [citation] = whole.content[1].citations
     assert citation.cited_text == "The sky\n is blue."
     assert len(threads) == 4
+
+
+async def test_other_requests_run_while_a_long_text_is_searched_for_quotes() -> None:
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    turns = 0
+    text = ANSWER * 2000
+    driver = Driver(MessagesApp(Scripted(text, size=len(text))))
+    body = json.dumps({"model": "m", "max_tokens": 9, "messages": asking()}).encode()
+    counting = asyncio.create_task(count())
+    response = await driver.request("POST", "/v1/messages", body=body)
+    counting.cancel()
+    with suppress(asyncio.CancelledError):
+        await counting
+    assert sum(bool(block.get("citations")) for block in response.json()["content"]) == 2000
+    assert turns > len(text) / 2048
