@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
@@ -161,7 +162,8 @@ def _answer(
     path = f"{url.path.rstrip('/').removesuffix('/v1')}{_ROUTE}{rest}"
     if body is not None:
         headers["transfer-encoding"] = "chunked"
-    connection.request(method, path, body, headers, encode_chunked=body is not None)
+    with suppress(BrokenPipeError, ConnectionResetError):  # the server may refuse a body before it has read all of it
+        connection.request(method, path, body, headers, encode_chunked=body is not None)
     response = connection.getresponse()
     if response.status != 200:
         content = response.read()

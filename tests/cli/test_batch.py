@@ -3,10 +3,12 @@
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -62,6 +64,25 @@ def test_errors_are_one_line(service: Service) -> None:
     assert said.count("\n") == 1
     assert "the server answered 404: " in run(service, "results", "msgbatch_none", status=1)
     assert "No such file" in run(service, "submit", "absent.jsonl", status=1)
+
+
+def test_a_refusal_is_read_although_the_body_was_not_sent_completely() -> None:
+    def refuse() -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(100)
+            content = b'{"type":"error","error":{"type":"api_error","message":"no more"}}'
+            client.sendall(b"HTTP/1.1 503 a\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=refuse)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        words = [sys.executable, "-m", "anthro_asgi", "batch", "submit", "--url", url, "-"]
+        text = json.dumps({"custom_id": "a", "params": {"model": "m" * 20_000_000}})
+        done = subprocess.run(words, input=text, capture_output=True, text=True, check=False)
+        thread.join()
+    assert (done.returncode, done.stderr) == (1, "anthro-asgi: error: the server answered 503: no more\n")
 
 
 def test_a_terminal_shows_a_bar(service: Service) -> None:
