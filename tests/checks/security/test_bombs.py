@@ -145,6 +145,7 @@ LARGE: dict[str, Callable[[], bytes]] = {
 TURN = 0.6  # seconds of CPU time without a yield to other requests; 16 MiB at once would take 1 to 3
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("make", LARGE.values(), ids=LARGE)
 def test_a_large_body_of_tiny_values_does_not_delay_other_requests(make: Callable[[], bytes]) -> None:
     body = make()

