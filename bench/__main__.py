@@ -18,7 +18,7 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
     "metered": ("bench.metered", "what metrics add to the cost of a token"),
     "batches": ("bench.batches", "throughput of message batches, and the latency of clients beside them"),
-    "guard": ("bench.guard", "fail when a ratio exceeds its bar by half"),
+    "guard": ("bench.guard", "fail when a ratio exceeds its bar, or what is reached today, by half"),
     "soak": ("tests.checks.soak", "a thousand streams with faults and disconnects: nothing may grow or be left over"),
     "start": ("bench.start", "seconds from process start to listening, and idle memory"),
     "all": ("bench.every", "peers, pauses, hold and micro, then the report of them"),

@@ -1,5 +1,7 @@
 """`python -m bench guard`: every ratio against its bar plus half, best of five; for CI on shared machines.
 
+The paced ratios do not meet their bars yet. So they are compared with what is reached today, plus half.
+
 Six kinds of ratios: the micro ratios with a bar; what metrics add to a token; what a whole request costs, against a
 raw ASGI application; what features add to a request that uses none of them; the longest garbage collection while
 streams are open, against Python's own collector; and the CPU time per token of the whole service with real sockets,
@@ -12,7 +14,7 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from anthro_asgi._native import missing
 
@@ -35,8 +37,26 @@ _WINDOWS: Final = 8  # of a second
 _PACED: Final = {OURS: 1.9, OURS_NATIVE: 1.2}
 """CPU per token as a multiple of the relay's: what is reached today. The bars, 1.6 and 0.9, are not met yet."""
 
-Ratios = dict[str, tuple[float, float]]
-"""By name: the ratio and the bar."""
+
+class Guarded(NamedTuple):
+    """A measured ratio. `reference` is its bar, or, with `is_bar` false, the ratio that is reached today."""
+
+    ratio: float
+    reference: float
+    is_bar: bool = True
+
+    @property
+    def limit(self) -> float:
+        """The highest ratio that is allowed."""
+        return self.reference * MARGIN
+
+    @property
+    def holds(self) -> bool:
+        return self.ratio <= self.limit
+
+
+Ratios = dict[str, Guarded]
+"""By name."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,33 +75,35 @@ def _guard(measure: Callable[[], Ratios]) -> list[bool]:
     """Print the best ratio of each name, and whether it is within its limit; measure up to five times until all are."""
     best = measure()
     for _ in range(_TRIES - 1):
-        if all(ratio <= bar * MARGIN for ratio, bar in best.values()):
+        if all(one.holds for one in best.values()):
             break
         again = measure()
         best = {name: min(best[name], again.get(name, best[name])) for name in best}
-    for name, (ratio, bar) in best.items():
-        mark = "ok    " if ratio <= bar * MARGIN else "FAILED"
-        print(f"{mark} {name:<60} {ratio:6.2f} x (bar {bar:g}, guard {bar * MARGIN:.2f})", flush=True)
-    return [ratio <= bar * MARGIN for ratio, bar in best.values()]
+    for name, one in best.items():
+        mark = "ok    " if one.holds else "FAILED"
+        kind = "bar" if one.is_bar else "reached today"
+        print(f"{mark} {name:<60} {one.ratio:6.2f} x ({kind} {one.reference:g}, guard {one.limit:.2f})", flush=True)
+    return [one.holds for one in best.values()]
 
 
 def _micro() -> Ratios:
-    return {key: (one.ratio, one.bar or 0.0) for key, one in micro.measure(_ROUNDS, barred=True).items()}
+    return {key: Guarded(one.ratio, one.bar or 0.0) for key, one in micro.measure(_ROUNDS, barred=True).items()}
 
 
 def _metered() -> Ratios:
-    return {"metrics: added to a token": (metered.measure().ratio - 1, metered.BAR)}
+    return {"metrics: added to a token": Guarded(metered.measure().ratio - 1, metered.BAR)}
 
 
 def _requests() -> Ratios:
     return {
-        f"request: {name}": (per_request.measure(name, _ROUNDS).ratio, bar) for name, bar in per_request.RATIOS.items()
+        f"request: {name}": Guarded(per_request.measure(name, _ROUNDS).ratio, bar)
+        for name, bar in per_request.RATIOS.items()
     }
 
 
 def _unused() -> Ratios:
     return {
-        f"unused features: added to a request, {name}": (
+        f"unused features: added to a request, {name}": Guarded(
             per_request.measure_unused(name, _ROUNDS).ratio - 1,
             per_request.UNUSED,
         )
@@ -94,19 +116,19 @@ def _paused() -> Ratios:
         ours, python = (
             pauses.longest_pause(_STREAMS, one, _SECONDS, Path(folder)) for one in (pauses.BOUNDED, pauses.PYTHON)
         )
-    return {f"pauses: longest collection, {_STREAMS} streams": (ours / python, pauses.AGAINST_PYTHON)}
+    return {f"pauses: longest collection, {_STREAMS} streams": Guarded(ours / python, pauses.AGAINST_PYTHON)}
 
 
 def _proxied() -> Ratios:
     """A server that could not be measured has the ratio infinity."""
-    bars = {name: bar for name, bar in _PACED.items() if name != OURS_NATIVE or missing() is None}
-    servers = [peer for peer in (Relay(), fast(), native()) if peer.name in {FLOOR, *bars}]
+    reached = {name: ratio for name, ratio in _PACED.items() if name != OURS_NATIVE or missing() is None}
+    servers = [peer for peer in (Relay(), fast(), native()) if peer.name in {FLOOR, *reached}]
     with tempfile.TemporaryDirectory(prefix="bench-guard-") as folder, ResultFile(Path(folder) / "records") as records:
         prepared = [Prepared(peer, peer.prepare(Path(folder), install=False)) for peer in servers]
         together(Bench(prepared, Path(folder), records, windows=_WINDOWS), tokens_of(STAGGERED, [_PACED_STREAMS]))
         setting = main_setting(records, STAGGERED)
-        found = {name: setting and against(records, setting, name, FLOOR, server_cpu) for name in bars}
+        found = {name: setting and against(records, setting, name, FLOOR, server_cpu) for name in reached}
     return {
-        f"{name}: paced, CPU per token": (ratio.median if ratio else float("inf"), bars[name])
+        f"{name}: paced, CPU per token": Guarded(ratio.median if ratio else float("inf"), reached[name], is_bar=False)
         for name, ratio in found.items()
     }

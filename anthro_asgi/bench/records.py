@@ -11,7 +11,10 @@ Percentiles = dict[str, float | None]
 
 @dataclass(slots=True)
 class Goodput:
-    """Requests that kept the service level objective `slo` (limits in seconds)."""
+    """Good requests, which kept the service level objective `slo` (limits in seconds).
+
+    `requests_per_s` is the goodput: good requests per second. `fraction` is their share of all requests.
+    """
 
     slo: dict[str, float | None]
     requests_per_s: float | None

@@ -404,11 +404,12 @@ async def test_the_number_of_connection_attempts_at_once_is_bounded(monkeypatch:
 # ---- results
 
 
-async def test_goodput_is_the_share_of_requests_within_the_limits() -> None:
+async def test_goodput_counts_the_requests_within_the_limits_per_second_and_as_a_share() -> None:
     async with ScriptedUpstream(answer(), json_answer(500, {})) as server:
         good = await load(server.url, slo=Slo(ttft=30.0, itl=30.0, e2e=30.0), requests=2)
         late = await load(server.url, slo=Slo(ttft=1e-9), requests=1)
     assert good.goodput.fraction == 0.5
+    assert good.goodput.requests_per_s == 1 / good.summary.seconds
     assert good.goodput.slo == {"ttft": 30.0, "itl": 30.0, "e2e": 30.0}
     assert late.goodput.fraction == 0.0
 
@@ -522,7 +523,8 @@ async def test_what_an_error_says_is_kept_in_short(reply: Answer, kind: str, tex
 async def test_a_sweep_has_a_line_for_each_run() -> None:
     async with ScriptedUpstream(answer()) as server:
         loads = [(await load(server.url, slo=Slo(e2e=30.0), requests=8, concurrency=n)).summary for n in (1, 4)]
-    _, *lines = sweep_table(loads).splitlines()
+    head, *lines = sweep_table(loads).splitlines()
+    assert head.endswith("  good")
     assert [line[:9] for line in lines] == ["1 at once", "4 at once"]
     assert all(line.endswith("100.0%") for line in lines)
 

@@ -100,6 +100,18 @@ def test_json_on_stdout_is_the_only_output(engine: tuple[str, int], capsys: pyte
     assert "2 requests" in capsys.readouterr().out
 
 
+def test_the_help_names_the_defaults_of_the_lengths_the_unix_socket_and_each_exit_status() -> None:
+    parser = argparse.ArgumentParser()
+    load.add_arguments(parser)
+    shown = " ".join(parser.format_help().split())
+    chosen = options("unix:/tmp/socket")
+    for what, default in (("approximate length", chosen.prompt_tokens), ("max_tokens", chosen.output_tokens)):
+        assert f"{what}: a number (default {default})" in shown
+    assert "or unix:/path" in shown
+    assert "Exit status: 0 if" in shown
+    assert "130 after an interrupt." in shown
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -55,9 +55,23 @@ def test_the_guard_compares_the_added_cost_with_its_bar(
 def test_the_guard_repeats_a_measurement_only_until_all_of_its_ratios_hold(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tries = iter([{"a": (2.0, 1.0), "b": (0.5, 1.0)}, {"a": (1.4, 1.0), "b": (9.0, 1.0)}])
+    tries = iter(
+        [
+            {"a": guard.Guarded(2.0, 1.0), "b": guard.Guarded(0.5, 1.0)},
+            {"a": guard.Guarded(1.4, 1.0), "b": guard.Guarded(9.0, 1.0)},
+        ]
+    )
     assert guard._guard(lambda: next(tries)) == [True, True]  # a third try would end the iterator
     shown = capsys.readouterr().out.splitlines()
     assert [(line.split()[0], line.split()[2]) for line in shown] == [("ok", "1.40"), ("ok", "0.50")]
-    always = {"a": (2.0, 1.0)}
+    always = {"a": guard.Guarded(2.0, 1.0)}
     assert guard._guard(lambda: always) == [False]
+
+
+def test_the_guard_says_which_ratios_are_compared_with_what_is_reached_and_which_with_a_bar(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ratios = {"a": guard.Guarded(1.0, 1.6), "b": guard.Guarded(1.0, 1.9, is_bar=False)}
+    assert guard._guard(lambda: ratios) == [True, True]
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.partition(" x ")[2] for line in shown] == ["(bar 1.6, guard 2.40)", "(reached today 1.9, guard 2.85)"]

@@ -21,13 +21,17 @@ from ..records import Load
 from . import output
 from .exchange import Connections, os_error
 from .runner import Plan, Run
-from .tally import Slo, Tally
+from .tally import LIMITS, Slo, Tally
 from .target import ARRIVALS, BadRun, Target
 from .workload import Content, Workload, read_dataset
 
 _SECONDS: Final = 10.0  # of a run without --duration and --requests
 _REACHABLE: Final = 1.0  # seconds to wait for a server that does not listen yet
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+_STATUS: Final = (
+    "Exit status: 0 if requests succeeded in each run, 1 if the server cannot be reached or no request of a run "
+    "succeeded, 2 for invalid options, 130 after an interrupt."
+)
 
 Number = TypeVar("Number", int, float)
 
@@ -38,10 +42,11 @@ class Unreachable(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
-    parser.add_argument("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
+    parser.epilog = _STATUS
+    parser.add_argument("url", metavar="URL", help="a base such as http://127.0.0.1:8484, or unix:/path")
     add = parser.add_argument_group("server").add_argument
     add("--api", choices=("messages", "chat"), default="messages", help="messages (default), or chat completions")
-    add("--model", default="bench", help="the model to ask for (default bench)")
+    add("--model", default="bench", help="the model to ask for (default bench, which many engines refuse)")
     add("--key", help="API key")
     add("--label", metavar="NAME", help="the server's name in the report (default: its URL)")
     add("--allow-remote", action="store_true", help="allow a server that is not on this machine")
@@ -52,28 +57,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ramp", type=float, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
     add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="in the open loop (default poisson)")
     add("--burst", type=positive, default=10, metavar="N", help="requests per burst, with bursts (default 10)")
-    add("--max-open", type=positive, default=4096, metavar="N", help="most open requests (default 4096)")
-    add("--requests", type=positive, metavar="N", help="end a run after N requests")
-    add("--duration", type=above_zero, metavar="S", help=f"end a run after S seconds (default {_SECONDS:g})")
+    add("--max-open", type=positive, default=4096, metavar="N", help="open requests; more are not sent (default 4096)")
+    add("--requests", type=positive, metavar="N", help="end a run after N requests, or earlier at --duration")
+    add("--duration", type=above_zero, metavar="S", help=f"end a run after S seconds ({_SECONDS:g} without --requests)")
     add("--warmup", type=int, default=0, metavar="N", help="start counting when N requests have ended (default 0)")
     add("--drain", type=float, default=5.0, metavar="S", help="wait S seconds for open requests at the end (default 5)")
     add("--timeout", type=above_zero, default=60.0, metavar="S", help="a request fails after S seconds (default 60)")
     add = parser.add_argument_group("requests").add_argument
-    add("--prompt-tokens", type=_length, default=16, metavar="N", help="approximate length, such as 'normal(500, 100)'")
-    add("--output-tokens", type=_length, default=64, metavar="N", help="max_tokens, such as 'uniform(50, 200)'")
+    add("--prompt-tokens", type=_length, default=16, metavar="N", help=_length_help("approximate length", 16))
+    add("--output-tokens", type=_length, default=64, metavar="N", help=_length_help("max_tokens", 64))
     add("--prefix-tokens", type=positive, default=0, metavar="N", help="begin with a system prompt of N tokens")
     add("--prefixes", type=positive, default=1, metavar="K", help="number of different system prompts (default 1)")
     add("--turns", type=positive, default=1, metavar="N", help="turns of a conversation; --rate counts conversations")
     add("--tools", type=positive, default=0, metavar="N", help="offer N tools")
-    add("--thinking", type=positive, default=0, metavar="N", help="let the model think for N tokens more (messages)")
+    add("--thinking", type=positive, default=0, metavar="N", help="ask for N thinking tokens more (with messages)")
     add("--dataset", type=Path, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
     add("--extra", type=_object, default={}, metavar="JSON", help="merged into every body: '{\"ignore_eos\": true}'")
     add("--no-stream", action="store_true", help="ask for answers that are not streamed")
     add("--seed", type=int, default=0, metavar="N", help="of prompts, lengths and arrivals (default 0)")
     add = parser.add_argument_group("results").add_argument
-    limits = (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end"))
-    for name, what in limits:
-        add(f"--slo-{name}", type=above_zero, metavar="S", help=f"a good request: {what} within S seconds")
+    for name, what in LIMITS:
+        add(f"--slo-{name}", type=above_zero, metavar="S", help=f"a good request: {what} at most S seconds")
     add("--json", metavar="FILE", help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run")
     add("--each", action="store_true", help="write a JSON line for each request too")
 
@@ -208,6 +212,10 @@ def _length(text: str) -> tuple[Any, float, float]:
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
     return shape, float(first), float(second)
+
+
+def _length_help(what: str, default: int) -> str:
+    return f"{what}: a number (default {default}), or a distribution such as 'normal(500, 100)'"
 
 
 _LENGTHS: Final = distribution(integer("1", "1000000"))

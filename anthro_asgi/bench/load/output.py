@@ -119,7 +119,8 @@ def table(load: Load) -> str:
     if load.goodput is not None:
         good = load.goodput
         limits = ", ".join(f"{name} <= {limit:g} s" for name, limit in good.slo.items() if limit is not None)
-        lines.append(f"goodput  {good.requests_per_s or 0:.2f} requests/s, {good.fraction or 0:.1%} ({limits})")
+        share = f"{good.fraction or 0:.1%} of the requests are good"
+        lines.append(f"goodput  {good.requests_per_s or 0:.2f} requests/s: {share} ({limits})")
     if load.server is not None:
         cost = load.server
         memory = f"{cost.rss_mib:.1f} MiB resident, {cost.rss_peak_mib:.1f} MiB at most"
@@ -132,13 +133,13 @@ def sweep_table(loads: Sequence[Load]) -> str:
     """One line for each run."""
     head = ("load", "requests/s", "tokens/s", "TTFT p50", "TTFT p99", "ITL p50", "ITL p99", "E2E p50", "E2E p99")
     good = any(load.goodput for load in loads)
-    lines = [f"{head[0]:<20}" + "".join(f"{name:>12}" for name in head[1:]) + f"{'failed':>8}" + "   goodput" * good]
+    lines = [f"{head[0]:<20}" + "".join(f"{name:>12}" for name in head[1:]) + f"{'failed':>8}" + "      good" * good]
     for load in loads:
         cells = [f"{load.requests_per_s or 0:.2f}", f"{load.tokens_per_s or 0:,.0f}"]
         cells += [_duration(values[name]) for values in (load.ttft, load.itl, load.e2e) for name in ("p50", "p99")]
         failed = f"{sum(load.errors.values()):>8}"
-        goodput = f"{load.goodput.fraction or 0:>10.1%}" if load.goodput else ""
-        lines.append(f"{how(load):<20}" + "".join(f"{cell:>12}" for cell in cells) + failed + goodput)
+        share = f"{load.goodput.fraction or 0:>10.1%}" if load.goodput else ""
+        lines.append(f"{how(load):<20}" + "".join(f"{cell:>12}" for cell in cells) + failed + share)
     return "\n".join(lines)
 
 
@@ -148,7 +149,7 @@ def how(load: Load) -> str:
 
 
 def _mean(values: Percentiles) -> str:
-    return "not said" if values["mean"] is None else f"{values['mean']:,.1f}"
+    return "not reported" if values["mean"] is None else f"{values['mean']:,.1f}"
 
 
 def _row(title: str, values: Percentiles) -> str:

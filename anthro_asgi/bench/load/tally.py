@@ -4,7 +4,7 @@ The counted part lasts from `begin` to `freeze`. Chunks, the intervals between t
 that time. A request counts when it began in that time, to its end, which may be later, so that slow requests are
 included. The names are those of AIPerf:
 
-- ICL, inter-chunk latency: the interval between two chunks of a stream, 0 where both came in one read.
+- ICL, inter-chunk latency: the time between two chunks of a stream; 0 if the client received both in one read.
 - ITL, inter-token latency, which others call TPOT: (last chunk - first chunk) / (output tokens - 1), one value for each
   request. Output tokens are those of the answer's `usage`; without one, each chunk is a token.
 """
@@ -13,10 +13,17 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from time import monotonic_ns
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..processes import Cost, Meter
 from .samples import Samples
+
+LIMITS: Final = (
+    ("ttft", "time to the first chunk (TTFT)"),
+    ("itl", "mean inter-token latency (ITL)"),
+    ("e2e", "time to the end of the answer (E2E)"),
+)
+"""What a good request may be limited by: the name in `Slo` and in `--slo-NAME`, and its description."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..load.tally import Slo
+from ..load.tally import LIMITS, Slo
 from ..options import above_zero
 from .page import page
 from .results import read
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("results", nargs="+", type=Path, metavar="FILE", help="what `bench load --json FILE` wrote")
     add("--html", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default report.html)")
     add("--title", default="Load test", help="the page's title (default: Load test)")
-    for name, what in (("ttft", "first token"), ("itl", "mean inter-token latency"), ("e2e", "end")):
-        text = f"goodput: {what} within S seconds; needs the files of `bench load --each`"
+    for name, what in LIMITS:
+        text = f"a good request: {what} at most S seconds; needs the files of `bench load --each`"
         add(f"--slo-{name}", type=above_zero, metavar="S", help=text)
 
 

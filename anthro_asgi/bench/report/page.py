@@ -1,4 +1,4 @@
-"""The page of a report: distributions, throughput and latency against the load, goodput, and servers side by side."""
+"""The page of a report: distributions, throughput, latency and good requests against load, and servers side by side."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -56,7 +56,7 @@ def _legend(servers: Sequence[Server]) -> Markup:
 
 def _table(servers: Sequence[Server]) -> Markup:
     good = any(run.goodput for server in servers for run in server.runs)
-    head = ("server", "load", *_FIGURES, "failed", *(("goodput",) if good else ()))
+    head = ("server", "load", *_FIGURES, "failed", *(("good requests",) if good else ()))
     rows = tuple(_row(server.name, run, good=good) for server in servers for run in server.runs)
     return table_node(Table("The runs", head, rows), {}, captioned=False)
 
@@ -171,7 +171,7 @@ def _against(title: str, unit: str, servers: Sequence[tuple[str, list[Load]]]) -
         figures.append(_latency_figure(text, across, Axis("time", plain_duration, log=True), servers, name))
     if any(run.goodput for run in every):
         share = Axis("share", lambda value: f"{value:.0%}", ticks=(0, 0.25, 0.5, 0.75, 1))
-        figures.append(_load_figure("Goodput: share of good requests", across, share, servers, _good))
+        figures.append(_load_figure("Share of good requests", across, share, servers, _good))
     return section(title, node("div", *figures, class_="plots"))
 
 
