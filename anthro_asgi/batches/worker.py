@@ -9,8 +9,8 @@ one; the request then starts again later. Outcomes are written in groups: while 
 collects, so that a commit is shared by many requests.
 
 Each engine has a lane of its own: its requests that are ready and that run, and its pause. While a lane has enough
-requests that are ready, batches that filled it are not claimed from. So the requests of a busy engine do not take the
-places of those for another engine.
+ready requests, the worker claims none from the batches that filled this lane. So the requests of a busy engine do not
+take the places of those for another engine.
 
 What a failure of a request leads to:
 
@@ -193,7 +193,7 @@ class BatchWorker:
         if youngest is not None:
             youngest.give_up()
 
-    # the two loops
+    # the three loops
 
     async def _feed(self) -> None:
         while True:
@@ -249,7 +249,7 @@ class BatchWorker:
     # claim, start, write
 
     async def _give_back_canceled(self) -> None:
-        """Call it after a claim: one that was on its way when the batch was canceled has returned then."""
+        """Call this after `_claim`, so that a claim that had begun before the cancellation has finished."""
         canceled, self._canceled = self._canceled, set()
         for lane in self._lanes.values():
             ready, lane.ready = lane.ready, deque()
@@ -435,7 +435,8 @@ class _Lane:
     Attributes:
         ready: claimed, and not started.
         attempts: those that run, the one that started last at the end.
-        batches: where requests of this lane were found since it last needed some.
+        batches: batches with requests for this lane. While the lane has enough of them, the worker does not claim from
+            these batches.
         pause: seconds of the last pause; 0 after a success.
         paused_until: on the loop's clock.
     """

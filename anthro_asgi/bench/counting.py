@@ -1,16 +1,16 @@
 """Counts the chunks of a streamed answer as its bytes arrive, at a fraction of the cost of parsing them. Pure.
 
 A chunk is a content delta that is not empty: of text, thinking or tool input in the Messages API; of content, reasoning
-or tool arguments in chat completions. A server decides how many tokens it puts into one. How many tokens the prompt and
-the answer have is what the server says in `usage`.
+or tool arguments in chat completions. A server decides how many tokens it puts into a chunk. The token counts of the
+prompt and the answer are those of the server's `usage`.
 
 Theory: within one content block all events are equal except for the text. They have a prefix that ends with the quote
 before the text and a suffix that starts with the quote after it. The first event is parsed as JSON, and this frame is
 learned; it is checked by parsing it with another text. An event is then counted without parsing when it has the prefix,
 when the next quote is not escaped and starts the suffix, and when the text is not empty. In chat the suffix ends with
-the bracket that closes `choices`: what follows it, such as the usage, may vary and holds no content. Every other event
-is parsed, and its frame is learned. So the count is the parser's count, whatever the order of keys, the white space or
-the boundaries of the reads.
+the first `]` after the text, which closes `choices` or a list inside it. What follows, such as the usage, may vary; it
+is assumed to hold no further content. Every other event is parsed, and its frame is learned. So the count is the
+parser's count, whatever the order of keys, the white space or the boundaries of the reads.
 """
 
 from typing import Any, Final, Literal

@@ -42,7 +42,7 @@ class FileSources:
 
     Args:
         store: an open store.
-        max_size: most bytes that the files add to one request, each reference counted.
+        max_size: most bytes of one request: its body and its files, each reference counted.
         pdfs: whether the service reads PDFs.
         note: is called with ("file", "read" or "not_found").
     """

@@ -239,7 +239,7 @@ class _Upload:
             await self._store.append(self._id, piece, self._clock())
 
     async def discard(self) -> None:
-        """Remove what was stored. If that fails, `settle` removes it later."""
+        """Remove what was stored. If the store fails, its `settle` removes the pieces later."""
         if self._is_created:
             with suppress(StoreUnavailable):
                 await self._store.discard(self._id)

@@ -703,7 +703,7 @@ class Settings:
         "Messages",
         "asked",
         choice("off", "asked", "all"),
-        "say why a prefix cache missed: to requests that ask, or for all requests in metrics and the debug log, too",
+        "say why a prefix cache missed: in answers to requests that ask; all: of each request, also in metrics and log",
     )
     cache_diagnostics_answers: int = _row(
         "Messages",

@@ -1,8 +1,8 @@
 """The documents of a request that can be cited, and the search for quotes in them (contract 3.55). Pure.
 
 A citation is made from the document, not from the quote: its place is where the words were found, and `cited_text` is
-what stands there. White space may differ, since models write a line end as a space. Every other difference makes a
-quote no citation.
+what stands there. White space may differ, since models write a line end as a space. A quote with any other
+difference gets no citation.
 """
 
 import re
@@ -101,7 +101,7 @@ class CitedDocuments:
     def find(self, number: int, quote: str) -> Json | None:
         """The citation of a quote, at best from the document with this number; None if no document has its words.
 
-        Once `_MOST_SEARCHED` characters were searched, no further quote is.
+        After `_MOST_SEARCHED` characters, no further quote is searched for.
         """
         if self._left < 0:
             return None

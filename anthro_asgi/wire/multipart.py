@@ -96,7 +96,7 @@ class MultipartReader:
         return True
 
     def _certain(self) -> int:
-        """How many of the held bytes cannot belong to a delimiter whose end is still to come."""
+        """The number of held bytes before an unfinished delimiter."""
         start = max(0, len(self._held) - len(self._delimiter) + 1)
         while start < len(self._held):
             start = self._held.find(b"\r", start)

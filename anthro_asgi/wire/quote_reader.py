@@ -4,7 +4,8 @@
     │       └─ a Quote, once it is complete
     └─ text, at once
 
-The marks never reach the client. Text that only looks like a mark stays text.
+The marks never reach the client. Text that only looks like an opening mark stays text. A closing mark is taken out even
+if no quote is open, so an answer that shows `</quote>` as text loses it.
 """
 
 import re
@@ -76,7 +77,7 @@ class QuoteReader:
         return True
 
     def _certain(self) -> int:
-        """How much of the held text cannot belong to a mark whose end is still to come."""
+        """The length of the held text before an unfinished mark."""
         at = self._held.find("<", max(0, len(self._held) - _LONGEST_MARK))
         while at >= 0 and not _begins_mark(self._held[at:]):
             at = self._held.find("<", at + 1)

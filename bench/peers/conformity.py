@@ -1,4 +1,6 @@
-"""How many rules of the Messages API each peer keeps: a wrong answer is cheap, so its number stands beside the cost.
+"""How many rules of the Messages API each peer keeps.
+
+A server can save CPU by answering wrongly, so the report shows this number beside the cost.
 
 It is the profile `gateway` of `anthro-asgi conformance`, in which the suite is the engine behind the peer.
 """

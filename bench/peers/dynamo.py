@@ -1,8 +1,8 @@
 """NVIDIA Dynamo's frontend: Messages before workers that register with it; here one worker, in front of the engine.
 
-The frontend alone is measured: the worker, which passes chunks of the engine on, is a process that does not descend
-from it. Discovery is a folder, and requests go over TCP, so neither etcd nor NATS is needed. The start of the frontend
-includes the registration of the worker.
+The frontend alone is measured. The worker passes on the engine's chunks. It is not a child process of the frontend, so
+its CPU time is not counted. Discovery is a folder, and requests go over TCP, so neither etcd nor NATS is needed. The
+start of the frontend includes the registration of the worker.
 
 The package's dependency `aisimulate` comes from NVIDIA's own index only, and the frontend does not need it. So the
 packages are installed without their dependencies, and what the frontend imports is installed beside them.

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvloop
-from dynamo.llm import ModelInput, ModelType, WorkerType, register_model  # type: ignore[import-not-found]  # see above
-from dynamo.runtime import dynamo_worker  # type: ignore[import-not-found]  # see above
+from dynamo.llm import ModelInput, ModelType, WorkerType, register_model  # type: ignore[import-not-found]  # in the peer's environment
+from dynamo.runtime import dynamo_worker  # type: ignore[import-not-found]  # in the peer's environment
 
 
 async def generate(request: dict[str, Any], context: Any = None) -> AsyncIterator[dict[str, Any]]:
@@ -33,7 +33,7 @@ async def generate(request: dict[str, Any], context: Any = None) -> AsyncIterato
         writer.close()
 
 
-@dynamo_worker()  # type: ignore[untyped-decorator]  # see above
+@dynamo_worker()  # type: ignore[untyped-decorator]  # in the peer's environment
 async def main(runtime: Any) -> None:
     """Register the model and serve it."""
     endpoint = runtime.endpoint("bench.backend.generate")

@@ -42,7 +42,7 @@ class Peer(ABC):
     unix: ClassVar[bool] = False
     """Whether both of its sides can be Unix sockets."""
     share: ClassVar[float] = 1.0
-    """The part of the rate of tokens or requests that it can bear beside others on two cores."""
+    """The part of the full rate that this peer gets, because it could not bear more beside others on two cores."""
 
     @abstractmethod
     def prepare(self, cache: Path, *, install: bool) -> str:

@@ -1,8 +1,8 @@
 """What cannot be measured at the same time: the highest throughput, and the TTFT on an idle machine. In rounds.
 
 In each round every server has one turn, the engine itself included, so that a disturbance of the machine affects all of
-them; ratios are taken within a round. Each round begins with another server, so that no server always follows the same
-one. All servers run during the whole comparison and are idle when it is not their turn.
+them; ratios are taken within a round. Each round begins with another server, so that no server is always the first. All
+servers run during the whole comparison and are idle when it is not their turn.
 """
 
 from collections.abc import Iterator

@@ -2,9 +2,10 @@
 
     python -m tests.clients [WORD …]      install what is missing into .clients/, then run the scenarios
 
-A scenario plays one fault of an engine that users reported, and passes when the client's session survives it. Other
-scenarios show what the service does beside the engine: compaction, tool search, web search, PDFs, several engines. The
-runs happen in a network namespace that has only a loopback interface, so that no client can reach another host.
+A scenario plays one or more faults of an engine that users reported, and passes when the client's session survives
+them. Other scenarios show what the service does beside the engine: compaction, tool search, web search, PDFs, several
+engines, and replicas of an engine behind Envoy. The runs happen in a network namespace that has only a loopback
+interface, so that no client can reach another host.
 
     faults     the table of the faults; each has a scenario
     install    the npm and PyPI packages, with their versions
@@ -17,4 +18,5 @@ runs happen in a network namespace that has only a loopback interface, so that n
     searxng    a search engine with the JSON of SearXNG
     client     runs a client library: a driver of `drivers`, in a process of its own
     drivers    one program for each client library
+    sdk_tests  the tests of Anthropic's SDK for Python, against this service
 """

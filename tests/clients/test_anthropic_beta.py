@@ -146,7 +146,7 @@ def engine_says(service: Served, *answers: bytes) -> Iterator[list[Json]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_an_answer_and_its_count_are_what_the_types_say_and_nothing_else(
+def test_an_answer_and_its_count_have_the_fields_of_the_sdks_types_and_no_others(
     client: Client, service: Served, case: str
 ) -> None:
     params, stop, blocks = CASES[case]

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -56,6 +57,7 @@ FOREIGN: Final = frozenset(
         "podman",
         "pytest",
         "source",
+        "sqlite3",
         "systemctl",
         "umask",
         "uvicorn",
@@ -155,10 +157,18 @@ def check_command(variables: dict[str, str], arguments: list[str], capsys: pytes
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    """The address of the service with the simulated engine, without delays."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the lines run, with the files that they name."""
+    path = tmp_path_factory.mktemp("shell")
+    (path / "rules.txt").write_text("Rule 1: be kind.")
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[str]:
+    """The address of the service with the simulated engine, without delays, and with a store."""
     command = [sys.executable, "-m", "anthro_asgi", "serve", "--simulate", "--port", "0"]
-    command += ["--simulate-ttft", "0", "--simulate-itl", "0"]
+    command += ["--simulate-ttft", "0", "--simulate-itl", "0", "--batch-store", str(folder / "batches.db")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().removeprefix("listening on ").strip()
@@ -166,13 +176,14 @@ def served() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("curl ") and SERVICE in line])
-def test_a_curl_line_gets_an_answer(line: str, served: str) -> None:
+def test_a_curl_line_gets_an_answer(line: str, served: str, folder: Path) -> None:
     shown = subprocess.run(
         ["bash", "-c", line.replace("curl ", "curl --fail ", 1).replace(SERVICE, served)],
         capture_output=True,
         text=True,
         timeout=30,
         check=True,
+        cwd=folder,
     )
     assert shown.stdout
 

@@ -24,7 +24,8 @@ surrogate pair or a character, so lone surrogates are replaced (see `json_codec`
 With `cuts`, values that the service does not read are cut out, too. An array or object with one of these paths becomes
 JSON text again as soon as its chunk is parsed: see `_ROOT`.
 
-The values that remain take memory. It is estimated chunk by chunk, and a document beyond the limit is refused.
+Values that are not cut out become Python objects. Their memory is estimated chunk by chunk, and a document beyond the
+limit is refused.
 """
 
 from collections.abc import Iterator, Sequence
@@ -195,7 +196,7 @@ def _loads_whole(pieces: Sequence[bytes], size: int, end: int) -> Steps[tuple[An
 
 
 class _Budget:
-    """What the values of a document of `size` bytes may take in memory."""
+    """The most bytes of memory that the values of a document of `size` bytes may take."""
 
     __slots__ = ("_containers", "_expansion", "_left")
 
