@@ -258,6 +258,19 @@ async def test_a_key_sees_and_uses_its_own_files_only(tmp_path: Path) -> None:
         assert (await post(served, key="wrong")).status == 401
 
 
+async def test_without_api_keys_all_clients_are_one_owner_whose_files_no_key_can_read_later(tmp_path: Path) -> None:
+    store = InlineStore(str(tmp_path / "batches.db"))
+    app = MessagesApp(Recorder(), batch_store=store)
+    async with Driver(app).lifespan():
+        served = Service(app)
+        file = await upload(served, key="sk-one")
+        assert (await served.request("GET", ROUTE, key="sk-two")).json()["data"] == [file]
+        assert (await ask(served, referring("document", file), key="sk-two")).status == 200
+    app = MessagesApp(Recorder(), keys=["sk-one"], batch_store=InlineStore(str(tmp_path / "batches.db")))
+    async with Driver(app).lifespan():
+        assert (await Service(app).request("GET", ROUTE, key="sk-one")).json()["data"] == []
+
+
 @pytest.mark.clause("12.1")
 @pytest.mark.clause("12.6")
 async def test_without_a_store_every_route_and_every_reference_names_the_option() -> None:
