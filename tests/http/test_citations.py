@@ -191,13 +191,14 @@ async def test_quotes_of_large_documents_are_searched_in_a_thread(monkeypatch: p
 
 
 async def test_other_requests_run_while_a_long_text_is_searched_for_quotes() -> None:
+    turns = 0
+
     async def count() -> None:
         nonlocal turns
         while True:
             turns += 1
             await asyncio.sleep(0)
 
-    turns = 0
     text = ANSWER * 2000
     driver = Driver(MessagesApp(Scripted(text, size=len(text))))
     body = json.dumps({"model": "m", "max_tokens": 9, "messages": asking()}).encode()
