@@ -137,7 +137,8 @@ class Connection(asyncio.Protocol):
         self._deadline = inf  # for what is awaited now
         self._total_deadline = inf  # for the whole response
         self._looked_at = inf  # the deadline after which the socket was looked at once more
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = inf  # uvloop has timers that cannot say this: those that are due within half a millisecond
         self._body_reader: BodyReader | None = None  # receives the bytes instead of this connection
 
     def __repr__(self) -> str:
@@ -474,11 +475,15 @@ class Connection(asyncio.Protocol):
     def _set_deadline(self, seconds: float) -> None:
         self._deadline = self._time() + seconds
         due = min(self._deadline, self._total_deadline, self._doubt_at)
-        if self._timer is not None and self._timer.when() > due:
+        if self._timer is not None and self._timer_due > due:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = self._loop.call_at(due, self._on_timer)
+            self._start_timer(due)
+
+    def _start_timer(self, due: float) -> None:
+        self._timer_due = due
+        self._timer = self._loop.call_at(due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -491,12 +496,12 @@ class Connection(asyncio.Protocol):
             self._doubt_at = inf
             self._may_have_worked = self.state is not SENT or not self.has_unread()
         if now < due:
-            self._timer = self._loop.call_at(min(due, self._doubt_at), self._on_timer)
+            self._start_timer(min(due, self._doubt_at))
             return
         if due != self._looked_at and self.has_unread():
             # The process was stopped or blocked, and the timer fires before the event loop reads what has arrived.
             self._looked_at = due
-            self._timer = self._loop.call_later(_LAST_LOOK, self._on_timer)
+            self._start_timer(now + _LAST_LOOK)
             return
         phase: Phase = "silence"
         seconds = self._silence

@@ -419,6 +419,19 @@ async def test_a_closed_connection_is_not_kept_alive_by_its_timer() -> None:
     assert timer.cancelled()
 
 
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_deadline_that_is_due_at_once_may_be_replaced(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def respond() -> bytes:
+        connection = Connection("peer", Deadlines(first_byte=0.0001), default_parser(), lambda _: None)
+        connection.connection_made(RecordingTransport())
+        connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"")
+        connection.data_received(raw_answer(200, [("content-length", "2")], b"ok"))
+        return await connection.read()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(respond()) == b"ok"
+
+
 async def test_abort_may_be_called_again_and_before_connecting(tmp_path: Path) -> None:
     settled: list[Connection] = []
     connection = Connection("peer", Deadlines(), default_parser(), settled.append)
