@@ -44,7 +44,7 @@ class Wire(asyncio.Protocol):
 
     async def send(self, data: bytes) -> None:
         """Write, and wait until the kernel has all of it. Raises ConnectionError when the client is gone."""
-        if self._closed:
+        if self._closed or self._transport.is_closing():  # an answer without an end must see this without a pause
             raise ConnectionResetError("the client is gone")
         self._transport.write(data)
         await self._until(lambda: not self.blocked)
