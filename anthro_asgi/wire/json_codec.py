@@ -26,7 +26,8 @@ _ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at le
 _WALKED = frozenset({dict, list, float})
 
 
-_CHECKED = 16 * 1024  # bytes of a document for which memory is checked
+_CHECKED = 1024  # bytes of a document for which memory is checked
+_ARENA = 2 * 1024 * 1024  # bytes that Python may map for the smallest object
 _OBJECT_MEMORY = 240  # bytes of the largest value, an object with one member
 _WIDEST = 4  # bytes of a character
 
@@ -66,7 +67,7 @@ def count_values(data: bytes) -> int:
 def loads(data: bytes) -> Any:
     """The value of `data`, with lone surrogates replaced. Raises orjson.JSONDecodeError (a ValueError), MemoryError."""
     if len(data) > _CHECKED and _has_memory_limit():
-        check_memory(_WIDEST * len(data) + _OBJECT_MEMORY * count_values(data))
+        check_memory(_ARENA + _WIDEST * len(data) + _OBJECT_MEMORY * count_values(data))
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as exc:

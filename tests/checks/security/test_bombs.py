@@ -18,7 +18,7 @@ from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.request import parse_request_in_steps
 from tests.end_to_end.conftest import AT_ONCE
 from tests.support.client import RawClient
-from tests.support.service import Service
+from tests.support.service import Service, until
 
 MIB = 1024 * 1024
 EACH = 15  # times
@@ -111,14 +111,14 @@ def test_bombs_take_bounded_time_and_memory_and_leave_nothing_behind(service: Se
     assert throw_at_once(service) == {200, 400, 413}
     assert (spent(service) - before) / (2 * len(BOMBS)) < COST
     assert memory(service, "VmHWM") - rest < PEAK
-    assert memory(service, "VmRSS") - rest < GROWTH
+    until(lambda: memory(service, "VmRSS") - rest < GROWTH)  # a thread gives the memory back to the system
 
 
 @pytest.mark.parametrize("name", ["gzip of zeros", "depth that ends", "100 000 keys of a call"])
 def test_a_repeated_bomb_takes_no_more_memory_than_one(service: Service, name: str) -> None:
     rest = memory(service, "VmRSS")
     throw(service, *[BOMBS[name]] * EACH)
-    assert memory(service, "VmRSS") - rest < GROWTH
+    until(lambda: memory(service, "VmRSS") - rest < GROWTH)  # a thread gives the memory back to the system
 
 
 # --- large, within the default limits: 32 MiB ---
