@@ -74,9 +74,13 @@ def test_replicas_share_the_load_and_stand_in_for_each_other(client: Client, tmp
         Service("--upstream", f"{url}/v1", may_log_errors=True) as service,
     ):
 
-        def ask(number: int) -> None:
-            outcome = client.run(service.url, kind="create", stream=number % 2 == 1, params={"max_tokens": 3})
-            assert (outcome.error, outcome.fields["message"]["stop_reason"]) == (None, "max_tokens")
+        def ask(number: int, tries: int = 1) -> None:
+            for _ in range(tries):
+                outcome = client.run(service.url, kind="create", stream=number % 2 == 1, params={"max_tokens": 3})
+                if outcome.error is None:
+                    break
+            assert outcome.error is None
+            assert outcome.fields["message"]["stop_reason"] == "max_tokens"
 
         for number in range(REQUESTS):
             ask(number)
@@ -92,7 +96,7 @@ def test_replicas_share_the_load_and_stand_in_for_each_other(client: Client, tmp
 
         one.stop()  # Envoy does not know yet
         for number in range(6):
-            ask(number)
+            ask(number, tries=2)  # Envoy may send one on a connection that the replica closes at this moment: 529
         other.stop()
         outcome = client.run(service.url, kind="create", params={"max_tokens": 3})
         assert outcome.error is not None
