@@ -45,6 +45,37 @@ class Statements:
         rows = self.rows(statement, *parameters)
         return rows[0] if rows else None
 
+    def page(
+        self,
+        table: str,
+        columns: str,
+        condition: str,
+        *parameters: object,
+        owner: bytes,
+        after_id: str | None,
+        before_id: str | None,
+        limit: int,
+    ) -> tuple[list[Row], bool]:
+        """A page of the rows of `owner` that fulfil `condition`, the latest first, and whether there are more.
+
+        The rows come after that of `after_id`, or before that of `before_id`. `parameters` are those of `condition`.
+        """
+        # The latest row comes first, so "after" the cursor are smaller numbers.
+        values: list[object] = [owner, *parameters]
+        for cursor, comparison in ((after_id, "<"), (before_id, ">")):
+            if cursor is not None:
+                condition += f" AND number {comparison} (SELECT number FROM {table} WHERE id = ? AND owner = ?)"  # noqa: S608 - put together from constants
+                values += [cursor, owner]
+        backwards = before_id is not None and after_id is None
+        rows = self.rows(
+            f"SELECT {columns} FROM {table} WHERE owner = ? AND {condition}"  # noqa: S608 - put together from constants
+            f" ORDER BY number {'ASC' if backwards else 'DESC'} LIMIT ?",
+            *values,
+            limit + 1,
+        )
+        page = rows[:limit]
+        return page[::-1] if backwards else page, len(rows) > limit
+
     def run(self, statement: str, *parameters: object) -> int:
         """Run a statement. Returns how many rows it changed."""
         self._cursor.execute(self._translate(statement), parameters)

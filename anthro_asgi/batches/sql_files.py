@@ -141,22 +141,10 @@ def _discard(statements: Statements, file_id: str) -> None:
 def _page(
     statements: Statements, owner: bytes, now: float, after_id: str | None, before_id: str | None, limit: int
 ) -> tuple[list[FileMetadata], bool]:
-    # The latest file comes first, so "after" the cursor are smaller numbers.
-    where = ""
-    parameters: list[object] = [owner, now]
-    for cursor, comparison in ((after_id, "<"), (before_id, ">")):
-        if cursor is not None:
-            where += f" AND number {comparison} (SELECT number FROM files WHERE id = ? AND owner = ?)"  # noqa: S608 - put together from constants
-            parameters += [cursor, owner]
-    backwards = before_id is not None and after_id is None
-    rows = statements.rows(
-        f"SELECT {_COLUMNS} FROM files WHERE owner = ? AND {_IS_THERE}{where}"  # noqa: S608 - put together from constants
-        f" ORDER BY number {'ASC' if backwards else 'DESC'} LIMIT ?",
-        *parameters,
-        limit + 1,
+    rows, has_more = statements.page(
+        "files", _COLUMNS, _IS_THERE, now, owner=owner, after_id=after_id, before_id=before_id, limit=limit
     )
-    files = [_from_row(row) for row in rows[:limit]]
-    return files[::-1] if backwards else files, len(rows) > limit
+    return [_from_row(row) for row in rows], has_more
 
 
 def _some(statements: Statements, owner: bytes, file_ids: Sequence[str], now: float) -> list[FileMetadata]:

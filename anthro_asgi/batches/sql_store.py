@@ -238,21 +238,10 @@ def _get(statements: Statements, owner: bytes, batch_id: str) -> MessageBatch | 
 def _page(
     statements: Statements, owner: bytes, after_id: str | None, before_id: str | None, limit: int
 ) -> tuple[list[MessageBatch], bool]:
-    # The latest batch comes first, so "after" the cursor are smaller numbers.
-    where, parameters = "", [owner]
-    for cursor, comparison in ((after_id, "<"), (before_id, ">")):
-        if cursor is not None:
-            where += f" AND number {comparison} (SELECT number FROM batches WHERE id = ? AND owner = ?)"  # noqa: S608 - put together from constants
-            parameters += [cursor, owner]  # type: ignore[list-item]  # a cursor is text
-    backwards = before_id is not None and after_id is None
-    rows = statements.rows(
-        f"SELECT {_COLUMNS} FROM batches WHERE owner = ? AND is_complete = 1{where}"  # noqa: S608 - put together from constants
-        f" ORDER BY number {'ASC' if backwards else 'DESC'} LIMIT ?",
-        *parameters,
-        limit + 1,
+    rows, has_more = statements.page(
+        "batches", _COLUMNS, "is_complete = 1", owner=owner, after_id=after_id, before_id=before_id, limit=limit
     )
-    batches = [_from_row(row) for row in rows[:limit]]
-    return batches[::-1] if backwards else batches, len(rows) > limit
+    return [_from_row(row) for row in rows], has_more
 
 
 def _cancel(statements: Statements, owner: bytes, batch_id: str, now: float) -> MessageBatch | None:

@@ -282,6 +282,11 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
         history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
     else:
         history = History(messages, has_citations=findings.has_citations)
+    return _checked(history, findings, refused, deep=deep)
+
+
+def _checked(history: History, findings: Findings, refused: FieldError | None, *, deep: bool) -> CheckedMessages:
+    """What was found in the messages. Those that are only relayed are not read for PDFs, files and citations."""
     is_read_here = refused is None
     return CheckedMessages(
         history,
@@ -309,15 +314,7 @@ def _check_messages_in_steps(
         history = yield from fold_history(messages, has_citations=findings.has_citations)
     else:
         history = History(messages, has_citations=findings.has_citations)
-    is_read_here = refused is None
-    return CheckedMessages(
-        history,
-        refused,
-        deep=deep,
-        has_pdfs=findings.has_pdfs and is_read_here,
-        has_files=findings.has_files and is_read_here,
-        cites=findings.cites and is_read_here,
-    )
+    return _checked(history, findings, refused, deep=deep)
 
 
 def _read(
