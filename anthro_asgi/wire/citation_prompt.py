@@ -1,4 +1,4 @@
-"""What a model is told when a request asks for citations. `QuoteReader` reads the marks that it names."""
+"""The instructions for the model when a request asks for citations. `QuoteReader` reads the marks named here."""
 
 from typing import Final
 

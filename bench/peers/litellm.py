@@ -1,7 +1,7 @@
 """LiteLLM's proxy: /v1/messages in front of an OpenAI-compatible engine, with one worker and without telemetry.
 
-It reads its price list from the package instead of the network and asks for no key. It is told to use chat completions,
-because it would otherwise use the Responses API, which such engines do not have.
+It reads its price list from the package instead of the network and asks for no key. The bench configures it to use
+chat completions, because it would otherwise use the Responses API, which such engines do not have.
 """
 
 from pathlib import Path

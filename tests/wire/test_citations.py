@@ -193,7 +193,7 @@ def test_a_quote_with_a_citation_is_a_block_of_its_own() -> None:
     assert cited_deltas("It rains.", {"a": 1}) == [BlockStop(), "It rains.", Citation({"a": 1}), BlockStop()]
 
 
-# what the model is told
+# the instructions for the model
 
 
 def parse(*messages: Json, in_steps: bool = False, system: str | None = "Be brief.") -> MessagesRequest:
