@@ -2,7 +2,8 @@
 
 Only a list with a model decides. Any other response (an error, a page, an empty list) leaves the choice open, and the
 upstream is asked for chat completions meanwhile. The choice is forgotten when another upstream may be at the address: a
-connection was lost, or the path of the chosen API is missing.
+connection was lost, or the path of the chosen API is missing. If the path is missing and no list decides, the request
+is sent once more, to the path of the other API, which is then used until a list decides.
 
 An engine that serves both is used for chat completions, because `dialects` knows its peculiarities there.
 """
@@ -89,6 +90,8 @@ class AutoEngine(UpstreamEngine):
             chosen = await self._choice.result()
         except ApiError:
             return None
+        if self._chosen is None:  # no list decides, but the missing path does
+            chosen = self._last = self._messages if failed is self._chat else self._chat
         return None if chosen is failed else chosen
 
     async def _engine(self) -> OpenAIEngine | MessagesEngine:

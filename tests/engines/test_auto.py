@@ -58,9 +58,11 @@ async def text(engine: Any, **fields: Any) -> str:
         json_answer(200, {"data": []}),
         json_answer(200, {"data": None}),
         json_answer(200, []),
+        json_answer(200, {"data": [1, None, {"object": "model"}, {"id": None}]}),
+        json_answer(429, {}),
         raw_answer(200, [("content-type", "text/html"), ("content-length", "6")], b"<html>"),
     ],
-    ids=["502", "401", "empty list", "no list", "array", "page"],
+    ids=["502", "401", "empty list", "no list", "array", "no model", "429", "page"],
 )
 async def test_only_a_list_with_a_model_decides(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anthro_asgi.engines.auto._PAUSE", 0.0)
@@ -91,10 +93,24 @@ async def test_a_request_for_a_messages_server_is_answered_by_the_chat_engine_in
         assert [asked.target for asked in upstream.requests if asked.method == "POST"] == [MESSAGES, CHAT]
 
 
+@pytest.mark.parametrize("listed", [ABSENT, json_answer(502, {}), json_answer(200, {"data": []})])
+async def test_without_a_list_that_decides_a_missing_path_leads_to_the_other_api(listed: Answer) -> None:
+    """The upstream has no model list: first a chat server, then a Messages server, then a chat server again."""
+    routes: dict[str, Answer | list[Answer]] = {
+        MODELS: listed,
+        CHAT: [ANSWER, ABSENT, ANSWER],
+        MESSAGES: [MESSAGES_ANSWER, MESSAGES_ANSWER, json_answer(405, {"detail": "Method Not Allowed"})],
+    }
+    async with auto(routes) as (upstream, engine):
+        assert [await text(engine) for _ in range(4)] == ["Hello", "Hi", "Hi", "Hello"]
+        posts = [asked.target for asked in upstream.requests if asked.method == "POST"]
+        assert posts == [CHAT, CHAT, MESSAGES, MESSAGES, MESSAGES, CHAT]
+
+
 @pytest.mark.parametrize(
     "lists",
-    [[CHAT_LIST], [MESSAGES_LIST], [CHAT_LIST, CHAT_LIST, MESSAGES_LIST, CHAT_LIST]],
-    ids=["chat", "messages", "changing"],
+    [[json_answer(502, {})], [CHAT_LIST], [MESSAGES_LIST], [CHAT_LIST, CHAT_LIST, MESSAGES_LIST, CHAT_LIST]],
+    ids=["none", "chat", "messages", "changing"],
 )
 async def test_an_upstream_without_either_api_is_asked_once_in_each(lists: list[Answer]) -> None:
     async with auto({MODELS: lists, MESSAGES: ABSENT, CHAT: ABSENT}) as (upstream, engine):

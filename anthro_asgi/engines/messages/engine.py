@@ -124,10 +124,11 @@ class MessagesEngine(RemoteEngine):
         Raises ApiError when the upstream is not reachable.
         """
         result = await self._list_models()
-        models = result.json() if result.status == 200 else None
-        listed = models.get("data") if isinstance(models, dict) else None
+        body = result.json() if result.status == 200 else None
+        listed = body.get("data") if isinstance(body, dict) else None
         entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-        return any(entry.get("type") == "model" for entry in entries) if entries else None
+        models = [entry for entry in entries if isinstance(entry.get("id"), str)]
+        return any(entry.get("type") == "model" for entry in models) if models else None
 
     def _health_path(self, models: FetchResult) -> str | None:
         return health_path(models)

@@ -56,7 +56,7 @@ from .learned import LearnedDialects
 from .learning import remember
 from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_after_failure, amended_dialect, changes_between
-from .retry import length_field, rejected_field, wants_new_length_field
+from .retry import is_about_a_value, length_field, rejected_field, wants_new_length_field
 from .think_tags import ThinkTagMode, think_tag_filter
 from .token_relay import TokenRelay
 from .tool_names import original_names
@@ -196,7 +196,7 @@ class OpenAIEngine(RemoteEngine):
         """The answer; what one read brings is one batch. Raises ApiError."""
         dialect = self._dialect_for(request, await self._known_dialect())
         model = self._model_list.listed_name(request.engine_model)
-        refused = dialect  # the last dialect in which the engine refused the request
+        refused = dialect  # the last dialect that the engine has refused
         encoded = EncodedRequest(request, await self._body(request, dialect))
         asked = _Asked.by(request, dialect)
         stops_sent = "stop" in encoded.body
@@ -249,19 +249,17 @@ class OpenAIEngine(RemoteEngine):
                 except ApiError as exc:
                     failure = self._fail(exc, "messages", exchange.status, encoded.request_id)
                     may_retry = (failure.may_retry or failure.status == 500) and tries_left > 0 and not begun
-                    before = dialect
                     error = failure.error
                     del failure
                     try:
                         successor = await self._hand_over(error, may_hand_over=may_hand_over and not begun)
                         if successor is None:
-                            encoded, dialect = await self._retry(
+                            encoded, dialect, refused = await self._retry(
                                 encoded, dialect, error, may_retry=may_retry, begun=begun
                             )
                     finally:
                         del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
                     if successor is None:
-                        refused = before if dialect is not before else refused
                         continue
                 finally:
                     self._report_repairs(reader.repairs)
@@ -397,8 +395,12 @@ class OpenAIEngine(RemoteEngine):
 
     async def _retry(
         self, encoded: EncodedRequest, dialect: Dialect, error: ApiError, *, may_retry: bool, begun: bool
-    ) -> tuple[EncodedRequest, Dialect]:
-        """The request to send instead of the refused one, and its dialect. Raises ApiError if there is none."""
+    ) -> tuple[EncodedRequest, Dialect, Dialect]:
+        """The request to send instead of the refused one, its dialect, and the dialect that the engine has refused.
+
+        The two dialects are the same if the engine has refused no more than a value of this client. Raises ApiError if
+        there is no such request.
+        """
         try:
             if begun or not (may_retry or isinstance(error, InvalidRequest)):
                 raise error from error.__cause__
@@ -412,12 +414,15 @@ class OpenAIEngine(RemoteEngine):
             mended = await self._mended_length(body[length], error, count, estimate, may_retry=may_retry)
             if mended is not None:
                 shorter, limits = mended
-                return EncodedRequest(request, body | {length: shorter, "stream": True}), replace(dialect, **limits)
+                encoded = EncodedRequest(request, body | {length: shorter, "stream": True})
+                return encoded, replace(dialect, **limits), dialect
             changed = await self._changed(encoded, dialect, error) if may_retry else None
             if changed is None:
                 raise error from error.__cause__
-            body, dialect = changed
-            return EncodedRequest(request, body | {"stream": True}), dialect
+            new_body, amended = changed
+            left_out = amended.never - dialect.never | ({"top_k"} if dialect.top_k and not amended.top_k else set())
+            one_value = any(is_about_a_value(body, field, error.message) for field in left_out)
+            return EncodedRequest(request, new_body | {"stream": True}), amended, amended if one_value else dialect
         finally:
             del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
 

@@ -35,6 +35,20 @@ _NAMED: Final = {
 }
 _NO_THINKING: Final = re.compile(r"does not support thinking|invalid reasoning value|invalid think value")  # Ollama
 
+# Fields whose value a client chooses: an engine that refuses one value may accept the others.
+_CHOSEN: Final = ("user", "reasoning_effort", "thinking_budget_tokens", "thinking_token_budget", "top_k")
+_UNKNOWN: Final = re.compile(
+    r"\bun(?:supported|known|expected|recogni[sz]ed)\b"
+    r"|\bnot (?:be )?(?:supported|permitted|allowed|accepted|configured)\b"
+    r"|\b(?:does not|doesn't) (?:support|accept|exist)\b|\b(?:extra|additional|forbidden)\b",
+    re.IGNORECASE,
+)
+_VALUE: Final = re.compile(
+    r"\bvalues?\b|\b(?:must|should) be\b|\btoo (?:long|short|large|small|high|low|big|many)\b"
+    r"|\b(?:at (?:most|least)|(?:less|greater|longer|more) than|(?:max|min)imum|between|range|exceeds?|one of)\b",
+    re.IGNORECASE,
+)
+
 
 def wants_new_length_field(body: Json, refusal: str) -> bool:
     """Whether the engine knows the length of the answer only as `max_completion_tokens`."""
@@ -54,3 +68,16 @@ def rejected_field(body: Json, refusal: str) -> str | None:
     if "reasoning_effort" in body and _NO_THINKING.search(refusal):
         return "reasoning_effort"
     return None
+
+
+def is_about_a_value(body: Json, field: str, refusal: str) -> bool:
+    """Whether the engine refused the value of `field` in `body`, and may accept the field with another value.
+
+    True if the words do not say that the engine does not know the field. What the engine quotes of the value is not
+    among the words that are read.
+    """
+    if field not in _CHOSEN:
+        return False
+    value = body.get(field)
+    words = refusal.replace(value, "") if isinstance(value, str) and value else refusal
+    return _UNKNOWN.search(words) is None or _VALUE.search(words) is not None

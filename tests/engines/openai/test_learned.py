@@ -276,6 +276,45 @@ async def test_only_the_change_that_made_the_engine_accept_the_request_is_learne
         ]
 
 
+def longer(field: str, most: int) -> Callable[[Json], bool]:
+    return lambda body: len(str(body.get(field, ""))) > most
+
+
+@pytest.mark.clause("8.4")
+@pytest.mark.parametrize(
+    ("field", "words", "hostile"),
+    [
+        (
+            "user",
+            "Invalid 'user': string too long. Expected a string with maximum length 8, but got one with length 100.",
+            {"metadata": {"user_id": "u" * 100}},
+        ),
+        (
+            "user",
+            "Invalid parameter 'user': unsupported unknown field",
+            {"metadata": {"user_id": "unsupported unknown field"}},
+        ),
+        ("top_k", "top_k must be at most 99", {"top_k": 1_000_000_000}),
+        ("top_k", "Unsupported value: 'top_k' does not support 1000000000 with this model.", {"top_k": 1_000_000_000}),
+        (
+            "thinking_token_budget",
+            "thinking_token_budget should be less than 8192",
+            {"thinking": {"type": "enabled", "budget_tokens": 100_000_000}, "max_tokens": 200_000_000},
+        ),
+    ],
+)
+async def test_a_value_of_one_client_that_the_engine_refuses_costs_no_other_client_the_field(
+    field: str, words: str, hostile: Json
+) -> None:
+    innocent = request(
+        thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048, metadata={"user_id": "u"}, top_k=5
+    )
+    async with engine_over({CHAT: refusing(longer(field, 8), words)}, dialect="vllm") as (upstream, engine):
+        await answer(engine, request(**hostile))
+        await answer(engine, innocent)
+        assert [field in body for body in asked(upstream)] == [True, False, True]
+
+
 @pytest.mark.clause("8.4")
 async def test_what_is_learned_is_logged_and_counted_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "anthro_asgi")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi.engines.openai.retry import rejected_field, wants_new_length_field
+from anthro_asgi.engines.openai.retry import is_about_a_value, rejected_field, wants_new_length_field
 from anthro_asgi.engines.shared.answer_length import shorter_answer
 from anthro_asgi.engines.shared.upstream_errors import error_from_response
 from anthro_asgi.wire.errors import ContextTooLong
@@ -120,13 +120,39 @@ def test_a_rejected_comfort_field_is_left_out(words: str, field: str | None) -> 
     assert rejected_field(FIELDS, words) == field
 
 
+@pytest.mark.parametrize(
+    ("words", "field", "about_value"),
+    [
+        ("thinking_token_budget is set but reasoning_config is not configured.", "thinking_token_budget", False),
+        ("Unrecognized request argument supplied: user", "user", False),
+        ('[{"type":"extra_forbidden","loc":["body","user"],"msg":"Extra inputs are not permitted"}]', "user", False),
+        ('"llama3.2" does not support thinking', "reasoning_effort", False),
+        ("Invalid value for parameter chat_template_kwargs", "chat_template_kwargs", False),
+        ('invalid reasoning value: \'low\' (must be "high", "medium", or "none")', "reasoning_effort", True),
+        ("Unsupported value: 'low' is not supported with this model.", "reasoning_effort", True),
+        ("reasoning_effort: unsupported", "reasoning_effort", False),
+        ("top_k must be -1 or at least 1", "top_k", True),
+        ("invalid top_k", "top_k", True),
+    ],
+)
+def test_a_refused_value_is_not_a_refused_field(words: str, field: str, about_value: bool) -> None:
+    assert is_about_a_value(FIELDS, field, words) is about_value
+
+
+def test_what_the_engine_quotes_of_a_value_says_nothing_about_the_field() -> None:
+    assert is_about_a_value({"user": "unsupported"}, "user", "parameter 'user': bad input 'unsupported'")
+
+
 def test_a_field_that_was_not_sent_cannot_be_left_out() -> None:
     assert rejected_field({"model": "m"}, "thinking_token_budget is not supported") is None
 
 
 def test_the_recorded_rejections_name_the_fields_that_were_sent() -> None:
     (case,) = cases("transformers", name="06f_thinking_budget")
-    assert rejected_field(case.body, error_from_response(case.status, case.content).message) == "thinking_budget_tokens"
+    words = error_from_response(case.status, case.content).message
+    assert rejected_field(case.body, words) == "thinking_budget_tokens"
+    assert not is_about_a_value(case.body, "thinking_budget_tokens", words)
     (case,) = cases("vllm-noreason", name="06f_thinking_budget")
-    chunk = json.loads(case.content.split(b"\n")[0].removeprefix(b"data: "))
-    assert rejected_field(case.body, chunk["error"]["message"]) == "thinking_token_budget"
+    words = json.loads(case.content.split(b"\n")[0].removeprefix(b"data: "))["error"]["message"]
+    assert rejected_field(case.body, words) == "thinking_token_budget"
+    assert not is_about_a_value(case.body, "thinking_token_budget", words)
