@@ -75,7 +75,10 @@ class InlineDriver(Generic[T]):
             except BaseException as exc:  # thrown into the coroutine; usually a cancellation
                 error = exc
         if error is not None:  # raised after the coroutine had ended
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # as below
         if self._error is not None:
             error, self._error = self._error, None
             try:

@@ -26,6 +26,13 @@ class FieldError(Exception):
         """The same error with `step` in front of its path."""
         return FieldError(f"{step}.{self.path}" if self.path else step, self.reason, self.error_code)
 
+    def copy(self) -> "FieldError":
+        """The same error without a traceback and a context, whose frames hold the request: to keep, and to raise later.
+
+        An error that is raised while the frame that raises it holds it would form a reference cycle.
+        """
+        return FieldError(self.path, self.reason, self.error_code)
+
 
 def required(container: dict[str, Any], key: str, kind: type) -> Any:
     """The value at `key`, which must be present and of exactly the type `kind` (a bool is not an int)."""

@@ -65,9 +65,9 @@ def offered_tools(
                 known[defined[0]] = defined[1]
                 hidden.discard(defined[0])
         elif change.tool["type"] != "tool_reference":
-            error = _no_server(change)
             if relay_only is None:
-                raise error
+                raise _no_server(change)
+            error = _no_server(change)
             relay_only.append(f"{error.path}: {error.reason}")
         else:
             name = _referenced(change, known.keys() | placeholders)

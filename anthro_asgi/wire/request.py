@@ -244,7 +244,7 @@ def parse_request_in_steps(
     try:
         checked: CheckedMessages | FieldError = yield from _check_messages_in_steps(raw, rules, cuts, deep=deep)
     except FieldError as error:
-        checked = error
+        checked = error.copy()
     try:
         request = yield from _read_in_steps(raw, counting, rules, size, checked)
         request.cuts = cuts
@@ -276,7 +276,7 @@ def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> Checked
     except FieldError as error:
         if not rules.pass_server_tools:
             raise
-        findings, refused = Findings(), error
+        findings, refused = Findings(), error.copy()
         messages = check_messages(raw, block_checks(rules, deep=deep, relay=True), rules, findings)
     if findings.needs_folding:
         history = run_to_end(fold_history(messages, has_citations=findings.has_citations))
@@ -308,7 +308,7 @@ def _check_messages_in_steps(
     except FieldError as error:
         if not rules.pass_server_tools:
             raise
-        findings, refused = Findings(), error
+        findings, refused = Findings(), error.copy()
         messages = yield from check_messages_in_steps(raw, rules, deep=deep, findings=findings, relay=True, cuts=cuts)
     if findings.needs_folding:
         history = yield from fold_history(messages, has_citations=findings.has_citations)
@@ -438,7 +438,7 @@ def _messages(
 ) -> None:
     """Stores the messages and what they change: the list of tools and the effort."""
     if isinstance(checks, FieldError):
-        raise checks
+        raise checks.copy()
     checked = _check_messages(raw, rules, deep=checks) if isinstance(checks, bool) else checks
     history = checked.history
     if checked.relay_only is not None:

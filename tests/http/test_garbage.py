@@ -19,6 +19,7 @@ from anthro_asgi.http.base_app import BaseApp
 from anthro_asgi.simulator import SimulatedEngine
 from anthro_asgi.simulator.chat_app import CompletionsApp
 from anthro_asgi.upstream.origin import Deadlines, Origin
+from anthro_asgi.wire.request_policy import Rules
 from tests.support.upstream import Answer as UpstreamAnswer
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer, sse
 
@@ -117,12 +118,34 @@ async def endless(_: Any) -> AsyncIterator[Any]:
         await asyncio.sleep(0)
 
 
+LARGE = {"junk": "x" * 300_000}
+TOOL = {"name": "f", "input_schema": {"type": "object"}}
+REFERENCE = {"type": "mcp_tool_reference", "server_name": "s", "name": "g"}
+ADDITION = [
+    {"role": "user", "content": "Hi"},
+    {"role": "system", "content": [{"type": "tool_addition", "tool": REFERENCE}]},
+]
 CASES: dict[str, tuple[Callable[[], BaseApp], dict[str, Any]]] = {
     "a stream": (lambda: MessagesApp(everything), {"stream": True}),
     "a whole answer": (lambda: MessagesApp(everything), {}),
     "a stream with stop sequences": (lambda: MessagesApp(everything), {"stream": True, "stop_sequences": ["tw"]}),
     "a stream of the simulator": (lambda: MessagesApp(SimulatedEngine(ttft=0, itl=0)), {"stream": True}),
     "a refused body": (lambda: MessagesApp(everything), {"max_tokens": -1}),
+    "a large body with an invalid field": (lambda: MessagesApp(everything), {"max_tokens": -1, **LARGE}),
+    "a large body with an invalid message": (
+        lambda: MessagesApp(everything),
+        {"messages": [{"role": "user", "content": 5}], **LARGE},
+    ),
+    "a large body with a key that is too long": (lambda: MessagesApp(everything), {"x" * 600_000: 0}),
+    "a tool of an unknown server": (lambda: MessagesApp(everything), {"tools": [TOOL], "messages": ADDITION}),
+    "a large body that is relayed although it cannot be read": (
+        lambda: MessagesApp(everything, rules=Rules(pass_server_tools=True)),
+        {"messages": [{"role": "user", "content": [{"type": "mcp_tool_use"}]}], **LARGE},
+    ),
+    "a body that is relayed although it cannot be read": (
+        lambda: MessagesApp(everything, rules=Rules(pass_server_tools=True)),
+        {"messages": [{"role": "user", "content": [{"type": "mcp_tool_use"}]}]},
+    ),
     "a refused key": (lambda: MessagesApp(everything, keys=["sk-1"]), {}),
     "an error in the stream": (lambda: MessagesApp(failing), {"stream": True}),
     "an error of a whole answer": (lambda: MessagesApp(failing), {}),

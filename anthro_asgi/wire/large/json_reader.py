@@ -33,7 +33,7 @@ from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
 from ..defaults import MAX_DEPTH, MAX_EXPANSION
-from ..errors import ApiError, InvalidRequest, RequestTooLarge
+from ..errors import InvalidRequest, RequestTooLarge
 from ..json_codec import count_values, depth_and_rounding, dumps, is_shallow, loads, loads_exactly, replace_lone_halves
 from .cooperative import Steps, drop_in_steps
 from .cuts import MARK, MARK_JSON, Cuts, is_mark, is_value_mark, note_bare
@@ -168,16 +168,15 @@ def loads_in_steps(
         yield
     budget = _Budget(size, *(_LIMITS[cuts is None] if expansion is None else (expansion, _ALWAYS)))
     reader = _Reader(cuts, budget, max_depth)
-    refused: ApiError | None = None
     try:
         return (yield from reader.read(pieces))
     except ValueError:
         pass
     except (InvalidRequest, RequestTooLarge) as exc:
-        refused = exc.with_traceback(None)  # its frames hold values
+        exc.with_traceback(None)  # its frames hold values
+        yield from drop_in_steps([reader.take_root()])
+        raise
     yield from drop_in_steps([reader.take_root()])
-    if refused is not None:
-        raise refused
     return (yield from _loads_whole(pieces, size, reader.taken))
 
 
