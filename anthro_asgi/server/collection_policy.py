@@ -9,10 +9,15 @@ number of objects has grown by a quarter. Under this policy it does not:
     young objects ───────────────────► collected as usual, in generations 0 and 1, but in small portions: YOUNG, TICK
     objects that survive that ───────► a full collection, when no request has been open for two seconds; with open
                                        requests only if memory has grown by more than a bound
+    freed dicts, lists, tuples, floats ► CPython keeps some for reuse: the same full collection frees them
 
 This service leaves no cycles behind (tests/http/test_garbage.py), but an engine in the same process may. Cycles of
 objects that are still young are freed at once. The others stay in memory until the next full collection, so the bound
 on growth limits how much memory they take.
+
+CPython takes small objects from arenas of 1 MiB, and gives an arena back to the system once it is empty. The objects
+that it keeps for reuse lie in any of the arenas that a large request has filled, and one is enough to keep an arena. So
+memory that has grown is a reason for a full collection, too, as soon as the service is idle.
 """
 
 from typing import Final
@@ -30,6 +35,8 @@ STREAM_MEMORY: Final = 64 * 1024
 """Bytes by which memory may grow for each open request, in addition to the bound: no garbage, but streams."""
 WORTHWHILE: Final = 20
 """Collections of generation 1 before a full collection is worth its cost when idle."""
+GROWN: Final = 1024 * 1024
+"""Bytes by which memory has grown since the last full collection before another one is worth its cost when idle."""
 
 
 class CollectionPolicy:
@@ -60,7 +67,9 @@ class CollectionPolicy:
             return resident > self._base + self._growth + open_requests * STREAM_MEMORY
         if self._idle_since is None:
             self._idle_since = now
-        return self._survived >= WORTHWHILE and now - self._idle_since >= IDLE
+        self._base = min(self._base, resident)  # memory that was given back may grow again
+        is_worthwhile = self._survived >= WORTHWHILE or resident > self._base + GROWN
+        return is_worthwhile and now - self._idle_since >= IDLE
 
     def collected(self, open_requests: int, resident: int) -> None:
         """A full collection has run. Memory may grow by the same bound again."""

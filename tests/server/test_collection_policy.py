@@ -1,6 +1,6 @@
 """When a full garbage collection runs: the decisions alone, with invented times and sizes."""
 
-from anthro_asgi.server.collection_policy import IDLE, STREAM_MEMORY, WORTHWHILE, CollectionPolicy
+from anthro_asgi.server.collection_policy import GROWN, IDLE, STREAM_MEMORY, WORTHWHILE, CollectionPolicy
 
 MIB = 1 << 20
 GROWTH = 100 * MIB
@@ -35,6 +35,22 @@ def test_an_idle_service_in_which_few_objects_have_survived_is_left_alone() -> N
     assert not any(one.collects_now(float(second), 0, START) for second in range(60))
     one.young_collected()
     assert one.collects_now(60.0, 0, START)
+
+
+def test_an_idle_service_whose_memory_has_grown_collects_once() -> None:
+    one = policy()
+    assert not one.collects_now(0.0, 0, START + GROWN + 1)
+    assert one.collects_now(IDLE, 0, START + GROWN + 1)
+    one.collected(0, START + GROWN)
+    assert not any(one.collects_now(float(second), 0, START + 2 * GROWN) for second in range(3, 60))
+
+
+def test_memory_that_was_given_back_when_idle_and_grows_again_is_growth() -> None:
+    one = policy()
+    assert not one.collects_now(0.0, 0, START - 10 * GROWN)
+    assert not one.collects_now(1.0, 1, START - 8 * GROWN)
+    assert not one.collects_now(2.0, 0, START - 8 * GROWN)
+    assert one.collects_now(2.0 + IDLE, 0, START - 8 * GROWN)
 
 
 def test_an_idle_period_has_one_full_collection() -> None:
