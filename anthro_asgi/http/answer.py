@@ -30,7 +30,7 @@ from contextlib import aclosing
 from functools import partial
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, Never, NoReturn, Self, TypeVar
+from typing import Any, Final, Never, NoReturn, Self, TypeVar, get_args
 
 from ..engines.base import BaseEngine, CallRepair, Observer, ignore_observation
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
@@ -72,6 +72,8 @@ LARGE_BATCH: Final = 512
 """Deltas that are taken in one turn of the event loop. A delta costs one to ten microseconds."""
 YIELD_EVERY: Final = 32
 """Batches after which the event loop runs other tasks: an engine that has its output ready never suspends."""
+_STOP_REASONS: Final = frozenset(get_args(StopReason))
+_LARGEST_COUNT: Final = 2**64 - 1  # tokens: what JSON is written with
 _EXACT_TYPES: Final = frozenset(DELTA_TYPES)
 
 
@@ -409,8 +411,11 @@ class Answer:
     def _complete(self) -> None:
         """At the end: correct a stop reason that contradicts the content, and estimate counts that are missing."""
         assert self.finish is not None  # noqa: S101 - for the type checker
-        if not isinstance(self.finish.stop_reason, str) or not isinstance(self.finish.stop_sequence, str | None):
-            raise InvalidDelta("a Finish needs a stop reason, and a stop sequence or None, which are texts")
+        reason: Any = self.finish.stop_reason
+        if not isinstance(reason, str) or reason not in _STOP_REASONS:
+            raise InvalidDelta(f"the stop reason of a Finish is one of {', '.join(get_args(StopReason))}")
+        if not isinstance(self.finish.stop_sequence, str | None):
+            raise InvalidDelta("the stop sequence of a Finish is None, or a text")
         self.finish = final_finish(self.finish, self._has_tool_use)
         if self.usage.input_tokens is None:
             self.usage.input_tokens = self._estimate()
@@ -421,6 +426,7 @@ class Answer:
         """Keep what the end of the answer depends on. Whether the delta counts as a token."""
         match delta:
             case Usage():
+                _check_counts(delta)
                 merge_usage(self.usage, delta)
                 if delta.input_tokens is not None:
                     self._estimate = _already_reported
@@ -433,8 +439,8 @@ class Answer:
             case Thinking():
                 self.thinking_counted += 1
             case ToolStart(identity, name):
-                if not isinstance(identity, str) or not isinstance(name, str):
-                    raise InvalidDelta("a ToolStart needs an id and a name, both of type str")
+                if not isinstance(identity, str) or not isinstance(name, str) or not identity or not name:
+                    raise InvalidDelta("a ToolStart needs an id and a name, both of type str and not empty")
                 self._has_tool_use = True
             case Block(content):
                 self._has_tool_use |= is_tool_use(content)
@@ -477,7 +483,7 @@ class Answer:
 
 
 def _check_text(delta: Delta) -> None:
-    """Raise InvalidDelta for a delta of an engine in this process whose text is not a `str`."""
+    """Raise InvalidDelta for a delta of an engine in this process with a text or a citation of a wrong type."""
     text: Any = ""
     if isinstance(delta, Thinking):
         text = delta.text
@@ -485,9 +491,25 @@ def _check_text(delta: Delta) -> None:
         text = delta.fragment
     elif isinstance(delta, Signature):
         text = delta.value
+    elif isinstance(delta, Citation) and not isinstance(delta.content, dict):
+        raise InvalidDelta("a Citation needs a content of type dict")
     if not isinstance(text, str):
         kind = type(delta).__name__
         raise InvalidDelta(f"a {kind} needs a text of type str, and the engine gave {type(text).__name__}")
+
+
+def _check_counts(usage: Usage) -> None:
+    """Raise InvalidDelta for token counts of an engine in this process that are no numbers of tokens."""
+    counts = (
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+        usage.thinking_tokens,
+    )
+    for count in counts:
+        if count is not None and (type(count) is not int or not 0 <= count <= _LARGEST_COUNT):
+            raise InvalidDelta("each count of a Usage is None, or an int from 0 to 2**64 - 1")
 
 
 async def in_turns(batch: list[Delta]) -> AsyncGenerator[list[Delta], None]:

@@ -147,6 +147,8 @@ class MessageResponse:
         except Exception as exc:
             if isinstance(exc, ClientDisconnected | SimulatedDisconnect) or not self._http_request.started:
                 raise
+            if self._encoder.state is State.DONE:  # no event can follow, so the error boundary logs the exception
+                raise
             await self._fail(exc)
         finally:
             if self._direct is not None:

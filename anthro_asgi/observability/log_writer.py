@@ -152,7 +152,8 @@ class LogWriterHandler(logging.Handler):
         try:
             line = self.format(record)
         except Exception as exc:  # a bug in a format string must not end a request
-            line = f"a log line could not be formatted: {type(exc).__name__}"
+            words = "a log line could not be formatted: %s"
+            line = self.format(logging.LogRecord(record.name, logging.ERROR, "", 0, words, (type(exc).__name__,), None))
         self._writer.write_line(line.encode("utf-8", "backslashreplace") + b"\n")
 
 

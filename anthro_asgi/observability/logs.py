@@ -32,6 +32,7 @@ IGNORED_HEADER: Final = "anthro-asgi-ignored"
 """The response header, and the log field, that name the request fields without effect."""
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")  # requested many times a minute by machines
 _LONGEST: Final = 300  # characters of one value
+_MAX_INT: Final = 2**63 - 1  # JSON is written with 64 bits
 _LONGEST_MESSAGE: Final = 4000  # characters
 _DEBUG: Final = "with_traceback"  # the attribute of a log record whose line has the whole traceback
 _TRACEBACK: Final = "traceback"  # the field for it
@@ -137,7 +138,7 @@ def _cleaned(values: Iterable[tuple[str, object]]) -> dict[str, object]:
         elif kind is float:
             cleaned[name] = round(value, 6)  # type: ignore[call-overload]  # it is a float
         elif isinstance(value, bool | int):
-            cleaned[name] = value
+            cleaned[name] = value if -_MAX_INT <= value <= _MAX_INT else clean(str(value))
         else:
             cleaned[name] = round(value, 6) if isinstance(value, float) else clean(str(value))
     return cleaned
@@ -186,7 +187,8 @@ class _Formatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             exc = record.exc_info[1]
             if getattr(record, _DEBUG, False):
-                values[_TRACEBACK] = "".join(traceback.format_exception(exc))[-_LONGEST_TRACEBACK:]
+                text = "".join(traceback.format_exception(exc))[-_LONGEST_TRACEBACK:]
+                values[_TRACEBACK] = text.encode("utf-8", "backslashreplace").decode()  # JSON has no lone surrogates
             else:
                 values["exception"] = _traced(exc)
         return values

@@ -288,13 +288,8 @@ class StreamEncoder:
     def end(self, counted: int) -> bytes:
         """The end of the stream. `counted` is the number of output tokens if the engine reported none."""
         finish = self.finish
-        if finish is None:
+        if finish is None or self._state not in _CLOSE:
             raise self._misplaced("finish")
-        opening = b""
-        if self._empty_text and self._index < 0:
-            opening = self._open_text_block("finish")
-        closing = self._close("finish")
-        self._state = DONE
         if self.usage.output_tokens is None:
             self.usage.output_tokens = counted
         self.finish = finish = final_finish(finish, self._tools)
@@ -302,7 +297,12 @@ class StreamEncoder:
         event = {"type": "message_delta", "delta": delta, "usage": usage_json(self.usage)}
         if finish.fields or self.fields != self._started_with:
             event = self._new_fields() | (finish.fields or {}) | event
-        body = json(event)
+        body = json(event)  # before the state changes: a value that is not JSON ends the stream with an error
+        opening = b""
+        if self._empty_text and self._index < 0:
+            opening = self._open_text_block("finish")
+        closing = self._close("finish")
+        self._state = DONE
         return opening + closing + b"event: message_delta\ndata: " + body + b"\n\n" + _STOP_EVENT
 
     def _new_fields(self) -> dict[str, Any]:

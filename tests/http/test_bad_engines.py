@@ -10,8 +10,9 @@ import pytest
 
 from anthro_asgi import Finish, MessagesApp, Usage
 from anthro_asgi.engines.base import BaseEngine, ModelInfo
+from anthro_asgi.observability.logs import RequestRecord
 from anthro_asgi.testing.driver import Driver
-from anthro_asgi.wire.deltas import Signature, Thinking, ToolJson, ToolStart
+from anthro_asgi.wire.deltas import Block, Citation, MessageFields, Signature, Thinking, ToolJson, ToolStart
 from anthro_asgi.wire.request import MessagesRequest
 
 BODY: dict[str, Any] = {"model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
@@ -49,6 +50,22 @@ BROKEN: dict[str, Broken] = {
     "a signature of bytes": lambda: [Thinking("a"), Signature(b"s")],  # type: ignore[arg-type]  # as above
     "a finish without a reason": lambda: Finish(None),  # type: ignore[arg-type]  # that is the fault
     "a finish with a number": lambda: Finish("end_turn", 7),  # type: ignore[arg-type]  # that is the fault
+    "a tool with an empty id": lambda: ToolStart("", "f"),
+    "a tool with an empty name": lambda: ToolStart("t", ""),
+    "an unknown stop reason": lambda: Finish("done"),  # type: ignore[arg-type]  # that is the fault
+    "a stop reason in a list": lambda: Finish(["end_turn"]),  # type: ignore[arg-type]  # that is the fault
+    "a usage below zero": lambda: [Usage(1, -1), Finish("end_turn")],
+    "a usage beyond 64 bit": lambda: [Usage(1, 2**64), Finish("end_turn")],
+    "a usage of fractions": lambda: [Usage(1.5), Finish("end_turn")],  # type: ignore[arg-type]  # that is the fault
+    "a usage of truth values": lambda: [Usage(True), Finish("end_turn")],
+    "thinking tokens in words": lambda: [Usage(thinking_tokens="1"), Finish("end_turn")],  # type: ignore[arg-type]  # as above
+    "a text with details of a usage": lambda: [Usage(details="x"), Finish("end_turn")],  # type: ignore[arg-type]  # as above
+    "fields that are none": lambda: [MessageFields(None), Finish("end_turn")],  # type: ignore[arg-type]  # as above
+    "fields without JSON": lambda: [MessageFields({"a": {1}}), Finish("end_turn")],
+    "details of a finish without JSON": lambda: Finish("end_turn", None, {"a": object()}),
+    "a block that is none": lambda: Block(None),  # type: ignore[arg-type]  # that is the fault
+    "a block of bytes": lambda: Block({"type": "x", "data": b"x"}),
+    "a citation that is none": lambda: ["a", Citation(None)],  # type: ignore[arg-type]  # as above
     "a usage of texts": lambda: [Usage("many"), Finish("end_turn")],  # type: ignore[arg-type]  # that is the fault
 }
 
@@ -80,6 +97,8 @@ async def test_an_engine_that_breaks_the_rules_fails_its_own_request_only(
     assert error["request_id"] == response.header("request-id")
     assert (app._admission.running, app._admission.waiting) == (0, 0)
     assert any(record.levelno >= logging.ERROR for record in caplog.records)
+    (line,) = [record.msg for record in caplog.records if isinstance(record.msg, RequestRecord)]
+    assert (line.input_tokens or 0, line.output_tokens or 0) < (100, 4)
 
 
 @pytest.mark.parametrize("fault", NO_EXCEPTIONS)

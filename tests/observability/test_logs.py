@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import json
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -11,7 +13,15 @@ import pytest
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.http import messages_app
-from anthro_asgi.observability.logs import RequestRecord, configure, log_event, log_failure, log_request
+from anthro_asgi.observability.log_writer import LogWriterHandler
+from anthro_asgi.observability.logs import (
+    JsonFormatter,
+    RequestRecord,
+    configure,
+    log_event,
+    log_failure,
+    log_request,
+)
 from anthro_asgi.testing.driver import Driver
 
 NASTY = 'a\nlevel=error "b" \r\x1b[31m\u2028\u0085\udc80\\'
@@ -293,3 +303,27 @@ def test_a_successful_probe_is_logged_at_debug_only(path: str, caplog: pytest.Lo
             log_request(RequestRecord("GET", path, "req_1", status=status))
         log_request(RequestRecord("GET", "/v1/models", "req_1", status=200))
     assert [record.levelname for record in caplog.records] == ["DEBUG", "INFO", "INFO"]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_number_of_any_size_and_a_text_that_is_no_unicode_are_logged(style: Any) -> None:
+    out = io.StringIO()
+    configure("info", style, out)
+    log_event("counted", tokens=10**30, below=-(10**30), text="a\ud800b")
+    try:
+        raise ValueError("a\ud800b")
+    except ValueError as exc:
+        log_failure("req_1", exc, debug=True)
+    assert "1000000000000000000000000000000" in out.getvalue()
+    assert "Traceback" in out.getvalue()
+    if style == "json":
+        assert [json.loads(line)["level"] for line in out.getvalue().splitlines()] == ["info", "error"]
+
+
+def test_a_line_that_cannot_be_formatted_becomes_a_line_that_says_so() -> None:
+    lines: list[bytes] = []
+    handler = LogWriterHandler(SimpleNamespace(write_line=lines.append))  # type: ignore[arg-type]  # what it needs of it
+    handler.setFormatter(JsonFormatter())
+    handler.emit(logging.LogRecord("other", logging.INFO, "", 0, "%d files", ("three",), None))
+    (line,) = map(json.loads, lines)
+    assert (line["level"], line["message"]) == ("error", "a log line could not be formatted: TypeError")
