@@ -168,9 +168,8 @@ class ThreadedEngine(BaseEngine):
                 yield batch
         finally:
             handover.cancel()
-            await (
-                handover.ended()
-            )  # until then the request keeps its slot, so there are never more generators than slots
+            # until then the request keeps its slot, so there are never more generators than slots
+            await handover.ended()
 
 
 class _Handover:
@@ -243,10 +242,16 @@ class _Handover:
                 return None
 
     async def ended(self) -> None:
-        """Wait until the generator has ended."""
+        """Wait until the generator has ended. A cancellation in the meantime is raised then."""
+        cancelled = False
         while not self._ended:
-            await self._arrived.wait()
+            try:
+                await self._arrived.wait()
+            except asyncio.CancelledError:
+                cancelled = True
             self._arrived.clear()
+        if cancelled:
+            raise asyncio.CancelledError
 
     def cancel(self) -> None:
         """Close the generator at its next `yield`; nothing is read any more."""

@@ -134,6 +134,37 @@ async def test_no_more_generators_run_than_there_are_slots() -> None:
     assert (most, running, admission.running) == (2, 0, 0)
 
 
+async def test_a_client_that_leaves_while_a_generator_ends_does_not_free_its_slot() -> None:
+    ending, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def generator(request: MessagesRequest) -> Iterator[Any]:
+        try:
+            yield Finish("end_turn")
+        finally:
+            loop.call_soon_threadsafe(ending.set)
+            assert go_on.wait(10)
+
+    engine, admission = as_engine(generator), Admission(1, 0, 10.0)
+
+    async def client() -> None:
+        async with admission.slot():
+            stream: Any = engine.stream(HELLO)
+            await anext(stream)
+            await stream.aclose()
+
+    left = asyncio.create_task(client())
+    await ending.wait()
+    for _ in range(2):  # the client, and then the server that stops
+        left.cancel()
+        await asyncio.sleep(0)
+    assert (left.done(), admission.running) == (False, 1)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await left
+    assert admission.running == 0
+
+
 async def test_a_generator_is_at_most_a_fixed_number_of_batches_ahead() -> None:
     made = 0
 
