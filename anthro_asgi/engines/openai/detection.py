@@ -8,15 +8,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ...wire.errors import ApiError
+from ...wire.errors import ApiError, BadUpstream
 from ..shared.fetch import FetchResult
+from ..shared.model_list import parse_models
 from ..shared.single_flight import SingleFlight
 from ..shared.upstream_errors import UNAVAILABLE
 from .dialects import LLAMACPP, PLAIN, PROBES, Dialect, recognise
 
 _PROBES_TIMEOUT: Final = 5.0  # seconds for all probes together
 _MAX_WAIT: Final = 1.0  # seconds that an answer waits for a detection when an earlier dialect is known
-_TELLING: Final = frozenset({200, 404, 405})  # statuses of a model list: there is one, or the engine has none
+_NO_LIST: Final = (404, 405)  # statuses of an engine without a model list
 
 
 class EngineDetector:
@@ -57,7 +58,7 @@ class EngineDetector:
             return self.dialect or recognise(None, models.server) or self._last or PLAIN
         if self.dialect is None:  # `note` did not recognise the list
             dialect = await self._probe_all()
-            if dialect is None and self._last is not None and models.status not in _TELLING:
+            if dialect is None and self._last is not None and not _tells(models):
                 return self._last
             self.dialect = self._last = dialect or PLAIN
         return self.dialect
@@ -82,7 +83,7 @@ class EngineDetector:
         if dialect is not None:
             self.dialect = self._last = dialect
             self._by_list = True
-        elif models.status == 200 and self._by_list:  # another engine has replaced the one that was recognised
+        elif self._by_list and _has_model(models):  # another engine has replaced the one that was recognised
             self.forget()
 
     def forget(self) -> None:
@@ -92,6 +93,19 @@ class EngineDetector:
     async def close(self) -> None:
         """Cancel a running detection."""
         await self._detecting.close()
+
+
+def _has_model(models: FetchResult) -> bool:
+    """Whether the response is a list with a model."""
+    try:
+        return models.status == 200 and bool(parse_models(models.json()))
+    except BadUpstream:
+        return False
+
+
+def _tells(models: FetchResult) -> bool:
+    """Whether the response comes from a working engine: a page or an empty list may come from something before it."""
+    return models.status in _NO_LIST or _has_model(models)
 
 
 def recognise_models(models: FetchResult) -> Dialect | None:

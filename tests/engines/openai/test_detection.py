@@ -14,7 +14,7 @@ from anthro_asgi.wire.errors import ApiError, InvalidRequest
 from tests.engines.openai.test_engine import answer, text
 from tests.support.chat_requests import request
 from tests.support.routed_upstream import ANSWER, CHAT, MODELS, asked, engine_over, listing, recording, routed, times
-from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer
+from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, raw_answer
 
 Routes = dict[str, Answer | list[Answer]]
 TRANSFORMERS: Routes = {
@@ -101,6 +101,29 @@ async def test_an_engine_whose_list_is_no_longer_recognised_is_detected_again() 
         assert known(engine) == "undetected"
         await answer(engine)
         assert known(engine) == "openai"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        json_answer(200, {"object": "list", "data": []}),
+        json_answer(200, []),
+        raw_answer(200, [("content-type", "text/html"), ("content-length", "6")], b"<html>"),
+        json_answer(401, {}),
+        json_answer(500, {}),
+        json_answer(503, {}),
+    ],
+    ids=["empty list", "array", "page", "401", "500", "503"],
+)
+async def test_a_response_that_is_no_list_leaves_the_known_dialect(failure: bytes) -> None:
+    async with engine_over({MODELS: [listing("vllm"), failure], CHAT: ANSWER}) as (upstream, engine):
+        await answer(engine, TOP_K)
+        engine._forget_engine()  # as after a broken stream
+        await answer(engine, TOP_K)
+        await engine.ready()
+        await answer(engine, TOP_K)
+        assert ["top_k" in body for body in asked(upstream)] == [True] * 3
+        assert times(upstream, MODELS) >= 3
 
 
 # another in its place: two upstreams, one after the other, at the same address
