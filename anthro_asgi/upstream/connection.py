@@ -141,6 +141,11 @@ class Connection(asyncio.Protocol):
         self._timer_due = inf  # uvloop has timers that cannot say this: those that are due within half a millisecond
         self._body_reader: BodyReader | None = None  # receives the bytes instead of this connection
 
+    @property
+    def is_reused(self) -> bool:
+        """Whether an earlier request was answered on this connection."""
+        return self._requests > 1
+
     def __repr__(self) -> str:
         return (
             f"<Connection {self._peer} {self.state.name.lower()} requests={self._requests}"

@@ -24,6 +24,9 @@ class ConnectionSource(Protocol):
     def release(self, connection: Connection, *, drain: bool) -> None:
         """Take back a leased connection. `drain`: read an incomplete response to its end, to keep the connection."""
 
+    def drop(self, connection: Connection) -> None:
+        """Take back a leased connection, and close it."""
+
 
 class Exchange:
     """Use it as `async with pool.exchange(…) as response:`, once. It empties the list `body` as the request is sent.
@@ -32,16 +35,20 @@ class Exchange:
     way, the connection goes back to the pool at once, without waiting. If the response is complete, the connection is
     used again. After `drain_on_exit()` the pool reads the rest first. Otherwise the connection is closed, which tells
     the engine to stop generating.
+
+    A connection that was used before is also closed after `distrust()`, and if the block raises an Exception. Then the
+    response was a refusal, or no answer to this request. It may be the surplus of an earlier response, and each client
+    that got this connection later would receive the answer to the request of the one before.
     """
 
-    __slots__ = ("_body", "_connection", "_drain", "_head", "_source", "headers", "read", "status")
+    __slots__ = ("_body", "_connection", "_distrusted", "_drain", "_head", "_source", "headers", "read", "status")
 
     def __init__(self, source: ConnectionSource, head: bytes, body: list[bytes]) -> None:
         self._source = source
         self._head = head
         self._body = body
         self._connection: Connection | None = None
-        self._drain = False
+        self._drain = self._distrusted = False
         # `await read()` returns all body bytes that have arrived since the last read; b"" is the end. Raises Broken
         # and Timeout. It is the connection's own method: a wrapper here would be one more call for each token.
         self.read: Callable[[], Coroutine[Any, Any, bytes]] = _not_entered
@@ -66,7 +73,7 @@ class Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        self._release(failed=self._distrusted or (kind is not None and issubclass(kind, Exception)))
 
     async def _send(self, connection: Connection) -> None:
         connection.send_request(self._head, self._body)
@@ -82,10 +89,12 @@ class Exchange:
             await asyncio.sleep(0)
             del self._body[-_PIECES_PER_YIELD:]
 
-    def _release(self) -> None:
+    def _release(self, *, failed: bool = True) -> None:
         connection, self._connection = self._connection, None
         self.read = _not_entered
-        if connection is not None:
+        if connection is not None and failed and connection.is_reused:
+            self._source.drop(connection)
+        elif connection is not None:
             self._source.release(connection, drain=self._drain)
 
     def header(self, name: bytes) -> bytes | None:
@@ -128,6 +137,10 @@ class Exchange:
     def drain_on_exit(self) -> None:
         """When the block is left before the response has ended, read and drop the rest in the background."""
         self._drain = True
+
+    def distrust(self) -> None:
+        """The response is no answer to the request, so a connection that was used before is not used again."""
+        self._distrusted = True
 
 
 def _not_entered() -> Coroutine[Any, Any, bytes]:

@@ -148,6 +148,11 @@ class Pool:
         else:
             self._recycle(connection)
 
+    def drop(self, connection: Connection) -> None:
+        """Take back a leased connection, and close it."""
+        self._leased.remove(connection)
+        self._drop(connection)
+
     # ---- moves between the places
 
     def _pop_idle(self) -> Connection | None:

@@ -89,6 +89,32 @@ async def test_a_connection_with_unread_bytes_is_not_used_again() -> None:
         assert counts(pool)["idle"] == 1
 
 
+class Refused(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("raised", "connections"), [(Refused, 2), (asyncio.CancelledError, 1), (GeneratorExit, 1)], ids=str
+)
+async def test_a_connection_whose_response_was_refused_is_not_used_again(
+    raised: type[BaseException], connections: int
+) -> None:
+    """The response may be the surplus of an earlier one. Then each client would get the answer of another."""
+    async with served(OK) as (upstream, pool):
+
+        async def refuse() -> None:
+            async with pool.exchange("GET", "/") as response:
+                await response.read_all(10)
+                raise raised
+
+        for accepted in (1, connections):  # the first response of a connection is the surplus of no other
+            with pytest.raises(raised):
+                await refuse()
+            assert await body_of(pool) == b"{}"
+            assert upstream.accepted == accepted
+        assert pool.slots_used == 1
+
+
 # Retry
 
 

@@ -214,7 +214,7 @@ class MessagesEngine(RemoteEngine):
                         body.paced = False
                         trailer = await read_trailer(response, body.read, reader)
                         yield trailer + (await in_thread(body.rest) if body.is_heavy else body.rest())
-                    response.drain_on_exit()
+                    response.drain_on_exit() if reader.finished else response.distrust()
                 ending = await in_thread(reader.end) if body.is_heavy else reader.end()
             except ApiError as exc:
                 failure = self._fail(exc, "messages", exchange.status, encoded.request_id)

@@ -242,7 +242,7 @@ class OpenAIEngine(RemoteEngine):
                                 if reader.over():
                                     break
                             yield await self._rest(response, reader)
-                        response.drain_on_exit()
+                        response.drain_on_exit() if reader.finished else response.distrust()
                 except UpstreamError as exc:
                     if not reader.finished:  # else the answer is complete
                         raise self._fail(exc, "messages", exchange.status, encoded.request_id).error from exc
