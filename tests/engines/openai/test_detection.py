@@ -118,9 +118,10 @@ async def test_an_engine_whose_list_is_no_longer_recognised_is_detected_again() 
 async def test_a_response_that_is_no_list_leaves_the_known_dialect(failure: bytes) -> None:
     async with engine_over({MODELS: [listing("vllm"), failure], CHAT: ANSWER}) as (upstream, engine):
         await answer(engine, TOP_K)
-        engine._forget_engine()  # as after a broken stream
-        await answer(engine, TOP_K)
         await engine.ready()
+        assert known(engine) == "vllm"
+        await answer(engine, TOP_K)
+        engine._forget_engine()  # as after a broken stream
         await answer(engine, TOP_K)
         assert ["top_k" in body for body in asked(upstream)] == [True] * 3
         assert times(upstream, MODELS) >= 3
