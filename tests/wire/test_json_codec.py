@@ -4,6 +4,7 @@ import json
 import random
 import re
 import resource
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthro_asgi.wire import json_codec
 from anthro_asgi.wire.defaults import MAX_DEPTH
 from anthro_asgi.wire.json_codec import dumps, is_shallow, loads, loads_exactly, replace_lone_surrogates
 from tests.wire.strategies import BROKEN_TEXTS, VALUES, examples
@@ -190,3 +192,18 @@ def test_exhausted_memory_is_no_error_of_the_document(first: bytes) -> None:
             loads(document)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("words", ["Not enough memory", "memory allocation failed"])
+def test_a_small_document_without_memory_is_no_error_of_the_document_either(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory for a small document is not checked before, so orjson finds out."""
+
+    def exhausted(data: bytes) -> None:
+        raise orjson.JSONDecodeError(f"{words} for this", "", 0)
+
+    fake = SimpleNamespace(loads=exhausted, JSONDecodeError=orjson.JSONDecodeError)
+    monkeypatch.setattr(json_codec, "orjson", fake)
+    with pytest.raises(MemoryError, match=words):
+        loads(b"{}")
