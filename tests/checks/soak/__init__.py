@@ -8,7 +8,8 @@ seven disconnects early. Beside them are hostile guests (see `guests`). The exit
 hold:
 
     answers    every answer has all tokens that the engine wrote and keeps the grammar, or is the error of its fault
-    memory     the resident set at the end is at most 3 % above that after a minute of full load
+    memory     the resident set at the end is at most 3 % above that after a minute of full load (8 % in a run of
+               less than five minutes)
     files      after the last client, as many open files as before the first request; likewise threads
     in flight  after the last client, no request and no pooled connection is left (from `/metrics`)
     log        no traceback, no error, and no content of a request

@@ -249,6 +249,8 @@ def test_memory_may_grow_at_first_and_fluctuate_but_not_keep_growing(memory: Any
 def test_a_short_run_is_judged_after_it_has_settled() -> None:
     assert verdict("memory", samples(lambda at: 40 + 20 * min(at, 12), 30)).holds is True
     assert verdict("memory", samples(lambda at: 40 + at, 30)).holds is False
+    assert verdict("memory", samples(lambda at: 100 + at / 2, 30)).holds is True  # +4 %
+    assert verdict("memory", samples(lambda at: 100 + at * 3 / 2, 30)).holds is False  # +11 %
     assert verdict("memory", samples(lambda at: 40, 1)).holds is None
 
 

@@ -1,9 +1,12 @@
 """The samples during and after the load, and the invariants that must hold.
 
 Memory is compared between two windows with the same number of open streams: one that begins after a minute, or after
-2/5 of a shorter run, and the last fifth of the run. Medians are compared, because a single sample may include a large
+half of a shorter run, and the last fifth of the run. Medians are compared, because a single sample may include a large
 request. Memory settles during the first three generations of streams, while the heap fragments. A run has at least six
 generations, so streams are short in a short run.
+
+The heap may grow by `GROWTH` in a run of `_LONG` seconds or more. In a shorter run it may grow by `SHORT_GROWTH`:
+the heap still fragments then: +4 % was seen in a run of 30 seconds. A leak of 5 KiB with each answer exceeds it.
 """
 
 import asyncio
@@ -20,7 +23,9 @@ from .service import Gauges, Service
 
 _EVERY: Final = 0.5  # seconds between two samples
 _SETTLED: Final = 60.0  # seconds
-GROWTH: Final = 0.03
+_LONG: Final = 300.0  # seconds
+GROWTH: Final = 0.03  # as a share of the first window
+SHORT_GROWTH: Final = 0.08
 _MIB: Final = 1024 * 1024
 
 
@@ -105,7 +110,7 @@ def _answers(tally: Tally) -> Verdict:
 
 def _memory(samples: list[Sample]) -> Verdict:
     total = samples[-1].at
-    begin = min(_SETTLED, total * 0.4)
+    begin = min(_SETTLED, total * 0.5)
     early = [sample.memory for sample in samples if begin <= sample.at < begin + total / 5]
     late = [sample.memory for sample in samples if sample.at >= total * 0.8]
     if not early or not late:
@@ -113,7 +118,7 @@ def _memory(samples: list[Sample]) -> Verdict:
     before, after = median(early), median(late)
     growth = after / before - 1
     seen = f"{before / _MIB:.1f} MiB from {begin:.0f} s on, {after / _MIB:.1f} MiB to {total:.0f} s: {growth:+.1%}"
-    return Verdict("memory", growth <= GROWTH, seen)
+    return Verdict("memory", growth <= (GROWTH if total >= _LONG else SHORT_GROWTH), seen)
 
 
 def _gauges(samples: list[Sample], rest: Sample) -> list[Verdict]:
