@@ -241,9 +241,10 @@ def _slow() -> Iterator[Cell]:
     yield from _client("reads nothing", "", "cut", behaviours.reads_nothing, **torrent)
     yield from _client("reads slowly, for long", "", MESSAGE, behaviours.reads_slowly, **torrent)
     for phase, at_once in (("its head", 20), ("its body", -80)):
-        slowly = partial(behaviours.sends_slowly, at_once, 0.2)
+        slowly = partial(behaviours.sends_slowly, at_once, 20, 0.2)
         yield from _client("sends too slowly", phase, "408 invalid_request_error", slowly)
-        yield from _client("sends slowly, in time", phase, MESSAGE, partial(behaviours.sends_slowly, at_once, 0.01))
+        in_time = partial(behaviours.sends_slowly, at_once, 5, 0.01)
+        yield from _client("sends slowly, in time", phase, MESSAGE, in_time)
     yield Cell("clients", "sends nothing", "", False, "408 invalid_request_error", behaviours.says_nothing)
 
 

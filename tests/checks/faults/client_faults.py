@@ -115,13 +115,13 @@ async def reads_slowly(session: ClientSession) -> str:
     return await session.read_outcome(client)
 
 
-async def sends_slowly(at_once: int, pause: float, session: ClientSession) -> str:
-    """Sends `at_once` bytes at once (negative: all but so many), the rest in pieces with pauses. `pause` in seconds."""
+async def sends_slowly(at_once: int, pieces: int, pause: float, session: ClientSession) -> str:
+    """Sends `at_once` bytes at once (negative: all but so many), the rest in `pieces` with pauses of `pause` seconds."""
     data = session.request()
     client = await session.open(data[:at_once])
     hearing = asyncio.ensure_future(session.read_outcome(client))
     rest = data[len(data[:at_once]) :]
-    size = len(rest) // 20 + 1
+    size = len(rest) // pieces + 1
     with suppress(ConnectionError):
         for at in range(0, len(rest), size):
             await asyncio.wait((hearing,), timeout=pause)

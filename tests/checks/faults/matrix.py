@@ -25,7 +25,7 @@ from tests.checks.faults.service_process import ServiceProcess
 from tests.checks.faults.session import ClientSession
 
 _COPIES: Final = {"usual": 5, "hurried": 3, "patient": 4, "pinging": 2}  # services of a set-up; one for the others
-_AT_ONCE: Final = 12  # cells that are played at the same time: more would delay each other beyond their deadlines
+_AT_ONCE: Final = 8  # cells that are played at the same time: more would delay each other beyond their deadlines
 _REST: Final = 10.0  # seconds within which a busy machine releases everything; it drains a connection for one second
 _SLOWER: Final = 4  # times: how long a busy machine may take for what an idle one does in `Cell.within`
 _LOOK: Final = 0.005  # seconds between two polls

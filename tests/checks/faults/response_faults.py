@@ -132,7 +132,7 @@ async def endless_trailers(exchange: Exchange) -> None:
 
 async def endless_extension(exchange: Exchange) -> None:
     await exchange.send(HEAD + b"5;x=")
-    await exchange.repeat_forever(b"x" * 1000)
+    await exchange.repeat_forever(b"x" * 8000)
 
 
 async def endless_head(exchange: Exchange) -> None:
