@@ -116,7 +116,7 @@ async def reads_slowly(session: ClientSession) -> str:
 
 
 async def sends_slowly(at_once: int, pieces: int, pause: float, session: ClientSession) -> str:
-    """Sends `at_once` bytes at once (negative: all but so many), the rest in `pieces` with pauses of `pause` seconds."""
+    """Sends `at_once` bytes at once (negative: all but so many), the rest in `pieces` with pauses of `pause` s."""
     data = session.request()
     client = await session.open(data[:at_once])
     hearing = asyncio.ensure_future(session.read_outcome(client))
