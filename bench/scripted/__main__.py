@@ -23,7 +23,7 @@ def _options() -> argparse.Namespace:
     add("--tokens", type=int, default=64, help="length of an answer without max_tokens (default 64)")
     add("--style", choices=sorted(STYLES), default="vllm", help="the engine whose chunks to write (default vllm)")
     add("--usage-every-chunk", action="store_true", help="token counts in every chunk, even if not requested")
-    add("--together", type=int, default=1, help="tokens per write (default 1)")
+    add("--together", type=int, default=1, help="tokens per write, all with the same text (default 1)")
     add("--model", default="scripted", help="the name of its model (default scripted)")
     return parser.parse_args()
 

@@ -107,8 +107,10 @@ class Stream:
         self.phase = 0
 
     def step(self) -> None:
-        self._wire.transport.write(self._script.token() * self._together)
-        self._left -= self._together
+        together = min(self._together, self._left)
+        self._wire.transport.write(self._script.token() * together)
+        self._script.tokens += together - 1
+        self._left -= together
         if self._left <= 0:
             self.finish()
 

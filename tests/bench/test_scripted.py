@@ -139,6 +139,16 @@ def said(body: bytes) -> list[str]:
     return [choice["delta"]["content"] for chunk in chunks[1:] for choice in chunk["choices"] if choice["delta"]]
 
 
+@pytest.mark.parametrize(("tokens", "together"), [(5, 1), (10, 4), (3, 64), (128, 64)])
+async def test_tokens_that_are_written_together_are_all_counted(tokens: int, together: int) -> None:
+    async with engine(together=together) as (_, port):
+        body = {"model": "m", "stream": True, "max_tokens": tokens, "stream_options": {"include_usage": True}}
+        ((status, _, content),) = await ask(port, request({**body, "messages": []}))
+    assert status == 200
+    assert len(said(content)) == tokens
+    assert json.loads(events(content)[-2])["usage"]["completion_tokens"] == tokens
+
+
 @pytest.mark.parametrize("settings", [{}, {"rate": 2000.0}, {"rate": 2000.0, "lockstep": True}, {"style": LLAMACPP}])
 async def test_a_stream_has_max_tokens_tokens_and_each_is_its_time_of_writing(
     settings: dict[str, Any],
