@@ -60,12 +60,12 @@ BROKEN: dict[str, Broken] = {
     "a usage of truth values": lambda: [Usage(True), Finish("end_turn")],
     "thinking tokens in words": lambda: [Usage(thinking_tokens="1"), Finish("end_turn")],  # type: ignore[arg-type]  # as above
     "a text with details of a usage": lambda: [Usage(details="x"), Finish("end_turn")],  # type: ignore[arg-type]  # as above
-    "fields that are none": lambda: [MessageFields(None), Finish("end_turn")],  # type: ignore[arg-type]  # as above
+    "fields of None": lambda: [MessageFields(None), Finish("end_turn")],  # type: ignore[arg-type]  # as above
     "fields without JSON": lambda: [MessageFields({"a": {1}}), Finish("end_turn")],
     "details of a finish without JSON": lambda: Finish("end_turn", None, {"a": object()}),
-    "a block that is none": lambda: Block(None),  # type: ignore[arg-type]  # that is the fault
+    "a block of None": lambda: Block(None),  # type: ignore[arg-type]  # that is the fault
     "a block of bytes": lambda: Block({"type": "x", "data": b"x"}),
-    "a citation that is none": lambda: ["a", Citation(None)],  # type: ignore[arg-type]  # as above
+    "a citation of None": lambda: ["a", Citation(None)],  # type: ignore[arg-type]  # as above
     "a usage of texts": lambda: [Usage("many"), Finish("end_turn")],  # type: ignore[arg-type]  # that is the fault
 }
 
