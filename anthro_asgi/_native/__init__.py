@@ -72,8 +72,11 @@ class Pump(Protocol):
     def take(self) -> tuple[int, bytes, list[float]]:
         """Since the last call: the number of deltas, the latest counts (b"" without any), the times of the writes."""
 
-    def disarm(self) -> None:
-        """Drop all references. The pump must not receive data any more."""
+    def disarm(self) -> bytes:
+        """Drop all references. The pump must not receive data any more.
+
+        Returns the bytes of an incomplete HTTP chunk that were received and not converted.
+        """
 
 
 class NewPump(Protocol):

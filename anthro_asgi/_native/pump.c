@@ -433,10 +433,14 @@ static int Pump_clear(PyObject *object) {
     return 0;
 }
 
-static PyObject *Pump_disarm(PyObject *self, PyObject *unused) {
+static PyObject *Pump_disarm(PyObject *object, PyObject *unused) {
     (void)unused;
-    Pump_clear(self);
-    return Py_NewRef(Py_None);
+    Buffer *tail = &((Pump *)object)->tail;
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)tail->data, (Py_ssize_t)tail->size);
+    if (rest == NULL) return NULL;
+    buffer_free(tail);
+    Pump_clear(object);
+    return rest;
 }
 
 /* ---- the type */

@@ -383,6 +383,13 @@ def test_a_pump_that_is_disarmed_in_the_middle_of_a_read_loses_nothing_silently(
             owner.pump.data_received(framed(event(b'"a"')))
 
 
+def test_a_pump_that_is_disarmed_returns_the_incomplete_chunk() -> None:
+    owner = Owner()
+    owner.pump.data_received(framed(event(b'"a"')) + b"1f\r\nda")
+    assert (owner.written, owner.back) == ([converted(b'"a"')], [])
+    assert (owner.pump.disarm(), owner.pump.disarm()) == (b"1f\r\nda", b"")
+
+
 def test_wrong_arguments_raise() -> None:
     pump: Any = Owner().pump
     for method, argument in ((pump.data_received, "text"), (pump.convert, bytearray(b"x")), (pump.arm, b"")):

@@ -221,6 +221,23 @@ async def test_a_silent_stream_gets_pings_and_goes_on() -> None:
     assert service.client.direct >= 15
 
 
+async def test_a_ping_in_the_middle_of_an_events_bytes_loses_none_of_them() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(20):
+            whole = token(f" {number}")
+            await wire.send(whole[:-9])
+            if number == 9:
+                await client.until(2, b"ping")
+            await wire.send(whole[-9:])
+            await client.until(number + 1)
+        await wire.send(finish())
+
+    async with serving(answer, ping_interval=0.05) as service:
+        message = await service.answer()
+    assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(20))}]
+
+
 async def test_an_engine_that_falls_silent_is_given_up_after_the_deadline() -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)

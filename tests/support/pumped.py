@@ -162,8 +162,10 @@ class Relay:
     def _stop(self) -> None:
         assert self._pump is not None
         self.sync()
-        self._pump.disarm()
+        rest = self._pump.disarm()
         self._pump = None
+        if rest:
+            self._read(rest)
 
     def hand_back(self, data: bytes) -> None:
         self._stop()

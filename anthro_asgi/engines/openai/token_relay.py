@@ -83,16 +83,18 @@ class TokenRelay:
         self._kind, self._pump, self._pumped = kind, pump, 0
 
     def stop(self) -> None:
-        """Take the transport back, if a pump has it."""
+        """Take the transport back, if a pump has it, and read the bytes that it has not converted."""
         if self._pump is None:
             return
         self.sync()
         self._speed_up()
         self._connection.take_back()
         self._output.end()
-        self._pump.disarm()
+        rest = self._pump.disarm()
         self._pump = None
         self._futile = _FUTILE if self._pumped >= _WORTH_IT else self._futile - 1
+        if rest:
+            self._connection.data_received(rest)
 
     # what the pump calls (`_native.Owner`), and the client's side (`DirectWriter`)
 
