@@ -30,7 +30,7 @@ class BaseApp:
         draining: set it when the process is about to stop. `/readyz` then reports 503, and each connection closes after
             its current response.
 
-    Raises ValueError for an `engine` that is none, or an invalid key.
+    Raises ValueError if `engine` is not an engine, or for an invalid key.
     """
 
     def __init__(self, engine: object, keys: Sequence[str], paths: Collection[str], *, debug: bool = False) -> None:

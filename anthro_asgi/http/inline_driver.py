@@ -78,13 +78,13 @@ class InlineDriver(Generic[T]):
             try:
                 raise error
             finally:
-                del error  # as below
+                del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
         if self._error is not None:
             error, self._error = self._error, None
             try:
                 raise error
             finally:
-                del error  # its traceback refers to this frame: a cycle for the garbage collector otherwise
+                del error
         return self._result  # type: ignore[no-any-return]
 
     def _advance(self, error: BaseException | None) -> None:

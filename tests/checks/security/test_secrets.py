@@ -220,12 +220,12 @@ def nowhere(request: pytest.FixtureRequest, authority: trustme.CA, tmp_path: Pat
         case "a socket":
             path = str(tmp_path / f"{CANARY}.sock")
             yield f"unix:{path}", path
-        case "a name that is none":
+        case "a name that is too long":
             label = f"{CANARY}{'x' * 70}"
             yield f"http://{label}", label
 
 
-@pytest.mark.parametrize("nowhere", ["refused", "a name", "a socket", "a name that is none"], indirect=True)
+@pytest.mark.parametrize("nowhere", ["refused", "a name", "a socket", "a name that is too long"], indirect=True)
 def test_the_address_of_an_unreachable_engine_is_never_emitted(nowhere: tuple[str, str]) -> None:
     url, address = nowhere
     observed = ObservedService("--upstream", url, *LOGS[0])

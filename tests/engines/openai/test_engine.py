@@ -156,7 +156,7 @@ async def test_a_call_id_of_the_history_is_not_used_again() -> None:
         assert start.id.startswith("toolu_")
 
 
-# answers that are none
+# responses that are not of the API
 
 
 @pytest.mark.clause("6.14", "7.5")

@@ -1,4 +1,4 @@
-"""Answers that are none: pages, redirects, refusals without an end. Each is known for what it is, and soon."""
+"""Responses that are not of the API: web pages, redirects, errors without an end. Each is recognised, and soon."""
 
 import asyncio
 
