@@ -122,8 +122,9 @@ class CacheDiagnostics:
         self, answer: str, key: Key, fingerprint: Fingerprint, tokens: int, conversation: tuple[Any, ...] | None
     ) -> None:
         """Keep the fingerprint of the prompt of an answer. The oldest ones go."""
+        replaced = self._kept.pop((key, answer), None)  # a relayed upstream may give an id twice
+        self._bytes += fingerprint.size - (0 if replaced is None else replaced.fingerprint.size)
         self._kept[key, answer] = _Kept(fingerprint, tokens)
-        self._bytes += fingerprint.size
         while len(self._kept) > self._answers or (self._bytes > _MAX_BYTES and len(self._kept) > 1):
             _, gone = self._kept.popitem(last=False)
             self._bytes -= gone.fingerprint.size

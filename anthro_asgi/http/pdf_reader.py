@@ -90,9 +90,7 @@ class PdfReader:
             digest.update(data[at : at + _DECODED_AT_ONCE].encode())
             await asyncio.sleep(0)
         key = digest.digest()
-        kept = self._kept.get(key)
-        if kept is not None:
-            self._kept.move_to_end(key)
+        if (kept := self._find(key)) is not None:
             return kept
         try:
             async with asyncio.timeout(_MAX_WAIT):
@@ -100,6 +98,8 @@ class PdfReader:
         except TimeoutError:
             raise Overloaded("overloaded: too many PDFs are waiting", reason="queue_timeout") from None
         try:
+            if (kept := self._find(key)) is not None:  # another request has read it meanwhile
+                return kept
             result = await self._run(data)
         finally:
             self._turns.release()
@@ -108,6 +108,11 @@ class PdfReader:
         blocks = _blocks(result["pages"])
         self._keep(key, blocks)
         return blocks
+
+    def _find(self, key: bytes) -> list[Json] | None:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
 
     async def _run(self, data: str) -> Json:
         """The result of the child for this PDF. Raises _Unreadable."""
@@ -140,8 +145,8 @@ class PdfReader:
         return result
 
     def _keep(self, key: bytes, blocks: list[Json]) -> None:
+        self._kept_size += _size(blocks) - _size(self._kept.pop(key, []))
         self._kept[key] = blocks
-        self._kept_size += _size(blocks)
         while self._kept_size > _MAX_KEPT:
             _, gone = self._kept.popitem(last=False)
             self._kept_size -= _size(gone)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from array import array
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire import prompt_fingerprint
 from anthro_asgi.wire.deltas import Batch, Finish, Usage
 from anthro_asgi.wire.errors import Overloaded
+from anthro_asgi.wire.prompt_fingerprint import Fingerprint
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.upstream import ScriptedUpstream, Wire, json_answer
 from tests.support.upstream_engines import SPEECHES, stream
@@ -240,6 +242,10 @@ async def test_a_relayed_upstream_neither_gets_the_field_nor_overrides_the_diagn
         assert all(b"diagnostics" not in request.body for request in upstream.requests)
 
 
-def test_the_memory_of_the_fingerprints_is_counted() -> None:
+def test_the_memory_of_the_fingerprints_is_counted_once_for_each_answer() -> None:
     diagnostics = CacheDiagnostics(10, lambda what, kind: None)
     assert repr(diagnostics) == "<CacheDiagnostics 0/10 answers, 0 bytes>"
+    fingerprint = Fingerprint("m", b"", b"", b"", bytes(8), array("Q", [9]))
+    for answer in ("msg_1", "msg_1", "msg_2"):  # an upstream that gives an id twice
+        diagnostics.keep(answer, None, fingerprint, 9, None)
+    assert repr(diagnostics) == f"<CacheDiagnostics 2/10 answers, {2 * fingerprint.size} bytes>"

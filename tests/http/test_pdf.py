@@ -19,6 +19,7 @@ from anthro_asgi.http.pdf_reader import PdfReader
 from anthro_asgi.testing.driver import Driver
 from anthro_asgi.testing.in_process import InProcessApp
 from anthro_asgi.upstream.origin import Origin
+from anthro_asgi.wire.errors import InvalidRequest
 from anthro_asgi.wire.request import parse_request
 from anthro_asgi.wire.request_policy import Rules
 from tests.support.pdf import document, pdf
@@ -216,6 +217,42 @@ async def test_a_pdf_is_read_once_for_all_requests_of_a_conversation(monkeypatch
     assert "1 kept" in repr(reader)
     with pytest.raises(Exception, match="the library that reads it failed"):
         await reader.read(pdf_request(pdf("other")))
+
+
+async def test_requests_with_the_same_pdf_at_one_moment_keep_its_pages_once() -> None:
+    alone = PdfReader("text")
+    await alone.read(pdf_request(TWO))
+    reader = PdfReader("text")
+    requests = [pdf_request(TWO) for _ in range(5)]
+    async with asyncio.TaskGroup() as group:
+        for request in requests:
+            group.create_task(reader.read(request))
+    assert repr(reader) == repr(alone)
+    assert all("Hello second" in json.dumps(request.messages) for request in requests)
+
+
+async def test_the_pages_that_are_kept_take_a_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len("[Page 1 of 1]\nten letter")
+    monkeypatch.setattr(pdf_reader, "_MAX_KEPT", 2 * size)
+    reader = PdfReader("text")
+    for text in ("ten letter", "other text", "ten letter", "third text"):
+        await reader.read(pdf_request(pdf(text)))
+    assert repr(reader) == f"<PdfReader text 2 kept, {2 * size} bytes>"
+    await reader.read(pdf_request(pdf(*["ten letter"] * 3)))  # by itself more than the limit
+    assert repr(reader) == "<PdfReader text 0 kept, 0 bytes>"
+
+
+@CLAUSE
+@pytest.mark.parametrize(
+    ("limit", "mode", "words"),
+    [("_MAX_TEXT", "text", "its text is longer"), ("_MAX_IMAGES", "images", "the images of its pages are larger")],
+)
+async def test_the_text_and_the_images_of_a_pdf_are_limited(
+    limit: str, mode: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pdf_reader, limit, 10)
+    with pytest.raises(InvalidRequest, match=words):
+        await PdfReader(mode).read(pdf_request(pdf("more than ten bytes")))
 
 
 def child(tmp_path: Path, code: str) -> Path:
