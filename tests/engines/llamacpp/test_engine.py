@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from anthro_asgi.engines.llamacpp.engine import LlamaCppEngine
+from anthro_asgi.engines.llamacpp.supervisor import LlamaSupervisor
 from anthro_asgi.wire.deltas import Finish
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.request import MessagesRequest
+from tests.support.clock import fake_clock
 from tests.support.llama.model import write_model
 
 pytestmark = pytest.mark.slow
@@ -133,6 +135,34 @@ def test_a_file_that_is_not_a_model_is_refused_before_anything_starts(
         path.write_bytes(content)
     with pytest.raises(ValueError, match=words):
         LlamaCppEngine(str(path))
+
+
+class ChildrenThatEnd(LlamaSupervisor):
+    """Its children load the model and run for the given times, in seconds. `started` has the time of each start."""
+
+    def __init__(self, runs: list[float]) -> None:
+        super().__init__("tiny.gguf", Path("unused.sock"), {})
+        self._runs = runs
+        self.started: list[float] = []
+
+    async def _run_child(self) -> str:
+        self.started.append(asyncio.get_running_loop().time())
+        self._loaded_once = True
+        self._loaded.set()
+        await asyncio.sleep(self._runs[len(self.started) - 1])
+        return "SIGKILL"
+
+
+@fake_clock
+async def test_the_pause_before_a_restart_grows_to_half_a_minute_until_a_child_runs_for_a_minute() -> None:
+    runs = [1.0] * 9 + [61.0, 1.0, 10_000.0]
+    supervisor = ChildrenThatEnd(runs)
+    await supervisor.start()
+    await asyncio.sleep(1000)
+    await supervisor.stop()
+    begun = supervisor.started
+    pauses = [later - start - run for start, later, run in zip(begun, begun[1:], runs, strict=False)]
+    assert [round(pause, 3) for pause in pauses] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 0.5, 1]
 
 
 def test_the_child_ends_when_its_parent_is_killed(model: Path) -> None:
