@@ -11,8 +11,6 @@ Each name is imported when it is first used, because `anthro-asgi health` runs e
 A new public name goes into the table here and into `__init__.pyi`, which type checkers read.
 """
 
-from importlib import import_module
-
 _MODULES = {
     "Answer": "http.answer",
     "ApiError": "wire.errors",
@@ -54,6 +52,8 @@ __all__ = list(_MODULES)
 
 def __getattr__(name: str) -> object:
     """Import a public name (PEP 562)."""
+    from importlib import import_module  # `health` needs it as little as the modules below
+
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)

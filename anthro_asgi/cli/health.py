@@ -4,7 +4,6 @@ A container runs it every few seconds as its health check. So it imports little:
 starting Python. It sends one request over a plain socket, and imports `ssl` only for a server with a certificate.
 """
 
-import re
 import signal
 import socket
 import sys
@@ -17,8 +16,6 @@ from ..settings.options import Settings
 
 _TIMEOUT: Final = 3.0  # seconds for the whole check
 _LARGEST: Final = 1 << 16  # bytes of the response that are read; the server's own has less than 300
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n", re.IGNORECASE)
 
 
 def health(settings: Settings) -> int:
@@ -60,17 +57,26 @@ def _get(settings: Settings, path: str) -> tuple[int, str]:
         while not _is_complete(response) and (data := sock.recv(_LARGEST)):
             response += data
     head, _, body = response.partition(b"\r\n\r\n")
-    status = _STATUS_LINE.match(head + b"\r")
-    if status is None:
+    version, status, *_ = (*head.split(b"\r\n", 1)[0].split(b" ", 2), b"")
+    if version not in (b"HTTP/1.0", b"HTTP/1.1") or len(status) != 3 or not status.isdigit():
         raise ValueError("not HTTP")
-    return int(status[1]), body.decode(errors="replace")
+    return int(status), body.decode(errors="replace")
 
 
 def _is_complete(response: bytes) -> bool:
     """Whether no more bytes need to be read. Without a length, the response ends with the connection."""
     head, end, body = response.partition(b"\r\n\r\n")
-    length = _LENGTH.search(head + b"\r\n") if end else None
-    return len(response) >= _LARGEST or (length is not None and len(body) >= int(length[1]))
+    return len(response) >= _LARGEST or (bool(end) and len(body) >= _length(head))
+
+
+def _length(head: bytes) -> float:
+    """The value of `content-length`, infinite without one."""
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        value = value.strip(b" \t")
+        if name.lower() == b"content-length" and value.isdigit() and len(value) < 10:
+            return int(value)
+    return float("inf")
 
 
 def _connect(settings: Settings) -> socket.socket:

@@ -10,11 +10,10 @@ import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import wrap
 from typing import Any, Final, NoReturn
 
 from ..settings.loader import did_you_mean, load_settings
-from ..settings.options import OPTIONS, ConfigError, Settings
+from ..settings.options import OPTIONS, ConfigError, Option, Settings
 from ..settings.values import SWITCH
 
 
@@ -69,26 +68,43 @@ class _Parser(ArgumentParser):
 
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
     """The command, and the values of each of its options as written. Raises ConfigError."""
+    command = arguments[0] if arguments else ""
+    if command not in _SUMMARIES:  # --help and --version end the process here; others are errors
+        known, rest = _main_parser().parse_known_args(arguments)
+        return parse_command_line([known.command, *rest])
+    known, unknown = _option_parser(command).parse_known_args(arguments[1:])
+    if unknown:
+        raise ConfigError(f"{command}: {_unknown(unknown[0], command)}")
+    return command, {name: value if isinstance(value, list) else [value] for name, value in vars(known).items()}
+
+
+def _main_parser() -> ArgumentParser:
+    """Reads what stands before the command, and describes all commands."""
     description = "The Anthropic Messages API in front of any inference engine."
     parser = _Parser("anthro-asgi", description=description, formatter_class=_Formatter)
     parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="|".join(_SUMMARIES), required=True)
     for command, summary in _SUMMARIES.items():
-        one = commands.add_parser(command, help=summary, add_help=False, allow_abbrev=False)
-        _describe(one, command)
-        if command in arguments:  # the options of the other commands are not needed
-            _add_options(one, command, everything=False)
-    known, unknown = parser.parse_known_args(arguments)
-    line = vars(known)
-    command = line.pop("command")
-    if unknown:
-        raise ConfigError(f"{command}: {_unknown(unknown[0], command)}")
-    return command, {name: value if isinstance(value, list) else [value] for name, value in line.items()}
+        commands.add_parser(command, help=summary, add_help=False, allow_abbrev=False)
+    return parser
+
+
+def _option_parser(command: str) -> ArgumentParser:
+    """Reads the options of one command. It has no help texts: `_help_parser` has them, and is built for `--help`."""
+    parser = _Parser(f"anthro-asgi {command}", add_help=False, allow_abbrev=False, formatter_class=_Formatter)
+    _add_shell(parser, command)
+    options = _line_options(command)
+    for option in options:
+        _add_option(parser, option)
+    parser.add_argument("-h", "--help", action=_Help, command=command, everything=False, nargs=0, default=SUPPRESS)
+    if options:
+        parser.add_argument("--help-all", action=_Help, command=command, everything=True, nargs=0, default=SUPPRESS)
+    return parser
 
 
 def _unknown(argument: str, command: str) -> str:
     """What is wrong with an argument that the command does not know. A URL is not repeated: it may hold a password."""
-    names = [f"--{option.name}" for option in OPTIONS if command in option.commands and "line" in option.channels]
+    names = [f"--{option.name}" for option in _line_options(command)]
     if argument.startswith("-"):
         name = argument.partition("=")[0]
         return f"unknown option {name!r}{did_you_mean(name, names)}"
@@ -108,64 +124,77 @@ _ENGINE_PATTERNS: Final = (
 """How arguments look that name an engine, each with the option that takes it."""
 
 
-def _describe(parser: ArgumentParser, command: str) -> None:
-    parser.usage = f"anthro-asgi {command} [OPTIONS]"
-    parser.description = _SUMMARIES[command]
-    parser.formatter_class = _Formatter
+def _line_options(command: str) -> list[Option]:
+    """The options that a command has on the command line."""
+    return [option for option in OPTIONS if command in option.commands and "line" in option.channels]
+
+
+def _add_shell(parser: ArgumentParser, command: str) -> None:
+    """Add the argument of `completion`, the only one that is not an option."""
     if command == "completion":
-        parser.usage = f"anthro-asgi completion {'|'.join(_SHELLS)}"
         parser.add_argument("shell", choices=_SHELLS, metavar="|".join(_SHELLS), help="the shell")
+
+
+def _add_option(where: Any, option: Option, text: str = SUPPRESS) -> None:
+    """Add one option to a parser, or to a group of its help. `text` describes it; without a text the help omits it."""
+    kwargs: dict[str, Any] = {"action": "append" if option.repeatable else "store", "metavar": option.type.metavar}
+    if option.type is SWITCH:
+        kwargs = {"action": "store_const", "const": "true"}
+    where.add_argument(f"--{option.name}", dest=option.name, default=SUPPRESS, help=text, **kwargs)
+
+
+def _help_parser(command: str, *, everything: bool) -> ArgumentParser:
+    """Describes a command. The help shows the common options, or all if `everything` is true."""
+    shell = "|".join(_SHELLS) if command == "completion" else "[OPTIONS]"
+    parser = _Parser(usage=f"anthro-asgi {command} {shell}", add_help=False, formatter_class=_Formatter)
+    parser.description = _SUMMARIES[command]
     if command in _EXAMPLES:
         parser.description += "\n\n" + "\n".join(f"  {line}" for line in _EXAMPLES[command])
-
-
-def _add_options(parser: ArgumentParser, command: str, *, everything: bool) -> None:
-    """Add the options of a command. The help shows the common ones, or all if `everything` is true."""
-    options = [option for option in OPTIONS if command in option.commands and "line" in option.channels]
+    _add_shell(parser, command)
+    options = _line_options(command)
     groups: dict[str, Any] = {}
     for option in sorted(options, key=lambda option: _GROUPS.index(option.group)):
-        shown = everything or option.common
-        if option.group not in groups and shown:
+        if not (everything or option.common):
+            continue
+        if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        action = "append" if option.repeatable else "store"
-        kwargs: dict[str, Any] = {"action": action, "metavar": option.type.metavar}
-        if option.type is SWITCH:
-            kwargs = {"action": "store_const", "const": "true"}
         default = f" (default: {option.default})" if option.default not in (None, "false") else ""
-        text = (option.help + default).replace("%", "%%") if shown else SUPPRESS
-        where = groups[option.group] if shown else parser
-        where.add_argument(f"--{option.name}", dest=option.name, default=SUPPRESS, help=text, **kwargs)
-    hidden = sum(not option.common for option in options)
+        _add_option(groups[option.group], option, (option.help + default).replace("%", "%%"))
+    hidden = any(not option.common for option in options)
     helps = parser.add_argument_group("Help")
-    helps.add_argument(
-        "-h", "--help", action="help", default=SUPPRESS, help="show the common options" if hidden else "show this help"
-    )
+    helps.add_argument("-h", "--help", action="help", help="show the common options" if hidden else "show this help")
+    if hidden:
+        helps.add_argument("--help-all", action="help", help=f"show all {len(options)} options")
     if options:
-        text = f"show all {len(options)} options" if hidden else SUPPRESS
-        helps.add_argument("--help-all", action=_HelpAll, command=command, nargs=0, default=SUPPRESS, help=text)
-        secrets = ", ".join(option.variable for option in OPTIONS if option.secret and command in option.commands)
-        parser.epilog = "\n".join(
-            wrap(
-                "Options may also be set in the environment (ANTHRO_ASGI_PORT=…) or in a TOML file."
-                + (f" Only in the environment: {secrets}." if secrets else ""),
-                width=_columns() - 2,
-            )
+        parser.epilog = _epilog(command)
+    return parser
+
+
+def _epilog(command: str) -> str:
+    """The last lines of a command's help: where else its options may be set."""
+    from textwrap import wrap  # only needed for help
+
+    secrets = ", ".join(option.variable for option in OPTIONS if option.secret and command in option.commands)
+    return "\n".join(
+        wrap(
+            "Options may also be set in the environment (ANTHRO_ASGI_PORT=…) or in a TOML file."
+            + (f" Only in the environment: {secrets}." if secrets else ""),
+            width=_columns() - 2,
         )
+    )
 
 
-class _HelpAll(Action):
-    """Prints the help with every option, and ends."""
+class _Help(Action):
+    """Prints the help of a command, and ends."""
 
-    def __init__(self, *arguments: Any, command: str, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, command: str, everything: bool, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._command = command
+        self._everything = everything
 
     def __call__(self, parser: ArgumentParser, *_: Any) -> None:
-        full = _Parser(parser.prog, add_help=False)
-        _describe(full, self._command)
-        _add_options(full, self._command, everything=True)
-        full.print_help()
-        full.exit()
+        _help_parser(self._command, everything=self._everything).print_help()
+        parser.exit()
 
 
 class _Version(Action):

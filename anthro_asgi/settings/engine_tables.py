@@ -34,7 +34,7 @@ _SHARED: Final = (
     "max-concurrency",
 )
 """Options that a table may have."""
-_FALLBACK: Final = re.compile(r"(?:(.+)@)?([a-z0-9][a-z0-9_-]{0,31})", re.DOTALL)
+_FALLBACK: Final = r"(?s:(?:(.+)@)?([a-z0-9][a-z0-9_-]{0,31}))"
 _KEY_PREFIX: Final = f"{PREFIX}UPSTREAM_KEY_"
 _KEY_FILE: Final = f"{_KEY_PREFIX}FILE"
 
@@ -115,7 +115,7 @@ def _fallback(text: str | None, where: str) -> tuple[str | None, str] | None:
     """The model, None for the same one, and the engine."""
     if text is None:
         return None
-    found = _FALLBACK.fullmatch(text)
+    found = re.fullmatch(_FALLBACK, text)
     if found is None:
         raise ConfigError(f"{where}: fallback: is not ENGINE or MODEL@ENGINE")
     return found[1], found[2]

@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from .engine_tables import engines_from, is_key_variable, read_tables, with_keys
 from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, NamedUpstream, Option, ResourceUnavailable, Settings
-from .presets import PRESETS
 from .values import SWITCH
 
 _SIMULATE: Final = "simulate-"
@@ -128,6 +127,13 @@ def _from_line(line: Mapping[str, Sequence[str]]) -> _Place:
 _FROM_KUBERNETES: Final = r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_\w+)=.*|(\w+_)?PORT=\w+://.*"
 
 
+def _is_from_kubernetes(name: str, text: str, *, known: bool) -> bool:
+    """Whether Kubernetes has set a variable. `known`: an option has this variable; the only such name is PORT."""
+    if known and not (name.endswith("PORT") and "://" in text):
+        return False
+    return re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL) is not None
+
+
 def _from_environment(environ: Mapping[str, str]) -> _Place:
     """An empty variable counts as unset, because a compose file or a shell often sets it that way.
 
@@ -137,7 +143,7 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
     place: _Place = {}
     for variable, text in environ.items():
         name = variable.removeprefix(PREFIX)
-        if name == variable or re.fullmatch(_FROM_KUBERNETES, f"{name}={text}", re.DOTALL):
+        if name == variable or _is_from_kubernetes(name, text, known=variable in known):
             continue
         if is_key_variable(variable):
             continue  # see `_upstreams`
@@ -170,6 +176,8 @@ def _from_file(path: str) -> _Place:
 
 def _from_profile(given: _Given) -> _Place:
     """The options of a profile: their names are without `simulate-`, and `source` says where the figures are from."""
+    from .presets import PRESETS  # most runs name no profile
+
     known = {option.name.removeprefix(_SIMULATE): option for option in OPTIONS if option.name.startswith(_SIMULATE)}
     del known["profile"]
     table = PRESETS.get(given.value)

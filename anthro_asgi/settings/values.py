@@ -1,4 +1,8 @@
-"""Types of option values: how each is read from text, and the error texts for wrong values."""
+"""Types of option values: how each is read from text, and the error texts for wrong values.
+
+Every command reads the defaults of all options. So the types that have defaults use no regular expressions: Python
+would compile each of them in each process, which took longer than `anthro-asgi health` itself.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,12 +26,15 @@ class ValueType(NamedTuple):
 
 
 def any_text(metavar: str) -> ValueType:
-    return matching(metavar, r"[^\0]+", "is empty or contains a NUL character")
+    def parse(text: str) -> str:
+        if not text or "\0" in text:
+            raise ValueError("is empty or contains a NUL character")
+        return text
+
+    return ValueType(metavar, parse)
 
 
-def matching(
-    metavar: str, pattern: str, complaint: str, *, shown: bool = True, choices: tuple[str, ...] = ()
-) -> ValueType:
+def matching(metavar: str, pattern: str, complaint: str, *, shown: bool = True) -> ValueType:
     """Text that matches the whole `pattern`; `complaint` is the error text."""
 
     def parse(text: str) -> str:
@@ -35,28 +42,43 @@ def matching(
             raise ValueError(complaint)
         return text
 
-    return ValueType(metavar, parse, shown, choices=choices)
+    return ValueType(metavar, parse, shown)
 
 
 def choice(*names: str, metavar: str | None = None) -> ValueType:
     """One of `names`. `metavar` stands for them where there are too many to list."""
-    return matching(metavar or "|".join(names), "|".join(names), f"is not one of {', '.join(names)}", choices=names)
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"is not one of {', '.join(names)}")
+        return text
+
+    return ValueType(metavar or "|".join(names), parse, choices=names)
 
 
-def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str) -> Callable[[str, str], ValueType]:
+def _number(
+    metavar: str, units: Mapping[str, float], example: str, *, decimal: bool = False
+) -> Callable[[str, str], ValueType]:
     """A type of number with units: a function that takes the lowest and the highest value and returns a ValueType.
 
+    A number is written in decimal digits, with a point if it is `decimal`, and at most one space before the unit.
     Where "" is not among the units, only 0 may be written without one: it is the same in every unit.
     """
 
+    letters = "".join(units)
+
     def read(text: str) -> float:
-        match = re.fullmatch(rf"({pattern}) ?({'|'.join(units)}|)", text.strip(), re.ASCII)
-        if match is None:
+        text = text.strip()
+        figure = text.rstrip(letters)
+        unit = text[len(figure) :]
+        figure = figure.removesuffix(" ")
+        digits = figure.replace(".", "", 1) if decimal else figure
+        if not (digits.isascii() and digits.isdigit()) or not (unit in units or not unit):
             raise ValueError(f"is not {example}")
-        factor = units.get(match[2])
-        if factor is None and float(match[1]):
-            raise ValueError(f"has no unit; write for example {match[1]}s or {match[1]}ms")
-        return float(match[1]) * (factor or 0)
+        factor = units.get(unit)
+        if factor is None and float(figure):
+            raise ValueError(f"has no unit; write for example {figure}s or {figure}ms")
+        return float(figure) * (factor or 0)
 
     def write(value: float) -> str:
         """In the largest unit that gives a whole number."""
@@ -70,7 +92,7 @@ def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str
             value = read(text)
             if not read(low) <= value <= read(high):
                 raise ValueError(f"is not between {low} and {high}")
-            return int(value) if pattern == _WHOLE else round(value, 9)
+            return round(value, 9) if decimal else int(value)
 
         return ValueType(metavar, parse, write=write)
 
@@ -78,15 +100,13 @@ def _number(metavar: str, pattern: str, units: Mapping[str, float], example: str
 
 
 SHAPES: Final = ("uniform", "normal", "log-normal", "gamma")
-_WHOLE: Final = r"\d+"
-_DECIMAL: Final = r"\d+(?:\.\d*)?|\.\d+"
 # in the order of their size, as `write` tries them from the end
 _BINARY: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TIME: Final = {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-integer = _number("N", _WHOLE, {"": 1}, "a whole number")
-size = _number("SIZE", _WHOLE, {"": 1} | _BINARY, "a size such as 32MiB, 32M or 33554432")
-duration = _number("DURATION", _DECIMAL, _TIME, "a duration such as 10s, 500ms or 2m")
-number = _number("NUMBER", _DECIMAL, {"": 1}, "a number such as 0.05")
+integer = _number("N", {"": 1}, "a whole number")
+size = _number("SIZE", {"": 1} | _BINARY, "a size such as 32MiB, 32M or 33554432")
+duration = _number("DURATION", _TIME, "a duration such as 10s, 500ms or 2m", decimal=True)
+number = _number("NUMBER", {"": 1}, "a number such as 0.05", decimal=True)
 rate: Final = number("0", "1")._replace(metavar="RATE")
 
 
@@ -94,18 +114,19 @@ def distribution(of: ValueType) -> ValueType:
     """A value, or a distribution of values: (shape, first parameter, second). The shape of one value is `constant`."""
 
     def parse(text: str) -> tuple[str, float, float]:
-        match = re.fullmatch(r"\s*([a-z-]+)\((.+),(.+)\)\s*", text)
-        if match is None:
+        shape, _, parameters = text.strip().partition("(")
+        one, comma, other = parameters.rpartition(",")
+        if not comma or not other.endswith(")"):
             return "constant", of.parse(text), 0.0
-        if match[1] not in SHAPES:
+        if shape not in SHAPES:
             raise ValueError(f"does not begin with one of {', '.join(SHAPES)}")
         try:
-            first, second = of.parse(match[2]), of.parse(match[3])
+            first, second = of.parse(one), of.parse(other.removesuffix(")"))
         except ValueError as exc:
             raise ValueError(f"has a parameter that {exc}") from exc
-        if match[1] == "uniform" and first > second:
+        if shape == "uniform" and first > second:
             raise ValueError("has a lower bound above its upper bound")
-        return match[1], first, second
+        return shape, first, second
 
     return ValueType("DISTRIBUTION", parse)
 
@@ -139,11 +160,18 @@ def _parse_alias(text: str) -> tuple[str, str]:
     return name, model
 
 
+def _parse_url(text: str) -> str:
+    scheme = next((scheme for scheme in ("http://", "https://", "unix:/") if text.startswith(scheme)), None)
+    if scheme is None or text == scheme or any(map(str.isspace, text)):
+        raise ValueError("must be http://…, https://… or unix:/path.sock")
+    return text
+
+
 SWITCH: Final = ValueType("", _parse_switch)
 ALIAS: Final = ValueType("NAME=MODEL", _parse_alias)
 KEY: Final = matching("KEY", "[!-~]+", "a key must be one word of printable ASCII", shown=False)
 # not shown, because a URL may contain a password
-URL: Final = matching("URL", r"(https?://|unix:/)\S+", "must be http://…, https://… or unix:/path.sock", shown=False)
+URL: Final = ValueType("URL", _parse_url, shown=False)
 ENGINE_NAME: Final = matching(
     "NAME", "[a-z0-9][a-z0-9_-]{0,31}", "must be at most 32 lower-case letters, digits, - and _"
 )
@@ -152,7 +180,7 @@ ENGINE_NAME: Final = matching(
 def _parse_upstream(text: str) -> tuple[str, str]:
     """The name of the engine, empty if there is none, and its URL."""
     name, equals, url = text.partition("=")
-    if not equals or re.match(r"https?:|unix:", name):
+    if not equals or name.startswith(("http:", "https:", "unix:")):
         return "", URL.parse(text)
     try:
         ENGINE_NAME.parse(name.strip())
@@ -166,6 +194,8 @@ def _parse_upstream(text: str) -> tuple[str, str]:
 
 def _split_upstreams(text: str) -> list[str]:
     """A comma may be a part of a URL, unless a further `NAME=` follows it."""
+    if "=" not in text:
+        return [text]
     return re.split(r",(?=\s*[a-z0-9][a-z0-9_-]{0,31}\s*=)", text) if re.match(r"\s*[\w-]+\s*=", text) else [text]
 
 

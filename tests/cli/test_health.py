@@ -116,6 +116,28 @@ def test_the_check_imports_neither_a_server_nor_an_event_loop() -> None:
     assert others == "set()"
 
 
+def test_the_check_imports_few_modules_of_the_standard_library() -> None:
+    """Each module costs CPU time in every container, every few seconds."""
+    code = (
+        "import argparse, locale, os, signal, socket, sys, typing\n"
+        "before = set(sys.modules)\n"
+        "from anthro_asgi.cli.main import main\n"
+        f"assert main(['health', '--port', '{free_port()}']) == 1\n"
+        "print(*sorted(name for name in set(sys.modules) - before if not name.startswith('anthro_asgi')))\n"
+    )
+    environ = CLEAN | {"ANTHRO_ASGI_UPSTREAM": "http://127.0.0.1:1", "ANTHRO_ASGI_PORT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
 # --- servers that do not respond properly ---
 
 
