@@ -63,7 +63,19 @@ def _columns() -> int:
 
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.removeprefix("argument "))
+        for pattern, words in _ARGPARSE_ERRORS:
+            message = re.sub(pattern, words, message)
+        raise ConfigError(message)
+
+
+_ARGPARSE_ERRORS: Final = (
+    (r"^argument ", ""),
+    (r"expected one argument$", "needs a value"),
+    (r"(?s)ignored explicit argument .*", "takes no value"),
+    (r"^the following arguments are required: (\S+)$", r"name one of \1"),
+    (r"(?s)^(\S+\|\S+): invalid choice: (.*) \(choose from .*\)$", r"\2 is not one of \1"),
+)
+"""The errors of argparse, each with the words for it."""
 
 
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:

@@ -63,7 +63,7 @@ def read_tables(
     `options` is the option table by name; `texts(option, value, where)` is a TOML value as on the command line.
     """
     if not tables:
-        raise ConfigError(f"{path}: engine: is an empty list")
+        raise ConfigError(f"{path}: engine: {options['engine'].empty}")
     known = {name.removeprefix("upstream-"): options[name] for name in _SHARED} | {"url": options["upstream"]}
     engines = []
     for number, table in enumerate(tables, 1):
@@ -101,14 +101,20 @@ def _read_table(where: str, table: Mapping[str, object], known: Mapping[str, Opt
 
 
 def _read_own(own: _Own, value: object, place: str) -> Any:
-    if own.many is not isinstance(value, list) or isinstance(value, bool | dict):
-        raise ConfigError(f"{place}: must be {'a list' if own.many else 'one value'}")
     items = value if isinstance(value, list) else [value]
+    if own.many is not isinstance(value, list) or not all(_is_plain(item) for item in items):
+        raise ConfigError(f"{place}: must be {'a list of names' if own.many else 'text or a number'}")
+    if not items or any(not str(item).strip() for item in items):
+        raise ConfigError(f"{place}: is empty; give it a value, or remove it")
     try:
         read = tuple(own.read(str(item)) for item in items)
     except ValueError as exc:
         raise ConfigError(f"{place}: {exc}") from exc
     return read if own.many else read[0]
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
 def _fallback(text: str | None, where: str) -> tuple[str | None, str] | None:

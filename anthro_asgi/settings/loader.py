@@ -6,8 +6,9 @@ Options that exclude each other (`EXCLUSIVE`) follow the same order: the first p
 the others. Two of them in the same place are an error. An unknown name is an error too: a misspelt option would
 otherwise silently keep its default.
 
-So is an empty variable that should name an engine (`ANTHRO_ASGI_UPSTREAM=` from an unset `${ENGINE_URL}`): the service
-would otherwise simulate its answers. Any other empty variable counts as unset.
+So is an empty value, except for an empty environment variable, which counts as unset. But an empty variable that should
+name an engine (`ANTHRO_ASGI_UPSTREAM=` from an unset `${ENGINE_URL}`) is an error too: the service would otherwise
+simulate its answers. A value of only white space is empty, and never counts as unset.
 """
 
 import re
@@ -58,6 +59,8 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
     engine_named = any(merged[name].value is not False for name in EXCLUSIVE[0] if name in merged)
     simulated = not engine_named and not any(map(_simulates, merged))
     without_effect = _without_effect(Settings(**values, upstreams=upstreams), merged)
+    if values["upstream"] is None and not upstreams:
+        without_effect += tuple(variable for variable, text in environ.items() if text and is_key_variable(variable))
     settings = Settings(**values, simulated_by_default=simulated, without_effect=without_effect, upstreams=upstreams)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key must be given together")
@@ -147,14 +150,16 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
             continue
         if is_key_variable(variable):
             continue  # see `_upstreams`
+        if not text.strip() and variable in _ENGINE_VARIABLES:
+            place[known[variable].name] = _Given(variable, _EMPTY)
+            continue
         if not text:
-            if variable in _ENGINE_VARIABLES:
-                place[known[variable].name] = _Given(variable, _EMPTY)
             continue
         if variable not in known:
             raise ConfigError(f"{variable[:80]!r}: unknown variable{did_you_mean(variable, known)}")
         option = known[variable]
-        texts = [part.strip() for part in option.type.split(text) if part.strip()] if option.repeatable else [text]
+        many = option.repeatable and bool(text.strip())
+        texts = [part.strip() for part in option.type.split(text) if part.strip()] if many else [text]
         if not texts:
             raise ConfigError(f"{variable}: contains only commas")
         place[option.name] = _Given(variable, option.value(texts, variable))
@@ -165,6 +170,8 @@ def _from_file(path: str) -> _Place:
     known = {option.name: option for option in OPTIONS if "file" in option.channels}
     table = _toml(path, "--config")
     tables = table.get("engine")
+    if isinstance(tables, dict):
+        raise ConfigError(f"{path}: engine: is one table; write [[engine]] for each engine")
     if not isinstance(tables, list):
         return _from_table(path, table, known)
     if "upstream" in table:
@@ -215,16 +222,42 @@ def _from_table(path: str, table: Mapping[str, object], known: Mapping[str, Opti
 
 
 def _toml_texts(option: Option, value: object, where: str) -> list[str]:
-    """A TOML value as it would be written on the command line."""
+    """A TOML value as it would be written on the command line. Raises ConfigError."""
+    if option.repeatable and isinstance(value, list):
+        return [text for item in value for text in _toml_pairs(option, item, where)]
+    return _toml_pairs(option, value, where)
+
+
+def _toml_pairs(option: Option, value: object, where: str) -> list[str]:
+    """A value that is no list: a table is a text for each of its pairs."""
+    if option.takes_pairs and isinstance(value, dict):
+        return [f"{name}={_toml_text(option, item, where)}" for name, item in value.items()]
+    return [_toml_text(option, value, where)]
+
+
+def _toml_text(option: Option, value: object, where: str) -> str:
     if isinstance(value, bool) and option.type is SWITCH:
-        return [str(value).lower()]
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool) and option.type is not SWITCH:
-        return [str(value)]
-    if isinstance(value, list) and option.repeatable:
-        return [text for item in value for text in _toml_texts(option, item, where)]
-    if isinstance(value, dict) and "=" in option.type.metavar:
-        return [f"{name}={model}" for name, model in value.items()]
-    raise ConfigError(f"{where}: wrong type of value ({type(value).__name__})")
+        return str(value).lower()
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and option.type is not SWITCH:
+        return str(value)
+    raise ConfigError(f"{where}: must be {_wanted(option)}, not {_called(value)}")
+
+
+def _wanted(option: Option) -> str:
+    """What a TOML file may hold as the value of the option."""
+    if option.type is SWITCH:
+        return "true or false"
+    if not option.repeatable:
+        return "text or a number"
+    return "text, a list of texts or a table" if option.takes_pairs else "text or a list of texts"
+
+
+def _called(value: object) -> str:
+    """What an operator calls the type of a value in a TOML file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    names = {str: "text", int: "a number", float: "a number", list: "a list", dict: "a table"}
+    return names.get(type(value), "a date or a time")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -242,7 +275,7 @@ def _refuse_empty_engine(places: Sequence[_Place]) -> None:
         given = [place[name] for name in EXCLUSIVE[0] if name in place and place[name].value is not False]
         empty = next((one.where for one in given if one.value is _EMPTY), None)
         if empty is not None:
-            raise ConfigError(f"{empty}: is empty, so it names no engine; give it a value, or remove it")
+            raise ConfigError(f"{empty}: {_BY_NAME['upstream'].empty}")
         if given:
             return
 

@@ -139,10 +139,23 @@ class Option(NamedTuple):
     def secret(self) -> bool:
         return self.channels == SECRET
 
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether a value has the form `NAME=…`; in a TOML file, a table holds several."""
+        return "=" in self.type.metavar
+
+    @property
+    def empty(self) -> str:
+        """The error text for a value that is empty or only white space."""
+        engine = ", so it names no engine" if self.name in EXCLUSIVE[0] else ""
+        return f"is empty{engine}; give it a value, or remove it"
+
     def value(self, texts: Sequence[str], where: str) -> Any:
         """The value that `texts` stand for. Raises ConfigError; its text begins with `where`, the place of `texts`."""
         if not self.repeatable and len(texts) != 1:
             raise ConfigError(f"{where}: takes one value, not {len(texts)}")
+        if not texts or any(not text.strip() for text in texts):
+            raise ConfigError(f"{where}: {self.empty}")
         values = []
         for text in texts:
             try:

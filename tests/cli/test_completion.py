@@ -80,7 +80,7 @@ def test_the_script_for_fish_has_every_option_with_its_values(script: str) -> No
 
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "ksh"]) == 2
-    assert "invalid choice: 'ksh'" in capsys.readouterr().err
+    assert "'ksh' is not one of bash|zsh|fish" in capsys.readouterr().err
 
 
 def test_the_docs_name_the_lines_that_load_the_scripts() -> None:

@@ -120,8 +120,11 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "arguments are required: serve|check|health|simulate-openai|conformance|batch|bench|completion"),
-        (["sevre"], "invalid choice: 'sevre'"),
+        ([], "name one of serve|check|health|simulate-openai|conformance|batch|bench|completion"),
+        (["sevre"], "'sevre' is not one of serve|check|health|simulate-openai|conformance|batch|bench|completion"),
+        (["completion"], "name one of bash|zsh|fish"),
+        (["serve", "--simulate=x"], "--simulate: takes no value"),
+        (["serve", "--host", " "], "--host: is empty; give it a value, or remove it"),
         (["serve", "--prot", "1"], "serve: unknown option '--prot'; did you mean --port?"),
         (["serve", "--hos", "x"], "serve: unknown option '--hos'; did you mean --host?"),
         (["serve", "stray"], "serve: unexpected argument 'stray'"),
@@ -138,7 +141,7 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
         (["serve", "--api-keys=sk-secret"], "serve: unknown option '--api-keys'; did you mean --api-key-file?"),
         (["serve", "--try-model", "m"], "serve: unknown option '--try-model'"),
         (["check", "--port", "1"], "check: unknown option '--port'"),
-        (["serve", "--port"], "--port: expected one argument"),
+        (["serve", "--port"], "--port: needs a value"),
         (["serve", "--port", "-1"], "--port: '-1' is not a whole number"),
         (["serve", "--simulate", "--upstream", "http://x"], "--simulate and --upstream cannot be used together"),
         (["serve", "--upstream", "http://u:sk-secret@x"], "user and password are not supported"),

@@ -91,6 +91,11 @@ def test_each_engine_has_a_key_of_its_own() -> None:
     assert "secret" not in repr(settings)
 
 
+def test_a_key_for_one_of_several_engines_has_no_effect_on_the_simulator() -> None:
+    environ = {"ANTHRO_ASGI_UPSTREAM_KEY_GPU": "k", "ANTHRO_ASGI_UPSTREAM_KEY_CPU": ""}
+    assert load_settings({"simulate": ["true"]}, environ).without_effect == ("ANTHRO_ASGI_UPSTREAM_KEY_GPU",)
+
+
 def test_a_key_for_an_engine_does_not_disturb_a_command_that_asks_no_engine() -> None:
     assert load_settings({}, {"ANTHRO_ASGI_UPSTREAM_KEY_GPU": "secret-1"}).simulated_by_default
 
@@ -135,10 +140,18 @@ A = '[[engine]]\nname = "a"\nurl = "http://a"\n'
         (f"{A}dialekt = 'vllm'", "engine 1: unknown key 'dialekt'; known are api, ca, "),
         (f"{A}port = 1", "engine 1: unknown key 'port'"),
         (f"{A}dialect = 'nothing'", "engine 1: dialect: 'nothing' is not one of"),
-        (f"{A}dialect = ['vllm']", "engine 1: dialect: wrong type of value (list)"),
+        (f"{A}dialect = ['vllm']", "engine 1: dialect: must be text or a number, not a list"),
         (f"{A}window = 0", "engine 1: window: is not between 1 and 1000000000"),
-        (f"{A}window = true", "engine 1: window: must be one value"),
-        (f"{A}models = 'm'", "engine 1: models: must be a list"),
+        (f"{A}window = true", "engine 1: window: must be text or a number"),
+        (f"{A}models = 'm'", "engine 1: models: must be a list of names"),
+        (f"{A}models = []", "engine 1: models: is empty; give it a value, or remove it"),
+        (f"{A}models = [[]]", "engine 1: models: must be a list of names"),
+        (f"{A}models = ['m', ' ']", "engine 1: models: is empty"),
+        (f"{A}fallback = ' '", "engine 1: fallback: is empty"),
+        (f"{A}window = 1979-05-27", "engine 1: window: must be text or a number"),
+        (f"{A}key-file = ''", "engine 1: key-file: is empty"),
+        ('[[engine]]\nname = "a"\nurl = " "', "engine 1: url: is empty, so it names no engine"),
+        ('[[engine]]\nname = ""\nurl = "http://a"', "engine 1: name: is empty"),
         (f"{A}fallback = 'b'", "engine: a: fallback: no engine is called b"),
         (f"{A}fallback = 'm@a'", "engine: a: fallback: is the engine itself"),
         (f"{A}fallback = 'm@B!'", "engine 1: fallback: is not ENGINE or MODEL@ENGINE"),
@@ -146,7 +159,7 @@ A = '[[engine]]\nname = "a"\nurl = "http://a"\n'
         ('[[engine]]\nname = "a"\nurl = 1', "engine 1: url: must be a URL"),
         ('[[engine]]\nname = "A"\nurl = "http://a"', "engine 1: name: must be at most 32"),
         ("engine = [1]", "engine 1: must be a table"),
-        ("engine = []", "engine: is an empty list"),
+        ("engine = []", "engine: is empty, so it names no engine"),
         (f"upstream = 'http://x'\n{A}", "upstream and [[engine]] cannot be used together"),
         (f"model = 'x.gguf'\n{A}", "cannot be used together"),
     ],

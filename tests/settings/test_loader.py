@@ -250,9 +250,43 @@ def test_an_engine_on_the_command_line_overrides_an_empty_variable() -> None:
     assert load_settings({"upstream": ["http://x"]}, {"ANTHRO_ASGI_UPSTREAM": ""}).upstream == "http://x"
 
 
-@pytest.mark.parametrize("option", ["--upstream", "--engine", "--model"])
-def test_an_empty_engine_option_on_the_command_line_is_an_error(option: str) -> None:
-    assert complaint({option.removeprefix("--"): [""]}).startswith(f"{option}: ")
+EMPTY = ["", " ", "\t \n"]
+
+
+def empty(option: Option) -> str:
+    engine = ", so it names no engine" if option.name in ("upstream", "engine", "model") else ""
+    return f"is empty{engine}; give it a value, or remove it"
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_an_empty_value_on_the_command_line_is_an_error(text: str) -> None:
+    for option in (option for option in OPTIONS if "line" in option.channels and option.type.metavar):
+        assert complaint({option.name: [text]}) == f"--{option.name}: {empty(option)}"
+
+
+@pytest.mark.parametrize("text", EMPTY[1:])
+def test_a_variable_of_white_space_is_an_error(text: str) -> None:
+    """It never counts as unset: `--simulate` in a file does not make up for an engine without a name."""
+    for option in (option for option in OPTIONS if "environment" in option.channels):
+        words = complaint({}, {option.variable: text})
+        assert words == f"{option.variable}: {empty(option) if option.name != 'simulate' else empty(BY_NAME['engine'])}"
+
+
+def test_an_empty_value_in_a_file_is_an_error_that_names_the_file_and_the_option(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    for option in (option for option in OPTIONS if "file" in option.channels and option.type.metavar):
+        for text in ["''", "' '", *(["[]", "['']", "[' ']"] if option.repeatable else [])]:
+            file.write_text(f"{option.name} = {text}")
+            assert complaint({"config": [str(file)]}) == f"{file}: {option.name}: {empty(option)}", (option, text)
+
+
+def test_a_value_of_a_wrong_type_in_a_file_is_an_error_that_names_the_file_and_the_option(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    for option in (option for option in OPTIONS if "file" in option.channels):
+        for text in ("1979-05-27", "[1979-05-27]", "[[true]]", "[{a = {}}]", "{a = 1979-05-27}", "{a = {b = 1}}"):
+            file.write_text(f"{option.name} = {text}")
+            words = complaint({"config": [str(file)]})
+            assert words.startswith(f"{file}: {option.name}"), (option, text)
 
 
 def test_variables_that_kubernetes_adds_for_a_service_are_ignored() -> None:
@@ -443,12 +477,20 @@ def test_a_wrong_value_in_the_environment_is_reported_with_its_variable(name: st
         ("config = 'b.toml'", "unknown option 'config'"),
         ("qqqqqq = 1", "unknown option 'qqqqqq'"),
         ("[server]\nport = 1", "unknown option 'server'"),
-        ("port = true", "port: wrong type of value (bool)"),
-        ("simulate = 1", "simulate: wrong type of value (int)"),
-        ("simulate = 'yes'", "simulate: wrong type of value (str)"),
-        ("port = [1, 2]", "port: wrong type of value (list)"),
-        ("host = {a = 'b'}", "host: wrong type of value (dict)"),
-        ("port = 1979-05-27", "port: wrong type of value (date)"),
+        ("port = true", "port: must be text or a number, not true"),
+        ("simulate = 1", "simulate: must be true or false, not a number"),
+        ("simulate = 'yes'", "simulate: must be true or false, not text"),
+        ("port = [1, 2]", "port: must be text or a number, not a list"),
+        ("host = {a = 'b'}", "host: must be text or a number, not a table"),
+        ("port = 1979-05-27", "port: must be text or a number, not a date or a time"),
+        ("upstream = [true]", "upstream: must be text, a list of texts or a table, not true"),
+        ("cors-origin = {a = 'b'}", "cors-origin: must be text or a list of texts, not a table"),
+        ("model-alias = {a = ['b']}", "model-alias: must be text, a list of texts or a table, not a list"),
+        ("upstream = {}", "upstream: is empty, so it names no engine"),
+        ("upstream = [{}]", "upstream: is empty, so it names no engine"),
+        ("upstream = [[]]", "upstream: must be text, a list of texts or a table, not a list"),
+        ("model-alias = {}", "model-alias: is empty; give it a value, or remove it"),
+        ("[engine]\nname = 'a'", "engine: is one table; write [[engine]] for each engine"),
         ("model-alias = {a = 1}", ""),
         ("ping-interval = nan", "ping-interval: 'nan' is not a duration"),
         ("max_body = 2048\nmax-body = 2048", "given more than once"),
