@@ -1,19 +1,93 @@
-"""Option types of the bench's commands."""
+"""Option types of the bench's commands, and the words for files that cannot be used.
+
+Each type raises argparse.ArgumentTypeError with a text for the operator.
+"""
 
 import argparse
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import TypeVar
+
+from ..settings.values import KEY
+
+Number = TypeVar("Number", int, float)
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on. Raises argparse.ArgumentTypeError or ValueError."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+    """A whole number from 1 on."""
+    return _whole(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A whole number from 0 on."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a whole number of {least} or more")
     return number
 
 
 def above_zero(text: str) -> float:
-    """A finite number above 0. Raises argparse.ArgumentTypeError or ValueError."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
+    """A finite number above 0."""
+    value = _finite(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a number above 0")
     return value
+
+
+def seconds(text: str) -> float:
+    """A finite number from 0 on."""
+    value = _finite(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a number of 0 or more")
+    return value
+
+
+def _finite(text: str) -> float:
+    """The number, or -1 for a text that is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return -1
+    return value if -inf < value < inf else -1
+
+
+def several(of: Callable[[str], Number]) -> Callable[[str], list[Number]]:
+    """One value, or several with commas between them."""
+
+    def parse(text: str) -> list[Number]:
+        return [of(part) for part in text.split(",")]
+
+    return parse
+
+
+def name(text: str) -> str:
+    """Text that is not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def file(text: str) -> Path:
+    """The path of a file."""
+    return Path(name(text))
+
+
+def key(text: str) -> str:
+    """An API key, which is not repeated in the error."""
+    try:
+        return str(KEY.parse(text))
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def unusable(path: Path | str, exc: OSError) -> str:
+    """Why a file cannot be read or written, in words."""
+    return f"{path}: {(exc.strerror or str(exc)).lower()}"

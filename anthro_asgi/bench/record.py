@@ -8,10 +8,11 @@ with one JSON object per line. The server speaks the Messages API, or chat compl
 """
 
 import argparse
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import closing
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from time import perf_counter
 from typing import Any, BinaryIO, Final
@@ -20,10 +21,12 @@ import orjson
 
 from ..simulator.distributions import Distribution
 from ..simulator.recordings import line
+from ..upstream.errors import TooLarge
 from ..upstream.sse import SSEParser
+from .load.exchange import connection_error
 from .load.target import BadRun, Target
-from .load.workload import Content, Workload, read_dataset
-from .options import positive
+from .load.workload import Content, Workload, read_dataset, request_headers
+from .options import above_zero, file, key, name, positive, unusable
 
 _DELTAS: Final = {
     "text_delta": ("text", "text"),
@@ -67,78 +70,115 @@ def of_chat(event: dict[str, Any]) -> Said:
 
 
 def record(target: Target, options: argparse.Namespace, body: bytes) -> bytes:
-    """One answer as a line of a trace. Raises NoAnswer, OSError and HTTPException."""
-    read = of_messages if options.api == "messages" else of_chat
-    connect = HTTPSConnection if target.tls else HTTPConnection
-    headers = {"content-type": "application/json"}
-    headers |= {"authorization": f"Bearer {options.key}"} if options.key else {}
-    with closing(connect(target.hosts[0], target.port, timeout=options.timeout)) as connection:
+    """One answer as a line of a trace. Raises NoAnswer."""
+    headers = request_headers(options.api, options.key, stream=True)
+    with closing(_connect(target, options.timeout)) as connection:
         began = perf_counter()
-        connection.request("POST", target.path, body, headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise NoAnswer(f"status {response.status}: {response.read(500).decode(errors='replace')}")
-        parser, deltas, reason = SSEParser(), [], ""
-        while data := response.read1(1 << 16):
-            now = perf_counter() - began
-            for payload in parser.feed(data):
-                event = {} if payload == b"[DONE]" else orjson.loads(payload)
-                if event.get("error"):
-                    raise NoAnswer(f"an error in the stream: {event['error']}")
-                for kind, text in read(event):
-                    if kind == "stop":
-                        reason = text
-                    elif text:
-                        deltas.append((now, kind, text))
+        try:
+            connection.request("POST", target.path, body, headers)
+            response = connection.getresponse()
+            if response.status != 200:
+                raise NoAnswer(f"status {response.status}: {response.read(500).decode(errors='replace')}")
+            deltas, reason = _read_answer(response, options.api, began)
+        except TooLarge as exc:
+            raise NoAnswer(str(exc)) from exc
+        except OSError as exc:
+            raise NoAnswer(f"the connection failed: {connection_error(exc)}") from exc
+        except HTTPException as exc:
+            raise NoAnswer(f"the response is not valid HTTP: {type(exc).__name__} {exc}") from exc
     if not (reason and deltas):
         raise NoAnswer("the stream ended early" if deltas else "the stream holds no token")
     return line(deltas, reason, request=orjson.loads(body))
 
 
-def bodies(options: argparse.Namespace, target: Target) -> Iterator[bytes]:
+def _read_answer(response: HTTPResponse, api: str, began: float) -> tuple[list[tuple[float, str, str]], str]:
+    """The deltas of a stream with their times, and the stop reason. Raises NoAnswer, OSError and HTTPException."""
+    read = of_messages if api == "messages" else of_chat
+    parser, deltas, reason = SSEParser(), list[tuple[float, str, str]](), ""
+    while data := response.read1(1 << 16):
+        now = perf_counter() - began
+        for payload in parser.feed(data):
+            try:
+                event = {} if payload == b"[DONE]" else orjson.loads(payload)
+                if event.get("error"):
+                    raise NoAnswer(f"an error in the stream: {event['error']}")
+                said = list(read(event))
+            except (ValueError, KeyError, TypeError, AttributeError) as exc:
+                raise NoAnswer(
+                    f"an event that is not one of the API: {payload[:200].decode(errors='replace')}"
+                ) from exc
+            for kind, text in said:
+                if kind == "stop":
+                    reason = text
+                elif text:
+                    deltas.append((now, kind, text))
+    return deltas, reason
+
+
+def _connect(target: Target, timeout: float) -> HTTPConnection:
+    """A connection that is open. Raises NoAnswer."""
+    if target.tls:
+        connection: HTTPConnection = HTTPSConnection(target.name, target.port, timeout=timeout, context=target.tls)
+    else:
+        connection = HTTPConnection(target.name, target.port, timeout=timeout)
+    try:
+        if target.port:
+            connection.connect()
+        else:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(timeout)
+            connection.sock.connect(target.hosts[0])
+    except OSError as exc:
+        connection.close()
+        raise NoAnswer(f"cannot connect to {target.address}: {connection_error(exc)}") from exc
+    return connection
+
+
+def bodies(options: argparse.Namespace, target: Target) -> list[bytes]:
     """The bodies of the requests. Raises BadRun."""
     if options.bodies is not None:
-        for body in read_dataset(options.bodies):
-            yield orjson.dumps({"model": options.model, "max_tokens": options.output_tokens, **body, "stream": True})
-        return
+        defaults = {"model": options.model, "max_tokens": options.output_tokens}
+        return [orjson.dumps({**defaults, **body, "stream": True}) for body in read_dataset(options.bodies)]
     lengths = (Distribution.of(options.prompt_tokens), Distribution.of(options.output_tokens))
     workload = Workload(target, Content(options.api, options.model, options.key, True, *lengths, options.seed))
-    for _ in range(options.requests):
-        yield workload.begin().request().partition(b"\r\n\r\n")[2]
+    return [workload.begin().request().partition(b"\r\n\r\n")[2] for _ in range(options.requests)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     add = parser.add_argument
     add("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
-    add("--out", type=Path, metavar="FILE", help="write the trace to FILE (default stdout)")
+    add("--out", type=file, metavar="FILE", help="write the trace to FILE (default stdout)")
     add("--api", choices=("messages", "chat"), default="messages", help="the server's API (default messages)")
-    add("--model", default="bench", help="the model to ask for (default bench)")
-    add("--key", help="API key")
-    add("--bodies", type=Path, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
+    add("--model", type=name, default="bench", help="the model to ask for (default bench)")
+    add("--key", type=key, help="API key")
+    add("--bodies", type=file, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
     add("--allow-remote", action="store_true", help="allow a server that is not on this machine")
     add("--requests", type=positive, default=10, metavar="N", help="number of requests without --bodies (default 10)")
     add("--prompt-tokens", type=positive, default=64, metavar="N", help="approximate prompt length (default 64)")
     add("--output-tokens", type=positive, default=256, metavar="N", help="max_tokens of each request (default 256)")
     add("--seed", type=int, default=0, metavar="N", help="of the prompts (default 0)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="of each read from the server (default 120)")
+    add("--timeout", type=above_zero, default=120.0, metavar="S", help="of each read from the server (default 120)")
 
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 for an answer that could not be recorded, 2 for invalid options."""
     try:
-        if options.out is None:
-            return _record_all(options, sys.stdout.buffer)
-        with options.out.open("wb") as out:
-            return _record_all(options, out)
-    except (BadRun, OSError, HTTPException, NoAnswer, ValueError) as exc:
+        target = Target.parse(options.url, options.api, remote=options.allow_remote)
+        asked = bodies(options, target)
+        with ExitStack() as stack:
+            out = sys.stdout.buffer if options.out is None else stack.enter_context(_open(options.out))
+            for body in asked:
+                out.write(record(target, options, body))
+                out.flush()
+    except (BadRun, NoAnswer) as exc:
         print(f"anthro-asgi bench record: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, BadRun) else 1
-
-
-def _record_all(options: argparse.Namespace, out: BinaryIO) -> int:
-    target = Target.parse(options.url, options.api, remote=options.allow_remote)
-    for body in bodies(options, target):
-        out.write(record(target, options, body))
-        out.flush()
     return 0
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as exc:
+        raise BadRun(f"cannot write {unusable(path, exc)}") from exc

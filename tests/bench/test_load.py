@@ -594,9 +594,39 @@ async def test_a_dataset_replaces_the_prompts(tmp_path: Path) -> None:
     assert found == {("Hello", 3, "m"), ("Hi", 5, "m")}
 
 
-@pytest.mark.parametrize(("text", "reason"), [("", "no line"), ("[]", "line 1"), ('{"a": 1}', "neither"), ("{", "")])
-def test_a_file_that_is_no_dataset_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", ": the file of requests is empty"),
+        (b"[]", ", line 1: is not a JSON object"),
+        (b'{"a": 1}', ", line 1: has neither messages nor a prompt"),
+        (b'{"prompt": 5}', ", line 1: has neither messages nor a prompt"),
+        (b'{"messages": 5}', ", line 1: messages is not a list"),
+        (b'{"prompt": "a"}\n\n{', ", line 3: is not JSON"),
+        (b'{"prompt": "a"}\r\n\xff\r\n', ", line 2: is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_dataset_is_refused_with_the_line(text: bytes, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
-    file.write_text(text)
-    with pytest.raises(BadRun, match=f"requests.jsonl is not a file of requests.*{reason}"):
+    file.write_bytes(text)
+    with pytest.raises(BadRun) as caught:
         read_dataset(file)
+    assert str(caught.value).startswith(f"{file}{reason}")
+
+
+def test_a_dataset_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"prompt": "Hello"}\n', encoding="utf-8-sig")
+    assert read_dataset(file) == [{"messages": [{"role": "user", "content": "Hello"}]}]
+
+
+@pytest.mark.parametrize("varied", [False, True], ids=["equal requests", "varied requests"])
+def test_the_runs_of_a_sweep_share_no_prompt(varied: bool) -> None:
+    """A server with a prefix cache would answer the later runs faster than the first one."""
+    content = replace(CONTENT, prompt_tokens=Distribution("uniform", 4, 9)) if varied else CONTENT
+    target = Target.parse("http://127.0.0.1:1", "messages")
+    runs = [Workload(target, content, number) for number in range(3)]
+    prompts = [[run.begin().request() for _ in range(20)] for run in runs]
+    assert len({prompt for run in prompts for prompt in run}) == 60
+    again = Workload(target, content, 1)
+    assert [again.begin().request() for _ in range(20)] == prompts[1]

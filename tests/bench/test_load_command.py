@@ -3,8 +3,10 @@
 import argparse
 import io
 import json
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from anthro_asgi.bench.load import command as load
 from anthro_asgi.bench.load.output import Progress
@@ -19,6 +22,7 @@ from anthro_asgi.bench.load.tally import Slo, Tally
 from bench import ceiling
 from bench.process import serving
 from tests.support.service import ROOT, Service
+from tests.support.upstream import ThreadedUpstream, framed
 
 Json = dict[str, Any]
 
@@ -119,9 +123,15 @@ def test_the_help_names_the_defaults_of_the_lengths_the_unix_socket_and_each_exi
         (("ftp://127.0.0.1",), "is not a URL of http://, https:// or unix:/path"),
         (("http://127.0.0.1:1", "--rate", 1, "--concurrency", 1), "give one of them"),
         (("http://127.0.0.1:1", "--api", "chat", "--thinking", 5), "--api messages"),
-        (("http://127.0.0.1:1", "--dataset", "/proc/none"), "not a file of requests"),
+        (("http://127.0.0.1:1", "--dataset", "/proc/none"), "cannot read /proc/none: no such file or directory"),
+        (("http://127.0.0.1:1", "--dataset", "/proc"), "cannot read /proc: is a directory"),
+        (("http://[::1",), "'http://[::1' is not a URL"),
+        (("http://127.0.0.1:99999",), "is not a URL: Port out of range"),
         (("http://127.0.0.1:1", "--each"), "--json"),
-        (("http://127.0.0.1:1", "--json", "/proc/none/file"), "/proc/none/file"),
+        (
+            ("http://127.0.0.1:1", "--json", "/proc/none/file"),
+            "cannot write /proc/none/file: no such file or directory",
+        ),
         (("http://127.0.0.1:1", "--pid", 2**22 + 1), "no process"),
     ],
 )
@@ -129,7 +139,10 @@ def test_contradictions_are_refused_with_a_reason(
     words: tuple[object, ...], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load.main(options(*words)) == 2
-    assert reason in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.count("\n") == 1
+    assert "Errno" not in said
 
 
 def test_a_sweep_is_a_run_for_each_value(
@@ -154,10 +167,56 @@ def test_a_server_that_is_not_there_ends_the_command_with_its_address_and_the_re
     assert f"cannot connect to {address}: connection refused" in capsys.readouterr().err
 
 
+def test_a_unix_socket_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load.main(options(f"unix:{tmp_path}/absent")) == 1
+    said = capsys.readouterr().err
+    assert said == f"anthro-asgi bench load: cannot connect to unix:{tmp_path}/absent: no such file or directory\n"
+
+
+def test_a_certificate_that_is_not_trusted_and_an_http_url_of_an_https_server_have_their_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    reply = framed(200, [("content-type", "application/json")], [b'{"usage":{"output_tokens":5}}'], "length")
+    with ThreadedUpstream(reply, ssl=context) as server:
+        assert load.main(options(server.url, "--requests", 1)) == 1
+        said = capsys.readouterr().err
+        assert f"cannot connect to {server.url.removeprefix('https://')}: its certificate is not trusted: " in said
+        assert said.endswith("; name a file with the CA's certificate in SSL_CERT_FILE\n")
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert load.main(options(server.url, "--requests", 1, "--no-stream")) == 0
+        capsys.readouterr()
+        assert load.main(options(server.url.replace("https:", "http:"), "--requests", 1)) == 1
+        assert "cut: the connection was closed without an answer, as an https:// server does" in capsys.readouterr().out
+
+
+def test_an_https_url_of_an_http_server_ends_the_command_with_the_reason(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load.main(options(service.url.replace("http:", "https:"), "--requests", 1)) == 1
+    said = capsys.readouterr().err
+    assert "no TLS connection: " in said
+    assert said.endswith("; is it an http:// server?\n")
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--rate", "0"),
+        ("--rate", ""),
+        ("--ramp", "nan"),
+        ("--drain", "-1"),
+        ("--warmup", "-1"),
+        ("--pid", "0"),
+        ("--model", " "),
+        ("--label", ""),
+        ("--key", "two words"),
+        ("--dataset", ""),
+        ("--json", ""),
+        ("--extra", "{"),
+        ("--slo-ttft", "soon"),
         ("--requests", "0"),
         ("--concurrency", "1,x"),
         ("--prompt-tokens", "odd(1, 2)"),
@@ -168,7 +227,9 @@ def test_a_server_that_is_not_there_ends_the_command_with_its_address_and_the_re
 def test_options_out_of_range_are_refused(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options("http://127.0.0.1:1", *words)
-    assert words[0] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert words[0] in said
+    assert re.search(r" value: |invalid \w+ value", said) is None, "argparse's own words name a function"
 
 
 def test_an_interrupt_prints_the_counts_so_far(engine: tuple[str, int]) -> None:

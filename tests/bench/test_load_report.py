@@ -78,7 +78,7 @@ def test_goodput_is_computed_from_the_lines_of_the_requests(tmp_path: Path) -> N
     file = write(tmp_path / "a.jsonl", *lines, found)
     (server,) = read([file], Slo(ttft=0.2, itl=0.02))
     assert server.runs[0].goodput == Goodput({"ttft": 0.2, "itl": 0.02, "e2e": None}, 0.5, 0.25)
-    with pytest.raises(ValueError, match=r"b.jsonl:1: no line for each request.* --each"):
+    with pytest.raises(ValueError, match=r"b.jsonl, line 1: no line for each request.* --each"):
         read([write(tmp_path / "b.jsonl", found)], Slo(ttft=0.2))
 
 
@@ -108,6 +108,27 @@ def test_a_file_without_results_is_refused(text: str, tmp_path: Path, capsys: py
     file.write_text(text)
     assert command(file, "--html", tmp_path / "r.html") == 2
     assert capsys.readouterr().err.startswith("anthro-asgi bench report: a.jsonl")
+
+
+def test_a_file_that_cannot_be_read_or_written_is_named_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = tmp_path / "absent" / "r"
+    assert command(absent, "--html", tmp_path / "r.html") == 2
+    assert command(tmp_path, "--html", tmp_path / "r.html") == 2
+    assert command(write(tmp_path / "a.jsonl", run(1)), "--html", absent) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"anthro-asgi bench report: cannot read {absent}: no such file or directory",
+        f"anthro-asgi bench report: cannot read {tmp_path}: is a directory",
+        f"anthro-asgi bench report: cannot write {absent}: no such file or directory",
+    ]
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "a.jsonl", run(1))
+    file.write_bytes(file.read_bytes() + b"\n{")
+    assert command(file, "--html", tmp_path / "r.html") == 2
+    assert "a.jsonl, line 3: is not JSON; the file must be what bench load --json wrote" in capsys.readouterr().err
 
 
 def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

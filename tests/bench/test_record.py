@@ -1,17 +1,20 @@
 """Recording a server's answers as a trace: the content of events, and failures."""
 
 import argparse
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import trustme
 
 from anthro_asgi.bench import record
 from anthro_asgi.bench.record import of_chat, of_messages
 from anthro_asgi.simulator import read_trace
 from bench.process import serving
+from tests.support.upstream import ThreadedUpstream, framed, json_answer
 
 MESSAGES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"type": "message_start", "message": {}}, []),
@@ -74,7 +77,70 @@ def test_bodies_from_a_file_are_stored_with_the_answers(tmp_path: Path) -> None:
     assert orjson.loads(lines[1])["request"] == {**asked, "max_tokens": 7, "stream": True}
 
 
-@pytest.mark.parametrize("arguments", [("http://example.com",), ("http://127.0.0.1:9", "--bodies", "/nowhere")])
-def test_invalid_options_are_refused(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("http://example.com",), "example.com"),
+        (("http://127.0.0.1:9", "--bodies", "/nowhere"), "cannot read /nowhere: no such file or directory"),
+        (("http://127.0.0.1:9", "--out", "/nowhere/trace"), "cannot write /nowhere/trace: no such file or directory"),
+    ],
+)
+def test_invalid_options_are_refused(
+    arguments: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*arguments) == 2
-    assert capsys.readouterr().err.startswith("anthro-asgi bench record: ")
+    assert capsys.readouterr().err.startswith(f"anthro-asgi bench record: {reason}")
+
+
+def test_invalid_options_leave_an_earlier_trace(tmp_path: Path) -> None:
+    out = tmp_path / "trace"
+    out.write_text("earlier")
+    assert run("http://127.0.0.1:9", "--bodies", str(tmp_path / "absent"), "--out", str(out)) == 2
+    assert run("ftp://127.0.0.1", "--out", str(out)) == 2
+    assert out.read_text() == "earlier"
+
+
+def test_a_server_behind_a_unix_socket_is_recorded(tmp_path: Path) -> None:
+    out, path = tmp_path / "trace", tmp_path / "s"
+    command = ("serve", "--uds", str(path), "--simulate-ttft", "0", "--simulate-itl", "0")
+    with serving((sys.executable, "-m", "anthro_asgi", *command)):
+        assert run(f"unix:{path}", "--requests", "2", "--out", str(out)) == 0
+    assert len(read_trace(out.read_bytes().splitlines())) == 2
+
+
+@pytest.mark.parametrize(("api", "name"), [("messages", "x-api-key"), ("chat", "authorization")])
+def test_the_key_is_sent_as_the_api_has_it(api: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with ThreadedUpstream(json_answer(401, {"error": {"message": "no"}})) as server:
+        assert run(server.url, "--api", api, "--key", "sk-1", "--requests", "1") == 1
+        headers = dict(server.requests[0].headers)
+    assert headers[name].endswith("sk-1")
+    assert ("anthropic-version" in headers) is (api == "messages")
+    assert "status 401" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "event", [b"data: no JSON\n\n", b"data: []\n\n", b'data: {"type": "content_block_start", "index": 0}\n\n']
+)
+def test_an_event_that_is_not_one_of_the_api_ends_the_recording(
+    event: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadedUpstream(framed(200, [("content-type", "text/event-stream")], [event], "length")) as server:
+        assert run(server.url, "--requests", "1") == 1
+    assert "an event that is not one of the API: " in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_or_has_an_untrusted_certificate_ends_the_recording_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(f"unix:{tmp_path}/absent") == 1
+    assert f"cannot connect to unix:{tmp_path}/absent: no such file or directory" in capsys.readouterr().err
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with ThreadedUpstream(json_answer(401, {}), ssl=context) as server:
+        url = server.url.replace("127.0.0.1", "localhost")
+        assert run(url) == 1
+        assert "its certificate is not trusted: " in capsys.readouterr().err
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert run(url) == 1
+        assert "status 401" in capsys.readouterr().err, "the certificate is for the name, not for an address"

@@ -4,22 +4,21 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TextIO
 
 import orjson
 
 from ...settings.values import distribution, integer
 from ...simulator.distributions import Distribution
 from ..event_loop import run as run_loop
-from ..options import above_zero, positive
+from ..options import above_zero, file, key, name, not_negative, positive, seconds, several, unusable
 from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
 from . import output
-from .exchange import Connections, os_error
+from .exchange import Connections, connection_error
 from .runner import Plan, Run
 from .tally import LIMITS, Slo, Tally
 from .target import ARRIVALS, BadRun, Target
@@ -33,8 +32,6 @@ _STATUS: Final = (
     "succeeded, 2 for invalid options, 130 after an interrupt."
 )
 
-Number = TypeVar("Number", int, float)
-
 
 class Unreachable(Exception):
     """No connection to the server. The text names its address and the reason."""
@@ -42,26 +39,43 @@ class Unreachable(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
+    parser.usage = "%(prog)s [OPTIONS] URL"
     parser.epilog = _STATUS
     parser.add_argument("url", metavar="URL", help="a base such as http://127.0.0.1:8484, or unix:/path")
     add = parser.add_argument_group("server").add_argument
     add("--api", choices=("messages", "chat"), default="messages", help="messages (default), or chat completions")
-    add("--model", default="bench", help="the model to ask for (default bench, which many engines refuse)")
-    add("--key", help="API key")
-    add("--label", metavar="NAME", help="the server's name in the report (default: its URL)")
+    add("--model", type=name, default="bench", help="the model to ask for (default bench, which many engines refuse)")
+    add("--key", type=key, help="API key")
+    add("--label", type=name, metavar="NAME", help="the server's name in the report (default: its URL)")
     add("--allow-remote", action="store_true", help="allow a server that is not on this machine")
-    add("--pid", type=int, action="append", default=[], help="measure this process and its descendants; repeatable")
+    add(
+        "--pid", type=positive, action="append", default=[], help="measure this process and its descendants; repeatable"
+    )
     add = parser.add_argument_group("load").add_argument
-    add("--concurrency", type=_list(positive), metavar="N,…", help="closed loop: number of clients (default 1)")
-    add("--rate", type=_list(above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs")
-    add("--ramp", type=float, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
+    add("--concurrency", type=several(positive), metavar="N,…", help="closed loop: number of clients (default 1)")
+    add(
+        "--rate", type=several(above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs"
+    )
+    add("--ramp", type=seconds, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
     add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="in the open loop (default poisson)")
     add("--burst", type=positive, default=10, metavar="N", help="requests per burst, with bursts (default 10)")
     add("--max-open", type=positive, default=4096, metavar="N", help="open requests; more are not sent (default 4096)")
     add("--requests", type=positive, metavar="N", help="end a run after N requests, or earlier at --duration")
     add("--duration", type=above_zero, metavar="S", help=f"end a run after S seconds ({_SECONDS:g} without --requests)")
-    add("--warmup", type=int, default=0, metavar="N", help="start counting when N requests have ended (default 0)")
-    add("--drain", type=float, default=5.0, metavar="S", help="wait S seconds for open requests at the end (default 5)")
+    add(
+        "--warmup",
+        type=not_negative,
+        default=0,
+        metavar="N",
+        help="start counting when N requests have ended (default 0)",
+    )
+    add(
+        "--drain",
+        type=seconds,
+        default=5.0,
+        metavar="S",
+        help="wait S seconds for open requests at the end (default 5)",
+    )
     add("--timeout", type=above_zero, default=60.0, metavar="S", help="a request fails after S seconds (default 60)")
     add = parser.add_argument_group("requests").add_argument
     add("--prompt-tokens", type=_length, default=16, metavar="N", help=_length_help("approximate length", 16))
@@ -71,14 +85,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--turns", type=positive, default=1, metavar="N", help="turns of a conversation; --rate counts conversations")
     add("--tools", type=positive, default=0, metavar="N", help="offer N tools")
     add("--thinking", type=positive, default=0, metavar="N", help="ask for N thinking tokens more (with messages)")
-    add("--dataset", type=Path, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
+    add("--dataset", type=file, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
     add("--extra", type=_object, default={}, metavar="JSON", help="merged into every body: '{\"ignore_eos\": true}'")
     add("--no-stream", action="store_true", help="ask for answers that are not streamed")
     add("--seed", type=int, default=0, metavar="N", help="of prompts, lengths and arrivals (default 0)")
     add = parser.add_argument_group("results").add_argument
-    for name, what in LIMITS:
-        add(f"--slo-{name}", type=above_zero, metavar="S", help=f"a good request: {what} at most S seconds")
-    add("--json", metavar="FILE", help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run")
+    for short, what in LIMITS:
+        add(f"--slo-{short}", type=above_zero, metavar="S", help=f"a good request: {what} at most S seconds")
+    add(
+        "--json",
+        type=name,
+        metavar="FILE",
+        help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run",
+    )
     add("--each", action="store_true", help="write a JSON line for each request too")
 
 
@@ -93,8 +112,8 @@ def main(options: argparse.Namespace) -> int:
                 cpu_ns(pid)
             out = _output(options, stack)
             many_files()
-            for plan in plans:
-                load, interrupted = run_loop(_run(options, plan, Workload(target, content), target, out))
+            for number, plan in enumerate(plans):
+                load, interrupted = run_loop(_run(options, plan, Workload(target, content, number), target, out))
                 loads.append(load)
                 output.write(out, load)
                 if options.json != "-":
@@ -117,7 +136,7 @@ async def _run(
     try:
         await connections.reach(_REACHABLE)
     except OSError as exc:
-        raise Unreachable(f"cannot connect to {target.authority}: {os_error(exc)}") from exc
+        raise Unreachable(f"cannot connect to {target.address}: {connection_error(exc)}") from exc
     progress = output.Progress(plan)
 
     def each(exchange: Any) -> None:
@@ -194,23 +213,14 @@ def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
     try:
         return stack.enter_context(Path(options.json).open("w", encoding="utf-8"))
     except OSError as exc:
-        raise BadRun(f"{options.json}: {exc.strerror}") from exc
-
-
-def _list(of: Callable[[str], Number]) -> Callable[[str], list[Number]]:
-    """An option type: one value, or several with commas between them."""
-
-    def parse(text: str) -> list[Number]:
-        return [of(part) for part in text.split(",")]
-
-    return parse
+        raise BadRun(f"cannot write {unusable(options.json, exc)}") from exc
 
 
 def _length(text: str) -> tuple[Any, float, float]:
     try:
         shape, first, second = _LENGTHS.parse(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(str(exc)) from exc
+        raise argparse.ArgumentTypeError(f"{text!r:.80} {exc}") from exc
     return shape, float(first), float(second)
 
 
@@ -222,7 +232,10 @@ _LENGTHS: Final = distribution(integer("1", "1000000"))
 
 
 def _object(text: str) -> dict[str, Any]:
-    value = orjson.loads(text)
+    try:
+        value = orjson.loads(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"is not valid JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("must be a JSON object")
+        raise argparse.ArgumentTypeError("is not a JSON object")
     return value

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,7 @@ from .workload import Conversation
 
 # A listener with a full backlog drops connections, which the kernel retries after a second. asyncio's backlog is 100.
 _DIALLING: Final = 64
+_NO_ANSWER: Final = "the connection was closed without an answer, as an https:// server does with http://"
 _PAUSE: Final = 0.1  # seconds between attempts to reach a server that is not there
 
 
@@ -139,6 +142,8 @@ class Exchange:
 
     def _failure(self, ending: Ending) -> str | None:
         if ending == "garbled" or not self._status:
+            if ending != "garbled":
+                self.detail = _NO_ANSWER
             return "garbled" if ending == "garbled" else "cut"
         if self._status != 200:
             self.detail = _body_in_short(b"".join(self._pieces))
@@ -173,10 +178,17 @@ def _body_in_short(body: bytes) -> str:
         return error_message(body.decode(errors="replace"))
 
 
-def os_error(exc: OSError) -> str:
+def connection_error(exc: OSError) -> str:
     """Why a connection failed, in words."""
     if isinstance(exc, TimeoutError):
         return "no answer in time"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        why = exc.verify_message.rstrip(".")
+        return f"its certificate is not trusted: {why}; name a file with the CA's certificate in SSL_CERT_FILE"
+    if isinstance(exc, ssl.SSLError):
+        return f"no TLS connection: {(exc.reason or str(exc)).replace('_', ' ').lower()}; is it an http:// server?"
+    if isinstance(exc, socket.gaierror):
+        return (exc.strerror or str(exc)).lower()
     return os.strerror(exc.errno).lower() if exc.errno and exc.errno > 0 else str(exc) or type(exc).__name__
 
 
@@ -217,15 +229,18 @@ class Connections:
             self._idle.append(connection)
 
     async def reach(self, seconds: float) -> None:
-        """Connect, and keep the connection for a request. Tries again for `seconds`, then raises OSError."""
+        """Connect, and keep the connection for a request. Tries again for `seconds`, then raises OSError.
+
+        A TLS error is raised at once: the server is there.
+        """
         end = self._loop.time() + seconds
         while True:
             try:
                 async with asyncio.timeout_at(end):
                     self._idle.append(await self._connect())
                 return
-            except OSError:
-                if self._loop.time() + _PAUSE >= end:
+            except OSError as exc:
+                if isinstance(exc, ssl.SSLError) or self._loop.time() + _PAUSE >= end:
                     raise
             await asyncio.sleep(_PAUSE)
 
@@ -267,7 +282,7 @@ class Connections:
                 connection = await self._connect()
         except OSError as exc:
             if not exchange.over:
-                exchange.fail("timeout" if isinstance(exc, TimeoutError) else "connect", os_error(exc))
+                exchange.fail("timeout" if isinstance(exc, TimeoutError) else "connect", connection_error(exc))
             return
         if exchange.over:
             self.give_back(connection)

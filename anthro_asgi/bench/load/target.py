@@ -31,19 +31,28 @@ class Target:
     authority: str
     tls: ssl.SSLContext | None
 
+    @property
+    def address(self) -> str:
+        """The server in an error text."""
+        return self.authority if self.port else f"unix:{self.hosts[0]}"
+
     @classmethod
     def parse(cls, url: str, api: Api, *, remote: bool = False) -> "Target":
         """A base URL, with or without `/v1`, or `unix:/path`.
 
         Raises BadRun unless it is on this machine, or `remote` is true.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            given = parts.port
+        except ValueError as exc:
+            raise BadRun(f"{url!r} is not a URL: {exc}") from exc
         if parts.scheme == "unix" and parts.path.startswith("/"):
             return cls("localhost", (parts.path,), 0, PATHS[api], "localhost", None)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadRun(f"{url!r} is not a URL of http://, https:// or unix:/path")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
-        port = parts.port or (443 if tls else 80)
+        port = given or (443 if tls else 80)
         base = parts.path.rstrip("/").removesuffix("/v1")
         hosts = _addresses(parts.hostname, port, remote)
         return cls(parts.hostname, hosts, port, base + PATHS[api], parts.netloc.rpartition("@")[2], tls)
@@ -53,7 +62,7 @@ def _addresses(host: str, port: int, remote: bool) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as exc:
-        raise BadRun(f"{host} cannot be resolved: {exc}") from exc
+        raise BadRun(f"{host} cannot be resolved: {(exc.strerror or str(exc)).lower()}") from exc
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not remote and not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         raise BadRun(f"{host} is not on this machine; --allow-remote sends load to other machines")

@@ -6,7 +6,8 @@ with one of `prefixes` system prompts instead, and the number comes after it.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ import orjson
 
 from ...simulator.distributions import Distribution
 from ..counting import Api
+from ..options import unusable
 from .target import BadRun, Target
 
 _TEXT: Final = (
@@ -94,12 +96,17 @@ class _Numbered(Conversation):
 
 
 class Workload:
-    """Makes conversations, by number, the same ones for the same seed."""
+    """Makes conversations, by number, the same ones for the same seed.
 
-    def __init__(self, target: Target, content: Content) -> None:
+    `run` is the number of the run in a sweep. Runs share no conversation number, so no run gains from a prefix cache
+    that an earlier one has filled.
+    """
+
+    def __init__(self, target: Target, content: Content, run: int = 0) -> None:
         self._content = content
         self._draws = random.Random(content.seed)  # noqa: S311 (nothing secret)
-        self._numbers = count(random.Random(content.seed).randrange(10**6) * 10**6)  # noqa: S311 (nothing secret)
+        first = random.Random(content.seed).randrange(10**6) + run  # noqa: S311 (nothing secret)
+        self._numbers = count(first * 10**6)
         self._head = _head(target, content)
         self._prefixes = [self._words(content.prefix_tokens) for _ in range(content.prefixes)]
         self._before = self._after = b""
@@ -167,35 +174,43 @@ def _tool(number: int, api: Api) -> Body:
 def read_dataset(path: Path) -> list[Body]:
     """A file of JSON lines: bodies with `messages`, or objects with a `prompt` or `text`. Raises BadRun."""
     try:
-        found = list(_bodies(path.read_bytes().splitlines()))
-    except (OSError, ValueError) as exc:
-        raise BadRun(f"{path} is not a file of requests: {exc}") from exc
+        lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
+    except OSError as exc:
+        raise BadRun(f"cannot read {unusable(path, exc)}") from exc
+    found = [_read_body(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise BadRun(f"{path} is not a file of requests: it has no line")
+        raise BadRun(f"{path}: the file of requests is empty")
     return found
 
 
-def _bodies(lines: Sequence[bytes]) -> Iterator[Body]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+def _read_body(line: bytes, where: str) -> Body:
+    try:
         value = orjson.loads(line)
-        if not isinstance(value, dict):
-            raise ValueError(f"line {number} is not an object")
-        text = next((value[name] for name in _PROMPTS if isinstance(value.get(name), str)), None)
-        if "messages" in value:
-            yield value
-        elif text is not None:
-            yield {"messages": [{"role": "user", "content": text}]}
-        else:
-            raise ValueError(f"line {number} has neither messages nor a prompt")
+    except ValueError as exc:
+        raise BadRun(f"{where}: is not JSON; each line must be a JSON object") from exc
+    if not isinstance(value, dict):
+        raise BadRun(f"{where}: is not a JSON object")
+    if "messages" in value:
+        if not isinstance(value["messages"], list):
+            raise BadRun(f"{where}: messages is not a list")
+        return value
+    text = next((value[name] for name in _PROMPTS if isinstance(value.get(name), str)), None)
+    if text is None:
+        raise BadRun(f"{where}: has neither messages nor a prompt, which is text")
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def request_headers(api: Api, key: str | None, *, stream: bool) -> dict[str, str]:
+    """The headers of a request that do not depend on the server and on the body."""
+    headers = {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
+    if api == "messages":
+        headers["anthropic-version"] = "2023-06-01"
+    if key:
+        headers |= {"x-api-key": key} if api == "messages" else {"authorization": f"Bearer {key}"}
+    return headers
 
 
 def _head(target: Target, content: Content) -> bytes:
-    lines = [f"POST {target.path} HTTP/1.1", f"host: {target.authority}", "content-type: application/json"]
-    lines.append(f"accept: {'text/event-stream' if content.stream else 'application/json'}")
-    if content.api == "messages":
-        lines.append("anthropic-version: 2023-06-01")
-    if content.key:
-        lines.append(f"{'x-api-key: ' if content.api == 'messages' else 'authorization: Bearer '}{content.key}")
+    headers = {"host": target.authority} | request_headers(content.api, content.key, stream=content.stream)
+    lines = [f"POST {target.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "content-length: "]).encode()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from ..load.tally import LIMITS, Slo
-from ..options import above_zero
+from ..options import above_zero, file, unusable
 from .page import page
 from .results import read
 
@@ -13,8 +13,8 @@ from .results import read
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     add = parser.add_argument
-    add("results", nargs="+", type=Path, metavar="FILE", help="what `bench load --json FILE` wrote")
-    add("--html", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default report.html)")
+    add("results", nargs="+", type=file, metavar="FILE", help="what `bench load --json FILE` wrote")
+    add("--html", type=file, default=Path("report.html"), metavar="FILE", help="the page (default report.html)")
     add("--title", default="Load test", help="the page's title (default: Load test)")
     for name, what in LIMITS:
         text = f"a good request: {what} at most S seconds; needs the files of `bench load --each`"
@@ -25,9 +25,17 @@ def main(options: argparse.Namespace) -> int:
     """Write the page. The exit status is 2 when a file cannot be read or written, or is not a result."""
     try:
         servers = read(options.results, Slo(options.slo_ttft, options.slo_itl, options.slo_e2e))
-        options.html.write_text(page(servers, options.title), encoding="utf-8")
-    except (OSError, ValueError) as exc:
-        print(f"anthro-asgi bench report: {exc}", file=sys.stderr)
-        return 2
+        shown = page(servers, options.title)
+    except ValueError as exc:
+        return _refuse(str(exc))
+    try:
+        options.html.write_text(shown, encoding="utf-8")
+    except OSError as exc:
+        return _refuse(f"cannot write {unusable(options.html, exc)}")
     print(f"{options.html}: {sum(len(server.runs) for server in servers)} runs")
     return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"anthro-asgi bench report: {reason}", file=sys.stderr)
+    return 2

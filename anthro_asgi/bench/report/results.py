@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from ..load.tally import Slo
+from ..options import unusable
 from ..records import Goodput, Load, load_from
 
 SHADES: Final = (0.35, 1.0)  # opacity of the least and of the greatest load
@@ -30,7 +31,7 @@ class Server:
 def read(paths: Iterable[Path], slo: Slo) -> list[Server]:
     """The servers by their labels. Files with one label are one server, unless they have runs of the same load.
 
-    With `slo`, goodput is computed from the lines of the requests. Raises OSError, and ValueError for a file that is
+    With `slo`, goodput is computed from the lines of the requests. Raises ValueError for a file that cannot be read, is
     not a result, or has no line for each request although `slo` needs them.
     """
     servers: dict[str, list[Load]] = {}
@@ -53,18 +54,30 @@ def _order(run: Load) -> tuple[bool, float]:
 def _runs(path: Path, slo: Slo) -> list[Load]:
     runs: list[Load] = []
     requests: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as exc:
+        raise ValueError(f"cannot read {unusable(path, exc)}") from exc
+    for number, line in enumerate(lines, 1):
         try:
-            kind = orjson.loads(line).get("kind") if line.strip() else None
+            kind = _kind(line) if line.strip() else None
             if kind == "request":
                 requests.append(orjson.loads(line))
             elif kind == "load":
                 run = load_from(line)
                 runs.append(replace(run, goodput=_goodput(run, requests, slo)) if slo else run)
                 requests = []
-        except (ValueError, AttributeError) as exc:
-            raise ValueError(f"{path.name}:{number}: {exc}") from exc
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ValueError(f"{path.name}, line {number}: {exc}") from exc
     return runs
+
+
+def _kind(line: bytes) -> object:
+    try:
+        value = orjson.loads(line)
+    except ValueError as exc:
+        raise ValueError("is not JSON; the file must be what bench load --json wrote") from exc
+    return value.get("kind") if isinstance(value, dict) else None
 
 
 def _goodput(run: Load, requests: Sequence[dict[str, Any]], slo: Slo) -> Goodput:
