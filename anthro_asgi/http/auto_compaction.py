@@ -84,14 +84,16 @@ class AutoCompaction:
         return next((one.max_input_tokens for one in listed if one.id == model), None)
 
     def _find(self, key: bytes | None, system: bytes, digests: bytes) -> tuple[int, str | None]:
-        """The longest beginning for which a summary is kept: its number of messages, and the summary."""
-        for end in range(len(digests), 0, -_DIGEST):
-            place = (key, system, digests[:end])
-            summary = self._summaries.get(place)
-            if summary is not None:
-                self._summaries.move_to_end(place)
-                return end // _DIGEST, summary
-        return 0, None
+        """The longest beginning for which a summary is kept: its number of messages, and the summary.
+
+        Each kept summary is looked at: comparing digests takes less time than hashing every beginning of the messages.
+        """
+        begins = [place for place in self._summaries if place[:2] == (key, system) and digests.startswith(place[2])]
+        if not begins:
+            return 0, None
+        place = max(begins, key=lambda place: len(place[2]))
+        self._summaries.move_to_end(place)
+        return len(place[2]) // _DIGEST, self._summaries[place]
 
     def _keep(self, place: tuple[bytes | None, bytes, bytes], summary: str) -> None:
         self._characters += len(summary) - len(self._summaries.pop(place, ""))

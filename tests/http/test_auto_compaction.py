@@ -1,6 +1,7 @@
 """`--compact-at`: conversations are compacted for clients that do not ask for it (contract 3.52)."""
 
 import logging
+from time import process_time
 from typing import Any
 
 import orjson
@@ -153,3 +154,27 @@ def test_the_summaries_kept_are_bounded() -> None:
     assert len(compaction._summaries) == 1_000
     compaction._keep((None, b"", b"large"), "x" * (8 << 20))
     assert len(compaction._summaries) == 1
+
+
+def test_the_summary_of_the_longest_beginning_is_found_without_looking_at_every_beginning() -> None:
+    async def never(*_: object) -> bool:
+        return False
+
+    compaction = AutoCompaction(Engine(), 0.5, never)
+    digests = bytes(range(250)) * 320  # of 10 000 messages
+    for length in (8, 8 * 5_000, 8 * 9_999):
+        compaction._keep((None, b"", digests[:length]), f"of {length}")
+    compaction._keep((b"key", b"", digests), "of another key")
+    compaction._keep((None, b"system", digests), "of another system prompt")
+    compaction._keep((None, b"", digests[:-8] + b"another!"), "of another message")
+    assert compaction._find(None, b"", digests) == (9_999, f"of {8 * 9_999}")
+    assert compaction._find(None, b"", digests[: 8 * 7_000]) == (5_000, f"of {8 * 5_000}")
+    assert compaction._find(None, b"", b"begins another way") == (0, None)
+    seconds = min(_seconds(compaction, digests) for _ in range(5))
+    assert seconds < 0.005  # it took 0.09 s when the digest of every beginning was looked up
+
+
+def _seconds(compaction: AutoCompaction, digests: bytes) -> float:
+    start = process_time()
+    compaction._find(None, b"", digests)
+    return process_time() - start
