@@ -5,11 +5,13 @@ refuses a resource. Each command is imported when it runs: a wrong option is rep
 is imported, and `health` imports neither.
 """
 
+import gc
 import os
 import re
 import sys
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from ..settings.loader import did_you_mean, load_settings
@@ -211,12 +213,9 @@ class _Help(Action):
 
 class _Version(Action):
     def __call__(self, parser: ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version  # slow to import
+        from ..observability.version import VERSION
 
-        try:
-            print("anthro-asgi", version("anthro-asgi"))
-        except PackageNotFoundError:
-            print("anthro-asgi (not installed, so the version is unknown)")
+        print("anthro-asgi", VERSION)
         parser.exit()
 
 
@@ -252,15 +251,27 @@ def _bench(arguments: Sequence[str]) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    from .serve import serve
+    with _without_collections():
+        from .serve import serve
 
     return serve(settings)
 
 
 def _simulate_openai(settings: Settings) -> int:
-    from .serve import simulate_openai
+    with _without_collections():
+        from .serve import simulate_openai
 
     return simulate_openai(settings)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No garbage collections in the block. Imports create many objects and no garbage: collections only take time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _check(settings: Settings) -> int:

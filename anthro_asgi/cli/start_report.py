@@ -13,7 +13,7 @@ from typing import Final
 from .._native import is_used
 from ..engines.base import BaseEngine, ModelInfo
 from ..observability.logs import clean, has_colour, log_event
-from ..observability.version import version
+from ..observability.version import VERSION
 from ..settings.options import SIMULATED_BY_DEFAULT, EngineKind, Settings
 from .client_setup import claude_code_command, claude_code_lines
 
@@ -67,7 +67,7 @@ class StartReport:
         log_event(
             "started",
             logging.DEBUG if self._repeats else logging.WARNING if simulated else logging.INFO,
-            version=version(),
+            version=VERSION,
             listening=", ".join(addresses),
             **self._engine_values(),
             auth=self._auth(),

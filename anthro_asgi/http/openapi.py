@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from ..observability.version import version
+from ..observability.version import VERSION
 from ..wire.batch_body import MAX_REQUESTS
 from ..wire.errors import ApiError
 from ..wire.file_metadata import LONGEST_LIFETIME, SHORTEST_LIFETIME
@@ -165,7 +165,7 @@ def openapi_document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "anthro_asgi",
-            "version": version(),
+            "version": VERSION,
             "description": "The Anthropic Messages API. Unknown fields of a request are accepted and ignored.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

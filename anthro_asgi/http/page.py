@@ -9,7 +9,6 @@ import re
 from base64 import b64encode
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
 from typing import Final
 
 HTML: Final = "text/html; charset=utf-8"
@@ -24,6 +23,8 @@ def accepts_html(accept: bytes | None) -> bool:
 @cache
 def page() -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """The page and the headers of its response, besides the content type."""
+    from importlib.resources import files  # slow to import, and few processes serve a page
+
     text = files(__package__).joinpath("page.html").read_text("utf-8")
     policy = "; ".join(
         (

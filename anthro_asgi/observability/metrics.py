@@ -23,7 +23,7 @@ from ..wire.repairs import REPAIRS
 from .logs import RequestRecord, dropped_lines
 from .prometheus import Constant, exposition
 from .shared_counters import CounterLayout, MetricType, SharedCounters
-from .version import version
+from .version import VERSION
 
 OTHER: Final = "other"
 """The label value for everything that is in no table."""
@@ -386,7 +386,7 @@ class Metrics:
     def constants(self) -> list[Constant]:
         """The values that do not change while the service runs."""
         build = {
-            "version": version(),
+            "version": VERSION,
             "python": platform.python_version(),
             "http": "httptools" if find_spec("httptools") else "h11",
             "loop": "uvloop" if find_spec("uvloop") else "asyncio",

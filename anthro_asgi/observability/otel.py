@@ -23,7 +23,7 @@ from typing import Any, Final
 from ..wire.request import MessagesRequest
 from .logs import RequestRecord, clean, log_event
 from .trace_context import RequestHeaders, Trace, TraceHeaders, Tracer, parse_trace_headers
-from .version import version
+from .version import VERSION
 
 _GROUP: Final = "opentelemetry_traces_exporter"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -88,7 +88,7 @@ class SpanTracer(Tracer):
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         for exporter in exporters:
             self._provider.add_span_processor(BatchSpanProcessor(exporter()))
-        self._tracer = self._provider.get_tracer("anthro_asgi", version())
+        self._tracer = self._provider.get_tracer("anthro_asgi", VERSION)
 
     def begin(self, record: RequestRecord, headers: RequestHeaders) -> Trace:
         incoming = parse_trace_headers(headers)
@@ -138,7 +138,7 @@ def _resource() -> Any:
     """The resource attributes from the environment. The default service name is `anthro-asgi`."""
     from opentelemetry.sdk.resources import Resource
 
-    known = Resource.create({"service.version": version(), "process.pid": os.getpid()})
+    known = Resource.create({"service.version": VERSION, "process.pid": os.getpid()})
     if str(known.attributes.get("service.name", "")).startswith("unknown_service"):
         known = known.merge(Resource({"service.name": "anthro-asgi"}))
     return known

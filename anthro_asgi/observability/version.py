@@ -1,14 +1,5 @@
-"""The version of the installed package."""
+"""The version of the package. `pyproject.toml` takes it from here: reading an installed package's metadata is slow."""
 
-from functools import cache
+from typing import Final
 
-
-@cache
-def version() -> str:
-    """The installed version; "unknown" in a copy that is not installed."""
-    from importlib import metadata  # slow to import and rarely needed
-
-    try:
-        return metadata.version("anthro-asgi")
-    except metadata.PackageNotFoundError:
-        return "unknown"
+VERSION: Final = "0.2.0"

@@ -23,8 +23,6 @@ from http import HTTPStatus
 from importlib.util import find_spec
 from typing import Final, cast
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from .._native import CLIENT_TRANSPORT, is_used
 from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..observability.metrics import Metrics
@@ -328,11 +326,6 @@ class StrictProtocolMixin(UvicornProtocol):
         return bool(poll.poll(0))
 
 
-# For the type checker the mixin declares uvicorn's members with looser types than uvicorn's two classes, which differ
-class StrictH11Protocol(StrictProtocolMixin, H11Protocol):  # type: ignore[misc]
-    """On h11, which is always installed."""
-
-
 def _out_of_memory() -> ApiError:
     return InternalError("the service is out of memory", reason=MemoryError.__name__)
 
@@ -354,11 +347,21 @@ class _UntilClose(int):
 
 def protocol_class(settings: Settings, metrics: Metrics) -> type[StrictProtocolMixin]:
     """The connection class of a process: on httptools if that is installed."""
-    base: type[StrictProtocolMixin] = StrictH11Protocol
-    if find_spec("httptools"):
-        base = _httptools_class()
+    base = _httptools_class() if find_spec("httptools") else h11_class()
     members = {"settings": settings, "metrics": metrics, "turns": Turns(), "direct": is_used(settings.native)}
     return cast(type[StrictProtocolMixin], type(base.__name__, (base,), members))
+
+
+# Each parser's module is imported only where it is used. For the type checker the mixin declares uvicorn's members with
+# looser types than uvicorn's two classes, which differ.
+def h11_class() -> type[StrictProtocolMixin]:
+    """The connection class on h11, which is always installed."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class StrictH11Protocol(StrictProtocolMixin, H11Protocol):  # type: ignore[misc]
+        """On h11."""
+
+    return StrictH11Protocol
 
 
 def _httptools_class() -> type[StrictProtocolMixin]:

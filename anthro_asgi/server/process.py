@@ -19,7 +19,7 @@ from uvicorn import Config, Server
 from ..observability.logs import log_event
 from ..observability.metrics import Metrics
 from ..observability.prometheus import load_exposition_early
-from ..observability.version import version
+from ..observability.version import VERSION
 from ..settings.options import ConfigError, ResourceUnavailable, Settings
 from .acceptor import Acceptor
 from .exit_deadline import exit_within
@@ -68,7 +68,7 @@ class StartReport(Protocol):
 
 class _PlainReport:
     async def started(self, addresses: Sequence[str]) -> str:
-        log_event("started", version=version(), listening=", ".join(addresses))
+        log_event("started", version=VERSION, listening=", ".join(addresses))
         return ""
 
     def update(self) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,38 @@ def test_a_wrong_option_is_reported_before_a_server_is_imported() -> None:
     )
     assert "anthro_asgi.cli.main" in done.stdout.split()
     assert not {"uvicorn", "uvloop", "anthro_asgi.simulator", "anthro_asgi.upstream"} & set(done.stdout.split())
+
+
+def test_the_start_imports_nothing_that_only_later_requests_or_other_commands_need() -> None:
+    command = [sys.executable, "-X", "importtime", *COMMAND[1:], "serve", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("listening on ")
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate(timeout=PATIENCE)
+    imported = {line.rpartition("|")[2].strip() for line in err.splitlines() if line.startswith("import time:")}
+    assert "anthro_asgi.http.messages_app" in imported
+    parser = "h11" if find_spec("httptools") is None else "httptools"
+    assert {name for name in imported if name.startswith("uvicorn.protocols.http.")} == {
+        "uvicorn.protocols.http.flow_control",
+        f"uvicorn.protocols.http.{parser}_impl",
+    }
+    later = {
+        "anthro_asgi.batches.sql_store",
+        "anthro_asgi.conformance",
+        "anthro_asgi.engines.messages",
+        "anthro_asgi.engines.openai.engine",
+        "anthro_asgi.http.openapi",
+        "anthro_asgi.simulator.chat_app",
+        "anthro_asgi.upstream",
+        "importlib.metadata",
+        "importlib.resources",
+        "opentelemetry",
+        "pypdfium2",
+    }
+    assert later & imported == set()
 
 
 def test_every_dialect_is_a_value_of_the_option() -> None:

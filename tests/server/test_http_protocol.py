@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from anthro_asgi import MessagesApp
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
 from anthro_asgi.observability.metrics import Metrics
-from anthro_asgi.server.http_protocol import StrictH11Protocol, protocol_class
+from anthro_asgi.server.http_protocol import h11_class, protocol_class
 from anthro_asgi.server.read_control import Turns
 from anthro_asgi.settings.loader import load_settings
 from tests.server.engines import large
@@ -24,7 +24,7 @@ SETTINGS = load_settings({}, {})
 METRICS = Metrics(())
 CLASSES = (
     protocol_class(SETTINGS, METRICS),
-    type("H11", (StrictH11Protocol,), {"settings": SETTINGS, "metrics": METRICS, "turns": Turns()}),
+    type("H11", (h11_class(),), {"settings": SETTINGS, "metrics": METRICS, "turns": Turns()}),
 )
 
 

@@ -8,6 +8,7 @@ import re
 from typing import Any, Final
 
 from ...wire.deltas import StopReason
+from ...wire.lazy_regex import lazy_regex
 
 _END: Final = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "finish", "completed", "complete"})
 _BROKEN_OFF: Final = frozenset({"abort", "aborted", "error", "network_error", "insufficient_system_resource"})
@@ -29,16 +30,16 @@ _REASONS: Final[dict[str, StopReason]] = {
 }
 _RULES: Final[tuple[tuple[re.Pattern[str], StopReason | None], ...]] = (
     (
-        re.compile(
+        lazy_regex(
             "error|abort|cancel|fail|timeout|timed_out|unavailable|overload|insufficient|interrupt"
             # Gemini's words for a call that cannot be read
             "|malformed|unexpected|too_many"
         ),
         None,
     ),
-    (re.compile("length|max_|limit|context|window|token"), "max_tokens"),
-    (re.compile("filter|safety|sensitive|refus|block|prohibit|policy|recitation|spii"), "refusal"),
-    (re.compile("tool|function|call"), "tool_use"),
+    (lazy_regex("length|max_|limit|context|window|token"), "max_tokens"),
+    (lazy_regex("filter|safety|sensitive|refus|block|prohibit|policy|recitation|spii"), "refusal"),
+    (lazy_regex("tool|function|call"), "tool_use"),
 )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final
 
+from ...wire.lazy_regex import lazy_regex
 from .dialects import Dialect
 
 Json = dict[str, Any]
@@ -19,29 +20,29 @@ Changes = dict[str, Any]
 _EXCEPTION: Final = "Jinja Exception: "
 _REFUSED: Final = r"(?:unsupported|not (?:supported|permitted|allowed)|unknown|unexpected|unrecognized|forbidden)"
 _REASONING: Final = r"\b(?P<key>reasoning_content|reasoning_text|reasoning_details|reasoning)\b"
-_REASONING_MISSING: Final = re.compile(rf"{_REASONING}.{{0,80}}(?:must be passed back|missing|required)", re.DOTALL)
-_REASONING_REFUSED: Final = re.compile(
+_REASONING_MISSING: Final = lazy_regex(rf"{_REASONING}.{{0,80}}(?:must be passed back|missing|required)", re.DOTALL)
+_REASONING_REFUSED: Final = lazy_regex(
     rf"{_REASONING}.{{0,80}}{_REFUSED}|{_REFUSED}\W.{{0,40}}\b(?:reasoning_content|reasoning_text|reasoning_details|reasoning)\b",
     re.DOTALL | re.IGNORECASE,
 )
-_AFTER_TOOL: Final = re.compile(r"[Uu]nexpected role '(?:user|system)' after role 'tool'")
-_ALTERNATE: Final = re.compile(r"roles must alternate", re.IGNORECASE)
-_LATE_SYSTEM: Final = re.compile(
+_AFTER_TOOL: Final = lazy_regex(r"[Uu]nexpected role '(?:user|system)' after role 'tool'")
+_ALTERNATE: Final = lazy_regex(r"roles must alternate", re.IGNORECASE)
+_LATE_SYSTEM: Final = lazy_regex(
     r"[Ss]ystem message must be at the beginning|[Uu]nexpected role 'system'|roles must alternate", re.IGNORECASE
 )
-_FORCED_THINKING: Final = re.compile(
+_FORCED_THINKING: Final = lazy_regex(
     r"thinking.{0,80}tool_choice|tool_choice.{0,120}thinking", re.DOTALL | re.IGNORECASE
 )
-_FORCED: Final = re.compile(r"tool_choice.{0,80}(?:only|must be).{0,40}\bauto\b", re.DOTALL | re.IGNORECASE)
-_STRICT: Final = re.compile(r"\bstrict\b|In context=\(|'additionalProperties' is required")
-_NULL_CONTENT: Final = re.compile(
+_FORCED: Final = lazy_regex(r"tool_choice.{0,80}(?:only|must be).{0,40}\bauto\b", re.DOTALL | re.IGNORECASE)
+_STRICT: Final = lazy_regex(r"\bstrict\b|In context=\(|'additionalProperties' is required")
+_NULL_CONTENT: Final = lazy_regex(
     r"NoneType|\bcontent\b.{0,60}\b(?:null|None|string)\b|\bnull\b.{0,60}\bcontent\b", re.DOTALL
 )
-_NO_REASON: Final = re.compile(r"\W*(?:(?:500\W+)?internal(?: server)? error)?\W*", re.IGNORECASE)
-_CALL_ID: Final = re.compile(r"[Tt]ool call id.{0,200}length of (?P<length>\d{1,3})\b", re.DOTALL)
-_PREFILL: Final = re.compile(r"[Ee]xpected last role .{0,80} but got assistant")
-_TOP_K: Final = re.compile(r"\btop_k\b")
-_SIGNATURE: Final = re.compile(r"missing.{0,20}thought_signature", re.DOTALL)
+_NO_REASON: Final = lazy_regex(r"\W*(?:(?:500\W+)?internal(?: server)? error)?\W*", re.IGNORECASE)
+_CALL_ID: Final = lazy_regex(r"[Tt]ool call id.{0,200}length of (?P<length>\d{1,3})\b", re.DOTALL)
+_PREFILL: Final = lazy_regex(r"[Ee]xpected last role .{0,80} but got assistant")
+_TOP_K: Final = lazy_regex(r"\btop_k\b")
+_SIGNATURE: Final = lazy_regex(r"missing.{0,20}thought_signature", re.DOTALL)
 
 
 def amended_dialect(dialect: Dialect, body: Json, refusal: str) -> Dialect | None:

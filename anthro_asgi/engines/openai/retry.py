@@ -6,11 +6,12 @@ A field is left out if the answer without it is still the requested answer.
 import re
 from typing import Any, Final
 
+from ...wire.lazy_regex import lazy_regex
 from ...wire.request import REQUEST_FIELDS, Nature
 
 Json = dict[str, Any]
 
-_RENAMED: Final = re.compile(r"\bmax_tokens\b.*\buse\b.*\bmax_completion_tokens\b", re.DOTALL | re.IGNORECASE)  # OpenAI
+_RENAMED: Final = lazy_regex(r"\bmax_tokens\b.*\buse\b.*\bmax_completion_tokens\b", re.DOTALL | re.IGNORECASE)  # OpenAI
 # The request field that each droppable field of a chat request comes from; None for what is asked for by this service
 # itself (token counts and progress). A field is dropped only if its request field is of nature COMFORT.
 DROPPABLE: Final[dict[str, str | None]] = {
@@ -33,17 +34,17 @@ _NAMED: Final = {
     else rf"['\"`.]{field}['\"`:]|\b(?:argument|parameter|field)s?(?: supplied)?\W+{field}\b"
     for field in _COMFORTS
 }
-_NO_THINKING: Final = re.compile(r"does not support thinking|invalid reasoning value|invalid think value")  # Ollama
+_NO_THINKING: Final = lazy_regex(r"does not support thinking|invalid reasoning value|invalid think value")  # Ollama
 
 # Fields whose value a client chooses: an engine that refuses one value may accept the others.
 _CHOSEN: Final = ("user", "reasoning_effort", "thinking_budget_tokens", "thinking_token_budget", "top_k")
-_UNKNOWN: Final = re.compile(
+_UNKNOWN: Final = lazy_regex(
     r"\bun(?:supported|known|expected|recogni[sz]ed)\b"
     r"|\bnot (?:be )?(?:supported|permitted|allowed|accepted|configured)\b"
     r"|\b(?:does not|doesn't) (?:support|accept|exist)\b|\b(?:extra|additional|forbidden)\b",
     re.IGNORECASE,
 )
-_VALUE: Final = re.compile(
+_VALUE: Final = lazy_regex(
     r"\bvalues?\b|\b(?:must|should) be\b|\btoo (?:long|short|large|small|high|low|big|many)\b"
     r"|\b(?:at (?:most|least)|(?:less|greater|longer|more) than|(?:max|min)imum|between|range|exceeds?|one of)\b",
     re.IGNORECASE,

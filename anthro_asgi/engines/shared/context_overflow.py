@@ -16,16 +16,17 @@ from itertools import islice
 from typing import Final
 
 from ...wire.errors import ContextTooLong
+from ...wire.lazy_regex import lazy_regex
 
 _CODES: Final = frozenset(
     {"context_length_exceeded", "exceed_context_size_error", "model_max_prompt_tokens_exceeded", "1261"}
 )
 # The text may repeat what a client wrote, so repetitions are bounded: a search takes time linear in the text.
-_NUMBER: Final = re.compile(r"(?<![\w.])\d{1,18}(?=(?:\.\d{1,3})?(?![\w]|\.\d))")
+_NUMBER: Final = lazy_regex(r"(?<![\w.])\d{1,18}(?=(?:\.\d{1,3})?(?![\w]|\.\d))")
 _MAX_NUMBERS: Final = 24  # that are read in one refusal
 
 # Words before a number. The last one of them says what the number is.
-_BEFORE: Final = re.compile(
+_BEFORE: Final = lazy_regex(
     r"(?P<answer>max_(?:completion_|new_|output_)?tokens|generation length|requires a sequence|sum of)"
     r"|(?P<limit>max(?:imum)?(?: [a-z]{1,12}){0,4}|max_(?:seq_len|model_len|num_tokens|length|input_tokens)"
     r"|limit(?:ed)?|context (?:length|size|window)|n_ctx|allowed|window|less than|must be <=|model with)"
@@ -35,7 +36,7 @@ _BEFORE: Final = re.compile(
     re.IGNORECASE,
 )
 # Words directly after a number, which are stronger than those before it.
-_AFTER: Final = re.compile(
+_AFTER: Final = lazy_regex(
     r"[`)\]]{0,2}(?:(?P<limit> max(?:imum)\b)"
     r"|(?P<prompt> input tokens| tokens? (?:from|in) the (?:input|messages|prompt)| in the messages| of text input"
     r"| `inputs` tokens)"
@@ -44,7 +45,7 @@ _AFTER: Final = re.compile(
     r"|(?P<other> (?:input )?characters| chars\b| images?\b| tokens? requires))",
     re.IGNORECASE,
 )
-_CONTEXT: Final = re.compile(
+_CONTEXT: Final = lazy_regex(
     r"context (?:length|size|window|limit)|context the overflows|contextwindow"
     r"|(?:prompt|input)(?: \w{1,12}){0,2} (?:length|tokens?|token count)\b|(?:token count|tokens) (?:of|exceed)"
     r"|max_seq_len|max_model_len|n_ctx|model token limit|length of the (?:messages|prompt)|sequence length"
@@ -52,14 +53,14 @@ _CONTEXT: Final = re.compile(
     r"|max_num_tokens|prompt length|prompt_token_ids|splited_prompt_len|tokens from the input",
     re.IGNORECASE,
 )
-_TOO_MUCH: Final = re.compile(
+_TOO_MUCH: Final = lazy_regex(
     r"exceed|too (?:long|large)|(?:greater|longer|more) than|\bis only\b|of only|must have less than|request contains"
     r"|maximum context length|should be \[\d|reduce the length|should not|must be greater|must be <=|overflows"
     r"|is just|prompt contains",
     re.IGNORECASE,
 )
 # A limit of something else: a rate, a text's characters, another field.
-_OF_SOMETHING_ELSE: Final = re.compile(
+_OF_SOMETHING_ELSE: Final = lazy_regex(
     r"per[ -](?:min|day|hour|second)|\bTPM\b|rate limit|string too long|array too long|at most \d+ (?:characters|items)"
     r"|string_too_long|string_above_max_length|array_above_max_length|max(?:imum)? length (?:of )?\d+, but got"
     r"|invalid '(?!max_|prompt|input|messages')[\w.\[\]]+'|\bstop sequences?\b|\bstop strings?\b"
@@ -67,29 +68,29 @@ _OF_SOMETHING_ELSE: Final = re.compile(
     re.IGNORECASE,
 )
 # Ollama reports only the difference. The words of fastllm end in a full-width bracket.
-_DIFFERENCE: Final = re.compile(r"prompt too long(?:; exceeded (?:max )?context length|\uff09)", re.IGNORECASE)
-_SUM: Final = re.compile(r"context limit: (?P<prompt>\d{1,18}) \+ (?P<answer>\d{1,18}) > (?P<window>\d{1,18})")
-_TENSORRT: Final = re.compile(
+_DIFFERENCE: Final = lazy_regex(r"prompt too long(?:; exceeded (?:max )?context length|\uff09)", re.IGNORECASE)
+_SUM: Final = lazy_regex(r"context limit: (?P<prompt>\d{1,18}) \+ (?P<answer>\d{1,18}) > (?P<window>\d{1,18})")
+_TENSORRT: Final = lazy_regex(
     r"max_seq_len \((?P<window>\d{1,18})\) - `splited_prompt_len` \((?P<prompt>\d{1,18})\)"
     r"(?: - `query_token_len` \((?P<more>\d{1,18})\))?"
 )
-_SGLANG: Final = re.compile(r"tokens from the input messages")  # it does not use the last token of its context
+_SGLANG: Final = lazy_regex(r"tokens from the input messages")  # it does not use the last token of its context
 
 # vLLM cuts the prompt where prompt and answer no longer fit, and counts no further.
-_BOUND: Final = re.compile(
+_BOUND: Final = lazy_regex(
     r"at least (?P<tokens>\d{1,18}) input tokens"
     r"|passed (?P<cut>\d{1,18}) input tokens and requested"
     r"|(?:contains|passed) (?P<characters>\d{1,18}) (?:input )?characters",
 )
-_WINDOW: Final = re.compile(r"context length is (?:only )?(?P<window>\d{1,18}) tokens")
-_CHARACTERS_PER_TOKEN: Final = re.compile(
+_WINDOW: Final = lazy_regex(r"context length is (?:only )?(?P<window>\d{1,18}) tokens")
+_CHARACTERS_PER_TOKEN: Final = lazy_regex(
     r"more than (?P<most>\d{1,18}) characters, which is the upper bound for (?P<of>\d{1,18}) input tokens"
     r"|maximum input length of (?P<of_room>\d{1,18}) tokens \(at most (?P<most_room>\d{1,18}) characters"
 )
 
 _ANSWER: Final = r"max_(?:completion_|new_|output_)?tokens"
 _LONGEST: Final = tuple(
-    re.compile(pattern, re.DOTALL | re.IGNORECASE)
+    lazy_regex(pattern, re.DOTALL | re.IGNORECASE)
     for pattern in (
         r"supports at most (?P<longest>\d{1,18}) (?:completion|output) tokens",
         r"max_tokens=\d{1,18} cannot be greater than max_model_len=(?P<longest>\d{1,18})",

@@ -40,6 +40,7 @@ from ...wire.errors import (
     UpstreamTimeout,
 )
 from ...wire.json_codec import loads
+from ...wire.lazy_regex import lazy_regex
 from .context_overflow import find_overflow
 
 UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
@@ -48,17 +49,17 @@ UNAVAILABLE: Final = frozenset({429, 502, 503, 504, 529})
 _MAX_SHOWN: Final = 600  # characters of the engine's own words that are kept
 _MAX_SEARCHED: Final = 8192  # characters of them that are searched
 _ADVICE: Final = ("retry-after", "retry-after-ms", "x-should-retry")  # response headers that SDKs of clients heed
-_SAFE_VALUE: Final = re.compile(rb"[!-~][ -~]{0,63}")  # a number, a word or a date
+_SAFE_VALUE: Final = lazy_regex(rb"[!-~][ -~]{0,63}")  # a number, a word or a date
 # Headers of an upstream that tell a client about its limits and its account.
-_ACCOUNT_HEADER: Final = re.compile(rb"anthropic-(?:organization-id|(?:ratelimit|priority|fast)-[a-z0-9-]{1,64})")
+_ACCOUNT_HEADER: Final = lazy_regex(rb"anthropic-(?:organization-id|(?:ratelimit|priority|fast)-[a-z0-9-]{1,64})")
 _MAX_ACCOUNT_HEADERS: Final = 32
 _MIN_SECRET_PREFIX: Final = 6  # characters
-_STACK: Final = re.compile(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
-_PATH: Final = re.compile(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
-_MARKUP: Final = re.compile(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
+_STACK: Final = lazy_regex(r'(?:^|\n)[^\S\n]*(?:File "|Traceback |at )')
+_PATH: Final = lazy_regex(r"(?<![\w/.:])/(?:app|etc|home|opt|root|srv|tmp|usr|var|workspace)/[\w.@+/-]*")
+_MARKUP: Final = lazy_regex(r"<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 # Engines' words for an image, audio or video that the model cannot read (contract, appendix A), which is the client's
 # mistake. llama.cpp answers 500.
-_UNSUPPORTED_INPUT: Final = re.compile(
+_UNSUPPORTED_INPUT: Final = lazy_regex(
     r"\b(?P<image>image|audio|video) input is not supported"
     r"|\bat most [0-9]+ (?P<most>image|audio|video)"
     r"|\b(?:fail(?:ed|ure)?|unable|cannot|can't|could not|error) (?:to )?(?:load|decod|process|open|identify|read|pars)"
@@ -75,11 +76,11 @@ _UNSUPPORTED_INPUT: Final = re.compile(
     re.IGNORECASE,
 )
 # Some engines answer 400 for a model they do not have.
-_UNKNOWN_MODEL: Final = re.compile(
+_UNKNOWN_MODEL: Final = lazy_regex(
     r"\b[Mm]odel\b[^.]{0,200}\b(?:not found|does not exist)|not a valid model|^Server is pinned to '"
 )
 # The words of servers and proxies for a path that they do not have. Words about a model are another matter.
-_UNKNOWN_ROUTE: Final = re.compile(
+_UNKNOWN_ROUTE: Final = lazy_regex(
     r"^\W*(?:404\W+)?(?:(?:the )?(?:requested )?(?:page|file|path|route|url|endpoint|resource) )?(?:was )?not found\W*$"
     r"|\bcannot (?:post|get) /|\binvalid url\b|\bno (?:such )?(?:route|endpoint|handler|static resource)\b"
     r"|\b(?:unknown|unexpected) (?:path|route|endpoint|url)|/v1/|/chat/completions|/messages\b"
@@ -359,14 +360,14 @@ _MINIMAX_STATUS: Final = {
     2056: 429,  # usage limit
 }
 _STATUS_BY_WORD: Final = (
-    (re.compile(r"rate.?limit|too.?many.?requests|throttl|resource.?exhausted|insufficient.?quota"), 429),
-    (re.compile(r"insufficient.?balance|arrearage|billing|payment"), 402),
-    (re.compile(r"overloaded|unavailable|server.?busy|model is (?:still )?loading"), 529),
-    (re.compile(r"authenticat|invalid.?api.?key|unauthori[sz]ed"), 401),
-    (re.compile(r"permission|forbidden|access.?denied"), 403),
-    (re.compile(r"not.?found"), 404),
-    (re.compile(r"time.?out"), 504),
-    (re.compile(r"invalid.?(?:request|param|argument|value)|bad.?request|context.?length|badrequest"), 400),
+    (lazy_regex(r"rate.?limit|too.?many.?requests|throttl|resource.?exhausted|insufficient.?quota"), 429),
+    (lazy_regex(r"insufficient.?balance|arrearage|billing|payment"), 402),
+    (lazy_regex(r"overloaded|unavailable|server.?busy|model is (?:still )?loading"), 529),
+    (lazy_regex(r"authenticat|invalid.?api.?key|unauthori[sz]ed"), 401),
+    (lazy_regex(r"permission|forbidden|access.?denied"), 403),
+    (lazy_regex(r"not.?found"), 404),
+    (lazy_regex(r"time.?out"), 504),
+    (lazy_regex(r"invalid.?(?:request|param|argument|value)|bad.?request|context.?length|badrequest"), 400),
 )
 
 

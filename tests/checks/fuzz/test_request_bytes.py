@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from anthro_asgi.observability.metrics import Metrics
-from anthro_asgi.server.http_protocol import StrictH11Protocol, protocol_class
+from anthro_asgi.server.http_protocol import h11_class, protocol_class
 from anthro_asgi.server.read_control import Turns
 from anthro_asgi.settings.loader import load_settings
 
@@ -26,7 +26,7 @@ SETTINGS = load_settings({}, {"max_head": "2KiB"})
 MEMBERS = {"settings": SETTINGS, "metrics": Metrics(())}
 CLASSES = (
     protocol_class(SETTINGS, MEMBERS["metrics"]),  # type: ignore[arg-type]  # the values of the dict differ
-    type("H11", (StrictH11Protocol,), {**MEMBERS, "turns": Turns()}),
+    type("H11", (h11_class(),), {**MEMBERS, "turns": Turns()}),
 )
 LINES = (
     b"POST /a?b=c HTTP/1.1",

@@ -35,7 +35,7 @@ from uvicorn.server import ServerState
 from anthro_asgi import MessagesApp, MessagesRequest
 from anthro_asgi.observability.metrics import Metrics
 from anthro_asgi.server.acceptor import Acceptor
-from anthro_asgi.server.http_protocol import StrictH11Protocol, StrictProtocolMixin, protocol_class
+from anthro_asgi.server.http_protocol import StrictProtocolMixin, h11_class, protocol_class
 from anthro_asgi.server.listeners import Listener
 from anthro_asgi.server.read_control import Turns
 from anthro_asgi.settings.loader import load_settings
@@ -52,7 +52,7 @@ _MEMBERS: Final = {"settings": _SETTINGS, "metrics": _METRICS}
 
 PARSERS: Final[dict[str, Callable[[], type[StrictProtocolMixin]]]] = {
     "httptools": lambda: protocol_class(_SETTINGS, _METRICS),
-    "h11": lambda: type("H11", (StrictH11Protocol,), {**_MEMBERS, "turns": Turns()}),
+    "h11": lambda: type("H11", (h11_class(),), {**_MEMBERS, "turns": Turns()}),
 }
 LOOPS: Final[dict[str, Callable[[], asyncio.AbstractEventLoop]]] = {
     "uvloop": uvloop.new_event_loop,
