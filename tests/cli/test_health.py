@@ -119,7 +119,7 @@ def test_the_check_imports_neither_a_server_nor_an_event_loop() -> None:
 def test_the_check_imports_few_modules_of_the_standard_library() -> None:
     """Each module costs CPU time in every container, every few seconds."""
     code = (
-        "import argparse, locale, os, signal, socket, sys, typing\n"
+        "import argparse, gc, locale, os, signal, socket, sys, typing\n"
         "before = set(sys.modules)\n"
         "from anthro_asgi.cli.main import main\n"
         f"assert main(['health', '--port', '{free_port()}']) == 1\n"
