@@ -124,11 +124,15 @@ class StartReport:
         }
 
     def _client_model(self) -> tuple[str, int | None] | None:
-        """The model that clients should request, and its window in tokens: an alias, or the only model."""
+        """The model that clients should request, and its window in tokens: an alias, or the only model.
+
+        An alias for a model that the engine does not list is left out.
+        """
         if not self._messages:
             return None
         models = self._known()[1] or []
-        for name, model in self._settings.model_alias:
+        missing = self._missing_aliases()
+        for name, model in (pair for pair in self._settings.model_alias if pair not in missing):
             window = next((one.max_input_tokens for one in models if one.answers_to(model)), None)
             return (model if "*" in name else name), window
         if len(models) == 1:

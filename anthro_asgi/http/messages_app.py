@@ -250,14 +250,21 @@ class MessagesApp(BaseApp):
             async with asyncio.timeout(_LIST_TIMEOUT):
                 listed = await self._known_models()
         served = ", ".join(model.id for model in listed[:_LISTED])
-        name = "NAME" if record.model is None or "=" in record.model else record.model
+        name = record.model or "NAME"
+        target = self._aliases.resolve(name)
+        if target != name:
+            remedy = f"--model-alias maps this name to {target}: name a model there that the engine serves"
+        else:
+            models = listed[0].id if len(listed) == 1 else "MODEL"
+            pair = f"{'NAME' if '=' in name else name}={models}"
+            remedy = f"serve another model under this name with --model-alias {shlex.quote(pair)}"
         log_event(
             "model_not_found",
             logging.WARNING,
             request_id=record.request_id,
             model=record.model,
             served=served or None,
-            remedy=f"serve another model under this name with --model-alias {shlex.quote(f'{name}=MODEL')}",
+            remedy=remedy,
         )
 
     # routes

@@ -92,16 +92,26 @@ async def test_started_says_what_is_served_and_how_to_point_claude_code_here(eve
         ("opus=qwen", "CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768 claude --model opus"),
         ("claude-*=qwen", "CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768 claude --model qwen"),
         ("opus=other", "ANTHROPIC_AUTH_TOKEN=YOUR_KEY claude --model opus"),
+        ("opus=gone,haiku=other", "ANTHROPIC_AUTH_TOKEN=YOUR_KEY claude --model haiku"),
     ],
 )
 async def test_an_alias_decides_which_of_several_models_clients_request(
     alias: str, command: str, events: pytest.LogCaptureFixture
 ) -> None:
     engine = Remote("vLLM", [QWEN, ModelInfo("other")])
-    await report(engine, upstream="http://x", model_alias=alias, has_keys=True).started([URL])
+    settings = load_settings({"upstream": ["http://x"]}, {"ANTHRO_ASGI_MODEL_ALIAS": alias})
+    await StartReport(engine, settings, has_keys=True, style="json", terminal=False).started([URL])
     (started,) = fields(events, "started")
     assert started["claude_code"].endswith(command)
-    assert (started["auth"], started["aliases"], started["models"]) == ("API key", alias, "qwen, other")
+    shown = alias.replace(",", ", ")
+    assert (started["auth"], started["aliases"], started["models"]) == ("API key", shown, "qwen, other")
+
+
+async def test_an_alias_for_a_model_that_is_not_there_is_not_proposed_to_clients(
+    events: pytest.LogCaptureFixture,
+) -> None:
+    await report(Remote("vLLM", [QWEN]), upstream="http://x", model_alias="opus=gone").started([URL])
+    assert fields(events, "started")[0]["claude_code"].endswith("=32768 claude --model qwen")
 
 
 @pytest.mark.parametrize("models", [[QWEN, ModelInfo("other")], []])

@@ -185,6 +185,31 @@ async def test_a_404_for_a_model_logs_the_served_models_and_the_alias_option(
     }
 
 
+@pytest.mark.parametrize(
+    ("aliases", "remedy"),
+    [
+        ({}, "serve another model under this name with --model-alias opus=qwen"),
+        ({"o*": "gone"}, "--model-alias maps this name to gone: name a model there that the engine serves"),
+    ],
+)
+async def test_the_remedy_for_an_unknown_model_names_the_only_model_or_the_alias_that_is_wrong(
+    aliases: dict[str, str], remedy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Picky(Engine):
+        async def models(self) -> list[ModelInfo]:
+            return [ModelInfo("qwen")]
+
+        async def stream(self, request: Any) -> AsyncIterator[Any]:
+            raise NotFound(f"model {request.engine_model} not found")
+            yield ""
+
+    caplog.set_level(logging.INFO, "anthro_asgi")
+    body = b'{"model":"opus","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'
+    assert (await post(MessagesApp(Picky(), aliases=aliases), body=body)).status == 404
+    (line,) = [r.msg.fields() for r in caplog.records if isinstance(r.msg, LogEvent)]
+    assert (line["served"], line["remedy"]) == ("qwen", remedy)
+
+
 @pytest.mark.clause("7.13")
 async def test_every_response_has_a_request_id_of_its_own() -> None:
     app = MessagesApp(bare)
