@@ -313,7 +313,7 @@ class Settings:
         "Engine",
         None,
         UPSTREAM,
-        "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path; NAME if there are several",
+        "engine with an OpenAI-compatible or Messages API: http://…, https://… or unix:/path; NAME= if several",
         repeatable=True,
         commands=SERVE_CHECK,
         common=True,

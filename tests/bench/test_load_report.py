@@ -1,6 +1,7 @@
 """`anthro-asgi bench report`: the page of one's own load."""
 
 import argparse
+import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -58,6 +59,7 @@ def test_the_page_of_two_servers_holds_their_distributions_and_their_sweeps_side
     assert "<two>" not in shown
     assert "one, &lt;two&gt;: 4\u202f480 requests, of which none failed." in shown
     assert "&lt;two&gt;, as a multiple of one" in shown
+    assert '<th scope="row">one, 16 at once</th>' in shown, "a row says what it is where the other columns are scrolled"
     for svg in re.findall(r"<svg.*?</svg>", shown):
         ElementTree.fromstring(svg)
 
@@ -80,6 +82,24 @@ def test_goodput_is_computed_from_the_lines_of_the_requests(tmp_path: Path) -> N
     assert server.runs[0].goodput == Goodput({"ttft": 0.2, "itl": 0.02, "e2e": None}, 0.5, 0.25)
     with pytest.raises(ValueError, match=r"b.jsonl, line 1: no line for each request.* --each"):
         read([write(tmp_path / "b.jsonl", found)], Slo(ttft=0.2))
+
+
+def test_the_page_says_what_a_good_request_is_and_how_many_there_were_in_a_second(tmp_path: Path) -> None:
+    found = run(4)
+    assert "goodput" not in page(read([write(tmp_path / "a.jsonl", found)], Slo()), "t")
+    found.goodput = Goodput({"ttft": 0.2, "itl": None, "e2e": 1.5}, 12.34, 0.9876)
+    shown = page(read([write(tmp_path / "a.jsonl", found, run(8))], Slo()), "t").replace("\u00a0", " ")
+    assert ">12.3</td>" in shown
+    assert ">98.8 %</td>" in shown
+    assert "TTFT at most 200 ms, E2E at most 1.5 s" in shown
+    assert "no limits" in shown
+    assert {"Goodput: good requests/s", "Share of good requests"} <= set(re.findall(r"<strong>(.*?)</strong>", shown))
+
+
+def test_moments_are_written_for_people(tmp_path: Path) -> None:
+    found = run(4)
+    found.date = "2026-11-30T08:13:26+00:00"
+    assert "2026-11-30 08:13:26\u00a0UTC" in page(read([write(tmp_path / "a.jsonl", found)], Slo()), "t")
 
 
 def test_errors_are_listed_with_what_the_first_one_said(tmp_path: Path) -> None:
@@ -153,6 +173,26 @@ def test_ticks_are_round_numbers_and_few() -> None:
     assert log_ticks(0.09, 1.1) == pytest.approx((0.1, 0.2, 0.5, 1.0))
     assert log_ticks(1e-5, 2.0) == pytest.approx((1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0))
     assert len(log_ticks(1e-9, 1e9)) <= 7
+
+
+def test_a_logarithmic_axis_has_at_least_three_ticks() -> None:
+    assert log_ticks(0.1, 0.28) == pytest.approx((0.1, 0.15, 0.2))
+    assert log_ticks(0.0045, 0.0115) == pytest.approx((0.005, 0.007, 0.01))
+    assert log_ticks(0.29, 0.301) == pytest.approx((0.29, 0.292, 0.294, 0.296, 0.298, 0.3))
+    draws = random.Random(1)
+    for _ in range(2000):
+        low = 10 ** draws.uniform(-6, 3)
+        high = low * 1.21 * 10 ** draws.uniform(0, 6)  # an axis is at least this long
+        ticks = log_ticks(low, high)
+        assert 3 <= len(ticks) <= 7, (low, high, ticks)
+        assert low <= ticks[0] < ticks[-1] <= high
+
+
+def test_the_marks_of_the_second_quantity_of_a_server_are_hollow() -> None:
+    """A server with a single run has no line, so only the mark tells p50 from p99."""
+    lines = [Line("p50", ((1.0, 1.0),), 0), Line("p99", ((1.0, 2.0),), 0, dashed=True)]
+    svg = ElementTree.fromstring(line_chart("t", Axis("x", str, log=True), Axis("y", str), lines))
+    assert [mark.get("fill") for mark in svg.iter("circle")] == ["var(--s1)", "var(--paper)"]
 
 
 def test_a_logarithmic_axis_leaves_out_zero_and_a_point_lies_where_its_value_is() -> None:

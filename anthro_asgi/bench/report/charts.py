@@ -17,12 +17,15 @@ COLOURS: Final = ("s1", "s2", "s3", "s4")
 _WIDTH, _HEIGHT = 430.0, 280.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 12.0, 46.0
 _TICKS: Final = 7  # at most, on an axis
+_FEW: Final = 3  # fewer are added to, so that values between them can be read
 _STEPS: Final = (1.0, 2.0, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`server` chooses colour and mark. `dashed` for the second quantity of a server, `opacity` for a lesser load."""
+    """`server` chooses colour and mark. `dashed`, with hollow marks, is the second quantity of a server.
+    `opacity` is less for a lesser load.
+    """
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -72,13 +75,28 @@ def linear_ticks(high: float) -> tuple[float, ...]:
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
-    """1, 2 and 5 times the powers of ten from `low` to `high`; fewer where these are too many."""
+    """1, 2 and 5 times the powers of ten from `low` to `high`; fewer where these are too many, more where too few.
+
+    Where `low` and `high` are too close for that, the ticks are at equal distances.
+    """
+    for steps in (_STEPS, (1.0, 3.0), (1.0,), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)):
+        ticks = _ticks_at(steps, low, high)
+        if _FEW <= len(ticks) <= _TICKS:
+            return ticks
+    powers = _ticks_at((1.0,), low, high)
+    return powers[:: ceil(len(powers) / _TICKS)] if len(powers) > _TICKS else _even_ticks(low, high)
+
+
+def _ticks_at(steps: Sequence[float], low: float, high: float) -> tuple[float, ...]:
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    for steps in (_STEPS, (1.0,)):
-        found = tuple(step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high)
-        if len(found) <= _TICKS:
-            return found
-    return found[:: ceil(len(found) / _TICKS)]
+    return tuple(step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high)
+
+
+def _even_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Round numbers at equal distances from `low` to `high`."""
+    power = 10.0 ** floor(log10((high - low) / _TICKS))
+    step = next(power * size for size in (*_STEPS, 10.0) if (high - low) / (power * size) <= _TICKS)
+    return tuple(number * step for number in range(ceil(low / step), floor(high / step) + 1))
 
 
 def line_chart(title: str, across: Axis, up: Axis, lines: Sequence[Line]) -> Markup:
@@ -111,19 +129,20 @@ def _line(line: Line, points: Sequence[tuple[float, float]], *, only_middle: boo
     dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
     drawn = f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>'
     marked = points[1:2] if only_middle else points if line.marked else ()
-    drawn += "".join(_shape(line.server, x, y, colour) for x, y in marked)
+    drawn += "".join(_shape(line.server, x, y, colour, hollow=line.dashed) for x, y in marked)
     return f'<g opacity="{line.opacity:g}">{drawn}</g>'
 
 
-def _shape(server: int, x: float, y: float, colour: str) -> str:
+def _shape(server: int, x: float, y: float, colour: str, *, hollow: bool) -> str:
     kind = server % 4
+    look = f'fill="var(--paper)" stroke="{colour}" stroke-width="1.5"' if hollow else f'fill="{colour}"'
     if kind == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" {look}/>'
     if kind == 1:
-        return f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" fill="{colour}"/>'
+        return f'<rect x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7" {look}/>'
     ends = ((0, -5), (4.5, 3.5), (-4.5, 3.5)) if kind == 2 else ((0, -5), (5, 0), (0, 5), (-5, 0))
     corners = " ".join(f"{x + across:.1f},{y + up:.1f}" for across, up in ends)
-    return f'<polygon points="{corners}" fill="{colour}"/>'
+    return f'<polygon points="{corners}" {look}/>'
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float) -> str:

@@ -8,7 +8,7 @@ from ..records import Load, Percentiles
 from . import charts
 from .charts import Axis, Line, line_chart
 from .html import Markup, Table, document, node, section, soft, table_node
-from .numbers import duration, plain, plain_duration, significant, times
+from .numbers import GAP, duration, plain, plain_duration, significant, times
 from .results import SHADES, Server
 
 _TIMES: Final = (
@@ -56,7 +56,7 @@ def _legend(servers: Sequence[Server]) -> Markup:
 
 def _table(servers: Sequence[Server]) -> Markup:
     good = any(run.goodput for server in servers for run in server.runs)
-    head = ("server", "load", *_FIGURES, "failed", *(("good requests",) if good else ()))
+    head = ("server, load", *_FIGURES, "failed", *(("goodput, requests/s", "good requests") if good else ()))
     rows = tuple(_row(server.name, run, good=good) for server in servers for run in server.runs)
     return table_node(Table("The runs", head, rows), {}, captioned=False)
 
@@ -65,8 +65,25 @@ def _row(name: str, run: Load, *, good: bool) -> tuple[str, ...]:
     values = [_rounded(run.requests_per_s), _rounded(run.tokens_per_s)]
     values += [_time(getattr(run, name)[part]) for part in ("p50", "p99") for name, _ in _TIMES]
     failed = plain(sum(run.errors.values()))
-    share = (f"{run.goodput.fraction or 0:.1%}" if run.goodput else "–",) if good else ()
-    return (name, how(run), *values, failed, *share)
+    return (f"{name}, {how(run)}", *values, failed, *(_goodput(run) if good else ()))
+
+
+def _goodput(run: Load) -> tuple[str, str]:
+    if run.goodput is None:
+        return "–", "–"
+    return _rounded(run.goodput.requests_per_s), _percent(run.goodput.fraction or 0)
+
+
+def _percent(share: float) -> str:
+    return f"{plain(round(share * 100, 1))}{GAP}%"
+
+
+def _limits(run: Load) -> str:
+    """What a good request keeps, in words."""
+    if run.goodput is None:
+        return "no limits"
+    limits = ((name.upper(), run.goodput.slo.get(name)) for name, _ in _TIMES)
+    return ", ".join(f"{name} at most {plain_duration(limit)}" for name, limit in limits if limit is not None)
 
 
 def _rounded(value: float | None) -> str:
@@ -110,22 +127,30 @@ def _errors(servers: Sequence[Server]) -> Markup:
     return section("Errors", table_node(Table("Errors", head, rows, numeric=False), {}, captioned=False))
 
 
+def _moment(date: str) -> str:
+    """`2026-11-30 08:13:26 UTC` for a moment of `bench load`."""
+    return date.replace("T", " ").replace("+00:00", f"{GAP}UTC")
+
+
 def _runs(servers: Sequence[Server]) -> Markup:
+    good = any(run.goodput for server in servers for run in server.runs)
     rows = tuple(
         (
             server.name,
             how(run),
-            run.date,
+            _moment(run.date),
             f"{run.url}, {run.api}, {'streamed' if run.stream else 'whole'}",
             run.workload,
             f"{_mean(run.input_tokens)} in, {_mean(run.output_tokens)} out",
             f"{plain(run.requests)} requests in {significant(run.seconds)} s, {run.unfinished} unfinished",
             f"{_time(run.late['p99'])} (p99)" if run.late else "closed loop",
+            *((_limits(run),) if good else ()),
         )
         for server in servers
         for run in server.runs
     )
-    head = ("server", "load", "when", "where", "requests", "tokens of a request (mean)", "length", "generator late by")
+    what = ("when", "where", "requests", "tokens of a request (mean)", "length", "generator late by")
+    head = ("server", "load", *what, *(("a good request",) if good else ()))
     return section("How it was measured", table_node(Table("Runs", head, rows, numeric=False), {}, captioned=False))
 
 
@@ -142,7 +167,7 @@ def _distributions(servers: Sequence[Server]) -> Markup:
     for name, title in _TIMES:
         lines = [line for place, server in enumerate(servers) for line in _shares(server, place, name)]
         across = Axis("time, logarithmic", plain_duration, log=True)
-        up = Axis("share of the requests", lambda value: f"{value:.0f} %", ticks=(0, 25, 50, 75, 90, 100))
+        up = Axis("share of the requests", lambda value: f"{value:.0f}{GAP}%", ticks=(0, 25, 50, 75, 90, 100))
         note = "The share of requests that took at most this long; a stronger line is a greater load."
         figures.append(_figure(title, across, up, lines, note))
     return node("div", *figures, class_="plots")
@@ -170,13 +195,19 @@ def _against(title: str, unit: str, servers: Sequence[tuple[str, list[Load]]]) -
     for name, text in _TIMES:
         figures.append(_latency_figure(text, across, Axis("time", plain_duration, log=True), servers, name))
     if any(run.goodput for run in every):
-        share = Axis("share", lambda value: f"{value:.0%}", ticks=(0, 0.25, 0.5, 0.75, 1))
+        rate = Axis("requests/s", plain)
+        figures.append(_load_figure("Goodput: good requests/s", across, rate, servers, _good_rate))
+        share = Axis("share", _percent, ticks=(0, 0.25, 0.5, 0.75, 1))
         figures.append(_load_figure("Share of good requests", across, share, servers, _good))
     return section(title, node("div", *figures, class_="plots"))
 
 
 def _good(run: Load) -> float | None:
     return run.goodput.fraction if run.goodput else None
+
+
+def _good_rate(run: Load) -> float | None:
+    return run.goodput.requests_per_s if run.goodput else None
 
 
 def _loads(runs: Sequence[Load]) -> tuple[float, ...]:
@@ -198,7 +229,7 @@ def _latency_figure(title: str, across: Axis, up: Axis, servers: Sequence[tuple[
         for part in ("p50", "p99"):
             line = _series(f"{label}, {part}", runs, place, _percentile(name, part), dashed=part == "p99")
             lines += [line] if line.points else []
-    return _figure(title, across, up, lines, "p50, and dashed p99; logarithmic.")
+    return _figure(title, across, up, lines, "p50 with filled marks, p99 dashed with hollow marks; logarithmic.")
 
 
 def _percentile(name: str, part: str) -> Quantity:
