@@ -12,7 +12,7 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))  # such a Pyth
 pump = Extension(
     "anthro_asgi._native._pump",
     ["anthro_asgi/_native/pump.c"],
-    depends=["anthro_asgi/_native/convert.h"],
+    depends=["anthro_asgi/_native/convert.h", "anthro_asgi/_native/tool_json.h"],
     extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
     py_limited_api=True,
     optional=True,

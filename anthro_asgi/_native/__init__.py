@@ -4,15 +4,20 @@
                                   │
                                   └── anything that the template does not cover ──► Owner.hand_back ──► the Python path
 
-While each chunk of a chat-completions stream only continues a text or the thinking of an open block, a `Pump` is the
-protocol of the upstream's transport. It converts these chunks as `engines.openai.fast_path` and `wire.encoder` do, and
-writes the same events. Anything else is handed back to Python at the boundary of an event and of an HTTP chunk: another
-delta, the end, an error, a client that reads slowly. The Python path is complete without this module, and is the oracle
-of its tests.
+While each chunk of a chat-completions stream only continues the text, the thinking or the tool input of an open block,
+a `Pump` is the protocol of the upstream's transport. It converts these chunks as `engines.openai.fast_path` and
+`wire.encoder` do, and writes the same events. Anything else is handed back to Python at the boundary of an event and of
+an HTTP chunk: another delta, the end, an error, a client that reads slowly. The Python path is complete without this
+module, and is the oracle of its tests.
 
-`pump.c` holds the type, `convert.h` the conversion, which knows no Python. They are written in C with the stable ABI of
-CPython 3.11, not in Cython: one wheel serves every later Python, the build needs a compiler and nothing else, and the
-conversion can be run alone under sanitizers.
+The pieces of a tool input must join to one JSON object. So Python holds some of their text back until its meaning is
+certain, and repairs some (see `engines.shared.tool_arguments`). The pump does the same with valid JSON, and hands back
+a piece that has to be repaired. It keeps the text of the pieces that it has relayed (`take_input`): Python reads that
+text as well, so it can go on at any time.
+
+`pump.c` holds the type, `convert.h` the conversion and `tool_json.h` the tool input; the last two know no Python. They
+are written in C with the stable ABI of CPython 3.11, not in Cython: one wheel serves every later Python, the build
+needs a compiler and nothing else, and the conversion can be run alone under sanitizers.
 
 The module is missing where the package was installed without a C compiler. `new_pump` is None then. httptools is needed
 too, on both sides: it tells where an HTTP chunk ends, and it leaves the client's chunks to the pump.
@@ -35,7 +40,10 @@ class Owner(Protocol):
         """Take the transport back, and read `data`, which begins an HTTP chunk. The pump is not called again."""
 
     def sync(self) -> None:
-        """Call `take`: 32 writes have been made since the last time."""
+        """Call `take`, and `take_input` if the pump relays a tool input.
+
+        32 writes have been made, or 16 KiB of tool input have been read, since the last time.
+        """
 
     def slow_down(self) -> None:
         """Make the next read later: the stream delivers more than 500 reads per second. Called after each read."""
@@ -52,11 +60,19 @@ class Pump(Protocol):
     last_read: float
 
     def arm(
-        self, before: bytes, after: bytes, numberless: bytes, opening: bytes, closing: bytes, max_event: int
+        self,
+        before: bytes,
+        after: bytes,
+        numberless: bytes,
+        opening: bytes,
+        closing: bytes,
+        max_event: int,
+        place: bytes = b"",
     ) -> None:
         """Set the template: of the engine's events (see ChunkTemplate), and the frame of the client's.
 
-        Raises ValueError for a template that cannot be used.
+        `place` is where the next text stands in the arguments of a call (see `JsonObject.place`); b"" for other texts.
+        Raises ValueError for a template or a place that cannot be used.
         """
 
     def data_received(self, data: bytes) -> None:
@@ -71,6 +87,9 @@ class Pump(Protocol):
 
     def take(self) -> tuple[int, bytes, list[float]]:
         """Since the last call: the number of deltas, the latest counts (b"" without any), the times of the writes."""
+
+    def take_input(self) -> tuple[str, int]:
+        """Since the last call: the text of the arguments, and the number of deltas that the client got nothing of."""
 
     def disarm(self) -> bytes:
         """Drop all references. The pump must not receive data any more.

@@ -11,6 +11,9 @@
    once every number in them is replaced by 0. The text is a JSON string. It is validated, and written as orjson writes
    it. Python code reads the chunk at which `convert` stops, and all that follow it.
 
+   `convert_input` does the same for the arguments of a tool call. Of these the client gets what can be released (see
+   `tool_json.h`), and no event for an event of which nothing can be released.
+
    Nothing here allocates except `Buffer`, and nothing keeps a pointer into `data`. Every read is bounded by `end`. */
 
 #ifndef ANTHRO_ASGI_CONVERT_H
@@ -20,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef unsigned char Byte;
+#include "tool_json.h"
 
 enum {
     MAX_CHUNK = 64 * 1024,  /* bytes; a larger chunk is left to Python */
@@ -84,6 +87,7 @@ typedef enum {
 typedef struct {
     size_t consumed; /* bytes of `data` */
     size_t deltas;   /* events */
+    size_t silent;   /* those among them of which nothing can be released */
     Bytes counts;    /* of the last event; points into `data` */
 } Result;
 
@@ -127,6 +131,30 @@ static inline size_t utf8_length(const Byte *at, const Byte *end) {
     return length;
 }
 
+/* Write one character in UTF-8. Returns the number of bytes. */
+static inline size_t write_utf8(unsigned long code, Byte *out) {
+    if (code < 0x80) {
+        out[0] = (Byte)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        out[0] = (Byte)(0xc0 | code >> 6);
+        out[1] = (Byte)(0x80 | (code & 63));
+        return 2;
+    }
+    if (code < 0x10000) {
+        out[0] = (Byte)(0xe0 | code >> 12);
+        out[1] = (Byte)(0x80 | (code >> 6 & 63));
+        out[2] = (Byte)(0x80 | (code & 63));
+        return 3;
+    }
+    out[0] = (Byte)(0xf0 | code >> 18);
+    out[1] = (Byte)(0x80 | (code >> 12 & 63));
+    out[2] = (Byte)(0x80 | (code >> 6 & 63));
+    out[3] = (Byte)(0x80 | (code & 63));
+    return 4;
+}
+
 /* Write one character as orjson writes it in a JSON string: at most 6 bytes. Returns their number. */
 static inline size_t write_character(unsigned long code, Byte *out) {
     static const char digits[] = "0123456789abcdef";
@@ -152,33 +180,13 @@ static inline size_t write_character(unsigned long code, Byte *out) {
         out[5] = (Byte)digits[code & 15];
         return 6;
     }
-    if (code < 0x80) {
-        out[0] = (Byte)code;
-        return 1;
-    }
-    if (code < 0x800) {
-        out[0] = (Byte)(0xc0 | code >> 6);
-        out[1] = (Byte)(0x80 | (code & 63));
-        return 2;
-    }
-    if (code < 0x10000) {
-        out[0] = (Byte)(0xe0 | code >> 12);
-        out[1] = (Byte)(0x80 | (code >> 6 & 63));
-        out[2] = (Byte)(0x80 | (code & 63));
-        return 3;
-    }
-    out[0] = (Byte)(0xf0 | code >> 18);
-    out[1] = (Byte)(0x80 | (code >> 12 & 63));
-    out[2] = (Byte)(0x80 | (code >> 6 & 63));
-    out[3] = (Byte)(0x80 | (code & 63));
-    return 4;
+    return write_utf8(code, out);
 }
 
-/* Read the character of the escape at `at` (after the backslash), and write it to `out`.
+/* Read the character of the escape at `at` (after the backslash) into `found`.
 
-   Returns the number of bytes read, and in `written` the bytes written; 0 for an invalid escape and for half a surrogate
-   pair, which Python decides about. */
-static inline size_t read_escape(const Byte *at, const Byte *end, Byte *out, size_t *written) {
+   Returns the number of bytes read; 0 for an invalid escape and for half a surrogate pair, which Python decides about. */
+static inline size_t read_escape(const Byte *at, const Byte *end, unsigned long *found) {
     if (at >= end) return 0;
     unsigned long code;
     size_t length = 1;
@@ -205,7 +213,7 @@ static inline size_t read_escape(const Byte *at, const Byte *end, Byte *out, siz
     }
     default: return 0;
     }
-    *written = write_character(code, out);
+    *found = code;
     return length;
 }
 
@@ -228,11 +236,42 @@ static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **ou
             return at + 1;
         }
         if (*at == '\\') {
-            size_t written = 0;
-            size_t length = read_escape(at + 1, end, to, &written);
+            unsigned long code = 0;
+            size_t length = read_escape(at + 1, end, &code);
             if (length == 0) return NULL;
             at += 1 + length;
-            to += written;
+            to += write_character(code, to);
+        } else {
+            size_t length = utf8_length(at, end);
+            if (length == 0) return NULL;
+            memcpy(to, at, length);
+            at += length;
+            to += length;
+        }
+    }
+}
+
+/* Append the text of the JSON string at `at` to `text`, which has room for `end - at` bytes. Returns as `copy_string`. */
+static inline const Byte *decode_string(const Byte *at, const Byte *end, Buffer *text) {
+    if (end - at < 3 || *at != '"' || at[1] == '"') return NULL;
+    Byte *to = text->data + text->size;
+    at++;
+    for (;;) {
+        const Byte *run = at;
+        while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') at++;
+        memcpy(to, run, (size_t)(at - run));
+        to += at - run;
+        if (at >= end || *at < 0x20) return NULL;
+        if (*at == '"') {
+            text->size = (size_t)(to - text->data);
+            return at + 1;
+        }
+        if (*at == '\\') {
+            unsigned long code = 0;
+            size_t length = read_escape(at + 1, end, &code);
+            if (length == 0) return NULL;
+            at += 1 + length;
+            to += write_utf8(code, to);
         } else {
             size_t length = utf8_length(at, end);
             if (length == 0) return NULL;
@@ -244,6 +283,24 @@ static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **ou
 }
 
 /* ---- one event */
+
+/* The arguments of a call: where they are, and the text of all pieces that were read, for Python to read as well. */
+typedef struct {
+    Json json;
+    Buffer text;
+} Input;
+
+/* Read the piece of arguments in the JSON string at `at`, and write what can be released as a JSON string to `out`, which
+   must have room as for `copy_string`, and for HELD_ROOM bytes more. Returns as `copy_string`. */
+static inline const Byte *copy_input(Input *input, const Byte *at, const Byte *end, Byte **out) {
+    size_t begin = input->text.size;
+    at = decode_string(at, end, &input->text);
+    if (at == NULL) return NULL;
+    *(*out)++ = '"';
+    if (!json_read(&input->json, input->text.data + begin, input->text.data + input->text.size, out)) return NULL;
+    *(*out)++ = '"';
+    return at;
+}
 
 /* The end of the counts at `at`, which may differ from `numberless` in their numbers only; NULL if they do not match.
 
@@ -264,26 +321,32 @@ static inline const Byte *match_counts(const Byte *at, const Byte *end, Bytes nu
     return at;
 }
 
-/* Convert the event at `at`: append the client's event to `out`, which has room for it. Returns the first byte after
-   the event; NULL for any other event. */
-static inline const Byte *convert_event(const Template *template, const Byte *at, const Byte *end, Byte **out,
-                                        Bytes *counts) {
+/* Convert the event at `at`: append the client's event, if there is one, to `out`, which has room for it. `input` is NULL
+   for texts. Returns the first byte after the event; NULL for any other event. */
+static inline const Byte *convert_event(const Template *template, Input *input, const Byte *at, const Byte *end,
+                                        Byte **out, Result *found) {
     const Byte *begin = at;
     if (!starts_with(at, end, template->before)) return NULL;
     at += template->before.size;
     Byte *to = *out;
     memcpy(to, template->opening.data, template->opening.size);
     to += template->opening.size;
-    at = copy_string(at, end, &to);
+    const Byte *string = to;
+    at = input == NULL ? copy_string(at, end, &to) : copy_input(input, at, end, &to);
     if (at == NULL || !starts_with(at, end, template->after)) return NULL;
     at += template->after.size;
     if (template->numberless.size != 0) {
-        counts->data = at;
+        found->counts.data = at;
         at = match_counts(at, end, template->numberless);
         if (at == NULL) return NULL;
-        counts->size = (size_t)(at - counts->data);
+        found->counts.size = (size_t)(at - found->counts.data);
     }
     if ((size_t)(at - begin) > template->max_event) return NULL;
+    found->deltas++;
+    if (to - string == 2) { /* an empty string: nothing can be released */
+        found->silent++;
+        return at;
+    }
     memcpy(to, template->closing.data, template->closing.size);
     *out = to + template->closing.size;
     return at;
@@ -316,12 +379,14 @@ static inline Outcome chunk_size(const Byte *at, const Byte *end, const Byte **b
     return ALL;
 }
 
-/* Convert chunks from the head of `data`, and append their events to `out`. See the beginning of this file. */
-static inline Outcome convert(const Template *template, const Byte *data, size_t length, Buffer *out, Result *result) {
+/* Convert chunks from the head of `data`, and append their events to `out`. See the beginning of this file.
+
+   `input` is NULL for texts. Otherwise it has the state after the bytes that were converted. */
+static inline Outcome convert_input(const Template *template, Input *input, const Byte *data, size_t length, Buffer *out,
+                                    Result *result) {
     const Byte *at = data, *end = data + length;
-    result->consumed = result->deltas = 0;
-    result->counts = (Bytes){NULL, 0};
-    size_t frame = template->opening.size + template->closing.size;
+    *result = (Result){0, 0, 0, {NULL, 0}};
+    size_t frame = template->opening.size + template->closing.size + (input == NULL ? 0 : HELD_ROOM);
     size_t least = template->before.size + template->after.size + 3; /* bytes of an event */
     while (at < end) {
         const Byte *body;
@@ -332,21 +397,34 @@ static inline Outcome convert(const Template *template, const Byte *data, size_t
         const Byte *stop = body + size;
         if (stop[0] != '\r' || stop[1] != '\n') return OTHER;
         if (!buffer_reserve(out, size + (size / least + 1) * frame + 8)) return NO_MEMORY;
+        Json json; /* the state before this chunk, which is taken back unless Python need not read the chunk */
+        size_t text = 0;
+        if (input != NULL) {
+            if (!buffer_reserve(&input->text, size + 8)) return NO_MEMORY;
+            json = input->json;
+            text = input->text.size;
+        }
         Byte *to = out->data + out->size;
-        Bytes counts = result->counts;
-        size_t deltas = 0;
+        Result found = *result;
         while (body < stop) {
-            body = convert_event(template, body, stop, &to, &counts);
-            if (body == NULL) return OTHER;
-            deltas++;
+            body = convert_event(template, input, body, stop, &to, &found);
+            if (body != NULL) continue;
+            if (input != NULL) {
+                input->json = json;
+                input->text.size = text;
+            }
+            return OTHER;
         }
         out->size = (size_t)(to - out->data);
-        result->counts = counts;
-        result->deltas += deltas;
+        *result = found;
         at = stop + 2;
         result->consumed = (size_t)(at - data);
     }
     return ALL;
+}
+
+static inline Outcome convert(const Template *template, const Byte *data, size_t length, Buffer *out, Result *result) {
+    return convert_input(template, NULL, data, length, out, result);
 }
 
 #endif

@@ -21,6 +21,7 @@ enum {
     MAX_TAIL = 4096,      /* bytes of an incomplete chunk that wait for the rest */
     MAX_UNSENT = 16384,   /* bytes in the client's transport; with more, Python waits for the client */
     SYNC_EVERY = 32,      /* writes after which Python is told */
+    MAX_TEXT = 16384,     /* bytes of arguments after which Python is told */
     FAST_READS = 16,      /* reads within FAST seconds, after which reads are made less frequent */
     HEAD_ROOM = 16,       /* bytes before the events for the line with the chunk's size */
 };
@@ -40,6 +41,9 @@ typedef struct {
     Template template;
     Buffer tail;         /* an incomplete chunk */
     Buffer counts;       /* of the latest event */
+    int is_input;        /* whether the texts are the arguments of a call */
+    Input input;         /* its `text` has what was read since the last `take_input` */
+    Py_ssize_t silent;   /* since the last `take_input` */
     Py_ssize_t deltas;   /* since the last `take` */
     double times[SYNC_EVERY]; /* of the writes since the last `take` */
     int writes;
@@ -150,22 +154,23 @@ static Bytes framed(Buffer *events) {
     return (Bytes){at, (size_t)(events->data + events->size + 2 - at)};
 }
 
-/* Convert the head of `data` to the client's next HTTP chunk. `chunk` points into `events`, which the caller frees, and
-   is empty if there is none. `counts` receives a copy of the latest counts. -1 with an exception. */
-static int convert_read(const Template *template, const Byte *data, size_t size, Outcome *outcome, Result *result,
-                        Buffer *events, Bytes *chunk, Buffer *counts) {
+/* Convert the head of `data` to the client's next HTTP chunk. `input` is NULL for texts. `chunk` points into `events`,
+   which the caller frees, and is empty if there is none. `counts` receives a copy of the latest counts. -1 with an
+   exception. */
+static int convert_read(const Template *template, Input *input, const Byte *data, size_t size, Outcome *outcome,
+                        Result *result, Buffer *events, Bytes *chunk, Buffer *counts) {
     *chunk = (Bytes){NULL, 0};
     int failed = !buffer_reserve(events, HEAD_ROOM + size + 256); /* enough for most reads */
     if (!failed) {
         memset(events->data, 0, HEAD_ROOM);
         events->size = HEAD_ROOM;
-        *outcome = convert(template, data, size, events, result);
+        *outcome = convert_input(template, input, data, size, events, result);
         failed = *outcome == NO_MEMORY;
     }
     if (!failed && result->deltas != 0) {
         counts->size = 0;
         failed = !buffer_add(counts, result->counts.data, result->counts.size) || !buffer_reserve(events, 2);
-        if (!failed) *chunk = framed(events);
+        if (!failed && result->deltas != result->silent) *chunk = framed(events);
     }
     if (failed) PyErr_NoMemory();
     return failed ? -1 : 0;
@@ -198,11 +203,12 @@ static int write_client(Pump *self, Bytes chunk, Py_ssize_t backlog) {
     return value == NULL ? -1 : 0;
 }
 
-/* Note that a chunk was written. -1 with an exception. */
-static int note_write(Pump *self, size_t deltas, double now) {
-    self->deltas += (Py_ssize_t)deltas;
-    if (self->writes < SYNC_EVERY) self->times[self->writes++] = now;
-    if (self->writes < SYNC_EVERY || self->owner == NULL) return 0;
+/* Note what was converted, and whether a chunk was written for it. -1 with an exception. */
+static int note_deltas(Pump *self, const Result *result, int written, double now) {
+    self->deltas += (Py_ssize_t)result->deltas;
+    self->silent += (Py_ssize_t)result->silent;
+    if (written && self->writes < SYNC_EVERY) self->times[self->writes++] = now;
+    if ((self->writes < SYNC_EVERY && self->input.text.size < MAX_TEXT) || self->owner == NULL) return 0;
     PyObject *value = tell(self, name_sync, NULL);
     Py_XDECREF(value);
     return value == NULL ? -1 : 0;
@@ -255,9 +261,11 @@ static PyObject *receive(Pump *self, PyObject *argument) {
     Buffer events = {NULL, 0, 0};
     Bytes chunk;
     PyObject *value = NULL;
-    if (convert_read(&self->template, data, size, &outcome, &result, &events, &chunk, &self->counts) < 0) goto done;
-    if (chunk.size != 0 && (write_client(self, chunk, backlog) < 0 || note_write(self, result.deltas, now) < 0))
+    Input *input = self->is_input ? &self->input : NULL;
+    if (convert_read(&self->template, input, data, size, &outcome, &result, &events, &chunk, &self->counts) < 0)
         goto done;
+    if (chunk.size != 0 && write_client(self, chunk, backlog) < 0) goto done;
+    if (result.deltas != 0 && note_deltas(self, &result, chunk.size != 0, now) < 0) goto done;
     data += result.consumed;
     size -= result.consumed;
     if (size == 0 && self->owner == NULL) { /* disarmed by the code that was called, with nothing left to hand back */
@@ -342,11 +350,13 @@ static Bytes stored(Byte **to, const char *data, Py_ssize_t size) {
 
 static PyObject *Pump_arm(PyObject *object, PyObject *arguments) {
     Pump *self = (Pump *)object;
-    PyObject *given[5];
-    char *data[5];
-    Py_ssize_t size[5], max_event;
-    if (!PyArg_ParseTuple(arguments, "SSSSSn:arm", &given[0], &given[1], &given[2], &given[3], &given[4], &max_event))
+    PyObject *given[5], *place = NULL;
+    char *data[5], *letters = NULL;
+    Py_ssize_t size[5], max_event, letters_size = 0;
+    if (!PyArg_ParseTuple(arguments, "SSSSSn|S:arm", &given[0], &given[1], &given[2], &given[3], &given[4], &max_event,
+                          &place))
         return NULL;
+    if (place != NULL && PyBytes_AsStringAndSize(place, &letters, &letters_size) < 0) return NULL;
     size_t total = 0;
     for (int i = 0; i < 5; i++) {
         if (PyBytes_AsStringAndSize(given[i], &data[i], &size[i]) < 0) return NULL;
@@ -360,6 +370,11 @@ static PyObject *Pump_arm(PyObject *object, PyObject *arguments) {
         PyErr_SetString(PyExc_ValueError, "not a template that the pump can use");
         return NULL;
     }
+    if (letters_size != 0 && !json_begin(&self->input.json, (const Byte *)letters, (size_t)letters_size)) {
+        PyErr_SetString(PyExc_ValueError, "not a place in the arguments of a call");
+        return NULL;
+    }
+    self->is_input = letters_size != 0;
     Byte *storage = malloc(total);
     if (storage == NULL) return PyErr_NoMemory();
     free(self->storage);
@@ -382,14 +397,15 @@ static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
     Result result;
     Bytes chunk;
     Buffer events = {NULL, 0, 0}, counts = {NULL, 0, 0};
+    Input input = {self->input.json, {NULL, 0, 0}}; /* a copy */
     if (PyBytes_AsStringAndSize(argument, &bytes, &length) < 0) return NULL;
     if (self->storage == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the pump has no template");
         return NULL;
     }
     PyObject *value = NULL;
-    if (convert_read(&self->template, (const Byte *)bytes, (size_t)length, &outcome, &result, &events, &chunk,
-                     &counts) == 0)
+    if (convert_read(&self->template, self->is_input ? &input : NULL, (const Byte *)bytes, (size_t)length, &outcome,
+                     &result, &events, &chunk, &counts) == 0)
         value = Py_BuildValue("nNnNO", (Py_ssize_t)result.consumed,
                               PyBytes_FromStringAndSize((const char *)chunk.data, (Py_ssize_t)chunk.size),
                               (Py_ssize_t)result.deltas,
@@ -397,6 +413,7 @@ static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
                               outcome == OTHER ? Py_False : Py_True);
     buffer_free(&events);
     buffer_free(&counts);
+    buffer_free(&input.text);
     return value;
 }
 
@@ -419,6 +436,19 @@ static PyObject *Pump_take(PyObject *object, PyObject *unused) {
         self->deltas = 0;
         self->writes = 0;
         self->counts.size = 0;
+    }
+    return value;
+}
+
+static PyObject *Pump_take_input(PyObject *object, PyObject *unused) {
+    (void)unused;
+    Pump *self = (Pump *)object;
+    Buffer *text = &self->input.text;
+    PyObject *value = Py_BuildValue(
+        "Nn", PyUnicode_DecodeUTF8((const char *)text->data, (Py_ssize_t)text->size, NULL), self->silent);
+    if (value != NULL) {
+        text->size = 0;
+        self->silent = 0;
     }
     return value;
 }
@@ -487,6 +517,7 @@ static void Pump_dealloc(PyObject *object) {
     free(self->storage);
     buffer_free(&self->tail);
     buffer_free(&self->counts);
+    buffer_free(&self->input.text);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -501,6 +532,7 @@ static PyMethodDef methods[] = {
     {"arm", Pump_arm, METH_VARARGS, NULL},
     {"convert", Pump_convert, METH_O, NULL},
     {"take", Pump_take, METH_NOARGS, NULL},
+    {"take_input", Pump_take_input, METH_NOARGS, NULL},
     {"disarm", Pump_disarm, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

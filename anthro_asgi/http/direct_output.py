@@ -60,4 +60,4 @@ class ClientOutput:
             self._pinger.writer = None
 
 
-_BLOCK = {"text": State.TEXT, "thinking": State.THINKING}
+_BLOCK = {"text": State.TEXT, "thinking": State.THINKING, "input": State.TOOL}

@@ -7,7 +7,8 @@ for engines whose next deltas need nothing but their text copied from one socket
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-Kind = Literal["text", "thinking"]
+Kind = Literal["text", "thinking", "input"]
+"""Of the open block: a text, thinking, or the input of a tool call."""
 
 
 class DirectWriter(Protocol):

@@ -91,6 +91,22 @@ def finish(**more: Any) -> bytes:
     return framed(b"data: %b\n\n" % json.dumps({"id": "c", "choices": [choice], **more}).encode()) + DONE
 
 
+def piece(arguments: str, **more: Any) -> bytes:
+    """A chunk with a piece of the first call's arguments."""
+    return _calls([{"index": 0, "function": {"arguments": arguments}}], **more)
+
+
+def beginning(index: int = 0, **more: Any) -> bytes:
+    """A chunk in which a call begins."""
+    function = {"name": "f", "arguments": ""}
+    return _calls([{"index": index, "id": f"call_{index}", "type": "function", "function": function}], **more)
+
+
+def _calls(calls: list[Any], **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"tool_calls": calls}, "finish_reason": None}
+    return framed(b"data: %b\n\n" % json.dumps({"id": "c", "choices": [choice], **more}).encode())
+
+
 class Serving:
     """The service for one test."""
 
@@ -357,3 +373,179 @@ async def test_an_engine_without_a_pump_ignores_the_offer() -> None:
     await driver.request("POST", "/v1/messages", body=json.dumps(HELLO).encode())
     assert seen[0] is not None
     assert client.direct == 0
+
+
+# ---- tool input
+
+
+TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
+OPENED = ('{"a"', ': "')  # what Python reads before a pump takes over
+WORDS = [f"word {number}, " for number in range(60)]
+
+
+def calling(
+    *parts: str, ending: bytes | None = None, pause_after: int = 0, slow: range = range(0)
+) -> Callable[[Wire, Client], Awaitable[None]]:
+    """An engine that sends each piece of a call when the client has the one before. Each piece releases something.
+
+    It pauses for two pings after the piece with the number `pause_after`. The client reads slowly in `slow`.
+    """
+
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD + beginning())
+        for number, part in enumerate((*OPENED, *parts), 1):
+            client.backlog = 1 << 20 if number in slow else 0
+            await wire.send(piece(part))
+            await client.until(number)
+            if number == pause_after:
+                await client.until(2, b"ping")
+        await wire.send(finish() if ending is None else ending)
+
+    return answer
+
+
+async def test_tool_input_is_written_directly_and_counted() -> None:
+    async with serving(calling(*WORDS, '"}')) as service:
+        message = await service.answer(tools=TOOLS)
+    assert message["content"] == [{"type": "tool_use", "id": "call_0", "name": "f", "input": {"a": "".join(WORDS)}}]
+    assert message["stop_reason"] == "tool_use"
+    assert message["usage"]["output_tokens"] == 64
+    assert service.client.direct == 61
+
+
+async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD + beginning(usage={"prompt_tokens": 7, "completion_tokens": 1}))
+        for number, part in enumerate((*OPENED, *WORDS, '"}'), 1):
+            await wire.send(piece(part, usage={"prompt_tokens": 7, "completion_tokens": 3 * number}))
+            await client.until(number)
+        await wire.send(framed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}\n\n') + DONE)
+
+    async with serving(answer) as service:
+        message = await service.answer(tools=TOOLS)
+    assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (7, 3 * 63)
+    assert service.client.direct >= 55
+
+
+async def test_text_and_several_calls_are_each_relayed() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(20):
+            await wire.send(token("x"))
+            await client.until(number + 1)
+        for call in range(2):
+            await wire.send(beginning(call))
+            for number, part in enumerate((*OPENED, *WORDS[:20], '"}'), 1):
+                await wire.send(_calls([{"index": call, "function": {"arguments": part}}]))
+                await client.until(20 + 23 * call + number)
+        await wire.send(finish())
+
+    async with serving(answer) as service:
+        message = await service.answer(tools=TOOLS)
+    assert [block["type"] for block in message["content"]] == ["text", "tool_use", "tool_use"]
+    assert [block["input"] for block in message["content"][1:]] == [{"a": "".join(WORDS[:20])}] * 2
+    assert service.client.direct >= 19 + 2 * 18
+
+
+@pytest.mark.parametrize(
+    ("rest", "value"),
+    [
+        (("\n", "x", '"}'), "\nx"),
+        (("\\x", "y", '"}'), "\\xy"),
+        (('","b":', " ", "True", " }"), ""),
+        (("x",), "x"),
+        (('"}', "}", " no"), ""),
+        (('"', "]"), ""),
+    ],
+)
+async def test_arguments_that_are_repaired_in_the_middle_are_one_object(rest: tuple[str, ...], value: str) -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD + beginning())
+        for number, part in enumerate((*OPENED, *WORDS), 1):
+            await wire.send(piece(part))
+            await client.until(number)
+        for part in rest:
+            await wire.send(piece(part))
+        await wire.send(finish())
+
+    async with serving(answer) as service:
+        message = await service.answer(tools=TOOLS)
+    assert message["content"][0]["input"]["a"] == "".join(WORDS) + value
+    assert service.client.direct >= 55
+
+
+async def test_a_call_that_is_repeated_at_the_end_is_one_call() -> None:
+    text = "".join((*OPENED, *WORDS, '"}'))
+    again = {"index": 0, "id": "call_0", "function": {"name": "f", "arguments": text}}
+    async with serving(calling(*WORDS, '"}', ending=_calls([again]) + finish())) as service:
+        message = await service.answer(tools=TOOLS)
+    assert [block["type"] for block in message["content"]] == ["tool_use"]
+    assert message["content"][0]["input"] == json.loads(text)
+    assert service.client.direct == 61
+
+
+async def test_a_call_that_the_token_limit_cuts_stays_as_it_is() -> None:
+    ending = framed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n') + DONE
+    async with serving(calling(*WORDS, ending=ending)) as service, service.ask(tools=TOOLS) as exchange:
+        await exchange.started()
+        await exchange.rest()
+    events = parse_events(service.client.body)
+    pieces = [event.data["delta"]["partial_json"] for event in events if event.type == "content_block_delta"]
+    assert "".join(pieces) == "".join((*OPENED, *WORDS))
+    assert service.client.direct == 60
+
+
+async def test_a_silent_call_gets_pings_and_goes_on() -> None:
+    async with serving(calling(*WORDS, '"}', pause_after=30), ping_interval=0.05) as service:
+        message = await service.answer(tools=TOOLS)
+    assert message["content"][0]["input"] == {"a": "".join(WORDS)}
+    assert service.client.direct >= 50
+
+
+async def test_python_takes_over_a_call_while_the_client_reads_slowly() -> None:
+    async with serving(calling(*WORDS, '"}', slow=range(20, 40))) as service:
+        message = await service.answer(tools=TOOLS)
+    assert message["content"][0]["input"] == {"a": "".join(WORDS)}
+    assert message["usage"]["output_tokens"] == 64
+    assert 20 <= service.client.direct < 45
+
+
+async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadline() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await calling(*WORDS, ending=b"")(wire, client)
+        await wire.gone()
+
+    async with serving(answer, Deadlines(silence=0.3)) as service, service.ask(tools=TOOLS) as exchange:
+        await exchange.started()
+        await exchange.rest()
+    assert parse_events(service.client.body)[-1].data["error"]["type"] == "timeout_error"
+    assert service.client.direct == 60
+
+
+async def test_a_client_that_leaves_in_a_call_ends_the_engines_response() -> None:
+    gone = asyncio.Event()
+
+    async def answer(wire: Wire, client: Client) -> None:
+        await calling(*WORDS, ending=b"")(wire, client)
+        await wire.gone()
+        gone.set()
+
+    async with serving(answer) as service, service.ask(tools=TOOLS) as exchange:
+        await exchange.started()
+        await service.client.until(62)
+        exchange.disconnect()
+        await gone.wait()
+    assert service.client.direct == 60
+
+
+async def test_an_answer_with_tools_and_stop_sequences_is_not_written_directly() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD + beginning())
+        for part in (*OPENED, *WORDS, '"}'):
+            await wire.send(piece(part))
+        await wire.send(finish())
+
+    async with serving(answer) as service:
+        message = await service.answer(tools=TOOLS, stop_sequences=["STOP"])
+    assert message["content"][0]["input"] == {"a": "".join(WORDS)}
+    assert service.client.direct == 0

@@ -36,7 +36,10 @@ class Relayed:
 
 
 class Relay:
-    """One stream. `pumped` counts the deltas that a pump has relayed, `slowed` its calls of `slow_down`."""
+    """One stream. `pumped` counts the deltas that a pump has relayed, `pumped_input` those of a tool input among them.
+
+    `slowed` counts the calls of `slow_down`.
+    """
 
     def __init__(self, *, pumped: bool, max_event: int = DEFAULT_LIMITS.max_event) -> None:
         numbers = itertools.count(1)
@@ -48,6 +51,7 @@ class Relay:
         self._may_pump = pumped
         self._pump: Pump | None = None
         self._thinks = False
+        self._calls = False
         self._sent = [self._encoder.start()]
         self._backlog = 0
         self._time = 0.0
@@ -55,6 +59,7 @@ class Relay:
         self._thinking = 0
         self.ended = ""
         self.pumped = 0
+        self.pumped_input = 0
         self.slowed = 0
 
     # bytes of the engine
@@ -139,13 +144,16 @@ class Relay:
         template = self._reader.continuing() if self._may_pump and new_pump is not None else None
         if template is None or b"\\" in template.numberless or not self._parser.between_chunks:
             return
-        self._thinks = template.key != "content"
-        if self._encoder.state is not (State.THINKING if self._thinks else State.TEXT):
+        self._thinks = template.key not in ("content", "arguments")
+        self._calls = template.key == "arguments"
+        place = self._reader.place() if self._calls else b""
+        block = State.TOOL if self._calls else State.THINKING if self._thinks else State.TEXT
+        if self._encoder.state is not block or (self._calls and not place):
             return
         assert new_pump is not None
         self._pump = new_pump(self, lambda: self._time, self._write, lambda: self._backlog, lambda: False, -1)
         frame = self._encoder.frame
-        self._pump.arm(template.before, template.after, template.numberless, *frame, self._max_event)
+        self._pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
 
     def _write(self, chunk: bytes) -> None:
         self._sent += chunks(chunk)
@@ -153,11 +161,14 @@ class Relay:
     def sync(self) -> None:
         assert self._pump is not None
         deltas, counts, times = self._pump.take()
-        assert (deltas > 0) is bool(times)
-        self._reader.note_pumped(deltas, counts)
-        self._deltas += deltas
+        arguments, silent = self._pump.take_input()
+        assert (deltas > silent) is bool(times)
+        assert bool(arguments) is (self._calls and deltas > 0)
+        self._reader.note_pumped(deltas, counts, arguments)
+        self._deltas += deltas - silent
         self._thinking += deltas if self._thinks else 0
         self.pumped += deltas
+        self.pumped_input += deltas if self._calls else 0
 
     def _stop(self) -> None:
         assert self._pump is not None

@@ -206,6 +206,10 @@ class ChunkReader(Reader):
             return str if self._block == "text" and not self._late_thinking and not self._blank else None
         return Thinking if self._block == "thinking" and delta.get("content") is None and not self._has_text else None
 
+    def place(self) -> bytes:
+        """Where the arguments go on that `continuation` returned a function for (see `JsonObject.place`)."""
+        return self._calls.place()
+
     def read_delta(self, delta: dict[str, Any]) -> list[Delta]:
         """The deltas of a chunk whose only content is `delta`. Raises as `feed`."""
         out: list[Delta] = []

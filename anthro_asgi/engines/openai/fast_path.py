@@ -20,7 +20,7 @@ import orjson
 
 from ...upstream.sse import SSEParser
 from ...wire.answer_limits import DEFAULT_LIMITS
-from ...wire.deltas import Batch, Delta, EncodedTexts, Thinking, deltas_of
+from ...wire.deltas import Batch, Delta, EncodedTexts, deltas_of
 from ...wire.repairs import Repairs
 from ..shared.event_pieces import LARGE, PIECE, pieces_of
 from .chunk_reader import ChunkReader
@@ -139,19 +139,28 @@ class FastChunkReader:
     # chunks that a pump reads instead (see `token_relay`)
 
     def continuing(self) -> ChunkTemplate | None:
-        """The template by which the next event is a text or thinking, if it matches; None if it needs more than that.
+        """The template by which the next event only continues the open block, if it matches; None if it needs more.
 
         The next byte of the body begins an event then.
         """
-        if self._before is _NEVER or self.unread or self._reader.failed is not None:
+        if self._before is _NEVER or self.unread or self._reader.failed is not None or self._make is None:
             return None
-        return self._template if self._plain or self._make is Thinking else None
+        return self._template
 
-    def note_pumped(self, chunks: int, counts: bytes) -> None:
-        """Note `chunks` chunks that matched the template, and the latest counts in them (b"" if there are none)."""
+    def place(self) -> bytes:
+        """Where the arguments go on, if `continuing` returned a template for them (see `JsonObject.place`)."""
+        return self._reader.place()
+
+    def note_pumped(self, chunks: int, counts: bytes, arguments: str = "") -> None:
+        """Note `chunks` chunks that matched the template, and the latest counts in them (b"" if there are none).
+
+        `arguments` is the joined text of these chunks if they continue a call. The client has what they release.
+        """
         self._skipped += chunks
         if counts:
             self._counts = counts
+        if arguments and self._make is not None:
+            self._make(arguments)
 
     def over(self) -> bool:
         """Whether the engine has finished. Raises the ApiError that followed these deltas, if any."""

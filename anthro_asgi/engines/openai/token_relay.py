@@ -1,11 +1,12 @@
-"""Lets a native pump read the body of a stream while it only continues a text or thinking (see `_native`).
+"""Lets a native pump read the body of a stream while it only continues an open block (see `_native`).
 
     Python reads a batch ─► read() ─► the next events may continue the open block: a pump takes the transport
                               ▲                                          │
                               └── anything else: the transport is taken back, and Python reads it
 
 Everything that is known about the stream stays where it is: the reader has the template and the token counts, the
-client's side the state of the open block, the pings and the metrics. `sync` tells both what the pump has done.
+client's side the state of the open block, the pings and the metrics. `sync` tells both what the pump has done, and the
+reader the arguments of a call, which must be one JSON object in the end.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from .read_coalescer import PAUSE
 
 _FUTILE: Final = 8  # pumps in a row that read next to nothing, after which none is tried for this stream
 _WORTH_IT: Final = 4  # deltas
+_KINDS: Final[dict[str, Kind]] = {"content": "text", "arguments": "input"}  # by the template's key; others: thinking
 _MAX_BACKLOG: Final = 16 * 1024  # bytes that wait for the client; with more, a pump would hand everything back
 
 
@@ -69,13 +71,16 @@ class TokenRelay:
         template = self._reader.continuing()
         if template is None or b"\\" in template.numberless or self._output.unsent() > _MAX_BACKLOG:
             return
-        kind: Kind = "text" if template.key == "content" else "thinking"
+        kind = _KINDS.get(template.key, "thinking")
+        place = self._reader.place() if kind == "input" else b""
+        if kind == "input" and not place:
+            return
         frame = self._output.begin(kind, self)
         if frame is None:
             return
         output = self._output
         pump = self._new_pump(self, self._time, output.write, output.unsent, output.closing, output.fd)
-        pump.arm(template.before, template.after, template.numberless, *frame, self._max_event)
+        pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
         if not self._connection.hand_over(pump):
             pump.disarm()
             output.end()
@@ -102,10 +107,11 @@ class TokenRelay:
         """Tell the reader and the client's side what the pump has done since the last time."""
         assert self._pump is not None  # noqa: S101 - for the type checker
         deltas, counts, times = self._pump.take()
+        arguments, silent = self._pump.take_input() if self._kind == "input" else ("", 0)
         if deltas:
             self._pumped += deltas
-            self._reader.note_pumped(deltas, counts)
-            self._output.note(self._kind, deltas, times)
+            self._reader.note_pumped(deltas, counts, arguments)
+            self._output.note(self._kind, deltas - silent, times)
 
     def hand_back(self, data: bytes) -> None:
         self.stop()

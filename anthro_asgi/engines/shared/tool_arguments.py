@@ -88,6 +88,8 @@ class _Stretch(NamedTuple):
     """Whether there is white space outside its strings."""
 
 
+_LETTERS: Final = {_Expect.KEY: "k", _Expect.COLON: ":", _Expect.VALUE: "v", _Expect.COMMA: ","}
+
 # What must precede a stretch to make it JSON by itself: for the innermost bracket, and what is expected in it.
 _BEFORE_STRETCH: Final = {
     ("{", _Expect.KEY): "{",
@@ -228,6 +230,17 @@ class JsonObject:
     def held(self) -> str:
         """The text that is held back at the moment, unrepaired."""
         return self._comma + self._word[self._copied :] + self._escape
+
+    def place(self) -> bytes:
+        """Where the text goes on, for a native pump: the open brackets, and a letter for what may follow.
+
+        k and K: a key and the inside of one; v and ": a value and the inside of a string; a colon; a comma. b"" while
+        something is held back or a number may go on, and after the end.
+        """
+        if self.done or self.broken or not self._stack or self._comma or self._word or self._escape:
+            return b""
+        in_string = "K" if self._is_key else '"'
+        return ("".join(self._stack) + (in_string if self._in_string else _LETTERS[self._expect])).encode()
 
     def digest(self) -> bytes:
         """A digest of the copy without the white space between tokens."""
@@ -426,6 +439,10 @@ class ToolArguments:
     @property
     def is_streamed(self) -> bool:
         return self._object is not None
+
+    def place(self) -> bytes:
+        """Where streamed arguments go on (see `JsonObject.place`)."""
+        return b"" if self._object is None else self._object.place()
 
     @property
     def is_empty(self) -> bool:

@@ -309,6 +309,11 @@ class ToolCallQueue:
             return None
         return call.extend if identity in (None, "", call.engine_id) else None
 
+    def place(self) -> bytes:
+        """Where the arguments of the open call go on (see `JsonObject.place`), if `extender` returned a function."""
+        call = self._queue[0]
+        return call.arguments.place() if isinstance(call, ToolCall) else b""
+
     def _begins_new_call(
         self, call: ToolCall, key: object, identity: str | None, name: str | None, arguments: str
     ) -> bool:
