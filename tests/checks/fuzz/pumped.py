@@ -1,7 +1,7 @@
 """Mutated answers of engines through the native pump: the client gets the same bytes as from the Python path.
 
-The answers are those of `streams`, in HTTP chunks that are cut at events, at random or at both, and sometimes mangled.
-They arrive in reads that are cut at random.
+The answers are those of `streams` and random tool calls, in HTTP chunks that are cut at events, at random or at both,
+and sometimes mangled. They arrive in reads that are cut at random.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from tests.checks.fuzz.native_module import new_pump
 from tests.checks.fuzz.recordings import Recorded, chunks, recorded
 from tests.checks.fuzz.running import Breach
 from tests.checks.fuzz.streams import WORDS, changed, shortened
+from tests.support import tool_pieces
 from tests.support.pumped import HEAD, Relay, framed, relayed
 
 _STRINGS = (b'"', b"\\", b"\\n", b"\\/", b"\\u0041", b"\\u001f", b"\\u00e9", b"\xc3\xa9", b"\xf0\x9f\x99\x82", b"\x7f")
@@ -39,8 +40,10 @@ class Pumped:
         self._stock = Stock(chunks("chat"), WORDS)
 
     def draw(self, rng: Random) -> Trial:
-        answer = rng.choice(self._recorded)
-        events = [event + b"\n\n" for event in self._events(answer, rng)]
+        if rng.random() < 0.4:
+            events = tool_pieces.stream(rng)
+        else:
+            events = [event + b"\n\n" for event in self._events(rng.choice(self._recorded), rng)]
         if rng.random() < 0.3:
             events = [_spoiled(event, rng) if rng.random() < 0.2 else event for event in events]
         body = b"".join(events)
@@ -76,7 +79,7 @@ class Pumped:
         found = relay.end()
         if found != expected:
             raise Breach(f"a pump relays what Python relays\n{found}\n{expected}")
-        how = "pumped" if relay.pumped else "not pumped"
+        how = "tool input pumped" if relay.pumped_input else "pumped" if relay.pumped else "not pumped"
         return f"{how}, {'complete' if found.end == 'complete' else 'broken off'}"
 
     def _reads(self, trial: Trial) -> list[bytes]:
