@@ -245,6 +245,8 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> str:
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, _level(level)))
     _logger.setLevel(_level(level))
+    # what no formatter here writes is not looked up for each record either
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     return style
 
 

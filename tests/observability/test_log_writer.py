@@ -1,11 +1,15 @@
 """A log reader that does not read blocks nothing: lines are dropped, counted, and the count is told."""
 
 import os
+import random
 import select
+import socket
 import threading
 import time
-from collections.abc import Iterator
+import tty
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +48,53 @@ def test_lines_are_written_in_order_and_flush_waits_for_them(pipe: tuple[int, in
         log.write_line(b"%d\n" % number)
     log.flush()
     assert os.read(pipe[0], 1 << 20) == b"".join(b"%d\n" % number for number in range(500))
+    assert log.dropped == 0
+
+
+def test_a_line_that_a_pipe_has_room_for_is_written_at_once_without_a_thread(pipe: tuple[int, int]) -> None:
+    log = LogWriter(pipe[1], notice)
+    before = threading.active_count()
+    for number in range(20):
+        log.write_line(b"%d\n" % number)
+        assert select.select([pipe[0]], [], [], 0)[0]
+        assert os.read(pipe[0], 100) == b"%d\n" % number
+    assert threading.active_count() == before
+    assert os.get_blocking(pipe[1])  # other processes may write to the same open file
+
+
+def slow_reader(kind: str, path: Path) -> tuple[int, Callable[[], bytes]]:
+    """A descriptor to write to, and a function that reads a little of what was written."""
+    if kind == "file":
+        fd, reader = os.open(path, os.O_WRONLY | os.O_CREAT), os.open(path, os.O_RDONLY)
+    elif kind == "socket":
+        one, other = socket.socketpair()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        fd, reader = one.detach(), other.detach()
+    elif kind == "terminal":
+        reader, fd = os.openpty()
+        tty.setraw(fd)
+    else:
+        reader, fd = os.pipe()
+    return fd, lambda: os.read(reader, 700)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal", "file"])
+def test_all_lines_arrive_in_order_however_slowly_they_are_read(kind: str, tmp_path: Path) -> None:
+    chance = random.Random(kind)
+    fd, read = slow_reader(kind, tmp_path / "log")
+    log = LogWriter(fd, notice, limit=1 << 24)
+    written, arrived = [], b""
+    for number in range(3_000):
+        written.append(b"%d %b\n" % (number, b"x" * chance.choice((1, 80, 300, 5_000))))
+        log.write_line(written[-1])
+        if kind != "file" and chance.random() < 0.3:
+            arrived += read()  # there is more to read than is read here
+    log.write_line(b"end\n")
+    deadline = time.monotonic() + WAIT
+    while not arrived.endswith(b"\nend\n"):
+        assert time.monotonic() < deadline
+        arrived += read()
+    assert arrived == b"".join(written) + b"end\n"
     assert log.dropped == 0
 
 
