@@ -23,8 +23,7 @@ from ..simulator.distributions import Distribution
 from ..simulator.recordings import line
 from ..upstream.errors import TooLarge
 from ..upstream.sse import SSEParser
-from .load.exchange import connection_error
-from .load.target import BadRun, Target
+from .load.target import BadRun, Target, reason
 from .load.workload import Content, Workload, read_dataset, request_headers
 from .options import above_zero, file, key, name, positive, unusable
 
@@ -79,22 +78,22 @@ def record(target: Target, options: argparse.Namespace, body: bytes) -> bytes:
             response = connection.getresponse()
             if response.status != 200:
                 raise NoAnswer(f"status {response.status}: {response.read(500).decode(errors='replace')}")
-            deltas, reason = _read_answer(response, options.api, began)
+            deltas, stop = _read_answer(response, options.api, began)
         except TooLarge as exc:
             raise NoAnswer(str(exc)) from exc
         except OSError as exc:
-            raise NoAnswer(f"the connection failed: {connection_error(exc)}") from exc
+            raise NoAnswer(f"the connection failed: {reason(exc)}") from exc
         except HTTPException as exc:
             raise NoAnswer(f"the response is not valid HTTP: {type(exc).__name__} {exc}") from exc
-    if not (reason and deltas):
+    if not (stop and deltas):
         raise NoAnswer("the stream ended early" if deltas else "the stream holds no token")
-    return line(deltas, reason, request=orjson.loads(body))
+    return line(deltas, stop, request=orjson.loads(body))
 
 
 def _read_answer(response: HTTPResponse, api: str, began: float) -> tuple[list[tuple[float, str, str]], str]:
     """The deltas of a stream with their times, and the stop reason. Raises NoAnswer, OSError and HTTPException."""
     read = of_messages if api == "messages" else of_chat
-    parser, deltas, reason = SSEParser(), list[tuple[float, str, str]](), ""
+    parser, deltas, stop = SSEParser(), list[tuple[float, str, str]](), ""
     while data := response.read1(1 << 16):
         now = perf_counter() - began
         for payload in parser.feed(data):
@@ -109,10 +108,10 @@ def _read_answer(response: HTTPResponse, api: str, began: float) -> tuple[list[t
                 ) from exc
             for kind, text in said:
                 if kind == "stop":
-                    reason = text
+                    stop = text
                 elif text:
                     deltas.append((now, kind, text))
-    return deltas, reason
+    return deltas, stop
 
 
 def _connect(target: Target, timeout: float) -> HTTPConnection:
@@ -130,7 +129,7 @@ def _connect(target: Target, timeout: float) -> HTTPConnection:
             connection.sock.connect(target.hosts[0])
     except OSError as exc:
         connection.close()
-        raise NoAnswer(f"cannot connect to {target.address}: {connection_error(exc)}") from exc
+        raise NoAnswer(f"cannot connect to {target.address}: {reason(exc)}") from exc
     return connection
 
 

@@ -32,9 +32,14 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         return _COMMANDS[options.action](options)
-    except (_Failed, OSError, http.client.HTTPException) as exc:
-        print("anthro-asgi: error:", *str(exc).split(), file=sys.stderr)
-        return 1
+    except BrokenPipeError:
+        raise  # of stdout; see `main.main`
+    except OSError as exc:
+        reason = f"{exc.filename}: {exc.strerror}" if exc.filename else f"the connection failed: {exc.strerror or exc}"
+    except (_Failed, http.client.HTTPException) as exc:
+        reason = str(exc)
+    print("anthro-asgi: error:", *reason.split(), file=sys.stderr)
+    return 1
 
 
 def parser() -> ArgumentParser:
@@ -162,6 +167,10 @@ def _answer(
     path = f"{url.path.rstrip('/').removesuffix('/v1')}{_ROUTE}{rest}"
     if body is not None:
         headers["transfer-encoding"] = "chunked"
+    try:
+        connection.connect()
+    except OSError as exc:
+        raise _Failed(f"cannot connect to {url.netloc.rpartition('@')[2]}: {exc.strerror or exc}") from exc
     with suppress(BrokenPipeError, ConnectionResetError):  # the server may refuse a body before it has read all of it
         connection.request(method, path, body, headers, encode_chunked=body is not None)
     response = connection.getresponse()

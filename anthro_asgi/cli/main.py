@@ -21,7 +21,18 @@ from ..settings.values import SWITCH
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: those of this process), and return the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            if sys.stdout is not None:  # it is None if the caller has closed it
+                sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has enough of it, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more when it ends
+        return 141  # 128 + SIGPIPE, as shells report it
+
+
+def _run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["conformance"]:  # it has a command line of its own, without settings
         return _conformance(arguments[1:])
     if arguments[:1] == ["batch"]:  # as above

@@ -68,7 +68,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         reports = [report_of(orjson.loads(file.read_bytes())) for file in options.compare]
         report = _judged(options, checks) if options.url else None
-    except (NoResponse, OSError, ValueError, KeyError, TypeError) as exc:
+    except OSError as exc:
+        print(f"anthro-asgi: error: {exc.filename or 'connection'}: {exc.strerror or exc}", file=sys.stderr)
+        return 2
+    except (NoResponse, ValueError, KeyError, TypeError) as exc:
         print(f"anthro-asgi: error: {exc}", file=sys.stderr)
         return 2
     reports += [report] if report is not None else []

@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Final, TypeVar
 
+from .connect_errors import connection_error
 from .connection import Connection
 from .errors import ConnectFailed
 from .origin import Origin
@@ -51,7 +52,7 @@ class Dialer:
         # ssl.SSLError is an OSError; a label too long for DNS is a UnicodeError; a RuntimeError means that no thread
         # for the resolver can be started.
         except (OSError, UnicodeError, RuntimeError) as exc:
-            raise ConnectFailed(f"{self._origin}: {str(exc) or type(exc).__name__}") from exc
+            raise ConnectFailed(f"{self._origin}: {connection_error(exc)}") from exc
 
     async def _dial_tcp(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()

@@ -59,7 +59,9 @@ def test_the_page_of_two_servers_holds_their_distributions_and_their_sweeps_side
     assert "<two>" not in shown
     assert "one, &lt;two&gt;: 4\u202f480 requests, of which none failed." in shown
     assert "&lt;two&gt;, as a multiple of one" in shown
-    assert '<th scope="row">one, 16 at once</th>' in shown, "a row says what it is where the other columns are scrolled"
+    assert '<th scope="row">one, 16\u00a0at\u00a0once</th>' in shown, (
+        "a row says what it is where the other columns are scrolled"
+    )
     for svg in re.findall(r"<svg.*?</svg>", shown):
         ElementTree.fromstring(svg)
 

@@ -66,6 +66,16 @@ def test_errors_are_one_line(service: Service) -> None:
     assert "No such file" in run(service, "submit", "absent.jsonl", status=1)
 
 
+def test_a_server_that_is_not_there_and_a_file_that_is_not_there_are_named(service: Service, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = run(service, "status", "--url", f"http://{address}", status=1)
+    assert said == f"anthro-asgi: error: cannot connect to {address}: Connection refused\n"
+    absent = tmp_path / "absent"
+    assert run(service, "submit", str(absent), status=1) == f"anthro-asgi: error: {absent}: No such file or directory\n"
+
+
 def test_a_refusal_is_read_although_the_body_was_not_sent_completely() -> None:
     def refuse() -> None:
         client, _ = server.accept()

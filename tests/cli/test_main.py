@@ -119,6 +119,31 @@ def refusal(status: int, *arguments: str, cwd: Path = ROOT, **environ: str) -> s
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [["completion", "bash"], ["conformance", "--list"], ["serve", "--help-all"], ["bench", "load", "--help"]],
+    ids=" ".join,
+)
+def test_a_reader_that_has_enough_ends_the_command_quietly(arguments: list[str]) -> None:
+    """As `anthro-asgi completion bash | head -1` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    # argparse itself ignores that the reader of a help text has left
+    assert (done.returncode, done.stderr) == (0 if arguments[-1].startswith("--help") else 141, b"")
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "name one of serve|check|health|simulate-openai|conformance|batch|bench|completion"),

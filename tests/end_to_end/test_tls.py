@@ -113,7 +113,7 @@ def _three_answers(upstream: str, authority_file: str) -> tuple[Answer, Answer, 
 @pytest.mark.parametrize(
     ("name", "trusted", "words"),
     [
-        ("127.0.0.1", False, "certificate verify failed: unable to get local issuer certificate"),
+        ("127.0.0.1", False, "unable to get local issuer certificate; name the CA with --upstream-ca"),
         ("elsewhere.example", True, "certificate verify failed: IP address mismatch"),
     ],
 )

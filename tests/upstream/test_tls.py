@@ -104,7 +104,9 @@ async def test_a_body_cut_short_over_tls_is_broken(authority: Authority) -> None
 async def test_an_unknown_authority_is_a_failed_connect(authority: Authority) -> None:
     async with ScriptedUpstream(json_answer(200, {}), ssl=authority.server()) as upstream:
         pool = Pool(Origin.parse(upstream.url))
-        with pytest.raises(ConnectFailed, match="certificate verify failed"):
+        with pytest.raises(
+            ConnectFailed, match="its certificate is not trusted: unable to get local issuer certificate"
+        ):
             await body_of(pool)
         assert (pool.slots_used, upstream.requests) == (0, [])
 
@@ -267,7 +269,7 @@ async def test_requests_are_sent_over_a_unix_socket(parser: ParserFactory, tmp_p
 
 async def test_a_missing_unix_socket_is_a_failed_connect(tmp_path: Path) -> None:
     pool = Pool(Origin.parse(f"unix:{tmp_path}/absent.sock"))
-    with pytest.raises(ConnectFailed, match=r"absent\.sock: .*No such file"):
+    with pytest.raises(ConnectFailed, match=r"absent\.sock: no such file or directory"):
         await body_of(pool)
     (tmp_path / "file.sock").write_text("no socket")
     with pytest.raises(ConnectFailed):

@@ -18,10 +18,10 @@ from ..options import above_zero, file, key, name, not_negative, positive, secon
 from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
 from . import output
-from .exchange import Connections, connection_error
+from .exchange import Connections
 from .runner import Plan, Run
 from .tally import LIMITS, Slo, Tally
-from .target import ARRIVALS, BadRun, Target
+from .target import ARRIVALS, BadRun, Target, reason
 from .workload import Content, Workload, read_dataset
 
 _SECONDS: Final = 10.0  # of a run without --duration and --requests
@@ -136,7 +136,7 @@ async def _run(
     try:
         await connections.reach(_REACHABLE)
     except OSError as exc:
-        raise Unreachable(f"cannot connect to {target.address}: {connection_error(exc)}") from exc
+        raise Unreachable(f"cannot connect to {target.address}: {reason(exc)}") from exc
     progress = output.Progress(plan)
 
     def each(exchange: Any) -> None:

@@ -1,8 +1,6 @@
 """One request, from the moment it was due to the end of its answer; and the connections of a run."""
 
 import asyncio
-import os
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from ...upstream.connect_errors import connection_error
 from ..client import Connection, Ending
 from ..counting import Api, Counter, answer_text, error_message, whole
 from .tally import Tally
@@ -176,20 +175,6 @@ def _body_in_short(body: bytes) -> str:
         return error_message(orjson.loads(body))
     except ValueError:
         return error_message(body.decode(errors="replace"))
-
-
-def connection_error(exc: OSError) -> str:
-    """Why a connection failed, in words."""
-    if isinstance(exc, TimeoutError):
-        return "no answer in time"
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        why = exc.verify_message.rstrip(".")
-        return f"its certificate is not trusted: {why}; name a file with the CA's certificate in SSL_CERT_FILE"
-    if isinstance(exc, ssl.SSLError):
-        return f"no TLS connection: {(exc.reason or str(exc)).replace('_', ' ').lower()}; is it an http:// server?"
-    if isinstance(exc, socket.gaierror):
-        return (exc.strerror or str(exc)).lower()
-    return os.strerror(exc.errno).lower() if exc.errno and exc.errno > 0 else str(exc) or type(exc).__name__
 
 
 class Connections:

@@ -10,7 +10,10 @@ from itertools import count
 from typing import Final
 from urllib.parse import urlsplit
 
+from ...upstream.connect_errors import connection_error, is_signed_by_unknown
 from ..counting import PATHS, Api
+
+_TRUST: Final = "; name a file with the CA's certificate in SSL_CERT_FILE"
 
 
 class BadRun(ValueError):
@@ -67,6 +70,11 @@ def _addresses(host: str, port: int, remote: bool) -> tuple[str, ...]:
     if not remote and not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         raise BadRun(f"{host} is not on this machine; --allow-remote sends load to other machines")
     return addresses
+
+
+def reason(exc: OSError) -> str:
+    """Why no connection could be opened, and what helps."""
+    return connection_error(exc) + (_TRUST if is_signed_by_unknown(exc) else "")
 
 
 # arrivals in the open loop: endless offsets in seconds from the start, the same for the same seed

@@ -65,7 +65,8 @@ def _row(name: str, run: Load, *, good: bool) -> tuple[str, ...]:
     values = [_rounded(run.requests_per_s), _rounded(run.tokens_per_s)]
     values += [_time(getattr(run, name)[part]) for part in ("p50", "p99") for name, _ in _TIMES]
     failed = plain(sum(run.errors.values()))
-    return (f"{name}, {how(run)}", *values, failed, *(_goodput(run) if good else ()))
+    asked = how(run).replace(" ", GAP)
+    return (f"{name}, {asked}", *values, failed, *(_goodput(run) if good else ()))
 
 
 def _goodput(run: Load) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import orjson
 
+from ...upstream.connect_errors import is_signed_by_unknown
 from ...upstream.errors import ConnectFailed, PoolExhausted, Timeout, TooLarge, UpstreamError
 from ...upstream.sse import EventTooLarge
 from ...wire.errors import (
@@ -444,7 +445,8 @@ def _describe(exc: UpstreamError | TimeoutError) -> str | None:
         return "unknown host"
     verification = getattr(cause, "verify_message", None)  # of a certificate; after a comma comes the expected name
     if verification:
-        return f"certificate verify failed: {str(verification).partition(',')[0]}"
+        remedy = "; name the CA with --upstream-ca" if is_signed_by_unknown(cause) else ""
+        return f"certificate verify failed: {str(verification).partition(',')[0]}{remedy}"
     number = getattr(cause, "errno", None)
     return getattr(cause, "reason", None) or errorcode.get(number or 0) or type(cause).__name__
 
