@@ -4,10 +4,10 @@ The paced ratios do not meet their bars yet. So they are compared with what is r
 
 Six kinds of ratios: the micro ratios with a bar; what metrics add to a token; what a whole request costs, against a
 raw ASGI application; what features add to a request that uses none of them; the longest garbage collection while
-streams are open, against Python's own collector; and the CPU time per token of the whole service with real sockets,
-against that of a byte relay in the same seconds, in Python alone and, where its extension module is built, with the
-native path. A measurement is repeated only while one of its ratios exceeds its limit. A ratio that exceeds its limit in
-all repetitions is a regression: exit status 1.
+streams are open, against Python's own collector; and the CPU time per token of a text, and of the arguments of a tool
+call, of the whole service with real sockets, against that of a byte relay in the same seconds, in Python alone and,
+where its extension module is built, with the native path. A measurement is repeated only while one of its ratios
+exceeds its limit. A ratio that exceeds its limit in all repetitions is a regression: exit status 1.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from .figures import against, main_setting, server_cpu
 from .peers.harness import Bench, Prepared
 from .peers.ours import fast, native
 from .peers.relay import Relay
-from .peers.simultaneous import STAGGERED, together, tokens_of
+from .peers.simultaneous import ARGUMENTS, STAGGERED, arguments_of, together, tokens_of
 from .records import ResultFile
 from .report.bars import FLOOR, OURS, OURS_NATIVE
 
@@ -34,8 +34,10 @@ _SECONDS: Final = 2.0  # for which all streams are open, for the pauses
 _STREAMS: Final = 1_000  # open at one time, for the pauses
 _PACED_STREAMS: Final = 24
 _WINDOWS: Final = 8  # of a second
-_PACED: Final = {OURS: 1.9, OURS_NATIVE: 1.2}
-"""CPU per token as a multiple of the relay's: what is reached today. The bars, 1.6 and 0.9, are not met yet."""
+_PACED: Final = {STAGGERED: {OURS: 1.9, OURS_NATIVE: 1.2}, ARGUMENTS: {OURS: 2.1, OURS_NATIVE: 1.2}}
+"""By kind of run: CPU per token as a multiple of the relay's. That is what is reached today: the bars, 1.6 and 0.9, are
+not met yet.
+"""
 
 
 class Guarded(NamedTuple):
@@ -121,14 +123,16 @@ def _paused() -> Ratios:
 
 def _proxied() -> Ratios:
     """A server that could not be measured has the ratio infinity."""
-    reached = {name: ratio for name, ratio in _PACED.items() if name != OURS_NATIVE or missing() is None}
-    servers = [peer for peer in (Relay(), fast(), native()) if peer.name in {FLOOR, *reached}]
+    servers = [Relay(), fast(), *([native()] if missing() is None else [])]
+    works = [*tokens_of(STAGGERED, [_PACED_STREAMS]), arguments_of(_PACED_STREAMS)]
+    found: Ratios = {}
     with tempfile.TemporaryDirectory(prefix="bench-guard-") as folder, ResultFile(Path(folder) / "records") as records:
         prepared = [Prepared(peer, peer.prepare(Path(folder), install=False)) for peer in servers]
-        together(Bench(prepared, Path(folder), records, windows=_WINDOWS), tokens_of(STAGGERED, [_PACED_STREAMS]))
-        setting = main_setting(records, STAGGERED)
-        found = {name: setting and against(records, setting, name, FLOOR, server_cpu) for name in reached}
-    return {
-        f"{name}: paced, CPU per token": Guarded(ratio.median if ratio else float("inf"), reached[name], is_bar=False)
-        for name, ratio in found.items()
-    }
+        together(Bench(prepared, Path(folder), records, windows=_WINDOWS), works)
+        for run, name in ((work.run, peer.name) for work in works for peer in servers[1:]):
+            setting = main_setting(records, run)
+            ratio = setting and against(records, setting, name, FLOOR, server_cpu)
+            found[f"{name}: {run}, CPU per token"] = Guarded(
+                ratio.median if ratio else float("inf"), _PACED[run][name], is_bar=False
+            )
+    return found

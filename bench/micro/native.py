@@ -12,6 +12,7 @@ import orjson
 
 from anthro_asgi._native import Pump, new_pump
 from anthro_asgi.engines.openai.chunk_template import learn_template
+from anthro_asgi.wire.deltas import Delta, Thinking, ToolStart
 from anthro_asgi.wire.encoder import StreamEncoder
 
 from .. import oracles
@@ -22,6 +23,7 @@ GROUP: Final = "native"
 BAR: Final = 0.5
 _TOKENS: Final = 1_000
 _LARGEST: Final = 1 << 20  # bytes of an event
+_IN_STRING: Final = b'{"'  # the place of the pieces in the arguments of a call
 
 
 class _Nobody:
@@ -39,14 +41,16 @@ class _Nobody:
 def cases() -> list[Case]:
     if new_pump is None:
         return []
-    return [_case(style, kind) for style in STYLES for kind in ("text", "thinking") if kind in style.recordings]
+    return [
+        _case(style, kind) for style in STYLES for kind in ("text", "thinking", "arguments") if kind in style.recordings
+    ]
 
 
 def _case(style: Style, kind: str) -> Case:
     pieces = pieces_of(kind, _TOKENS)
     chunks = stream(style, kind, pieces).chunks
     framed = [b"%x\r\n%b\r\n" % (len(read), read) for read in reads(chunks)]
-    name = f"{kind}, {style.name}"
+    name = f"{'tool arguments' if kind == 'arguments' else kind}, {style.name}"
     floor = always(orjson.loads, chunks)
     subject = Side(partial(_converter, chunks[0], kind), framed)
     check = partial(_check, chunks[0], kind, pieces, framed, f"{GROUP}, {name}")
@@ -64,9 +68,11 @@ def _pump(chunk: bytes, kind: str) -> Pump:
     assert new_pump is not None
     encoder = StreamEncoder("msg_bench", "bench", lambda: 1)
     encoder.start()
-    encoder.text("a") if kind == "text" else encoder._open_thinking("thinking")
+    first: dict[str, Delta] = {"text": "a", "thinking": Thinking("a"), "arguments": ToolStart("a", "b")}
+    encoder.feed(first[kind])
+    place = _IN_STRING if kind == "arguments" else b""
     pump = new_pump(_Nobody(), None, lambda _: None, lambda: 0, lambda: False, -1)
-    pump.arm(template.before, template.after, template.numberless, *encoder.frame, _LARGEST)
+    pump.arm(template.before, template.after, template.numberless, *encoder.frame, _LARGEST, place)
     return pump
 
 

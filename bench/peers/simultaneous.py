@@ -8,6 +8,8 @@ windows, where those of turns taken one after the other scatter by 50.
 Two cores bear about seven servers at once, so the peers are measured in batches. Each batch has the relay and nginx.
 A peer that could not bear the rate beside others gets a part of it (`Peer.share`), from an engine of its own.
 
+The tokens of one load are pieces of the arguments of a tool call instead of a text.
+
 Staggered streams write at moments that are spread evenly; in lockstep all write at one moment, as in an engine that
 decodes in batches. Over Unix sockets both sides of a server are such sockets; the relay and nginx over TCP are in the
 same batch, as the base.
@@ -28,6 +30,7 @@ from anthro_asgi.bench.records import Load
 from .. import bodies
 from ..records import DIRECT, Memory, Run
 from ..report.tables import as_text, cost_table
+from ..scripted.serving import CALLING
 from .harness import (
     Bench,
     Client,
@@ -49,6 +52,7 @@ RATE: Final = 50.0  # tokens/s of each stream, and less where a server would get
 WINDOWS: Final = 12
 BASE: Final = ("relay", "nginx")
 STAGGERED: Final = "paced"
+ARGUMENTS: Final = "tool arguments"
 LOCKSTEP: Final = "lockstep"
 UNIX: Final = "Unix sockets"
 _MOST: Final = 1_600.0  # tokens/s of a server: two cores bear no more for all servers of a batch
@@ -71,7 +75,10 @@ Crew = list[tuple[Server, float]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What each server is to do: `streams` at `rate` tokens/s each; or, without streams, `rate` requests/s."""
+    """What each server is to do: `streams` at `rate` tokens/s each; or, without streams, `rate` requests/s.
+
+    `body` is a JSON object that is merged into the body of each request.
+    """
 
     run: str
     rate: float
@@ -84,7 +91,8 @@ class Work:
         rate = self.rate * share
         if self.streams:
             tokens = round(rate * _LASTING)
-            return Plan(tokens=tokens, requests=self.streams, concurrency=self.streams, ramp=_RAMP)
+            extra = self.body or None
+            return Plan(tokens=tokens, requests=self.streams, concurrency=self.streams, ramp=_RAMP, extra=extra)
         return Plan(tokens=_TOKENS, duration=_LASTING, rate=rate, extra=self.body or None)
 
     def units(self, share: float) -> float:
@@ -95,6 +103,11 @@ class Work:
 def tokens_of(run: str, streams: Sequence[int]) -> list[Work]:
     """The token loads of one kind of run, from few to many streams."""
     return [Work(run, min(RATE, _MOST / number), number, lockstep=run.startswith(LOCKSTEP)) for number in streams]
+
+
+def arguments_of(streams: int) -> Work:
+    """The tokens are pieces of a tool call's arguments."""
+    return replace(tokens_of(ARGUMENTS, [streams])[0], body=orjson.dumps({"model": CALLING}).decode())
 
 
 def request_works() -> list[Work]:
@@ -280,9 +293,11 @@ def together(bench: Bench, works: Sequence[Work], *, unix: bool = False, weigh: 
 
 
 def tcp(bench: Bench) -> None:
-    """CPU per token, staggered and in lockstep; CPU per request; and memory per stream. Over TCP."""
+    """CPU per token, staggered and in lockstep; CPU per piece of tool arguments, with as many streams as in the middle
+    of `bench.streams`; CPU per request; and memory per stream. Over TCP.
+    """
     tokens = [*tokens_of(STAGGERED, bench.streams), *tokens_of(LOCKSTEP, bench.streams)]
-    works = [*tokens, *request_works()]
+    works = [*tokens, arguments_of(sorted(bench.streams)[len(bench.streams) // 2]), *request_works()]
     together(bench, works, weigh=True)
     _print(bench, works)
 

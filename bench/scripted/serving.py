@@ -18,6 +18,7 @@ from . import styles
 from .pace import Pace, Paced, Saturated
 
 UNPACED: Final = "unpaced"  # the model whose streams are written as fast as they are read
+CALLING: Final = "calling"  # the model whose streams are tool calls
 _COMPLETIONS: Final = (b"/v1/chat/completions", b"/chat/completions")
 _STREAMS: Final = b"/streams"
 _BEGUN: Final = b"/begun"
@@ -232,7 +233,8 @@ class Wire(asyncio.Protocol):
     def _start(self, request: dict[str, Any], prompt: int, tokens: int) -> None:
         settings = self.engine.settings
         every = settings.usage_every_chunk
-        script = styles.Script(settings.style, self.engine.names(), prompt, every, self._bare)
+        calls = request.get("model") == CALLING
+        script = styles.Script(settings.style, self.engine.names(), prompt, every, self._bare, calls=calls)
         usage = every or bool((request.get("stream_options") or {}).get("include_usage"))
         if self._bare:
             self._keep = False  # the body ends with the connection

@@ -13,7 +13,11 @@ import orjson
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """`%` templates with the fields `id`, `created`, `model`; `usage` and `final` are empty, or further members."""
+    """`%` templates with the fields `id`, `created`, `model`; `usage` and `final` are empty, or further members.
+
+    `call` has the members of the delta in which a tool call begins, and `arguments` those of a piece of its arguments,
+    up to the quote before the piece.
+    """
 
     name: str
     owned_by: str
@@ -22,6 +26,8 @@ class Style:
     role: str
     content_head: str
     content_tail: str
+    call: str
+    arguments: str
     finish: str
     usage_chunk: str
     final: str  # members of the last chunk
@@ -39,6 +45,9 @@ VLLM: Final = Style(
     '%(usage)s,"prompt_token_ids":null,"prompt_text":null}',
     content_head=f'{_VLLM}[{{"index":0,"delta":{{"content":"',
     content_tail='"},"logprobs":null,"finish_reason":null,"token_ids":null}]%(usage)s}',
+    call='"content":null,"tool_calls":[{"id":"chatcmpl-tool-985f657730af7f6f","type":"function","index":0,'
+    '"function":{"name":"write"}}]',
+    arguments='"content":null,"tool_calls":[{"index":0,"function":{"arguments":"',
     finish=f'{_VLLM}[{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"stop","stop_reason":null,'
     '"token_ids":null}]%(usage)s%(final)s}',
     usage_chunk=f"{_VLLM}[]%(usage)s%(final)s}}",
@@ -59,6 +68,9 @@ LLAMACPP: Final = Style(
     role='{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],' + _LLAMA + "}",
     content_head='{"choices":[{"finish_reason":null,"index":0,"delta":{"content":"',
     content_tail=f'"}}}}],{_LLAMA}}}',
+    call='"tool_calls":[{"index":0,"id":"XCNZO10XHBV9W6ON52I3svT2S4ma748l","type":"function",'
+    '"function":{"name":"write","arguments":"{"}}]',
+    arguments='"tool_calls":[{"index":0,"function":{"arguments":"',
     finish='{"choices":[{"finish_reason":"stop","index":0,"delta":{}}],' + _LLAMA + "%(final)s}",
     usage_chunk='{"choices":[],' + _LLAMA + "%(usage)s%(final)s}",
     final=',"timings":{"cache_n":0,"prompt_n":%(prompt)d,"prompt_ms":0.325,"prompt_per_token_ms":0.325,'
@@ -74,15 +86,30 @@ STYLES: Final = {style.name: style for style in (VLLM, LLAMACPP)}
 _LINE: Final = (b"data: ", b"\n\n")
 _ROOM: Final = "\x00"  # placeholder for the space and the digits of a stamp; JSON text contains no such byte
 _CHUNK_END: Final = b"\r\n"
+_CONTENT: Final = '"content":"'  # at the end of `content_head`
+_BEFORE: Final = '{"a":"'  # the arguments of a call, but for the tokens
+_AFTER: Final = '"}'
 
 
 class Script:
-    """The bytes of one stream: in HTTP chunks, or `bare` where the body ends with the connection."""
+    """The bytes of one stream: in HTTP chunks, or `bare` where the body ends with the connection.
 
-    __slots__ = ("_bare", "_every", "_head", "_limit", "_names", "_prompt", "_style", "_tail", "tokens")
+    Its tokens are a text or, with `calls`, a string in the arguments of a tool call.
+    """
 
-    def __init__(self, style: Style, names: dict[str, Any], prompt: int, every_chunk: bool, bare: bool) -> None:
+    __slots__ = (
+        *("_bare", "_calls", "_every", "_head", "_limit", "_names", "_piece", "_prompt", "_style", "_tail", "tokens"),
+    )
+
+    def __init__(
+        self, style: Style, names: dict[str, Any], prompt: int, every_chunk: bool, bare: bool, *, calls: bool = False
+    ) -> None:
         self._style = style
+        self._calls = calls
+        self._piece = (style.content_head, style.content_tail)
+        if calls:
+            head = style.content_head.removesuffix(_CONTENT) + style.arguments
+            self._piece = (head, '"}}]' + style.content_tail.removeprefix('"'))
         self._names = names
         self._prompt = prompt
         self._every = every_chunk and style.every_chunk
@@ -92,8 +119,14 @@ class Script:
         self.tokens = 0
 
     def opening(self) -> bytes:
-        """The role chunk."""
-        return self._event(self._style.role)
+        """The role chunk, and those with which a call begins."""
+        role = self._event(self._style.role)
+        if not self._calls:
+            return role
+        call = self._style.content_head.removesuffix(_CONTENT) + self._style.call
+        call += self._style.content_tail.removeprefix('"')
+        begun = "{" if self._style.call.endswith('"{"}}]') else ""
+        return role + self._event(call) + self._arguments(_BEFORE.removeprefix(begun))
 
     def token(self) -> bytes:
         """The next content chunk, with the current time as its text."""
@@ -105,7 +138,12 @@ class Script:
 
     def ending(self, usage: bool) -> bytes:
         """Everything after the last token, including the end of the body."""
-        events = self._event(self._style.finish, final=not usage)
+        finish = self._style.finish
+        events = b""
+        if self._calls:
+            finish = finish.replace('"finish_reason":"stop"', '"finish_reason":"tool_calls"')
+            events = self._arguments(_AFTER)
+        events += self._event(finish, final=not usage)
         if usage:
             events += self._event(self._style.usage_chunk, usage=True, final=True)
         return events + self._framed(b"[DONE]") + (b"" if self._bare else b"0\r\n\r\n")
@@ -114,10 +152,14 @@ class Script:
         # the size of the HTTP chunk depends on the number of digits of the stamp, and on the usage
         fields = self._fields(self._every)
         digits = len(str(now))
-        head, tail = self._style.content_head % fields, self._style.content_tail % fields
+        head, tail = (part % fields for part in self._piece)
         whole = self._framed((head + _ROOM * (digits + 1) + tail).encode())
         self._head, self._tail = whole.split(_ROOM.encode() * (digits + 1))
         self._limit = 10**digits
+
+    def _arguments(self, text: str) -> bytes:
+        head, tail = self._piece
+        return self._event(head + orjson.dumps(text).decode()[1:-1] + tail)
 
     def _event(self, template: str, usage: bool = False, final: bool = False) -> bytes:
         return self._framed((template % self._fields(usage or self._every, final)).encode())

@@ -61,6 +61,28 @@ def test_every_chunk_is_byte_for_byte_that_of_the_real_engine(style: Style, name
     assert [neutral(event) for event in mine[-last:]] == [neutral(event) for event in real[-last:]]
 
 
+@pytest.mark.parametrize("style", [VLLM, LLAMACPP])
+def test_every_chunk_of_a_call_is_that_of_the_real_engine(style: Style) -> None:
+    def shape(event: bytes) -> bytes:
+        event = re.sub(rb'"arguments":"(?:[^"\\]|\\.)*"', b'"arguments":"..."', neutral(event))
+        return re.sub(rb'"(id|name)":"[^"]*"', rb'"\1":"..."', event)
+
+    body = recorded(style.name, "05_tools_auto_stream").content
+    real = events(body)
+    chunk = json.loads(real[0])
+    names = {"id": chunk["id"], "created": chunk["created"], "model": chunk["model"]}
+    script = Script(style, names, 9, every_chunk=False, bare=True, calls=True)
+    mine = events(script.opening() + b"".join(script.token() for _ in range(3)) + script.ending(usage=True))
+    fixed = re.compile(rb'"(system_fingerprint)":"vllm[^"]*"')
+    assert [fixed.sub(rb'"\1":""', shape(event)) for event in [mine[0], mine[1], mine[2], *mine[-3:]]] == [
+        fixed.sub(rb'"\1":""', shape(event)) for event in [real[0], real[1], real[2], *real[-3:]]
+    ]
+    assert {shape(event) for event in mine[2:-3]} == {shape(real[2])}
+    calls = [call for event in mine[1:-3] for call in json.loads(event)["choices"][0]["delta"]["tool_calls"]]
+    arguments = json.loads("".join(call["function"].get("arguments", "") for call in calls))
+    assert re.fullmatch(r"( \d+){3}", arguments["a"])
+
+
 def test_usage_in_every_chunk_increases() -> None:
     script = Script(VLLM, styles.names_of(VLLM, "m", 1, 2), 9, every_chunk=True, bare=True)
     body = script.opening() + b"".join(script.token() for _ in range(12)) + script.ending(usage=True)
