@@ -26,8 +26,8 @@ from tests.support.client import connect
 
 ROOT: Final = Path(__file__).parents[2]
 COMMAND: Final = (sys.executable, "-W", "error", "-m", "anthro_asgi")
-NATIVE: Final = os.environ.get("ANTHRO_ASGI_TEST_NATIVE", "off")
-"""`--native` of the services that tests start, unless a test wants another value."""
+NATIVE: Final = "ANTHRO_ASGI_TEST_NATIVE"
+"""The variable with the `--native` of the services that tests start, unless a test wants another value."""
 PATIENCE: Final = 20.0  # seconds after which a test fails that waits for the child
 AT_ONCE: Final = ("--simulate-ttft", "0", "--simulate-itl", "0")  # an answer without pauses
 ENDLESS: Final = ("--simulate-ttft", "0", "--simulate-itl", "20ms", "--simulate-output-tokens", "100000")
@@ -43,6 +43,11 @@ PARSERS: Final = ("fast", "h11")
 
 Line = dict[str, Any]
 T = TypeVar("T")
+
+
+def native() -> str:
+    """The value of the variable `NATIVE`: off by default."""
+    return os.environ.get(NATIVE, "off")
 
 
 class ServiceFailed(AssertionError):
@@ -71,7 +76,7 @@ class Service:
         where = () if {"--uds", "--port"} & set(options) else ("--port", "0")
         self._command = [*_interpreter(kind, group_leader), self.command, *where, *options]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-        self._environ = {**inherited, f"{PREFIX}NATIVE": NATIVE, **(environ or {}), **variables}
+        self._environ = {**inherited, f"{PREFIX}NATIVE": native(), **(environ or {}), **variables}
         self._lines: list[str] = []
         self._news = threading.Condition()
         self._excused: str | None = None

@@ -1,8 +1,11 @@
 """`python -m tests.checks.faults`: play the matrix and print its tables.
 
-Arguments are words: only cells whose names contain all of them are played.
+Arguments are words: only cells whose names contain all of them are played. `--native on` plays them with the native
+path.
 """
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +13,7 @@ from tests.checks.faults.cells import CELLS
 from tests.checks.faults.matrix import play
 from tests.checks.faults.process_faults import PROCESS_CELLS
 from tests.checks.faults.table import tables
+from tests.support.service import NATIVE, native
 
 
 def main(words: Sequence[str]) -> int:
@@ -27,4 +31,9 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(prog="python -m tests.checks.faults", description="Play the fault matrix.")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only cells whose names contain all of these")
+    parser.add_argument("--native", choices=("on", "off"), default=native(), help="with the native path, or without")
+    options = parser.parse_args()
+    os.environ[NATIVE] = options.native  # for the services, which are started later
+    sys.exit(main(options.words))

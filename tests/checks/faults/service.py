@@ -28,7 +28,7 @@ from anthro_asgi.settings.options import Settings
 from anthro_asgi.upstream.http_parsers import PARSERS, chunk_tracking_parser
 from tests.checks.faults.healthy_response import CANARY, Json
 from tests.checks.faults.response_faults import UPSTREAM_KEY
-from tests.support.service import NATIVE
+from tests.support.service import native
 
 CLIENT_KEY: Final = f"sk-{CANARY}-client"
 _ADMISSION: Final = re.compile(r"<Admission running=0/\d+ waiting=0/")
@@ -119,12 +119,12 @@ class ServiceThread:
 
     def _serve(self) -> None:
         environ = {"ANTHRO_ASGI_API_KEYS": CLIENT_KEY, "ANTHRO_ASGI_UPSTREAM_KEY": UPSTREAM_KEY}
-        options = {"native": NATIVE, "gc": "python", **self._options}  # all services share one collector
+        options = {"native": native(), "gc": "python", **self._options}  # all services share one collector
         settings = load_settings({name: [value] for name, value in options.items()}, environ)
         with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
             assert isinstance(engine, RemoteEngine)
-            tracks = NATIVE == "on" and self.installation.parser == "httptools"
+            tracks = native() == "on" and self.installation.parser == "httptools"
             parser = chunk_tracking_parser() if tracks else PARSERS[self.installation.parser]
             engine._pool._parser = engine._readiness_pool._parser = parser
             self._app = factory.build_app(engine, client_keys(settings), settings)

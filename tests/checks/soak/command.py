@@ -69,11 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="same seed, same requests of each client (default 0)")
     add("--rate", type=float, default=5.0, metavar="R", help="tokens/s of each stream (default 5)")
     add("--workers", type=positive, default=2, metavar="N", help="processes of the service (default 2)")
+    add(
+        "--native", choices=("auto", "on", "off"), default="auto", help="whether the service relays in C (default auto)"
+    )
 
 
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 when an invariant does not hold, 2 when a server did not start."""
-    arguments = partial(command, streams=options.streams, workers=options.workers, run=dead_address.COMMAND)
+    given = {"streams": options.streams, "workers": options.workers, "native": options.native}
+    arguments = partial(command, **given, run=dead_address.COMMAND)
     plan = Plan(options.seconds, options.streams, options.seed, options.rate, arguments, has_guests=True)
     try:
         result = run(plan, _Progress(plan))

@@ -95,10 +95,14 @@ def _must_be_all(turn: Turn, message: Json) -> None:
         raise Wrong(f"an answer, though {turn.fault.name}")
     tokens = turn.after if turn.fault.name in ("no-end", "extra") else turn.tokens
     (block,) = message["content"]
-    stamps = [int(word) for word in block["text"].split()]
+    text = block["input"]["a"] if turn.calls else block["text"]
+    stamps = [int(word) for word in text.split()]
     if len(stamps) != tokens or stamps != sorted(stamps):
         raise Wrong(f"{len(stamps)} tokens, not {tokens}, or out of order")
-    if message["stop_reason"] != "end_turn" or message["usage"]["output_tokens"] != tokens:
+    if (
+        message["stop_reason"] != ("tool_use" if turn.calls else "end_turn")
+        or message["usage"]["output_tokens"] != tokens
+    ):
         raise Wrong("another ending, or another count, than the engine gave")
 
 

@@ -24,12 +24,15 @@ _STATE: Final = re.compile(r'state="(\w+)"')
 _CONTENT: Final = "soak "  # every prompt begins with it, and no log line may contain it
 
 
-def command(upstream: str, *, streams: int, workers: int, run: Sequence[str] = COMMAND) -> list[str]:
+def command(
+    upstream: str, *, streams: int, workers: int, native: str = "auto", run: Sequence[str] = COMMAND
+) -> list[str]:
     """The real command, with deadlines that are short enough for an engine that stalls. `run`: arguments of Python."""
     options = {
         "--port": "0",
         "--upstream": f"{upstream}/v1",
         "--workers": str(workers),
+        "--native": native,
         "--connect-deadline": "15s",  # a worker may be stopped meanwhile, and the machine is busy
         "--first-byte-deadline": "5s",
         "--silence-deadline": "5s",

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi.wire.deltas import Finish, Usage
+from anthro_asgi.wire.deltas import Finish, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.encoder import StreamEncoder
 from anthro_asgi.wire.errors import BadUpstream, Overloaded
 from bench.process import serving
@@ -25,7 +25,7 @@ from tests.checks.soak.faults import FAULTS, NONE, Fault, asked, asking
 from tests.checks.soak.judging import Answer, Wrong, judge
 from tests.checks.soak.leaky import UPSTREAM
 from tests.checks.soak.service import Gauges, Log, Service, command
-from tests.checks.soak.turns import Turn, anything_else, streaming
+from tests.checks.soak.turns import Kind, Turn, anything_else, streaming
 from tests.checks.soak.watch import Sample, Verdict
 from tests.checks.soak.watch import judge as judged
 
@@ -94,9 +94,11 @@ async def each_once(service: Service, turns: list[Turn]) -> Tally:
     return crowd.tally
 
 
-def test_each_fault_of_the_engine_has_its_documented_effect() -> None:
+@pytest.mark.parametrize("calls", [False, True])
+def test_each_fault_of_the_engine_has_its_documented_effect(calls: bool) -> None:
     faults = (NONE, *FAULTS.values())
-    turns = [Turn(kind, 6, fault, 0 if fault.early else 3) for fault in faults for kind in ("stream", "whole")]
+    kinds: tuple[Kind, ...] = ("stream", "whole")
+    turns = [Turn(kind, 6, fault, 0 if fault.early else 3, calls=calls) for fault in faults for kind in kinds]
     with (
         serving([sys.executable, "-m", "tests.checks.soak.engine", "--rate", "20"]) as (url, _),
         Service(command(url, streams=30, workers=1)) as service,
@@ -124,6 +126,13 @@ def stream(*texts: str, error: Any = None, tokens: int = 0) -> Answer:
     return Answer(200, SSE, body, "complete")
 
 
+def call(arguments: str) -> Answer:
+    encoder = StreamEncoder("msg_" + "x" * 24, "m", lambda: 1)
+    body = encoder.start() + encoder.feed([ToolStart("t", "write"), ToolJson(arguments)])
+    encoder.feed([Usage(1, 2), Finish("tool_use")])
+    return Answer(200, SSE, body + encoder.end(0), "complete")
+
+
 def refused(error: Any) -> Answer:
     return Answer(error.status, b"application/json", error.body("req_1"), "complete")
 
@@ -141,6 +150,7 @@ CUT = Turn("stream", 9, FAULTS["cut"], 2)
     ("turn", "answer", "outcome"),
     [
         (Turn("stream", 2), TWO, "answered"),
+        (Turn("stream", 2, calls=True), call('{"a":" 1 2"}'), "answered"),
         (Turn("stream", 9, FAULTS["no-end"], 2), TWO, "answered"),
         (CUT, stream(" 1", " 2", error=BROKEN), "error event"),
         (Turn("whole", 9, FAULTS["cut"], 2), refused(BROKEN), "error"),
@@ -160,6 +170,9 @@ def test_a_correct_answer_is_accepted(turn: Turn, answer: Answer, outcome: str) 
     [
         (Turn("stream", 3), TWO, "2 tokens, not 3"),
         (Turn("stream", 2), stream(" 2", " 1"), "out of order"),
+        (Turn("stream", 2, calls=True), call('{"a":" 1 3 2"}'), "3 tokens, not 2"),
+        (Turn("stream", 2, calls=True), TWO, "no answer of this API"),
+        (Turn("stream", 2), call('{"a":" 1 2"}'), "no answer of this API"),
         (Turn("stream", 2), stream(" 1", " 2", tokens=3), "another count"),
         (Turn("stream", 2), changed(TWO, ending="cut"), "the connection: cut"),
         (Turn("stream", 2), changed(TWO, body=TWO.body[:-40]), "by the grammar"),

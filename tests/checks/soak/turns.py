@@ -6,12 +6,15 @@ from typing import Final, Literal
 
 import orjson
 
+from bench.scripted.serving import CALLING
+
 from .faults import FAULTS, NONE, Fault, asking
 
 Kind = Literal["stream", "whole", "count", "models", "invalid"]
 
 FAULTY: Final = 0.15  # of the answers
 LEAVING: Final = 0.15  # of the clients that stream, or wait for a whole answer
+CALLS: Final = 0.25  # of the answers: a tool call in place of a text
 LARGE: Final = 0.005  # of the requests, which are processed in steps
 _LARGE_AT_FIRST: Final = 0.05  # of the first requests of the clients, so that their memory is reserved at the beginning
 _LARGE_BYTES: Final = 400_000
@@ -37,7 +40,8 @@ _PATHS: Final[dict[Kind, str]] = {
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One request. `tokens` is the length of its answer. `leaves` is the number of tokens after which the client
-    disconnects: 0 is before the response head, None is never. `pause` is the time before the request, in seconds.
+    disconnects: 0 is before the response head, None is never. `pause` is the time before the request, in seconds. With
+    `calls` the answer is a tool call.
     """
 
     kind: Kind
@@ -48,6 +52,7 @@ class Turn:
     padding: int = 0
     variant: int = 0
     pause: float = 0.0
+    calls: bool = False
 
     def body(self) -> bytes:
         """The request's body."""
@@ -56,7 +61,8 @@ class Turn:
         if self.kind == "invalid":
             return _INVALID[self.variant % len(_INVALID)]
         said = asking(self.fault, self.after) + " word" * (self.padding // 5)
-        asked = {"model": "scripted", "max_tokens": self.tokens, "messages": [{"role": "user", "content": said}]}
+        model = CALLING if self.calls else "scripted"
+        asked = {"model": model, "max_tokens": self.tokens, "messages": [{"role": "user", "content": said}]}
         return orjson.dumps(asked if self.kind == "count" else {**asked, "stream": self.kind == "stream"})
 
     def request(self, authority: str) -> bytes:
@@ -68,8 +74,8 @@ class Turn:
 
 def streaming(rng: Random, first: bool, longest: int) -> Turn:
     """A turn of a streaming client: between a quarter of `longest` and `longest` tokens."""
-    tokens = max(1, round(longest * 4 ** -rng.random()))
-    return _perhaps_large(_perhaps_leaving(_perhaps_faulty(Turn("stream", tokens), rng), rng), rng, first)
+    turn = Turn("stream", max(1, round(longest * 4 ** -rng.random())), calls=rng.random() < CALLS)
+    return _perhaps_large(_perhaps_leaving(_perhaps_faulty(turn, rng), rng), rng, first)
 
 
 def anything_else(rng: Random, first: bool, longest: int) -> Turn:
@@ -77,6 +83,7 @@ def anything_else(rng: Random, first: bool, longest: int) -> Turn:
     kind = rng.choice(_OTHERS)
     turn = Turn(kind, min(longest, rng.randint(1, 20)), variant=rng.randrange(100), pause=2 * rng.random())
     if kind == "whole":
+        turn = replace(turn, calls=rng.random() < CALLS)
         turn = _perhaps_leaving(_perhaps_faulty(turn, rng), rng)
     return _perhaps_large(turn, rng, first)
 
