@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -12,8 +13,19 @@ from anthro_asgi.settings.options import OPTIONS
 from anthro_asgi.settings.presets import PRESETS
 from anthro_asgi.settings.values import SWITCH
 from tests.docs.pages import PAGES
+from tests.support.service import ROOT
 
 COMMANDS = ("serve", "check", "health", "simulate-openai", "conformance", "batch", "bench", "completion")
+ACTIONS = {"bench": ("load", "report", "record"), "batch": ("submit", "status", "results")}
+PLACES = (
+    "serve",
+    "check",
+    "health",
+    "simulate-openai",
+    "conformance",
+    *(f"{command} {action}" for command, actions in ACTIONS.items() for action in actions),
+)
+"""The words after `anthro-asgi` that options may follow."""
 
 
 @pytest.fixture
@@ -22,8 +34,21 @@ def script(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -
     return capsys.readouterr().out
 
 
-def names(command: str) -> set[str]:
-    return {f"--{one.name}" for one in OPTIONS if command in one.commands and "line" in one.channels}
+def names(place: str) -> set[str]:
+    """The options in the help of a command."""
+    command = place.split()
+    rows = {f"--{one.name}" for one in OPTIONS if command[0] in one.commands and "line" in one.channels}
+    if rows:
+        return {*rows, "--help", "--help-all"}
+    words = [sys.executable, "-m", "anthro_asgi", *command, "--help"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20, cwd=ROOT).stdout
+    return set(re.findall(r"^  (?:-h, )?(--[\w-]+)", shown, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, set[str]]:
+    """The options of each place."""
+    return {place: names(place) for place in PLACES}
 
 
 def completed(script: str, *words: str) -> list[str]:
@@ -38,11 +63,17 @@ def completed(script: str, *words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("script", ["bash"], indirect=True)
-def test_bash_completes_commands_options_and_values(script: str) -> None:
+def test_bash_completes_commands_options_and_values(script: str, options: dict[str, set[str]]) -> None:
     assert set(completed(script, "anthro-asgi", "")) == {*COMMANDS, "--help", "--version"}
     assert completed(script, "anthro-asgi", "se") == ["serve"]
-    for command in COMMANDS[:-1]:
-        assert set(completed(script, "anthro-asgi", command, "")) == {*names(command), "--help", "--help-all"}
+    for place in PLACES:
+        assert set(completed(script, "anthro-asgi", *place.split(), "")) == options[place]
+    for command, actions in ACTIONS.items():
+        assert set(completed(script, "anthro-asgi", command, "")) == {*actions, "--help"}
+    assert completed(script, "anthro-asgi", "bench", "load", "--api", "") == ["messages", "chat"]
+    assert completed(script, "anthro-asgi", "bench", "load", "--dataset", "") == []
+    assert completed(script, "anthro-asgi", "bench", "load", "--no-s") == ["--no-stream"]
+    assert "--timeout" not in completed(script, "anthro-asgi", "bench", "report", "")
     assert completed(script, "anthro-asgi", "serve", "--simulate-pro") == ["--simulate-profile"]
     assert completed(script, "anthro-asgi", "serve", "--log-level", "") == ["debug", "info", "warning", "error"]
     assert completed(script, "anthro-asgi", "serve", "--log-level", "=", "w") == ["warning"]
@@ -53,11 +84,13 @@ def test_bash_completes_commands_options_and_values(script: str) -> None:
 
 
 @pytest.mark.parametrize("script", ["zsh"], indirect=True)
-def test_the_script_for_zsh_has_every_option_with_its_values(script: str) -> None:
+def test_the_script_for_zsh_has_every_option_with_its_values(script: str, options: dict[str, set[str]]) -> None:
     assert script.startswith("#compdef anthro-asgi\n")
-    for command in COMMANDS[:-1]:
-        part = script.split(f"        {command})\n", 1)[1].split(";;", 1)[0]
-        assert set(re.findall(r"'\*?(--[\w-]+)", part)) == {*names(command), "--help", "--help-all"}
+    for place in PLACES:
+        part = script.split(f"        '{place}')\n", 1)[1].split(";;", 1)[0]
+        assert set(re.findall(r"'\*?(--[\w-]+)", part)) == options[place]
+    for actions in ACTIONS.values():
+        assert f"_values action {' '.join(actions)};" in script
     assert ":debug|info|warning|error:(debug info warning error)'" in script
     assert re.search(r"'--config=\[[^\]]*\]:FILE:_files'", script)
     assert re.search(r"'\*--model-alias=\[[^\]]*\]:NAME=MODEL: '", script)
@@ -65,12 +98,19 @@ def test_the_script_for_zsh_has_every_option_with_its_values(script: str) -> Non
 
 
 @pytest.mark.parametrize("script", ["fish"], indirect=True)
-def test_the_script_for_fish_has_every_option_with_its_values(script: str) -> None:
+def test_the_script_for_fish_has_every_option_with_its_values(script: str, options: dict[str, set[str]]) -> None:
     lines = [shlex.split(line) for line in script.splitlines() if line.startswith("complete ")]
-    for command in COMMANDS[:-1]:
-        own = [line for line in lines if line[4] == f"__fish_seen_subcommand_from {command}"]
-        assert {f"--{line[line.index('-l') + 1]}" for line in own} == {*names(command), "--help", "--help-all"}
-    by_name = {line[line.index("-l") + 1]: line for line in lines if "-l" in line}
+    for place in PLACES:
+        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in place.split())
+        own = [line for line in lines if line[4] == seen]
+        assert {f"--{line[line.index('-l') + 1]}" for line in own} == options[place]
+    for command, actions in ACTIONS.items():
+        words = " ".join(actions)
+        seen = f"__fish_seen_subcommand_from {command}; and not __fish_seen_subcommand_from {words}"
+        assert [line[-1] for line in lines if line[4] == seen] == [words]
+    tables = [f"__fish_seen_subcommand_from {command}" for command in ("serve", "check", "health")]
+    serve = [line for line in lines if line[4] in tables]
+    by_name = {line[line.index("-l") + 1]: line for line in serve if "-l" in line}
     assert "debug info warning error" in by_name["log-level"]
     for option in OPTIONS:
         if "line" in option.channels:
