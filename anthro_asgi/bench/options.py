@@ -7,11 +7,13 @@ import argparse
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from ..settings.values import KEY
+from ..settings.values import KEY, duration
 
 Number = TypeVar("Number", int, float)
+
+_TIME: Final = duration("0", "8760h")
 
 
 def positive(text: str) -> int:
@@ -42,11 +44,23 @@ def above_zero(text: str) -> float:
     return value
 
 
-def seconds(text: str) -> float:
-    """A finite number from 0 on."""
+def time(text: str) -> float:
+    """Seconds from 0 on: `10`, `10s`, `500ms`, `2m`."""
     value = _finite(text)
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is not a number of 0 or more")
+    if value < 0:
+        try:
+            value = float(_TIME.parse(text))
+        except ValueError as exc:
+            wrong = f"{text!r:.80} is not a number of seconds, or a time such as 10s, 500ms or 2m"
+            raise argparse.ArgumentTypeError(wrong) from exc
+    return value
+
+
+def time_above_zero(text: str) -> float:
+    """Seconds above 0, as `time` reads them."""
+    value = time(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not above 0")
     return value
 
 

@@ -25,7 +25,7 @@ from ..upstream.errors import TooLarge
 from ..upstream.sse import SSEParser
 from .load.target import BadRun, Target, reason
 from .load.workload import Content, Workload, read_dataset, request_headers
-from .options import above_zero, file, key, name, positive, unusable
+from .options import file, key, name, positive, time_above_zero, unusable
 
 _DELTAS: Final = {
     "text_delta": ("text", "text"),
@@ -157,7 +157,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt-tokens", type=positive, default=64, metavar="N", help="approximate prompt length (default 64)")
     add("--output-tokens", type=positive, default=256, metavar="N", help="max_tokens of each request (default 256)")
     add("--seed", type=int, default=0, metavar="N", help="of the prompts (default 0)")
-    add("--timeout", type=above_zero, default=120.0, metavar="S", help="of each read from the server (default 120)")
+    add(
+        "--timeout", type=time_above_zero, default=120.0, metavar="S", help="of each read from the server (default 120)"
+    )
 
 
 def main(options: argparse.Namespace) -> int:

@@ -105,9 +105,7 @@ def test_json_on_stdout_is_the_only_output(engine: tuple[str, int], capsys: pyte
 
 
 def test_the_help_names_the_defaults_of_the_lengths_the_unix_socket_and_each_exit_status() -> None:
-    parser = argparse.ArgumentParser()
-    load.add_arguments(parser)
-    shown = " ".join(parser.format_help().split())
+    shown = _help()
     chosen = options("unix:/tmp/socket")
     for what, default in (("approximate length", chosen.prompt_tokens), ("max_tokens", chosen.output_tokens)):
         assert f"{what}: a number (default {default})" in shown
@@ -217,6 +215,9 @@ def test_an_https_url_of_an_http_server_ends_the_command_with_the_reason(
         ("--json", ""),
         ("--extra", "{"),
         ("--slo-ttft", "soon"),
+        ("--slo-ttft", "0ms"),
+        ("--timeout", "-1s"),
+        ("--duration", "10 parsecs"),
         ("--requests", "0"),
         ("--concurrency", "1,x"),
         ("--prompt-tokens", "odd(1, 2)"),
@@ -230,6 +231,24 @@ def test_options_out_of_range_are_refused(words: tuple[str, ...], capsys: pytest
     said = capsys.readouterr().err
     assert words[0] in said
     assert re.search(r" value: |invalid \w+ value", said) is None, "argparse's own words name a function"
+
+
+TIMES = ("--ramp", "--duration", "--drain", "--timeout", "--slo-ttft", "--slo-itl", "--slo-e2e")
+
+
+def _help() -> str:
+    parser = argparse.ArgumentParser()
+    load.add_arguments(parser)
+    return " ".join(parser.format_help().split())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2", 2.0), ("2.5", 2.5), ("2s", 2.0), ("250ms", 0.25), ("1.5m", 90.0), ("1h", 3600.0)]
+)
+def test_a_time_is_a_number_of_seconds_or_has_a_unit(text: str, seconds: float) -> None:
+    chosen = options("http://127.0.0.1:1", *(word for name in TIMES for word in (name, text)))
+    assert [getattr(chosen, name.removeprefix("--").replace("-", "_")) for name in TIMES] == [seconds] * len(TIMES)
+    assert "S is a number of seconds, or a time such as 500ms or 2m." in _help()
 
 
 def test_an_interrupt_prints_the_counts_so_far(engine: tuple[str, int]) -> None:

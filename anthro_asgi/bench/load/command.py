@@ -14,7 +14,7 @@ import orjson
 from ...settings.values import distribution, integer
 from ...simulator.distributions import Distribution
 from ..event_loop import run as run_loop
-from ..options import above_zero, file, key, name, not_negative, positive, seconds, several, unusable
+from ..options import above_zero, file, key, name, not_negative, positive, several, time, time_above_zero, unusable
 from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
 from . import output
@@ -40,7 +40,7 @@ class Unreachable(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
     parser.usage = "%(prog)s [OPTIONS] URL"
-    parser.epilog = _STATUS
+    parser.epilog = f"S is a number of seconds, or a time such as 500ms or 2m. {_STATUS}"
     parser.add_argument("url", metavar="URL", help="a base such as http://127.0.0.1:8484, or unix:/path")
     add = parser.add_argument_group("server").add_argument
     add("--api", choices=("messages", "chat"), default="messages", help="messages (default), or chat completions")
@@ -56,12 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--rate", type=several(above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs"
     )
-    add("--ramp", type=seconds, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
+    add("--ramp", type=time, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
     add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="in the open loop (default poisson)")
     add("--burst", type=positive, default=10, metavar="N", help="requests per burst, with bursts (default 10)")
     add("--max-open", type=positive, default=4096, metavar="N", help="open requests; more are not sent (default 4096)")
     add("--requests", type=positive, metavar="N", help="end a run after N requests, or earlier at --duration")
-    add("--duration", type=above_zero, metavar="S", help=f"end a run after S seconds ({_SECONDS:g} without --requests)")
+    add(
+        "--duration",
+        type=time_above_zero,
+        metavar="S",
+        help=f"end a run after S seconds ({_SECONDS:g} without --requests)",
+    )
     add(
         "--warmup",
         type=not_negative,
@@ -71,12 +76,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--drain",
-        type=seconds,
+        type=time,
         default=5.0,
         metavar="S",
         help="wait S seconds for open requests at the end (default 5)",
     )
-    add("--timeout", type=above_zero, default=60.0, metavar="S", help="a request fails after S seconds (default 60)")
+    add(
+        "--timeout",
+        type=time_above_zero,
+        default=60.0,
+        metavar="S",
+        help="a request fails after S seconds (default 60)",
+    )
     add = parser.add_argument_group("requests").add_argument
     add("--prompt-tokens", type=_length, default=16, metavar="N", help=_length_help("approximate length", 16))
     add("--output-tokens", type=_length, default=64, metavar="N", help=_length_help("max_tokens", 64))
@@ -91,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of prompts, lengths and arrivals (default 0)")
     add = parser.add_argument_group("results").add_argument
     for short, what in LIMITS:
-        add(f"--slo-{short}", type=above_zero, metavar="S", help=f"a good request: {what} at most S seconds")
+        add(f"--slo-{short}", type=time_above_zero, metavar="S", help=f"a good request: {what} at most S seconds")
     add(
         "--json",
         type=name,

@@ -5,20 +5,21 @@ import sys
 from pathlib import Path
 
 from ..load.tally import LIMITS, Slo
-from ..options import above_zero, file, unusable
+from ..options import file, time_above_zero, unusable
 from .page import page
 from .results import read
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
+    parser.epilog = "S is a number of seconds, or a time such as 500ms or 2m."
     add = parser.add_argument
     add("results", nargs="+", type=file, metavar="FILE", help="what `bench load --json FILE` wrote")
     add("--html", type=file, default=Path("report.html"), metavar="FILE", help="the page (default report.html)")
     add("--title", default="Load test", help="the page's title (default: Load test)")
     for name, what in LIMITS:
         text = f"a good request: {what} at most S seconds; needs the files of `bench load --each`"
-        add(f"--slo-{name}", type=above_zero, metavar="S", help=text)
+        add(f"--slo-{name}", type=time_above_zero, metavar="S", help=text)
 
 
 def main(options: argparse.Namespace) -> int:
