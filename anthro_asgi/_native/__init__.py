@@ -11,9 +11,9 @@ an HTTP chunk: another delta, the end, an error, a client that reads slowly. The
 module, and is the oracle of its tests.
 
 The pieces of a tool input must join to one JSON object. So Python holds some of their text back until its meaning is
-certain, and repairs some (see `engines.shared.tool_arguments`). The pump does the same with valid JSON, and hands back
-a piece that has to be repaired. It keeps the text of the pieces that it has relayed (`take_input`): Python reads that
-text as well, so it can go on at any time.
+certain, and repairs some (see `engines.shared.tool_arguments`). The pump does the same with valid JSON. It hands back
+what has to be repaired, and more than Python reads at once. It keeps the text of the pieces that it has relayed
+(`take_input`): Python reads that text as well, so it can go on at any time.
 
 `pump.c` holds the type, `convert.h` the conversion and `tool_json.h` the tool input; the last two know no Python. They
 are written in C with the stable ABI of CPython 3.11, not in Cython: one wheel serves every later Python, the build
@@ -42,7 +42,7 @@ class Owner(Protocol):
     def sync(self) -> None:
         """Call `take`, and `take_input` if the pump relays a tool input.
 
-        32 writes have been made, or 16 KiB of tool input have been read, since the last time.
+        32 writes have been made, or 2 KiB of tool input have been read, since the last time.
         """
 
     def slow_down(self) -> None:

@@ -29,6 +29,7 @@ enum {
     MAX_CHUNK = 64 * 1024,  /* bytes; a larger chunk is left to Python */
     MAX_DIGITS = 15,        /* of a count: a larger number may be beyond 64 bits */
     SIZE_DIGITS = 8,        /* of a chunk's size, with leading zeros */
+    MAX_UNREAD = 4096,      /* bytes of arguments that Python has not read; PIECE in engines/shared/event_pieces.py */
 };
 
 /* ---- bytes that grow */
@@ -291,11 +292,12 @@ typedef struct {
 } Input;
 
 /* Read the piece of arguments in the JSON string at `at`, and write what can be released as a JSON string to `out`, which
-   must have room as for `copy_string`, and for HELD_ROOM bytes more. Returns as `copy_string`. */
+   must have room as for `copy_string`, and for HELD_ROOM bytes more. Returns as `copy_string`, and NULL for more text than
+   Python may read at once: it divides a large read, and reads a large event in a thread. */
 static inline const Byte *copy_input(Input *input, const Byte *at, const Byte *end, Byte **out) {
     size_t begin = input->text.size;
     at = decode_string(at, end, &input->text);
-    if (at == NULL) return NULL;
+    if (at == NULL || input->text.size > MAX_UNREAD) return NULL;
     *(*out)++ = '"';
     if (!json_read(&input->json, input->text.data + begin, input->text.data + input->text.size, out)) return NULL;
     *(*out)++ = '"';

@@ -21,7 +21,7 @@ enum {
     MAX_TAIL = 4096,      /* bytes of an incomplete chunk that wait for the rest */
     MAX_UNSENT = 16384,   /* bytes in the client's transport; with more, Python waits for the client */
     SYNC_EVERY = 32,      /* writes after which Python is told */
-    MAX_TEXT = 16384,     /* bytes of arguments after which Python is told */
+    SYNC_INPUT = 2048,    /* bytes of arguments after which Python is told */
     FAST_READS = 16,      /* reads within FAST seconds, after which reads are made less frequent */
     HEAD_ROOM = 16,       /* bytes before the events for the line with the chunk's size */
 };
@@ -208,7 +208,7 @@ static int note_deltas(Pump *self, const Result *result, int written, double now
     self->deltas += (Py_ssize_t)result->deltas;
     self->silent += (Py_ssize_t)result->silent;
     if (written && self->writes < SYNC_EVERY) self->times[self->writes++] = now;
-    if ((self->writes < SYNC_EVERY && self->input.text.size < MAX_TEXT) || self->owner == NULL) return 0;
+    if ((self->writes < SYNC_EVERY && self->input.text.size < SYNC_INPUT) || self->owner == NULL) return 0;
     PyObject *value = tell(self, name_sync, NULL);
     Py_XDECREF(value);
     return value == NULL ? -1 : 0;

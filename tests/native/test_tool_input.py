@@ -6,6 +6,7 @@ import random
 import orjson
 import pytest
 
+from anthro_asgi.engines.shared.event_pieces import PIECE
 from anthro_asgi.engines.shared.tool_arguments import JsonObject
 from tests.engines.openai.test_fast_path import STREAMS, cut, events
 from tests.native.test_pump import AFTER, BEFORE, CLOSING, COUNTED, LARGE, NUMBERLESS, OPENING, Owner, converted, event
@@ -17,6 +18,16 @@ DEEPEST = 100  # brackets
 LONGEST = 64  # bytes of white space after a comma, or of a number, that a pump holds back
 
 
+class Caller(Owner):
+    """Takes the input too. `read` is the text so far."""
+
+    read = ""
+
+    def sync(self) -> None:
+        self.read += self.pump.take_input()[0]
+        super().sync()
+
+
 def chunk(piece: str) -> bytes:
     """An engine's HTTP chunk with a piece of arguments."""
     return framed(event(json.dumps(piece).encode()))
@@ -24,7 +35,7 @@ def chunk(piece: str) -> bytes:
 
 def begun(place: bytes, owner: Owner | None = None) -> Owner:
     """A pump that goes on at `place`."""
-    owner = Owner() if owner is None else owner
+    owner = Caller() if owner is None else owner
     owner.pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE, place)
     return owner
 
@@ -189,16 +200,21 @@ def test_a_place_that_is_none_is_refused(place: bytes) -> None:
         begun(place)
 
 
-def test_python_is_told_after_16_kib_of_arguments() -> None:
-    class Taking(Owner):
-        def sync(self) -> None:
-            self.calls.append(len(self.pump.take_input()[0]))
-            super().sync()
-
-    owner = begun(b'{"', Taking())
+def test_python_is_told_after_2_kib_of_arguments() -> None:
+    owner = begun(b'{"')
     for _ in range(5):
-        owner.pump.data_received(chunk("x" * 4000))
-    assert owner.calls == [20_000, (5, b"", [100.0] * 5)]
+        owner.pump.data_received(chunk("x" * 500))
+    assert owner.calls == [(5, b"", [100.0] * 5)]
+    assert owner.pump.take_input() == ("", 0)
+
+
+def test_more_arguments_than_python_reads_at_once_are_handed_back() -> None:
+    for pieces_of_a_read, relayed_pieces in (([PIECE], 1), ([PIECE + 1], 0), ([2000] * 4, 2)):
+        owner = begun(b'{"')
+        form = [chunk("x" * size) for size in pieces_of_a_read]
+        owner.pump.data_received(b"".join(form))
+        assert b"".join(owner.back) == b"".join(form[relayed_pieces:])
+        assert owner.pump.take()[0] + sum(call[0] for call in owner.calls if isinstance(call, tuple)) == relayed_pieces
 
 
 def test_a_place_is_known_unless_something_is_held_back() -> None:

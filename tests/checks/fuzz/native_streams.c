@@ -354,7 +354,7 @@ int main(int arguments, char **argument) {
         int good = outcome != NO_MEMORY && result.consumed <= stream.size && result.silent <= result.deltas;
         good = good && is_valid(template, &out, result.deltas - result.silent);
         good = good && (outcome != ALL || result.consumed == stream.size);
-        if (!mutated && template->max_event > 60) {
+        if (!mutated && template->max_event > 60 && (input == NULL || expected.size <= MAX_UNREAD)) {
             const Buffer *found = input == NULL ? &out : &input->text;
             good = good && outcome == ALL && result.deltas == events && found->size == expected.size &&
                    memcmp(found->data, expected.data, found->size) == 0;
