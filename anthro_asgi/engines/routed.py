@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final
 
 from ..wire.deltas import Batch
-from ..wire.errors import ApiError, NotFound, Overloaded
+from ..wire.errors import ApiError, NotFound, Overloaded, quoted
 from ..wire.request import MessagesRequest
 from .base import BaseEngine, ModelInfo, Observer, UpstreamEngine, ignore_observation
 from .member import EngineRules, Member
@@ -160,7 +160,7 @@ class RoutedEngine(BaseEngine):
         if found is None:
             if any(member.known_models() is None for member in self.members.values()):
                 raise Overloaded("the engine for this model is not reachable", reason="unavailable")
-            raise NotFound(f"model: {name!r:.200} is not served here", reason="not_found")
+            raise NotFound(f"model: {quoted(name, 200)} is not served here", reason="not_found")
         candidates = list(self._with_fallbacks(*found))
         candidates.sort(key=lambda candidate: candidate[0].not_ready is not None)  # the order stays otherwise
         return found[0], candidates

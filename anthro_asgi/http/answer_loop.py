@@ -124,7 +124,7 @@ class AnswerLoop(BaseEngine):
         for number in range(1, MAX_ROUNDS + 1):
             reader = conversation.reader()
             builder = MessageBuilder("", "", _no_estimate, limits=self._limits)
-            async with Answer(self._engine, conversation.next_request(), observe=self._observe) as answer:
+            async with Answer(self._engine, await conversation.next_request(), observe=self._observe) as answer:
                 while reader.finish is None:
                     async with _within(until):
                         batch = await anext(answer)
@@ -314,12 +314,13 @@ class _Conversation:
         kinds = {name: block_type(tool) for name, tool in self.request.server_tools.items()}
         return ServerCallReader(kinds, SERVER_NAME, _new_id)
 
-    def next_request(self) -> MessagesRequest:
+    async def next_request(self) -> MessagesRequest:
         """The request for the engine's next answer."""
         request = self.request
         if not self._blocks:
             return request
-        turn = with_calls([{"role": "assistant", "content": self._blocks}], frozenset(request.server_tools))
+        called = with_calls([{"role": "assistant", "content": self._blocks}], frozenset(request.server_tools))
+        turn = await run_with_yields(called, perf_counter)
         messages = [*request.messages, *turn]
         tools = self._offered_tools()
         max_tokens = request.max_tokens - self._spent

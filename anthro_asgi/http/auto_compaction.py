@@ -17,8 +17,8 @@ from typing import Any, Final
 from ..engines.base import BaseEngine
 from ..observability.logs import log_event
 from ..wire.compaction import Compaction, summary_message
-from ..wire.estimate import estimate_content
-from ..wire.large.cooperative import run_with_yields
+from ..wire.estimate import CHARACTERS, content_in_steps
+from ..wire.large.cooperative import Steps, run_with_yields
 from ..wire.prompt_fingerprint import take_fingerprint
 from ..wire.request import MessagesRequest, raw_with_messages
 
@@ -66,7 +66,7 @@ class AutoCompaction:
             if not await self._is_longer(request, trigger):
                 self._report(request, "reused", reused, window)
                 return None
-        cut = _cut(whole, int(trigger * _TAIL))
+        cut = await run_with_yields(_cut(whole, int(trigger * _TAIL)), perf_counter)
         if cut <= reused:  # what has come since is too long by itself
             return None
         kept = len(whole) - cut
@@ -119,15 +119,18 @@ class AutoCompaction:
         )
 
 
-def _cut(messages: list[Json], most: int) -> int:
+def _cut(messages: list[Json], most: int) -> Steps[int]:
     """How many messages a summary shall replace, so that the rest has at most `most` tokens; 0 if that is impossible.
+
+    It is found in steps.
 
     The rest begins with a message of the assistant, or of the user without tool results: a result needs its call.
     """
     cut = 0
     tokens = 0
     for index in range(len(messages) - 1, 0, -1):
-        tokens += estimate_content(messages[index]["content"])
+        tokens += (yield from content_in_steps(messages[index]["content"])) // CHARACTERS
+        yield
         if tokens > most and cut:
             break
         if _may_begin(messages[index]):

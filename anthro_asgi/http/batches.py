@@ -20,7 +20,7 @@ from ..batches.worker import BatchWorker
 from ..observability.logs import log_event
 from ..wire import defaults
 from ..wire.batch_body import MAX_REQUESTS, BatchBodyReader, BatchEntry
-from ..wire.errors import InvalidRequest, NotFound, Overloaded
+from ..wire.errors import InvalidRequest, NotFound, Overloaded, quoted
 from ..wire.large.cooperative import run_with_yields
 from ..wire.message_batch import MessageBatch, batch_json, result_line
 from .body import stream_body
@@ -220,7 +220,7 @@ def _results_url(http_request: HttpRequest, batch_id: str) -> str:
 
 
 def _unknown(batch_id: str) -> NotFound:
-    return NotFound(f"message batch {batch_id!r:.200} does not exist")
+    return NotFound(f"message batch {quoted(batch_id, 200)} does not exist")
 
 
 def store_unavailable(exc: StoreUnavailable) -> Overloaded:

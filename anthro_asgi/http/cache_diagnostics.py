@@ -14,14 +14,13 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from time import perf_counter
 from typing import Any, Final, Literal
 
 from ..observability.logs import log_event
 from ..wire.deltas import Usage
 from ..wire.errors import InvalidRequest
-from ..wire.large.cooperative import run_with_yields
+from ..wire.large.cooperative import Steps, run_with_yields
 from ..wire.prompt_fingerprint import Change, Fingerprint, first_change, take_fingerprint
 from ..wire.request import MessagesRequest
 
@@ -29,6 +28,7 @@ Key = bytes | None
 CacheDiagnosticsMode = Literal["off", "asked", "all"]
 _MAX_BYTES: Final = 32 << 20  # of all fingerprints
 _FIELD: Final = "diagnostics"
+_SEARCHED: Final = 256 * 1024  # bytes of a body that are searched in a step
 _INPUT_COUNTS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _NOT_FOUND: Final = "previous_message_not_found"
 _UNAVAILABLE: Final = "unavailable"
@@ -60,11 +60,23 @@ class CacheDiagnostics:
     def __repr__(self) -> str:
         return f"<CacheDiagnostics {len(self._kept)}/{self._answers} answers, {self._bytes} bytes>"
 
-    def reads_all_of(self, body: Sequence[bytes]) -> bool:
-        """Whether this body, in pieces, is to be compared: then all of its prompt must be parsed."""
+    def reads_all_of(self, body: Sequence[bytes]) -> Steps[bool]:
+        """Whether this body, in pieces, is to be compared: then all of its prompt must be parsed.
+
+        It is searched in steps.
+        """
+        if self.every:
+            return True
         field = _FIELD.encode()
-        edges = (before[-len(field) :] + behind[: len(field)] for before, behind in pairwise(body))
-        return self.every or any(field in part for part in (*body, *edges))
+        before = b""
+        for piece in body:
+            for start in range(0, len(piece), _SEARCHED):
+                part = before + piece[start : start + _SEARCHED]
+                if field in part:
+                    return True
+                before = part[-len(field) :]
+                yield
+        return False
 
     async def diagnose(self, request: MessagesRequest, key: Key) -> "Diagnosis | None":
         """Compare the request, if the client asks or every request is compared. Raises InvalidRequest."""

@@ -14,6 +14,7 @@ class CacheWarmer(BaseEngine):
     def __init__(self, engine: BaseEngine) -> None:
         self._engine = engine
         self.accepts_server_tools = engine.accepts_server_tools
+        self.takes_cuts = engine.takes_cuts
 
     def describe(self) -> str | None:
         return self._engine.describe()

@@ -9,11 +9,11 @@ from typing import Any, Final
 from ..engines.base import BaseEngine, CallRepair
 from ..wire.cited_documents import CitedDocuments
 from ..wire.deltas import Batch, Delta, deltas_of
-from ..wire.large.cooperative import LARGE_BODY
 from ..wire.quote_reader import Quote, QuoteReader, cited_deltas
 from ..wire.request import MessagesRequest
 from .answer import in_input_thread
 
+_SEARCHED_HERE: Final = 32 * 1024  # characters of documents that are searched in the thread of the event loop
 _PIECE: Final = 2048  # characters of one text that are read before other requests run: they may hold a hundred quotes
 
 
@@ -24,6 +24,7 @@ class CitationEngine(BaseEngine):
         self._engine = engine
         self._documents = documents
         self.accepts_server_tools = engine.accepts_server_tools
+        self.takes_cuts = engine.takes_cuts
         self.returning_ends_turn = engine.returning_ends_turn
 
     def describe(self) -> str | None:
@@ -57,7 +58,7 @@ class CitationEngine(BaseEngine):
                 out.append(one)
                 continue
             find = partial(self._documents.find, one.number, one.text)
-            citation = find() if self._documents.size <= LARGE_BODY else await in_input_thread(find)
+            citation = find() if self._documents.size <= _SEARCHED_HERE else await in_input_thread(find)
             out += cited_deltas(one.text, citation)
         return out
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from ..batches.file_store import FileStore
 from ..batches.store import StoreUnavailable
 from ..wire.blocks import NO_PDFS
-from ..wire.errors import ApiError, InvalidRequest, NotFound, RequestTooLarge
+from ..wire.errors import ApiError, InvalidRequest, NotFound, RequestTooLarge, quoted
 from ..wire.file_metadata import FileMetadata, is_image, is_pdf, is_text
 from ..wire.large.cooperative import LARGE_BODY
 from ..wire.request import MessagesRequest
@@ -138,7 +138,7 @@ class FileSources:
 
     def _unknown(self, reference: _Reference) -> ApiError:
         self._note("file", "not_found")
-        return NotFound(f"{reference.path}: file {reference.file_id!r:.200} does not exist")
+        return NotFound(f"{reference.path}: file {quoted(reference.file_id, 200)} does not exist")
 
 
 def _invalid(reference: _Reference, reason: str) -> InvalidRequest:

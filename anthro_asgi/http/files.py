@@ -18,7 +18,7 @@ from ..batches.file_store import PIECE, FileStore, TooManyFiles
 from ..batches.store import StoreUnavailable
 from ..observability.logs import log_event
 from ..wire import defaults
-from ..wire.errors import InvalidRequest, NotFound, RequestTooLarge
+from ..wire.errors import InvalidRequest, NotFound, RequestTooLarge, quoted
 from ..wire.file_metadata import FileMetadata, file_json, lifetime_of, media_type_of, stored_name
 from ..wire.multipart import MultipartReader, PartBegin, PartEnd, boundary_of
 from .admission import Note
@@ -250,4 +250,4 @@ def _file_id(http_request: HttpRequest) -> str:
 
 
 def _unknown(file_id: str) -> NotFound:
-    return NotFound(f"file {file_id!r:.200} does not exist")
+    return NotFound(f"file {quoted(file_id, 200)} does not exist")

@@ -28,7 +28,7 @@ from ..wire.context_editing import edit_context, is_too_close, needs_prompt_leng
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_in_steps
 from ..wire.json_codec import dumps, loads
-from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
+from ..wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
 from ..wire.large.json_reader import loads_in_steps
 from ..wire.large.json_writer import dumps_in_steps
@@ -355,6 +355,10 @@ class MessagesApp(BaseApp):
                     if request.applied_edits:
                         tokens, headers = await self._prompt_counter.count(request)
         counts["input_tokens"] = tokens
+        if request.is_large:
+            held = request.content()
+            request = replace(request, raw={}, messages=[], tools=[], deferred_tools=[], tool_changes=[], estimate=None)
+            await run_with_yields(drop_in_steps(held), perf_counter)
         headers = (*headers, *http_request.report_ignored(request.ignored), *request.response_headers)
         await http_request.respond(200, orjson.dumps(counts), headers=headers)
 
@@ -394,11 +398,11 @@ class MessagesApp(BaseApp):
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, owner_of(key), share)
         if request.cites:
-            cite_documents(request)
+            await run_with_yields(cite_documents(request), perf_counter)
         if request.dropped_tools:
             _log.warning("%s: dropped server tools: %s", http_request.request_id, ", ".join(request.dropped_tools))
         if self._server_functions:
-            self._add_functions(request)
+            await self._add_functions(request)
         request.engine_model = self._aliases.resolve(request.model)
         http_request.record.model = request.model
         http_request.trace.request_parsed(request)
@@ -409,13 +413,13 @@ class MessagesApp(BaseApp):
         request.relay_headers = http_request.relay_headers()
         return request
 
-    def _add_functions(self, request: MessagesRequest) -> None:
+    async def _add_functions(self, request: MessagesRequest) -> None:
         """Let the tools that are functions of the application run here."""
         declared = {tool.name for tool in (*request.tools, *request.deferred_tools)} - request.server_tools.keys()
         called = {name: FunctionTool(name) for name in self._server_functions if name in declared}
         if called:
             request.server_tools |= called
-            show_calls(request)
+            await run_with_yields(show_calls(request), perf_counter)
 
     async def _parse(self, body: list[bytes], counting: bool) -> MessagesRequest:
         if takes_long(body):
@@ -433,7 +437,9 @@ class MessagesApp(BaseApp):
 
     async def _parse_in_steps(self, body: list[bytes], counting: bool) -> MessagesRequest:
         size = sum(map(len, body))
-        is_compared = self._diagnostics is not None and self._diagnostics.reads_all_of(body)
+        is_compared = self._diagnostics is not None and await run_with_yields(
+            self._diagnostics.reads_all_of(body), perf_counter
+        )
         cuts = Cuts() if self._takes_cuts and not is_compared else None
         expansion = None if size > LARGE_BODY else inf  # the values of a smaller body take a few MiB
         steps = parse_request_in_steps(body, counting=counting, rules=self._rules, cuts=cuts, expansion=expansion)
@@ -511,11 +517,11 @@ class MessagesApp(BaseApp):
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, claimed.owner)
         if request.cites:
-            cite_documents(request)
+            await run_with_yields(cite_documents(request), perf_counter)
         if request.stream:
             raise InvalidRequest("stream: must be false in a batch")
         if self._server_functions:
-            self._add_functions(request)
+            await self._add_functions(request)
         request.engine_model = self._aliases.resolve(request.model)
         request.is_batched = True
         request.request_id = request_id

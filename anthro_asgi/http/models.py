@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from ..engines.base import ModelInfo
-from ..wire.errors import InvalidRequest, NotFound
+from ..wire.errors import InvalidRequest, NotFound, quoted
 
 _DEFAULT_LIMIT: Final = 20
 _MAX_LIMIT: Final = 1000
@@ -94,7 +94,7 @@ def model_entry(models: Sequence[ModelInfo], identity: str, aliases: ModelAliase
             return model_json(model)
     if identity and aliases.resolve(identity) != identity:
         return model_json(aliases.alias_entry(models, identity))
-    raise NotFound(f"model: {identity!r:.200} is not served here")
+    raise NotFound(f"model: {quoted(identity, 200)} is not served here")
 
 
 def model_json(model: ModelInfo) -> dict[str, Any]:

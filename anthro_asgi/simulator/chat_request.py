@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from ..wire.errors import InvalidRequest
+from ..wire.errors import InvalidRequest, quoted
 from ..wire.field_checks import FieldError, one_of, optional, optional_integer, optional_number, required
 from ..wire.json_codec import loads_exactly
 from ..wire.request import MessagesRequest, ThinkingConfig, Tool, ToolChoice
@@ -189,7 +189,7 @@ def _tool_choice(raw: dict[str, Any], tools: list[Tool]) -> ToolChoice | None:
     if isinstance(choice, dict):
         name = required(required(choice, "function", dict), "name", str)
         if all(tool.name != name for tool in tools):
-            raise FieldError("tool_choice", f"no tool is named {name!r:.150}")
+            raise FieldError("tool_choice", f"no tool is named {quoted(name, 150)}")
         return ToolChoice("tool", name, parallel)
     kind = _CHOICES[one_of(raw, "tool_choice", frozenset(_CHOICES))]
     if kind == "any" and not tools:

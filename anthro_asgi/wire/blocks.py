@@ -6,10 +6,11 @@ block stays the parsed dict, and an engine converts it. Unknown keys (`cache_con
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
 from typing import Any, Final
 
+from .errors import quoted
 from .field_checks import FieldError, check_depth, one_of, optional, required
 from .history_folding import TOOL_CHANGES
 from .json_codec import loads_exactly
@@ -36,6 +37,9 @@ RoleChecks = dict[str, dict[str, Check]]
 Base64Decoder = Callable[[str], object]
 """Raises ValueError for invalid base64. Its result is only tested for being empty."""
 
+InputReader = Callable[[Any, int], Any]
+"""A value in the place of a tool's input, and the levels that are allowed → the input. Raises FieldError."""
+
 decode_base64: Final[Base64Decoder] = partial(a2b_base64, strict_mode=True)
 
 
@@ -55,6 +59,10 @@ class Progress:
     def start(self, content: list[Any]) -> int:
         """The index at which the check of `content` goes on."""
         return self._checked.get(id(content), 0)
+
+    def end(self, content: list[Any]) -> None:
+        """Called when all of `content` has been checked: what follows it may be paused, and it is entered again."""
+        self._checked[id(content)] = len(content)
 
     def note(self, content: list[Any], index: int) -> None:
         """Called before the block at `index` is checked. Raises CheckPaused at the end of a step."""
@@ -100,7 +108,7 @@ def check_content(content: Any, checks: dict[str, Check], where: str, progress: 
 def _unknown(kind: Any, known: Iterable[str], where: str) -> str:
     if kind is None:
         return "required"
-    return f"{kind!r:.80} is not supported in {where}; supported: {', '.join(known)}"
+    return f"{quoted(kind, 80)} is not supported in {where}; supported: {', '.join(known)}"
 
 
 # Checks of the block types
@@ -117,7 +125,7 @@ def check_base64(media_types: frozenset[str], decode: Base64Decoder, block: dict
     if kind == "url":
         raise FieldError("type", "url sources are not fetched by this service; send the bytes as base64")
     if kind != "base64":
-        raise FieldError("type", f"{kind!r:.80} is not supported; supported: base64")
+        raise FieldError("type", f"{quoted(kind, 80)} is not supported; supported: base64")
     one_of(source, "media_type", media_types)
     data = required(source, "data", str)
     try:
@@ -179,7 +187,7 @@ def check_document(
         elif kind == "file":
             _check_file(source, files)
         else:
-            raise FieldError("type", f"{kind!r:.80} is not supported: {NO_PDFS[pdfs]}")
+            raise FieldError("type", f"{quoted(kind, 80)} is not supported: {NO_PDFS[pdfs]}")
     except FieldError as error:
         raise error.within("source") from None
 
@@ -209,17 +217,17 @@ def check_search_result(progress: Progress | None, block: dict[str, Any]) -> Non
         check_content(block["content"], _TEXT_ONLY, "a search result", progress)
 
 
-def check_tool_use(max_depth: int, block: dict[str, Any]) -> None:
+def check_tool_use(read_input: InputReader, max_depth: int, block: dict[str, Any]) -> None:
     if not required(block, "id", str):
         raise FieldError("id", "must not be empty")
     if not required(block, "name", str):
         raise FieldError("name", "must not be empty")
     if type(block.get("input")) is not dict and "input" in block:
-        block["input"] = _input_object(block["input"], max_depth)
+        block["input"] = read_input(block["input"], max_depth)
     required(block, "input", dict)
 
 
-def _input_object(value: Any, max_depth: int) -> Any:
+def read_input(value: Any, max_depth: int) -> Any:
     """The object in a string, perhaps encoded twice; {} for null and for white space. Any other value as it is.
 
     Clients keep such inputs in the history of models that produced them (contract 3.35).
@@ -235,8 +243,13 @@ def _input_object(value: Any, max_depth: int) -> Any:
         except ValueError:
             return value
         if levels > max_depth:
-            raise FieldError("input", f"must not be nested deeper than {max_depth} levels")
+            raise too_deep_input(max_depth)
     return found if type(found) is dict else value
+
+
+def too_deep_input(max_depth: int) -> FieldError:
+    """The error for the input of a tool call that is nested too deeply."""
+    return FieldError("input", f"must not be nested deeper than {max_depth} levels")
 
 
 def check_tool_result(inside: dict[str, Check], progress: Progress | None, block: dict[str, Any]) -> None:
@@ -248,11 +261,22 @@ def check_tool_result(inside: dict[str, Check], progress: Progress | None, block
         check_content(content, inside, "a tool result", progress)
 
 
-def check_browser_state(block: dict[str, Any]) -> None:
-    for index, tab in enumerate(required(block, "tabs", list)):
+def check_browser_state(progress: Progress | None, block: dict[str, Any]) -> None:
+    for index, tab in _entries(required(block, "tabs", list), progress):
         _check_entry(tab, f"tabs.{index}", "tab_id")
-    for index, change in enumerate(optional(block, "state_changes", list) or ()):
+    for index, change in _entries(optional(block, "state_changes", list) or [], progress):
         _check_entry(change, f"state_changes.{index}", "type")
+
+
+def _entries(entries: list[Any], progress: Progress | None) -> Iterator[tuple[int, Any]]:
+    """The entries that are still to be checked, with their indices. With `progress`, it raises CheckPaused."""
+    if progress is None:
+        yield from enumerate(entries)
+        return
+    for index in range(progress.start(entries), len(entries)):
+        progress.note(entries, index)
+        yield index, entries[index]
+    progress.end(entries)
 
 
 def _check_entry(entry: Any, path: str, key: str) -> None:
@@ -265,9 +289,9 @@ def _check_entry(entry: Any, path: str, key: str) -> None:
         raise error.within(path) from None
 
 
-def check_compaction(block: dict[str, Any]) -> None:
+def check_compaction(progress: Progress | None, block: dict[str, Any]) -> None:
     optional(block, "content", str)
-    for index, change in enumerate(optional(block, "tool_changes", list) or ()):
+    for index, change in _entries(optional(block, "tool_changes", list) or [], progress):
         try:
             kind = change.get("type") if type(change) is dict else None
             if type(kind) is not str or kind not in TOOL_CHANGES:  # a dict or an array cannot be looked up
@@ -339,12 +363,20 @@ KNOWN_EVERYWHERE: Final = frozenset({"tool_use", "tool_result"})
 
 
 class _RelayChecks(dict[str, Check]):
-    """Checks for a relayed upstream, which may know types of blocks that are unknown here."""
+    """Checks for a relayed upstream, which may know types of blocks that are unknown here.
+
+    A type that is known in another place only has the same check as there: whoever reads a block of a known type finds
+    in it what belongs to that type.
+    """
+
+    def __init__(self, here: dict[str, Check], elsewhere: dict[str, Check]) -> None:
+        super().__init__(here)
+        self._elsewhere = elsewhere
 
     def __missing__(self, kind: object) -> Check:
         if type(kind) is not str or not kind or kind in KNOWN_EVERYWHERE:
             raise KeyError(kind)
-        return accept_any_block
+        return self._elsewhere.get(kind, accept_any_block)
 
 
 def _or_any_source(check: Check, block: dict[str, Any]) -> None:
@@ -383,8 +415,8 @@ _CALLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 _RESULTS: dict[str, Check] = {**dict.fromkeys(SERVER_RESULTS, check_server_result), "mcp_tool_result": check_mcp_result}
 
 
-def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
-    call: Check = partial(check_tool_use, max_depth)
+def _assistant_checks(read: InputReader, progress: Progress | None, max_depth: int, deep: bool) -> dict[str, Check]:
+    call: Check = partial(check_tool_use, read, max_depth)
     results = _RESULTS
     if deep:
         call = _with_depth_check(call, "input", max_depth)
@@ -398,7 +430,7 @@ def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
         **calls,
         "container_upload": accept_any_block,
         **results,
-        "compaction": check_compaction,
+        "compaction": partial(check_compaction, progress),
         "connector_text": check_connector_text,
         "fallback": accept_any_block,
         "mcp_tool_listing": accept_any_block,
@@ -407,6 +439,7 @@ def _assistant_checks(max_depth: int, deep: bool) -> dict[str, Check]:
 
 def _checks_by_role(
     decode: Base64Decoder,
+    read: InputReader,
     progress: Progress | None,
     urls: bool,
     max_depth: int,
@@ -428,22 +461,32 @@ def _checks_by_role(
         "search_result": search_result,
         "tool_reference": check_tool_reference,
     }
-    in_result = {"text": check_text, "image": image, **inside, "browser_state": check_browser_state}
+    in_result: dict[str, Check] = {
+        "text": check_text,
+        "image": image,
+        **inside,
+        "browser_state": partial(check_browser_state, progress),
+    }
+    assistant = _assistant_checks(read, progress, max_depth, deep)
     user: dict[str, Check] = {
         "text": check_text,
         "image": image,
         "video": video,
         "document": document,
         "search_result": search_result,
-        "tool_result": partial(check_tool_result, _RelayChecks(in_result) if relay else in_result, progress),
+        "tool_result": partial(check_tool_result, in_result, progress),
         "container_upload": accept_any_block,
     }
-    checks = {"user": user, "assistant": _assistant_checks(max_depth, deep), "system": _SYSTEM_MESSAGE}
-    return {role: _RelayChecks(known) for role, known in checks.items()} if relay else checks
+    checks = {"user": user, "assistant": assistant, "system": _SYSTEM_MESSAGE}
+    if not relay:
+        return checks
+    elsewhere = {**assistant, **in_result, **user}
+    user["tool_result"] = partial(check_tool_result, _RelayChecks(in_result, elsewhere), progress)
+    return {role: _RelayChecks(known, elsewhere) for role, known in checks.items()}
 
 
 # A service has one set of rules, and needs four entries for it: for deep requests, for relayed ones, and for others.
-_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64, None))
+_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64, read_input, None))
 DEFAULT_BLOCK_CHECKS: Final = _cached_checks(
     DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, DEFAULT_RULES.pdfs, DEFAULT_RULES.files, False
 )
@@ -454,16 +497,18 @@ def block_checks(
     *,
     deep: bool,
     decode: Base64Decoder = decode_base64,
+    read: InputReader = read_input,
     progress: Progress | None = None,
     relay: bool = False,
 ) -> RoleChecks:
     """The checks of the blocks that a message of each role may hold.
 
     `deep`: the request holds more levels than the rules allow, so values of tools have to be measured. `decode` checks
-    base64. `progress` lets long arrays of blocks be checked in steps. `relay`: a relayed upstream will read the blocks.
+    base64, and `read` reads inputs that are strings. `progress` lets long arrays of blocks be checked in steps.
+    `relay`: a relayed upstream will read the blocks.
     """
     if decode is decode_base64 and progress is None:
         return _cached_checks(rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay)
     return _checks_by_role(
-        decode, progress, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay
+        decode, read, progress, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay
     )

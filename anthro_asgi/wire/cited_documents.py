@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal
 
+from .large.cooperative import Steps
+
 Json = dict[str, Any]
 Kind = Literal["char_location", "page_location", "content_block_location"]
 _SHORTEST: Final = 3  # characters of a quote: fewer say nothing about where they come from
 _MOST_SEARCHED: Final = 1 << 28  # characters that are searched for the quotes of one answer
 _WORD: Final = re.compile(r"\S+")
+_PARTS_PER_STEP: Final = 2048
 _BETWEEN: Final = "\n"  # two pages, or two blocks
 
 
@@ -39,11 +42,14 @@ class CitedDocument:
     _folded: str | None = None
 
     @classmethod
-    def of(cls, index: int, title: str | None, kind: Kind, parts: list[str]) -> "CitedDocument":
+    def of(cls, index: int, title: str | None, kind: Kind, parts: list[str]) -> "Steps[CitedDocument]":
+        """The document with these parts, made in steps."""
         starts, at = [], 0
-        for part in parts:
+        for number, part in enumerate(parts, 1):
             starts.append(at)
             at += len(part) + len(_BETWEEN)
+            if number % _PARTS_PER_STEP == 0:
+                yield
         return cls(index, title, kind, tuple(parts), _BETWEEN.join(parts), tuple(starts))
 
     def citation(self, start: int, end: int) -> Json:

@@ -11,7 +11,7 @@ The messages of the body stay as they are, because a relayed upstream receives t
 from typing import Any, Final
 
 from .context_edits import CLEAR_THINKING, CLEAR_TOOL_USES, ClearThinking, ClearToolUses
-from .estimate import CHARACTERS, estimate_content, estimate_in_steps
+from .estimate import CHARACTERS, content_in_steps, estimate_in_steps
 from .large.cooperative import Steps
 from .request import MessagesRequest
 
@@ -23,6 +23,7 @@ _OVER: Final = 4  # an estimate is at most so many times the length of the promp
 _UNDER: Final = 8  # and the length at most so many times the estimate: a character may be two tokens
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 _MESSAGES_PER_STEP: Final = 64
+_BLOCKS_PER_STEP: Final = 256
 
 
 def needs_prompt_length(request: MessagesRequest) -> Steps[bool]:
@@ -81,9 +82,10 @@ def _clear_thinking(request: MessagesRequest, edit: ClearThinking, scale: float)
     messages: list[Json] = []
     for index, message in enumerate(request.messages):
         if index in indices:
-            content = [block for block in message["content"] if block["type"] not in _THINKING]
-            freed += estimate_content(message["content"]) - estimate_content(content)
-            in_cuts += _length_in_cuts(request, message["content"]) - _length_in_cuts(request, content)
+            content = yield from _without_thinking(message["content"])
+            tokens, characters = yield from _freed(request, message["content"], content)
+            freed += tokens
+            in_cuts += characters
             if content:
                 messages.append({**message, "content": content})
         else:
@@ -99,6 +101,28 @@ def _clear_thinking(request: MessagesRequest, edit: ClearThinking, scale: float)
     }
 
 
+def _without_thinking(blocks: list[Json]) -> Steps[list[Json]]:
+    others: list[Json] = []
+    for number, block in enumerate(blocks, 1):
+        if block["type"] not in _THINKING:
+            others.append(block)
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return others
+
+
+def _freed(request: MessagesRequest, before: list[Json], after: list[Json]) -> Steps[tuple[int, int]]:
+    """By how much the content of a message has become shorter: in tokens, and in characters that were cut out."""
+    tokens = (yield from content_in_steps(before)) // CHARACTERS - (yield from content_in_steps(after)) // CHARACTERS
+    if request.cuts is None:
+        return tokens, 0
+    characters = request.cuts.length(before)
+    yield
+    characters -= request.cuts.length(after)
+    yield
+    return tokens, characters
+
+
 def _has_thinking(message: Json) -> bool:
     content = message["content"]
     return type(content) is list and any(block["type"] in _THINKING for block in content)
@@ -111,30 +135,27 @@ def _continues_turn(message: Json) -> bool:
 
 
 def _clear_tool_uses(request: MessagesRequest, edit: ClearToolUses, scale: float, tokens: int) -> Steps[Json | None]:
-    names: dict[str, str] = {}  # the name of the tool, by the id of the call
-    for index, message in enumerate(request.messages):
-        content = message["content"]
-        if message["role"] == "assistant" and type(content) is list:
-            names.update({block["id"]: block["name"] for block in content if block["type"] == "tool_use"})
-        if index % _MESSAGES_PER_STEP == 0:
-            yield
+    names = yield from _called_tools(request.messages)
     if edit.trigger_tokens is not None:
         is_triggered = tokens > edit.trigger_tokens
     else:
         is_triggered = len(names) > (edit.trigger_uses or 0)
+    yield
     candidates = [identity for identity, name in names.items() if name not in edit.excluded]
     cleared = set(candidates[: max(0, len(candidates) - edit.keep)])
     if not is_triggered or not cleared:
         return None
+    yield
     freed = in_cuts = 0
     messages: list[Json] = []
     for index, message in enumerate(request.messages):
         content = message["content"]
         if type(content) is list:
-            edited = [_cleared(block, cleared, edit) for block in content]
-            if any(new is not old for new, old in zip(edited, content, strict=True)):
-                freed += estimate_content(content) - estimate_content(edited)
-                in_cuts += _length_in_cuts(request, content) - _length_in_cuts(request, edited)
+            edited, is_changed = yield from _with_cleared(content, cleared, edit)
+            if is_changed:
+                shorter, characters = yield from _freed(request, content, edited)
+                freed += shorter
+                in_cuts += characters
                 message = {**message, "content": edited}
         messages.append(message)
         if index % _MESSAGES_PER_STEP == 0:
@@ -147,9 +168,20 @@ def _clear_tool_uses(request: MessagesRequest, edit: ClearToolUses, scale: float
     return {"type": CLEAR_TOOL_USES, "cleared_tool_uses": len(cleared), "cleared_input_tokens": freed}
 
 
-def _length_in_cuts(request: MessagesRequest, content: Any) -> int:
-    """The characters of what was cut out of the content of a message."""
-    return 0 if request.cuts is None else request.cuts.length(content)
+def _called_tools(messages: list[Json]) -> Steps[dict[str, str]]:
+    """The name of the tool of each call, by the id of the call."""
+    names: dict[str, str] = {}
+    for index, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] == "assistant" and type(content) is list:
+            for number, block in enumerate(content, 1):
+                if block["type"] == "tool_use":
+                    names[block["id"]] = block["name"]
+                if number % _BLOCKS_PER_STEP == 0:
+                    yield
+        if index % _MESSAGES_PER_STEP == 0:
+            yield
+    return names
 
 
 def _uncount(request: MessagesRequest, characters: int) -> int:
@@ -157,6 +189,18 @@ def _uncount(request: MessagesRequest, characters: int) -> int:
     if request.cuts is not None:
         request.cuts.size -= characters
     return characters // CHARACTERS
+
+
+def _with_cleared(blocks: list[Json], cleared: set[str], edit: ClearToolUses) -> Steps[tuple[list[Json], bool]]:
+    """The blocks, and whether one of them was changed."""
+    edited: list[Json] = []
+    is_changed = False
+    for number, block in enumerate(blocks, 1):
+        edited.append(_cleared(block, cleared, edit))
+        is_changed = is_changed or edited[-1] is not block
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return edited, is_changed
 
 
 def _cleared(block: Json, cleared: set[str], edit: ClearToolUses) -> Json:

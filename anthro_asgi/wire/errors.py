@@ -87,6 +87,15 @@ class ApiError(Exception):
         return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
 
 
+def quoted(value: object, most: int) -> str:
+    """`value`, from outside, for the text of an error: at most `most` characters of it. It may be very large."""
+    if isinstance(value, str):
+        value = value[:most]
+    elif isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    return repr(value)[:most]
+
+
 class SimulatedDisconnect(Exception):
     """The connection is closed in the middle of the answer, without an error. Only the simulated engine raises it."""
 

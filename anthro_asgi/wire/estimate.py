@@ -19,6 +19,8 @@ _BLOCKS_PER_STEP: Final = 64
 _IMAGE: Final = 1500 * CHARACTERS
 _FILE: Final = 4 * _IMAGE  # a document that only a relayed upstream can read
 _MESSAGE: Final = 4 * CHARACTERS  # what a chat template adds around a turn
+_WORDS_PER_STEP: Final = 512
+_SERVER_RESULTS: Final = frozenset(SERVER_RESULTS) - {"tool_search_tool_result"}
 # Keys under which results of server tools hold readable text. Encrypted content is never sent to an engine.
 _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", "stderr")
 
@@ -44,8 +46,8 @@ def estimate_in_steps(request: MessagesRequest) -> Steps[int]:
     blocks = 0
     for message in request.messages:
         content = message["content"]
-        characters += _MESSAGE + (yield from _content_in_steps(content))
-        blocks += len(content) if isinstance(content, list) else 1
+        characters += _MESSAGE + (yield from content_in_steps(content))
+        blocks += 1 + len(content) if isinstance(content, list) else 1
         if blocks >= _BLOCKS_PER_STEP:
             blocks = 0
             yield
@@ -59,17 +61,22 @@ def estimate_in_steps(request: MessagesRequest) -> Steps[int]:
     return request.estimate.tokens
 
 
-def _content_in_steps(content: str | list[dict[str, Any]] | None) -> Steps[int]:
-    """`_content` in steps."""
+def content_in_steps(content: str | list[dict[str, Any]] | None) -> Steps[int]:
+    """The characters that the content of a message counts for, in steps."""
     if not isinstance(content, list):
         return len(content or "")
     characters = 0
     for number, block in enumerate(content, 1):
         if block["type"] == "tool_result":
-            characters += yield from _content_in_steps(block.get("content"))
+            characters += yield from content_in_steps(block.get("content"))
         elif block["type"] == "document" and block["source"]["type"] == "content":
             characters += _content(block.get("title")) + _content(block.get("context"))
-            characters += yield from _content_in_steps(block["source"]["content"])
+            characters += yield from content_in_steps(block["source"]["content"])
+        elif block["type"] == "search_result":
+            characters += _content(block.get("title")) + _content(block.get("source"))
+            characters += yield from content_in_steps(block.get("content"))
+        elif block["type"] in _SERVER_RESULTS:
+            characters += yield from _words_in_steps(block.get("content"))
         else:
             characters += _COUNTS.get(block["type"], _nothing)(block)
         if number % _BLOCKS_PER_STEP == 0:
@@ -79,11 +86,6 @@ def _content_in_steps(content: str | list[dict[str, Any]] | None) -> Steps[int]:
 
 def _tool(tool: Tool) -> int:
     return len(tool.name) + len(tool.description or "") + len(dumps(tool.input_schema))
-
-
-def estimate_content(content: str | list[dict[str, Any]]) -> int:
-    """The estimate in tokens for the content of one message."""
-    return _content(content) // CHARACTERS
 
 
 def _content(content: str | list[dict[str, Any]] | None) -> int:
@@ -116,6 +118,24 @@ def _words(content: Any) -> int:
     return sum(_words(content[key]) for key in _WORDS if key in content) if isinstance(content, dict) else 0
 
 
+def _words_in_steps(content: Any) -> Steps[int]:
+    """`_words` in steps."""
+    characters = number = 0
+    waiting = [content]
+    while waiting:
+        number += 1
+        if number % _WORDS_PER_STEP == 0:
+            yield
+        content = waiting.pop()
+        if isinstance(content, str):
+            characters += len(content)
+        elif isinstance(content, list):
+            waiting += content
+        elif isinstance(content, dict):
+            waiting += [content[key] for key in _WORDS if key in content]
+    return characters
+
+
 def _nothing(block: dict[str, Any]) -> int:
     return 0
 
@@ -132,6 +152,5 @@ _COUNTS: Final[dict[str, Callable[[dict[str, Any]], int]]] = {
     "tool_result": lambda block: _content(block.get("content")),
     "server_tool_use": _call,
     "mcp_tool_use": _call,
-    **dict.fromkeys(SERVER_RESULTS, lambda block: _words(block.get("content"))),
-    "tool_search_tool_result": _nothing,
+    **dict.fromkeys(_SERVER_RESULTS, lambda block: _words(block.get("content"))),
 }

@@ -13,7 +13,6 @@ is collected in a `History`: the changes of the tool list, and the effort that a
     browser_state
 """
 
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from .compaction import summary_message
@@ -71,7 +70,7 @@ def fold_history(messages: list[Json], *, has_citations: bool = False) -> Steps[
     last_user = next((index for index in reversed(range(len(messages))) if messages[index]["role"] == "user"), -1)
     for index, message in enumerate(messages):
         if message["role"] == "system":
-            _fold_system(message, index, history, has_later_user=index < last_user)
+            yield from _fold_system(message, index, history, has_later_user=index < last_user)
         else:
             yield from _fold_turn(message, index, history)
         if index % _MESSAGES_PER_STEP == 0:
@@ -79,16 +78,21 @@ def fold_history(messages: list[Json], *, has_citations: bool = False) -> Steps[
     return history
 
 
-def _fold_system(message: Json, index: int, history: History, *, has_later_user: bool) -> None:
+def _fold_system(message: Json, index: int, history: History, *, has_later_user: bool) -> Steps[None]:
     config = message.get("output_config")
     if config is not None and config.get("effort") is not None:
         history.effort = config["effort"]
     content = message.get("content") or []
     if type(content) is list:
+        texts: list[Json] = []
         for number, block in enumerate(content):
             if block["type"] in TOOL_CHANGES:
                 history.tool_changes.append(_tool_change(block, f"messages.{index}.content.{number}"))
-        content = [block for block in content if block["type"] == "text"]
+            elif block["type"] == "text":
+                texts.append(block)
+            if number % _BLOCKS_PER_STEP == _BLOCKS_PER_STEP - 1:
+                yield
+        content = texts
     if content and not (has_later_user and message.get("clear_at") == "next_user_message"):
         history.messages.append({"role": "system", "content": content})
 
@@ -100,45 +104,68 @@ def _tool_change(block: Json, path: str) -> ToolChange:
 def _fold_turn(message: Json, index: int, history: History) -> Steps[None]:
     """Add a user or assistant message to the history, in steps."""
     content = message["content"]
-    if message["role"] == "user" and (type(content) is str or any(block["type"] != "tool_result" for block in content)):
+    if message["role"] == "user" and history.effort is not None and (yield from _begins_turn(content)):
         history.effort = None  # it was set for the turn before
     if type(content) is str:
         history.messages.append(message)
         return
     blocks: list[Json] = []
+    is_changed = False
     for number, block in enumerate(content):
         if number % _BLOCKS_PER_STEP == _BLOCKS_PER_STEP - 1:
             yield
-        kind = block["type"]
-        if kind == "compaction":
-            if block.get("content"):
-                history.messages.clear()
-                history.messages.append(summary_message(block["content"]))
-                blocks.clear()
-            history.tool_changes += (
-                _tool_change(change, f"messages.{index}.content.{number}.compaction.tool_changes.{at}")
-                for at, change in enumerate(block.get("tool_changes") or ())
-            )
-        elif kind == "connector_text":
-            blocks.append({"type": "text", "text": connector_text(block)})
-        elif kind == "tool_result" and type(block.get("content")) is list:
-            history.tool_changes += _references(block["content"])
-            blocks.append(_with_readable_state(block))
-        elif kind == "tool_search_tool_result":
-            found = block["content"]
-            history.tool_changes += _references(found.get("tool_references") if type(found) is dict else None)
-            blocks.append(block)
-        elif kind not in FOLDED_BLOCKS:
-            blocks.append(block)
+        if block["type"] == "compaction" and block.get("content"):
+            history.messages.clear()
+            history.messages.append(summary_message(block["content"]))
+            blocks.clear()
+        folded = yield from _fold_block(block, f"messages.{index}.content.{number}", history)
+        if folded is not None:
+            blocks.append(folded)
+        is_changed = is_changed or folded is not block
     if blocks or not content:
-        history.messages.append(message if blocks == content else {**message, "content": blocks})
+        history.messages.append({**message, "content": blocks} if is_changed else message)
 
 
-def _references(blocks: Any) -> Iterator[ToolChange]:
-    """The tools that the `tool_reference` blocks among `blocks` load."""
-    for block in blocks if type(blocks) is list else ():
+def _begins_turn(content: Any) -> Steps[bool]:
+    """Whether a user message holds anything but tool results."""
+    if type(content) is str:
+        return True
+    for number, block in enumerate(content, 1):
+        if block["type"] != "tool_result":
+            return True
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return False
+
+
+def _fold_block(block: Json, path: str, history: History) -> Steps[Json | None]:
+    """The block as the engine receives it; None if it is left out. Notes in the history what it changes."""
+    kind = block["type"]
+    if kind == "compaction":
+        for number, change in enumerate(block.get("tool_changes") or (), 1):
+            history.tool_changes.append(_tool_change(change, f"{path}.compaction.tool_changes.{number - 1}"))
+            if number % _BLOCKS_PER_STEP == 0:
+                yield
+    elif kind == "connector_text":
+        return {"type": "text", "text": connector_text(block)}
+    elif kind == "tool_result" and type(block.get("content")) is list:
+        yield from _load_referenced(block["content"], history)
+        return (yield from _with_readable_state(block))
+    elif kind == "tool_search_tool_result":
+        found = block["content"]
+        yield from _load_referenced(found.get("tool_references") if type(found) is dict else None, history)
+        return block
+    return None if kind in FOLDED_BLOCKS else block
+
+
+def _load_referenced(blocks: Any, history: History) -> Steps[None]:
+    """Note the tools that the `tool_reference` blocks among `blocks` load."""
+    for number, block in enumerate(blocks if type(blocks) is list else (), 1):
         if type(block) is dict and block.get("type") == "tool_reference" and type(block.get("tool_name")) is str:
-            yield ToolChange("tool_reference", {"type": "tool_reference", "name": block["tool_name"]}, "")
+            tool = {"type": "tool_reference", "name": block["tool_name"]}
+            history.tool_changes.append(ToolChange("tool_reference", tool, ""))
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
 
 
 def connector_text(block: Json) -> str:
@@ -147,23 +174,42 @@ def connector_text(block: Json) -> str:
     return text if type(text) is str else ""
 
 
-def _with_readable_state(result: Json) -> Json:
-    if all(block["type"] != "browser_state" for block in result["content"]):
+def _with_readable_state(result: Json) -> Steps[Json]:
+    """A tool result with the state of a browser as text. One without such a state stays the same object."""
+    if not (yield from _has_kind(result["content"], "browser_state")):
         return result
-    content = [
-        {"type": "text", "text": _browser_state(block)} if block["type"] == "browser_state" else block
-        for block in result["content"]
-    ]
+    content: list[Json] = []
+    for number, block in enumerate(result["content"], 1):
+        if block["type"] == "browser_state":
+            content.append({"type": "text", "text": (yield from _browser_state(block))})
+        else:
+            content.append(block)
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
     return {**result, "content": content}
 
 
-def _browser_state(block: Json) -> str:
+def _has_kind(blocks: list[Json], kind: str) -> Steps[bool]:
+    """Whether one of the blocks has this type."""
+    for number, block in enumerate(blocks, 1):
+        if block["type"] == kind:
+            return True
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return False
+
+
+def _browser_state(block: Json) -> Steps[str]:
     """The open tabs and what the call changed, one per line."""
-    lines = [
-        f"{tab['tab_id']}{' (active)' if tab.get('active') else ''}: {tab.get('title') or ''} {tab.get('url') or ''}"
-        for tab in block["tabs"]
-    ]
-    for change in block.get("state_changes") or ():
+    lines = ["Open browser tabs:"]
+    for number, tab in enumerate(block["tabs"], 1):
+        place = f"{tab.get('title') or ''} {tab.get('url') or ''}"
+        lines.append(f"{tab['tab_id']}{' (active)' if tab.get('active') else ''}: {place}".rstrip())
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    for number, change in enumerate(block.get("state_changes") or (), 1):
         values = (change.get(key) for key in ("tab_id", "download_id", "url", "path", "error"))
-        lines.append(" ".join([f"{change['type']}:", *(value for value in values if type(value) is str)]))
-    return "\n".join(["Open browser tabs:", *(line.rstrip() for line in lines)])
+        lines.append(" ".join([f"{change['type']}:", *(value for value in values if type(value) is str)]).rstrip())
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return "\n".join(lines)

@@ -2,9 +2,9 @@
 
 In steps, base64 is checked in slices, as it takes a millisecond for a megabyte. The validators of `blocks` are not
 written in steps. So `_Base64InSteps` decodes short data for them at once. For long data it raises `_CheckLater`: the
-data is then checked in steps, and the message is checked again from its start with the result known. In the same way a
-long array of blocks raises `CheckPaused` after some blocks, and the next check of the message goes on behind these. So
-errors are found in the same order as in the check at once.
+data is then checked in steps, and the block is checked again with the result known. `_InputsInSteps` reads inputs of
+tool calls that are strings in the same way. A long array of blocks raises `CheckPaused` after some blocks, and the next
+check of the message goes on behind these. So errors are found in the same order as in the check at once.
 """
 
 import re
@@ -22,16 +22,22 @@ from .blocks import (
     block_checks,
     check_content,
     decode_base64,
+    read_input,
+    too_deep_input,
 )
+from .errors import InvalidRequest, quoted
 from .field_checks import FieldError, one_of, optional, optional_array, required
 from .history_folding import FOLDED_BLOCKS, FOLDED_IN_RESULTS
 from .large.cooperative import Steps, run_to_end
-from .large.cuts import Cuts, is_mark
+from .large.cuts import Cuts, is_mark, is_value_mark
+from .large.json_reader import INPUT, loads_in_steps
+from .large.json_writer import dumps_in_steps
 from .request_policy import DEFAULT_RULES, Rules
 
 _MESSAGES_PER_STEP: Final = 8
 _BLOCKS_PER_STEP: Final = 512
 _DECODED: Final = 256 * 1024  # characters of base64 decoded in a step
+_PARSED: Final = 16 * 1024  # characters of JSON in strings parsed in a step
 _SLICE: Final = 64 * 1024
 _GROUP: Final = 4  # characters of base64 that are decoded together
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
@@ -39,6 +45,7 @@ _CITED: Final = frozenset({"document", "search_result"})
 _CLEARING: Final = frozenset({"never", "next_user_message"})
 # Claude Code starts its system prompt with a line that changes with every call, so no prefix cache would ever hit.
 _BILLING_HEADER: Final = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w.-]+=[^;\r\n]*;)+")
+_LONGEST_HEADER: Final = 1024  # characters
 _PLACES: Final = {role: f"a message of role {role}" for role in DEFAULT_BLOCK_CHECKS}
 
 
@@ -69,14 +76,9 @@ class Findings:
         if kind in FOLDED_BLOCKS:
             self.needs_folding = True
         elif kind in _CITED:
-            citations = block.get("citations")
-            if type(citations) is dict and citations.get("enabled") is True:
-                if kind == "document":
-                    self.cites = True
-                else:
-                    self.has_citations = True
+            self._note_citations(kind, block.get("citations"))
             if kind == "document":
-                self._add_document(block["source"])
+                yield from self._add_document(block["source"])
         elif kind == "image":
             self.has_files |= block["source"]["type"] == "file"
         elif kind == "tool_result" and type(block.get("content")) is list:
@@ -88,15 +90,25 @@ class Findings:
         elif kind in FOLDED_IN_RESULTS:
             self.needs_folding = True
 
-    def _add_document(self, source: dict[str, Any]) -> None:
+    def _note_citations(self, kind: str, citations: Any) -> None:
+        if type(citations) is dict and citations.get("enabled") is True:
+            if kind == "document":
+                self.cites = True
+            else:
+                self.has_citations = True
+
+    def _add_document(self, source: dict[str, Any]) -> Steps[None]:
         kind = source["type"]
         if kind == "base64":
             self.has_pdfs = True
         elif kind == "file":
             self.has_files = True
         elif kind == "content" and type(source["content"]) is list:
-            for inner in source["content"]:
-                self.add(inner["type"], inner)
+            for number, inner in enumerate(source["content"], 1):
+                if inner["type"] not in _PLAIN:
+                    yield from self.add(inner["type"], inner)
+                if number % _BLOCKS_PER_STEP == 0:
+                    yield
 
 
 def check_messages(
@@ -127,8 +139,9 @@ def check_messages_in_steps(
     """`check_messages` in steps, with the checks of `block_checks`. Raises FieldError."""
     messages = _message_list(raw, rules)
     base64 = _Base64InSteps(cuts)
+    inputs = _InputsInSteps(cuts)
     progress = Progress()
-    checks = block_checks(rules, deep=deep, decode=base64.decode, progress=progress, relay=relay)
+    checks = block_checks(rules, deep=deep, decode=base64.decode, read=inputs.read, progress=progress, relay=relay)
     findings = Findings() if findings is None else findings
     index = 0
     while index < len(messages):
@@ -137,11 +150,12 @@ def check_messages_in_steps(
             if _check(message, checks, findings, progress):
                 yield from _check_blocks(message["content"], findings)
         except _CheckLater as later:
-            yield from base64.check(later.data)
+            yield from later.steps
             continue
         except CheckPaused:
             yield
             base64.new_step()
+            inputs.new_step()
             continue
         except FieldError as error:
             raise error.within(f"messages.{index}") from None
@@ -149,6 +163,7 @@ def check_messages_in_steps(
         if index % _MESSAGES_PER_STEP == 0:
             yield
             base64.new_step()
+            inputs.new_step()
     return messages
 
 
@@ -215,17 +230,20 @@ def _check_blocks(content: list[dict[str, Any]], findings: Findings) -> Steps[No
         if kind == "tool_use":
             findings.called.add(identity)
         elif identity not in findings.called:
-            raise FieldError(f"content.{index}.{kind}.{key}", f"no earlier tool_use has the id {identity!r:.80}")
+            raise FieldError(f"content.{index}.{kind}.{key}", f"no earlier tool_use has the id {quoted(identity, 80)}")
         if (kind, identity) in here:
-            raise FieldError(f"content.{index}.{kind}.{key}", f"a second {kind} for the id {identity!r:.80}")
+            raise FieldError(f"content.{index}.{kind}.{key}", f"a second {kind} for the id {quoted(identity, 80)}")
         here.add((kind, identity))
 
 
 _PLAIN: Final = frozenset({"text", "thinking", "tool_use"})  # of these `Findings` notes nothing
 
 
-def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]:
-    """The texts of the system prompt. Removes a billing header from `raw` unless it is kept. Raises FieldError."""
+def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> Steps[list[str]]:
+    """The texts of the system prompt, in steps. Removes a billing header from `raw` unless it is kept.
+
+    Raises FieldError.
+    """
     system = raw.get("system")
     if system is None:
         return []
@@ -234,25 +252,44 @@ def check_system(raw: dict[str, Any], *, keep_billing_header: bool) -> list[str]
     if type(system) is not list:
         raise FieldError("system", "must be a string or an array of text blocks")
     try:
-        check_content(system, SYSTEM_PROMPT_CHECKS, "system")
+        yield from _check_system_blocks(system)
     except FieldError as error:
         # Anthropic's API writes no type here, because all blocks have the same one.
         path = error.path.replace("content", "system", 1).replace(".text.", ".", 1)
         raise FieldError(path, error.reason) from None
-    if system and not keep_billing_header and _BILLING_HEADER.fullmatch(system[0]["text"]):
+    if system and not keep_billing_header and _is_billing_header(system[0]["text"]):
         raw["system"] = system = system[1:]
-    return [block["text"] for block in system if block["text"]]
+    texts: list[str] = []
+    for number, block in enumerate(system, 1):
+        if block["text"]:
+            texts.append(block["text"])
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
+    return texts
 
 
-# Base64 in steps
+def _check_system_blocks(blocks: list[Any]) -> Steps[None]:
+    progress = Progress()
+    while True:
+        try:
+            return check_content(blocks, SYSTEM_PROMPT_CHECKS, "system", progress)
+        except CheckPaused:
+            yield
+
+
+def _is_billing_header(text: str) -> bool:
+    return len(text) <= _LONGEST_HEADER and _BILLING_HEADER.fullmatch(text) is not None
+
+
+# Long values in steps
 
 
 class _CheckLater(Exception):
-    """`data` is too long to decode in this step."""
+    """A value is too long for this step. After `steps`, the check of its block is repeated."""
 
-    def __init__(self, data: str) -> None:
+    def __init__(self, steps: Steps[None]) -> None:
         super().__init__()
-        self.data = data
+        self.steps = steps
 
 
 class _Base64InSteps:
@@ -270,7 +307,7 @@ class _Base64InSteps:
             raise ValueError
         if is_base64 or (len(data) <= self._left and not is_mark(data)):
             return is_base64 or self._decode(data)
-        raise _CheckLater(data)
+        raise _CheckLater(self._check(data))
 
     def _decode(self, data: str) -> object:
         self._left -= len(data)
@@ -283,7 +320,7 @@ class _Base64InSteps:
         """Called when a new step begins."""
         self._left = _DECODED
 
-    def check(self, data: str) -> Steps[None]:
+    def _check(self, data: str) -> Steps[None]:
         """Checks `data` in steps, for the next call of `decode`."""
         yield
         parts = self._cuts.texts(data) if self._cuts is not None and is_mark(data) else _slices(data)
@@ -317,3 +354,85 @@ def is_base64_in_steps(parts: Iterable[str]) -> Steps[bool]:
 
 def _slices(text: str) -> Iterator[str]:
     return (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))
+
+
+class _InputsInSteps:
+    """Reads the inputs of tool calls that are JSON in a string, up to `_PARSED` characters in a step.
+
+    `cuts` receives what is cut out of a long input, as it does with inputs that are objects.
+    """
+
+    def __init__(self, cuts: Cuts | None = None) -> None:
+        self._cuts = cuts
+        self._found: dict[int, Any] = {}  # by id() of a string that its block holds
+        self._left = _PARSED  # characters that may still be read in this step
+
+    def read(self, value: Any, max_depth: int) -> Any:
+        """A `blocks.InputReader`. Raises _CheckLater if `value` is too long for this step."""
+        if type(value) is not str:
+            return read_input(value, max_depth)
+        if id(value) in self._found:
+            found = self._found.pop(id(value))
+            if isinstance(found, FieldError):
+                raise found
+            return found
+        if len(value) > self._left:
+            raise _CheckLater(self._read(value, max_depth))
+        self._left -= len(value)
+        return read_input(value, max_depth)
+
+    def new_step(self) -> None:
+        """Called when a new step begins."""
+        self._left = _PARSED
+
+    def _read(self, value: str, max_depth: int) -> Steps[None]:
+        """Reads `value` in steps, for the next call of `read`."""
+        yield
+        found: Any = value
+        try:
+            if len(value) <= _PARSED:
+                found = read_input(value, max_depth)
+            else:
+                found = yield from self._read_long(value, max_depth)
+        except FieldError as error:
+            found = error.copy()
+        self._found[id(value)] = found
+        yield
+        self.new_step()
+
+    def _read_long(self, value: str, max_depth: int) -> Steps[Any]:
+        """`read_input` of a long string. RequestTooLarge may be raised, as for an input that is an object."""
+        if not value.strip():
+            return {}
+        found: Any = value
+        for _ in range(2):
+            if type(found) is not str:
+                break
+            try:
+                text = [b"[", *_encoded(found), b"]"]
+                whole, levels = yield from loads_in_steps(text, self._cuts, max_depth=max_depth, shape=INPUT)
+            except (ValueError, InvalidRequest):
+                return value
+            if levels > max_depth + 1:
+                raise too_deep_input(max_depth)
+            if len(whole) != 1:
+                return value
+            found = whole[0]
+        if type(found) is not dict:
+            return value
+        return found if self._cuts is None else (yield from _cut_out(found, self._cuts))
+
+
+def _cut_out(value: dict[str, Any], cuts: Cuts) -> Steps[dict[str, Any]]:
+    """The mark of an input, as if the client had sent the object."""
+    if is_value_mark(value):
+        return value
+    pieces = yield from dumps_in_steps(value)
+    mark = cuts.add_value(pieces)
+    for piece in pieces:
+        cuts.count_value(mark, piece)
+    return mark
+
+
+def _encoded(text: str) -> list[bytes]:
+    return [part.encode("utf-8", "surrogatepass") for part in _slices(text)]

@@ -17,7 +17,7 @@ from dataclasses import astuple, dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal
 
-from .estimate import estimate_content, estimate_tokens
+from .estimate import CHARACTERS, content_in_steps, estimate_in_steps
 from .large.cooperative import Steps
 from .request import MessagesRequest
 
@@ -107,7 +107,9 @@ def take_fingerprint(request: MessagesRequest) -> Steps[Fingerprint | None]:
     if len(request.messages) > MAX_MESSAGES:
         return None
     system = yield from _digest(request.system)
-    tools = yield from _digest([astuple(tool) for tool in request.tools])
+    tools = yield from _digest(
+        [(tool.name, tool.description, tool.input_schema, tool.strict) for tool in request.tools]
+    )
     choice, thinking = request.tool_choice, request.thinking
     parameters = [
         None if choice is None else astuple(choice),
@@ -116,8 +118,13 @@ def take_fingerprint(request: MessagesRequest) -> Steps[Fingerprint | None]:
         request.output_schema,
     ]
     other = yield from _digest(parameters)
-    lengths = [estimate_content(message["content"]) + 4 for message in request.messages]
-    total = max(0, estimate_tokens(request) - sum(lengths))  # of what stands before the messages
+    lengths: list[int] = []
+    for message in request.messages:
+        characters = yield from content_in_steps(message["content"])
+        lengths.append(characters // CHARACTERS + 4)
+        yield
+    total = yield from estimate_in_steps(request)
+    total = max(0, total - sum(lengths))  # of what stands before the messages
     digests = []
     ends = array("Q")
     for message, length in zip(request.messages, lengths, strict=True):

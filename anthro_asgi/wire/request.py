@@ -26,7 +26,7 @@ from .client_tools import CLIENT_TOOLS, RUN_BY_CLIENTS
 from .compaction import Compaction, read_compaction
 from .context_edits import ContextEdit, read_context_edits
 from .direct_output import DirectOutput
-from .errors import InvalidRequest, NotFound
+from .errors import InvalidRequest, NotFound, quoted
 from .field_checks import (
     FieldError,
     check_depth,
@@ -37,13 +37,13 @@ from .field_checks import (
     optional_number,
     required,
 )
-from .history_folding import History, fold_history
+from .history_folding import History, ToolChange, fold_history
 from .json_codec import loads_exactly
-from .large.cooperative import Steps, clear_in_steps, run_to_end
+from .large.cooperative import Steps, clear_in_steps, drop_in_steps, run_to_end
 from .large.cuts import Cuts
 from .large.json_reader import loads_in_steps
 from .messages_checks import Findings, check_messages, check_messages_in_steps, check_system
-from .offered_tools import net_changes, offered_tools, searchable_tools
+from .offered_tools import has_deferred, net_changes, offered_tools, read_entries, searchable_tools
 from .request_policy import DEFAULT_RULES, Rules
 from .server_tools import ServerTool, ToolSearch, read_server_tool, with_calls
 
@@ -51,8 +51,10 @@ _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _UNSUPPORTED: Final = "unsupported_tool_type"
 _TOOL_TYPE: Final = re.compile(r"^(?:tools\.\d+|messages\.[\w.]+\.definition)\.type: ")
 _FIELD_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
+_LONGEST_MODEL: Final = 4096  # characters; the name is written into the answer and into the log
+_TOOLS_PER_STEP: Final = 64
 _MAX_REPORTED: Final = 16  # names of unknown fields
-_MAX_EXAMINED: Final = 256  # unknown fields; a body of a MiB may have a hundred thousand
+_MAX_EXAMINED: Final = 512  # fields; a body of a MiB may have a hundred thousand
 _NOT_COMPACTED: Final = "compaction is left to a relayed upstream"
 _CHOICES: Final = frozenset({"auto", "any", "none", "tool"})
 _THINKING: Final = frozenset({"disabled", "enabled", "adaptive", "between_tools"})
@@ -182,6 +184,10 @@ class MessagesRequest:
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 
+    def content(self) -> list[Any]:
+        """The values that take most of the memory of a large request, to be dropped with `drop_in_steps`."""
+        return [self.raw, self.messages, self.tools, self.deferred_tools, self.tool_changes]
+
     def refuse_relay_only(self) -> None:
         """For an engine that is no relayed upstream. Raises InvalidRequest for the first entry of `relay_only`."""
         if self.relay_only:
@@ -251,7 +257,14 @@ def parse_request_in_steps(
         request.is_large = True
         return request
     except FieldError as error:
-        raise _invalid_request(error) from None
+        refusal = _invalid_request(error)
+    held = [raw]
+    del raw, parsed, checked
+    try:
+        yield from drop_in_steps(held)
+        raise refusal
+    finally:
+        del refusal  # its traceback refers to this frame: a cycle for the garbage collector otherwise
 
 
 def _invalid_json(exc: orjson.JSONDecodeError) -> InvalidRequest:
@@ -263,9 +276,13 @@ def _invalid_request(error: FieldError) -> InvalidRequest:
 
 
 def _relevant_fields(parsed: Any, counting: bool) -> dict[str, Any]:
+    """The fields of a parsed body that are read. The others are removed from it."""
     if type(parsed) is not dict:
         raise InvalidRequest("body: must be a JSON object")
-    return {key: value for key, value in parsed.items() if not counting or key not in _GENERATION_KEYS}
+    if counting:
+        for key in _GENERATION_KEYS:
+            parsed.pop(key, None)
+    return parsed
 
 
 def _check_messages(raw: dict[str, Any], rules: Rules, *, deep: bool) -> CheckedMessages:
@@ -327,19 +344,23 @@ def _read(
     request = _unread(raw, size)
     for key, is_required, read in _COUNT_READERS if counting else _CREATE_READERS:
         if key in raw or is_required:
-            read(request, raw, rules, checks)
+            steps = read(request, raw, rules, checks)
+            if steps is not None:
+                run_to_end(steps)
     return request
 
 
 def _read_in_steps(
     raw: dict[str, Any], counting: bool, rules: Rules, size: int, checked: CheckedMessages | FieldError
 ) -> Steps[MessagesRequest]:
-    """`_read` in steps: each field is one."""
+    """`_read` in steps."""
     request = _unread(raw, size)
     for key, is_required, read in _COUNT_READERS if counting else _CREATE_READERS:
         if key in raw or is_required:
             yield
-            read(request, raw, rules, checked)
+            steps = read(request, raw, rules, checked)
+            if steps is not None:
+                yield from steps
     return request
 
 
@@ -352,12 +373,13 @@ def _unread(raw: dict[str, Any], size: int) -> MessagesRequest:
 
 def _ignored(raw: dict[str, Any]) -> list[str]:
     """The fields that are dropped and have a value, in the order of the body."""
-    dropped = (key for key, value in raw.items() if key not in _KEYS_WITH_EFFECT and value)
-    names = (key for key in islice(dropped, _MAX_EXAMINED) if _FIELD_NAME.fullmatch(key) is not None)
+    dropped = (key for key, value in islice(raw.items(), _MAX_EXAMINED) if key not in _KEYS_WITH_EFFECT and value)
+    names = (key for key in dropped if _FIELD_NAME.fullmatch(key) is not None)
     return list(islice(names, _MAX_REPORTED))
 
 
-# Readers: each checks one field of the body and stores it in the request. They raise FieldError.
+# Readers: each checks one field of the body and stores it in the request. They raise FieldError. What takes long for
+# a large body is left to the steps that some of them return.
 
 
 def _refuse_thread(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
@@ -402,7 +424,7 @@ def _context_edits(request: MessagesRequest, raw: dict[str, Any], rules: Rules, 
         request.compaction = edits.compaction[1]
     for path, kind in edits.unknown:
         if kind.startswith("compact_"):
-            reason = f"{kind!r:.80} is an edit that this service does not know"
+            reason = f"{quoted(kind, 80)} is an edit that this service does not know"
             _refuse(request, rules, f"context_management.{path}", reason)
         else:
             request.ignored.append(f"context_management.{path}")
@@ -419,6 +441,8 @@ def _model(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     model = required(raw, "model", str)
     if not model:
         raise FieldError("model", "must not be empty")
+    if len(model) > _LONGEST_MODEL:
+        raise FieldError("model", f"must have at most {_LONGEST_MODEL} characters")
     request.model = request.engine_model = model
 
 
@@ -435,7 +459,7 @@ def _max_tokens(request: MessagesRequest, raw: dict[str, Any], rules: Rules, che
 
 def _messages(
     request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: bool | CheckedMessages | FieldError
-) -> None:
+) -> Steps[None] | None:
     """Stores the messages and what they change: the list of tools and the effort."""
     if isinstance(checks, FieldError):
         raise checks.copy()
@@ -452,33 +476,47 @@ def _messages(
     if history.has_citations:
         request.ignored.append("citations")
     request.effort = history.effort or request.effort
-    if not raw.get("tools") and not history.tool_changes:
-        return
+    if not history.tool_changes and not request.server_tools and not has_deferred(raw.get("tools") or ()):
+        return None
+    return _offer_tools(request, raw, rules, history.tool_changes, deep=checked.deep)
+
+
+def _offer_tools(
+    request: MessagesRequest, raw: dict[str, Any], rules: Rules, changes: list[ToolChange], *, deep: bool
+) -> Steps[None]:
+    """Stores which of the tools are offered after these changes, in steps. `deep` is as in CheckedMessages."""
     declared = {tool.name: tool for tool in request.tools}
-    request.tools = offered_tools(
+    entries = yield from read_entries(raw.get("tools") or ())
+    request.tools = yield from offered_tools(
         declared,
-        raw.get("tools") or (),
-        history.tool_changes,
-        lambda entry, path: _defined_tool(entry, path, request, rules),
+        entries,
+        changes,
+        lambda entry, path: _defined_tool(entry, path, request, rules, may_be_deep=deep),
         relay_only=request.relay_only if rules.pass_server_tools else None,
         forced=_forced_tool(raw),
     )
-    if history.tool_changes:
-        request.tool_changes = net_changes(raw.get("tools") or (), history.tool_changes)
+    if changes:
+        request.tool_changes = yield from net_changes(raw.get("tools") or (), changes)
     if request.server_tools:
         if any(isinstance(tool, ToolSearch) for tool in request.server_tools.values()):
-            found = searchable_tools(declared, raw["tools"], history.tool_changes)
+            found = yield from searchable_tools(declared, entries, changes)
             request.deferred_tools = [tool for tool in found if tool.name not in request.server_tools]
-        show_calls(request)
+        yield from show_calls(request)
+    yield from clear_in_steps(changes)
 
 
-def show_calls(request: MessagesRequest) -> None:
+def show_calls(request: MessagesRequest) -> Steps[None]:
     """Let the engine see the server tools that run here as functions, and their calls in the history as calls.
 
-    This holds for `raw`, too: a server that speaks Messages must not run them.
+    This holds for `raw`, too: a server that speaks Messages must not run them. It is done in steps.
     """
-    request.messages = with_calls(request.messages, frozenset(request.server_tools))
-    request.raw |= {"messages": request.messages, "tools": [definition(tool) for tool in request.tools]}
+    request.messages = yield from with_calls(request.messages, frozenset(request.server_tools))
+    tools: list[dict[str, Any]] = []
+    for number, tool in enumerate(request.tools, 1):
+        tools.append(definition(tool))
+        if number % _TOOLS_PER_STEP == 0:
+            yield
+    request.raw |= {"messages": request.messages, "tools": tools}
 
 
 def raw_with_messages(request: MessagesRequest, messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -499,9 +537,11 @@ def definition(tool: Tool) -> dict[str, Any]:
     return entry
 
 
-def _defined_tool(entry: dict[str, Any], path: str, request: MessagesRequest, rules: Rules) -> tuple[str, Tool] | None:
+def _defined_tool(
+    entry: dict[str, Any], path: str, request: MessagesRequest, rules: Rules, *, may_be_deep: bool
+) -> tuple[str, Tool] | None:
     """The tool of a definition in a message, and its name; None for a server tool that the rules drop or pass."""
-    tool = _tool(entry, rules, may_be_deep=True)
+    tool = _tool(entry, rules, may_be_deep=may_be_deep)
     if tool is None and rules.pass_server_tools:
         request.relay_only.append(f"{path}.type: {_not_run_here(entry['type'])}")
     return None if tool is None else (tool.name, tool)
@@ -514,12 +554,12 @@ def _forced_tool(raw: dict[str, Any]) -> str | None:
     return name if type(name) is str else None
 
 
-def _system(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    request.system = check_system(raw, keep_billing_header=rules.keep_billing_header)
+def _system(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None]:
+    request.system = yield from check_system(raw, keep_billing_header=rules.keep_billing_header)
 
 
-def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
-    """Stores the tools and the names of the dropped ones; writes what the rules changed into `raw`, too.
+def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None]:
+    """Stores the tools and the names of the dropped ones, in steps; writes what the rules changed into `raw`, too.
 
     `checks` is as in `_read`.
     """
@@ -543,8 +583,12 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
                 kept.append(CLIENT_TOOLS[kind]._asdict() if kind in CLIENT_TOOLS else entry)
         except FieldError as error:
             raise error.within(f"tools.{index}") from None
+        if index % _TOOLS_PER_STEP == _TOOLS_PER_STEP - 1:
+            yield
     if dropped and not kept:
-        raise FieldError("tools", f"{dropped[0]!r:.80} does not run here, and no other tool is left", _UNSUPPORTED)
+        raise FieldError(
+            "tools", f"{quoted(dropped[0], 80)} does not run here, and no other tool is left", _UNSUPPORTED
+        )
     if kept or dropped:
         raw["tools"] = kept
     request.tools, request.dropped_tools = list(tools.values()), tuple(dropped)
@@ -591,8 +635,8 @@ def _may_drop(kind: str) -> bool:
 
 def _not_run_here(kind: str) -> str:
     if RUN_BY_CLIENTS.match(kind) is not None:
-        return f"{kind!r:.80} is a tool that only Anthropic's models know"
-    return f"{kind!r:.80} is a server tool, which does not run here"
+        return f"{quoted(kind, 80)} is a tool that only Anthropic's models know"
+    return f"{quoted(kind, 80)} is a server tool, which does not run here"
 
 
 def _client_tool(entry: dict[str, Any], kind: str, rules: Rules) -> Tool:
@@ -616,7 +660,7 @@ def _tool_choice(request: MessagesRequest, raw: dict[str, Any], rules: Rules, ch
         kind = one_of(entry, "type", _CHOICES)
         name = required(entry, "name", str) if kind == "tool" else None
         if name is not None and all(tool.name != name for tool in request.tools) and not request.relay_only:
-            raise FieldError("name", f"no tool is named {name!r:.150}")
+            raise FieldError("name", f"no tool is named {quoted(name, 150)}")
         if kind == "any" and not request.tools and not request.relay_only:
             raise FieldError("type", "any needs tools")
         request.tool_choice = ToolChoice(kind, name)
@@ -743,7 +787,7 @@ class Nature(Enum):
     """Refused by name, because the answer would be another one. A relayed upstream may receive it."""
 
 
-Reader = Callable[[MessagesRequest, dict[str, Any], Rules, Any], None]
+Reader = Callable[[MessagesRequest, dict[str, Any], Rules, Any], Steps[None] | None]
 
 
 class RequestField(NamedTuple):

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .field_checks import FieldError
-from .json_codec import dumps
+from .large.cooperative import Steps
+from .large.json_writer import dumps_in_steps
 from .tool_search import MAX_FOUND, SearchKind
 from .web_search import WebSearch, read_web_search, web_search_text
 
 Json = dict[str, Any]
 
 _WEB_SEARCH: Final = re.compile(r"web_search_\d{8}")
+_MESSAGES_PER_STEP: Final = 128
+_BLOCKS_PER_STEP: Final = 512
 _QUERY: Final = {"type": "string", "description": "What to search for."}
 
 
@@ -124,31 +127,35 @@ def function_result(call_id: str, text: str, *, is_error: bool) -> Json:
 _CALLS: Final = frozenset({"server_tool_use", "mcp_tool_use"})
 
 
-def with_calls(messages: list[Json], names: frozenset[str]) -> list[Json]:
-    """The messages with each call of a tool in `names`, and its result, as a tool_use and a tool_result.
+def with_calls(messages: list[Json], names: frozenset[str]) -> Steps[list[Json]]:
+    """The messages with each call of a tool in `names`, and its result, as a tool_use and a tool_result, in steps.
 
     Only a call whose result follows it in the same message is changed: engines refuse a call without a result. Messages
     without such calls stay the same objects.
     """
     out: list[Json] = []
-    for message in messages:
+    for number, message in enumerate(messages, 1):
+        if number % _MESSAGES_PER_STEP == 0:
+            yield
         content = message["content"]
         if message["role"] != "assistant" or type(content) is not list:
             out.append(message)
             continue
-        paired = _paired_calls(content, names)
+        paired = yield from _paired_calls(content, names)
         if paired:
-            _add_turns(out, message, paired)
+            yield from _add_turns(out, message, paired)
         else:
             out.append(message)
     return out
 
 
-def _paired_calls(content: list[Json], names: frozenset[str]) -> set[str]:
+def _paired_calls(content: list[Json], names: frozenset[str]) -> Steps[set[str]]:
     """The ids of the calls whose results follow them."""
     called: set[str] = set()
     paired: set[str] = set()
-    for block in content:
+    for number, block in enumerate(content, 1):
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
         if block["type"] in _CALLS:
             if block["name"] in names and block["id"] not in called:
                 called.add(block["id"])
@@ -157,13 +164,15 @@ def _paired_calls(content: list[Json], names: frozenset[str]) -> set[str]:
     return paired
 
 
-def _add_turns(out: list[Json], message: Json, paired: set[str]) -> None:
+def _add_turns(out: list[Json], message: Json, paired: set[str]) -> Steps[None]:
     """Add the turns of one assistant message: calls as they came, then their results, then what followed."""
     turn: list[Json] = []
     results: list[Json] = []
-    for block in message["content"]:
+    for number, block in enumerate(message["content"], 1):
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
         if block.get("tool_use_id") in paired:
-            results.append(_tool_result(block))
+            results.append((yield from _tool_result(block)))
             continue
         if results:
             out += [{**message, "content": turn}, {"role": "user", "content": results}]
@@ -177,35 +186,36 @@ def _add_turns(out: list[Json], message: Json, paired: set[str]) -> None:
         out.append({"role": "user", "content": results})
 
 
-def _tool_result(block: Json) -> Json:
+def _tool_result(block: Json) -> Steps[Json]:
     content = block.get("content")
     match block["type"]:
         case "tool_search_tool_result":
-            text, is_error = _found_tools(content)
+            text, is_error = yield from _found_tools(content)
         case "web_search_tool_result":
-            text, is_error = web_search_text(content)
+            text, is_error = yield from web_search_text(content)
         case "mcp_tool_result":
             return {"type": "tool_result", "tool_use_id": block["tool_use_id"], "content": content or ""} | (
                 {"is_error": True} if block.get("is_error") is True else {}
             )
         case _:
-            text, is_error = dumps(content).decode(), False
+            text, is_error = b"".join((yield from dumps_in_steps(content))).decode(), False
     result: Json = {"type": "tool_result", "tool_use_id": block["tool_use_id"], "content": text}
     return result | {"is_error": True} if is_error else result
 
 
-def _found_tools(content: Any) -> tuple[str, bool]:
+def _found_tools(content: Any) -> Steps[tuple[str, bool]]:
     """What the engine reads of a tool search, and whether it is an error."""
     if type(content) is not dict or type(content.get("error_code")) is str:
         code = content.get("error_code") if type(content) is dict else "unavailable"
         reason = content.get("error_message") if type(content) is dict else None
         return f"{code}: {reason}" if reason else str(code), True
     references = content.get("tool_references")
-    names = [
-        entry["tool_name"]
-        for entry in (references if type(references) is list else ())
-        if type(entry) is dict and type(entry.get("tool_name")) is str
-    ]
+    names: list[str] = []
+    for number, entry in enumerate(references if type(references) is list else (), 1):
+        if type(entry) is dict and type(entry.get("tool_name")) is str:
+            names.append(entry["tool_name"])
+        if number % _BLOCKS_PER_STEP == 0:
+            yield
     if not names:
         return "No tool matches. Try other words.", False
     return f"These tools can be called now: {', '.join(names)}", False

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .field_checks import FieldError, one_of, optional, optional_array, optional_integer
+from .large.cooperative import Steps
 
 Json = dict[str, Any]
 
@@ -17,6 +18,7 @@ MAX_HITS: Final = 10
 """Hits of one search that the model gets at most."""
 _MAX_QUERY: Final = 1_000  # characters
 _MAX_DOMAINS: Final = 1_000
+_ENTRIES_PER_STEP: Final = 256
 _MAX_SNIPPET: Final = 2_000  # characters
 _MARK: Final = "anthro-asgi:"  # before a snippet in `encrypted_content`
 _LOCATION: Final = ("city", "region", "country", "timezone")
@@ -165,12 +167,17 @@ def web_search_error(call_id: str, error_code: str) -> Json:
     return {"type": "web_search_tool_result", "tool_use_id": call_id, "content": content}
 
 
-def web_search_text(content: Any) -> tuple[str, bool]:
-    """What the engine reads of a result, and whether it is an error."""
+def web_search_text(content: Any) -> Steps[tuple[str, bool]]:
+    """What the engine reads of a result, and whether it is an error. The text is made in steps."""
     if type(content) is not list:
         code = content.get("error_code") if type(content) is dict else None
         return f"error: {code if type(code) is str else 'unavailable'}", True
-    pages = [_page(entry) for entry in content if type(entry) is dict]
+    pages: list[str] = []
+    for number, entry in enumerate(content, 1):
+        if type(entry) is dict:
+            pages.append(_page(entry))
+        if number % _ENTRIES_PER_STEP == 0:
+            yield
     return "\n\n".join(pages) or "Nothing was found.", False
 
 

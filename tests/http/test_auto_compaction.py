@@ -11,6 +11,7 @@ from anthro_asgi import Finish, MessagesApp, ModelInfo, Usage
 from anthro_asgi.http.auto_compaction import AutoCompaction, _cut
 from anthro_asgi.testing.driver import Driver, Response
 from anthro_asgi.wire.compaction_prompt import SUMMARY_PROMPT
+from anthro_asgi.wire.large.cooperative import run_to_end
 from tests.support.scripted_engine import ScriptedAnswers, Step, saying
 
 Json = dict[str, Any]
@@ -141,7 +142,7 @@ RESULT: Json = {"role": "user", "content": [{"type": "tool_result", "tool_use_id
     ],
 )
 def test_a_cut_parts_no_result_from_its_call(messages: list[Json], most: int, cut: int) -> None:
-    assert _cut(messages, most) == cut
+    assert run_to_end(_cut(messages, most)) == cut
 
 
 def test_the_summaries_kept_are_bounded() -> None:

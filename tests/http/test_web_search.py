@@ -16,6 +16,7 @@ from anthro_asgi.settings.options import ConfigError
 from anthro_asgi.testing.driver import Driver
 from anthro_asgi.testing.in_process import InProcessApp
 from anthro_asgi.wire.errors import InvalidRequest
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request_policy import Rules
 from anthro_asgi.wire.web_search import (
     MAX_HITS,
@@ -183,8 +184,8 @@ def test_no_more_hits_are_returned_than_the_bound() -> None:
 def test_content_of_another_server_is_not_read_as_text() -> None:
     for encrypted in (None, 1, "!", "aGVsbG8="):
         entry = {"type": "web_search_result", "title": "t", "url": "u", "encrypted_content": encrypted}
-        assert web_search_text([entry, 5]) == ("t\nu", False)
-    assert web_search_text([]) == ("Nothing was found.", False)
+        assert run_to_end(web_search_text([entry, 5])) == ("t\nu", False)
+    assert run_to_end(web_search_text([])) == ("Nothing was found.", False)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("user", {}, ".type: required"),
     ("user", {"type": None}, ".type: required"),
     ("user", {"type": 1}, ".type: 1 is not supported in a message of role user; supported: text, image, "),
-    ("user", {"type": ["text"]}, ".type: ['text'] is not supported"),
+    ("user", {"type": ["text"]}, ".type: an array is not supported"),
     ("user", {"type": "audio"}, ".type: 'audio' is not supported in a message of role user"),
     # not allowed in a message of this role
     ("user", call(), ".type: 'tool_use' is not supported in a message of role user"),

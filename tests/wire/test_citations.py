@@ -27,7 +27,7 @@ PROSE = st.text("ab .\n\t\u00a0\u2003é😀", max_size=60)
 
 
 def char_document(text: str, index: int = 0) -> CitedDocument:
-    return CitedDocument.of(index, None, "char_location", [text])
+    return run_to_end(CitedDocument.of(index, None, "char_location", [text]))
 
 
 # where quotes are found
@@ -67,8 +67,8 @@ def test_a_citation_of_pages_and_blocks_names_those_that_hold_the_words(parts: l
     joined = "\n".join(parts)
     start = data.draw(st.integers(0, len(joined)))
     quote = joined[start : data.draw(st.integers(start, len(joined)))]
-    pages = CitedDocuments([CitedDocument.of(0, "T", "page_location", parts)]).find(1, quote)
-    blocks = CitedDocuments([CitedDocument.of(0, "T", "content_block_location", parts)]).find(1, quote)
+    pages = CitedDocuments([run_to_end(CitedDocument.of(0, "T", "page_location", parts))]).find(1, quote)
+    blocks = CitedDocuments([run_to_end(CitedDocument.of(0, "T", "content_block_location", parts))]).find(1, quote)
     assert (pages is None) == (blocks is None) == (len(quote.strip()) < 3)
     if pages is None or blocks is None:
         return
@@ -234,7 +234,7 @@ def test_the_documents_are_numbered_and_the_model_is_told_to_quote(in_steps: boo
     request = parse(ASKED, in_steps=in_steps)
     assert request.cites
     assert request.ignored == []
-    cite_documents(request)
+    run_to_end(cite_documents(request))
     assert request.system == ["Be brief.", CITATION_PROMPT]
     contexts = [block.get("context") for block in request.messages[0]["content"]]
     assert contexts[:2] == [None, "This is document 2. It can be cited.\nFrom a box"]
@@ -272,7 +272,7 @@ def test_texts_that_only_look_like_pages_in_part_are_blocks() -> None:
     wrong = [["[Page 1 of 2]\na"], ["[Page 2 of 2]\na", "[Page 1 of 2]\nb"], ["[Page 1 of 2]\nabc", "bcd"], []]
     for texts in wrong:
         request = parse({"role": "user", "content": [document(content_source(*texts)), document(text_source("x"))]})
-        cite_documents(request)
+        run_to_end(cite_documents(request))
         assert request.cited is not None
         found = [request.cited.find(1, text) for text in texts if len(text) > 2]
         assert {one["type"] for one in found if one is not None} <= {"content_block_location"}
@@ -301,7 +301,7 @@ def test_documents_in_results_count_and_quotes_of_earlier_answers_have_their_mar
         },
     ]
     request = parse(*history, system=None)
-    cite_documents(request)
+    run_to_end(cite_documents(request))
     assert request.system == [CITATION_PROMPT]
     texts = [block["text"] for block in request.messages[1]["content"] if block["type"] == "text"]
     assert "".join(texts) == 'It says <quote doc="1">plain</quote>.'

@@ -23,6 +23,7 @@ from anthro_asgi.wire.errors import (
     Unauthenticated,
     UnsupportedEncoding,
     UpstreamTimeout,
+    quoted,
 )
 
 TABLE = [
@@ -86,6 +87,15 @@ def test_each_failure_of_an_engine_has_a_reason_for_the_log() -> None:
 
 
 @pytest.mark.clause("7.1")
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a" * 1_000_000, f"'{'a' * 9}"), ("it's", '"it\'s"'), ({"a": 1}, "an object"), ([1], "an array"), (7, "7")],
+    ids=["a long text", "a text", "an object", "an array", "a number"],
+)
+def test_a_value_from_outside_is_quoted_in_part(value: object, text: str) -> None:
+    assert quoted(value, 10) == text
+
+
 def test_the_envelope_is_these_bytes() -> None:
     assert NotFound("no «x»").body("req_9") == (
         '{"type":"error","error":{"type":"not_found_error","message":"no «x»"},"request_id":"req_9"}'.encode()

@@ -148,6 +148,19 @@ def test_a_tool_that_only_speaks_like_a_placeholder_is_offered() -> None:
     assert offered(HI, tools=[careful, asking]) == ["rm", "pay"]
 
 
+@pytest.mark.clause("3.13")
+def test_the_beginning_of_a_description_counts() -> None:
+    far = " " * 16_384
+    late = {**PLACEHOLDER, "name": "late", "description": far + PLACEHOLDER["description"]}
+    search = {"name": "find", "description": far + SEARCH["description"]}
+    assert offered(HI, tools=[LOOK, late, HIDDEN]) == ["look", "late", "hidden"]
+    assert offered(HI, tools=[LOOK, search, HIDDEN]) == ["look", "find", "hidden"]
+    assert offered(HI, tools=[LOOK, {**search, "description": search["description"][8_192:]}, HIDDEN]) == [
+        "look",
+        "find",
+    ]
+
+
 def test_a_tool_that_tool_choice_names_is_offered_although_it_is_deferred() -> None:
     request = parse(HI, tools=[LOOK, SEARCH, HIDDEN], tool_choice={"type": "tool", "name": "hidden"})
     assert [tool.name for tool in request.tools] == ["look", "ToolSearch", "hidden"]

@@ -2,6 +2,7 @@
 
 import base64
 import random
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -11,11 +12,19 @@ from hypothesis import strategies as st
 
 from anthro_asgi.wire import blocks, messages_checks
 from anthro_asgi.wire.blocks import block_checks, decode_base64
-from anthro_asgi.wire.errors import ApiError
+from anthro_asgi.wire.errors import ApiError, InvalidRequest
+from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.field_checks import FieldError
+from anthro_asgi.wire.json_codec import dumps
 from anthro_asgi.wire.large.cooperative import run_to_end
-from anthro_asgi.wire.messages_checks import check_messages, check_messages_in_steps, is_base64_in_steps
-from anthro_asgi.wire.request import parse_request, parse_request_in_steps
+from anthro_asgi.wire.large.cuts import Cuts
+from anthro_asgi.wire.messages_checks import (
+    Findings,
+    check_messages,
+    check_messages_in_steps,
+    is_base64_in_steps,
+)
+from anthro_asgi.wire.request import MessagesRequest, parse_request, parse_request_in_steps
 from anthro_asgi.wire.request_policy import Rules
 from tests.wire.strategies import Json, examples
 
@@ -27,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a few characters too many for one step."""
     monkeypatch.setattr(messages_checks, "_DECODED", 64)
     monkeypatch.setattr(messages_checks, "_SLICE", 32)
+    monkeypatch.setattr(messages_checks, "_PARSED", 24)
     monkeypatch.setattr(messages_checks, "_BLOCKS_PER_STEP", 3)
     monkeypatch.setattr(blocks, "_BLOCKS_PER_STEP", 8)
 
@@ -131,6 +141,152 @@ def test_long_arrays_of_blocks_are_checked_in_steps_with_the_same_errors(holder:
             inner[place] = wrong
             messages = HOLDERS[holder](inner)
             assert fault(messages, in_steps=True) == fault(messages, in_steps=False)
+
+
+CHANGES: dict[str, Any] = {
+    "tabs": lambda entries: {"type": "browser_state", "tabs": entries},
+    "state changes": lambda entries: {"type": "browser_state", "tabs": [{"tab_id": "a"}], "state_changes": entries},
+    "tool changes": lambda entries: {"type": "compaction", "content": "So far.", "tool_changes": entries},
+}
+ENTRIES: dict[str, Json] = {
+    "tabs": {"tab_id": "a"},
+    "state changes": {"type": "navigated"},
+    "tool changes": {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "f"}},
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_long_arrays_inside_a_block_are_checked_in_steps_with_the_same_errors(kind: str) -> None:
+    def messages(entries: list[Any]) -> list[Any]:
+        block = CHANGES[kind](entries)
+        if kind == "tool changes":
+            return [user(TEXT), {"role": "assistant", "content": [TEXT, block, TEXT]}]
+        return [CALL, user({"type": "tool_result", "tool_use_id": "t", "content": [TEXT, block, TEXT]})]
+
+    entry = ENTRIES[kind]
+    assert len(list(check_messages_in_steps({"messages": messages([entry] * 200)}, deep=False))) >= 200 // 8
+    for wrong in (entry, {}, 7, None):
+        for place in (0, 6, 7, 8, 9, 30):
+            entries: list[Any] = [entry] * 31
+            entries[place] = wrong
+            assert fault(messages(entries), in_steps=True) == fault(messages(entries), in_steps=False)
+
+
+INPUTS: list[Any] = [
+    "{}",
+    "   ",
+    '{"a":1,"b":[1,2,3],"c":{"d":"a text of some length"}}',
+    orjson.dumps('{"a":1,"b":"a text that is encoded twice"}').decode(),
+    orjson.dumps(orjson.dumps('{"a":"three times"}').decode()).decode(),
+    '["an array", "of some length", 1, 2, 3]',
+    '"a text, which is no object at all"',
+    "12345678901234567890123456789012345",
+    '{"a":"a large number","b":12345678901234567890123}',
+    '{"a":"half of a character: \\ud83d"}',
+    '{"a":"half of a character: \ud83d"}',
+    '{"a":"first object"},{"b":"second object"}',
+    '{"a":"first object"}],[{"b":"second object"}',
+    '{"a":"an object that does not end"',
+    '{"a":' + "[" * 40 + "]" * 40 + "}",
+    '{"a":' + "[" * 3000 + "]" * 3000 + "}",
+    '{"a":"a key that occurs twice","a":"its second value"}',
+]
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "with cuts"])
+@pytest.mark.parametrize("text", INPUTS, ids=lambda text: text[:40])
+def test_an_input_that_is_json_in_a_string_is_read_in_steps_with_the_same_result(text: str, cut: bool) -> None:
+    def messages() -> list[Any]:
+        call = {"type": "tool_use", "id": "u", "name": "f", "input": text}
+        return [{"role": "assistant", "content": [TEXT, call, {**call, "id": "v"}]}]
+
+    at_once, in_steps, cuts = messages(), messages(), Cuts() if cut else None
+    rules = Rules(max_depth=36)
+
+    def refusal(check: Callable[[], object]) -> tuple[str, str] | None:
+        try:
+            check()
+        except FieldError as error:
+            return error.path, error.reason
+        return None
+
+    refused = refusal(lambda: check_messages({"messages": at_once}, block_checks(rules, deep=False)))
+    steps = check_messages_in_steps({"messages": in_steps}, rules, deep=False, cuts=cuts)
+    assert refusal(lambda: run_to_end(steps)) == refused
+    if refused is not None:
+        return
+    pieces = [dumps(in_steps)]
+    assert orjson.loads(b"".join(pieces if cuts is None else run_to_end(cuts.fill(pieces)))) == orjson.loads(
+        dumps(at_once)
+    )
+    if cuts is not None and len(text) > 40:
+        assert len(cuts) == 2
+
+
+def test_no_step_parses_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = [0]
+
+    def watched(value: Any, max_depth: int) -> Any:
+        parsed[-1] += len(value)
+        return blocks.read_input(value, max_depth)
+
+    monkeypatch.setattr(messages_checks, "read_input", watched)
+    calls = [{"type": "tool_use", "id": f"t{number}", "name": "f", "input": '{"a":0}'} for number in range(100)]
+    steps = check_messages_in_steps({"messages": [{"role": "assistant", "content": calls}]}, deep=False)
+    parsed.extend(0 for _ in steps)
+    assert sum(parsed) == 700
+    assert max(parsed) <= 24
+
+
+@pytest.mark.parametrize("in_steps", [False, True], ids=["at once", "in steps"])
+def test_a_file_inside_a_document_is_found(in_steps: bool) -> None:
+    source = {"type": "content", "content": [TEXT, {"type": "image", "source": {"type": "file", "file_id": "f"}}]}
+    raw = {"messages": [user({"type": "document", "source": source})]}
+    findings, rules = Findings(), Rules(files=True)
+    if in_steps:
+        run_to_end(check_messages_in_steps(raw, rules, deep=False, findings=findings))
+    else:
+        check_messages(raw, block_checks(rules, deep=False), rules, findings)
+    assert findings.has_files
+
+
+MISPLACED: list[tuple[str, Json, str | None]] = [
+    ("assistant", {"type": "image"}, "image.source: required"),
+    ("assistant", {"type": "document", "source": 3}, "document.source: must be an object"),
+    (
+        "assistant",
+        {"type": "document", "source": {"type": "content", "content": [9]}},
+        "document.source.content.0: must",
+    ),
+    ("assistant", {"type": "search_result", "content": [{}]}, "search_result.content.0.type: required"),
+    ("assistant", {"type": "tool_reference"}, "tool_reference.tool_name: required"),
+    ("user", {"type": "thinking"}, "thinking.thinking: required"),
+    ("user", {"type": "mcp_tool_use", "id": "t"}, "mcp_tool_use.name: required"),
+    ("system", {"type": "document"}, "document.source: required"),
+    ("assistant", {"type": "document", "source": {"type": "file"}, "citations": {"enabled": True}}, None),
+    ("user", {"type": "thinking", "thinking": "Hm"}, None),
+    ("user", {"type": "unknown", "source": 3}, None),
+]
+
+
+@pytest.mark.parametrize("in_steps", [False, True], ids=["at once", "in steps"])
+@pytest.mark.parametrize(("role", "block", "refused"), MISPLACED, ids=repr)
+def test_a_block_in_an_unusual_place_is_checked_for_a_relayed_upstream(
+    role: str, block: Json, refused: str | None, in_steps: bool
+) -> None:
+    body = orjson.dumps({"model": "m", "max_tokens": 1, "messages": [user(TEXT), {"role": role, "content": [block]}]})
+    rules = Rules(pass_server_tools=True)
+
+    def read() -> MessagesRequest:
+        return run_to_end(parse_request_in_steps([body], rules=rules)) if in_steps else parse_request(body, rules=rules)
+
+    if refused is not None:
+        with pytest.raises(InvalidRequest, match=rf"^messages\.1\.content\.0\.{refused}"):
+            read()
+        return
+    request = read()
+    assert [reason.partition(": ")[0] for reason in request.relay_only] == ["messages.1.content.0.type"]
+    assert estimate_tokens(request) > 0
 
 
 def test_no_step_decodes_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

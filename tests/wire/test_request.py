@@ -239,6 +239,7 @@ def test_a_request_may_be_a_single_assistant_turn() -> None:
         ({"model": ABSENT}, "model: required"),
         ({"model": None}, "model: required"),
         ({"model": ""}, "model: must not be empty"),
+        ({"model": "m" * 4097}, "model: must have at most 4096 characters"),
         ({"model": 1}, "model: must be a string"),
         ({"max_tokens": ABSENT}, "max_tokens: required"),
         ({"max_tokens": None}, "max_tokens: required"),

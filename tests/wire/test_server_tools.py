@@ -6,6 +6,7 @@ import pytest
 
 from anthro_asgi import Block, Delta, Finish, Thinking, ToolJson, ToolStart, Usage
 from anthro_asgi.wire.deltas import MessageFields
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.server_calls import ServerCall, ServerCallReader, UsageSum
 from anthro_asgi.wire.server_tools import function_result, tool_search_error, tool_search_result, with_calls
 
@@ -22,7 +23,7 @@ def use(identity: str, name: str = "tool_search_tool_bm25", kind: str = "server_
 
 
 def turns(*content: Json) -> list[Json]:
-    return with_calls([{"role": "assistant", "content": list(content)}], NAMES)
+    return run_to_end(with_calls([{"role": "assistant", "content": list(content)}], NAMES))
 
 
 def shape(messages: list[Json]) -> list[tuple[str, list[str]]]:
@@ -75,7 +76,7 @@ def test_the_result_of_a_function_keeps_its_blocks() -> None:
 )
 def test_what_is_no_call_with_a_later_result_stays_as_it_is(content: list[Json]) -> None:
     message = {"role": "assistant", "content": content}
-    assert with_calls([message], NAMES)[0] is message
+    assert run_to_end(with_calls([message], NAMES))[0] is message
 
 
 def test_a_strange_result_of_a_search_is_readable() -> None:

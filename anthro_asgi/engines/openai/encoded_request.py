@@ -62,7 +62,7 @@ class EncodedRequest:
 
     async def release(self) -> bool:
         """Drop the request and its body. Returns True."""
-        held: list[Any] = [self.request.raw, self.body] if self.request.is_large else []
+        held: list[Any] = [*self.request.content(), self.body] if self.request.is_large else []
         self._request = self._body = None
         if held:
             await run_with_yields(drop_in_steps(held), perf_counter)

@@ -84,6 +84,9 @@ def drop_in_steps(held: list[Any]) -> Steps[None]:
     while held:
         value = held.pop()
         kind = type(value)
+        steps += 1
+        if steps % _DROPPED_PER_STEP == 0:
+            yield
         if kind is not dict and kind is not list:
             continue
         if getrefcount(value) > _OWNED:
@@ -102,8 +105,6 @@ def drop_in_steps(held: list[Any]) -> Steps[None]:
             steps += 1
             if steps % _DROPPED_PER_STEP == 0:
                 yield
-        if steps % _DROPPED_PER_STEP == 0:
-            yield
 
 
 @coroutine

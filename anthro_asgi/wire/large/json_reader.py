@@ -45,8 +45,11 @@ _DENSE: Final = 2048  # what a window may weigh to be read at once; a heavier on
 _WEIGHTS: Final = ((b"[", 4), (b"{", 4), (b":", 2), (b'"', 1))
 """How long the punctuation of a window takes, in quotes. An array or object is allocated, the key of a member, too."""
 _COMMAS: Final = 2  # that take as long as a quote
+_SURROGATES: Final = (b"\\ud", b"\\uD")
+_SURROGATE: Final = 4  # how long the escape of one takes, in quotes
 _DENSE_WINDOW: Final = 4 * 1024
 _MAX_CONTAINERS: Final = 1_000_000
+_MAX_MEMBERS: Final = 1_000_000  # of an object; when it grows, all its members are moved at once
 _LONG: Final = 1024  # bytes from which a string is cut out
 _LONG_IF_WIDE: Final = 96  # … if it takes four times its size in memory
 _LONGEST_KEY: Final = 256 * 1024  # bytes
@@ -97,15 +100,17 @@ class _Unread(NamedTuple):
     depth_checked: bool = True  # it may not be deeper than allowed
     is_prompt: bool = False
     is_schema: bool = False  # it matters whether it has properties
+    is_object: bool = False  # an array stays in the request, which is then refused
 
 
 # Which values are cut out, by their path: a dict has the members of an object, a list what all elements are.
 Shape = dict[str, Any] | list[Any] | _Unread | None
 _ANY: Final = "*"
 _UNKNOWN: Final = _Unread(depth_checked=False)
-_MESSAGE: Final = {"content": [{"input": _Unread(is_prompt=True)}]}
-_TOOL: Final = {"input_schema": _Unread(is_prompt=True, is_schema=True)}
-_FORMAT: Final = {"schema": _Unread()}
+_INPUT: Final = _Unread(is_prompt=True, is_object=True)
+_MESSAGE: Final = {"content": [{"input": _INPUT}]}
+_TOOL: Final = {"input_schema": _Unread(is_prompt=True, is_schema=True, is_object=True)}
+_FORMAT: Final = {"schema": _Unread(is_object=True)}
 _READ: Final = (
     "compaction",
     "container",
@@ -127,6 +132,8 @@ _ROOT: Final[Shape] = {
     **dict.fromkeys(_READ),
     _ANY: _UNKNOWN,
 }
+INPUT: Final[Shape] = [_INPUT]
+"""The shape of an array whose element is the input of a tool call."""
 _READ_AS_MARKS: Final = frozenset({"content", "data", "signature", "text", "thinking"})
 """Keys whose string may be a mark. Code that reads them joins texts, or asks `Cuts` for the text."""
 _NO_PROMPT: Final = frozenset({"data", "signature"})
@@ -138,7 +145,12 @@ class _CannotCut(ValueError):
 
 
 def loads_in_steps(
-    pieces: Sequence[bytes], cuts: Cuts | None = None, *, expansion: float | None = None, max_depth: int = MAX_DEPTH
+    pieces: Sequence[bytes],
+    cuts: Cuts | None = None,
+    *,
+    expansion: float | None = None,
+    max_depth: int = MAX_DEPTH,
+    shape: Shape = _ROOT,
 ) -> Steps[tuple[Any, int]]:
     """`loads_exactly` of the joined pieces, in steps: the value and its depth.
 
@@ -147,9 +159,10 @@ def loads_in_steps(
         expansion: memory that the values may take, as a multiple of the document's size. By default 3.5 with `cuts`;
             7, and at least 16 MiB, without.
         max_depth: levels of a value that may be cut out; deeper ones stay in the request, which is then refused.
+        shape: of the document; by default that of a request.
 
     Raises orjson.JSONDecodeError; InvalidRequest for keys of more than 256 KiB; RequestTooLarge for values that would
-    take too much memory, and for more than a million arrays and objects.
+    take too much memory, and for more than a million arrays and objects, or members of an object.
     """
     size = sum(map(len, pieces))
     if size <= _WHOLE:
@@ -167,7 +180,7 @@ def loads_in_steps(
         del whole
         yield
     budget = _Budget(size, *(_LIMITS[cuts is None] if expansion is None else (expansion, _ALWAYS)))
-    reader = _Reader(cuts, budget, max_depth)
+    reader = _Reader(cuts, budget, max_depth, shape)
     try:
         return (yield from reader.read(pieces))
     except ValueError:
@@ -232,7 +245,8 @@ class _Frame:
 class _Reader:
     """Reads one document."""
 
-    def __init__(self, cuts: Cuts | None, budget: _Budget, max_depth: int) -> None:
+    def __init__(self, cuts: Cuts | None, budget: _Budget, max_depth: int, shape: Shape = _ROOT) -> None:
+        self._shape = shape
         self._cuts = cuts
         self._strings = Cuts() if cuts is None else cuts
         self._budget = budget
@@ -409,7 +423,7 @@ class _Reader:
             nodes = nodes[:unread]
         opened: list[_Frame] = []
         if kinds:
-            start, shape = (nodes[low - 1], before[low - 1].shape) if low else ([value], [_ROOT])
+            start, shape = (nodes[low - 1], before[low - 1].shape) if low else ([value], [self._shape])
             opened = self._open(start, shape, kinds[low:], low, is_deep=is_deep)
         is_marked = MARK_JSON in text
         for node, frame in zip(nodes, before, strict=False):
@@ -421,9 +435,11 @@ class _Reader:
             if node:
                 yield from self._visit(node, frame.shape, is_marked=is_marked, is_deep=is_deep)
                 frame.container.update(node) if frame.kind == _DICT else frame.container.extend(node)
+                if frame.kind == _DICT and len(frame.container) > _MAX_MEMBERS:
+                    raise RequestTooLarge(f"body: an object has more than {_MAX_MEMBERS} members")
         if not before:
             whole = [value]
-            yield from self._visit(whole, [_ROOT], is_marked=is_marked, is_deep=is_deep)
+            yield from self._visit(whole, [self._shape], is_marked=is_marked, is_deep=is_deep)
             self._root = whole[0]
         self._stack = before[:low] + opened
 
@@ -436,7 +452,7 @@ class _Reader:
         parent = start
         for index, (key, child) in enumerate(spine):
             shape = _inner_shape(shape, key)
-            if type(shape) is _Unread and self._cuts is not None:
+            if type(shape) is _Unread and self._cuts is not None and not (shape.is_object and kinds[index] == _LIST):
                 self._unread = low + index
                 self._unread_pieces = []
                 self._unread_mark = self._cuts.add_value(self._unread_pieces)
@@ -477,6 +493,8 @@ class _Reader:
             if type(outer) is list:
                 memory += _ARRAY + _ELEMENT * count
                 inner = shape[0] if type(shape) is list else None
+                if type(inner) is _Unread:
+                    self._cut_elements(outer, inner, is_deep=is_deep)
                 todo += [(value, inner) for value in outer if type(value) is dict or type(value) is list]
                 for index, value in enumerate(outer if is_marked else ()):
                     if is_mark(value):
@@ -505,9 +523,18 @@ class _Reader:
                 yield
         self._budget.take(memory)
 
+    def _cut_elements(self, elements: list[Any], shape: _Unread, *, is_deep: bool) -> None:
+        for index, value in enumerate(elements):
+            if type(value) is dict or type(value) is list:
+                mark = self._cut(value, shape, is_deep=is_deep)
+                if mark is not None:
+                    elements[index] = mark
+
     def _cut(self, value: Any, shape: _Unread, *, is_deep: bool) -> dict[str, Any] | None:
-        """The mark of a value that is not read; None if it stays, because it is small or too deep."""
+        """The mark of a value that is not read; None if it stays: it is small, too deep, or no object."""
         if self._cuts is None or (is_deep and not is_shallow(value, self._max_depth)):
+            return None
+        if shape.is_object and type(value) is list:
             return None
         if is_value_mark(value):  # it goes on in the next chunk
             return value
@@ -535,6 +562,7 @@ class _Reader:
             if len(parts) % _PIECES_PER_STEP == 0:
                 yield
         pieces.clear()
+        yield
         return "".join(parts)
 
 
@@ -551,7 +579,8 @@ def _parts(pieces: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
 
 
 def _weight(part: bytes) -> int:
-    return sum(weight * part.count(mark) for mark, weight in _WEIGHTS) + part.count(b",") // _COMMAS
+    weight = sum(weight * part.count(mark) for mark, weight in _WEIGHTS) + part.count(b",") // _COMMAS
+    return weight + _SURROGATE * sum(map(part.count, _SURROGATES)) if b"\\u" in part else weight
 
 
 def _safe_end(clean: bytes) -> int:

@@ -47,7 +47,7 @@ Outcome = MessagesRequest | ApiError
 SERVED = 1 / 12  # of the trials: a request through the service takes ten times as long as parsing
 SMALL = {
     json_reader: {"_WHOLE": 0, "_WINDOW": 96, "_CHUNK": 60, "_LONG": 16, "_LONG_IF_WIDE": 8, "_LARGE": 32},
-    messages_checks: {"_DECODED": 8, "_SLICE": 24},
+    messages_checks: {"_DECODED": 8, "_SLICE": 24, "_PARSED": 8},
 }
 ROLES = {"system", "user", "assistant", "tool"}
 _BILLING_HEADER = b"billing-header"

@@ -12,6 +12,7 @@ _REPETITIONS: Final = 4  # of a body that seems to hold for too long: noise only
 MAX_BODY: Final = 48 * MIB
 """A limit for the application under which each shape of 32 MiB is read: some are a little larger."""
 WORST: Final = (
+    "tools that can be searched",
     "fields of the body",
     "an array of fractions",
     "tiny strings",

@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from anthro_asgi.wire.deltas import Batch, Finish
 from tests.checks.hold.application import Case
 from tests.support.upstream import framed, sse
 
@@ -53,9 +54,89 @@ IN_REQUEST: Final = (
     "messages",
     "blocks",
     "tools",
+    "deferred tools",
+    "tool changes",
+    "tool definitions",
+    "references",
+    "results",
+    "server results",
+    "documents",
+    "thinking",
+    "system blocks",
+    "compactions",
+    "string input",
+    "string inputs",
 )
 IN_ANSWER: Final = ("text", "reasoning", "arguments", "arguments twice", "array", "encoded twice", "object", "junk")
 PLACES: Final = IN_REQUEST + IN_ANSWER
+MANY: Final[dict[str, tuple[str, str, str]]] = {
+    "messages": ('"messages":[', '{"role":"user","content":"Hi"}', "]"),
+    "blocks": ('"messages":[{"role":"user","content":[', '{"type":"text","text":"a"}', "]}]"),
+    "tools": ('"tools":[', '{"name":"f%d","input_schema":{}}', "]"),
+    "deferred tools": (
+        '"tools":[{"type":"tool_search_tool_bm25_20251119","name":"tool_search_tool_bm25"},',
+        '{"name":"f%d","defer_loading":true,"description":"%s"}',
+        "]",
+    ),
+    "tool changes": (
+        '"tools":[{"name":"f"}],"messages":[{"role":"user","content":"Hi"},{"role":"system","content":[',
+        '{"type":"tool_removal","tool":{"type":"tool_reference","name":"f"}}',
+        "]}]",
+    ),
+    "tool definitions": (
+        '"messages":[{"role":"user","content":"Hi"},{"role":"system","content":[',
+        '{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"name":"f%d"}}}',
+        "]}]",
+    ),
+    "references": (
+        '"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{}}]},'
+        '{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[',
+        '{"type":"tool_reference","tool_name":"f"}',
+        "]}]}]",
+    ),
+    "results": (
+        '"messages":[',
+        '{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":{}}]},'
+        '{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":[]}]}',
+        "]",
+    ),
+    "server results": (
+        '"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":['
+        '{"type":"web_search_tool_result","tool_use_id":"t","content":[',
+        '{"type":"web_search_result","title":"a","url":"b"}',
+        "]}]}]",
+    ),
+    "documents": (
+        '"messages":[{"role":"user","content":['
+        '{"type":"document","citations":{"enabled":true},"source":{"type":"content","content":[',
+        '{"type":"text","text":"a"}',
+        "]}}]}]",
+    ),
+    "thinking": (
+        '"context_management":{"edits":[{"type":"clear_thinking_20251015"}]},"messages":[{"role":"user","content":"Hi"},'
+        '{"role":"assistant","content":[',
+        '{"type":"thinking","thinking":"a"}',
+        ']},{"role":"user","content":"Hi"},{"role":"assistant","content":[{"type":"thinking","thinking":"a"}]}]',
+    ),
+    "system blocks": (
+        '"messages":[{"role":"user","content":"Hi"}],"system":[',
+        '{"type":"text","text":"a"}',
+        "]",
+    ),
+    "compactions": (
+        '"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":[{"type":"compaction","content":"a",'
+        '"tool_changes":[',
+        '{"type":"tool_addition","tool":{"type":"tool_definition","definition":{"name":"f%d"}}}',
+        "]}]}]",
+    ),
+    "string inputs": (
+        '"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":[',
+        '{"type":"tool_use","id":"t%d","name":"f","input":"{\\"a\\":[' + "[]," * 4000 + '0]}"}',
+        "]}]",
+    ),
+}
+"""Places that hold many equal values: what stands before them, one of them, and what stands behind them."""
+_MOST_TOOLS: Final = 990
 _TAIL: Final = {"messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -72,11 +153,13 @@ class Recipe:
     event: int = 1_000_000
     stream: bool = True
     whole: bool = False
+    in_process: bool = False
 
     def case(self) -> Case:
         """The request and the answer."""
         if self.place in IN_REQUEST:
-            return Case(request=self._request())
+            deltas: list[Batch] = ["Hi", Finish("end_turn")] if self.in_process else []
+            return Case(request=self._request(), deltas=deltas)
         limits = {"model": "m", "max_tokens": 9, "stream": self.stream, "stop_sequences": STOPS[self.stops], **_TAIL}
         if not STOPS[self.stops]:
             del limits["stop_sequences"]
@@ -98,20 +181,26 @@ class Recipe:
             "unknown field": '"junk":%s',
             "metadata": '"metadata":{"junk":%s}',
         }.get(self.place)
-        if around is None:
-            many = {
-                "messages": ('"messages":[', '{"role":"user","content":"Hi"}'),
-                "blocks": ('"messages":[{"role":"user","content":[', '{"type":"text","text":"a"}'),
-                "tools": ('"tools":[', '{"name":"f%d","input_schema":{}}'),
-            }
-            head, unit = many[self.place]
-            count = max(1, min(self.size // len(unit), 1000 if self.place == "tools" else self.size))
-            units = ",".join(unit % number if "%d" in unit else unit for number in range(count))
-            member = head + units + ("]}]" if self.place == "blocks" else "]")
+        if self.place == "string input":
+            member = (
+                '"messages":[{"role":"assistant","content":[{"type":"tool_use","id":"t","name":"f","input":'
+                + json.dumps(f'{{"a":{values}}}')
+                + '}]},{"role":"user","content":"Hi"}]'
+            )
+        elif around is None:
+            member = self._many(*MANY[self.place])
         else:
             member = around.replace("%s", values)
         rest = "" if '"messages"' in member else ',"messages":[{"role":"user","content":"Hi"}]'
         return ('{"model":"m","max_tokens":9,"stream":true,' + member + rest + "}").encode("utf-8", "surrogatepass")
+
+    def _many(self, head: str, unit: str, tail: str) -> str:
+        count = max(1, self.size // len(unit))
+        if self.place.endswith("tools"):
+            count = min(count, _MOST_TOOLS)
+        text = json.dumps(self.text * (self.size // count // len(self.text)))[1:-1]
+        units = (unit.replace("%d", str(number)).replace("%s", text) for number in range(count))
+        return head + ",".join(units) + tail
 
     def _answer(self) -> bytes:
         chunks = [*self._chunks(), _chunk("stop")]
@@ -181,4 +270,5 @@ def mutated(source: random.Random, recipe: Recipe) -> Recipe:
         case 6:
             return replace(recipe, event=int(2 ** source.uniform(2, 20)))
         case _:
-            return replace(recipe, stream=source.random() < 0.6, whole=source.random() < 0.2)
+            chances = [source.random() for _ in range(3)]
+            return replace(recipe, stream=chances[0] < 0.6, whole=chances[1] < 0.2, in_process=chances[2] < 0.5)

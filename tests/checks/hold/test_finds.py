@@ -12,12 +12,18 @@ from tests.checks.hold import BAR
 from tests.checks.hold.application import MIB, Application, Case, scale
 from tests.checks.hold.bodies import WORST, holds, is_within_bounds
 from tests.checks.hold.fuzz import Find, measured, search
-from tests.checks.hold.shapes import IN_ANSWER, IN_REQUEST, Recipe, drawn, mutated
+from tests.checks.hold.shapes import IN_ANSWER, MANY, Recipe, drawn, mutated
 
 pytestmark = pytest.mark.alone
 
 HI = {"messages": [{"role": "user", "content": "Hi"}]}
 LARGE = 300_000  # characters
+
+
+def _keys(size: int) -> str:
+    return ",".join(f'"key{number:06}":1' for number in range(size // 14))
+
+
 ANSWERS = [
     Recipe("arguments", size=LARGE),
     Recipe("arguments", size=LARGE, stream=False),
@@ -42,14 +48,40 @@ ANSWERS = [
 ]
 
 REQUESTS = [
-    *(Recipe(place, size=250_000) for place in IN_REQUEST if place != "tools"),
+    *(
+        Recipe(place, size=250_000)
+        for place in ("schema", "tool input", "output schema", "unknown field", "metadata", "messages", "blocks")
+    ),
     *(Recipe(place, size=1_000_000) for place in ("schema", "tool input")),
     *(Recipe(place, ("small objects",), size=250_000) for place in ("schema", "tool input", "metadata")),
     Recipe("unknown field", ("empty arrays", "spaces"), size=100_000),
     Recipe("schema", ("small objects", "spaces"), size=100_000),
     Recipe("blocks", size=100_000),
     Recipe("tools", size=40_000),
+    Recipe("deferred tools", text="placeholder ", size=950_000),
+    Recipe("string input", size=950_000),
+    Recipe("string inputs", size=950_000),
+    *(Recipe(place, size=950_000, in_process=True) for place in MANY),
 ]
+
+
+def _with(field: str) -> bytes:
+    return b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],%s}' % field.encode()
+
+
+LONG = 950_000  # characters
+ODD: dict[str, bytes] = {
+    "a billing header": _with(f'"system":"x-anthropic-billing-header:{"a=b;" * (LONG // 4)}"'),
+    "a description beside a deferred tool": _with(
+        f'"tools":[{{"name":"d","defer_loading":true}},{{"name":"f","description":"{"x defer " * (LONG // 8)}"}}]'
+    ),
+    "surrogates": _with(f'"system":"{chr(92)}ud83d{(chr(92) + "ud83d") * (LONG // 6)}"'),
+    "the type of a block is an object": _with(
+        f'"messages":[{{"role":"user","content":[{{"type":{{{_keys(LONG)}}}}}]}}]'
+    ),
+    "the name in a choice": _with(f'"tool_choice":{{"type":"tool","name":"{chr(233) * (LONG // 2)}"}}'),
+    "fields": _with(_keys(LONG)),
+}
 
 
 @pytest.fixture
@@ -85,6 +117,15 @@ def test_no_request_of_the_worst_finds_holds_the_event_loop(application: Applica
         finds = [measured(application, recipe) for recipe in REQUESTS]
     assert not [str(find) for find in finds if not find.is_within_bounds]
     assert {find.status for find in finds} == {200}
+
+
+@pytest.mark.parametrize("shape", ODD)
+def test_no_single_value_of_a_request_holds_the_event_loop(application: Application, shape: str) -> None:
+    with application:
+        application.hold(Recipe(size=4096).case())
+        held = application.hold(Case(ODD[shape]), 3)
+    assert held.seconds <= BAR * scale()
+    assert held.status in (200, 400, 413)
 
 
 @pytest.mark.parametrize("size", [MIB * 95 // 100, 4 * MIB], ids=["1 MiB", "4 MiB"])

@@ -102,6 +102,10 @@ def test_a_wide_value_is_dropped_in_short_steps() -> None:
     assert held == []
 
 
+def test_many_empty_values_are_dropped_in_short_steps() -> None:
+    assert sum(1 for _ in drop_in_steps([[{"enum": [[] for _ in range(20_000)]}]])) > 2 * 20_000 // 256 - 2
+
+
 def test_a_dropped_value_that_is_needed_elsewhere_keeps_its_content() -> None:
     needed = {"schema": {f"p{number}": [number, {}] for number in range(1_000)}}
     before = repr(needed)

@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Generator
+from math import inf
 from typing import Any
 
 import orjson
@@ -504,6 +505,24 @@ def test_a_field_that_the_service_reads_is_not_cut_out(field: str) -> None:
     assert len(cuts) == 0
 
 
+@pytest.mark.parametrize("padding", [0, 600_000], ids=["small", "large"])
+@pytest.mark.parametrize("cuts", [Cuts(), None], ids=["cutting", "whole"])
+def test_an_array_in_the_place_of_an_object_is_refused_though_it_is_long(cuts: Cuts | None, padding: int) -> None:
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": [1] * 9000}
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("messages.1.content.0.tool_use.input", {"messages": [user("Hi"), {"role": "assistant", "content": [call]}]}),
+        ("tools.0.input_schema", {"tools": [{"name": "f", "input_schema": [[number] for number in range(2000)]}]}),
+        (
+            "output_config.format.schema",
+            {"output_config": {"format": {"type": "json_schema", "schema": [1] * 9000}}},
+        ),
+    ]
+    for path, fields in wrong:
+        body = {"model": "m", "max_tokens": 5, "x": "a" * padding, "messages": [user("Hi")], **fields}
+        with pytest.raises(InvalidRequest, match=rf"^{path}: must be an object$"):
+            run_to_end(parse_request_in_steps(cut(dumps(body), 65_536), cuts=cuts))
+
+
 @pytest.mark.parametrize("size", [100, 70_000, 300_000, 900_000])
 def test_an_image_of_any_size_is_sent_as_it_came(size: int) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVs" * (size // 4)}}
@@ -547,6 +566,14 @@ def test_more_than_a_million_arrays_and_objects_are_refused(cuts: Cuts | None) -
     document = b'{"junk":[' + b"[]," * 1_000_000 + b"[]]}"
     with pytest.raises(RequestTooLarge, match=r"^body: (more than 1000000 arrays and objects|its values)"):
         run_to_end(loads_in_steps([document], cuts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cuts", [Cuts(), None], ids=["cutting", "whole"])
+def test_an_object_with_more_than_a_million_members_is_refused(cuts: Cuts | None) -> None:
+    document = b'{"system":{%b}}' % b",".join(b'"%d":0' % number for number in range(1_000_001))
+    with pytest.raises(RequestTooLarge, match=r"^body: an object has more than 1000000 members"):
+        run_to_end(loads_in_steps([document], cuts, expansion=inf))
 
 
 def test_punctuation_inside_strings_does_not_count_as_values() -> None:
