@@ -511,6 +511,9 @@ def test_the_inter_token_latency_of_one_token_is_zero() -> None:
         ),
         (framed(502, [], [b"<h1>Bad gateway</h1>" * 50], "length"), "http 502", ("<h1>Bad gateway</h1>" * 50)[:200]),
         (answer([*GOOD[:2], ERROR]), "error event", "no"),
+        (answer(GOOD[:-1]), "cut", "the answer ended before it was complete"),
+        (cut(answer()[:-30]), "cut", "the answer ended before it was complete"),
+        (cut(b""), "cut", "the connection was closed without an answer, as an https:// server does with http://"),
     ],
 )
 async def test_what_an_error_says_is_kept_in_short(reply: Answer, kind: str, text: str) -> None:

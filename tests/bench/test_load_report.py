@@ -13,7 +13,8 @@ import pytest
 
 from anthro_asgi.bench.load.tally import Slo
 from anthro_asgi.bench.records import Goodput, Load, load_from
-from anthro_asgi.bench.report.charts import Axis, Line, line_chart, linear_ticks, log_ticks
+from anthro_asgi.bench.report import charts
+from anthro_asgi.bench.report.charts import Axis, Line, line_chart, linear_ticks, log_ticks, mark
 from anthro_asgi.bench.report.command import add_arguments, main
 from anthro_asgi.bench.report.page import page
 from anthro_asgi.bench.report.results import read
@@ -188,6 +189,14 @@ def test_a_logarithmic_axis_has_at_least_three_ticks() -> None:
         ticks = log_ticks(low, high)
         assert 3 <= len(ticks) <= 7, (low, high, ticks)
         assert low <= ticks[0] < ticks[-1] <= high
+
+
+def test_twelve_servers_have_different_marks_and_each_colour_is_one_of_the_page() -> None:
+    marks = [re.sub(r"\d+\.\d,?", "", mark(server)) for server in range(12)]
+    assert len(set(marks)) == 12
+    sheet = (Path(charts.__file__).parent / "page.css").read_text()
+    for colour in charts.COLOURS:
+        assert sheet.count(f"--{colour}: #") == 2, "one for light pages and one for dark pages"
 
 
 def test_the_marks_of_the_second_quantity_of_a_server_are_hollow() -> None:

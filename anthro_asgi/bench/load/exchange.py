@@ -21,6 +21,7 @@ from .workload import Conversation
 # A listener with a full backlog drops connections, which the kernel retries after a second. asyncio's backlog is 100.
 _DIALLING: Final = 64
 _NO_ANSWER: Final = "the connection was closed without an answer, as an https:// server does with http://"
+_NO_END: Final = "the answer ended before it was complete"
 _PAUSE: Final = 0.1  # seconds between attempts to reach a server that is not there
 
 
@@ -141,9 +142,7 @@ class Exchange:
 
     def _failure(self, ending: Ending) -> str | None:
         if ending == "garbled" or not self._status:
-            if ending != "garbled":
-                self.detail = _NO_ANSWER
-            return "garbled" if ending == "garbled" else "cut"
+            return "garbled" if ending == "garbled" else self._cut(_NO_ANSWER)
         if self._status != 200:
             self.detail = _body_in_short(b"".join(self._pieces))
             return f"http {self._status}"
@@ -154,11 +153,15 @@ class Exchange:
             return self._counter.error
         if not self._type.lower().startswith(b"text/event-stream"):
             return "not a stream"
-        return None if self._counter.ended else "cut"
+        return None if self._counter.ended else self._cut(_NO_END)
+
+    def _cut(self, detail: str) -> str:
+        self.detail = detail
+        return "cut"
 
     def _whole_failure(self, ending: Ending) -> str | None:
         if ending != "complete":
-            return "cut"
+            return self._cut(_NO_END)
         try:
             self.input_tokens, self.output_tokens = whole(b"".join(self._pieces))
         except ValueError as exc:

@@ -1,6 +1,7 @@
 """Line charts as SVG, with colours from the page's style. Pure.
 
-A server has one colour and one shape of mark. A chart has no legend of its own: the page shows one for all.
+A server has one colour and one shape of mark; twelve servers have different pairs of them. A chart has no legend of its
+own: the page shows one for all.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from .html import Markup, clean
 
 Write = Callable[[float], str]
 
-COLOURS: Final = ("s1", "s2", "s3", "s4")
+COLOURS: Final = ("s1", "s2", "s3", "s4", "s5", "s6")
+_SHAPES: Final = 4
 _WIDTH, _HEIGHT = 430.0, 280.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 12.0, 46.0
 _TICKS: Final = 7  # at most, on an axis
@@ -134,7 +136,7 @@ def _line(line: Line, points: Sequence[tuple[float, float]], *, only_middle: boo
 
 
 def _shape(server: int, x: float, y: float, colour: str, *, hollow: bool) -> str:
-    kind = server % 4
+    kind = server % _SHAPES
     look = f'fill="var(--paper)" stroke="{colour}" stroke-width="1.5"' if hollow else f'fill="{colour}"'
     if kind == 0:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" {look}/>'
