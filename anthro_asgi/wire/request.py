@@ -476,7 +476,8 @@ def _messages(
     if history.has_citations:
         request.ignored.append("citations")
     request.effort = history.effort or request.effort
-    if not history.tool_changes and not request.server_tools and not has_deferred(raw.get("tools") or ()):
+    tools = raw.get("tools")
+    if not history.tool_changes and not request.server_tools and not (tools and has_deferred(tools)):
         return None
     return _offer_tools(request, raw, rules, history.tool_changes, deep=checked.deep)
 
