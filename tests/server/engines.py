@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 from anthro_asgi import Finish, MessagesRequest
@@ -65,6 +65,30 @@ class BlocksLoop:
         yield request.model
         while True:
             time.sleep(0.01)  # noqa: ASYNC251 - this is the fault
+
+
+class CountsGenerators:
+    """A threaded engine whose generators reach their next `yield` late. `most`: how many have run at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = self._most = 0
+
+    def stream(self, request: MessagesRequest) -> Iterator[str | Finish]:
+        if request.model == "most":
+            yield str(self._most)
+            yield Finish("end_turn")
+            return
+        with self._lock:
+            self._running += 1
+            self._most = max(self._most, self._running)
+        try:
+            yield "first"
+            time.sleep(0.05)
+            yield "second"
+        finally:
+            with self._lock:
+                self._running -= 1
 
 
 class FixedKey:

@@ -169,13 +169,24 @@ _OTHERWISE: Final = {
     "endless trailers": MESSAGE,
     "slow 1xx without an end": SLOW,
 }
+_SURPLUS: Final = "bytes a few milliseconds after its answer"
+_BEHIND: Final = "an error before each answer but its first"
+_REFUSED_VALUE: Final = "a value that it refuses"
+_BEHAVIOURS: Final[dict[str, Behaviour]] = {
+    _SURPLUS: behaviours.asks_until_dropped,
+    _BEHIND: behaviours.asks_thrice,
+    _REFUSED_VALUE: behaviours.asks_with_value,
+}
 _PINGED: Final = ("reset", "stall", "status 400", "status 429", "status 503", "HTML")
 
 
 def _answered() -> Iterator[Cell]:
-    for fault in response_faults.ANSWERS:
+    for fault in (fault for fault in response_faults.ANSWERS if fault not in _BEHAVIOURS):
         setup = "hurried" if fault == "slow 1xx without an end" else "usual"
         yield from both("answers", fault, "", _OTHERWISE.get(fault, BROKEN), setup=setup)
+    behind = f"{MESSAGE}, then 500 api_error, then {MESSAGE}"
+    for fault, expected, lines in ((_SURPLUS, MESSAGE, 1), (_BEHIND, behind, 3)):
+        yield from both("answers", fault, "", expected, behaviour=_BEHAVIOURS[fault], lines=lines)
     for fault in _PINGED:
         expected = {"reset": BROKEN, "stall": SLOW, "HTML": BROKEN}.get(fault) or _OTHERWISE[fault]
         late = (expected, f"event {expected.partition(' ')[2]}")
@@ -287,6 +298,11 @@ def _said() -> Iterator[Cell]:
 def _admitted() -> Iterator[Cell]:
     for fault, key in (("no key", None), ("a wrong key", "sk-canary-wrong"), ("an empty key", "")):
         yield from _client(fault, "", "401 authentication_error", partial(behaviours.asks_with, key))
+    two = f"{MESSAGE}, then {MESSAGE}"
+    refused: dict[str, Any] = {"model": f"{_REFUSED_VALUE}/{BEFORE}", "lines": 2}
+    yield from _client(
+        "a value that the engine refuses, then another client", "", two, _BEHAVIOURS[_REFUSED_VALUE], **refused
+    )
     yield from _client("too many in the queue", "", AWAY, behaviours.meets_a_full_queue, setup="narrow", lines=3)
     yield from _client("too long in the queue", "", AWAY, behaviours.asks_beside_another, setup="impatient", lines=2)
     yield from _client("too many for one key", "", AWAY, behaviours.asks_beside_another, setup="per key", lines=2)

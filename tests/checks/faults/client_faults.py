@@ -1,6 +1,7 @@
 """Client behaviours, most of them bad. Each is `async def behaviour(session)` and returns the outcome."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -18,6 +19,31 @@ _TOKEN: Final = b"text_delta"
 async def asks(session: ClientSession) -> str:
     """A correct request."""
     return await session.outcome_of(session.request())
+
+
+async def asks_until_dropped(session: ClientSession) -> str:
+    """A correct request; then it waits until the service has dropped the engine's connection."""
+    said = await session.outcome_of(session.request())
+    await session.engine.until(lambda: session.engine.answering == 0)
+    return said
+
+
+async def asks_thrice(session: ClientSession) -> str:
+    """Three clients, one after the other. The last one must have a connection to the engine of its own."""
+    said = [await session.outcome_of(session.request()) for _ in range(2)]
+    before = session.engine.accepted
+    said.append(await session.outcome_of(session.request()))
+    if session.engine.accepted == before:
+        said.append("on a connection with an answer of another request")
+    return ", then ".join(said)
+
+
+async def asks_with_value(session: ClientSession) -> str:
+    """A client has a value that the engine refuses. The field of the next client must reach the engine."""
+    said = [await session.outcome_of(session.request(metadata={"user_id": user})) for user in ("u" * 100, "u")]
+    if "user" not in json.loads(session.engine.requests[-1].body):
+        said.append("without its field")
+    return ", then ".join(said)
 
 
 # leaving: `Client.close` sends a FIN, `Client.reset` a RST

@@ -70,6 +70,8 @@ async def _play(cells: Iterable[Cell]) -> dict[Cell, Result]:
     waiting: dict[str, deque[Cell]] = {}
     for cell in cells:
         waiting.setdefault(cell.setup, deque()).append(cell)
+    if not waiting:
+        return {}
     copies = [(setup, min(len(queue), _COPIES.get(setup, 1))) for setup, queue in waiting.items()]
     start = _Start(sum(number for _, number in copies))
     results: dict[Cell, Result] = {}

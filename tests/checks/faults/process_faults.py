@@ -21,6 +21,7 @@ from tests.server.test_stopped_process import (
 )
 from tests.support.client import RawClient, ask, connect, post
 from tests.support.service import AT_ONCE, Service, is_running, until
+from tests.support.upstream import ThreadedUpstream, Wire, json_answer, raw_answer, sse
 
 CLIENTS: Final = 16  # enough that some reach each of two workers
 _TWO: Final = (*AT_ONCE, "--workers", "2", "--worker-deadline", "60s")
@@ -121,6 +122,49 @@ def _stopped_service() -> str:
         return "message"
 
 
+def _many_generators() -> str:
+    """Clients leave while the generators of a threaded engine go on."""
+    options = ("--engine", "tests.server.engines:CountsGenerators", "--max-concurrency", "2", "--no-auth")
+    with Service(*options) as service:
+        for _ in range(CLIENTS // 2):
+            with ExitStack() as owned:
+                for _ in range(2):
+                    client = owned.enter_context(closing(connect(service.url)))
+                    post(client, stream=True)
+                    assert client.getresponse().readline() == b"event: message_start\n"
+        most = ask(service.url, model="most").json["content"][0]["text"]
+        return "message" if most == "2" else f"{most} generators ran"
+
+
+_LIST: Final = json_answer(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+_PAGE: Final = raw_answer(200, [("content-type", "text/html"), ("content-length", "15")], b"<!doctype html>")
+_TEXT: Final = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": None}]}
+_STOP: Final = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def _page_for_list() -> str:
+    """The API of the engine is detected. Then a stream breaks off, and a page is in the place of the model list."""
+    answers = [sse(_TEXT, _STOP), sse(_TEXT), sse(_TEXT, _STOP)]
+    lists = [_LIST, _PAGE]
+
+    async def respond(wire: Wire) -> None:
+        if wire.method == "GET":
+            await wire.send(lists[0] if len(lists) > 1 or wire.target != "/v1/models" else _PAGE)
+            return
+        await wire.send(answers.pop(0))
+        wire.close()
+
+    with ExitStack() as owned:
+        engine = owned.enter_context(ThreadedUpstream(respond))
+        options = ("--upstream", f"{engine.url}/v1", "--upstream-api", "auto", "--no-auth")
+        service = owned.enter_context(Service(*options))
+        statuses = [ask(service.url).status]
+        lists.pop(0)
+        statuses.append(ask(service.url).status)  # this one breaks off
+        statuses.append(ask(service.url).status)
+    return "message" if statuses == [200, 502, 200] else str(statuses)
+
+
 def _stopped_in(test: Callable[[str], None]) -> Callable[[], str]:
     def play() -> str:
         test("fast")
@@ -133,6 +177,8 @@ PROCESS_CELLS: Final = (
     ProcessCell("a worker: stopped", "message", _stopped_worker),
     ProcessCell("a worker: its event loop blocked by an engine", "message", _blocked_worker),
     ProcessCell("a worker: killed", "message", _killed_worker),
+    ProcessCell("clients that leave while generators of a threaded engine go on", "message", _many_generators),
+    ProcessCell("a page in the place of the engine's model list, after a broken stream", "message", _page_for_list),
     ProcessCell("the supervisor: stopped", "message", _stopped_supervisor),
     ProcessCell("the supervisor: killed", "refused", _killed_supervisor),
     ProcessCell("stopped beyond a deadline, and continued: between requests", "message", _stopped_service),

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
+from weakref import WeakSet
 
 from tests.checks.faults.healthy_response import CANARY, Json, content
 from tests.checks.faults.stream_faults import HEAD, LAST, Exchange, Fault
-from tests.support.upstream import raw_answer
+from tests.support.upstream import Wire, raw_answer
 
 UPSTREAM_KEY: Final = f"sk-{CANARY}-upstream"
 REJECTED: Final = (
@@ -21,6 +22,7 @@ REDIRECTED: Final = (300, 301, 302, 303, 307, 308)
 BODILESS: Final = (204, 205, 304)
 OTHERS: Final = (201, 206, 401, 403, 404, 408, 413, 429, 502, 503, 504, 529)
 RETRY_AFTER: Final = 7  # seconds
+MOST_OF_USER: Final = 8  # characters
 _WORDS: Final = f"engine words, and {UPSTREAM_KEY}"  # some engines quote the key
 _ERROR: Final = json.dumps({"type": "error", "error": {"type": "engine_error", "message": _WORDS}}).encode()
 _JSON: Final = ("content-type", "application/json")
@@ -115,6 +117,23 @@ async def two_answers(exchange: Exchange) -> None:
     await exchange.send(exchange.answer + raw_answer(200, [_JSON, ("content-length", "2")], b"{}"))
 
 
+async def surplus(exchange: Exchange) -> None:
+    """Bytes a few milliseconds after the end of its answer, and nothing more."""
+    await exchange.send(exchange.answer)
+    await asyncio.sleep(0.005)
+    await exchange.send(_SURPLUS)
+    await exchange.wire.gone()
+
+
+async def one_behind(exchange: Exchange) -> None:
+    """An error before each answer but the first on a connection: each client would get the answer to the one before."""
+    if exchange.wire in _BEHIND:
+        await exchange.send(_SURPLUS)
+        await asyncio.sleep(0.05)  # the next request arrives meanwhile, if it comes on this connection
+    _BEHIND.add(exchange.wire)
+    await exchange.send(exchange.answer)
+
+
 async def in_close_delimited(exchange: Exchange) -> None:
     head = raw_answer(200, [("content-type", "text/event-stream")]).replace(b"HTTP/1.1", b"HTTP/1.0")
     await exchange.send(head + b"".join(exchange.before + exchange.after))
@@ -176,6 +195,19 @@ async def delayed(fault: Fault, exchange: Exchange) -> None:
     await fault(exchange)
 
 
+_SURPLUS: Final = raw_answer(500, [_JSON, ("content-length", str(len(_ERROR)))], _ERROR)
+_BEHIND: Final[WeakSet[Wire]] = WeakSet()  # connections that have had a response of `one_behind`
+
+
+async def refuses_value(exchange: Exchange) -> None:
+    """Accepts a `user` of at most eight characters."""
+    if len(json.loads(exchange.wire.body).get("user", "")) <= MOST_OF_USER:
+        return await exchange.send(exchange.answer)
+    words = f"Invalid 'user': string too long. Expected a string with maximum length {MOST_OF_USER}."
+    body = json.dumps({"error": {"message": words, "type": "invalid_request_error", "param": "user"}}).encode()
+    return await _whole(400, "application/json", body)(exchange)
+
+
 def _each(faults: Iterable[tuple[str, Fault]]) -> dict[str, Fault]:
     return dict(faults)
 
@@ -206,4 +238,7 @@ ANSWERS: Final[dict[str, Fault]] = {
     "endless head": endless_head,
     "endless 1xx": endless_interim,
     "slow 1xx without an end": slow_interim,
+    "bytes a few milliseconds after its answer": surplus,
+    "an error before each answer but its first": one_behind,
+    "a value that it refuses": refuses_value,
 }
