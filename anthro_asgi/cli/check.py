@@ -86,6 +86,8 @@ async def report(engine: UpstreamEngine, wanted: str | None, name: str | None = 
         window = await _window(engine, model)
     except ApiError as exc:
         _print("failed", _explain(exc))
+        if (remedy := engine.remedy(exc)) is not None:
+            _print("remedy", remedy)
         return 1
     finally:
         await engine.stop()

@@ -63,6 +63,9 @@ class AutoEngine(UpstreamEngine):
     def __repr__(self) -> str:
         return f"<AutoEngine {self._chosen!r}>"
 
+    def remedy(self, error: ApiError) -> str | None:
+        return self._chat.remedy(error)
+
     async def _choose(self) -> OpenAIEngine | MessagesEngine:
         """Raises ApiError while the upstream is not reachable."""
         now = asyncio.get_running_loop().time()

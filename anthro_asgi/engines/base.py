@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..wire.deltas import Batch
+from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest
 from .shared.call_repair import CallRepair as CallRepair  # for rooms that import this file alone
 
@@ -162,3 +163,7 @@ class UpstreamEngine(BaseEngine):
     @abstractmethod
     async def detect(self) -> EngineIdentity:
         """What the upstream is. Raises ApiError when it cannot be reached."""
+
+    def remedy(self, error: ApiError) -> str | None:
+        """What the operator can do about an error of this engine; None if nothing is known."""
+        return None

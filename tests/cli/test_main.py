@@ -775,6 +775,29 @@ async def test_check_fails_when_its_key_is_refused() -> None:
     assert status == 1
     assert "failed   " in report
     assert "rejected this service's API key" in report
+    assert report.endswith("\nremedy   set the upstream's key with ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file\n")
+
+
+@pytest.mark.parametrize("api", ["auto", "chat", "messages"])
+async def test_check_names_the_remedy_where_the_path_is_wrong(api: str) -> None:
+    status, report = await checked(Upstream({"detail": "Not Found"}, status=404), "--upstream-api", api)
+    assert status == 1
+    assert report.endswith("\nremedy   check the path in --upstream, which usually ends in /v1, and --upstream-api\n")
+
+
+async def test_check_names_the_remedy_for_a_certificate_of_an_unknown_authority() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    async with await asyncio.start_server(Upstream(), "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        running = await asyncio.create_subprocess_exec(
+            *COMMAND, "check", "--upstream", url, cwd=ROOT, env=ENVIRONMENT, stdout=-1, stderr=-1
+        )
+        out, err = await running.communicate()
+    assert (running.returncode, err) == (1, b"")
+    failed, remedy = out.decode().splitlines()[-2:]
+    assert failed.startswith(f"failed   the engine is not reachable: {url}: its certificate is not trusted: ")
+    assert remedy == "remedy   name the CA with --upstream-ca"
 
 
 def test_check_names_the_unreachable_address() -> None:

@@ -30,7 +30,15 @@ from .context_overflow import find_bound
 from .fetch import FetchResult, fetch
 from .model_list import ModelList, entries_by_id, model_page, next_page, parse_models
 from .single_flight import SingleFlight
-from .upstream_errors import REMEDIES, UNAVAILABLE, EngineReport, UpstreamFailure, classify, error_from_response
+from .upstream_errors import (
+    REMEDIES,
+    UNAVAILABLE,
+    EngineReport,
+    UpstreamFailure,
+    classify,
+    error_from_response,
+    remedy_for,
+)
 
 _TRAILER_TIMEOUT: Final = 5.0  # seconds after the finish in which an engine may send usage and the end of its stream
 _READY_TIMEOUT: Final = 2.0  # seconds
@@ -321,6 +329,9 @@ class RemoteEngine(UpstreamEngine):
         if failure.engine_message is not None:
             _log.debug(_ENGINE_MESSAGE, {"request_id": request_id or None, "engine_message": failure.engine_message})
         return failure
+
+    def remedy(self, error: ApiError) -> str | None:
+        return remedy_for(error)
 
     def _report_repairs(self, repairs: Repairs) -> None:
         """Count the repairs, and empty the counter."""

@@ -93,7 +93,9 @@ REMEDIES: Final = {
     "route_not_found": "check the path in --upstream, which usually ends in /v1, and --upstream-api",
     "payment_required": "add credit to the account of the upstream key",
 }
-"""What the operator can do about a failure, by its reason. For the log only."""
+"""What the operator can do about a failure, by its reason. For the log and for `check` only."""
+
+_TRUST: Final = "name the CA with --upstream-ca"
 
 
 class EngineReport(Exception):
@@ -445,10 +447,17 @@ def _describe(exc: UpstreamError | TimeoutError) -> str | None:
         return "unknown host"
     verification = getattr(cause, "verify_message", None)  # of a certificate; after a comma comes the expected name
     if verification:
-        remedy = "; name the CA with --upstream-ca" if is_signed_by_unknown(cause) else ""
-        return f"certificate verify failed: {str(verification).partition(',')[0]}{remedy}"
+        failed = f"certificate verify failed: {str(verification).partition(',')[0]}"
+        return f"{failed}; {_TRUST}" if is_signed_by_unknown(cause) else failed
     number = getattr(cause, "errno", None)
     return getattr(cause, "reason", None) or errorcode.get(number or 0) or type(cause).__name__
+
+
+def remedy_for(error: ApiError) -> str | None:
+    """What the operator can do about an error of an upstream; None if nothing is known."""
+    if error.__cause__ is not None and is_signed_by_unknown(error.__cause__.__cause__):
+        return _TRUST
+    return REMEDIES.get(error.reason)
 
 
 def _printable(text: str) -> str:
