@@ -7,7 +7,8 @@
         │            └─ too slow, too large or not HTTP: 408, 431 or 400, then lingering, then closed
         └─ no request in time: 408 too
 
-A response is sent by uvicorn alone. Nothing in this file runs for a token, except when writing pauses.
+A response is sent by uvicorn alone, through a HeadHolder. Nothing in this file runs for a token, except when writing
+pauses.
 
 To editors: the next request is held back until the response to the current one is complete. So `cycle` belongs to the
 current request, or is None until its head has arrived. uvicorn reports a lost client only to the current cycle.
@@ -38,6 +39,7 @@ _MAX_HELD: Final = 64 * 1024  # bytes of further requests; with more, reading pa
 _LINGER: Final = 2.0  # seconds for a client to read an error response before the connection is aborted
 _MAX_DROPPED: Final = 16 * 1024 * 1024  # bytes of a refused request that are read and dropped
 _LAST_LOOK: Final = 0.1  # seconds after a deadline for bytes that the kernel holds already
+_INFORMATIONAL: Final = b"HTTP/1.1 1"  # how a `100 Continue` begins, which is followed by the head of the response
 _GRACE: Final = 1.0  # seconds at shutdown for a client whose next request may be on its way
 
 
@@ -47,17 +49,18 @@ class Channel:
     A body that is written here is chunked, as uvicorn writes it for HTTP/1.1 without a content-length.
     """
 
-    __slots__ = ("_flow", "_write", "lost", "on_lost")
+    __slots__ = ("_flow", "_head", "_write", "lost", "on_lost")
 
-    def __init__(self, transport: asyncio.Transport, flow: ReadControl) -> None:
+    def __init__(self, transport: asyncio.Transport, flow: ReadControl, head: "HeadHolder") -> None:
         self._write = transport.write
         self._flow = flow
+        self._head = head
         self.lost = False
         self.on_lost: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> bool:
         """See ResponseChannel. Not written are an empty piece, which would end the body, and what has to wait."""
-        if self._flow.write_paused or self.lost or not data:
+        if self._flow.write_paused or self.lost or not data or not self._head.written:
             return False
         self._write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
@@ -68,6 +71,44 @@ class Channel:
             self.lost = True
             if self.on_lost is not None:
                 self.on_lost()
+
+
+class HeadHolder:
+    """Stands for the transport in one cycle of uvicorn: writes the head of a response with its first body bytes.
+
+    uvicorn writes the head alone, which is a system call more for each response. ASGI asks servers to wait for the
+    first body message, which may be empty. An application may fail before it; the head is then written before the
+    connection is closed.
+    """
+
+    __slots__ = ("_held", "_transport", "written")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held = b""  # the head
+        self.written = False  # whether the head has been written
+
+    def write(self, data: bytes) -> None:
+        if not self.written:
+            if not self._held and not data.startswith(_INFORMATIONAL):
+                self._held = data
+                return
+            if self._held:
+                self.written = True
+                data, self._held = self._held + data, b""
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Write the head if it is held: no body follows."""
+        if self._held:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class StrictProtocolMixin(UvicornProtocol):
@@ -93,6 +134,7 @@ class StrictProtocolMixin(UvicornProtocol):
         self._dropped = 0  # bytes
         self._timer: asyncio.TimerHandle | None = None
         self._channel: Channel | None = None  # of the current request
+        self._head: HeadHolder | None = None  # as above
         self._start_receive_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -145,8 +187,8 @@ class StrictProtocolMixin(UvicornProtocol):
             piece = framing.feed(data)
             if piece:
                 super().data_received(piece)
-                if self._channel is None and self.cycle is not None:
-                    self._open_channel(self.cycle)
+                if self._head is None and self.cycle is not None:
+                    self._open_response(self.cycle)
         except ApiError as exc:
             self._refuse(exc)
             return
@@ -170,10 +212,11 @@ class StrictProtocolMixin(UvicornProtocol):
         elif self._stopping:
             self._close_if_idle()
 
-    def _open_channel(self, cycle: Cycle) -> None:
+    def _open_response(self, cycle: Cycle) -> None:
         """Offer a ResponseChannel to the application, which starts in the next iteration of the event loop."""
+        self._head = cycle.transport = head = HeadHolder(self.transport)
         if cycle.scope["http_version"] == "1.1" and cycle.scope["method"] != "HEAD":
-            self._channel = cycle.scope[CHANNEL] = Channel(self.transport, self.flow)
+            self._channel = cycle.scope[CHANNEL] = Channel(self.transport, self.flow, head)
 
     def _lose_channel(self) -> None:
         """The client of the current request disconnects, unless the response is complete."""
@@ -258,6 +301,7 @@ class StrictProtocolMixin(UvicornProtocol):
         self._cancel_timer()
         self._unset_keepalive_if_required()
         self._lingering = True
+        self._flush_head()
         if self.transport.can_write_eof():
             try:
                 self.transport.write_eof()
@@ -269,6 +313,7 @@ class StrictProtocolMixin(UvicornProtocol):
     # a response is complete
 
     def on_response_complete(self) -> None:
+        self._flush_head()
         super().on_response_complete()  # type: ignore[misc]  # a method of uvicorn's class, which follows this mixin
         if self.transport.get_write_buffer_size():
             self._stall.begin()
@@ -282,9 +327,13 @@ class StrictProtocolMixin(UvicornProtocol):
         else:  # the rest of the request is read, within the receive deadline, and dropped
             self._unset_keepalive_if_required()
 
+    def _flush_head(self) -> None:
+        if self._head is not None:
+            self._head.flush()
+
     def _next_request(self) -> None:
         """Go on to the next request, of which bytes may be held already."""
-        self.cycle = self._channel = None
+        self.cycle = self._channel = self._head = None
         self._idle_since = self.loop.time()
         self._framing.advance()
         if self._framing.held:

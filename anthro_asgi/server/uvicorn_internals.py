@@ -20,6 +20,7 @@ class Cycle(Protocol):
     """One request and its response: uvicorn's `RequestResponseCycle`, of which each parser has its own class."""
 
     scope: MutableMapping[str, Any]
+    transport: Any  # replaced by a HeadHolder
     message_event: asyncio.Event
     disconnected: bool
     response_started: bool
@@ -109,6 +110,7 @@ MEMBERS: Final = (
         "a request that has begun has the receive deadline instead",
     ),
     Member("Cycle", "scope", dict, "carries the record of an error response, and the channel"),
+    Member("Cycle", "transport", object, "replaced, so that the head and the first body bytes are one write"),
     Member("Cycle", "message_event", asyncio.Event, "wakes the application's `receive`"),
     Member("Cycle", "disconnected", bool, "tells the application's `receive` that the client is gone"),
     Member("Cycle", "response_started", bool, "decides whether an error response is still possible"),

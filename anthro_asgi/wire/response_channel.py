@@ -26,5 +26,6 @@ class ResponseChannel(Protocol):
     def write(self, data: bytes) -> bool:
         """Write a piece of the body. False if it was not written: the caller then uses `send`, which may wait.
 
-        To be used between the first `send` of a body that has no content-length, and the last one.
+        The first piece of a body is left to `send`, which writes it together with the head. To be used after that, until
+        the last `send` of a body that has no content-length.
         """

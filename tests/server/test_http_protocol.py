@@ -108,3 +108,122 @@ async def test_a_server_without_memory_for_a_body_says_500(kind: type[asyncio.Pr
         answer = await received(client)
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"out of memory" in answer
+
+
+# --- the head of a response is written with its first body bytes ---
+
+
+class Recorder:
+    """Records what is written to a transport, and writes it."""
+
+    def __init__(self, protocol: Any) -> None:
+        self.writes: list[bytes] = []
+        self._transport = protocol.transport
+        protocol.transport = self
+
+    def write(self, data: bytes) -> None:
+        if data:
+            self.writes.append(bytes(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+Steps = list[tuple[str, Any]]
+
+
+def application(steps: Steps) -> Any:
+    """An ASGI application that takes these steps: a head, pieces of a body, an exception, or something to wait for."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for step, value in steps:
+            if step == "head":
+                await send({"type": "http.response.start", "status": value[0], "headers": value[1]})
+            elif step == "raise":
+                raise ValueError(value)
+            elif step == "receive":
+                await receive()
+            elif step == "wait":
+                await value.wait()
+            else:
+                await send({"type": "http.response.body", "body": value, "more_body": step == "more"})
+
+    return app
+
+
+LENGTH: Steps = [("head", (200, [(b"content-length", b"4")]))]
+CHUNKED: Steps = [("head", (200, []))]
+ONE_WRITE: dict[str, tuple[bytes, Steps, bytes]] = {
+    "whole": (b"GET / HTTP/1.1", [*LENGTH, ("last", b"body")], b"body"),
+    "stream": (b"GET / HTTP/1.1", [*CHUNKED, ("more", b"one"), ("last", b"two")], b"3\r\none\r\n"),
+    "empty": (b"GET / HTTP/1.1", [*CHUNKED, ("last", b"")], b"0\r\n\r\n"),
+    "no content": (b"GET / HTTP/1.1", [("head", (204, [])), ("last", b"")], b""),
+    "HEAD": (b"HEAD / HTTP/1.1", [*LENGTH, ("last", b"")], b""),
+    "HTTP/1.0": (b"GET / HTTP/1.0", [*LENGTH, ("last", b"body")], b"body"),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize(("line", "steps", "body"), ONE_WRITE.values(), ids=ONE_WRITE)
+async def test_the_head_and_the_first_body_bytes_are_one_write(
+    line: bytes, steps: Steps, body: bytes, kind: type[asyncio.Protocol]
+) -> None:
+    async with connected(kind, application(steps)) as (protocol, client):
+        recorder = Recorder(protocol)
+        client.send(line + b"\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = await received(client)
+    assert b"".join(recorder.writes) == answer
+    head, _, rest = recorder.writes[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 2")
+    # h11 ends a chunked body in a write of its own; that of an empty piece is empty, and writes the head
+    assert rest in (body, body + b"3\r\ntwo\r\n0\r\n\r\n") or (kind.__name__ == "H11" and not steps[-1][1])
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_an_empty_first_piece_writes_the_head_at_once(kind: type[asyncio.Protocol]) -> None:
+    """ASGI: an application sends it so that the client gets the head before there is a body."""
+    goes_on = asyncio.Event()
+    steps: Steps = [*CHUNKED, ("more", b""), ("wait", goes_on), ("last", b"")]
+    async with connected(kind, application(steps)) as (_, client):
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        head = await asyncio.get_running_loop().sock_recv(client, 1000)
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert head.endswith(b"\r\n\r\n")
+        goes_on.set()
+        assert await received(client) == b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_connection_writes_each_head_with_its_own_body(kind: type[asyncio.Protocol]) -> None:
+    async with connected(kind, application([*LENGTH, ("last", b"body")])) as (protocol, client):
+        recorder = Recorder(protocol)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = await received(client)
+    assert answer.count(b"HTTP/1.1 200 ") == answer.count(b"\r\n\r\nbody") == 3
+    assert len(recorder.writes) == 3
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_100_continue_is_not_held(kind: type[asyncio.Protocol]) -> None:
+    steps: Steps = [("receive", None), *LENGTH, ("last", b"body")]
+    async with connected(kind, application(steps)) as (_, client):
+        loop = asyncio.get_running_loop()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+        assert (await loop.sock_recv(client, 1000)).startswith(b"HTTP/1.1 100 ")
+        client.send(b"x")
+        answer = b""
+        while not answer.endswith(b"\r\n\r\nbody"):
+            answer += await loop.sock_recv(client, 1000)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_head_without_a_body_is_written_before_the_connection_is_closed(kind: type[asyncio.Protocol]) -> None:
+    for steps in ([*LENGTH], [*LENGTH, ("raise", "no body")]):
+        async with connected(kind, application(steps)) as (_, client):
+            client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            answer = await received(client)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"\r\n\r\n")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi.server.http_protocol import Channel
+from anthro_asgi.server.http_protocol import Channel, HeadHolder
 from anthro_asgi.server.read_control import ReadControl
 from anthro_asgi.wire.response_channel import CHANNEL, ResponseChannel
 from tests.server.test_http_protocol import CLASSES, connected, received
@@ -26,10 +26,12 @@ def post(**changes: Any) -> bytes:
 
 
 def responding(respond: Responder) -> Any:
-    """An application that sends a head, lets `respond` write to the channel, and ends the body."""
+    """An application that sends a head and an empty piece, lets `respond` write to the channel, and ends the body."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert not scope[CHANNEL].write(b"before the head")
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
         await respond(scope[CHANNEL], send)
         await send({"type": "http.response.body", "body": b""})
 
@@ -132,7 +134,7 @@ async def test_a_client_that_leaves_is_reported_once_and_nothing_is_written_to_i
 async def test_a_client_is_lost_once() -> None:
     told: list[str] = []
     transport = asyncio.Transport()
-    channel = Channel(transport, ReadControl(transport, asyncio.get_running_loop()))
+    channel = Channel(transport, ReadControl(transport, asyncio.get_running_loop()), HeadHolder(transport))
     channel.on_lost = lambda: told.append("lost")
     channel.lose()
     channel.lose()
