@@ -99,7 +99,9 @@ def learn_template(payload: bytes, chunk: dict[str, Any]) -> ChunkTemplate | Non
             counts += b"\n\n"
             numberless = _DIGITS.sub(b"0", counts)
             template = ChunkTemplate(before, after, _shapes_of(numberless), numberless, delta, place, key)
-            return template if template.accepts(counts) else None
+            # a known shape is that of another stream of the same engine
+            known = counts.translate(DIGIT_SHAPE) in template.shapes  # type: ignore[operator]  # it has counts
+            return template if known or template.accepts(counts) else None
     return None
 
 
@@ -111,7 +113,7 @@ def _place(chunk: dict[str, Any]) -> _Place | None:
     delta = choices[0].get("delta")
     if not isinstance(delta, dict) or choices[0].get("index") or choices[0].get("finish_reason"):
         return None
-    texts = [key for key in _KEYS if delta.get(key)]
+    texts = [key for key, value in delta.items() if value and key in _KEYS]
     if texts == ["content"] and delta.get("reasoning_details"):
         return None
     calls = delta.get("tool_calls")
@@ -147,10 +149,13 @@ def _is_verified(before: bytes, after: bytes, counts: bytes, chunk: dict[str, An
     if other.get("usage", 0) is not None:
         return False
     try:
-        other["usage"] = parse_counts(counts)["usage"]
-    except (orjson.JSONDecodeError, LookupError):
+        parsed = parse_counts(counts)
+    except orjson.JSONDecodeError:
         return False
-    return _same(other, chunk) and list(parse_counts(counts)) == ["usage"]
+    if list(parsed) != ["usage"]:
+        return False
+    other["usage"] = parsed["usage"]
+    return _same(other, chunk)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -12,7 +12,7 @@ llama.cpp               timings, if no usage was asked for; prompt_progress, whi
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from ...wire.deltas import Usage
 
@@ -59,6 +59,11 @@ class TokenCounts:
 
 _Counts = tuple[int | None, int | None, int | None, int | None, int | None]  # prompt, output, cached, created, thinking
 _NO_COUNTS: _Counts = (None, None, None, None, None)
+_PLAIN: Final = {
+    *("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"),
+    *("prompt_tokens_details", "completion_tokens_details"),
+}
+"""Keys of a usage that says nothing about caches, if the details of the prompt are null."""
 
 
 def _counts_in(chunk: dict[str, Any]) -> _Counts:
@@ -66,7 +71,11 @@ def _counts_in(chunk: dict[str, Any]) -> _Counts:
     if usage:
         if not isinstance(usage, dict):
             return _NO_COUNTS
+        prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+        output = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
         prompt_details, output_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        if prompt_details is None and _PLAIN.issuperset(usage):  # as in nearly every chunk: nothing about caches
+            return prompt, output, None, None, _count(output_details, "reasoning_tokens")
         cached = _count(prompt_details, "cached_tokens")
         if cached is None:
             cached = _count(usage, "cached_tokens")
@@ -74,8 +83,6 @@ def _counts_in(chunk: dict[str, Any]) -> _Counts:
             cached = _count(usage, "prompt_cache_hit_tokens")
         created = _count(prompt_details, "created_cache_tokens")
         thinking = _count(output_details, "reasoning_tokens") or _count(usage, "reasoning_tokens")
-        prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
-        output = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
         return prompt, output, cached, created, thinking
     timings = chunk.get("timings")  # llama.cpp, without a request for usage
     if timings:
