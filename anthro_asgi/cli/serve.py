@@ -54,6 +54,10 @@ def _serve(settings: Settings, keys: Sequence[str], build: Callable[[], BaseApp]
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     with bind_listeners(settings) as shares:
         app = build()
+        if messages and (settings.upstreams or settings.upstream is not None or settings.web_search is not None):
+            from .own_address import refuse_own_address
+
+            refuse_own_address(shares[0], settings)
         style = configure(settings.log_level, settings.log_format)
         capture_output()
         for name in settings.without_effect:
