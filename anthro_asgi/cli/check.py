@@ -20,7 +20,7 @@ from ..settings.options import ConfigError, NamedUpstream, Settings
 from ..wire.deltas import ToolStart, deltas_of
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest, parse_request
-from .client_setup import claude_code_lines
+from .client_setup import claude_code_lines, client_key, reachable_url, small_window
 
 _LISTED: Final = 20  # models that are printed
 
@@ -32,8 +32,8 @@ def check(settings: Settings) -> int:
     single = None if engines else _build(settings)
     _print("native", _native_path(settings.native))
     if single is not None:
-        return asyncio.run(report(single, settings.try_model))
-    return asyncio.run(report_each(engines, settings.try_model))
+        return asyncio.run(report(single, settings))
+    return asyncio.run(report_each(engines, settings))
 
 
 def _build(settings: Settings, named: NamedUpstream | None = None) -> UpstreamEngine:
@@ -46,11 +46,12 @@ def _build(settings: Settings, named: NamedUpstream | None = None) -> UpstreamEn
         raise ConfigError(str(exc)) from exc
 
 
-async def report_each(engines: Mapping[str, UpstreamEngine], wanted: str | None) -> int:
+async def report_each(engines: Mapping[str, UpstreamEngine], settings: Settings) -> int:
     """Print the report of each engine; the exit status is 1 if one of them fails.
 
-    `wanted` is the model to try: `MODEL@ENGINE` for one engine only, otherwise a model for each of them.
+    The model to try is `MODEL@ENGINE` for one engine only, otherwise a model for each of them.
     """
+    wanted = settings.try_model
     model, _, only = (wanted or "").rpartition("@")
     status = 0
     for name, engine in engines.items():
@@ -59,7 +60,10 @@ async def report_each(engines: Mapping[str, UpstreamEngine], wanted: str | None)
             continue
         print()
         _print("name", name)
-        status = max(status, await report(engine, model if only in engines else wanted, name))
+        status = max(
+            status,
+            await report(engine, settings.with_values(try_model=model or None) if only in engines else settings, name),
+        )
     return status
 
 
@@ -69,14 +73,14 @@ def _native_path(mode: str) -> str:
     return "yes" if is_used(mode) else "no: --native off" if lacking is None else f"no: needs {lacking}"
 
 
-async def report(engine: UpstreamEngine, wanted: str | None, name: str | None = None) -> int:
-    """Print the report, and return the exit status. `wanted` is the model to try; None tries the first listed one.
+async def report(engine: UpstreamEngine, settings: Settings, name: str | None = None) -> int:
+    """Print the report, and return the exit status. The settings name the model to try, otherwise it is the first.
 
     `name` is that of the engine, where there are several.
     """
     try:
         _print("engine", (await engine.detect()).title)
-        model = await _report_models(engine, wanted)
+        model = await _report_models(engine, settings.try_model)
         if model is None:
             _print("message", "not tried: the upstream lists no model; name one with --try-model NAME")
             return 1
@@ -93,9 +97,20 @@ async def report(engine: UpstreamEngine, wanted: str | None, name: str | None = 
         await engine.stop()
     target = model if name is None else f"{model}@{name}"
     _print("hint", f"for clients that use other model names, serve with --model-alias '*={target}'")
-    for line in claude_code_lines(target, window):
+    key = client_key(bool(settings.api_keys or settings.api_key_file))
+    for line in claude_code_lines(target, window, url=_service_url(settings), key=key):
         _print("", line)
+    if (words := small_window(window)) is not None:
+        _print("warning", words)
     return 0
+
+
+def _service_url(settings: Settings) -> str:
+    """The URL of the service that `serve` starts with the same environment and file."""
+    if settings.uds is not None:
+        return "http://HOST:PORT"  # clients reach it by a proxy
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return reachable_url(f"{'http' if settings.tls_cert is None else 'https'}://{host}:{settings.port}")
 
 
 async def _window(engine: UpstreamEngine, model: str) -> int | None:

@@ -6,6 +6,7 @@ client is pointed here. An engine that is not known at the start is reported whe
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
@@ -15,7 +16,7 @@ from ..engines.base import BaseEngine, ModelInfo
 from ..observability.logs import clean, has_colour, log_event
 from ..observability.version import VERSION
 from ..settings.options import SIMULATED_BY_DEFAULT, EngineKind, Settings
-from .client_setup import claude_code_command, claude_code_lines
+from .client_setup import claude_code_command, claude_code_lines, client_key, reachable_url, small_window
 
 _LIST_TIMEOUT: Final = 0.5  # seconds for which the start waits for the model list
 _LISTED: Final = 20  # models that are named
@@ -78,7 +79,7 @@ class StartReport:
             warning=simulated,
         )
         if not self._repeats:
-            self._warn_of_aliases()
+            self._log_warnings()
         return self._banner() if self._terminal else ""
 
     def update(self) -> None:
@@ -87,7 +88,7 @@ class StartReport:
         if state != self._reported and state[0] is not None:
             self._reported = state
             log_event("engine_detected", **self._engine_values())
-            self._warn_of_aliases()
+            self._log_warnings()
 
     # what is known
 
@@ -126,13 +127,17 @@ class StartReport:
     def _client_model(self) -> tuple[str, int | None] | None:
         """The model that clients should request, and its window in tokens: an alias, or the only model.
 
-        An alias for a model that the engine does not list is left out.
+        Of several aliases it is the first whose names no other alias includes, so that `*=MODEL` comes before an alias
+        for a smaller model. An alias for a model that the engine does not list is left out.
         """
         if not self._messages:
             return None
         models = self._known()[1] or []
         missing = self._missing_aliases()
-        for name, model in (pair for pair in self._settings.model_alias if pair not in missing):
+        aliases = [pair for pair in self._settings.model_alias if pair not in missing]
+        for name, model in aliases:
+            if any(_includes(other, name) and not _includes(name, other) for other, _ in aliases):
+                continue
             window = next((one.max_input_tokens for one in models if one.answers_to(model)), None)
             return (model if "*" in name else name), window
         if len(models) == 1:
@@ -150,18 +155,32 @@ class StartReport:
             if not any(one.answers_to(model) for one in models)
         ]
 
-    def _warn_of_aliases(self) -> None:
+    def _log_warnings(self) -> None:
         served = ", ".join(model.id for model in (self._known()[1] or [])[:_LISTED])
         for name, model in self._missing_aliases():
             log_event("alias_of_unknown_model", logging.WARNING, alias=name, model=model, served=served)
+        client = self._client_model()
+        if client is not None and (words := small_window(client[1])) is not None:
+            log_event("small_window", model=client[0], window=client[1], hint=words)
+        reduced = self._reduced_window()
+        if reduced is not None:
+            log_event("window_reduced", logging.WARNING, model_context=self._settings.model_context, window=reduced)
+
+    def _reduced_window(self) -> int | None:
+        """The window of the model file, if it is smaller than the one that the operator wants."""
+        wanted, models = self._settings.model_context, self._known()[1] or []
+        if self._settings.engine_kind != "model" or len(models) != 1:
+            return None
+        window = models[0].max_input_tokens
+        return window if window is not None and window < wanted else None
 
     def _url(self) -> str | None:
         """A base URL for clients on this machine; None if the service listens on a Unix socket."""
         address = next((address for address in self._addresses if "://" in address), None)
-        return address and address.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
+        return None if address is None else reachable_url(address)
 
     def _key(self) -> str:
-        return "YOUR_KEY" if self._has_keys else "unused"
+        return client_key(self._has_keys)
 
     def _auth(self) -> str:
         return "API key" if self._has_keys else "none: every client is served"
@@ -184,7 +203,11 @@ class StartReport:
         if settings.simulated_by_default:
             rows.append(("WARNING", SIMULATED_BY_DEFAULT))
         rows += [("WARNING", f"{name}: the engine does not list {model}") for name, model in self._missing_aliases()]
-        client, url = self._client_model(), self._url()
+        reduced, client, url = self._reduced_window(), self._client_model(), self._url()
+        if reduced is not None:
+            rows.append(("WARNING", f"--model-context {settings.model_context}: the model has only {reduced} tokens"))
+        if client is not None and (words := small_window(client[1])) is not None:
+            rows.append(("note", words))
         if client is not None and url is not None:
             head, *lines = claude_code_lines(*client, url=url, key=self._key())
             rows += [("clients", head), *(("", line) for line in lines)]
@@ -193,3 +216,8 @@ class StartReport:
     def _label(self, label: str) -> str:
         padded = f"{label:<8}"
         return f"\x1b[1;33m{padded}\x1b[0m" if label == "WARNING" and has_colour() else padded
+
+
+def _includes(wide: str, name: str) -> bool:
+    """Whether the alias `wide`, in which a `*` stands for any characters, matches every name that `name` matches."""
+    return re.fullmatch(".*".join(map(re.escape, wide.split("*"))), name) is not None

@@ -23,7 +23,9 @@ import trustme
 from anthro_asgi.cli import check
 from anthro_asgi.cli.main import main
 from anthro_asgi.engines.openai import dialects
+from anthro_asgi.factory import build_upstream_engine
 from anthro_asgi.settings import options
+from anthro_asgi.settings.loader import load_settings
 from tests.support.service import Service as SimulatedService
 
 ROOT = Path(__file__).parents[2]
@@ -715,12 +717,34 @@ async def test_check_reports_an_engine_that_works() -> None:
     assert lines[7].endswith("--model-alias '*=qwen'")
     assert [line.strip() for line in lines[8:]] == [
         "for Claude Code:",
-        "export ANTHROPIC_BASE_URL=http://HOST:PORT ANTHROPIC_AUTH_TOKEN=KEY",
+        "export ANTHROPIC_BASE_URL=http://127.0.0.1:8484 ANTHROPIC_AUTH_TOKEN=unused",
         "export CLAUDE_CODE_MAX_CONTEXT_TOKENS=4096",
         "claude --model qwen",
+        "warning  a window of 4096 tokens is too small for Claude Code; give the model at least 32768",
     ]
     assert [(body["model"], body["max_tokens"]) for body in upstream.asked] == [("qwen", 1), ("qwen", 256)]
     assert upstream.asked[1]["tool_choice"] == "required"
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "key"),
+    [
+        ({}, "http://127.0.0.1:8484", "unused"),
+        ({"PORT": "9000", "HOST": "0.0.0.0", "API_KEYS": "sk-secret"}, "http://127.0.0.1:9000", "YOUR_KEY"),
+        ({"HOST": "::1", "TLS_CERT": "cert.pem", "TLS_KEY": "key.pem"}, "https://[::1]:8484", "unused"),
+        ({"UDS": "/run/a.sock"}, "http://HOST:PORT", "unused"),
+    ],
+)
+async def test_check_points_clients_to_the_service_of_the_same_environment(
+    environ: dict[str, str], url: str, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {f"{options.PREFIX}{name}": text for name, text in environ.items()}
+    server = await asyncio.start_server(Upstream(TWO_MODELS, ONE_TOKEN), "127.0.0.1", 0)
+    async with server:
+        upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        settings = load_settings({"upstream": [upstream]}, given)
+        assert await check.report(build_upstream_engine(settings), settings) == 0
+    assert f"         export ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN={key}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("api", ["auto", "messages"])

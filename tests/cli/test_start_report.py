@@ -107,6 +107,56 @@ async def test_an_alias_decides_which_of_several_models_clients_request(
     assert (started["auth"], started["aliases"], started["models"]) == ("API key", shown, "qwen, other")
 
 
+@pytest.mark.parametrize(
+    ("aliases", "model"),
+    [
+        (["claude-haiku*=small", "*=big"], "big"),
+        (["*=big", "claude-haiku*=small"], "big"),
+        (["claude-haiku*=small", "claude-*=big"], "big"),
+        (["opus=small", "claude-*=big", "*=big"], "big"),
+        (["claude-opus*=big", "claude-haiku*=small"], "big"),
+        (["claude-haiku*=small", "*=gone"], "small"),
+        (["a**=small", "a*=big"], "small"),
+    ],
+)
+async def test_clients_are_pointed_to_the_model_of_the_widest_alias(
+    aliases: list[str], model: str, events: pytest.LogCaptureFixture
+) -> None:
+    windows = {"small": 16384, "big": 131072}
+    engine = Remote("vLLM", [ModelInfo(name, max_input_tokens=window) for name, window in windows.items()])
+    settings = load_settings({"upstream": ["http://x"], "model-alias": aliases}, {})
+    ours = StartReport(engine, settings, has_keys=False, style="json", terminal=True)
+    banner = await ours.started([URL])
+    command = f"CLAUDE_CODE_MAX_CONTEXT_TOKENS={windows[model]} claude --model {model}"
+    assert fields(events, "started")[0]["claude_code"].endswith(command)
+    assert banner.endswith(f"CLAUDE_CODE_MAX_CONTEXT_TOKENS={windows[model]}\n           claude --model {model}")
+
+
+@pytest.mark.parametrize(("window", "small"), [(256, True), (32767, True), (32768, False), (None, False)])
+async def test_a_window_that_is_too_small_for_claude_code_is_said(
+    window: int | None, small: bool, events: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings({"upstream": ["http://x"]}, {})
+    engine = Remote("vLLM", [ModelInfo("qwen", max_input_tokens=window)])
+    banner = await StartReport(engine, settings, has_keys=False, style="json", terminal=True).started([URL])
+    words = f"a window of {window} tokens is too small for Claude Code; give the model at least 32768"
+    assert (f"  note     {words}" in banner.splitlines()) == small
+    logged = [{"event": "small_window", "model": "qwen", "window": window, "hint": words}]
+    assert fields(events, "small_window") == (logged if small else [])
+
+
+@pytest.mark.parametrize(("wanted", "reduced"), [("100000", True), ("32768", False), ("0", False)])
+async def test_a_window_that_the_model_file_does_not_have_is_a_warning(
+    wanted: str, reduced: bool, events: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings({"model": ["m.gguf"], "model-context": [wanted]}, {})
+    ours = StartReport(Remote("llama.cpp", [QWEN]), settings, has_keys=False, style="json", terminal=True)
+    banner = await ours.started([URL])
+    assert (" --model-context 100000: the model has only 32768 tokens" in banner) == reduced
+    logged = [{"event": "window_reduced", "model_context": 100000, "window": 32768}]
+    assert fields(events, "window_reduced") == (logged if reduced else [])
+
+
 async def test_an_alias_for_a_model_that_is_not_there_is_not_proposed_to_clients(
     events: pytest.LogCaptureFixture,
 ) -> None:

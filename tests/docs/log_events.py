@@ -20,6 +20,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "or one of several engines is not ready.",
     "engine_ready": "One of several engines is ready again.",
     "alias_of_unknown_model": "The engine does not list the model of a `--model-alias`.",
+    "small_window": "The window of the model that clients are pointed to is too small for Claude Code.",
+    "window_reduced": "The model file has a smaller window than `--model-context` demands.",
     "option_without_effect": "An option from the environment or a file has no effect with the chosen engine.",
     "ready": "`/readyz` reports that the engine can answer; before, it reported something else.",
     "not_ready": "`/readyz` reports that the engine cannot answer, and why.",
