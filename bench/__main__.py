@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from anthro_asgi.bench.processes import ended_by_signals
 
@@ -26,6 +28,10 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
 }
 
 
+EXTRA: Final = ("httptools", "matplotlib", "msgspec", "numpy", "uvloop")
+"""The packages of the extra `bench`. A few commands need others, which are in the extra `test`."""
+
+
 def main() -> int:
     """Run the command that the command line names, or print the usage. Only that command's module is imported."""
     words = sys.argv[1:]
@@ -37,27 +43,32 @@ def main() -> int:
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if words[:1] == [name]:
-            loaded = _load(module)
+            with missing_packages():
+                loaded = import_module(module)
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.main)
     if not words:
         parser.print_help(sys.stderr)
         return 2
     options = parser.parse_args(words)
-    with ended_by_signals():
+    with ended_by_signals(), missing_packages():
         status: int = options.run(options)
     return status
 
 
-def _load(module: str) -> Any:
+@contextmanager
+def missing_packages() -> Iterator[None]:
+    """Ends the process with one line that says what to install, if a package is missing. Some are imported late."""
     try:
-        return import_module(module)
+        yield
     except ModuleNotFoundError as exc:
-        if exc.name in ("httptools", "uvloop"):
-            sys.exit(f"python -m bench needs {exc.name}: pip install 'anthro-asgi[bench]'")
-        if exc.name in ("tests", "tests.checks"):
+        package = (exc.name or "").partition(".")[0]
+        if package == "tests":
             sys.exit("this command needs a checkout of the repository: run it in the folder that has tests/")
-        raise
+        if package in ("", "anthro_asgi", "bench"):
+            raise
+        extra = "bench" if package in EXTRA else "test"
+        sys.exit(f"this command needs {package}: pip install 'anthro-asgi[{extra}]'")
 
 
 if __name__ == "__main__":
