@@ -1,7 +1,10 @@
 """What the factory builds from settings: the application of `create_app`, and the engines that the command names."""
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from anthro_asgi.factory import build_app, build_engine, reload_keys
 from anthro_asgi.settings.loader import load_settings
 from anthro_asgi.settings.options import SIMULATED_BY_DEFAULT, ConfigError
 from anthro_asgi.testing.driver import Driver
-from tests.support.client import ask_both_ways, get
+from tests.support.client import ask_both_ways, connect, get, post
 from tests.support.llama.model import write_model
 from tests.support.service import COMMAND, ROOT, Service
 from tests.support.upstream import ScriptedUpstream, json_answer
@@ -134,6 +137,25 @@ def test_a_model_file_is_served_without_another_engine(model: Path) -> None:
         assert get(service.url, "/readyz").status == 200
         assert [one["id"] for one in get(service.url, "/v1/models").json["data"]] == ["tiny"]
         assert service.logged(message=f"llama.cpp has loaded {model}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_lets_the_answers_of_a_model_file_end(model: Path, number: int) -> None:
+    options = ("--model", str(model), "--model-context", "2048", "--model-slots", "1", "--model-threads", "1")
+    with Service(*options, group_leader=True) as service, closing(connect(service.url)) as connection:
+        post(connection, max_tokens=1500, stream=True)
+        response = connection.getresponse()
+        first = response.read1(1)
+        (child,) = service.children
+        os.killpg(service.pid, number)
+        os.kill(child, number)  # as a service manager does, which knows all processes
+        service.logged(event="draining")
+        events = (first + response.read()).decode()
+        assert '"type":"message_stop"' in events
+        assert "event: error" not in events
+        assert service.ended() == 0
+        assert not [line for line in service.log if "Traceback" in line.get("message", "")]
 
 
 def refused(*options: str) -> subprocess.CompletedProcess[str]:

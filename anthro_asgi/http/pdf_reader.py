@@ -126,6 +126,7 @@ class PdfReader:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in the terminal is for the service, whose drain needs the child
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
         try:

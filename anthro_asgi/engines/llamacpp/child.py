@@ -2,10 +2,13 @@
 
 The standard input ends when the parent closes the pipe and when the parent dies, so the server never outlives it. One
 line on standard output reports that the model is loaded. The output of llama.cpp goes to standard error.
+
+It ignores SIGINT and SIGTERM: who sends them to all processes of the service wants the service to finish its answers.
 """
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,8 @@ def _serve(options: argparse.Namespace) -> Any:
 
 def main() -> None:
     options = _options()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     with os.fdopen(os.dup(1), "w") as answer:
         os.dup2(2, 1)
         server = _serve(options)

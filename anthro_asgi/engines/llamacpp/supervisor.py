@@ -2,7 +2,7 @@
 
 The pause before a restart doubles each time, up to 30 seconds. It is half a second again once a child has run for a
 minute. Each line of the child's standard error is logged. When the child ends, the first error that it reported is
-given as the reason, because later errors are consequences of the first.
+given as the reason, because later errors are consequences of the first. Without one, its last line is the reason.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class LlamaSupervisor:
         self._options = [f"--{name}={value}" for name, value in options.items()]
         self._supervising: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._first_error = ""
+        self._first_error = self._last_line = ""
         self._pause = _MIN_PAUSE
         self._loaded = asyncio.Event()
         self._loaded_once = False
@@ -89,11 +89,17 @@ class LlamaSupervisor:
 
     async def _run_child(self) -> str:
         """Run one child until it ends. Returns the reason of its end."""
-        self._first_error = ""
+        self._first_error = self._last_line = ""
         self._socket.unlink(missing_ok=True)
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", f"{__package__}.child", self._model, str(self._socket), *self._options)
-        self._process = process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+        self._process = process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            start_new_session=True,  # Ctrl-C in the terminal is for the service, whose drain needs the child
+        )
         try:
             await asyncio.gather(self._wait_until_loaded(process), self._read_log(process))
             status = await process.wait()
@@ -101,7 +107,9 @@ class LlamaSupervisor:
             self._loaded.clear()
             await _stop_child(process)
             self._process = None
-        return self._first_error or (signal.Signals(-status).name if status < 0 else f"status {status}")
+        if status < 0:
+            return self._first_error or signal.Signals(-status).name
+        return self._first_error or self._last_line or f"status {status}"
 
     async def _wait_until_loaded(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - for the type checker
@@ -123,6 +131,7 @@ class LlamaSupervisor:
             if text:
                 error = _ERROR.match(text)
                 self._first_error = self._first_error or (error[1] if error else "")
+                self._last_line = text
                 _log.info("llama.cpp: %s", text)
 
 
