@@ -52,6 +52,7 @@ class Member:
         self.not_ready: str | None = None
         self._slots = None if rules.max_concurrency is None else asyncio.Semaphore(rules.max_concurrency)
         self._recovery: asyncio.Task[None] | None = None
+        self._probed = asyncio.Event()  # whether the first probe since it was lost has ended
 
     def __repr__(self) -> str:
         return f"<Member {self.name} {self.not_ready or 'ready'} {self.engine!r}>"
@@ -68,7 +69,12 @@ class Member:
         return models + [ModelInfo(name, name) for name in self.rules.models if name not in known]
 
     async def refresh_models(self) -> None:
-        """Ask for the model list, unless the engine is not ready. Raises ApiError if there is none."""
+        """Ask for the model list, unless the engine is not ready. Raises ApiError if there is none.
+
+        An engine that has just been lost, or is slow at the start of the service, is waited for until its first probe.
+        """
+        if self.not_ready is not None:
+            await self._probed.wait()
         if self.not_ready is not None:
             return
         try:
@@ -137,15 +143,20 @@ class Member:
             _log.warning(
                 "engine_not_ready engine=%(engine)s reason=%(reason)s", {"engine": self.name, "reason": reason}
             )
+            self._probed.clear()
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
         self.not_ready = reason
 
     async def _recover(self) -> None:
         """Ask the engine until it is ready."""
-        while (reason := await self.engine.why_not_ready()) is not None:
-            self.not_ready = reason
-            await asyncio.sleep(_PAUSE)
-        self.not_ready = None
+        try:
+            while (reason := await self.engine.why_not_ready()) is not None:
+                self.not_ready = reason
+                self._probed.set()
+                await asyncio.sleep(_PAUSE)
+            self.not_ready = None
+        finally:
+            self._probed.set()
         self._recovery = None
         _log.info("engine_ready engine=%(engine)s", {"engine": self.name})
 

@@ -17,6 +17,7 @@ from anthro_asgi.engines.member import EngineRules
 from anthro_asgi.engines.messages.engine import MessagesEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.routed import RoutedEngine, RoutedStream
+from anthro_asgi.engines.shared import remote
 from anthro_asgi.http.messages_app import MessagesApp
 from anthro_asgi.observability.logs import RequestRecord
 from anthro_asgi.testing.driver import Driver, Response
@@ -28,7 +29,7 @@ from anthro_asgi.wire.request import MessagesRequest
 from tests.support.chat_requests import request
 from tests.support.clock import fake_clock
 from tests.support.routed_upstream import CHAT, MODELS, asked, listing, routed, times
-from tests.support.upstream import Answer, ScriptedUpstream, json_answer, sse
+from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, sse
 
 Json = dict[str, Any]
 AWAY = Overloaded("the engine is not reachable", reason="connect")
@@ -210,6 +211,22 @@ async def test_the_fallback_answers_for_an_engine_that_has_gone(
     assert metric(app, "engine_errors_total").keys() == {'engine="fast"'}
     reported = [entry.args for entry in caplog.records if str(entry.msg).startswith("engine_not_ready")]
     assert [args["engine"] for args in reported if isinstance(args, dict)] == ["fast"]
+
+
+async def test_the_first_request_waits_for_an_engine_that_lists_its_models_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote, "_START_TIMEOUT", 0.01)
+
+    async def slowly(wire: Wire) -> None:
+        await asyncio.sleep(0.1)
+        await wire.send(models("small"))
+
+    async with ScriptedUpstream(routed({MODELS: slowly, CHAT: says("fast")})) as upstream:
+        driver = Driver(MessagesApp(RoutedEngine({"fast": (over(upstream, "fast"), EngineRules())})))
+        async with driver.lifespan():
+            assert (await create(driver, "small")).status == 200
+            assert (await create(driver, "unknown")).status == 404
 
 
 @pytest.mark.parametrize(("status", "answered"), [(503, "gpu"), (500, None), (429, None), (400, None)])
