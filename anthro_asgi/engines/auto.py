@@ -129,8 +129,8 @@ class AutoEngine(UpstreamEngine):
         self._messages.replace_key(key)
 
     def describe(self) -> str | None:
-        """The name of the chosen engine; None until one is chosen."""
-        return None if self._chosen is None else self._chosen.describe()
+        """The name of the engine that is in use; None until it was reached."""
+        return (self._chosen or self._last or self._chat).describe()
 
     def known_models(self) -> list[ModelInfo] | None:
         return (self._last or self._chat).known_models()

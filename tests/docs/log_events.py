@@ -16,6 +16,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "simulated_by_default": "`create_app()` found no engine in the environment, so it simulates.",
     "engine_detected": "An engine that was not known at the start was reached, or another one took its place.",
     "engine_unreachable": "The engine did not answer when the service started.",
+    "engine_without_models": "The upstream answered without a list of models when the service started. It may be no "
+    "inference engine: then requests fail.",
     "engine_not_ready": "The engine rejected the upstream key when the service started (`reason` names the option), "
     "or one of several engines is not ready.",
     "engine_ready": "One of several engines is ready again.",

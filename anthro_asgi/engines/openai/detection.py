@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ...wire.errors import ApiError, BadUpstream
+from ...wire.errors import ApiError
 from ..shared.fetch import FetchResult
-from ..shared.model_list import parse_models
+from ..shared.model_list import has_model
 from ..shared.single_flight import SingleFlight
 from ..shared.upstream_errors import UNAVAILABLE
 from .dialects import LLAMACPP, PLAIN, PROBES, Dialect, recognise
@@ -83,7 +83,7 @@ class EngineDetector:
         if dialect is not None:
             self.dialect = self._last = dialect
             self._by_list = True
-        elif self._by_list and _has_model(models):  # another engine has replaced the one that was recognised
+        elif self._by_list and has_model(models):  # another engine has replaced the one that was recognised
             self.forget()
 
     def forget(self) -> None:
@@ -95,17 +95,9 @@ class EngineDetector:
         await self._detecting.close()
 
 
-def _has_model(models: FetchResult) -> bool:
-    """Whether the response is a list with a model."""
-    try:
-        return models.status == 200 and bool(parse_models(models.json()))
-    except BadUpstream:
-        return False
-
-
 def _tells(models: FetchResult) -> bool:
     """Whether the response comes from a working engine: a page or an empty list may come from something before it."""
-    return models.status in _NO_LIST or _has_model(models)
+    return models.status in _NO_LIST or has_model(models)
 
 
 def recognise_models(models: FetchResult) -> Dialect | None:

@@ -138,6 +138,14 @@ def parse_models(body: Any) -> list[ModelInfo]:
     return [_model(entry) for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
+def has_model(result: FetchResult) -> bool:
+    """Whether the response is a list with a model."""
+    try:
+        return result.status == 200 and bool(parse_models(result.json()))
+    except BadUpstream:
+        return False
+
+
 def model_page(result: FetchResult) -> dict[str, Any] | None:
     """The body of one page of a model list; None if it is not one."""
     body = result.json() if result.status == 200 else None

@@ -28,7 +28,7 @@ from ..base import NOT_READY, ModelInfo, UpstreamEngine
 from .answer_length import answer_beside, shorter_answer, told_limits
 from .context_overflow import find_bound
 from .fetch import FetchResult, fetch
-from .model_list import ModelList, entries_by_id, model_page, next_page, parse_models
+from .model_list import ModelList, entries_by_id, has_model, model_page, next_page, parse_models
 from .single_flight import SingleFlight
 from .upstream_errors import (
     REMEDIES,
@@ -48,6 +48,7 @@ _MAX_PAGES: Final = 32  # of a model list
 _MAX_ERROR_BODY: Final = 64 * 1024  # bytes
 _ERROR_BODY_TIMEOUT: Final = 5.0  # seconds
 _UNSPECIFIC_TYPES: Final = (b"text/plain", b"application/octet-stream")  # a stream may have them by mistake
+_NO_MODELS: Final = "it answered status %d and no list of models: check that the URL is that of an inference engine"
 _SAFE_TYPE: Final = re.compile(rb"(?:application|audio|image|multipart|text|video)/[a-z0-9.+-]{1,40}")
 _KEY: Final = re.compile("[!-~]+")
 _FAILURE: Final = (
@@ -96,6 +97,7 @@ class RemoteEngine(UpstreamEngine):
         self.replace_key(options.get("key"))
         self._model_list = ModelList(self._fetch_model_list, window=options.get("window"))
         self._list_status = 0  # of the response to the last request for the list
+        self._has_models = False  # whether a response was a list with a model
         self._listed_at = float("-inf")  # when the model list was last requested, on the loop's clock
         self.on_engine_gone: Callable[[], None] = _do_nothing
         """Called when another engine may be at the address from now on."""
@@ -115,6 +117,9 @@ class RemoteEngine(UpstreamEngine):
             if self._list_status in (401, 403):
                 values = {"reason": _why_not_ready(self._list_status), "engine": self.name}
                 _log.warning("engine_not_ready reason=%(reason)s", values)
+            elif self._list_status not in UNAVAILABLE and not self._has_models:
+                values = {"reason": _NO_MODELS % self._list_status, "engine": self.name}
+                _log.warning("engine_without_models reason=%(reason)s", values)
         except ApiError as exc:
             log_unreachable(exc, self.name)
 
@@ -182,6 +187,8 @@ class RemoteEngine(UpstreamEngine):
         self._listed_at = asyncio.get_running_loop().time()
         result = await self._fetch("models", self._origin.target("/models"), pool=pool)
         self._list_status = result.status
+        if not self._has_models:  # a long list is not parsed again and again
+            self._has_models = has_model(result)
         return await self._with_next_pages(result, pool) if b'"has_more"' in result.body else result
 
     async def _with_next_pages(self, first: FetchResult, pool: Pool | None) -> FetchResult:

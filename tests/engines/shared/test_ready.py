@@ -15,11 +15,11 @@ from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.upstream.pool import Deadlines
 from tests.support.chat_requests import request
 from tests.support.llama.server import LlamaServer
-from tests.support.routed_upstream import routed
-from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer
+from tests.support.routed_upstream import MODELS, listing, routed
+from tests.support.upstream import Answer, ScriptedUpstream, Wire, json_answer, raw_answer
 from tests.support.upstream_engines import Chat, Speech, both_engines, endless, said, stream
 
-MODELS, HEALTH = "/v1/models", "/health"
+HEALTH = "/health"
 LOADING = json_answer(503, {"error": {"message": "Loading model", "code": 503, "type": "unavailable_error"}})
 LLAMACPP = json_answer(200, {"data": [{"id": "m", "owned_by": "llamacpp", "meta": None}]})
 
@@ -64,6 +64,20 @@ async def test_an_engine_that_rejects_the_key_is_not_ready_and_the_reason_names_
         await engine.stop()
 
 
+def lines_of(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.getMessage().startswith(event)]
+
+
+async def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """The lines of an event, of which one must come: the start does not wait for a slow detection."""
+    lines: list[str] = []
+    async with asyncio.timeout(10):
+        while not lines:
+            await asyncio.sleep(0.001)
+            lines = lines_of(caplog, event)
+    return lines
+
+
 async def test_a_rejected_key_is_a_warning_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     async with ScriptedUpstream(routed({MODELS: json_answer(401, {})})) as upstream:
         origin = Origin.parse(upstream.url)
@@ -71,17 +85,47 @@ async def test_a_rejected_key_is_a_warning_at_the_start(caplog: pytest.LogCaptur
         for engine in (chat, messages, AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
             caplog.clear()
             await engine.start()
-            lines: list[str] = []
-            async with asyncio.timeout(10):
-                while not lines:  # the start does not wait for a slow detection
-                    await asyncio.sleep(0.001)
-                    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("engine_not_ready")]
-            (line,) = lines
+            (line,) = await logged(caplog, "engine_not_ready")
             assert "ANTHRO_ASGI_UPSTREAM_KEY or --upstream-key-file" in line
             reason = await engine.why_not_ready()
             assert reason is not None
             assert reason in line
             await engine.stop()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer(404, {}),
+        raw_answer(200, [("content-type", "text/html"), ("content-length", "6")], b"<html>"),
+        json_answer(200, {"object": "list", "data": []}),
+        json_answer(200, []),
+    ],
+    ids=["404", "a page", "no model", "another list"],
+)
+async def test_an_upstream_without_a_model_list_is_a_warning_at_the_start_and_not_unreached(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ScriptedUpstream(routed({MODELS: answer})) as upstream:
+        origin = Origin.parse(upstream.url)
+        for engine in (OpenAIEngine(origin), AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
+            caplog.clear()
+            await engine.start()
+            (line,) = await logged(caplog, "engine_without_models")
+            assert "check that the URL is that of an inference engine" in line
+            assert engine.describe() is not None
+            assert await engine.why_not_ready() is None  # some engines have no model list
+            await engine.stop()
+
+
+async def test_an_engine_with_models_is_no_warning_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    async with ScriptedUpstream(routed({MODELS: listing("vllm")})) as upstream:
+        origin = Origin.parse(upstream.url)
+        for engine in (OpenAIEngine(origin), AutoEngine(OpenAIEngine(origin), MessagesEngine(origin))):
+            await engine.start()
+            await engine.detect()
+            await engine.stop()
+        assert not lines_of(caplog, "engine_without_models")
 
 
 @both_engines
