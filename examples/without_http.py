@@ -2,7 +2,7 @@
 
 import asyncio
 
-from anthro_asgi import Answer, as_engine, deltas_of, parse_request
+from anthro_asgi import Answer, deltas_of, parse_request
 
 BODY = b'{"model":"any","max_tokens":100,"messages":[{"role":"user","content":"Hello"}]}'
 
@@ -14,11 +14,11 @@ async def engine(request):
 
 async def main() -> None:
     # The whole Message, as `POST /v1/messages` returns it.
-    message = await Answer(as_engine(engine), parse_request(BODY)).message()
+    message = await Answer(engine, parse_request(BODY)).message()
     print(message["content"], message["stop_reason"])
 
     # The deltas, while they are generated.
-    async with Answer(as_engine(engine), parse_request(BODY)) as answer:
+    async with Answer(engine, parse_request(BODY)) as answer:
         async for batch in answer:
             for delta in deltas_of(batch):
                 if isinstance(delta, str):

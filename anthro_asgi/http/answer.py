@@ -33,6 +33,7 @@ from types import TracebackType
 from typing import Any, Final, Never, NoReturn, Self, TypeVar, get_args
 
 from ..engines.base import BaseEngine, CallRepair, Observer, ignore_observation
+from ..engines.functions import as_engine
 from ..wire.answer_limits import DEFAULT_LIMITS, AnswerLimits
 from ..wire.deltas import (
     DELTA_TYPES,
@@ -82,6 +83,7 @@ class Answer:
     """One answer of `engine` to `request`. Consume it once, in one of the three ways above.
 
     Args:
+        engine: whatever `engines.functions.as_engine` accepts, for example an async generator function.
         hide_thinking: leave out thinking that the request disabled and the engine produced nevertheless.
         limits: bounds, in bytes, of what `message` collects.
         observe: is called with ("repair", kind) and ("upstream_error", reason).
@@ -89,7 +91,8 @@ class Answer:
         estimate: returns the prompt's length in tokens. It is called at most once, when the engine does not report it.
             The default estimates from the request, which therefore stays in memory until the engine reports the length.
 
-    Raises InvalidRequest if only a relayed upstream could serve the request, and `engine` is not one.
+    Raises InvalidRequest if only a relayed upstream could serve the request, and `engine` is not one. Raises ValueError
+    if `engine` is no engine at all.
 
     Attributes:
         id: the id of the Message.
@@ -137,7 +140,7 @@ class Answer:
 
     def __init__(
         self,
-        engine: BaseEngine,
+        engine: object,
         request: MessagesRequest,
         *,
         hide_thinking: bool = False,
@@ -146,6 +149,8 @@ class Answer:
         estimate: Callable[[], int] | None = None,
         fields: dict[str, Any] | None = None,
     ) -> None:
+        if not isinstance(engine, BaseEngine):
+            engine = as_engine(engine)
         if request.relay_only and not engine.accepts_server_tools:
             request.refuse_relay_only()
         self.id = f"msg_{secrets.token_urlsafe(18)}"

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -377,6 +377,31 @@ async def test_a_chat_stream_that_the_server_cancels_ends_with_an_error_chunk() 
 
 
 # Answer by itself
+
+
+def in_a_thread(request: MessagesRequest) -> Iterator[str]:
+    yield "Hello"
+
+
+class WithStream:
+    async def stream(self, request: MessagesRequest) -> AsyncIterator[Batch]:
+        yield "Hello"
+        yield Finish("end_turn")
+
+
+@pytest.mark.parametrize("engine", [hello, in_a_thread, WithStream(), WithStream])
+async def test_an_answer_takes_every_engine_that_the_application_takes(engine: object) -> None:
+    message = await Answer(engine, request_of()).message()
+    served = await Driver(MessagesApp(engine)).request("POST", "/v1/messages", body=orjson.dumps(HELLO))
+    assert said_by(message) == said_by(served.json())
+    async with Answer(engine, request_of()) as answer:
+        assert [delta async for batch in answer for delta in deltas_of(batch) if isinstance(delta, str)] == ["Hello"]
+    assert answer.stop_reason == "end_turn"
+
+
+def test_what_is_no_engine_is_refused_before_it_is_asked() -> None:
+    with pytest.raises(ValueError, match="is not an engine"):
+        Answer(42, request_of())
 
 
 async def test_the_last_batch_holds_the_finish_that_the_client_is_told() -> None:

@@ -37,7 +37,7 @@ def embedder(machine: Fresh) -> None:
     """Install FastAPI and the package, save `host.py`, run it under its prefix, then serve it by the command."""
     (machine.home / "host.py").write_text(machine.code("python", "FastAPI"))
     machine.run(machine.line("pip install"))
-    with machine.served(machine.line("uvicorn host:app"), machine.answers("/llm/healthz")):
+    with machine.served(machine.line("uvicorn host:app"), machine.answers("/llm/healthz", port="8080")):
         message = json.loads(machine.run(machine.code("sh", "/llm/v1/messages")))
     expect(message["content"][0]["text"] == "Hello, world", f"not the engine's answer: {message}")
     with machine.served("anthro-asgi serve --engine host:engine", machine.answers("/readyz")):
