@@ -12,8 +12,9 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))  # such a Pyth
 pump = Extension(
     "anthro_asgi._native._pump",
     ["anthro_asgi/_native/pump.c"],
-    depends=["anthro_asgi/_native/convert.h", "anthro_asgi/_native/tool_json.h"],
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+    depends=[f"anthro_asgi/_native/{name}.h" for name in ("client_chunk", "convert", "thread", "tool_json")],
+    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra", "-pthread"],
+    extra_link_args=["-pthread"],
     py_limited_api=True,
     optional=True,
 )

@@ -15,9 +15,15 @@ certain, and repairs some (see `engines.shared.tool_arguments`). The pump does t
 what has to be repaired, and more than Python reads at once. It keeps the text of the pieces that it has relayed
 (`take_input`): Python reads that text as well, so it can go on at any time.
 
-`pump.c` holds the type, `convert.h` the conversion and `tool_json.h` the tool input; the last two know no Python. They
-are written in C with the stable ABI of CPython 3.11, not in Cython: one wheel serves every later Python, the build
-needs a compiler and nothing else, and the conversion can be run alone under sanitizers.
+A pump can leave both sockets to a `Thread` instead, which needs no GIL (see `pump_thread`):
+
+    upstream's socket ──► the thread: recv ──► convert ──► send ──► client's socket
+                              └── anything else ──► eventfd ──► Thread.collect ──► Owner.hand_back ──► the Python path
+
+`pump.c` holds the types, `convert.h` and `client_chunk.h` the conversion, `tool_json.h` the tool input, and `thread.h`
+the thread; these four know no Python. They are written in C with the stable ABI of CPython 3.11, not in Cython: one
+wheel serves every later Python, the build needs a compiler and nothing else, and all but `pump.c` can be run alone
+under sanitizers.
 
 The module is missing where the package was installed without a C compiler. `new_pump` is None then. httptools is needed
 too, on both sides: it tells where an HTTP chunk ends, and it leaves the client's chunks to the pump.
@@ -89,12 +95,25 @@ class Pump(Protocol):
         """Since the last call: the number of deltas, the latest counts (b"" without any), the times of the writes."""
 
     def take_input(self) -> tuple[str, int]:
-        """Since the last call: the text of the arguments, and the number of deltas that the client got nothing of."""
+        """Since the last call: the text of the arguments, and the number of deltas that the client got nothing of.
+
+        If a thread relays the stream, up to the last call of `take`.
+        """
+
+    def leave_to(self, thread: "Thread", upstream: int) -> bool:
+        """Let `thread` relay the stream from the socket `upstream` to the client's, until `disarm`.
+
+        The pump is armed. Nothing else reads the one socket or writes to the other meanwhile; nothing waits in the
+        client's transport. Returns False if the system has no descriptor or memory left. Raises ValueError without a
+        socket of the client, or if the event loop has a clock of its own.
+        """
 
     def disarm(self) -> bytes:
         """Drop all references. The pump must not receive data any more.
 
-        Returns the bytes of an incomplete HTTP chunk that were received and not converted.
+        If a thread relays the stream, it touches neither socket after this call; the client's transport has got what
+        its socket did not take. Returns the bytes that were read and not converted: an incomplete HTTP chunk, or what
+        the thread has returned.
         """
 
 
@@ -117,13 +136,38 @@ class NewPump(Protocol):
     ) -> Pump: ...
 
 
+class Thread(Protocol):
+    """A thread that relays the streams that pumps leave to it (see `pump_thread`). `pumps` is their number."""
+
+    pumps: int
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when `collect` has something to tell. Raises ValueError after `close`."""
+
+    def collect(self) -> None:
+        """Call `hand_back` of each owner whose stream the thread has returned, and `sync` of those with 32 writes.
+
+        Passes on what they raise; the others are told in the next call.
+        """
+
+    def close(self) -> None:
+        """End the thread. Raises RuntimeError while a pump uses it."""
+
+
+class NewThread(Protocol):
+    """Starts a thread. Raises OSError."""
+
+    def __call__(self) -> Thread: ...
+
+
 new_pump: NewPump | None
+new_thread: NewThread | None
 try:
     from . import _pump
 except ImportError:
-    new_pump = None
+    new_pump = new_thread = None
 else:
-    new_pump = _pump.Pump
+    new_pump, new_thread = _pump.Pump, _pump.Thread
 
 
 def missing() -> str | None:
@@ -133,6 +177,11 @@ def missing() -> str | None:
     return "httptools, which is in the extra `fast`" if find_spec("httptools") is None else None
 
 
+def description(mode: str) -> str:
+    """How steady streams are relayed with this value of the option `--native`: yes (in C), thread or no."""
+    return "no" if not is_used(mode) else "thread" if mode == "thread" else "yes"
+
+
 def is_used(mode: str) -> bool:
-    """Whether the option `--native` with this value (auto, on or off) has an effect here."""
+    """Whether the option `--native` with this value (auto, on, thread or off) has an effect here."""
     return mode != "off" and missing() is None

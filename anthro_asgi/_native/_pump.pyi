@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 from . import Owner
 from . import Pump as PumpProtocol
+from . import Thread as ThreadProtocol
 
 def Pump(  # noqa: N802 - a type; what it makes is described by the protocol of the same name
     owner: Owner,
@@ -11,3 +12,4 @@ def Pump(  # noqa: N802 - a type; what it makes is described by the protocol of 
     closing: Callable[[], bool],
     fd: int,
 ) -> PumpProtocol: ...
+def Thread() -> ThreadProtocol: ...  # noqa: N802 - as above

@@ -1,33 +1,34 @@
-/* The type `Pump`: the protocol of an upstream's transport while a stream continues as its template says.
+/* The types `Pump`, the protocol of an upstream's transport while a stream continues as its template says, and `Thread`,
+   to which a pump can leave the two sockets instead.
 
-   See `__init__.py` for what it is for, and `convert.h` for the conversion. This file is the glue to Python: it uses the
-   stable ABI of CPython 3.11 only. A build with the headers of a newer CPython must run on 3.11 too, so two things are
+   See `__init__.py` for what they are for, `convert.h` for the conversion, and `thread.h` for the thread. This file is
+   the glue to Python: it uses the stable ABI of CPython 3.11 only. A build with the headers of a newer CPython must run on 3.11 too, so two things are
    not used: formats with `#`, which 3.11 refuses after a build with 3.13, and `Py_RETURN_NONE`, which counts no
    reference in headers since 3.12.
 
    Rules that keep it safe. The bytes of the template are copied in `arm`. No pointer into a Python object is kept after
    the call that received it, or used after a call of Python code. Python code may call `disarm` at any time, also from
-   within a call of this file, so each function holds its own references to what it calls. */
+   within a call of this file, so each function holds its own references to what it calls. No Python code runs, and no
+   object is created or released, while the mutex of a thread is held: it may release a pump, which takes the mutex. */
 
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
 #include <structmember.h>
-#include <sys/socket.h>
-#include <time.h>
 
-#include "convert.h"
+#include "thread.h"
 
 enum {
-    MAX_TAIL = 4096,      /* bytes of an incomplete chunk that wait for the rest */
     MAX_UNSENT = 16384,   /* bytes in the client's transport; with more, Python waits for the client */
     SYNC_EVERY = 32,      /* writes after which Python is told */
-    SYNC_INPUT = 2048,    /* bytes of arguments after which Python is told */
-    FAST_READS = 16,      /* reads within FAST seconds, after which reads are made less frequent */
-    HEAD_ROOM = 16,       /* bytes before the events for the line with the chunk's size */
 };
-static const double FAST = 0.032; /* seconds; as in engines/openai/read_coalescer.py */
 
 /* clang-format off */
+typedef struct {
+    PyObject_HEAD
+    Thread *thread;      /* NULL when it is closed */
+    Py_ssize_t pumps;    /* that have left a stream to it, or have not taken it back yet */
+} ThreadObject;
+
 typedef struct {
     PyObject_HEAD
     PyObject *owner;     /* see `Owner` in __init__.py; NULL when the pump is not armed */
@@ -51,6 +52,9 @@ typedef struct {
     int is_fast;
     double measured;     /* when the speed was last measured */
     double last_read;    /* when the last bytes arrived */
+    ThreadObject *keeper; /* has the two sockets; NULL while the transport's events come to the pump */
+    Stream *stream;      /* what a thread has done, and does while `keeper` is set; NULL if none was ever asked */
+    Buffer taken;        /* the text in `input` at the last `take`; `input` is the thread's */
 } Pump;
 /* clang-format on */
 
@@ -139,43 +143,6 @@ static PyObject *hand_back(Pump *self, const Byte *data, size_t size) {
     return value;
 }
 
-/* `events` as one HTTP chunk. They begin after HEAD_ROOM bytes, and are followed by room for two. */
-static Bytes framed(Buffer *events) {
-    static const char digits[] = "0123456789abcdef";
-    Byte *at = events->data + HEAD_ROOM;
-    size_t size = events->size - HEAD_ROOM;
-    *--at = '\n';
-    *--at = '\r';
-    do {
-        *--at = (Byte)digits[size & 15];
-        size >>= 4;
-    } while (size != 0 && at > events->data);
-    memcpy(events->data + events->size, "\r\n", 2);
-    return (Bytes){at, (size_t)(events->data + events->size + 2 - at)};
-}
-
-/* Convert the head of `data` to the client's next HTTP chunk. `input` is NULL for texts. `chunk` points into `events`,
-   which the caller frees, and is empty if there is none. `counts` receives a copy of the latest counts. -1 with an
-   exception. */
-static int convert_read(const Template *template, Input *input, const Byte *data, size_t size, Outcome *outcome,
-                        Result *result, Buffer *events, Bytes *chunk, Buffer *counts) {
-    *chunk = (Bytes){NULL, 0};
-    int failed = !buffer_reserve(events, HEAD_ROOM + size + 256); /* enough for most reads */
-    if (!failed) {
-        memset(events->data, 0, HEAD_ROOM);
-        events->size = HEAD_ROOM;
-        *outcome = convert_input(template, input, data, size, events, result);
-        failed = *outcome == NO_MEMORY;
-    }
-    if (!failed && result->deltas != 0) {
-        counts->size = 0;
-        failed = !buffer_add(counts, result->counts.data, result->counts.size) || !buffer_reserve(events, 2);
-        if (!failed && result->deltas != result->silent) *chunk = framed(events);
-    }
-    if (failed) PyErr_NoMemory();
-    return failed ? -1 : 0;
-}
-
 /* Write to the client: to the socket while nothing waits in the transport, else to the transport. The transport also
    gets what the socket does not take, and learns of errors by itself. -1 with an exception. */
 static int write_client(Pump *self, Bytes chunk, Py_ssize_t backlog) {
@@ -262,8 +229,10 @@ static PyObject *receive(Pump *self, PyObject *argument) {
     Bytes chunk;
     PyObject *value = NULL;
     Input *input = self->is_input ? &self->input : NULL;
-    if (convert_read(&self->template, input, data, size, &outcome, &result, &events, &chunk, &self->counts) < 0)
+    if (!convert_read(&self->template, input, data, size, &outcome, &result, &events, &chunk, &self->counts)) {
+        PyErr_NoMemory();
         goto done;
+    }
     if (chunk.size != 0 && write_client(self, chunk, backlog) < 0) goto done;
     if (result.deltas != 0 && note_deltas(self, &result, chunk.size != 0, now) < 0) goto done;
     data += result.consumed;
@@ -353,6 +322,10 @@ static PyObject *Pump_arm(PyObject *object, PyObject *arguments) {
     PyObject *given[5], *place = NULL;
     char *data[5], *letters = NULL;
     Py_ssize_t size[5], max_event, letters_size = 0;
+    if (self->keeper != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a thread uses the template");
+        return NULL;
+    }
     if (!PyArg_ParseTuple(arguments, "SSSSSn|S:arm", &given[0], &given[1], &given[2], &given[3], &given[4], &max_event,
                           &place))
         return NULL;
@@ -404,8 +377,10 @@ static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
         return NULL;
     }
     PyObject *value = NULL;
-    if (convert_read(&self->template, self->is_input ? &input : NULL, (const Byte *)bytes, (size_t)length, &outcome,
-                     &result, &events, &chunk, &counts) == 0)
+    if (!convert_read(&self->template, self->is_input ? &input : NULL, (const Byte *)bytes, (size_t)length, &outcome,
+                      &result, &events, &chunk, &counts))
+        PyErr_NoMemory();
+    else
         value = Py_BuildValue("nNnNO", (Py_ssize_t)result.consumed,
                               PyBytes_FromStringAndSize((const char *)chunk.data, (Py_ssize_t)chunk.size),
                               (Py_ssize_t)result.deltas,
@@ -417,21 +392,51 @@ static PyObject *Pump_convert(PyObject *object, PyObject *argument) {
     return value;
 }
 
+/* The times of `number` writes as a list. NULL with an exception. */
+static PyObject *list_of(const double *times, size_t number) {
+    PyObject *list = PyList_New((Py_ssize_t)number);
+    for (size_t i = 0; list != NULL && i < number; i++) {
+        PyObject *time = PyFloat_FromDouble(times[i]);
+        if (time == NULL || PyList_SetItem(list, (Py_ssize_t)i, time) < 0) Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* What the thread has done since the last time: the same as `Pump_take` returns. */
+static PyObject *take_from_thread(Pump *self) {
+    Stream *stream = self->stream;
+    Thread *thread = self->keeper == NULL ? NULL : self->keeper->thread;
+    Buffer times = {NULL, 0, 0}, counts = {NULL, 0, 0};
+    size_t deltas = 0;
+    if (thread != NULL) thread_lock(thread);
+    int copied = buffer_add(&times, stream->times, stream->writes * sizeof *stream->times) &&
+                 buffer_add(&counts, stream->counts.data, stream->counts.size) &&
+                 buffer_add(&self->taken, self->input.text.data, self->input.text.size);
+    if (copied) {
+        deltas = stream->deltas;
+        self->silent += (Py_ssize_t)stream->silent;
+        stream->deltas = stream->silent = stream->writes = stream->counts.size = self->input.text.size = 0;
+    }
+    if (thread != NULL) thread_unlock(thread);
+    PyObject *value = NULL;
+    if (!copied)
+        PyErr_NoMemory();
+    else
+        value = Py_BuildValue("nNN", (Py_ssize_t)deltas,
+                              PyBytes_FromStringAndSize((const char *)counts.data, (Py_ssize_t)counts.size),
+                              list_of((const double *)(const void *)times.data, times.size / sizeof(double)));
+    buffer_free(&times);
+    buffer_free(&counts);
+    return value;
+}
+
 static PyObject *Pump_take(PyObject *object, PyObject *unused) {
     (void)unused;
     Pump *self = (Pump *)object;
-    PyObject *times = PyList_New(self->writes);
-    if (times == NULL) return NULL;
-    for (int i = 0; i < self->writes; i++) {
-        PyObject *time = PyFloat_FromDouble(self->times[i]);
-        if (time == NULL || PyList_SetItem(times, i, time) < 0) {
-            Py_DECREF(times);
-            return NULL;
-        }
-    }
+    if (self->stream != NULL) return take_from_thread(self);
     PyObject *value = Py_BuildValue(
         "nNN", self->deltas, PyBytes_FromStringAndSize((const char *)self->counts.data, (Py_ssize_t)self->counts.size),
-        times);
+        list_of(self->times, (size_t)self->writes));
     if (value != NULL) {
         self->deltas = 0;
         self->writes = 0;
@@ -443,7 +448,7 @@ static PyObject *Pump_take(PyObject *object, PyObject *unused) {
 static PyObject *Pump_take_input(PyObject *object, PyObject *unused) {
     (void)unused;
     Pump *self = (Pump *)object;
-    Buffer *text = &self->input.text;
+    Buffer *text = self->stream != NULL ? &self->taken : &self->input.text;
     PyObject *value = Py_BuildValue(
         "Nn", PyUnicode_DecodeUTF8((const char *)text->data, (Py_ssize_t)text->size, NULL), self->silent);
     if (value != NULL) {
@@ -453,8 +458,32 @@ static PyObject *Pump_take_input(PyObject *object, PyObject *unused) {
     return value;
 }
 
+static PyObject *Pump_last_read(PyObject *object, void *unused) {
+    (void)unused;
+    Pump *self = (Pump *)object;
+    double time = self->last_read;
+    if (self->keeper != NULL) {
+        thread_lock(self->keeper->thread);
+        time = self->stream->last_read;
+        thread_unlock(self->keeper->thread);
+    }
+    return PyFloat_FromDouble(time);
+}
+
+/* Take the stream back from the thread, if it is there. */
+static void leave_thread(Pump *self) {
+    ThreadObject *keeper = self->keeper;
+    if (keeper == NULL) return;
+    thread_remove(keeper->thread, self->stream);
+    self->last_read = self->stream->last_read;
+    self->keeper = NULL;
+    keeper->pumps--;
+    Py_DECREF((PyObject *)keeper);
+}
+
 static int Pump_clear(PyObject *object) {
     Pump *self = (Pump *)object;
+    leave_thread(self);
     Py_CLEAR(self->owner);
     Py_CLEAR(self->time);
     Py_CLEAR(self->write);
@@ -463,14 +492,131 @@ static int Pump_clear(PyObject *object) {
     return 0;
 }
 
+/* Let the client's transport write what its socket did not take. -1 with an exception. */
+static int write_rest(Pump *self) {
+    Buffer *unsent = &self->stream->unsent;
+    if (unsent->size == 0 || self->closing == NULL) return 0;
+    PyObject *value = call(self->closing);
+    if (value == NULL) return -1;
+    int closing = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    if (closing != 0) return closing < 0 ? -1 : 0;
+    Bytes rest = {unsent->data, unsent->size};
+    unsent->size = 0;
+    return write_client(self, rest, 1);
+}
+
 static PyObject *Pump_disarm(PyObject *object, PyObject *unused) {
     (void)unused;
-    Buffer *tail = &((Pump *)object)->tail;
-    PyObject *rest = PyBytes_FromStringAndSize((const char *)tail->data, (Py_ssize_t)tail->size);
-    if (rest == NULL) return NULL;
-    buffer_free(tail);
+    Pump *self = (Pump *)object;
+    leave_thread(self);
+    int failed = self->stream != NULL && write_rest(self) < 0;
+    Buffer *tail = self->stream != NULL ? &self->stream->tail : &self->tail;
+    PyObject *rest = failed ? NULL : PyBytes_FromStringAndSize((const char *)tail->data, (Py_ssize_t)tail->size);
+    if (rest != NULL) buffer_free(tail);
     Pump_clear(object);
     return rest;
+}
+
+/* ---- the thread */
+
+static PyTypeObject *thread_type; /* of the module; this reference is never released */
+
+static PyObject *Pump_leave_to(PyObject *object, PyObject *arguments) {
+    Pump *self = (Pump *)object;
+    PyObject *given;
+    int upstream;
+    if (!PyArg_ParseTuple(arguments, "O!i:leave_to", thread_type, &given, &upstream)) return NULL;
+    ThreadObject *keeper = (ThreadObject *)given;
+    if (keeper->thread == NULL || self->owner == NULL || self->storage == NULL || self->stream != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the thread is closed, or the pump is not armed or in use");
+        return NULL;
+    }
+    if (self->time != NULL || self->fd < 0 || self->tail.size != 0) {
+        PyErr_SetString(PyExc_ValueError, "a thread needs CLOCK_MONOTONIC, two sockets, and a whole chunk");
+        return NULL;
+    }
+    Stream *stream = calloc(1, sizeof *stream);
+    if (stream == NULL) return PyErr_NoMemory();
+    stream->template = &self->template;
+    stream->input = self->is_input ? &self->input : NULL;
+    stream->pump = self;
+    if (!thread_add(keeper->thread, stream, upstream, self->fd)) {
+        free_stream(stream);
+        return Py_NewRef(Py_False);
+    }
+    self->stream = stream;
+    self->keeper = (ThreadObject *)Py_NewRef(given);
+    keeper->pumps++;
+    return Py_NewRef(Py_True);
+}
+
+static int Thread_init(PyObject *object, PyObject *arguments, PyObject *keywords) {
+    ThreadObject *self = (ThreadObject *)object;
+    static char *names[] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, ":Thread", names)) return -1;
+    if (self->thread != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the thread is running");
+        return -1;
+    }
+    self->thread = thread_start();
+    if (self->thread != NULL) return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+}
+
+static PyObject *closed_thread(void) {
+    PyErr_SetString(PyExc_ValueError, "the thread is closed");
+    return NULL;
+}
+
+static PyObject *Thread_fileno(PyObject *object, PyObject *unused) {
+    (void)unused;
+    ThreadObject *self = (ThreadObject *)object;
+    return self->thread == NULL ? closed_thread() : PyLong_FromLong(self->thread->notify);
+}
+
+static PyObject *Thread_collect(PyObject *object, PyObject *unused) {
+    (void)unused;
+    ThreadObject *self = (ThreadObject *)object;
+    if (self->thread == NULL) return closed_thread();
+    thread_notices(self->thread);
+    while (self->thread != NULL) { /* the code that is called may close it */
+        int is_returned;
+        Stream *stream = thread_notice(self->thread, &is_returned);
+        if (stream == NULL) break;
+        Pump *pump = stream->pump;
+        Py_INCREF((PyObject *)pump);
+        PyObject *value = is_returned ? hand_back(pump, NULL, 0) : tell(pump, name_sync, NULL);
+        Py_DECREF((PyObject *)pump);
+        if (value == NULL) { /* the others are told in the next call */
+            if (self->thread != NULL) ring(self->thread->notify);
+            return NULL;
+        }
+        Py_DECREF(value);
+    }
+    return Py_NewRef(Py_None);
+}
+
+static PyObject *Thread_close(PyObject *object, PyObject *unused) {
+    (void)unused;
+    ThreadObject *self = (ThreadObject *)object;
+    if (self->pumps != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "a pump uses it");
+        return NULL;
+    }
+    if (self->thread != NULL) thread_end(self->thread);
+    self->thread = NULL;
+    return Py_NewRef(Py_None);
+}
+
+static void Thread_dealloc(PyObject *object) {
+    ThreadObject *self = (ThreadObject *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    if (self->thread != NULL) thread_end(self->thread);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
 }
 
 /* ---- the type */
@@ -514,10 +660,12 @@ static void Pump_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     Pump_clear(object);
+    if (self->stream != NULL) free_stream(self->stream);
     free(self->storage);
     buffer_free(&self->tail);
     buffer_free(&self->counts);
     buffer_free(&self->input.text);
+    buffer_free(&self->taken);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
     Py_DECREF(type);
@@ -534,18 +682,19 @@ static PyMethodDef methods[] = {
     {"take", Pump_take, METH_NOARGS, NULL},
     {"take_input", Pump_take_input, METH_NOARGS, NULL},
     {"disarm", Pump_disarm, METH_NOARGS, NULL},
+    {"leave_to", Pump_leave_to, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static PyMemberDef members[] = {
-    {"last_read", T_DOUBLE, offsetof(Pump, last_read), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
+static PyGetSetDef attributes[] = {
+    {"last_read", Pump_last_read, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot slots[] = {
     {Py_tp_new, PyType_GenericNew},     {Py_tp_init, Pump_init},       {Py_tp_dealloc, Pump_dealloc},
     {Py_tp_traverse, Pump_traverse},    {Py_tp_clear, Pump_clear},     {Py_tp_methods, methods},
-    {Py_tp_members, members},           {0, NULL},
+    {Py_tp_getset, attributes},         {0, NULL},
 };
 
 static PyType_Spec spec = {
@@ -553,6 +702,30 @@ static PyType_Spec spec = {
     .basicsize = sizeof(Pump),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
+};
+
+static PyMethodDef thread_methods[] = {
+    {"fileno", Thread_fileno, METH_NOARGS, NULL},
+    {"collect", Thread_collect, METH_NOARGS, NULL},
+    {"close", Thread_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef thread_members[] = {
+    {"pumps", T_PYSSIZET, offsetof(ThreadObject, pumps), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot thread_slots[] = {
+    {Py_tp_new, PyType_GenericNew},     {Py_tp_init, Thread_init},       {Py_tp_dealloc, Thread_dealloc},
+    {Py_tp_methods, thread_methods},    {Py_tp_members, thread_members}, {0, NULL},
+};
+
+static PyType_Spec thread_spec = {
+    .name = "anthro_asgi._native._pump.Thread",
+    .basicsize = sizeof(ThreadObject),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = thread_slots,
 };
 
 static int run(PyObject *module) {
@@ -570,6 +743,11 @@ static int run(PyObject *module) {
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (*names[i].to == NULL && (*names[i].to = PyUnicode_InternFromString(names[i].text)) == NULL) return -1;
+    if (thread_type == NULL) {
+        thread_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &thread_spec, NULL);
+        if (thread_type == NULL) return -1;
+    }
+    if (PyModule_AddObjectRef(module, "Thread", (PyObject *)thread_type) < 0) return -1;
     PyObject *type = PyType_FromModuleAndSpec(module, &spec, NULL);
     if (type == NULL) return -1;
     int failed = PyModule_AddObjectRef(module, "Pump", type);

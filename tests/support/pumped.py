@@ -150,10 +150,17 @@ class Relay:
         block = State.TOOL if self._calls else State.THINKING if self._thinks else State.TEXT
         if self._encoder.state is not block or (self._calls and not place):
             return
-        assert new_pump is not None
-        self._pump = new_pump(self, lambda: self._time, self._write, lambda: self._backlog, lambda: False, -1)
+        self._pump = self._new_pump()
         frame = self._encoder.frame
         self._pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
+        self._armed(self._pump)
+
+    def _new_pump(self) -> Pump:
+        assert new_pump is not None
+        return new_pump(self, lambda: self._time, self._write, lambda: self._backlog, lambda: False, -1)
+
+    def _armed(self, pump: Pump) -> None:
+        """The pump is about to relay the next bytes."""
 
     def _write(self, chunk: bytes) -> None:
         self._sent += chunks(chunk)
@@ -172,8 +179,8 @@ class Relay:
 
     def _stop(self) -> None:
         assert self._pump is not None
-        self.sync()
         rest = self._pump.disarm()
+        self.sync()
         self._pump = None
         if rest:
             self._read(rest)
