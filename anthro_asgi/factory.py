@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from ._native import NewPump, is_used, missing, new_pump
+from ._native import NewPump, is_used, missing, new_pump, new_thread
+from ._native.pump_thread import PumpThread
 from .batches.store import BatchStore, StoreUnavailable
 from .engines.base import BaseEngine, UpstreamEngine
 from .http.base_app import BaseApp
@@ -29,10 +30,15 @@ _SPARE_CONNECTIONS: Final = 64
 
 
 def native_pump(settings: Settings) -> NewPump | None:
-    """What makes the native pumps that relay streams (see `_native`); None without. Raises ConfigError for `on`."""
-    if settings.native == "on" and (lacking := missing()) is not None:
-        raise ConfigError(f"--native on: the native path cannot be used without {lacking}")
+    """What makes the native pumps that relay streams (see `_native`); None without. Raises ConfigError if demanded."""
+    if settings.native in ("on", "thread") and (lacking := missing()) is not None:
+        raise ConfigError(f"--native {settings.native}: the native path cannot be used without {lacking}")
     return new_pump if is_used(settings.native) else None
+
+
+def _pump_thread(settings: Settings) -> PumpThread | None:
+    """The thread that relays streams, which all engines of a process share; None without."""
+    return PumpThread(new_thread) if settings.native == "thread" and new_thread is not None else None
 
 
 def build_engine(settings: Settings) -> BaseEngine:
@@ -109,6 +115,7 @@ def _build_routed_engine(settings: Settings) -> BaseEngine:
     from .engines.routed import RoutedEngine
 
     engines = {}
+    thread = _pump_thread(settings)
     for named in settings.upstreams:
         rules = EngineRules(
             fallback=named.fallback,
@@ -117,16 +124,19 @@ def _build_routed_engine(settings: Settings) -> BaseEngine:
             queue_timeout=settings.queue_timeout,
         )
         try:
-            engine = build_upstream_engine(settings.of(named), name=named.name, window=named.window)
+            engine = build_upstream_engine(settings.of(named), thread, name=named.name, window=named.window)
         except (ConfigError, ValueError) as exc:
             raise type(exc)(f"engine {named.name}: {exc}") from exc
         engines[named.name] = (engine, rules)
     return RoutedEngine(engines)
 
 
-def build_upstream_engine(settings: Settings, *, name: str | None = None, window: int | None = None) -> UpstreamEngine:
+def build_upstream_engine(
+    settings: Settings, thread: PumpThread | None = None, *, name: str | None = None, window: int | None = None
+) -> UpstreamEngine:
     """The engine behind `--upstream`. `name` is its name where there are several, `window` the context length of its
-    models where the operator says it. Raises ValueError, ConfigError or ResourceUnavailable."""
+    models where the operator says it. `thread` is the one that it shares with others. Raises ValueError, ConfigError or
+    ResourceUnavailable."""
     from .engines.auto import AutoEngine
     from .engines.messages.engine import MessagesEngine
     from .engines.openai.engine import OpenAIEngine
@@ -154,6 +164,7 @@ def build_upstream_engine(settings: Settings, *, name: str | None = None, window
         **arguments,
         dialect=None if settings.dialect == "auto" else settings.dialect,
         new_pump=native_pump(settings),
+        pump_thread=thread or _pump_thread(settings),
         late_system={"keep": True, "fold": False}.get(settings.late_system),
         think_tags=settings.think_tags,  # type: ignore[arg-type]  # the option accepts the same three values
     )

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from .._native import is_used, missing
+from .._native import description, is_used, missing
 from ..engines.base import BaseEngine, UpstreamEngine
 from ..factory import build_upstream_engine
 from ..http.answer import Answer
@@ -70,7 +70,9 @@ async def report_each(engines: Mapping[str, UpstreamEngine], settings: Settings)
 def _native_path(mode: str) -> str:
     """Whether `serve` with the same options relays steady streams in C, and why not."""
     lacking = missing()
-    return "yes" if is_used(mode) else "no: --native off" if lacking is None else f"no: needs {lacking}"
+    if is_used(mode):
+        return description(mode)
+    return "no: --native off" if lacking is None else f"no: needs {lacking}"
 
 
 async def report(engine: UpstreamEngine, settings: Settings, name: str | None = None) -> int:

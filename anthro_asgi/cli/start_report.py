@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from .._native import is_used
+from .._native import description
 from ..engines.base import BaseEngine, ModelInfo
 from ..observability.logs import clean, has_colour, log_event
 from ..observability.version import VERSION
@@ -74,7 +74,7 @@ class StartReport:
             auth=self._auth(),
             aliases=", ".join(f"{name}={model}" for name, model in settings.model_alias) or None,
             workers=settings.workers,
-            native="yes" if is_used(settings.native) else "no",
+            native=description(settings.native),
             log_format=self._style,
             warning=simulated,
         )

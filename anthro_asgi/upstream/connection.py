@@ -140,6 +140,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.Handle | None = None
         self._timer_due = inf  # uvloop has timers that cannot say this: those that are due within half a millisecond
         self._body_reader: BodyReader | None = None  # receives the bytes instead of this connection
+        self._is_lent = False  # and reads them from the socket itself
 
     @property
     def is_reused(self) -> bool:
@@ -231,22 +232,47 @@ class Connection(asyncio.Protocol):
         The next byte begins an HTTP chunk. It must leave whole chunks to the connection: it calls `take_back` and then
         `data_received` with the bytes that it has not used. Deadlines go on; its `last_read` counts for them.
         """
-        if self.state is PAUSED and not self._chunks:
-            self._resume()
-        if self.state is not STREAMING or self._chunks or self._unsent or self._transport.is_closing():
-            return False
-        if self._parser is None or not self._parser.between_chunks:
+        if not self._may_hand_over():
             return False
         self._body_reader = protocol
         self._transport.set_protocol(cast(asyncio.Protocol, protocol))  # it has the methods but not the base class
         return True
 
+    def lend(self, reader: BodyReader) -> int:
+        """Let `reader` read the body from the socket itself, until `take_back`. As `hand_over` otherwise.
+
+        Returns the socket's descriptor; -1 if that is not possible, as with TLS. The transport is paused meanwhile, so
+        it notices no end and no error either: after one the reader reads no further, and `take_back` is called.
+        """
+        transport = self._transport
+        sock = transport.get_extra_info("socket") if transport.get_extra_info("sslcontext") is None else None
+        if sock is None or not self._may_hand_over():
+            return -1
+        self._body_reader = reader
+        self._is_lent = True
+        transport.pause_reading()
+        descriptor: int = sock.fileno()
+        return descriptor
+
+    def _may_hand_over(self) -> bool:
+        if self.state is PAUSED and not self._chunks:
+            self._resume()
+        if self.state is not STREAMING or self._chunks or self._unsent or self._transport.is_closing():
+            return False
+        return self._parser is not None and self._parser.between_chunks
+
     def take_back(self) -> None:
         """Receive bytes from the transport again."""
-        if self._body_reader is not None:
-            self._note_body_reader()
-            self._body_reader = None
+        if self._body_reader is None:
+            return
+        self._note_body_reader()
+        self._body_reader = None
+        if not self._is_lent:
             self._transport.set_protocol(self)
+        else:
+            self._is_lent = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def _note_body_reader(self) -> None:
         if self._body_reader is not None and self.state is STREAMING:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -844,19 +845,25 @@ def test_native_on_without_what_it_needs_is_an_error_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("anthro_asgi._native.new_pump", None)
-    for command in (["serve", "--native", "on"], ["check", "--upstream", "http://127.0.0.1:9", "--native", "on"]):
-        assert main(command) == 2
+    check_command = ["check", "--upstream", "http://127.0.0.1:9"]
+    for command, mode in itertools.product((["serve"], check_command), ("on", "thread")):
+        assert main([*command, "--native", mode]) == 2
         out, err = capsys.readouterr()
         assert (out, err) == (
             "",
-            "anthro-asgi: error: --native on: the native path cannot be used without its extension module, "
+            f"anthro-asgi: error: --native {mode}: the native path cannot be used without its extension module, "
             "which is built where a C compiler is installed\n",
         )
 
 
 @pytest.mark.parametrize(
     ("lacking", "mode", "text"),
-    [(None, "auto", "yes"), (None, "off", "no: --native off"), ("httptools", "auto", "no: needs httptools")],
+    [
+        (None, "auto", "yes"),
+        (None, "thread", "thread"),
+        (None, "off", "no: --native off"),
+        ("httptools", "auto", "no: needs httptools"),
+    ],
 )
 def test_check_says_whether_the_native_path_is_used(
     lacking: str | None, mode: str, text: str, monkeypatch: pytest.MonkeyPatch

@@ -1,15 +1,21 @@
-"""The native path between a real connection to an engine and the transport of a client."""
+"""The native path between a real connection to an engine and the transport of a client.
+
+Most tests run twice: the pump is the protocol of the engine's transport, or it leaves both sockets to a thread.
+"""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi._native import CLIENT_TRANSPORT, new_pump
+from anthro_asgi._native import CLIENT_TRANSPORT, Pump, new_pump, new_thread
+from anthro_asgi._native.pump_thread import PumpThread
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.engines.openai.read_coalescer import PAUSE
@@ -52,15 +58,90 @@ class Client(asyncio.Transport):
         self.pieces += bodies
         self._moved.set()
 
+    def add_sent(self, body: bytes) -> None:
+        """The service has sent this."""
+        self.add(body)
+
+    async def open(self) -> asyncio.Transport:
+        """The service's end of the connection."""
+        return self
+
+    def shut(self) -> None:
+        """Close the connection."""
+
     async def until(self, number: int, event: bytes = b"content_block_delta") -> None:
         """Wait for the event of this kind with this number."""
         while self.body.count(b"event: " + event) < number:
             self._moved.clear()
             await self._moved.wait()
 
+    async def ended(self) -> None:
+        """Wait for the last event."""
+        while not any(end in b"".join(self.pieces[-2:]) for end in (b"event: message_stop", b"event: error")):
+            self._moved.clear()
+            await self._moved.wait()
+
     @property
     def body(self) -> bytes:
         return b"".join(self.pieces)
+
+
+class SocketClient(Client):
+    """A client with a connection, which reads while it is not `paused`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent = 0
+        self._received = b""
+        self._ours: Any = None
+        self._theirs: Any = None
+
+    async def open(self) -> asyncio.Transport:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            theirs = socket.create_connection(server.getsockname())
+            ours, _ = server.accept()
+        self._ours, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        reader = _Reader(self.received)
+        self._theirs, _ = await loop.create_connection(lambda: reader, sock=theirs)
+        transport: asyncio.Transport = self._ours
+        return transport
+
+    def add_sent(self, body: bytes) -> None:
+        self._sent += 1
+        self._ours.write(framed(body))
+
+    def pause(self) -> None:
+        self._theirs.pause_reading()
+
+    def resume(self) -> None:
+        self._theirs.resume_reading()
+
+    def shut(self) -> None:
+        for transport in (self._ours, self._theirs):
+            if transport is not None:
+                transport.abort()
+
+    def received(self, data: bytes) -> None:
+        """Bytes have arrived."""
+        self._received += data
+        while (end := self._received.find(b"\r\n")) >= 0:
+            end += 4 + int(self._received[:end], 16)
+            if len(self._received) < end:
+                break
+            self.add(*chunks(self._received[:end]))
+            self._received = self._received[end:]
+        self.direct = len(self.pieces) - self._sent
+
+
+class _Reader(asyncio.Protocol):
+    """The client's end of the connection."""
+
+    def __init__(self, received: Callable[[bytes], None]) -> None:
+        self._received = received
+
+    def data_received(self, data: bytes) -> None:
+        self._received(data)
 
 
 class Direct:
@@ -73,10 +154,10 @@ class Direct:
     async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         async def noted(message: Any) -> None:
             if message.get("body"):
-                self._client.add(message["body"])
+                self._client.add_sent(message["body"])
             await send(message)
 
-        scope[CLIENT_TRANSPORT] = self._client
+        scope[CLIENT_TRANSPORT] = await self._client.open()
         await self._app(scope, receive, noted)
 
 
@@ -124,6 +205,7 @@ class Serving:
         async with self.ask(**changes) as exchange:
             await exchange.started()
             await exchange.rest()
+        await self.client.ended()
         events = parse_events(self.client.body)
         check_stream(events)
         message: dict[str, Any] = message_from_events(events)
@@ -131,22 +213,56 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(
-    answer: Callable[[Wire, Client], Awaitable[None]], deadlines: Deadlines = DEADLINES, **options: Any
+async def served(
+    answer: Callable[[Wire, Client], Awaitable[None]],
+    deadlines: Deadlines = DEADLINES,
+    *,
+    thread: PumpThread | None = None,
+    **options: Any,
 ) -> AsyncIterator[Serving]:
-    client = Client()
+    client = Client() if thread is None else SocketClient()
 
     async def play(wire: Wire) -> None:
         await answer(wire, client)
 
     async with ScriptedUpstream(play) as upstream:
         origin = Origin.parse(f"{upstream.url}/v1")
-        engine = OpenAIEngine(origin, dialect="vllm", new_pump=new_pump, deadlines=deadlines)
+        engine = OpenAIEngine(origin, dialect="vllm", new_pump=new_pump, pump_thread=thread, deadlines=deadlines)
         try:
             yield Serving(MessagesApp(engine, **options), client, upstream)
             assert " leased=0 connecting=0 " in repr(engine), "a slot is still taken"
         finally:
+            client.shut()
             await engine.stop()
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Serving]]
+
+
+@pytest.fixture(name="serving", params=["event loop", "thread"])
+def fixture_serving(request: pytest.FixtureRequest) -> Iterator[Serve]:
+    """The service for one answer: see `served`."""
+    if request.param == "event loop":
+        yield served
+        return
+    assert new_thread is not None
+    thread = Counting(new_thread)
+    yield partial(served, thread=thread)
+    assert thread.taken or "is_not_written_directly" in request.node.name, "the thread was not used"
+
+
+class Counting(PumpThread):
+    """Counts the streams that it takes. Must have given all of them back when it is closed."""
+
+    taken = 0
+
+    def take(self, pump: Pump, upstream: int) -> bool:
+        self.taken += 1
+        return super().take(pump, upstream)
+
+    def close(self) -> None:
+        super().close()
+        assert self._thread is None, "a stream is still in the thread"
 
 
 def steadily(count: int, key: str = "content", last: bytes | None = None) -> Callable[[Wire, Client], Awaitable[None]]:
@@ -165,7 +281,7 @@ def steadily(count: int, key: str = "content", last: bytes | None = None) -> Cal
 # ---- what is relayed
 
 
-async def test_all_but_the_first_token_of_a_steady_stream_are_written_directly() -> None:
+async def test_all_but_the_first_token_of_a_steady_stream_are_written_directly(serving: Serve) -> None:
     async with serving(steadily(100)) as service:
         message = await service.answer()
     assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(100))}]
@@ -173,7 +289,7 @@ async def test_all_but_the_first_token_of_a_steady_stream_are_written_directly()
     assert service.client.direct == 99
 
 
-async def test_thinking_is_written_directly_and_counted() -> None:
+async def test_thinking_is_written_directly_and_counted(serving: Serve) -> None:
     async with serving(steadily(50, "reasoning_content", finish())) as service:
         message = await service.answer(thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000)
     assert message["content"][0]["thinking"] == "".join(f" {n}" for n in range(50))
@@ -181,7 +297,7 @@ async def test_thinking_is_written_directly_and_counted() -> None:
     assert service.client.direct == 49
 
 
-async def test_counts_in_each_chunk_are_reported_at_the_end() -> None:
+async def test_counts_in_each_chunk_are_reported_at_the_end(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for number in range(1, 30):
@@ -200,7 +316,7 @@ async def test_counts_in_each_chunk_are_reported_at_the_end() -> None:
     [{"stop_sequences": ["STOP"]}, {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}}],
     ids=str,
 )
-async def test_an_answer_that_is_filtered_is_not_written_directly(fields: dict[str, Any]) -> None:
+async def test_an_answer_that_is_filtered_is_not_written_directly(serving: Serve, fields: dict[str, Any]) -> None:
     async with serving(steadily(10)) as service:
         message = await service.answer(**fields, max_tokens=2000)
     assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(10))}]
@@ -221,7 +337,7 @@ async def test_the_client_receives_the_bytes_of_the_golden_transcript(case: Case
 # ---- promises that must hold while a pump reads
 
 
-async def test_a_silent_stream_gets_pings_and_goes_on() -> None:
+async def test_a_silent_stream_gets_pings_and_goes_on(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for number in range(20):
@@ -237,7 +353,7 @@ async def test_a_silent_stream_gets_pings_and_goes_on() -> None:
     assert service.client.direct >= 15
 
 
-async def test_a_ping_in_the_middle_of_an_events_bytes_loses_none_of_them() -> None:
+async def test_a_ping_in_the_middle_of_an_events_bytes_loses_none_of_them(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for number in range(20):
@@ -254,7 +370,7 @@ async def test_a_ping_in_the_middle_of_an_events_bytes_loses_none_of_them() -> N
     assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(20))}]
 
 
-async def test_an_engine_that_falls_silent_is_given_up_after_the_deadline() -> None:
+async def test_an_engine_that_falls_silent_is_given_up_after_the_deadline(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for number in range(10):
@@ -265,12 +381,13 @@ async def test_an_engine_that_falls_silent_is_given_up_after_the_deadline() -> N
     async with serving(answer, Deadlines(silence=0.3)) as service, service.ask() as exchange:
         await exchange.started()
         await exchange.rest()
+        await service.client.ended()
     events = parse_events(service.client.body)
     assert events[-1].data["error"]["type"] == "timeout_error"
     assert service.client.direct == 9
 
 
-async def test_a_client_that_leaves_ends_the_engines_response() -> None:
+async def test_a_client_that_leaves_ends_the_engines_response(serving: Serve) -> None:
     gone = asyncio.Event()
 
     async def endless(wire: Wire, client: Client) -> None:
@@ -292,7 +409,7 @@ async def test_a_client_that_leaves_ends_the_engines_response() -> None:
 
 
 @pytest.mark.parametrize("ending", ["close", "reset", "cut"])
-async def test_an_engine_that_breaks_off_is_an_error_for_the_client(ending: str) -> None:
+async def test_an_engine_that_breaks_off_is_an_error_for_the_client(serving: Serve, ending: str) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for number in range(10):
@@ -305,17 +422,19 @@ async def test_an_engine_that_breaks_off_is_an_error_for_the_client(ending: str)
     async with serving(answer) as service, service.ask() as exchange:
         await exchange.started()
         await exchange.rest()
+        await service.client.ended()
     events = parse_events(service.client.body)
     assert events[-1].data["type"] == "error"
     assert service.client.body.count(b"text_delta") == 10
     assert service.client.direct == 9
 
 
-async def test_an_error_of_the_engine_between_tokens_reaches_the_client() -> None:
+async def test_an_error_of_the_engine_between_tokens_reaches_the_client(serving: Serve) -> None:
     error = framed(b'data: {"error":{"message":"overloaded","code":503}}\n\n') + DONE
     async with serving(steadily(10, last=error)) as service, service.ask() as exchange:
         await exchange.started()
         await exchange.rest()
+        await service.client.ended()
     assert parse_events(service.client.body)[-1].data["error"]["type"] == "overloaded_error"
 
 
@@ -328,14 +447,63 @@ async def test_python_takes_over_while_the_client_reads_slowly() -> None:
             await client.until(number + 1)
         await wire.send(finish())
 
-    async with serving(answer) as service:
+    async with served(answer) as service:
         message = await service.answer()
     assert message["content"] == [{"type": "text", "text": "x" * 60}]
     assert message["usage"]["output_tokens"] == 60
     assert 20 <= service.client.direct < 45
 
 
-async def test_a_fast_stream_is_read_less_often() -> None:
+async def test_a_client_that_stops_reading_slows_the_engine_down_and_loses_nothing() -> None:
+    text = "x" * 10_000
+
+    async def answer(wire: Wire, client: Client) -> None:
+        assert isinstance(client, SocketClient)
+        await wire.send(HEAD)
+        for number in range(20):
+            await wire.send(token(text))
+            await client.until(number + 1)
+        client.pause()
+        sending = asyncio.create_task(much(wire))
+        await wire._until(lambda: wire.blocked)
+        client.resume()
+        await sending
+        await wire.send(finish())
+
+    async def much(wire: Wire) -> None:
+        for _ in range(2000):
+            await wire.send(token(text))
+
+    assert new_thread is not None
+    async with served(answer, thread=Counting(new_thread)) as service, service.ask() as exchange:
+        await exchange.started()
+        await exchange.rest()
+        await service.client.ended()
+    body = service.client.body
+    assert body.count(b'{"type":"text_delta","text":"%b"}' % text.encode()) == body.count(b"text_delta") == 2020
+    assert b'"output_tokens":2020}' in body
+
+
+async def test_a_client_that_resets_its_connection_ends_the_stream() -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        assert isinstance(client, SocketClient)
+        await wire.send(HEAD)
+        for number in range(20):
+            await wire.send(token("x"))
+            await client.until(number + 1)
+        client.shut()
+        while True:
+            await wire.send(token("x"))
+
+    assert new_thread is not None
+    async with served(answer, thread=Counting(new_thread)) as service, service.ask() as exchange:
+        await exchange.started()
+        await service.client.until(20)
+        exchange.disconnect()
+        await service.upstream.until(lambda: not service.upstream.open)
+
+
+async def test_a_fast_stream_is_read_less_often(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for _ in range(3000):
@@ -351,7 +519,7 @@ async def test_a_fast_stream_is_read_less_often() -> None:
     assert service.client.direct < 2000
 
 
-async def test_the_times_between_writes_are_counted_in_the_metrics() -> None:
+async def test_the_times_between_writes_are_counted_in_the_metrics(serving: Serve) -> None:
     async with serving(steadily(100)) as service:
         await service.answer()
     metrics = service.app.metrics
@@ -404,7 +572,7 @@ def calling(
     return answer
 
 
-async def test_tool_input_is_written_directly_and_counted() -> None:
+async def test_tool_input_is_written_directly_and_counted(serving: Serve) -> None:
     async with serving(calling(*WORDS, '"}')) as service:
         message = await service.answer(tools=TOOLS)
     assert message["content"] == [{"type": "tool_use", "id": "call_0", "name": "f", "input": {"a": "".join(WORDS)}}]
@@ -413,7 +581,7 @@ async def test_tool_input_is_written_directly_and_counted() -> None:
     assert service.client.direct == 61
 
 
-async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end() -> None:
+async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning(usage={"prompt_tokens": 7, "completion_tokens": 1}))
         for number, part in enumerate((*OPENED, *WORDS, '"}'), 1):
@@ -427,7 +595,7 @@ async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end() -> None:
     assert service.client.direct >= 55
 
 
-async def test_text_and_several_calls_are_each_relayed() -> None:
+async def test_text_and_several_calls_are_each_relayed(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
         for number in range(20):
@@ -458,7 +626,9 @@ async def test_text_and_several_calls_are_each_relayed() -> None:
         (('"', "]"), ""),
     ],
 )
-async def test_arguments_that_are_repaired_in_the_middle_are_one_object(rest: tuple[str, ...], value: str) -> None:
+async def test_arguments_that_are_repaired_in_the_middle_are_one_object(
+    serving: Serve, rest: tuple[str, ...], value: str
+) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning())
         for number, part in enumerate((*OPENED, *WORDS), 1):
@@ -474,7 +644,7 @@ async def test_arguments_that_are_repaired_in_the_middle_are_one_object(rest: tu
     assert service.client.direct >= 55
 
 
-async def test_a_call_that_is_repeated_at_the_end_is_one_call() -> None:
+async def test_a_call_that_is_repeated_at_the_end_is_one_call(serving: Serve) -> None:
     text = "".join((*OPENED, *WORDS, '"}'))
     again = {"index": 0, "id": "call_0", "function": {"name": "f", "arguments": text}}
     async with serving(calling(*WORDS, '"}', ending=_calls([again]) + finish())) as service:
@@ -484,7 +654,7 @@ async def test_a_call_that_is_repeated_at_the_end_is_one_call() -> None:
     assert service.client.direct == 61
 
 
-async def test_a_call_that_the_token_limit_cuts_stays_as_it_is() -> None:
+async def test_a_call_that_the_token_limit_cuts_stays_as_it_is(serving: Serve) -> None:
     ending = framed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n') + DONE
     async with serving(calling(*WORDS, ending=ending)) as service, service.ask(tools=TOOLS) as exchange:
         await exchange.started()
@@ -495,7 +665,7 @@ async def test_a_call_that_the_token_limit_cuts_stays_as_it_is() -> None:
     assert service.client.direct == 60
 
 
-async def test_a_silent_call_gets_pings_and_goes_on() -> None:
+async def test_a_silent_call_gets_pings_and_goes_on(serving: Serve) -> None:
     async with serving(calling(*WORDS, '"}', pause_after=30), ping_interval=0.05) as service:
         message = await service.answer(tools=TOOLS)
     assert message["content"][0]["input"] == {"a": "".join(WORDS)}
@@ -503,14 +673,14 @@ async def test_a_silent_call_gets_pings_and_goes_on() -> None:
 
 
 async def test_python_takes_over_a_call_while_the_client_reads_slowly() -> None:
-    async with serving(calling(*WORDS, '"}', slow=range(20, 40))) as service:
+    async with served(calling(*WORDS, '"}', slow=range(20, 40))) as service:
         message = await service.answer(tools=TOOLS)
     assert message["content"][0]["input"] == {"a": "".join(WORDS)}
     assert message["usage"]["output_tokens"] == 64
     assert 20 <= service.client.direct < 45
 
 
-async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadline() -> None:
+async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadline(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await calling(*WORDS, ending=b"")(wire, client)
         await wire.gone()
@@ -522,7 +692,7 @@ async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadl
     assert service.client.direct == 60
 
 
-async def test_a_client_that_leaves_in_a_call_ends_the_engines_response() -> None:
+async def test_a_client_that_leaves_in_a_call_ends_the_engines_response(serving: Serve) -> None:
     gone = asyncio.Event()
 
     async def answer(wire: Wire, client: Client) -> None:
@@ -538,7 +708,7 @@ async def test_a_client_that_leaves_in_a_call_ends_the_engines_response() -> Non
     assert service.client.direct == 60
 
 
-async def test_an_answer_with_tools_and_stop_sequences_is_not_written_directly() -> None:
+async def test_an_answer_with_tools_and_stop_sequences_is_not_written_directly(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning())
         for part in (*OPENED, *WORDS, '"}'):

@@ -3,6 +3,7 @@
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -36,20 +37,21 @@ async def replay(wire: Wire) -> None:
 
 
 @pytest.fixture(scope="module")
-def services() -> Iterator[tuple[Service, Service]]:
-    with ThreadedUpstream(replay) as upstream:
+def services() -> Iterator[tuple[Service, ...]]:
+    """With pumps in the event loop, with the thread, and without both."""
+    with ThreadedUpstream(replay) as upstream, ExitStack() as stack:
         options = ("--upstream", f"{upstream.url}/v1", "--upstream-api", "chat", "--dialect", "vllm")
-        with Service(*options, "--native", "on") as native, Service(*options, "--native", "off") as pure:
-            yield native, pure
+        yield tuple(stack.enter_context(Service(*options, "--native", mode)) for mode in ("on", "thread", "off"))
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=str)
 def test_the_service_sends_the_same_bytes_with_and_without_the_native_path(
-    case: Case, services: tuple[Service, Service]
+    case: Case, services: tuple[Service, ...]
 ) -> None:
     request = {**messages_request(case), "model": case.file, "stream": True}
-    native, pure = (ask(service.url, **request) for service in services)
+    native, threaded, pure = (ask(service.url, **request) for service in services)
     assert (native.status, _after_start(native.body)) == (pure.status, _after_start(pure.body))
+    assert (threaded.status, _after_start(threaded.body)) == (pure.status, _after_start(pure.body))
 
 
 def _after_start(body: bytes) -> bytes:
@@ -57,8 +59,8 @@ def _after_start(body: bytes) -> bytes:
     return masked(body).partition(b"\n\n")[2]
 
 
-def test_the_log_says_whether_the_native_path_is_used(services: tuple[Service, Service]) -> None:
-    assert [service.logged(event="started")["native"] for service in services] == ["yes", "no"]
+def test_the_log_says_whether_the_native_path_is_used(services: tuple[Service, ...]) -> None:
+    assert [service.logged(event="started")["native"] for service in services] == ["yes", "thread", "no"]
 
 
 async def steady(wire: Wire) -> None:
@@ -68,8 +70,9 @@ async def steady(wire: Wire) -> None:
     await wire.send(finish())
 
 
+@pytest.mark.parametrize("native", ["on", "thread"])
 @pytest.mark.parametrize("client", ["plain", "tls"])
-def test_tls_on_either_side(client: str, tmp_path: Path) -> None:
+def test_tls_on_either_side(client: str, native: str, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     certificate = authority.issue_cert("127.0.0.1")
@@ -82,7 +85,7 @@ def test_tls_on_either_side(client: str, tmp_path: Path) -> None:
     tls = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")) if client == "tls" else ()
     with ThreadedUpstream(steady, ssl=server) as upstream:
         options = ("--upstream", f"{upstream.url}/v1", "--upstream-ca", str(tmp_path / "ca.pem"))
-        with Service(*options, "--upstream-api", "chat", "--dialect", "vllm", "--native", "on", *tls) as service:
+        with Service(*options, "--upstream-api", "chat", "--dialect", "vllm", "--native", native, *tls) as service:
             answer = ask(service.url, context=trusting, stream=True)
     text = "".join(event.data["delta"]["text"] for event in answer.events if event.type == "content_block_delta")
     assert text == "".join(f" {number}" for number in range(300))

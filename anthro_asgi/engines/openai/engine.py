@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final, Self, Unpack
 
 from ..._native import NewPump
+from ..._native.pump_thread import PumpThread
 from ...upstream.errors import UpstreamError
 from ...upstream.exchange import Exchange
 from ...upstream.http_parsers import chunk_tracking_parser
@@ -88,7 +89,8 @@ class OpenAIEngine(RemoteEngine):
 
     `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
     says how `<think>` tags in the answer's text are read (see `think_tags`). `new_pump` makes the native pumps that
-    relay steady streams (see `token_relay`); without it, Python does that too.
+    relay steady streams (see `token_relay`); without it, Python does that too. `pump_thread` is the thread that they
+    leave their streams to.
 
     Raises ValueError for an unknown dialect or a key that a header cannot carry.
     """
@@ -101,6 +103,7 @@ class OpenAIEngine(RemoteEngine):
         late_system: bool | None = None,
         think_tags: ThinkTagMode = "off",
         new_pump: NewPump | None = None,
+        pump_thread: PumpThread | None = None,
         **options: Unpack[RemoteOptions],
     ) -> None:
         if dialect is not None and dialect not in DIALECTS:
@@ -109,6 +112,7 @@ class OpenAIEngine(RemoteEngine):
             options["parser"] = chunk_tracking_parser()
         super().__init__(origin, **options)
         self._new_pump = new_pump
+        self._pump_thread = pump_thread
         self._target = origin.target("/chat/completions")
         self._late_system = late_system
         self._think_tags = think_tags
@@ -129,9 +133,16 @@ class OpenAIEngine(RemoteEngine):
 
     # life
 
+    async def start(self) -> None:
+        if self._pump_thread is not None:
+            self._pump_thread.start()
+        await super().start()
+
     async def stop(self) -> None:
         await self._detector.close()
         await super().stop()
+        if self._pump_thread is not None:
+            self._pump_thread.close()
 
     async def detect(self) -> Dialect:
         """The dialect: as chosen, or as detected. Raises ApiError when the engine is not reachable."""
@@ -283,7 +294,7 @@ class OpenAIEngine(RemoteEngine):
     ) -> Callable[[], Coroutine[Any, Any, bytes]]:
         """The function that reads the body, with pumps for its steady parts."""
         assert self._new_pump is not None  # noqa: S101 - for the type checker
-        return TokenRelay(response, reader, output, self._new_pump, self._limits.max_event).read
+        return TokenRelay(response, reader, output, self._new_pump, self._limits.max_event, self._pump_thread).read
 
     def _slot(self, dialect: Dialect) -> AbstractAsyncContextManager[None]:
         """Held while the engine answers: one for all requests if the engine answers one at a time."""

@@ -4,6 +4,9 @@
                               ▲                                          │
                               └── anything else: the transport is taken back, and Python reads it
 
+With a `PumpThread`, the pump leaves both sockets to its thread where it can: where both are plain sockets, nothing
+waits for the client, and the event loop's clock is CLOCK_MONOTONIC. Otherwise the pump is the transport's protocol.
+
 Everything that is known about the stream stays where it is: the reader has the template and the token counts, the
 client's side the state of the open block, the pings and the metrics. `sync` tells both what the pump has done, and the
 reader the arguments of a call, which must be one JSON object in the end.
@@ -14,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..._native import NewPump, Pump
+from ..._native.pump_thread import PumpThread
 from ...upstream.exchange import Exchange
 from ...wire.direct_output import DirectOutput, Kind
 from .fast_path import FastChunkReader
@@ -39,17 +43,25 @@ class TokenRelay:
         "_pumped",
         "_reader",
         "_resume",
+        "_thread",
         "_time",
     )
 
     def __init__(
-        self, response: Exchange, reader: FastChunkReader, output: DirectOutput, new_pump: NewPump, max_event: int
+        self,
+        response: Exchange,
+        reader: FastChunkReader,
+        output: DirectOutput,
+        new_pump: NewPump,
+        max_event: int,
+        thread: PumpThread | None = None,
     ) -> None:
         self._connection = response.connection
         self._reader = reader
         self._output = output
         self._new_pump = new_pump
         self._max_event = max_event
+        self._thread = thread
         self._time = _clock(asyncio.get_running_loop())
         self._kind: Kind = "text"
         self._pump: Pump | None = None
@@ -81,21 +93,33 @@ class TokenRelay:
         output = self._output
         pump = self._new_pump(self, self._time, output.write, output.unsent, output.closing, output.fd)
         pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
-        if not self._connection.hand_over(pump):
+        if not self._leave_to_thread(pump) and not self._connection.hand_over(pump):
             pump.disarm()
             output.end()
             return
         self._kind, self._pump, self._pumped = kind, pump, 0
 
+    def _leave_to_thread(self, pump: Pump) -> bool:
+        output = self._output
+        if self._thread is None or self._time is not None or output.fd < 0 or output.unsent() or output.closing():
+            return False
+        socket = self._connection.lend(pump)
+        if socket < 0:
+            return False
+        if self._thread.take(pump, socket):
+            return True
+        self._connection.take_back()
+        return False
+
     def stop(self) -> None:
         """Take the transport back, if a pump has it, and read the bytes that it has not converted."""
         if self._pump is None:
             return
+        rest = self._pump.disarm()
         self.sync()
         self._speed_up()
         self._connection.take_back()
         self._output.end()
-        rest = self._pump.disarm()
         self._pump = None
         self._futile = _FUTILE if self._pumped >= _WORTH_IT else self._futile - 1
         if rest:
