@@ -124,7 +124,7 @@ class ServiceThread:
         with bind_listeners(settings) as shares:
             engine = factory.build_engine(settings)
             assert isinstance(engine, RemoteEngine)
-            tracks = native() == "on" and self.installation.parser == "httptools"
+            tracks = native() != "off" and self.installation.parser == "httptools"
             parser = chunk_tracking_parser() if tracks else PARSERS[self.installation.parser]
             engine._pool._parser = engine._readiness_pool._parser = parser
             self._app = factory.build_app(engine, client_keys(settings), settings)

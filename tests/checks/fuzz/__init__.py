@@ -3,6 +3,7 @@
     python -m tests.checks.fuzz bodies  --count 1000000     mutated requests
     python -m tests.checks.fuzz streams --count 1000000     mutated answers of engines
     python -m tests.checks.fuzz pumped --sanitized          the same through the native path, with ASan and UBSan
+    python -m tests.checks.fuzz threaded --sanitized        the same through its thread
     python -m tests.checks.fuzz converted --sanitized --count 1000000       its conversion alone
 
 A trial depends on the seed and its index only, so `--only INDEX` repeats one. A failure is printed with that command
@@ -15,9 +16,11 @@ that were found.
     recordings  the recorded answers that are mutated
     streams     a trial with an answer, and its rules
     pumped      a trial with an answer that the native path relays
+    threaded    the same with two sockets and the thread
     converted   a trial with chunks that it converts
     native_module   its extension module, also with sanitizers
     native_streams  its conversion without Python: `python -m tests.checks.fuzz.native_streams --count 1000000`
+    native_thread   its thread under ThreadSanitizer: `python -m tests.checks.fuzz.native_thread --seconds 60`
     beside      refusals and model lists of engines
     answers     the same answer as a stream and as a Message, compared
     served      the service in this process

@@ -14,6 +14,7 @@ from tests.checks.fuzz.native_module import build, sanitized_environment
 from tests.checks.fuzz.pumped import Pumped
 from tests.checks.fuzz.running import Tally, Target, draw, made, report, run, run_chunk, tell
 from tests.checks.fuzz.streams import Streams
+from tests.checks.fuzz.threaded import Threaded
 
 _EVERY = 10.0  # seconds between lines of progress
 TARGETS: dict[str, type[Target]] = {
@@ -21,6 +22,7 @@ TARGETS: dict[str, type[Target]] = {
     "converted": Converted,
     "pumped": Pumped,
     "streams": Streams,
+    "threaded": Threaded,
 }
 
 

@@ -16,14 +16,15 @@ PUMP: Final = "ANTHRO_ASGI_TEST_PUMP"  # the name of the variable
 _NAME: Final = "anthro_asgi._native._pump"
 _SOURCE: Final = Path(__file__).parents[3] / "anthro_asgi" / "_native" / "pump.c"
 _FLAGS: Final = (
-    *("-std=c11", "-g", "-O1", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"),
-    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    *("-std=c11", "-g", "-O1", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror", "-pthread"),
+    "-fno-sanitize-recover=all",
 )
 
 
-def compile_sanitized(source: Path, file: Path, *flags: str) -> None:
-    """Compile with both sanitizers. Raises subprocess.CalledProcessError."""
-    subprocess.run(["gcc", *_FLAGS, *flags, str(source), "-o", str(file)], check=True)  # noqa: S607 - of the PATH
+def compile_sanitized(source: Path, file: Path, *flags: str, sanitizers: str = "address,undefined") -> None:
+    """Compile with these sanitizers. Raises subprocess.CalledProcessError."""
+    command = ["gcc", *_FLAGS, f"-fsanitize={sanitizers}", *flags, str(source), "-o", str(file)]
+    subprocess.run(command, check=True)
 
 
 def build(folder: Path) -> Path:
@@ -63,6 +64,6 @@ def _load(path: str) -> None:
 if PUMP in os.environ and _NAME not in sys.modules:
     _load(os.environ[PUMP])
 
-from anthro_asgi._native import new_pump  # noqa: E402 - after the module that it looks for
+from anthro_asgi._native import new_pump, new_thread  # noqa: E402 - after the module that it looks for
 
-__all__ = ["PUMP", "build", "compile_sanitized", "new_pump", "sanitized_environment"]
+__all__ = ["PUMP", "build", "compile_sanitized", "new_pump", "new_thread", "sanitized_environment"]
