@@ -1,4 +1,4 @@
-"""Searches the deferred tools of a request, by words (BM25) or by a regular expression (contract 3.47). Pure.
+"""Searches the deferred tools of a request, by words (BM25) or by a regular expression (contract 3.48). Pure.
 
 Searched are the name of a tool, its description, and the names and descriptions of its arguments.
 """
