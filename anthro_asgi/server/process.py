@@ -237,7 +237,12 @@ class ServerProcess(Server):
     # shutdown
 
     async def shutdown(self, sockets: object = None) -> None:
-        log_event("draining", connections=len(self.server_state.connections), requests=len(self.server_state.tasks))
+        log_event(
+            "draining",
+            connections=len(self.server_state.connections),
+            requests=len(self.server_state.tasks),
+            timeout=self._settings.drain_timeout,
+        )
         await self._tick(asyncio.Event(), self._settings.drain_delay)
         await self._acceptor.close()
         for connection in self._connections():

@@ -28,7 +28,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "ready": "`/readyz` reports that the engine can answer; before, it reported something else.",
     "not_ready": "`/readyz` reports that the engine cannot answer, and why.",
     "reloaded": "Keys and certificate were read again after SIGHUP.",
-    "draining": "The service begins to stop.",
+    "draining": "The service begins to stop. Open responses may continue for `timeout` seconds.",
     "stopped": "The service has stopped.",
     "upstream_error": "A request to the engine failed.",
     "upstream_error_message": "The engine's own error text. Only at level `debug`, because it may quote a prompt.",
