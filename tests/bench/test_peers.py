@@ -531,6 +531,17 @@ def test_all_servers_work_at_the_same_time_over_tcp_and_over_unix_sockets(
     assert {start.server for start in records.of(Start)} == {"relay", "ours-fast"}
 
 
+def test_the_tokens_of_one_load_are_pieces_of_tool_arguments(tmp_path: Path, records: ResultFile, quick: None) -> None:
+    work = simultaneous.arguments_of(2)
+    assert work.plan(1.0).extra == '{"model":"calling"}'
+    simultaneous.together(bench(records, tmp_path, Relay(), our_service()), [work])
+    found = {run.server: run for run in records.of(Run)}
+    assert records.of(Missing) == []
+    assert {name: len(run.windows) for name, run in found.items()} == {"direct": 0, "relay": 2, "ours-fast": 2}
+    assert all(run.run == "tool arguments" and run.load.chunks and not run.load.errors for run in found.values())
+    assert all(run.load.transit is None for run in found.values())  # no moments are read from a call
+
+
 # processes and options
 
 # A process that ends when asked, and its child, which does not.
