@@ -264,11 +264,10 @@ class JsonObject:
         stretch = _stretch(text, self._stack, self._expect)
         if stretch is None or not stretch.text:
             return 0
-        if self._comma:
-            self._copy(self._comma, out)
-            self._comma = ""
-        out.append(stretch.text)
-        self._recent.append("".join(_DIGESTED.findall(stretch.text)) if stretch.has_space else stretch.text)
+        copied = self._comma + stretch.text
+        self._comma = ""
+        out.append(copied)
+        self._recent.append("".join(_DIGESTED.findall(copied)) if stretch.has_space else copied)
         self._stack = stretch.stack
         self._expect = _Expect.COMMA
         return len(stretch.text)

@@ -368,6 +368,19 @@ def test_a_long_text_is_nested_as_deeply_as_allowed() -> None:
         assert fast.broken is slow.broken is (depth > 99)
 
 
+@pytest.mark.parametrize("space", ["", " ", "\n  "])
+def test_a_call_that_is_repeated_is_recognised_wherever_it_was_cut(space: str) -> None:
+    members = [f'"k{number}":{space}[{number},{space}{{"a":{space}"{"x" * 300}"}}{space}]' for number in range(3)]
+    text = "{" + f"{space},{space}".join(members) + "}"
+    for first in range(2, len(text)):
+        for second in (len(text) - 300, len(text)):
+            parts = (text[:first], text[first:second], text[max(first, second) :])
+            arguments = ToolArguments()
+            for part in parts:
+                arguments.feed(part)
+            assert arguments.equals(text), parts
+
+
 @pytest.mark.parametrize("space", ["", " "])
 def test_a_large_call_that_is_repeated_is_recognised(space: str) -> None:
     text = '{"a":[' + f'"b",{space}{{"c":1}},{space}' * 10_000 + "1]}"
