@@ -21,6 +21,7 @@ _TEXTS: Final = (
     ),
     *("{}", '{"a":', "true,", "x" * 300, "\x00\x1f", "</tool_call>"),
 )
+_MOST: Final = 150  # pieces: more take long under sanitizers
 _NUMBERS: Final = (0, 1, -1, 42, 3.25, -0.5, 1e30, 1.5e-7, 123456789012)
 _SPACES: Final = ("", "", "", " ", "\n", "\n    ", "\t", "\r\n", " " * 70)
 _SCRAPS: Final = (
@@ -67,11 +68,11 @@ def spoiled(text: str, rng: Random) -> str:
 
 
 def pieces(text: str, rng: Random) -> list[str]:
-    """The text in pieces of a few characters each, or of many."""
+    """The text in pieces of a few characters each, or of many. The last one may be long."""
     longest = rng.choice((1, 2, 4, 4, 8, 8, 50, 700))
-    found = []
+    found: list[str] = []
     while text:
-        size = rng.randint(1, longest)
+        size = rng.randint(1, longest) if len(found) < _MOST else len(text)
         found.append(text[:size])
         text = text[size:]
     return found
