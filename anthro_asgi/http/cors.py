@@ -17,7 +17,7 @@ from .http_request import HttpRequest
 _METHODS: Final = "GET, HEAD, POST, DELETE"
 _EXPOSED: Final = (
     "request-id, retry-after, retry-after-ms, x-should-retry, www-authenticate, "
-    "anthro-asgi-ignored, anthro-asgi-token-count"
+    "anthro-asgi-ignored, anthro-asgi-token-count, anthro-asgi-compacted, anthro-asgi-engine, anthro-asgi-finished"
 )
 _MAX_AGE: Final = "600"  # seconds for which a browser may remember the response to a preflight
 _HEADER_NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")

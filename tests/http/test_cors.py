@@ -1,5 +1,6 @@
 """Web pages of other origins (contract 1.7): preflights, and the headers of every response."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from anthro_asgi import MessagesApp
 from anthro_asgi.testing.driver import Driver, Response
+from tests.docs.pages import PAGES
 
 PAGE = "https://app.example"
 HELLO = b'{"model":"m","max_tokens":9,"stream":%s,"messages":[{"role":"user","content":"Hi"}]}'
@@ -66,6 +68,13 @@ async def test_another_origin_gets_no_permission(origin: str) -> None:
     assert response.status == 200, "a client that is no browser may send any origin"
     assert response.header("access-control-allow-origin") is None
     assert response.header("vary") == "origin"
+
+
+async def test_a_page_may_read_each_header_of_ours_that_the_contract_names() -> None:
+    response = await Driver(app(PAGE)).request("GET", "/healthz", headers=[("origin", PAGE)])
+    exposed = (response.header("access-control-expose-headers") or "").split(", ")
+    ours = set(re.findall(r"`(anthro-asgi-[a-z-]+)`", PAGES["reference/wire-contract.md"]))
+    assert {"anthro-asgi-engine", "anthro-asgi-compacted"} <= ours <= set(exposed)
 
 
 @pytest.mark.parametrize("stream", [b"false", b"true"])
