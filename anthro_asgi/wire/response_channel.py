@@ -26,6 +26,6 @@ class ResponseChannel(Protocol):
     def write(self, data: bytes) -> bool:
         """Write a piece of the body. False if it was not written: the caller then uses `send`, which may wait.
 
-        The first piece of a body is left to `send`, which writes it together with the head. To be used after that, until
-        the last `send` of a body that has no content-length.
+        The first piece of a body is left to `send`, which writes it together with the head. To be used after that,
+        until the last `send` of a body that has no content-length.
         """
