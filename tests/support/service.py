@@ -37,6 +37,7 @@ INSTALLATIONS: Final[dict[str, tuple[str, ...]]] = {
     "fast": (),  # httptools parses, uvloop runs
     "h11": ("httptools",),  # h11 parses, uvloop runs
     "plain": ("httptools", "uvloop"),  # without the extra `fast`: h11 parses, asyncio's own loop runs
+    "without metrics": ("prometheus_client",),
 }
 KINDS: Final = ("fast", "plain")
 PARSERS: Final = ("fast", "h11")

@@ -22,6 +22,7 @@ from tests.clients.engine import Json, ScriptedEngine, text
 from tests.support.service import PATIENCE, Service
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
+OTHER_NAME = "service.test"  # plain http under a name that is not localhost: browsers give it no clipboard
 SETTINGS = ("--simulate", "--simulate-ttft", "1ms", "--simulate-itl", "1ms")
 
 
@@ -40,6 +41,7 @@ class Chromium:
             os.close(file)
         self._commands = theirs
         arguments = f"{program} --headless=new --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe"
+        arguments += f" --host-resolver-rules='MAP {OTHER_NAME} 127.0.0.1'"
         self._process = subprocess.Popen(
             [bash, "-c", f"exec {arguments} --user-data-dir={folder} about:blank 3<&{ours} 4>&{out}"],
             pass_fds=(ours, out),
@@ -144,6 +146,11 @@ class Chromium:
         """The URLs that the page requested."""
         sent = (event for event in self.events if event.get("method") == "Network.requestWillBeSent")
         return {event["params"]["request"]["url"] for event in sent}
+
+    def requests(self, path: str) -> int:
+        """How often the page requested the path."""
+        sent = (event for event in self.events if event.get("method") == "Network.requestWillBeSent")
+        return sum(event["params"]["request"]["url"].endswith(path) for event in sent)
 
     @property
     def complaints(self) -> list[str]:
@@ -269,4 +276,52 @@ def test_the_page_shows_several_engines_and_asks_the_chosen_one(chromium: Chromi
         assert [len(engine.chats) for engine in (fast, gpu)] == [1, 1]
         chromium.until(f"{fields('ttft')}.endsWith(' ms')")
         chromium.save("page-engines")
+        assert [words for words in chromium.complaints if "favicon" not in words] == []
+
+
+def test_the_page_says_that_the_server_does_not_answer_until_it_does_again(chromium: Chromium) -> None:
+    with Service(*SETTINGS, may_log_errors=True) as service:
+        chromium.open(f"{service.url}/")
+        chromium.until(f"{fields('ready')} === 'ready'")
+        chromium.until(f"{fields('running')} === '0'")
+        os.kill(service.pid, signal.SIGSTOP)
+        chromium.until(f"{fields('ready')} === 'the server does not answer'")
+        assert chromium.run("ready.className") == "bad"
+        chromium.until(f"{fields('running')} === '–'")
+        os.kill(service.pid, signal.SIGCONT)
+        chromium.until(f"{fields('ready')} === 'ready'")
+        chromium.until(f"{fields('running')} === '0'")
+    chromium.until(f"{fields('ready')} === 'the server does not answer'")
+    chromium.until(f"{fields('running')} === '–'")
+    chromium.run("models.replaceChildren()")
+    with Service(*SETTINGS, "--port", service.url.rpartition(":")[2]):
+        chromium.until(f"{fields('ready')} === 'ready'")
+        chromium.until(f"{fields('models')}.includes('simulated')")
+        assert chromium.run("ready.className") == "dim"
+
+
+def test_without_the_extra_the_page_names_it_and_asks_for_figures_once(chromium: Chromium) -> None:
+    with Service(*SETTINGS, kind="without metrics") as service:
+        chromium.open(f"{service.url}/")
+        chromium.until("!document.getElementById('no-figures').hidden")
+        assert "pip install '.[metrics]'" in chromium.run(fields("no-figures"))
+        asked = chromium.requests("/readyz")
+        while chromium.requests("/readyz") == asked:  # every 5 s, and for figures every second
+            chromium.run("new Promise((resolve) => setTimeout(resolve, 100))")
+        assert chromium.requests("/metrics") == 1
+        assert len([words for words in chromium.complaints if "favicon" not in words]) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", OTHER_NAME])
+def test_the_lines_for_a_client_are_copied_also_over_plain_http(chromium: Chromium, host: str) -> None:
+    with Service(*SETTINGS) as service:
+        chromium.open(f"{service.url.replace('127.0.0.1', host)}/")
+        chromium.until(f"{fields('models')}.includes('simulated')")
+        assert chromium.run("isSecureContext") == (host != OTHER_NAME)
+        chromium.run("document.getElementById('copy').focus()")
+        chromium.press("Enter")
+        chromium.until(f"{fields('copied')} === 'copied'")
+        chromium.run("((box) => { box.value = ''; box.focus(); })(document.getElementById('prompt'))")
+        chromium.call("Input.dispatchKeyEvent", type="keyDown", key="v", modifiers=2, commands=["paste"])
+        assert chromium.until("document.getElementById('prompt').value") == chromium.run(fields("setup"))
         assert [words for words in chromium.complaints if "favicon" not in words] == []
