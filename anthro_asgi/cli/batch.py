@@ -156,11 +156,15 @@ def _answer(
     options: Namespace, method: str, rest: str, body: Iterator[bytes] | None = None
 ) -> http.client.HTTPResponse:
     """The response to a request. Raises _Failed for an error of the server, OSError and HTTPException."""
-    url = urlsplit(options.url)
-    if url.scheme not in ("http", "https") or url.hostname is None:
+    try:
+        url = urlsplit(options.url)
+        host, port = url.hostname, url.port
+    except ValueError:  # an invalid port or IPv6 address
+        host = None
+    if host is None or url.scheme not in ("http", "https"):
         raise _Failed(f"--url: {options.url!r:.80} is not a URL of a server")
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname, url.port, timeout=_TIMEOUT)
+    connection = kind(host, port, timeout=_TIMEOUT)
     headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "connection": "close"}
     if key := os.environ.get("ANTHROPIC_API_KEY"):
         headers["x-api-key"] = key

@@ -65,7 +65,13 @@ def main(arguments: Sequence[str]) -> int:
         for one in checks:
             print(f"{one.weight:6}  {one.area}: {one.name}  ({one.authority})")
         return 0
+    if options.url and not checks:
+        print(f"anthro-asgi: error: --only: no check has all of the words {', '.join(options.only)}", file=sys.stderr)
+        return 2
     try:
+        for file in (options.json, options.html, options.markdown):
+            if file is not None:
+                file.touch()  # a run takes minutes: find out before it that a report cannot be written
         reports = [report_of(orjson.loads(file.read_bytes())) for file in options.compare]
         report = _judged(options, checks) if options.url else None
     except OSError as exc:
@@ -92,15 +98,23 @@ def _judged(options: argparse.Namespace, checks: Sequence[Check]) -> Report:
     with ExitStack() as stack:
         engine = None
         if options.profile == "gateway":
-            host, _, port = (options.engine_listen or "127.0.0.1:9000").rpartition(":")
-            engine = stack.enter_context(ScriptedEngine(host, int(port)))
+            engine = stack.enter_context(ScriptedEngine(*_address(options.engine_listen or "127.0.0.1:9000")))
             print(f"The scripted engine listens on {engine.url} and has the model {MODEL}.")
         else:
             print(f"{len(checks)} checks. All answers together have at most {TOKENS_AT_MOST} tokens.")
+        client.reach()
         model = options.model or (MODEL if engine is not None else first_model(client))
         return run(
             checks, client, model, options.name or options.url, engine, lambda finding: print(line(finding), flush=True)
         )
+
+
+def _address(text: str) -> tuple[str, int]:
+    """The host and the port of `HOST:PORT`. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"--engine-listen: {text!r} is not HOST:PORT")
+    return host, int(port)
 
 
 def _write(file: Path | None, content: Callable[[], bytes]) -> None:

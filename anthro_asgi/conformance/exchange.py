@@ -62,6 +62,12 @@ class Exchange:
         }
 
 
+def _words(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {exc.verify_message}; SSL_CERT_FILE may name the CA's certificate"
+    return (exc.strerror or str(exc) or type(exc).__name__).lower()
+
+
 class Client:
     """Sends requests to one server. Each request has a connection of its own unless it is given one.
 
@@ -69,8 +75,12 @@ class Client:
     """
 
     def __init__(self, base: str, key: str | None) -> None:
-        parts = urlsplit(base)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(base)
+            valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # an invalid port or IPv6 address
+            valid = False
+        if not valid:
             raise ValueError(f"not an http or https URL: {base}")
         self._parts = parts
         self.prefix = parts.path.rstrip("/").removesuffix("/v1")
@@ -91,7 +101,12 @@ class Client:
         body: bytes | Iterator[bytes] = b"",
         headers: Mapping[str, str | None] | None = None,
     ) -> Exchange:
-        """Send a request. A header whose value is None is not sent; an iterator is sent as chunks."""
+        """Send a request. A header whose value is None is not sent; an iterator is sent as chunks.
+
+        Raises NoResponse.
+        """
+        if connection.sock is None:
+            self._open(connection)
         all_headers: dict[str, str | None] = {"anthropic-version": "2023-06-01", "x-api-key": self.key}
         if method == "POST":
             all_headers["content-type"] = "application/json"
@@ -102,8 +117,23 @@ class Client:
         try:
             connection.request(method, exchange.target, payload, sent, encode_chunked=not isinstance(body, bytes))
         except OSError as exc:
-            raise NoResponse(f"the request could not be sent: {exc}") from exc
+            raise NoResponse(f"the request could not be sent: {_words(exc)}") from exc
         return exchange
+
+    def reach(self) -> None:
+        """Raises NoResponse if no connection can be opened."""
+        connection = self.connect()
+        try:
+            self._open(connection)
+        finally:
+            connection.close()
+
+    def _open(self, connection: http.client.HTTPConnection) -> None:
+        try:
+            connection.connect()
+        except OSError as exc:
+            address = self._parts.netloc.rpartition("@")[2]
+            raise NoResponse(f"cannot connect to {address}: {_words(exc)}") from exc
 
     def receive(self, connection: http.client.HTTPConnection, exchange: Exchange) -> Exchange:
         """Read the response to the end. Raises NoResponse if there is no head of a response."""

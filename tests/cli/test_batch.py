@@ -72,6 +72,8 @@ def test_a_server_that_is_not_there_and_a_file_that_is_not_there_are_named(servi
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         said = run(service, "status", "--url", f"http://{address}", status=1)
     assert said == f"anthro-asgi: error: cannot connect to {address}: Connection refused\n"
+    for url in ("http://127.0.0.1:99999", "http://[::1", "ftp://127.0.0.1", "nowhere"):
+        assert run(service, "status", "--url", url, status=1).endswith(f"--url: {url!r} is not a URL of a server\n")
     absent = tmp_path / "absent"
     assert run(service, "submit", str(absent), status=1) == f"anthro-asgi: error: {absent}: No such file or directory\n"
 

@@ -95,11 +95,35 @@ def test_all_forms_of_events_are_read() -> None:
     assert [event.type for event in events_of(exchange)] == ["ping"]
 
 
+NOWHERE, GATEWAY = "http://127.0.0.1:1", ("--profile", "gateway", "--engine-listen")
+
+
 def test_a_server_that_is_not_there_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        assert main([f"http://127.0.0.1:{unused.getsockname()[1]}"]) == 2
-    assert capsys.readouterr().err.startswith("anthro-asgi: error: the request could not be sent")
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        for model in ([], ["--model", "m"]):
+            assert main([f"http://{address}", *model]) == 2
+            assert capsys.readouterr().err == f"anthro-asgi: error: cannot connect to {address}: connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["http://127.0.0.1:99999"], "not an http or https URL: http://127.0.0.1:99999"),
+        (["http://[::1"], "not an http or https URL: http://[::1"),
+        ([NOWHERE, "--only", "models", "--only", "absent"], "--only: no check has all of the words models, absent"),
+        ([NOWHERE, "--json", "/proc/none/a.json"], "/proc/none/a.json: No such file or directory"),
+        ([NOWHERE, "--compare", "/proc/none"], "/proc/none: No such file or directory"),
+        ([NOWHERE, *GATEWAY, "x"], "--engine-listen: 'x' is not HOST:PORT"),
+        ([NOWHERE, *GATEWAY, "h:x"], "--engine-listen: 'h:x' is not HOST:PORT"),
+    ],
+)
+def test_a_run_that_cannot_be_made_is_refused_with_one_line_before_it_begins(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"anthro-asgi: error: {reason}\n"
 
 
 def test_a_check_without_a_key_is_not_applicable() -> None:
