@@ -25,7 +25,8 @@ from .blocks import (
     read_input,
     too_deep_input,
 )
-from .errors import InvalidRequest, quoted
+from .defaults import MAX_EXPANSION
+from .errors import InvalidRequest, RequestTooLarge, quoted
 from .field_checks import FieldError, one_of, optional, optional_array, required
 from .history_folding import FOLDED_BLOCKS, FOLDED_IN_RESULTS
 from .large.cooperative import Steps, run_to_end
@@ -38,6 +39,9 @@ _MESSAGES_PER_STEP: Final = 8
 _BLOCKS_PER_STEP: Final = 512
 _DECODED: Final = 256 * 1024  # characters of base64 decoded in a step
 _PARSED: Final = 16 * 1024  # characters of JSON in strings parsed in a step
+_KEPT: Final = 16  # characters of such JSON that is kept as text
+_VALUE: Final = 76  # bytes of memory that a JSON value takes, roughly
+_ALWAYS: Final = 16 * 1024 * 1024  # bytes that these values may take in any request
 _SLICE: Final = 64 * 1024
 _GROUP: Final = 4  # characters of base64 that are decoded together
 _ID_KEYS: Final = {"tool_use": "id", "tool_result": "tool_use_id"}
@@ -359,11 +363,13 @@ def _slices(text: str) -> Iterator[str]:
 class _InputsInSteps:
     """Reads the inputs of tool calls that are JSON in a string, up to `_PARSED` characters in a step.
 
-    `cuts` receives what is cut out of a long input, as it does with inputs that are objects.
+    `cuts` receives them again as JSON text, as it does with inputs that are objects. Without it, their values may take
+    seven times the memory of their text, and at least 16 MiB.
     """
 
     def __init__(self, cuts: Cuts | None = None) -> None:
         self._cuts = cuts
+        self._size = self._memory = 0  # of all strings, and of their values
         self._found: dict[int, Any] = {}  # by id() of a string that its block holds
         self._left = _PARSED  # characters that may still be read in this step
 
@@ -379,7 +385,7 @@ class _InputsInSteps:
         if len(value) > self._left:
             raise _CheckLater(self._read(value, max_depth))
         self._left -= len(value)
-        return read_input(value, max_depth)
+        return run_to_end(self._read_short(value, max_depth))
 
     def new_step(self) -> None:
         """Called when a new step begins."""
@@ -391,7 +397,7 @@ class _InputsInSteps:
         found: Any = value
         try:
             if len(value) <= _PARSED:
-                found = read_input(value, max_depth)
+                found = yield from self._read_short(value, max_depth)
             else:
                 found = yield from self._read_long(value, max_depth)
         except FieldError as error:
@@ -400,8 +406,24 @@ class _InputsInSteps:
         yield
         self.new_step()
 
+    def _read_short(self, value: str, max_depth: int) -> Steps[Any]:
+        """`read_input` of a short string. Raises RequestTooLarge."""
+        self._take_memory(value)
+        found = read_input(value, max_depth)
+        if self._cuts is None or type(found) is not dict or len(value) < _KEPT:
+            return found
+        return (yield from _cut_out(found, self._cuts))
+
+    def _take_memory(self, value: str) -> None:
+        self._size += len(value)
+        self._memory += _VALUE * sum(map(value.count, "[{,"))
+        if self._cuts is None and self._memory > max(_ALWAYS, 2 * MAX_EXPANSION * self._size):
+            reason = f"would take more than {2 * MAX_EXPANSION:g} times its size in memory"
+            raise RequestTooLarge(f"body: the JSON in the inputs of tool calls {reason}")
+
     def _read_long(self, value: str, max_depth: int) -> Steps[Any]:
-        """`read_input` of a long string. RequestTooLarge may be raised, as for an input that is an object."""
+        """`read_input` of a long string. Raises RequestTooLarge."""
+        self._take_memory(value)
         if not value.strip():
             return {}
         found: Any = value

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from anthro_asgi.wire import blocks, messages_checks
 from anthro_asgi.wire.blocks import block_checks, decode_base64
-from anthro_asgi.wire.errors import ApiError, InvalidRequest
+from anthro_asgi.wire.errors import ApiError, InvalidRequest, RequestTooLarge
 from anthro_asgi.wire.estimate import estimate_tokens
 from anthro_asgi.wire.field_checks import FieldError
 from anthro_asgi.wire.json_codec import dumps
 from anthro_asgi.wire.large.cooperative import run_to_end
-from anthro_asgi.wire.large.cuts import Cuts
+from anthro_asgi.wire.large.cuts import Cuts, is_value_mark
 from anthro_asgi.wire.messages_checks import (
     Findings,
     check_messages,
@@ -221,6 +221,30 @@ def test_an_input_that_is_json_in_a_string_is_read_in_steps_with_the_same_result
     )
     if cuts is not None and len(text) > 40:
         assert len(cuts) == 2
+
+
+def test_what_is_in_inputs_that_are_strings_is_bounded_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(cuts: Cuts | None) -> list[Any]:
+        call = {"type": "tool_use", "id": "u", "name": "f", "input": '{"a":[' + "[]," * 300 + "0]}"}
+        content = [{**call, "id": f"t{number}"} for number in range(200)]
+        run_to_end(
+            check_messages_in_steps({"messages": [{"role": "assistant", "content": content}]}, deep=False, cuts=cuts)
+        )
+        return content
+
+    monkeypatch.setattr(messages_checks, "_PARSED", 8192)
+    cuts = Cuts()
+    assert all(is_value_mark(block["input"]) for block in read(cuts))
+    assert len(read(None)) == 200
+    monkeypatch.setattr(messages_checks, "_ALWAYS", 1 << 20)
+    with pytest.raises(
+        RequestTooLarge, match=r"^body: the JSON in the inputs of tool calls would take more than 7 times"
+    ):
+        read(None)
+    monkeypatch.setattr(messages_checks, "_PARSED", 256)
+    with pytest.raises(RequestTooLarge):
+        read(None)
+    assert len(read(cuts)) == 200
 
 
 def test_no_step_parses_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

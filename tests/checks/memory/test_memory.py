@@ -20,7 +20,10 @@ def test_a_request_takes_at_most_six_times_its_body_and_gives_it_back() -> None:
     [
         (Result(MIB, 200, 6 * MIB, MIB), True),
         (Result(MIB, 200, 6 * MIB + 1, MIB), False),
-        (Result(MIB, 200, 6 * MIB, 2 * MIB), False),
+        (Result(MIB, 200, 6 * MIB, 4 * MIB), True),
+        (Result(MIB, 200, 6 * MIB, 4 * MIB + 1), False),
+        (Result(4 * MIB, 200, 6 * MIB, 6 * MIB), True),
+        (Result(4 * MIB, 200, 6 * MIB, 6 * MIB + 1), False),
         (Result(MIB, 413, 14 * MIB, 9 * MIB), True),
         (Result(MIB, 413, 15 * MIB, MIB), False),
         (Result(MIB, 500, MIB, MIB), False),
