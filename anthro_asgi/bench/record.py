@@ -145,6 +145,8 @@ def bodies(options: argparse.Namespace, target: Target) -> list[bytes]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
+    parser.usage = "%(prog)s [OPTIONS] URL"
+    parser.epilog = "S is a number of seconds, or a time such as 500ms or 2m."
     add = parser.add_argument
     add("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
     add("--out", type=file, metavar="FILE", help="write the trace to FILE (default stdout)")

@@ -193,8 +193,15 @@ def commands() -> str:
 
 
 def help_texts() -> str:
-    """The help of each command, with the common options."""
-    return "\n\n".join(f"### {name}\n\n```text\n{_help(name)}```" for name in _SUMMARIES)
+    """The help of each command, with the common options, and of each action of a command."""
+    names = [name for command in _SUMMARIES for name in (command, *(f"{command} {one}" for one in _actions(command)))]
+    return "\n\n".join(f"### {name}\n\n```text\n{_help(name)}```" for name in names)
+
+
+def _actions(command: str) -> list[str]:
+    """Those in the help of the command: `load`, `report` and `record` of `bench`."""
+    found = re.search(r"^positional arguments:\n  ([a-z|]+)\n    [a-z]+ ", _help(command), re.MULTILINE)
+    return found[1].split("|") if found else []
 
 
 def _help(command: str) -> str:
@@ -203,7 +210,7 @@ def _help(command: str) -> str:
     os.environ["COLUMNS"] = "100"  # the width of the help
     try:
         with redirect_stdout(shown), suppress(SystemExit):
-            main([command, "--help"])
+            main([*command.split(), "--help"])
     finally:
         if columns is None:
             del os.environ["COLUMNS"]

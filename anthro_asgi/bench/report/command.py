@@ -12,6 +12,7 @@ from .results import read
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `main`."""
+    parser.usage = "%(prog)s [OPTIONS] FILE…"
     parser.epilog = "S is a number of seconds, or a time such as 500ms or 2m."
     add = parser.add_argument
     add("results", nargs="+", type=file, metavar="FILE", help="what `bench load --json FILE` wrote")
