@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
+from ..settings.command_line import Parser
 from .processes import ended_by_signals
 
 COMMANDS: Final = {  # name → (module, summary)
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def parser(arguments: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The command line of `anthro-asgi bench`, with the options of the commands that `arguments` names."""
-    whole = argparse.ArgumentParser("anthro-asgi bench", description="Measure a server.")
+    whole = Parser("anthro-asgi bench", description="Measure a server.")
     actions = whole.add_subparsers(dest="action", metavar="|".join(COMMANDS), required=True)
     for name, (module, summary) in COMMANDS.items():
         one = actions.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")

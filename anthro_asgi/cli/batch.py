@@ -15,6 +15,8 @@ from contextlib import suppress
 from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
+from ..settings.command_line import Parser
+
 _ROUTE: Final = "/v1/messages/batches"
 _FINISHED: Final = "anthro-asgi-finished"  # a header of our own service; the API tells no progress before the end
 _POLL: Final = 1.0  # seconds
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def parser() -> ArgumentParser:
     """The command line of `anthro-asgi batch`."""
-    whole = ArgumentParser("anthro-asgi batch", description="Submit a message batch, watch it, and read its results.")
+    whole = Parser("anthro-asgi batch", description="Submit a message batch, watch it, and read its results.")
     actions = whole.add_subparsers(dest="action", metavar="submit|status|results", required=True)
     texts = {
         "submit": "send a file of JSON lines, each with custom_id and params; print the id of the batch",

@@ -242,8 +242,9 @@ def _completion(shell: str) -> int:
 
 def _conformance(arguments: Sequence[str]) -> int:
     from ..conformance.command import main
+    from ..settings.command_line import Parser
 
-    return main(arguments)
+    return main(arguments, Parser)
 
 
 def _batch(arguments: Sequence[str]) -> int:

@@ -26,9 +26,9 @@ gateway, for example  --engine-listen 127.0.0.1:9000  and in the gateway  http:/
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
+def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The command line, read by a parser of this class."""
+    made = kind(
         "anthro-asgi conformance",
         description=_DESCRIPTION.format(tokens=TOKENS_AT_MOST),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,9 +57,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command line. Returns the exit status."""
-    options = parser().parse_args(arguments)
+def main(arguments: Sequence[str], kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> int:
+    """Run the command line, read by a parser of this class. Returns the exit status."""
+    options = parser(kind).parse_args(arguments)
     checks = chosen(options.profile, options.only)
     if options.list:
         for one in checks:

@@ -126,6 +126,7 @@ def test_the_help_names_the_defaults_of_the_lengths_the_unix_socket_and_each_exi
         (("http://[::1",), "'http://[::1' is not a URL"),
         (("http://127.0.0.1:99999",), "is not a URL: Port out of range"),
         (("http://127.0.0.1:1", "--each"), "--json"),
+        (("http://127.0.0.1:1", "--append"), "--json"),
         (
             ("http://127.0.0.1:1", "--json", "/proc/none/file"),
             "cannot write /proc/none/file: no such file or directory",
@@ -141,6 +142,40 @@ def test_contradictions_are_refused_with_a_reason(
     assert reason in said
     assert said.count("\n") == 1
     assert "Errno" not in said
+
+
+def test_results_are_added_to_earlier_ones_or_refused_and_never_lost(
+    engine: tuple[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (engine[0], "--api", "chat", "--requests", 2, "--output-tokens", 2)
+    file = tmp_path / "out.jsonl"
+    file.touch()  # as a run leaves it that could not connect
+    first = run(tmp_path, *words)[1]
+    before = file.read_bytes()
+    assert load.main(options(*words, "--json", file)) == 2
+    assert f"{file} has results already: name another file, or add to it with --append" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    status, lines = run(tmp_path, *words, "--append")
+    assert (status, len(lines), lines[0]) == (0, 2, first[0])
+    assert load.main(options(*words, "--json", "/dev/null")) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "api", "hint"),
+    [
+        ("/v1/chat/completions", "messages", "(then use --api chat), or no such model (then use --model)"),
+        ("/v1/messages", "chat", "(then leave out --api chat), or no such model (then use --model)"),
+    ],
+)
+def test_a_path_that_the_server_does_not_have_points_to_the_other_api(
+    path: str, api: str, hint: str, engine: tuple[str, int], service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = engine[0] if path == "/v1/chat/completions" else service.url
+    words = ("--requests", 2, "--output-tokens", 2, "--json", "/dev/null")
+    assert load.main(options(url, "--api", api, *words)) == 1
+    assert hint in capsys.readouterr().err
+    assert load.main(options(url, "--api", "chat" if api == "messages" else "messages", *words)) == 0
+    assert "hint" not in capsys.readouterr().err
 
 
 def test_a_sweep_is_a_run_for_each_value(

@@ -205,6 +205,27 @@ def test_a_wrong_command_line_is_one_line_on_stderr_and_status_2(
     assert "sk-secret" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "load", "http://x", "--concurency", "3"], "'--concurency'; did you mean --concurrency?"),
+        (["bench", "load", "http://x", "--concurency=3"], "'--concurency'; did you mean --concurrency?"),
+        (["bench", "report", "a.jsonl", "--htlm", "b"], "'--htlm'; did you mean --html?"),
+        (["batch", "status", "--ulr", "http://x"], "'--ulr'; did you mean --url?"),
+        (["conformance", "http://x", "--profil2", "server"], "'--profil2'; did you mean --profile?"),
+        (["conformance", "http://x", "--zzz"], "unknown option '--zzz'\n"),
+        (["conformance", "http://x", "y"], "unrecognized arguments: y"),
+    ],
+)
+def test_a_misspelt_option_of_every_command_is_named_with_the_most_similar_one(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_a_wrong_value_ends_the_process_with_status_2(tmp_path: Path) -> None:
     assert refusal(2, "serve", "--port", "x") == "--port: 'x' is not a whole number"
     assert refusal(2, "serve", ANTHRO_ASGI_PORT="x") == "ANTHRO_ASGI_PORT: 'x' is not a whole number"

@@ -33,6 +33,12 @@ _STATUS: Final = (
 )
 
 
+_NOT_FOUND: Final = {
+    "messages": "hint: the server has no Messages API (then use --api chat), or no such model (then use --model)",
+    "chat": "hint: the server has no chat completions (then leave out --api chat), or no such model (then use --model)",
+}
+
+
 class Unreachable(Exception):
     """No connection to the server. The text names its address and the reason."""
 
@@ -72,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=not_negative,
         default=0,
         metavar="N",
-        help="start counting when N requests have ended (default 0)",
+        help="a number of requests, not a time: start counting when N requests have ended (default 0)",
     )
     add(
         "--drain",
@@ -107,8 +113,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         type=name,
         metavar="FILE",
-        help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run",
+        help="write JSON lines to FILE, `-` is stdout: a summary at the end of each run. FILE must be new or empty",
     )
+    add("--append", action="store_true", help="add the results to those that the file of --json has")
     add("--each", action="store_true", help="write a JSON line for each request too")
 
 
@@ -129,6 +136,8 @@ def main(options: argparse.Namespace) -> int:
                 output.write(out, load)
                 if options.json != "-":
                     print(output.table(load), end="\n\n" if len(plans) > 1 else "\n", flush=True)
+                    if not load.ok and set(load.errors) == {"http 404"}:
+                        print(_NOT_FOUND[options.api], file=sys.stderr)
                 if interrupted:
                     return _INTERRUPTED
         except (BadRun, ProcessLookupError, Unreachable) as exc:
@@ -218,11 +227,16 @@ def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
     if options.json is None:
         if options.each:
             raise BadRun("--each writes to the file of --json, which is not given")
+        if options.append:
+            raise BadRun("--append adds to the file of --json, which is not given")
         return None
     if options.json == "-":
         return sys.stdout
+    path = Path(options.json)
     try:
-        return stack.enter_context(Path(options.json).open("w", encoding="utf-8"))
+        if not options.append and path.is_file() and path.stat().st_size:
+            raise BadRun(f"{path} has results already: name another file, or add to it with --append")
+        return stack.enter_context(path.open("a", encoding="utf-8"))
     except OSError as exc:
         raise BadRun(f"cannot write {unusable(options.json, exc)}") from exc
 

@@ -16,7 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "S is a number of seconds, or a time such as 500ms or 2m."
     add = parser.add_argument
     add("results", nargs="+", type=file, metavar="FILE", help="what `bench load --json FILE` wrote")
-    add("--html", type=file, default=Path("report.html"), metavar="FILE", help="the page (default report.html)")
+    add(
+        "--html",
+        type=file,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page; it is replaced if it exists (default report.html)",
+    )
     add("--title", default="Load test", help="the page's title (default: Load test)")
     for name, what in LIMITS:
         text = f"a good request: {what} at most S seconds; needs the files of `bench load --each`"
@@ -34,7 +40,8 @@ def main(options: argparse.Namespace) -> int:
         options.html.write_text(shown, encoding="utf-8")
     except OSError as exc:
         return _refuse(f"cannot write {unusable(options.html, exc)}")
-    print(f"{options.html}: {sum(len(server.runs) for server in servers)} runs")
+    runs = sum(len(server.runs) for server in servers)
+    print(f"{options.html}: {runs} run{'s' * (runs != 1)}")
     return 0
 
 
