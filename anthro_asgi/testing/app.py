@@ -13,7 +13,7 @@ from .replies import Reply
 from .requests import Matcher, SeenRequest
 
 KEY: Final = "sk-test"
-"""The API key that the kit's clients send, unless the test gives them another one. Without `keys` any is accepted."""
+"""The API key that the kit's clients send to an application without `keys`, which accepts any."""
 
 
 class ScriptedApp:
@@ -25,6 +25,9 @@ class ScriptedApp:
         replies: the first replies, as for `script`.
         models: the names of the models that it lists.
         options: keywords of MessagesApp, for example `keys=["sk-test"]` or `ping_interval=0.1` (seconds).
+
+    Attributes:
+        key: the API key that the clients of the kit send unless the test gives them another one: the first of `keys`.
     """
 
     def __init__(self, *replies: Reply, models: Sequence[str] = ("scripted",), **options: Any) -> None:
@@ -32,6 +35,7 @@ class ScriptedApp:
         if replies:
             self.engine.script.add(*replies)
         self._app = MessagesApp(self.engine, **options)
+        self.key: str = next(iter(options.get("keys") or ()), KEY)
         self._seen: list[SeenRequest] = []
         self._arrival = threading.Condition()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
-from .app import KEY, ScriptedApp
+from .app import ScriptedApp
 from .in_process import InProcessApp
 from .loopback import LoopbackServer
 from .replies import Reply
@@ -36,11 +36,11 @@ class MessagesServer(ScriptedApp):
 
         Raises RuntimeError if the server is not running.
         """
-        return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": KEY}
+        return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": self.key}
 
     def client(self, sdk: Callable[..., Client], **options: Any) -> Client:
-        """A client of this server; see `LoopbackServer.client`."""
-        return self._server.client(sdk, **options)
+        """A client of this server, with the first of its keys; see `LoopbackServer.client`."""
+        return self._server.client(sdk, **{"api_key": self.key, **options})
 
     def __enter__(self) -> Self:
         self._server.__enter__()
@@ -67,8 +67,8 @@ class InProcessMessages(ScriptedApp):
         self._in_process = InProcessApp(self)
 
     def client(self, sdk: Callable[..., Client], **options: Any) -> Client:
-        """A client of this application; see `InProcessApp.client`."""
-        return self._in_process.client(sdk, **options)
+        """A client of this application, with the first of its keys; see `InProcessApp.client`."""
+        return self._in_process.client(sdk, **{"api_key": self.key, **options})
 
     def http_client(self, package: ModuleType | None = None, *, is_async: bool = False, **options: Any) -> Any:
         """A client of httpx2 or httpx; see `InProcessApp.http_client`."""

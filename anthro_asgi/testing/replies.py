@@ -34,16 +34,25 @@ class ToolCall:
         name: the name of the tool.
         input: the input of the tool, as JSON values.
         id: the id of the call, which must be unique within the message. By default each ToolCall gets its own.
+
+    Raises TypeError if `name` is no text or `input` no mapping. An input that is no JSON object can be sent with the
+    deltas ToolStart and ToolJson.
     """
 
     name: str
     input: Mapping[str, Any] = field(default_factory=dict)
     id: str = field(default_factory=lambda: f"toolu_scripted_{next(_numbers)}")
 
+    def __post_init__(self) -> None:
+        for what, value, kind in (("name", self.name, str), ("input", self.input, Mapping)):
+            if not isinstance(value, kind):
+                wanted = "text" if kind is str else "a mapping, which is sent as a JSON object"
+                raise TypeError(f"the {what} of a ToolCall must be {wanted}: {value!r:.60} is not")
+
     def deltas(self) -> Iterator[Delta]:
         """The call as deltas. Raises TypeError or ValueError if the input is not JSON."""
+        text = json.dumps(dict(self.input), ensure_ascii=False, allow_nan=False)
         yield ToolStart(self.id, self.name)
-        text = json.dumps(self.input, ensure_ascii=False)
         for start in range(0, len(text), _FRAGMENT):
             yield ToolJson(text[start : start + _FRAGMENT])
 
@@ -121,7 +130,10 @@ def _error_classes(base: type[ApiError]) -> Iterator[type[ApiError]]:
 
 
 def check_reply(reply: object) -> None:
-    """Raises TypeError if `reply` is not a Reply. What a function returns is checked when it is called."""
+    """What a function returns is checked when it is called.
+
+    Raises TypeError if `reply` is not a Reply, and TypeError or ValueError if the input of a ToolCall is not JSON.
+    """
     if callable(reply) and not isinstance(reply, type):
         return
     for step in reply if isinstance(reply, Sequence) and not isinstance(reply, str) else (reply,):
@@ -129,6 +141,8 @@ def check_reply(reply: object) -> None:
             raise TypeError(
                 f"{step!r:.90} is not a step of a reply: use str, a delta, ToolCall, Stall, Cut or error(…)"
             )
+        if isinstance(step, ToolCall):
+            next(step.deltas())
 
 
 def steps_of(reply: Reply, request: SeenRequest) -> Iterator[Played]:

@@ -158,9 +158,9 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     html = tmp_path / "r.html"
     assert command(write(tmp_path / "a.jsonl", run(1), run(2)), "--html", html, "--title", "Mine") == 0
     assert capsys.readouterr().out == f"{html}: 2 runs\n"
+    assert "<h1>Mine</h1>" in html.read_text()
     assert command(write(tmp_path / "b.jsonl", run(1)), "--html", html) == 0
     assert capsys.readouterr().out == f"{html}: 1 run\n"
-    assert "<h1>Mine</h1>" in html.read_text()
 
 
 def command(*words: object) -> int:

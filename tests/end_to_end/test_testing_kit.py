@@ -42,6 +42,18 @@ def test_the_sync_sdk_over_a_port(messages_server: MessagesServer) -> None:
     messages_server.check_all_used()
 
 
+@pytest.mark.parametrize(
+    ("options", "key"), [({}, "sk-test"), ({"keys": ()}, "sk-test"), ({"keys": ["sk-a", "sk-b"]}, "sk-a")]
+)
+def test_clients_send_a_key_that_the_server_accepts(options: dict[str, Any], key: str) -> None:
+    with MessagesServer("Hello", **options) as server, InProcessMessages("Hello", **options) as in_process:
+        for kit in (server, in_process):
+            assert kit.client(anthropic.Anthropic).messages.create(**HELLO).content[0].text == "Hello"
+            assert kit.requests[0].api_key == key
+            assert kit.client(anthropic.Anthropic, api_key="other").api_key == "other"
+        assert server.environment["ANTHROPIC_API_KEY"] == key
+
+
 def test_the_sync_sdk_in_process(in_process_messages: InProcessMessages) -> None:
     in_process_messages.script(error(529, retry_after=0.01), "Hello you!", Cut(), ["Hel", Cut()])
     with in_process_messages.client(anthropic.Anthropic, max_retries=1) as client:

@@ -79,7 +79,7 @@ def test_a_stalled_stream_does_not_delay_the_end_of_the_server() -> None:
 def test_a_mark_gives_options_to_the_fixture(messages_server: MessagesServer) -> None:
     assert ask(messages_server.url).status == 401
     assert get(messages_server.url, "/v1/models").status == 401
-    assert messages_server.environment == {"ANTHROPIC_BASE_URL": messages_server.url, "ANTHROPIC_API_KEY": "sk-test"}
+    assert messages_server.environment == {"ANTHROPIC_BASE_URL": messages_server.url, "ANTHROPIC_API_KEY": "sk-right"}
 
 
 def test_a_server_that_does_not_run_has_no_address() -> None:

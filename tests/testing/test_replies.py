@@ -1,5 +1,6 @@
 """Replies: what they may be, and the steps that they are played as."""
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -40,6 +41,29 @@ def test_each_tool_call_has_an_id_of_its_own() -> None:
 
 def test_a_tool_call_without_input_has_an_empty_object() -> None:
     assert played(ToolCall("a", id="t")) == [ToolStart("t", "a"), ToolJson("{}")]
+
+
+def test_the_input_of_a_tool_call_may_be_any_mapping() -> None:
+    assert played(ToolCall("a", MappingProxyType({"b": 1}), id="t"))[1:] == [ToolJson('{"b": 1}')]
+
+
+@pytest.mark.parametrize("input_", ["not a dict", None, 5, ["a"], [("a", 1)]])
+def test_a_tool_call_with_an_input_that_is_no_mapping_is_a_type_error(input_: Any) -> None:
+    with pytest.raises(TypeError, match="the input of a ToolCall must be a mapping"):
+        ToolCall("get_weather", input_)
+
+
+def test_a_tool_call_whose_name_is_no_text_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="the name of a ToolCall must be text"):
+        ToolCall({"city": "Paris"})  # type: ignore[arg-type]  # the mistake that is tested
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(object(), TypeError), (float("nan"), ValueError), ({1, 2}, TypeError), (b"a", TypeError)]
+)
+def test_an_input_that_is_not_json_is_refused_when_it_is_scripted(value: object, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        check_reply(["Let me look.", ToolCall("a", {"b": value})])
 
 
 def test_steps_may_be_mixed() -> None:
