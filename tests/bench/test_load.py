@@ -512,6 +512,7 @@ def test_the_inter_token_latency_of_one_token_is_zero() -> None:
         (framed(502, [], [b"<h1>Bad gateway</h1>" * 50], "length"), "http 502", ("<h1>Bad gateway</h1>" * 50)[:200]),
         (answer([*GOOD[:2], ERROR]), "error event", "no"),
         (answer(GOOD[:-1]), "cut", "the answer ended before it was complete"),
+        (json_answer(200, {"usage": {"output_tokens": 5}}), "not a stream", "content-type: application/json"),
         (cut(answer()[:-30]), "cut", "the answer ended before it was complete"),
         (cut(b""), "cut", "the connection was closed without an answer, as an https:// server does with http://"),
     ],
@@ -553,9 +554,9 @@ async def test_the_turns_of_a_conversation_hold_the_answers_before_them() -> Non
 async def test_in_the_open_loop_the_arrivals_begin_conversations() -> None:
     async with ScriptedUpstream(answer()) as server:
         asking = replace(CONTENT, turns=2)
-        found = await load(server.url, content=asking, concurrency=None, rate=500.0, requests=10, drain=30.0)
+        found = await load(server.url, content=asking, concurrency=None, rate=500.0, requests=100, drain=30.0)
         lengths = sorted(len(body["messages"]) for body in asked(server))
-    assert found.tally.ok == 10
+    assert found.tally.ok == 100
     assert lengths.count(3) >= 1
     assert lengths.count(1) >= lengths.count(3)
 
@@ -615,6 +616,30 @@ def test_a_file_that_is_no_dataset_is_refused_with_the_line(text: bytes, reason:
     with pytest.raises(BadRun) as caught:
         read_dataset(file)
     assert str(caught.value).startswith(f"{file}{reason}")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_run_decides_whether_the_answers_to_a_dataset_are_streamed(stream: bool, tmp_path: Path) -> None:
+    """A dataset may consist of recorded bodies, which say themselves whether they were streamed."""
+    file = tmp_path / "requests.jsonl"
+    file.write_text(json.dumps({"messages": [], "stream": not stream}))
+    reply = answer() if stream else json_answer(200, {"usage": {"output_tokens": 5}})
+    async with ScriptedUpstream(reply) as server:
+        found = await load(server.url, content=replace(CONTENT, dataset=read_dataset(file)), requests=2, stream=stream)
+        assert [body["stream"] for body in asked(server)] == [stream] * 2
+    assert found.tally.ok == 2
+
+
+def test_a_prompt_of_a_dataset_may_have_a_limit_of_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text('{"prompt": "Hello", "max_tokens": 7, "id": 1}\n')
+    assert read_dataset(file) == [{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 7}]
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/messages"])
+def test_a_url_may_end_with_the_path_of_the_api(path: str) -> None:
+    assert Target.parse(f"http://127.0.0.1:1{path}", "messages").path == "/v1/messages"
+    assert Target.parse(f"http://127.0.0.1:1/llm{path}", "messages").path == "/llm/v1/messages"
 
 
 def test_a_dataset_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_the_help_names_the_defaults_of_the_lengths_the_unix_socket_and_each_exi
         (("http://127.0.0.1:1", "--dataset", "/proc/none"), "cannot read /proc/none: no such file or directory"),
         (("http://127.0.0.1:1", "--dataset", "/proc"), "cannot read /proc: is a directory"),
         (("http://[::1",), "'http://[::1' is not a URL"),
+        (("http://user:sk-secret@127.0.0.1:1",), "a URL with a user and a password is not supported; --key sends"),
         (("http://127.0.0.1:99999",), "is not a URL: Port out of range"),
         (("http://127.0.0.1:1", "--each"), "--json"),
         (("http://127.0.0.1:1", "--append"), "--json"),
@@ -141,6 +142,7 @@ def test_contradictions_are_refused_with_a_reason(
     said = capsys.readouterr().err
     assert reason in said
     assert said.count("\n") == 1
+    assert "sk-secret" not in said
     assert "Errno" not in said
 
 

@@ -152,6 +152,7 @@ class Exchange:
             self.detail = self._counter.message
             return self._counter.error
         if not self._type.lower().startswith(b"text/event-stream"):
+            self.detail = f"content-type: {self._type.decode(errors='replace') or 'none'}"
             return "not a stream"
         return None if self._counter.ended else self._cut(_NO_END)
 

@@ -41,7 +41,7 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, api: Api, *, remote: bool = False) -> "Target":
-        """A base URL, with or without `/v1`, or `unix:/path`.
+        """A base URL, with or without `/v1` or the whole path of the API, or `unix:/path`.
 
         Raises BadRun unless it is on this machine, or `remote` is true.
         """
@@ -54,11 +54,13 @@ class Target:
             return cls("localhost", (parts.path,), 0, PATHS[api], "localhost", None)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BadRun(f"{url!r} is not a URL of http://, https:// or unix:/path")
+        if "@" in parts.netloc:
+            raise BadRun("a URL with a user and a password is not supported; --key sends an API key")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         port = given or (443 if tls else 80)
-        base = parts.path.rstrip("/").removesuffix("/v1")
+        base = parts.path.rstrip("/").removesuffix(PATHS[api]).removesuffix("/v1")
         hosts = _addresses(parts.hostname, port, remote)
-        return cls(parts.hostname, hosts, port, base + PATHS[api], parts.netloc.rpartition("@")[2], tls)
+        return cls(parts.hostname, hosts, port, base + PATHS[api], parts.netloc, tls)
 
 
 def _addresses(host: str, port: int, remote: bool) -> tuple[str, ...]:

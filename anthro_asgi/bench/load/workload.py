@@ -146,7 +146,8 @@ class Workload:
         if content.tools:
             body["tools"] = [_tool(number, content.api) for number in range(content.tools)]
         if content.dataset:
-            return {**body, **self._draws.choice(content.dataset), **content.extra}
+            chosen = self._draws.choice(content.dataset)
+            return {**body, **chosen, "stream": content.stream, **content.extra}
         words = self._words(content.prompt_tokens.whole(self._draws) - 1)
         messages = [{"role": "user", "content": f"{mark} {words}".rstrip()}]
         if content.prefix_tokens:
@@ -172,7 +173,10 @@ def _tool(number: int, api: Api) -> Body:
 
 
 def read_dataset(path: Path) -> list[Body]:
-    """A file of JSON lines: bodies with `messages`, or objects with a `prompt` or `text`. Raises BadRun."""
+    """A file of JSON lines: bodies with `messages`, or objects with a `prompt` or `text`. Raises BadRun.
+
+    An object with a prompt may have `max_tokens`. Whether answers are streamed is a matter of the run.
+    """
     try:
         lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as exc:
@@ -197,7 +201,8 @@ def _read_body(line: bytes, where: str) -> Body:
     text = next((value[name] for name in _PROMPTS if isinstance(value.get(name), str)), None)
     if text is None:
         raise BadRun(f"{where}: has neither messages nor a prompt, which is text")
-    return {"messages": [{"role": "user", "content": text}]}
+    limit = {"max_tokens": value["max_tokens"]} if "max_tokens" in value else {}
+    return {"messages": [{"role": "user", "content": text}], **limit}
 
 
 def request_headers(api: Api, key: str | None, *, stream: bool) -> dict[str, str]:
