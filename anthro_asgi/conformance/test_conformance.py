@@ -1,6 +1,7 @@
 """`pytest --pyargs anthro_asgi.conformance --server URL`: each check of the suite is a test.
 
-The options are those of `anthro-asgi conformance`; `anthro_asgi.testing.pytest_plugin` declares them.
+The options are those of `anthro-asgi conformance`; `anthro_asgi.testing.pytest_plugin` declares them. As in the
+command, only a broken `must` fails the run. Any other broken rule is xfailed; with `--runxfail` it fails, too.
 """
 
 from collections.abc import Iterator
@@ -55,4 +56,7 @@ def test_the_server_keeps_the_rule(check: Check, session: Session) -> None:
         pytest.skip(str(exc))
     except Failure as exc:
         exchanges = "\n\n".join(str(exchange.shown()) for exchange in session.exchanges[-2:])
-        pytest.fail(f"{exc}\nauthority: {check.authority}\n{exchanges}", pytrace=False)
+        found = f"{exc}\nauthority: {check.authority}\n{exchanges}"
+        if check.weight != "must":
+            pytest.xfail(found)  # returns with --runxfail
+        pytest.fail(found, pytrace=False)

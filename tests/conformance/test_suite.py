@@ -18,7 +18,7 @@ from anthro_asgi.conformance.grammar import parse_events
 from anthro_asgi.conformance.report import failures_in_markdown, line, page, table
 from anthro_asgi.conformance.run import Finding, Report, chosen, report_of, run
 from anthro_asgi.conformance.scripted_engine import MODEL, ScriptedEngine
-from tests.support.service import Service
+from tests.support.service import AT_ONCE, Service
 
 
 def _finding(outcome: Any, weight: Any = "must", reason: str = "") -> Finding:
@@ -169,6 +169,36 @@ def test_pytest_runs_the_installed_suite(gateway: tuple[Service, ScriptedEngine]
     run = subprocess.run([*command, *chosen_only], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert run.returncode == 0, run.stdout
     assert "4 passed" in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "options", "command_status", "pytest_status", "outcome"),
+    [
+        (["unknown", "model", "found"], [], 0, 0, "1 xfailed"),  # a `should`: the simulator answers under every name
+        (["unknown", "model", "found"], ["--runxfail"], 0, 1, "1 failed"),
+        (["wrong", "refused"], ["--key", "any"], 1, 1, "1 failed"),  # a `must`: the service has no keys
+    ],
+)
+def test_pytest_fails_for_the_rules_for_which_the_command_fails(
+    words: list[str], options: list[str], command_status: int, pytest_status: int, outcome: str, tmp_path: Path
+) -> None:
+    with Service("--simulate", *AT_ONCE) as service:
+        only = [part for word in words for part in ("--only", word)]
+        assert main([service.url, *only, *(options if "--key" in options else [])]) == command_status
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--pyargs",
+            "anthro_asgi.conformance",
+        ]
+        arguments = ["--server", service.url, "-k", " and ".join(words), *options]
+        run = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (run.returncode, outcome in run.stdout.splitlines()[-1]) == (pytest_status, True), run.stdout
 
 
 def test_a_stream_that_is_no_list_of_events_is_a_finding_and_the_run_goes_on() -> None:
