@@ -1,6 +1,7 @@
 """The load generator against scripted servers, over real sockets in one event loop."""
 
 import asyncio
+import errno
 import json
 import random
 from collections.abc import Iterable
@@ -205,6 +206,25 @@ async def test_a_failed_connection_is_the_error_connect() -> None:
         url = server.url
     found = await load(url, requests=3, concurrency=3)
     assert found.tally.errors == {"connect": 3}
+
+
+async def test_a_server_that_refused_before_the_time_was_over_is_reported_as_refusing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connections = Connections(Target.parse("http://127.0.0.1:1", "messages"), 30.0)
+    attempts = iter([ConnectionRefusedError(errno.ECONNREFUSED, "refused"), None])
+
+    async def connect() -> client.Connection:
+        error = next(attempts)
+        if error is not None:
+            raise error
+        await asyncio.Event().wait()  # hangs, as on a busy machine
+        raise AssertionError
+
+    monkeypatch.setattr(connections, "_connect", connect)
+    with pytest.raises(ConnectionRefusedError):
+        await connections.reach(0.3)
+    await connections.close()
 
 
 async def test_a_client_that_cannot_connect_waits_before_it_tries_again() -> None:

@@ -223,12 +223,16 @@ class Connections:
         A TLS error is raised at once: the server is there.
         """
         end = self._loop.time() + seconds
+        reason: OSError | None = None
         while True:
             try:
                 async with asyncio.timeout_at(end):
                     self._idle.append(await self._connect())
                 return
+            except TimeoutError as exc:
+                raise (reason or exc) from None  # a refusal before the time was over says more
             except OSError as exc:
+                reason = exc
                 if isinstance(exc, ssl.SSLError) or self._loop.time() + _PAUSE >= end:
                     raise
             await asyncio.sleep(_PAUSE)
