@@ -102,6 +102,11 @@ def key(text: str) -> str:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
+def has_content(path: Path) -> bool:
+    """Whether there is such a file, and it is not empty: results that must not be replaced. Raises OSError."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def unusable(path: Path | str, exc: OSError) -> str:
     """Why a file cannot be read or written, in words."""
     return f"{path}: {(exc.strerror or str(exc)).lower()}"

@@ -25,7 +25,7 @@ from ..upstream.errors import TooLarge
 from ..upstream.sse import SSEParser
 from .load.target import BadRun, Target, reason
 from .load.workload import Content, Workload, read_dataset, request_headers
-from .options import file, key, name, positive, time_above_zero, unusable
+from .options import file, has_content, key, name, positive, time_above_zero, unusable
 
 _DELTAS: Final = {
     "text_delta": ("text", "text"),
@@ -149,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "S is a number of seconds, or a time such as 500ms or 2m."
     add = parser.add_argument
     add("url", metavar="URL", help="a base such as http://127.0.0.1:8484")
-    add("--out", type=file, metavar="FILE", help="write the trace to FILE (default stdout)")
+    add("--out", type=file, metavar="FILE", help="write the trace to FILE, which must be new or empty (default stdout)")
     add("--api", choices=("messages", "chat"), default="messages", help="the server's API (default messages)")
     add("--model", type=name, default="bench", help="the model to ask for (default bench)")
     add("--key", type=key, help="API key")
@@ -182,6 +182,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _open(path: Path) -> BinaryIO:
     try:
+        if has_content(path):
+            raise BadRun(f"{path} has a trace already: name another file")
         return path.open("wb")
     except OSError as exc:
         raise BadRun(f"cannot write {unusable(path, exc)}") from exc

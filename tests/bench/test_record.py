@@ -100,6 +100,14 @@ def test_invalid_options_leave_an_earlier_trace(tmp_path: Path) -> None:
     assert out.read_text() == "earlier"
 
 
+def test_an_earlier_trace_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "trace"
+    out.write_text("earlier")
+    assert run("http://127.0.0.1:9", "--out", str(out)) == 2
+    assert f"{out} has a trace already: name another file" in capsys.readouterr().err
+    assert out.read_text() == "earlier"
+
+
 def test_a_server_behind_a_unix_socket_is_recorded(tmp_path: Path) -> None:
     out, path = tmp_path / "trace", tmp_path / "s"
     command = ("serve", "--uds", str(path), "--simulate-ttft", "0", "--simulate-itl", "0")

@@ -14,7 +14,19 @@ import orjson
 from ...settings.values import distribution, integer
 from ...simulator.distributions import Distribution
 from ..event_loop import run as run_loop
-from ..options import above_zero, file, key, name, not_negative, positive, several, time, time_above_zero, unusable
+from ..options import (
+    above_zero,
+    file,
+    has_content,
+    key,
+    name,
+    not_negative,
+    positive,
+    several,
+    time,
+    time_above_zero,
+    unusable,
+)
 from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
 from . import output
@@ -234,7 +246,7 @@ def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
         return sys.stdout
     path = Path(options.json)
     try:
-        if not options.append and path.is_file() and path.stat().st_size:
+        if not options.append and has_content(path):
             raise BadRun(f"{path} has results already: name another file, or add to it with --append")
         return stack.enter_context(path.open("a", encoding="utf-8"))
     except OSError as exc:
