@@ -31,14 +31,15 @@ _SPARE_CONNECTIONS: Final = 64
 
 def native_pump(settings: Settings) -> NewPump | None:
     """What makes the native pumps that relay streams (see `_native`); None without. Raises ConfigError if demanded."""
-    if settings.native in ("on", "thread") and (lacking := missing()) is not None:
+    if settings.native in ("on", "loop") and (lacking := missing()) is not None:
         raise ConfigError(f"--native {settings.native}: the native path cannot be used without {lacking}")
     return new_pump if is_used(settings.native) else None
 
 
 def _pump_thread(settings: Settings) -> PumpThread | None:
     """The thread that relays streams, which all engines of a process share; None without."""
-    return PumpThread(new_thread) if settings.native == "thread" and new_thread is not None else None
+    uses_thread = settings.native != "loop" and is_used(settings.native)
+    return PumpThread(new_thread) if uses_thread and new_thread is not None else None
 
 
 def build_engine(settings: Settings) -> BaseEngine:

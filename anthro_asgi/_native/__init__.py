@@ -145,7 +145,7 @@ class Thread(Protocol):
         """The descriptor that is readable when `collect` has something to tell. Raises ValueError after `close`."""
 
     def collect(self) -> None:
-        """Call `hand_back` of each owner whose stream the thread has returned, and `sync` of those with 32 writes.
+        """Call `hand_back` of each owner whose stream the thread has returned, and `sync` of those with 128 writes.
 
         Passes on what they raise; the others are told in the next call.
         """
@@ -178,10 +178,13 @@ def missing() -> str | None:
 
 
 def description(mode: str) -> str:
-    """How steady streams are relayed with this value of the option `--native`: yes (in C), thread or no."""
-    return "no" if not is_used(mode) else "thread" if mode == "thread" else "yes"
+    """Whether steady streams are relayed in C with this value of the option `--native`: yes, no, or loop.
+
+    `loop` is the event loop alone, without a thread for it.
+    """
+    return "no" if not is_used(mode) else "loop" if mode == "loop" else "yes"
 
 
 def is_used(mode: str) -> bool:
-    """Whether the option `--native` with this value (auto, on, thread or off) has an effect here."""
+    """Whether the option `--native` with this value (auto, on, loop or off) has an effect here."""
     return mode != "off" and missing() is None

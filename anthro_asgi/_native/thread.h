@@ -20,7 +20,8 @@
    meanwhile is ignored.
 
    The sockets are duplicates, which only this file closes. So the event loop may close its own at any time, and the
-   thread never reads or writes a socket that has got the same number later.
+   thread never reads or writes a socket that has got the same number later. While half of the descriptors that the
+   process may have are in use, no stream is accepted: the others are left to new connections.
 
    How the event loop learns of something: the stream is appended to the list of notices, and the eventfd `notify` is
    written if the list was empty. The loop calls `thread_notice` until there is none.
@@ -33,6 +34,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -40,6 +42,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,7 +51,8 @@
 
 enum {
     READ_SIZE = 64 * 1024,  /* bytes */
-    NOTICE_AFTER = 32,      /* writes after which the event loop is told */
+    FIRST_ROOM = 32,        /* writes whose times a stream has memory for from the beginning */
+    NOTICE_AFTER = 128,     /* writes after which the event loop is told */
     MAX_WRITES = 1024,      /* writes that the event loop has not taken; with more, it does not keep up */
     MAX_UNTAKEN = 32 * 1024, /* bytes of arguments that it has not taken; as with MAX_WRITES */
     MAX_EVENTS = 64,        /* of one `epoll_wait` */
@@ -95,6 +99,7 @@ typedef struct {
     atomic_int waiting; /* callers of `thread_lock` */
     pid_t process;      /* a fork has a copy of this structure but not the thread */
     int epoll, notify, stop;
+    int most_descriptors; /* a duplicate with this number or a higher one is refused */
     Slot *slots;
     int slot_room, first_free, streams;
     Stream *first_paused, *last_paused; /* in the order of `due`: all wait equally long */
@@ -367,6 +372,10 @@ static inline Thread *thread_start(void) {
     atomic_init(&thread->waiting, 0);
     thread->first_free = -1;
     thread->process = getpid();
+    struct rlimit limit;
+    thread->most_descriptors = INT_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < INT_MAX)
+        thread->most_descriptors = (int)(limit.rlim_cur / 2);
     thread->epoll = epoll_create1(EPOLL_CLOEXEC);
     thread->notify = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     thread->stop = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -418,8 +427,8 @@ static inline int thread_add(Thread *thread, Stream *stream, int upstream, int c
     }
     stream->upstream = fcntl(upstream, F_DUPFD_CLOEXEC, 0);
     stream->client = stream->upstream < 0 ? -1 : fcntl(client, F_DUPFD_CLOEXEC, 0);
-    if (stream->client < 0) {
-        int error = errno;
+    if (stream->client < 0 || stream->client >= thread->most_descriptors) {
+        int error = stream->client < 0 ? errno : EMFILE;
         close_sockets(stream);
         errno = error;
         return 0;
@@ -427,8 +436,8 @@ static inline int thread_add(Thread *thread, Stream *stream, int upstream, int c
     stream->reads_left = FAST_READS;
     stream->is_fast = 0;
     stream->measured = stream->last_read = monotonic();
-    stream->times = malloc(NOTICE_AFTER * sizeof *stream->times); /* so that a noted delta always has a time */
-    stream->room = NOTICE_AFTER;
+    stream->times = malloc(FIRST_ROOM * sizeof *stream->times); /* so that a noted delta always has a time */
+    stream->room = FIRST_ROOM;
     thread_lock(thread);
     int error = stream->times != NULL && take_slot(thread, stream) ? 0 : ENOMEM;
     if (error == 0) {

@@ -273,9 +273,9 @@ class Settings:
     native: str = _row(
         "General",
         "auto",
-        choice("auto", "on", "thread", "off"),
-        "relay steady streams in C: auto, if the extension module is installed; on, and fail without it; thread, in a"
-        " thread of its own, and fail without it; off, never",
+        choice("auto", "on", "loop", "off"),
+        "relay steady streams in C: auto, if the extension module is installed; on, and fail without it; loop, the same"
+        " without a thread for it; off, never",
         commands=SERVE_CHECK,
     )
     drain_delay: float = _row(

@@ -25,7 +25,7 @@ from .haproxy import HAProxy
 from .harness import Bench, Prepared
 from .litellm import LiteLLM
 from .nginx import Nginx
-from .ours import fast, h11, native
+from .ours import fast, h11, loop, native
 from .peer import Peer, Unavailable
 from .relay import Relay
 from .rolter import Rolter
@@ -53,6 +53,7 @@ def peers() -> list[Peer]:
         Nginx(),
         fast(),
         native(),
+        loop(),
         HAProxy(),
         Envoy(),
         Rolter(),

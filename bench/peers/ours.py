@@ -56,6 +56,11 @@ def native() -> Ours:
     return Ours("ours-native", "anthro-asgi, fast and native", "on")
 
 
+def loop() -> Ours:
+    """The same with the native path in the event loop alone."""
+    return Ours("ours-loop", "anthro-asgi, fast and native, without a thread", "loop")
+
+
 def h11() -> Ours:
     """On uvicorn with h11 and asyncio."""
     return Ours("ours-h11", "anthro-asgi, h11 + asyncio", own_environment=True)

@@ -44,6 +44,7 @@ FLOOR: Final = "relay"
 OURS: Final = "ours-fast"
 OURS_H11: Final = "ours-h11"
 OURS_NATIVE: Final = "ours-native"
+OURS_LOOP: Final = "ours-loop"
 NGINX: Final = "nginx"
 HAPROXY: Final = "haproxy"
 ENVOY: Final = "envoy"
@@ -59,6 +60,7 @@ NAMES: Final = {  # in the order of tables and plots
     ENVOY: "Envoy",
     ROLTER: "rolter",
     OURS_NATIVE: "ours, fast and native",
+    OURS_LOOP: "ours, fast and native, without a thread",
     OURS: "ours, fast",
     OURS_H11: "ours, h11",
     ROUTER: "claude-code-router core",

@@ -247,12 +247,12 @@ def test_our_service_runs_in_this_environment_and_without_extras_in_its_own(
         return {"uvicorn": "9", "h11": "8"}
 
     monkeypatch.setattr(ours, "venv", venv)
-    fast, native, h11 = (peer for peer in command.peers() if isinstance(peer, Ours))
+    fast, native, loop, h11 = (peer for peer in command.peers() if isinstance(peer, Ours))
     assert h11.prepare(tmp_path, install=False) == "checkout, uvicorn 9, h11 8"
     assert fast.prepare(tmp_path, install=False) == native.prepare(tmp_path, install=False)
     assert asked == [([str(CHECKOUT)], True)]
-    words = [peer.launch(UPSTREAM, HERE, tmp_path).command for peer in (fast, native, h11)]
-    assert [one[one.index("--native") + 1] for one in words] == ["off", "on", "off"]
+    words = [peer.launch(UPSTREAM, HERE, tmp_path).command for peer in (fast, native, h11, loop)]
+    assert [one[one.index("--native") + 1] for one in words] == ["off", "on", "off", "loop"]
     assert [one[0] for one in words[:2]] == [sys.executable] * 2
     assert words[2][:4] == [str(tmp_path / "envs" / "ours-h11" / "bin" / "python"), "-m", "anthro_asgi", "serve"]
     assert words[2][words[2].index("--upstream") + 1] == f"http://{UPSTREAM}/v1"

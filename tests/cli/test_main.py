@@ -867,7 +867,7 @@ def test_native_on_without_what_it_needs_is_an_error_in_one_sentence(
 ) -> None:
     monkeypatch.setattr("anthro_asgi._native.new_pump", None)
     check_command = ["check", "--upstream", "http://127.0.0.1:9"]
-    for command, mode in itertools.product((["serve"], check_command), ("on", "thread")):
+    for command, mode in itertools.product((["serve"], check_command), ("on", "loop")):
         assert main([*command, "--native", mode]) == 2
         out, err = capsys.readouterr()
         assert (out, err) == (
@@ -881,7 +881,7 @@ def test_native_on_without_what_it_needs_is_an_error_in_one_sentence(
     ("lacking", "mode", "text"),
     [
         (None, "auto", "yes"),
-        (None, "thread", "thread"),
+        (None, "loop", "loop"),
         (None, "off", "no: --native off"),
         ("httptools", "auto", "no: needs httptools"),
     ],

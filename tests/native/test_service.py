@@ -38,10 +38,10 @@ async def replay(wire: Wire) -> None:
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[tuple[Service, ...]]:
-    """With pumps in the event loop, with the thread, and without both."""
+    """With the thread, with pumps in the event loop, and without both."""
     with ThreadedUpstream(replay) as upstream, ExitStack() as stack:
         options = ("--upstream", f"{upstream.url}/v1", "--upstream-api", "chat", "--dialect", "vllm")
-        yield tuple(stack.enter_context(Service(*options, "--native", mode)) for mode in ("on", "thread", "off"))
+        yield tuple(stack.enter_context(Service(*options, "--native", mode)) for mode in ("on", "loop", "off"))
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=str)
@@ -49,7 +49,7 @@ def test_the_service_sends_the_same_bytes_with_and_without_the_native_path(
     case: Case, services: tuple[Service, ...]
 ) -> None:
     request = {**messages_request(case), "model": case.file, "stream": True}
-    native, threaded, pure = (ask(service.url, **request) for service in services)
+    threaded, native, pure = (ask(service.url, **request) for service in services)
     assert (native.status, _after_start(native.body)) == (pure.status, _after_start(pure.body))
     assert (threaded.status, _after_start(threaded.body)) == (pure.status, _after_start(pure.body))
 
@@ -60,7 +60,7 @@ def _after_start(body: bytes) -> bytes:
 
 
 def test_the_log_says_whether_the_native_path_is_used(services: tuple[Service, ...]) -> None:
-    assert [service.logged(event="started")["native"] for service in services] == ["yes", "thread", "no"]
+    assert [service.logged(event="started")["native"] for service in services] == ["yes", "loop", "no"]
 
 
 async def steady(wire: Wire) -> None:
@@ -70,7 +70,7 @@ async def steady(wire: Wire) -> None:
     await wire.send(finish())
 
 
-@pytest.mark.parametrize("native", ["on", "thread"])
+@pytest.mark.parametrize("native", ["on", "loop"])
 @pytest.mark.parametrize("client", ["plain", "tls"])
 def test_tls_on_either_side(client: str, native: str, tmp_path: Path) -> None:
     authority = trustme.CA()

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import select
 import socket
 import time
@@ -365,17 +366,22 @@ def _upstream_texts(data: bytes) -> list[bytes]:
 # ---- reports
 
 
-def test_python_is_told_after_32_writes_and_takes_all_that_was_written(thread: Thread) -> None:
+def test_python_is_told_after_128_writes_and_takes_all_that_was_written(thread: Thread) -> None:
     with Stream(thread) as stream:
         before = time.monotonic()
-        for _ in range(100):
+        for number in range(1, 301):
             stream.engine.sendall(framed(event(b'"a"'), event(b'"b"')))
             stream.receive(len(converted(b'"a"', b'"b"')))
-        stream.collect()
+            if number == 127:
+                assert stream.pump.last_read > 0  # waits for the end of the step in which it was sent
+                assert select.select([thread], [], [], 0)[0] == []
+            elif number == 128:
+                stream.collect()
+                assert [(taken[0], len(taken[2])) for taken in stream.taken] == [(256, 128)]
         stream.sync()
-        assert sum(taken[0] for taken in stream.taken) == 200
+        assert sum(taken[0] for taken in stream.taken) == 600
         times = [moment for taken in stream.taken for moment in taken[2]]
-        assert len(times) == 100
+        assert len(times) == 300
         assert times == sorted(times)
         assert before <= times[0] <= times[-1] == stream.pump.last_read <= time.monotonic()
         stream.pump.disarm()
@@ -485,6 +491,25 @@ def test_wrong_use_raises(thread: Thread) -> None:
         for method in (closed.fileno, closed.collect):
             with pytest.raises(ValueError, match="closed"):
                 method()
+
+
+def test_half_of_the_descriptors_are_left_to_new_connections(thread: Thread) -> None:
+    assert new_thread is not None
+    assert new_pump is not None
+    with Stream(thread) as stream:
+        pump = new_pump(stream, None, print, lambda: 0, lambda: False, stream.down.fileno())
+        pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, before[1]))
+        try:
+            other = new_thread()
+            descriptors = _descriptors()
+            assert not pump.leave_to(other, stream.up.fileno())
+            assert _descriptors() == descriptors
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        other.close()
 
 
 def test_a_forked_process_has_no_thread_and_leaves_the_parents_alone(thread: Thread) -> None:

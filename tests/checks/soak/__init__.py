@@ -1,7 +1,7 @@
 """`python -m tests.checks.soak`: the real command in front of a failing engine, with clients that leave.
 
     python -m tests.checks.soak [--seconds 600] [--streams 1000] [--seed N] [--rate 5] [--workers 2]
-        [--native auto|on|off]
+        [--native auto|on|loop|off]
 
 This many streams are open at any time, paced like real engines. A few more clients ask for whole answers, token counts
 and models, and send invalid requests. One answer in four is a tool call. The engine breaks one answer in seven, in one

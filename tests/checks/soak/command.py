@@ -70,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", type=float, default=5.0, metavar="R", help="tokens/s of each stream (default 5)")
     add("--workers", type=positive, default=2, metavar="N", help="processes of the service (default 2)")
     add(
-        "--native", choices=("auto", "on", "off"), default="auto", help="whether the service relays in C (default auto)"
+        "--native",
+        choices=("auto", "on", "loop", "off"),
+        default="auto",
+        help="whether the service relays in C (default auto)",
     )
 
 
