@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from .errors import quoted
-from .field_checks import FieldError, check_depth, one_of, optional, required
+from .field_checks import FieldError, check_depth, one_of, optional, required, too_deep
 from .history_folding import TOOL_CHANGES
 from .json_codec import loads_exactly
 from .request_policy import DEFAULT_RULES, PdfSupport, Rules
@@ -39,6 +39,8 @@ Base64Decoder = Callable[[str], object]
 
 InputReader = Callable[[Any, int], Any]
 """A value in the place of a tool's input, and the levels that are allowed → the input. Raises FieldError."""
+DepthCheck = Callable[[dict[str, Any], str, int], None]
+"""A container, the key of a value in it, and the levels that are allowed. Raises FieldError."""
 
 decode_base64: Final[Base64Decoder] = partial(a2b_base64, strict_mode=True)
 
@@ -243,13 +245,8 @@ def read_input(value: Any, max_depth: int) -> Any:
         except ValueError:
             return value
         if levels > max_depth:
-            raise too_deep_input(max_depth)
+            raise too_deep("input", max_depth)
     return found if type(found) is dict else value
-
-
-def too_deep_input(max_depth: int) -> FieldError:
-    """The error for the input of a tool call that is nested too deeply."""
-    return FieldError("input", f"must not be nested deeper than {max_depth} levels")
 
 
 def check_tool_result(inside: dict[str, Check], progress: Progress | None, block: dict[str, Any]) -> None:
@@ -343,13 +340,13 @@ def check_mcp_result(block: dict[str, Any]) -> None:
         check_server_result(block)
 
 
-def _with_depth_check(check: Check, key: str, most: int) -> Check:
+def _with_depth_check(check: Check, key: str, most: int, depth: DepthCheck) -> Check:
     """`check`, and a check of the depth at `key`. Used only if the request is deep somewhere."""
 
     def checked(block: dict[str, Any]) -> None:
         check(block)
         if key in block:
-            check_depth(block, key, most)
+            depth(block, key, most)
 
     return checked
 
@@ -415,12 +412,14 @@ _CALLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 _RESULTS: dict[str, Check] = {**dict.fromkeys(SERVER_RESULTS, check_server_result), "mcp_tool_result": check_mcp_result}
 
 
-def _assistant_checks(read: InputReader, progress: Progress | None, max_depth: int, deep: bool) -> dict[str, Check]:
+def _assistant_checks(
+    read: InputReader, depth: DepthCheck, progress: Progress | None, max_depth: int, deep: bool
+) -> dict[str, Check]:
     call: Check = partial(check_tool_use, read, max_depth)
     results = _RESULTS
     if deep:
-        call = _with_depth_check(call, "input", max_depth)
-        results = {kind: _with_depth_check(check, "content", max_depth) for kind, check in results.items()}
+        call = _with_depth_check(call, "input", max_depth, depth)
+        results = {kind: _with_depth_check(check, "content", max_depth, depth) for kind, check in results.items()}
     calls = dict.fromkeys(_CALLS, call)
     return {
         "text": check_text,
@@ -440,6 +439,7 @@ def _assistant_checks(read: InputReader, progress: Progress | None, max_depth: i
 def _checks_by_role(
     decode: Base64Decoder,
     read: InputReader,
+    depth: DepthCheck,
     progress: Progress | None,
     urls: bool,
     max_depth: int,
@@ -467,7 +467,7 @@ def _checks_by_role(
         **inside,
         "browser_state": partial(check_browser_state, progress),
     }
-    assistant = _assistant_checks(read, progress, max_depth, deep)
+    assistant = _assistant_checks(read, depth, progress, max_depth, deep)
     user: dict[str, Check] = {
         "text": check_text,
         "image": image,
@@ -486,7 +486,7 @@ def _checks_by_role(
 
 
 # A service has one set of rules, and needs four entries for it: for deep requests, for relayed ones, and for others.
-_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64, read_input, None))
+_cached_checks = lru_cache(maxsize=8)(partial(_checks_by_role, decode_base64, read_input, check_depth, None))
 DEFAULT_BLOCK_CHECKS: Final = _cached_checks(
     DEFAULT_RULES.pass_image_urls, DEFAULT_RULES.max_depth, DEFAULT_RULES.pdfs, DEFAULT_RULES.files, False
 )
@@ -498,17 +498,18 @@ def block_checks(
     deep: bool,
     decode: Base64Decoder = decode_base64,
     read: InputReader = read_input,
+    depth: DepthCheck = check_depth,
     progress: Progress | None = None,
     relay: bool = False,
 ) -> RoleChecks:
     """The checks of the blocks that a message of each role may hold.
 
     `deep`: the request holds more levels than the rules allow, so values of tools have to be measured. `decode` checks
-    base64, and `read` reads inputs that are strings. `progress` lets long arrays of blocks be checked in steps.
-    `relay`: a relayed upstream will read the blocks.
+    base64, `read` reads inputs that are strings, and `depth` checks the depth of a value. `progress` lets long arrays
+    of blocks be checked in steps. `relay`: a relayed upstream will read the blocks.
     """
     if decode is decode_base64 and progress is None:
         return _cached_checks(rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay)
     return _checks_by_role(
-        decode, read, progress, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay
+        decode, read, depth, progress, rules.pass_image_urls, rules.max_depth, rules.pdfs, rules.files, deep, relay
     )

@@ -8,8 +8,11 @@ from collections.abc import Collection
 from typing import Any
 
 from .json_codec import is_shallow
+from .large.cooperative import Steps
 
 _TOO_LARGE = 2**64  # JSON libraries do not read larger integers
+_CONTAINERS = frozenset({dict, list})
+_VALUES_PER_STEP = 4096
 _NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 
@@ -53,7 +56,36 @@ def optional(container: dict[str, Any], key: str, kind: type) -> Any:
 def check_depth(container: dict[str, Any], key: str, most: int) -> None:
     """Refuses a value at `key` with more than `most` levels of arrays and objects: it could not be written later."""
     if not is_shallow(container[key], most):
-        raise FieldError(key, f"must not be nested deeper than {most} levels")
+        raise too_deep(key, most)
+
+
+def check_depth_in_steps(container: dict[str, Any], key: str, most: int) -> Steps[None]:
+    """`check_depth` in steps."""
+    if not (yield from is_shallow_in_steps(container[key], most)):
+        raise too_deep(key, most)
+
+
+def is_shallow_in_steps(value: Any, most: int) -> Steps[bool]:
+    """`json_codec.is_shallow` in steps."""
+    level: list[Any] = [value] if type(value) in _CONTAINERS else []
+    for _ in range(most + 1):
+        if not level:
+            return True
+        inner: list[Any] = []
+        seen = 0
+        for outer in level:
+            inner += [one for one in (outer.values() if type(outer) is dict else outer) if type(one) in _CONTAINERS]
+            seen += 1 + len(outer)
+            if seen >= _VALUES_PER_STEP:
+                seen = 0
+                yield
+        level = inner
+    return False
+
+
+def too_deep(key: str, most: int) -> FieldError:
+    """The error for a value with more than `most` levels."""
+    return FieldError(key, f"must not be nested deeper than {most} levels")
 
 
 def optional_array(container: dict[str, Any], key: str, most: int) -> list[Any]:

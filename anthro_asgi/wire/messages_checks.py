@@ -23,11 +23,10 @@ from .blocks import (
     check_content,
     decode_base64,
     read_input,
-    too_deep_input,
 )
 from .defaults import MAX_EXPANSION
 from .errors import InvalidRequest, RequestTooLarge, quoted
-from .field_checks import FieldError, one_of, optional, optional_array, required
+from .field_checks import FieldError, is_shallow_in_steps, one_of, optional, optional_array, required, too_deep
 from .history_folding import FOLDED_BLOCKS, FOLDED_IN_RESULTS
 from .large.cooperative import Steps, run_to_end
 from .large.cuts import Cuts, is_mark, is_value_mark
@@ -145,7 +144,15 @@ def check_messages_in_steps(
     base64 = _Base64InSteps(cuts)
     inputs = _InputsInSteps(cuts)
     progress = Progress()
-    checks = block_checks(rules, deep=deep, decode=base64.decode, read=inputs.read, progress=progress, relay=relay)
+    checks = block_checks(
+        rules,
+        deep=deep,
+        decode=base64.decode,
+        read=inputs.read,
+        depth=_DepthsInSteps().check,
+        progress=progress,
+        relay=relay,
+    )
     findings = Findings() if findings is None else findings
     index = 0
     while index < len(messages):
@@ -436,13 +443,33 @@ class _InputsInSteps:
             except (ValueError, InvalidRequest):
                 return value
             if levels > max_depth + 1:
-                raise too_deep_input(max_depth)
+                raise too_deep("input", max_depth)
             if len(whole) != 1:
                 return value
             found = whole[0]
         if type(found) is not dict:
             return value
         return found if self._cuts is None else (yield from _cut_out(found, self._cuts))
+
+
+class _DepthsInSteps:
+    """Checks the depth of values in steps. Values are checked only if the request is deep somewhere."""
+
+    def __init__(self) -> None:
+        self._is_shallow: dict[int, bool] = {}  # by id() of a value that lives as long as the request
+
+    def check(self, container: dict[str, Any], key: str, most: int) -> None:
+        """A `blocks.DepthCheck`. Raises _CheckLater the first time."""
+        value = container[key]
+        if type(value) is not dict and type(value) is not list:
+            return
+        if id(value) not in self._is_shallow:
+            raise _CheckLater(self._look(value, most))
+        if not self._is_shallow[id(value)]:
+            raise too_deep(key, most)
+
+    def _look(self, value: Any, most: int) -> Steps[None]:
+        self._is_shallow[id(value)] = yield from is_shallow_in_steps(value, most)
 
 
 def _cut_out(value: dict[str, Any], cuts: Cuts) -> Steps[dict[str, Any]]:

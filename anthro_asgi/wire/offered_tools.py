@@ -68,7 +68,7 @@ def offered_tools(
     tools: Mapping[str, ToolT],
     entries: ToolEntries,
     changes: Sequence[ToolChange],
-    define: Callable[[Json, str], tuple[str, ToolT] | None],
+    define: Callable[[Json, str], Steps[tuple[str, ToolT] | None]],
     *,
     forced: str | None = None,
     relay_only: list[str] | None = None,
@@ -79,8 +79,8 @@ def offered_tools(
         tools: the declared tools by name.
         entries: what their definitions in the body say.
         changes: of the tool list, in the order of the messages.
-        define: reads a definition in a `tool_addition`, at a path: its name and tool, or None to leave it out. Raises
-            FieldError.
+        define: reads a definition in a `tool_addition`, at a path, in steps: its name and tool, or None to leave it
+            out. Raises FieldError.
         relay_only: collects the references to tools of MCP servers, as `path: reason`. If it is None, they are refused.
         forced: the tool that `tool_choice` names. It is offered even if it is deferred.
 
@@ -96,7 +96,7 @@ def offered_tools(
         if change.kind == "tool_reference":
             hidden.discard(change.tool["name"])
         elif change.tool["type"] == "tool_definition":
-            defined = _define(change, define)
+            defined = yield from _define(change, define)
             if defined is not None:
                 known[defined[0]] = defined[1]
                 hidden.discard(defined[0])
@@ -191,10 +191,12 @@ def _loads(change: ToolChange) -> bool:
     return change.kind != "tool_removal"
 
 
-def _define(change: ToolChange, define: Callable[[Json, str], tuple[str, ToolT] | None]) -> tuple[str, ToolT] | None:
+def _define(
+    change: ToolChange, define: Callable[[Json, str], Steps[tuple[str, ToolT] | None]]
+) -> Steps[tuple[str, ToolT] | None]:
     path = f"{change.path}.definition"
     try:
-        return define(change.tool["definition"], path)
+        return (yield from define(change.tool["definition"], path))
     except FieldError as error:
         raise error.within(path) from None
 

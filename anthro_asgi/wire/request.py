@@ -29,7 +29,7 @@ from .direct_output import DirectOutput
 from .errors import InvalidRequest, NotFound, quoted
 from .field_checks import (
     FieldError,
-    check_depth,
+    check_depth_in_steps,
     one_of,
     optional,
     optional_array,
@@ -540,9 +540,11 @@ def definition(tool: Tool) -> dict[str, Any]:
 
 def _defined_tool(
     entry: dict[str, Any], path: str, request: MessagesRequest, rules: Rules, *, may_be_deep: bool
-) -> tuple[str, Tool] | None:
+) -> Steps[tuple[str, Tool] | None]:
     """The tool of a definition in a message, and its name; None for a server tool that the rules drop or pass."""
-    tool = _tool(entry, rules, may_be_deep=may_be_deep)
+    tool = _tool(entry, rules)
+    if may_be_deep and tool is not None and type(entry.get("input_schema")) is dict:
+        yield from check_depth_in_steps(entry, "input_schema", rules.max_depth)
     if tool is None and rules.pass_server_tools:
         request.relay_only.append(f"{path}.type: {_not_run_here(entry['type'])}")
     return None if tool is None else (tool.name, tool)
@@ -567,10 +569,12 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     tools: dict[str, Tool] = {}
     dropped: list[str] = []
     kept = []
-    may_be_deep = checks is not False and not (isinstance(checks, CheckedMessages) and not checks.deep)
+    may_be_deep = _may_be_deep(checks)
     for index, entry in enumerate(optional_array(raw, "tools", rules.max_tools)):
         try:
-            tool = _tool(entry, rules, may_be_deep=may_be_deep, served=request.server_tools)
+            tool = _tool(entry, rules, served=request.server_tools)
+            if may_be_deep and tool is not None and type(entry.get("input_schema")) is dict:
+                yield from check_depth_in_steps(entry, "input_schema", rules.max_depth)
             if tool is None and rules.pass_server_tools:
                 kept.append(entry)
                 request.relay_only.append(f"tools.{index}.type: {_not_run_here(entry['type'])}")
@@ -595,11 +599,15 @@ def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: 
     request.tools, request.dropped_tools = list(tools.values()), tuple(dropped)
 
 
-def _tool(entry: Any, rules: Rules, *, may_be_deep: bool, served: dict[str, ServerTool] | None = None) -> Tool | None:
-    """The tool; None for one of Anthropic's tools that the rules drop or pass.
+def _may_be_deep(checks: object) -> bool:
+    """Whether the body may be nested more deeply than the rules allow. `checks` is as in `_read`."""
+    return checks is not False and not (isinstance(checks, CheckedMessages) and not checks.deep)
 
-    `may_be_deep`: the whole body is not known to be nested less deeply than the rules allow. `served` collects the
-    tools that the service runs itself; without it, they are refused.
+
+def _tool(entry: Any, rules: Rules, *, served: dict[str, ServerTool] | None = None) -> Tool | None:
+    """The tool; None for one of Anthropic's tools that the rules drop or pass. The depth of its schema is not checked.
+
+    `served` collects the tools that the service runs itself; without it, they are refused.
     """
     if type(entry) is not dict:
         raise FieldError("", "must be an object")
@@ -620,8 +628,6 @@ def _tool(entry: Any, rules: Rules, *, may_be_deep: bool, served: dict[str, Serv
     if _TOOL_NAME.fullmatch(name) is None:
         raise FieldError("name", "must be 1 to 128 letters, digits, _ or -")
     schema = optional(entry, "input_schema", dict)
-    if schema is not None and may_be_deep:
-        check_depth(entry, "input_schema", rules.max_depth)
     return Tool(name, optional(entry, "description", str), schema, optional(entry, "strict", bool))
 
 
@@ -738,33 +744,34 @@ def _effort(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks:
         raise error.within("output_config") from None
 
 
-def _output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+def _output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None]:
     """Stores the schema of `output_config.format: {type: json_schema, schema}`."""
     config = optional(raw, "output_config", dict)
     if config is None:
         return
     try:
-        request.output_schema = _schema(config, "format", rules)
+        request.output_schema = yield from _schema(config, "format", rules, checks)
     except FieldError as error:
         raise error.within("output_config") from None
 
 
-def _older_output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> None:
+def _older_output_format(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None]:
     """Stores the schema of `output_format`, which older clients send, unless there is an `output_config.format`."""
-    schema = _schema(raw, "output_format", rules)
+    schema = yield from _schema(raw, "output_format", rules, checks)
     if request.output_schema is None:
         request.output_schema = schema
 
 
-def _schema(container: dict[str, Any], key: str, rules: Rules) -> dict[str, Any] | None:
-    """The schema of the output format at `key`; None if there is none."""
+def _schema(container: dict[str, Any], key: str, rules: Rules, checks: object) -> Steps[dict[str, Any] | None]:
+    """The schema of the output format at `key`; None if there is none. `checks` is as in `_read`."""
     output_format = optional(container, key, dict)
     if output_format is None:
         return None
     try:
         one_of(output_format, "type", {"json_schema"})
         schema: dict[str, Any] = required(output_format, "schema", dict)
-        check_depth(output_format, "schema", rules.max_depth)
+        if _may_be_deep(checks):
+            yield from check_depth_in_steps(output_format, "schema", rules.max_depth)
     except FieldError as error:
         raise error.within(key) from None
     return schema

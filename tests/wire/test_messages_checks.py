@@ -14,8 +14,8 @@ from anthro_asgi.wire import blocks, messages_checks
 from anthro_asgi.wire.blocks import block_checks, decode_base64
 from anthro_asgi.wire.errors import ApiError, InvalidRequest, RequestTooLarge
 from anthro_asgi.wire.estimate import estimate_tokens
-from anthro_asgi.wire.field_checks import FieldError
-from anthro_asgi.wire.json_codec import dumps
+from anthro_asgi.wire.field_checks import FieldError, is_shallow_in_steps
+from anthro_asgi.wire.json_codec import dumps, is_shallow
 from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.large.cuts import Cuts, is_value_mark
 from anthro_asgi.wire.messages_checks import (
@@ -311,6 +311,37 @@ def test_a_block_in_an_unusual_place_is_checked_for_a_relayed_upstream(
     request = read()
     assert [reason.partition(": ")[0] for reason in request.relay_only] == ["messages.1.content.0.type"]
     assert estimate_tokens(request) > 0
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 99, 100, 101, 300])
+@pytest.mark.parametrize("most", [1, 100])
+def test_the_depth_of_a_value_is_found_in_steps(levels: int, most: int) -> None:
+    value: Any = 0
+    for level in range(levels):
+        value = {"a": value, "b": [], "c": 1} if level % 2 else [1, value, {}]
+    in_steps = run_to_end(is_shallow_in_steps({"wide": value}, most))
+    assert in_steps is is_shallow({"wide": value}, most)
+
+
+def test_the_depth_of_a_wide_value_is_found_in_short_steps() -> None:
+    wide = {"a": [[number] for number in range(20_000)]}
+    assert sum(1 for _ in is_shallow_in_steps(wide, 100)) >= 2 * 20_000 // 4096
+
+
+def test_a_deep_value_at_any_place_is_refused_with_the_same_error_in_steps() -> None:
+    deep: Any = {"a": 0}
+    for _ in range(120):
+        deep = {"a": deep}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": deep}
+    result = {"type": "web_search_tool_result", "tool_use_id": "t", "content": [deep]}
+    shallow = {"type": "tool_use", "id": "u", "name": "f", "input": {"a": [1]}}
+    for content in ([call], [shallow, TEXT, call], [result], [shallow, {**result, "content": []}, result]):
+        messages = [{"role": "assistant", "content": content}]
+        refused = fault(messages, in_steps=False, deep=True)
+        assert "nested deeper" in refused[1]
+        assert fault(messages, in_steps=True, deep=True) == refused
+    fine = [{"role": "assistant", "content": [shallow, {**result, "content": []}]}]
+    assert fault(fine, in_steps=True, deep=True) == (True,)
 
 
 def test_no_step_decodes_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ _WEIGHTS: Final = ((b"[", 4), (b"{", 4), (b":", 2), (b'"', 1))
 """How long the punctuation of a window takes, in quotes. An array or object is allocated, the key of a member, too."""
 _COMMAS: Final = 2  # that take as long as a quote
 _SURROGATES: Final = (b"\\ud", b"\\uD")
+_MANY_SURROGATES: Final = 1024  # escapes of a document that is parsed at once; replacing them takes a millisecond
 _SURROGATE: Final = 4  # how long the escape of one takes, in quotes
 _DENSE_WINDOW: Final = 4 * 1024
 _MAX_CONTAINERS: Final = 1_000_000
@@ -701,6 +702,8 @@ def _width(text: bytes) -> int:
 
 def _is_light(text: bytes, memory: float) -> Steps[bool]:
     """Whether a document has few values, which take at most `memory`: it is parsed at once, which is faster."""
+    if sum(map(text.count, _SURROGATES)) > _MANY_SURROGATES:
+        return False
     values = count_values(text)
     yield
     if values > _MANY_VALUES:  # most of it may be punctuation in strings
