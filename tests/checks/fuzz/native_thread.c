@@ -294,6 +294,7 @@ static size_t play(Thread *thread) {
             left++;
             if (wire->stream == NULL) turn(thread, wire);
             else if (below(50) == 0) take_back(thread, wire);
+            else if (below(8) == 0) take(thread, wire, 1); /* as before a ping */
         }
     }
     if (failure != NULL) {
