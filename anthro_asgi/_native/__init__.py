@@ -31,7 +31,7 @@ too, on both sides: it tells where an HTTP chunk ends, and it leaves the client'
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Final, Protocol
 
 CLIENT_TRANSPORT = "anthro_asgi.client_transport"
 """The key of the ASGI scope under which the server passes the transport of a client that may be written to directly:
@@ -160,20 +160,29 @@ class NewThread(Protocol):
     def __call__(self) -> Thread: ...
 
 
-new_pump: NewPump | None
-new_thread: NewThread | None
+INTERFACE: Final = 1
+"""The version of what this package calls in the extension module. `pump.c` has it too. Change both with the interface:
+a module that was built from older code, in a checkout, would end streams with errors."""
+
+new_pump: NewPump | None = None
+new_thread: NewThread | None = None
+_built: int | None = None  # the interface of the module that is installed
 try:
     from . import _pump
 except ImportError:
-    new_pump = new_thread = None
+    pass
 else:
-    new_pump, new_thread = _pump.Pump, _pump.Thread
+    _built = getattr(_pump, "INTERFACE", 0)
+    if _built == INTERFACE:
+        new_pump, new_thread = _pump.Pump, _pump.Thread
 
 
 def missing() -> str | None:
     """What is not installed and is needed for the native path; None if everything is there."""
+    if _built is None:
+        return "its extension module, which is built on Linux where a C compiler is installed"
     if new_pump is None:
-        return "its extension module, which is built where a C compiler is installed"
+        return "an extension module of this version: install the package again"
     return "httptools, which is in the extra `fast`" if find_spec("httptools") is None else None
 
 

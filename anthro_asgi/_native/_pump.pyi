@@ -4,6 +4,8 @@ from . import Owner
 from . import Pump as PumpProtocol
 from . import Thread as ThreadProtocol
 
+INTERFACE: int
+
 def Pump(  # noqa: N802 - a type; what it makes is described by the protocol of the same name
     owner: Owner,
     time: Callable[[], float] | None,

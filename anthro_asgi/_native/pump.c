@@ -20,6 +20,7 @@
 enum {
     MAX_UNSENT = 16384,   /* bytes in the client's transport; with more, Python waits for the client */
     SYNC_EVERY = 32,      /* writes after which Python is told */
+    INTERFACE = 1,        /* see __init__.py */
 };
 
 /* clang-format off */
@@ -752,7 +753,7 @@ static int run(PyObject *module) {
     if (type == NULL) return -1;
     int failed = PyModule_AddObjectRef(module, "Pump", type);
     Py_DECREF(type);
-    return failed;
+    return failed < 0 ? failed : PyModule_AddIntConstant(module, "INTERFACE", INTERFACE);
 }
 
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, run}, {0, NULL}};

@@ -865,6 +865,7 @@ def test_check_names_the_unreachable_address() -> None:
 def test_native_on_without_what_it_needs_is_an_error_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("anthro_asgi._native._built", None)
     monkeypatch.setattr("anthro_asgi._native.new_pump", None)
     check_command = ["check", "--upstream", "http://127.0.0.1:9"]
     for command, mode in itertools.product((["serve"], check_command), ("on", "loop")):
@@ -873,7 +874,7 @@ def test_native_on_without_what_it_needs_is_an_error_in_one_sentence(
         assert (out, err) == (
             "",
             f"anthro-asgi: error: --native {mode}: the native path cannot be used without its extension module, "
-            "which is built where a C compiler is installed\n",
+            "which is built on Linux where a C compiler is installed\n",
         )
 
 

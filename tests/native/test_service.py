@@ -2,6 +2,8 @@
 
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from anthro_asgi import _native
+from anthro_asgi._native import _pump
 from tests.engines.openai.test_fast_path import STREAMS
 from tests.native.test_relay import HEAD, finish, token
 from tests.replay import Case
@@ -89,3 +93,17 @@ def test_tls_on_either_side(client: str, native: str, tmp_path: Path) -> None:
             answer = ask(service.url, context=trusting, stream=True)
     text = "".join(event.data["delta"]["text"] for event in answer.events if event.type == "content_block_delta")
     assert text == "".join(f" {number}" for number in range(300))
+
+
+def test_an_extension_module_of_another_version_is_not_used(tmp_path: Path) -> None:
+    """As after `git pull` in a checkout, until the package is installed again."""
+    names = ["Pump", "Thread"]
+    for older in ("", "INTERFACE = 0\n"):
+        package = tmp_path / f"older{len(older)}"
+        package.mkdir()
+        (package / "_pump.py").write_text(older + "".join(f"def {name}(): ...\n" for name in names))
+        (package / "__init__.py").write_text(Path(_native.__file__).read_text())
+        code = f"import {package.name} as native; print(native.new_pump, native.new_thread, native.missing())"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert done.stdout == "None None an extension module of this version: install the package again\n"
+    assert _pump.INTERFACE == _native.INTERFACE
