@@ -26,7 +26,7 @@ from tests.support.client import connect
 
 ROOT: Final = Path(__file__).parents[2]
 COMMAND: Final = (sys.executable, "-W", "error", "-m", "anthro_asgi")
-NATIVE: Final = "ANTHRO_ASGI_TEST_NATIVE"
+NATIVE: Final = "TESTS_NATIVE"
 """The variable with the `--native` of the services that tests start, unless a test wants another value."""
 PATIENCE: Final = 20.0  # seconds after which a test fails that waits for the child
 AT_ONCE: Final = ("--simulate-ttft", "0", "--simulate-itl", "0")  # an answer without pauses
