@@ -216,12 +216,12 @@ def test_a_profile_file_sets_what_options_leave_open(tmp_path: Path) -> None:
 
 
 def test_a_recorded_trace_is_replayed_with_its_timing(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.jsonl"
     bodies = tmp_path / "bodies.jsonl"
     asked: Any = {"model": "m", "max_tokens": 300, "tools": [TOOL], "thinking": {"type": "adaptive"}}
     bodies.write_bytes(orjson.dumps({**asked, "messages": [{"role": "user", "content": "Use get_weather now."}]}))
     pace = ("--simulate-ttft", "200ms", "--simulate-itl", "10ms")
     for service, api in ((Service(*pace), "messages"), (Completions(*pace), "chat")):
+        trace = tmp_path / f"{api}.jsonl"
         with service:
             command = [*BENCH, "record", service.url, "--api", api, "--out", str(trace)]
             source = ["--bodies", str(bodies)] if api == "messages" else ["--requests", "2", "--output-tokens", "12"]

@@ -102,7 +102,9 @@ def test_no_model_name_or_path_of_a_client_breaks_a_log_line(
     service, recorder = logged
     hello = {"max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
     recorder.answer = json_answer(404, {"error": {"message": "no such model"}})
-    check(lines_of(service, post({**hello, "model": words})), 3)  # of the engine, of the model, of the request
+    # of the engine, of the model, of the request; a name that is too long does not reach the engine
+    check(lines_of(service, post({**hello, "model": words})), 3 if len(words) <= 4096 else 1)
+    check(lines_of(service, post({**hello, "model": words[:4000]})), 3)
     check(lines_of(service, post({**hello, "model": "a", "messages": [{"role": words, "content": words}]})), 1)
     encoded = "".join(f"%{byte:02x}" for byte in words[:3000].encode("utf-8", "surrogatepass"))
     for path in (f"/{encoded}", f"/v1/models/{encoded}", f"/v1/models?after_id={encoded}"):
