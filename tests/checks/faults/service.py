@@ -219,5 +219,5 @@ class _Lines(logging.StreamHandler[Any]):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self.thread:
+        if threading.get_ident() == self.thread:  # a process that has configured its log leaves `record.thread` out
             self._lines.append(json.loads(self.format(record)))
