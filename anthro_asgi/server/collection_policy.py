@@ -32,7 +32,8 @@ collection for minutes, and then visit all objects that were created meanwhile."
 IDLE: Final = 2.0
 """Seconds without an open request after which a full collection may run."""
 STREAM_MEMORY: Final = 64 * 1024
-"""Bytes by which memory may grow for each open request, in addition to the bound: no garbage, but streams."""
+"""Bytes by which memory may grow for each open request, in addition to the bound: no garbage, but streams. Streams that
+have ended give their memory back later, so the most requests count that were open at the same time."""
 WORTHWHILE: Final = 20
 """Collections of generation 1 before a full collection is worth its cost when idle."""
 GROWN: Final = 1024 * 1024
@@ -48,12 +49,13 @@ class CollectionPolicy:
         resident: bytes of resident memory now. Where it is unknown, 0: then memory is not bounded.
     """
 
-    __slots__ = ("_base", "_growth", "_idle_since", "_survived")
+    __slots__ = ("_base", "_growth", "_idle_since", "_most_open", "_survived")
 
     def __init__(self, growth: int, resident: int) -> None:
         self._growth = growth
         self._base = resident  # bytes of memory that are no growth: as measured after the last full collection
         self._survived = 0  # collections of generation 1 since then
+        self._most_open = 0  # requests at the same time, since then or since the service was idle
         self._idle_since: float | None = None
 
     def young_collected(self) -> None:
@@ -64,14 +66,18 @@ class CollectionPolicy:
         """Whether to run a full collection now. To be called every TICK; `now` is in seconds."""
         if open_requests:
             self._idle_since = None
-            return resident > self._base + self._growth + open_requests * STREAM_MEMORY
+            self._most_open = max(self._most_open, open_requests)
+            return resident > self._base + self._growth + self._most_open * STREAM_MEMORY
         if self._idle_since is None:
             self._idle_since = now
         self._base = min(self._base, resident)  # memory that was given back may grow again
-        is_worthwhile = self._survived >= WORTHWHILE or resident > self._base + GROWN
-        return is_worthwhile and now - self._idle_since >= IDLE
+        if now - self._idle_since < IDLE:
+            return False
+        self._most_open = 0
+        return self._survived >= WORTHWHILE or resident > self._base + GROWN
 
     def collected(self, open_requests: int, resident: int) -> None:
         """A full collection has run. Memory may grow by the same bound again."""
         self._survived = 0
+        self._most_open = open_requests
         self._base = max(0, resident - open_requests * STREAM_MEMORY)

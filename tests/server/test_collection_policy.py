@@ -69,6 +69,24 @@ def test_open_requests_postpone_a_full_collection_until_memory_exceeds_the_bound
     assert one.collects_now(1.0, 1, START + GROWTH + STREAM_MEMORY + 1)
 
 
+def test_the_memory_that_ended_streams_have_not_given_back_yet_is_no_growth() -> None:
+    one = policy()
+    grown = START + GROWTH + 8000 * STREAM_MEMORY
+    assert not one.collects_now(0.0, 8000, grown)
+    assert not one.collects_now(1.0, 288, grown), "a collection would stop the streams that still run"
+    assert one.collects_now(1.0, 288, grown + 1)
+    one.collected(288, START + 288 * STREAM_MEMORY)
+    assert one.collects_now(2.0, 288, grown), "the streams of before are over"
+
+
+def test_after_an_idle_time_only_the_streams_that_are_open_explain_memory() -> None:
+    one = policy()
+    assert not one.collects_now(0.0, 8000, START)
+    assert not one.collects_now(1.0, 0, START)
+    assert not one.collects_now(1.0 + IDLE, 0, START)
+    assert one.collects_now(10.0, 1, START + GROWTH + STREAM_MEMORY + 1)
+
+
 def test_the_memory_of_open_streams_is_no_growth() -> None:
     assert not policy().collects_now(0.0, 8000, START + 8000 * STREAM_MEMORY)
 
