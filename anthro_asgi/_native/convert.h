@@ -218,12 +218,13 @@ static inline size_t read_escape(const Byte *at, const Byte *end, unsigned long 
     return length;
 }
 
-/* Copy the JSON string at `at` to `out`, which must have room for `end - at` bytes and 8 more: no character becomes
-   longer. Returns the first byte after the string; NULL if it is empty, invalid or not complete before `end`. */
-static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **out) {
+/* Read the JSON string at `at`, and write its characters to `out` as `write` does: write_character or write_utf8. `out`
+   must have room for `end - at` bytes: no character becomes longer. Returns the first byte after the string; NULL if it is
+   empty, invalid or not complete before `end`. */
+static inline const Byte *read_string(const Byte *at, const Byte *end, Byte **out,
+                                      size_t (*write)(unsigned long code, Byte *out)) {
     if (end - at < 3 || *at != '"' || at[1] == '"') return NULL;
     Byte *to = *out;
-    *to++ = '"';
     at++;
     for (;;) {
         const Byte *run = at;
@@ -232,7 +233,6 @@ static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **ou
         to += at - run;
         if (at >= end || *at < 0x20) return NULL;
         if (*at == '"') {
-            *to++ = '"';
             *out = to;
             return at + 1;
         }
@@ -241,7 +241,7 @@ static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **ou
             size_t length = read_escape(at + 1, end, &code);
             if (length == 0) return NULL;
             at += 1 + length;
-            to += write_character(code, to);
+            to += write(code, to);
         } else {
             size_t length = utf8_length(at, end);
             if (length == 0) return NULL;
@@ -252,35 +252,23 @@ static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **ou
     }
 }
 
-/* Append the text of the JSON string at `at` to `text`, which has room for `end - at` bytes. Returns as `copy_string`. */
+/* Copy the JSON string at `at` to `out`, which must have room for `end - at` bytes and 8 more. Returns as `read_string`. */
+static inline const Byte *copy_string(const Byte *at, const Byte *end, Byte **out) {
+    Byte *to = *out;
+    *to++ = '"';
+    at = read_string(at, end, &to, write_character);
+    if (at == NULL) return NULL;
+    *to++ = '"';
+    *out = to;
+    return at;
+}
+
+/* Append the text of the JSON string at `at` to `text`, which has room for `end - at` bytes. Returns as `read_string`. */
 static inline const Byte *decode_string(const Byte *at, const Byte *end, Buffer *text) {
-    if (end - at < 3 || *at != '"' || at[1] == '"') return NULL;
     Byte *to = text->data + text->size;
-    at++;
-    for (;;) {
-        const Byte *run = at;
-        while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') at++;
-        memcpy(to, run, (size_t)(at - run));
-        to += at - run;
-        if (at >= end || *at < 0x20) return NULL;
-        if (*at == '"') {
-            text->size = (size_t)(to - text->data);
-            return at + 1;
-        }
-        if (*at == '\\') {
-            unsigned long code = 0;
-            size_t length = read_escape(at + 1, end, &code);
-            if (length == 0) return NULL;
-            at += 1 + length;
-            to += write_utf8(code, to);
-        } else {
-            size_t length = utf8_length(at, end);
-            if (length == 0) return NULL;
-            memcpy(to, at, length);
-            at += length;
-            to += length;
-        }
-    }
+    at = read_string(at, end, &to, write_utf8);
+    if (at != NULL) text->size = (size_t)(to - text->data);
+    return at;
 }
 
 /* ---- one event */
