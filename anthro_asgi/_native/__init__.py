@@ -147,7 +147,7 @@ class Thread(Protocol):
     def collect(self) -> None:
         """Call `hand_back` of each owner whose stream the thread has returned, and `sync` of those with 128 writes.
 
-        Passes on what they raise; the others are told in the next call.
+        If one of these calls raises an exception, it is raised here, and the next `collect` calls the remaining owners.
         """
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ def time_above_zero(text: str) -> float:
 
 
 def _finite(text: str) -> float:
-    """The number, or -1 for a text that is none."""
+    """The number; -1 if the text is not a finite number."""
     try:
         value = float(text)
     except ValueError:

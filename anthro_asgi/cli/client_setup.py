@@ -24,7 +24,7 @@ def reachable_url(address: str) -> str:
 
 
 def client_key(has_keys: bool) -> str:
-    """What clients are told to send as their API key. `has_keys`: the service demands one."""
+    """The API key in the lines that set up a client. With `has_keys` the service requires a key: then a placeholder."""
     return "YOUR_KEY" if has_keys else "unused"
 
 

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:  # it is None if the caller has closed it
                 sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has enough of it, such as `head`
+    except BrokenPipeError:  # the program that read the output has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout once more when it ends
         return 141  # 128 + SIGPIPE, as shells report it
 

@@ -362,8 +362,8 @@ KNOWN_EVERYWHERE: Final = frozenset({"tool_use", "tool_result"})
 class _RelayChecks(dict[str, Check]):
     """Checks for a relayed upstream, which may know types of blocks that are unknown here.
 
-    A type that is known in another place only has the same check as there: whoever reads a block of a known type finds
-    in it what belongs to that type.
+    A type that is known only in another place has the check of that place. So code that reads a block of a known type
+    can rely on its fields.
     """
 
     def __init__(self, here: dict[str, Check], elsewhere: dict[str, Check]) -> None:
