@@ -1,9 +1,9 @@
 """llama.cpp's own HTTP server as a child process: both ends of it.
 
 `python -m tests.support.llama.server MODEL` is the child. It says its address in one line on standard output, then
-serves until its standard input ends. That end comes when the parent closes the pipe *and* when the parent dies of
-anything at all, so no server outlives the tests. It is a process of its own because llama.cpp answers a bad model with
-`abort()`.
+serves until its standard input ends or has a byte. It ends when the parent closes the pipe *and* when the parent dies
+of anything at all, so no server outlives the tests. It is a process of its own because llama.cpp answers a bad model
+with `abort()`.
 
 `LlamaServer` is the parent's end: a context manager that returns once the server answers.
 """
@@ -76,7 +76,7 @@ def main() -> None:
         os.dup2(2, 1)  # llama.cpp's own output goes to the log; the parent reads only the address
         server = _serve(options)
         print(server.listening_address, file=answer)
-    sys.stdin.buffer.read()
+    sys.stdin.buffer.read(1)
     os._exit(0)  # at once: a server with a running request would finish it first
 
 
