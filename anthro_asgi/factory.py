@@ -300,6 +300,12 @@ def build_app(engine: object, keys: Sequence[str], settings: Settings) -> Messag
     return app
 
 
+def log_unused(settings: Settings) -> None:
+    """Log a warning for each option that has no effect."""
+    for option in settings.without_effect:
+        log_event("option_without_effect", logging.WARNING, option=option.where, reason=option.reason)
+
+
 def create_app() -> MessagesApp:
     """The application that the environment variables `ANTHRO_ASGI_…` describe, for servers that take a factory.
 
@@ -315,6 +321,7 @@ def create_app() -> MessagesApp:
         )
     if settings.simulated_by_default:
         log_event("simulated_by_default", logging.WARNING, warning=SIMULATED_BY_DEFAULT)
+    log_unused(settings)
     return build_app(build_engine(settings), keys, settings)
 
 

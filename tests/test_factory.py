@@ -48,6 +48,14 @@ def test_create_app_warns_that_answers_are_simulated_by_default(
     assert not caplog.text
 
 
+def test_create_app_warns_about_variables_without_effect(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ(monkeypatch, no_auth="true", simulate="true", batch_lease="5s")
+    create_app()
+    assert 'option_without_effect option=ANTHRO_ASGI_BATCH_LEASE reason="without --batch-store"' in caplog.text
+
+
 def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no API key"):
         create_app()

@@ -17,6 +17,7 @@ from ..factory import build_upstream_engine
 from ..http.answer import Answer
 from ..observability.logs import clean
 from ..settings.options import ConfigError, NamedUpstream, Settings
+from ..settings.unused import refuse_unused
 from ..wire.deltas import ToolStart, deltas_of
 from ..wire.errors import ApiError
 from ..wire.request import MessagesRequest, parse_request
@@ -27,6 +28,7 @@ _LISTED: Final = 20  # models that are printed
 
 def check(settings: Settings) -> int:
     """Run the command; the exit status. Raises ConfigError or ResourceUnavailable."""
+    refuse_unused(settings)
     logging.getLogger("anthro_asgi").addHandler(logging.NullHandler())  # the report contains what would be logged
     engines = {named.name: _build(settings.of(named), named) for named in settings.upstreams}
     single = None if engines else _build(settings)

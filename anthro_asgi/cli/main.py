@@ -45,7 +45,7 @@ def _run(arguments: Sequence[str]) -> int:
             return _completion(line["shell"][0])
         if sys.platform == "win32" and command in _POSIX:
             raise ConfigError(_NOT_ON_WINDOWS.format(command=command))
-        return _COMMANDS[command](load_settings(line, os.environ))
+        return _COMMANDS[command](load_settings(line, os.environ, command))
     except ConfigError as exc:
         print("anthro-asgi: error:", *str(exc).split(), file=sys.stderr)
         return exc.status

@@ -16,11 +16,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from .engine_tables import engines_from, is_key_variable, read_tables, with_keys
-from .options import EXCLUSIVE, OPTIONS, PREFIX, ConfigError, NamedUpstream, Option, ResourceUnavailable, Settings
+from .options import (
+    EXCLUSIVE,
+    OPTIONS,
+    PREFIX,
+    ConfigError,
+    NamedUpstream,
+    Option,
+    ResourceUnavailable,
+    Settings,
+    UnusedOption,
+)
+from .unused import engine_reason, unused_options
 from .values import SWITCH
 
 _SIMULATE: Final = "simulate-"
-_CHAT_ONLY: Final = ("dialect", "late-system", "think-tags")  # without effect on an upstream that serves Messages
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
 
@@ -37,8 +47,8 @@ _SHARED_KEYS: Final = ("upstream-key", "upstream-key-file")
 _ENGINE_VARIABLES: Final = {_BY_NAME[name].variable for name in EXCLUSIVE[0] if _BY_NAME[name].type is not SWITCH}
 
 
-def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str]) -> Settings:
-    """The settings that result from a command line, an environment, and the file that they name.
+def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str], command: str = "serve") -> Settings:
+    """The settings of a command that result from a command line, an environment, and the file that they name.
 
     `line` maps the name of each option on the command line to its values as written. Raises ConfigError for a wrong
     name or value, ResourceUnavailable for a file that cannot be read.
@@ -52,23 +62,43 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str])
         places.append(_from_profile(profile))
     _refuse_empty_engine(places)
     _apply_exclusions(places)
-    defaults = {option.attribute: _default(option) for option in OPTIONS}
+    if command == "simulate-openai":
+        places = [_without_engines(place) for place in places]
+    defaults = {option.attribute: option.default_value for option in OPTIONS}
     merged = {name: given for place in reversed(places) for name, given in place.items()}
     values = defaults | {_BY_NAME[name].attribute: given.value for name, given in merged.items()}
-    values["upstream"], upstreams = _upstreams(merged, environ)
+    values["upstream"], upstreams = _upstreams(merged, environ if command != "simulate-openai" else {})
     engine_named = any(merged[name].value is not False for name in EXCLUSIVE[0] if name in merged)
-    simulated = not engine_named and not any(map(_simulates, merged))
-    without_effect = _without_effect(Settings(**values, upstreams=upstreams), merged)
-    if values["upstream"] is None and not upstreams:
-        without_effect += tuple(variable for variable, text in environ.items() if text and is_key_variable(variable))
-    settings = Settings(**values, simulated_by_default=simulated, without_effect=without_effect, upstreams=upstreams)
+    simulated = command != "simulate-openai" and not engine_named and not any(map(_simulates, merged))
+    settings = Settings(**values, simulated_by_default=simulated, upstreams=upstreams)
+    _check_pairs(settings)
+    of_profile = places[-1] if profile is not None else {}
+    given = {
+        name: one
+        for name, one in merged.items()
+        if command in _BY_NAME[name].commands and one is not of_profile.get(name)  # those of a profile are defaults
+    }
+    unused = unused_options(settings, given)
+    if settings.engine_kind != "upstream":
+        keys = [variable for variable, text in environ.items() if text and is_key_variable(variable)]
+        unused += tuple(UnusedOption("upstream-key", key, engine_reason(settings)) for key in keys)
+    return settings.with_values(without_effect=unused)
+
+
+def _check_pairs(settings: Settings) -> None:
+    """Raises ConfigError for options that are wrong together, wherever they are given."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key must be given together")
-    if settings.upstream_cert_key is not None and settings.upstream_cert is None:
-        raise ConfigError("--upstream-cert-key needs --upstream-cert")
+    for engine in (settings, *map(settings.of, settings.upstreams)):
+        if engine.upstream_cert_key is not None and engine.upstream_cert is None:
+            raise ConfigError("--upstream-cert-key needs --upstream-cert")
     if settings.no_auth and (settings.api_keys or settings.api_key_file):
         raise ConfigError("--no-auth contradicts the configured API keys: remove one of them")
-    return settings
+
+
+def _without_engines(place: _Place) -> _Place:
+    """Without the options of `serve` that name engines and models: another command may share its environment."""
+    return {name: given for name, given in place.items() if name not in (*EXCLUSIVE[0], "model-alias")}
 
 
 def _upstreams(given: Mapping[str, _Given], environ: Mapping[str, str]) -> tuple[str | None, tuple[NamedUpstream, ...]]:
@@ -98,28 +128,6 @@ def _upstreams(given: Mapping[str, _Given], environ: Mapping[str, str]) -> tuple
 def _simulates(name: str) -> bool:
     """Whether the option is one of the simulator's own: an operator who sets one of these wants the simulator."""
     return name.startswith(_SIMULATE)
-
-
-def _without_effect(settings: Settings, given: Mapping[str, _Given]) -> tuple[str, ...]:
-    """The given options that the chosen engine does not use, as they were spelled.
-
-    An option that is given its default value does not count.
-    """
-    found = []
-    for name, value in given.items():
-        option = _BY_NAME[name]
-        used = settings.engine_kind in option.engines and not (
-            settings.upstream_api == "messages" and name in _CHAT_ONLY
-        )
-        if not used and value.value != _default(option):
-            found.append(value.where)
-    return tuple(found)
-
-
-def _default(option: Option) -> Any:
-    if option.default is not None:
-        return option.value([option.default], option.name)
-    return () if option.repeatable else None
 
 
 def _from_line(line: Mapping[str, Sequence[str]]) -> _Place:

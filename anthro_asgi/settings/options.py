@@ -108,6 +108,23 @@ class NamedUpstream(NamedTuple):
         return f"NamedUpstream({self.name})"
 
 
+class UnusedOption(NamedTuple):
+    """A given option that has no effect.
+
+    Args:
+        where: the option as it was spelled: `--NAME`, an environment variable, or a key of a file.
+        reason: why, in words that follow "has no effect".
+    """
+
+    name: str
+    where: str
+    reason: str
+
+    @property
+    def is_on_command_line(self) -> bool:
+        return self.where.startswith("--")
+
+
 class Option(NamedTuple):
     """One row of the table. `default` is the text that an operator would write, None when there is no default.
 
@@ -143,6 +160,13 @@ class Option(NamedTuple):
     def takes_pairs(self) -> bool:
         """Whether a value has the form `NAME=…`; in a TOML file, a table holds several."""
         return "=" in self.type.metavar
+
+    @property
+    def default_value(self) -> Any:
+        """The value of the option when it is not given."""
+        if self.default is not None:
+            return self.value([self.default], self.name)
+        return () if self.repeatable else None
 
     @property
     def empty(self) -> str:
@@ -224,7 +248,7 @@ class Settings:
     `upstream` is the URL of a single engine without a name; otherwise `upstreams` holds the engines.
 
     The last attributes are no options. `simulated_by_default`: no option names an engine. `without_effect`: the
-    options that were given and that the chosen engine does not use, as they were spelled.
+    options that were given and have no effect.
     """
 
     config: str | None = _row(
@@ -843,7 +867,7 @@ class Settings:
     )
 
     simulated_by_default: bool = False
-    without_effect: tuple[str, ...] = ()
+    without_effect: tuple[UnusedOption, ...] = ()
     upstreams: tuple[NamedUpstream, ...] = ()
 
     def __init__(self, **values: Any) -> None:

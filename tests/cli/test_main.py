@@ -166,6 +166,17 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(arguments: list[str])
         (["serve", "--upstream", "http://x", "--simulate-ttft", "1s"], "--simulate-ttft has no effect with --upstream"),
         (["serve", "--upstream-ca", "ca.pem"], "has no effect with the simulator, which answers because no engine is"),
         (["serve", "--simulate", "--upstream-ca", "ca.pem"], "--upstream-ca has no effect with the simulator; remove"),
+        (
+            ["serve", "--batch-lease", "5s"],
+            "--batch-lease has no effect without --batch-store; add that option, or remove this one",
+        ),
+        (["serve", "--worker-deadline", "5s"], "--worker-deadline has no effect with one worker (--workers 1); remove"),
+        (["serve", "--max-concurrency-per-key", "5"], "has no effect without API keys (ANTHRO_ASGI_API_KEYS or --api-"),
+        (["simulate-openai", "--simulate-stall", "5s"], "has no effect without --simulate-fail stall=RATE; add that"),
+        (
+            ["check", "--upstream", "https://x", "--upstream-api", "messages", "--dialect", "vllm"],
+            "--dialect has no effect with --upstream-api messages; remove it",
+        ),
         (["serve", "--ping-interval", "10"], "--ping-interval: '10' has no unit; write for example 10s or 10ms"),
         (["serve", "--api-keys=sk-secret"], "serve: unknown option '--api-keys'; did you mean --api-key-file?"),
         (["serve", "--try-model", "m"], "serve: unknown option '--try-model'"),
@@ -535,8 +546,22 @@ def test_an_option_without_effect_in_the_environment_is_a_warning() -> None:
         "level": "warning",
         "event": "option_without_effect",
         "option": "ANTHRO_ASGI_UPSTREAM_KEY",
-        "engine": "the simulator",
+        "reason": "with the simulator",
     }
+
+
+def test_an_option_without_the_option_that_it_needs_is_a_warning_in_the_environment() -> None:
+    with service("--simulate", ANTHRO_ASGI_BATCH_LEASE="5s", ANTHRO_ASGI_MAX_CONCURRENCY_PER_KEY="5") as running:
+        _, _, err = running.end()
+    warnings = [line for line in map(json.loads, err.splitlines()) if line["level"] == "warning"]
+    assert sorted((line["event"], line["option"], line["reason"]) for line in warnings) == [
+        ("option_without_effect", "ANTHRO_ASGI_BATCH_LEASE", "without --batch-store"),
+        (
+            "option_without_effect",
+            "ANTHRO_ASGI_MAX_CONCURRENCY_PER_KEY",
+            "without API keys (ANTHRO_ASGI_API_KEYS or --api-key-file)",
+        ),
+    ]
 
 
 def test_keys_from_the_environment_are_required_and_never_logged() -> None:

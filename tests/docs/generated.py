@@ -13,6 +13,7 @@ from tests.docs import dialect_tables, log_events, reference_tables
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "options": markdown_table,
+    "options without effect": reference_tables.options_without_effect,
     "commands": reference_tables.commands,
     "help texts": reference_tables.help_texts,
     "routes": reference_tables.routes,

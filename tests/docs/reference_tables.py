@@ -15,11 +15,20 @@ from anthro_asgi.http.base_app import BaseApp
 from anthro_asgi.http.messages_app import _ONE_BATCH, _ONE_FILE, _ROUTES, MessagesApp
 from anthro_asgi.observability.metrics import Metrics, _canonical
 from anthro_asgi.settings.presets import PRESETS
+from anthro_asgi.settings.unused import DEPENDENCIES
 from anthro_asgi.wire.deltas import DELTA_TYPES
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.repairs import REPAIRS
 from anthro_asgi.wire.request import REQUEST_FIELDS
 from tests.docs.markdown import code, paragraph, summary, table
+
+# --- options ---
+
+
+def options_without_effect() -> str:
+    rows = [(code(f"--{name}" for name in row.options), row.otherwise) for row in DEPENDENCIES]
+    return table(("option", "has no effect"), rows) + "\n"
+
 
 # --- errors ---
 

@@ -93,7 +93,8 @@ def test_each_engine_has_a_key_of_its_own() -> None:
 
 def test_a_key_for_one_of_several_engines_has_no_effect_on_the_simulator() -> None:
     environ = {"ANTHRO_ASGI_UPSTREAM_KEY_GPU": "k", "ANTHRO_ASGI_UPSTREAM_KEY_CPU": ""}
-    assert load_settings({"simulate": ["true"]}, environ).without_effect == ("ANTHRO_ASGI_UPSTREAM_KEY_GPU",)
+    (option,) = load_settings({"simulate": ["true"]}, environ).without_effect
+    assert (option.where, option.reason) == ("ANTHRO_ASGI_UPSTREAM_KEY_GPU", "with the simulator")
 
 
 def test_a_key_for_an_engine_does_not_disturb_a_command_that_asks_no_engine() -> None:
