@@ -306,12 +306,30 @@ def log_unused(settings: Settings) -> None:
         log_event("option_without_effect", logging.WARNING, option=option.where, reason=option.reason)
 
 
+class StartRefused(ConfigError, SystemExit):
+    """What `create_app` raises. It is a SystemExit too, so a server that calls the factory ends with this one line on
+    stderr, and without a traceback.
+    """
+
+    def __init__(self, reason: ConfigError) -> None:
+        super().__init__(str(reason))
+        self.code = f"anthro-asgi: error: {' '.join(str(reason).split())}"
+
+
 def create_app() -> MessagesApp:
     """The application that the environment variables `ANTHRO_ASGI_…` describe, for servers that take a factory.
 
-    Raises ConfigError or ResourceUnavailable. Without API keys it raises ConfigError unless `ANTHRO_ASGI_NO_AUTH` is
-    true: the factory does not know on which address the server listens.
+    Raises ConfigError, in the form of StartRefused. Without API keys it does so unless `ANTHRO_ASGI_NO_AUTH` is true:
+    the factory does not know on which address the server listens.
     """
+    try:
+        return _app_from_environment()
+    except ConfigError as exc:
+        raise StartRefused(exc) from exc
+
+
+def _app_from_environment() -> MessagesApp:
+    """Raises ConfigError or ResourceUnavailable."""
     settings = load_settings({}, os.environ)
     keys = client_keys(settings)
     if not keys and not settings.no_auth:

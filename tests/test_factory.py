@@ -63,6 +63,39 @@ def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> No
     assert repr(create_app()).endswith("<ApiKeys open>>")
 
 
+@pytest.mark.parametrize(
+    "server",
+    [
+        ("uvicorn", "--factory", "anthro_asgi:create_app", "--port", "0"),
+        ("hypercorn", "anthro_asgi.factory:create_app()", "-b", "127.0.0.1:0"),
+        ("granian", "--interface", "asgi", "--factory", "anthro_asgi:create_app", "--port", "0"),
+    ],
+    ids=lambda server: server[0],
+)
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, "no API key is configured: set ANTHRO_ASGI_API_KEYS or "),
+        ({"NO_AUTH": "true", "UPSTREAM": ""}, "ANTHRO_ASGI_UPSTREAM: is empty, so it names no engine; "),
+        ({"NO_AUTH": "true", "ENGINE": "no.such:thing"}, "engine 'no.such:thing': No module named 'no'"),
+        ({"API_KEY_FILE": "/no/such/file"}, "cannot read the key file /no/such/file: No such file or directory"),
+    ],
+    ids=lambda value: next(iter(value), "no keys") if isinstance(value, dict) else None,
+)
+def test_a_server_that_calls_the_factory_ends_with_one_line(
+    server: tuple[str, ...], variables: dict[str, str], reason: str
+) -> None:
+    folder = Path(sys.executable).parent
+    given = {f"ANTHRO_ASGI_{name}": text for name, text in variables.items()}
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("ANTHRO_ASGI_")}
+    environ = inherited | {"PYTHONPATH": str(ROOT)} | given
+    ended = subprocess.run(
+        [str(folder / server[0]), *server[1:]], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert f"anthro-asgi: error: {reason}" in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+
+
 def test_several_upstreams_are_engines_with_their_own_settings(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("secret-1")
