@@ -15,22 +15,53 @@ from typing import Final
 from ..settings.options import Settings
 
 _TIMEOUT: Final = 3.0  # seconds for the whole check
+_OURS: Final = '{"status":"'  # every response to a health check begins so
+_MAYBE_TLS: Final = "if the server has a certificate, give --tls-cert and --tls-key here too"
+_MAYBE_PLAIN: Final = "if the server has no certificate, leave out --tls-cert and --tls-key"
 _LARGEST: Final = 1 << 16  # bytes of the response that are read; the server's own has less than 300
 
 
 def health(settings: Settings) -> int:
-    """Print the server's response. Returns the exit status: 0 when it is alive (or ready, with --ready), else 1."""
+    """Print the server's response. Returns the exit status: 0 when it is alive (or ready, with --ready), else 1.
+
+    What is wrong is one line on stderr with the address that was asked.
+    """
+    path = "/readyz" if settings.ready else "/healthz"
+    address = _address(settings) + path
     try:
         with _time_limit(_TIMEOUT):
-            status, body = _get(settings, "/readyz" if settings.ready else "/healthz")
-    except OSError as exc:  # ssl.SSLError and TimeoutError too
-        print(f"no response: {exc.strerror or exc}", file=sys.stderr)
+            status, body = _get(settings, path)
+    except (OSError, ValueError) as exc:  # ssl.SSLError and TimeoutError too
+        print(f"no response from {address}: {_reason(exc)}", file=sys.stderr)
         return 1
-    except ValueError:
-        print("no response: the process at this address does not speak HTTP", file=sys.stderr)
+    if not body.startswith(_OURS):
+        print(f"{address} answers with status {status}, but it is another service", file=sys.stderr)
         return 1
     print(body)
-    return 0 if status == 200 else 1
+    if status == 200:
+        return 0
+    print(f"{address} answers with status {status}", file=sys.stderr)
+    return 1
+
+
+def _address(settings: Settings) -> str:
+    """The URL of the server without a path, or `unix:` and the path of its socket."""
+    if settings.uds is not None:
+        return f"unix:{settings.uds}:"
+    scheme = "http" if settings.tls_cert is None else "https"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{scheme}://{host}:{settings.port}"
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    """Why there is no response, in the words of an operator."""
+    if isinstance(exc, socket.gaierror):
+        return f"the host name has no address: {exc.strerror}"
+    if isinstance(exc, ConnectionResetError):
+        return f"{exc.strerror}; {_MAYBE_TLS}"
+    if isinstance(exc, OSError) and hasattr(exc, "reason"):  # ssl.SSLError
+        return f"no TLS: {str(exc.reason).lower().replace('_', ' ')}; {_MAYBE_PLAIN}"
+    return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
 
 
 @contextmanager
@@ -38,7 +69,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in the block after so many seconds. A socket's own timeout starts again with each byte."""
 
     def expire(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError("timed out")
+        raise TimeoutError(f"it is not complete after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -59,8 +90,17 @@ def _get(settings: Settings, path: str) -> tuple[int, str]:
     head, _, body = response.partition(b"\r\n\r\n")
     version, status, *_ = (*head.split(b"\r\n", 1)[0].split(b" ", 2), b"")
     if version not in (b"HTTP/1.0", b"HTTP/1.1") or len(status) != 3 or not status.isdigit():
-        raise ValueError("not HTTP")
+        raise ValueError(_not_http(response))
     return int(status), body.decode(errors="replace")
+
+
+def _not_http(response: bytes) -> str:
+    """What is wrong with a response that is not HTTP."""
+    if response.startswith(b"\x15\x03"):  # an alert of TLS (RFC 8446 section 5.1)
+        return f"the server speaks TLS; {_MAYBE_TLS}"
+    if not response:
+        return f"the server closed the connection; {_MAYBE_TLS}"
+    return "the server does not speak HTTP"
 
 
 def _is_complete(response: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -73,14 +74,30 @@ def test_a_server_with_tls_stays_healthy_when_its_certificate_file_is_renewed(tm
     with Service(*options) as service:
         issue("second.example")
         assert ask("--port", port_of(service), *options) == (0, '{"status":"ok"}\n', "")
-        assert ask("--port", port_of(service))[0] == 1
+        _, _, error = ask("--port", port_of(service))
+        assert error == (
+            f"no response from http://127.0.0.1:{port_of(service)}/healthz: the server closed the connection; "
+            "if the server has a certificate, give --tls-cert and --tls-key here too\n"
+        )
+
+
+def test_a_server_without_a_certificate_is_named_when_it_is_asked_over_tls(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("x.example")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    files = ("--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem"))
+    with Service() as service:
+        status, out, error = ask("--port", port_of(service), *files)
+    assert (status, out) == (1, "")
+    assert error.startswith(f"no response from https://127.0.0.1:{port_of(service)}/healthz: no TLS: ")
+    assert error.endswith("; if the server has no certificate, leave out --tls-cert and --tls-key\n")
 
 
 def test_a_server_without_its_engine_is_alive_but_not_ready() -> None:
     with Service("--upstream", f"http://127.0.0.1:{free_port()}/v1") as service:
         assert ask("--port", port_of(service))[0] == 0
-        status, out, _ = ask("--port", port_of(service), "--ready")
-    assert status == 1
+        status, out, error = ask("--port", port_of(service), "--ready")
+    assert (status, error) == (1, f"{service.url}/readyz answers with status 503\n")
     assert "the engine does not answer" in out
 
 
@@ -90,8 +107,19 @@ def test_a_ready_server_passes_the_readiness_check() -> None:
 
 
 def test_without_a_server_the_check_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
-    assert ask("--port", str(free_port())) == (1, "", "no response: Connection refused\n")
-    assert ask("--uds", str(tmp_path / "none")) == (1, "", "no response: No such file or directory\n")
+    port, path = str(free_port()), str(tmp_path / "none")
+    refused = f"no response from http://127.0.0.1:{port}/healthz: Connection refused\n"
+    assert ask("--port", port) == (1, "", refused)
+    assert ask("--port", port, "--ready", "--host", "::1")[2].startswith(
+        f"no response from http://[::1]:{port}/readyz: "
+    )
+    assert ask("--uds", path) == (1, "", f"no response from unix:{path}:/healthz: No such file or directory\n")
+
+
+def test_a_host_name_without_an_address_is_named() -> None:
+    status, _, error = ask("--host", "no.such.host.invalid")
+    assert status == 1
+    assert error.startswith("no response from http://no.such.host.invalid:8484/healthz: the host name has no address: ")
 
 
 def test_a_wrong_option_exits_with_2() -> None:
@@ -188,6 +216,20 @@ def hanging_up(client: socket.socket) -> None:
     client.recv(4096)
 
 
+def alerting(client: socket.socket) -> None:
+    client.recv(4096)
+    client.sendall(b"\x15\x03\x01\x00\x02\x02\x46")  # a fatal alert of TLS
+
+
+def another_service(client: socket.socket) -> None:
+    client.recv(4096)
+    client.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nOK")
+
+
+def resetting(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 @pytest.mark.parametrize("answer", [silent, dripping])
 def test_a_server_that_never_completes_its_response_times_out(
     answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -197,13 +239,25 @@ def test_a_server_that_never_completes_its_response_times_out(
     with answering(answer) as port:
         assert main(["health", "--port", str(port)]) == 1
     assert time.monotonic() - began < PATIENCE / 4
-    assert capsys.readouterr().err == "no response: timed out\n"
+    words = "it is not complete after 0.2 s"
+    assert capsys.readouterr().err == f"no response from http://127.0.0.1:{port}/healthz: {words}\n"
 
 
-@pytest.mark.parametrize("answer", [babbling, hanging_up])
-def test_a_server_that_does_not_speak_http_is_unhealthy(
-    answer: Callable[[socket.socket], None], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (babbling, "no response from {}: the server does not speak HTTP"),
+        (hanging_up, "no response from {}: the server closed the connection; if the server has a certificate, give"),
+        (alerting, "no response from {}: the server speaks TLS; if the server has a certificate, give"),
+        (resetting, "no response from {}: Connection reset by peer; if the server has a certificate, give"),
+        (another_service, "{} answers with status 200, but it is another service"),
+    ],
+)
+def test_a_server_that_is_not_ours_is_unhealthy(
+    answer: Callable[[socket.socket], None], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(answer) as port:
         assert main(["health", "--port", str(port)]) == 1
-    assert capsys.readouterr().err.startswith("no response: ")
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(words.format(f"http://127.0.0.1:{port}/healthz"))
