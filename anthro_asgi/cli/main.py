@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line `arguments` (default: those of this process), and return the exit status."""
     try:
         try:
-            return _run(sys.argv[1:] if arguments is None else arguments)
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
         finally:
             if sys.stdout is not None:  # it is None if the caller has closed it
                 sys.stdout.flush()
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     if arguments[:1] == ["conformance"]:  # it has a command line of its own, without settings
         return _conformance(arguments[1:])
     if arguments[:1] == ["batch"]:  # as above
@@ -94,9 +96,8 @@ _ARGPARSE_ERRORS: Final = (
 def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequence[str]]]:
     """The command, and the values of each of its options as written. Raises ConfigError."""
     command = arguments[0] if arguments else ""
-    if command not in _SUMMARIES:  # --help and --version end the process here; others are errors
-        known, rest = _main_parser().parse_known_args(arguments)
-        return parse_command_line([known.command, *rest])
+    if command not in _SUMMARIES:
+        raise ConfigError(_no_command(arguments))
     known, unknown = _option_parser(command).parse_known_args(arguments[1:])
     if unknown:
         raise ConfigError(f"{command}: {_unknown(unknown[0], command)}")
@@ -104,11 +105,11 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[str, Mapping[str, Sequ
 
 
 def _main_parser() -> ArgumentParser:
-    """Reads what stands before the command, and describes all commands."""
+    """Reads `--help` and `--version` before a command, and describes all commands."""
     description = "The Anthropic Messages API in front of any inference engine."
     parser = _Parser("anthro-asgi", description=description, formatter_class=_Formatter)
     parser.add_argument("--version", action=_Version, nargs=0, default=SUPPRESS, help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="|".join(_SUMMARIES), required=True)
+    commands = parser.add_subparsers(dest="command", metavar="|".join(_SUMMARIES))
     for command, summary in _SUMMARIES.items():
         commands.add_parser(command, help=summary, add_help=False, allow_abbrev=False)
     return parser
@@ -127,15 +128,32 @@ def _option_parser(command: str) -> ArgumentParser:
     return parser
 
 
+def _no_command(arguments: Sequence[str]) -> str:
+    """What is wrong with a command line that begins with no command. `--help` and `--version` end the process."""
+    commands = "|".join(_SUMMARIES)
+    first = arguments[0] if arguments else ""
+    if first.startswith("-"):
+        _main_parser().parse_known_args(arguments[:1])
+        return f"name a command before {first.partition('=')[0]!r:.80}: one of {commands}"
+    if not first:
+        return f"name one of {commands}; --help describes them"
+    return f"{first!r:.80} is not one of {commands}{did_you_mean(first, _SUMMARIES)}"
+
+
 def _unknown(argument: str, command: str) -> str:
     """What is wrong with an argument that the command does not know. A URL is not repeated: it may hold a password."""
     names = [f"--{option.name}" for option in _line_options(command)]
     if argument.startswith("-"):
         name = argument.partition("=")[0]
+        secret = next((one for one in OPTIONS if f"--{one.name}" == name and command in one.commands), None)
+        if secret is not None:
+            return f"{name} can only be set as {secret.places}{did_you_mean(name, names)}"
         return f"unknown option {name!r}{did_you_mean(name, names)}"
     option = next((option for option, pattern in _ENGINE_PATTERNS if re.fullmatch(pattern, argument)), None)
     if option not in names:
         return f"unexpected argument {argument!r:.80}"
+    if argument.endswith(".py"):
+        return f"unexpected argument {argument!r:.80}; did you mean --engine {argument[:-3]:.80}:NAME?"
     if option == "--upstream":
         return "unexpected address; name an engine's address with --upstream URL"
     return f"unexpected argument {argument!r:.80}; did you mean {option} {argument:.80}?"
@@ -144,7 +162,7 @@ def _unknown(argument: str, command: str) -> str:
 _ENGINE_PATTERNS: Final = (
     ("--upstream", r"(?s:(https?|unix):.*)|[\w.-]+:[0-9]+(/.*)?"),
     ("--model", r"(?si:.*\.gguf)"),
-    ("--engine", r"[\w.]+:[\w.]+"),
+    ("--engine", r"[\w.]+:[\w.]+|\w+\.py"),
 )
 """How arguments look that name an engine, each with the option that takes it."""
 

@@ -164,6 +164,9 @@ def _from_environment(environ: Mapping[str, str]) -> _Place:
         if not text:
             continue
         if variable not in known:
+            option = next((option for option in OPTIONS if option.variable == variable), None)
+            if option is not None:
+                raise ConfigError(f"{variable}: can only be set as {option.places}")
             raise ConfigError(f"{variable[:80]!r}: unknown variable{did_you_mean(variable, known)}")
         option = known[variable]
         many = option.repeatable and bool(text.strip())
@@ -221,12 +224,26 @@ def _from_table(path: str, table: Mapping[str, object], known: Mapping[str, Opti
     for key, value in table.items():
         name, where = key.replace("_", "-"), f"{path}: {key[:80]}"
         if name not in known:
-            raise ConfigError(f"{path}: unknown option {key[:80]!r}{did_you_mean(name, known)}")
+            raise ConfigError(f"{path}: {_unknown_key(key[:80], value, known)}")
         option = known[name]
         if option.name in place:
             raise ConfigError(f"{where}: given more than once")
         place[option.name] = _Given(where, option.value(_toml_texts(option, value, where), where))
     return place
+
+
+def _unknown_key(key: str, value: object, known: Mapping[str, Option]) -> str:
+    """What is wrong with a key of a TOML file that is not one of `known`."""
+    name = key.replace("_", "-")
+    if isinstance(value, dict):
+        return f"unknown section [{key}]; write the options at the top of the file, without a section"
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return f"unknown section [[{key}]]; the only one is [[engine]]"
+    if name.removeprefix(_SIMULATE) in known:  # in a profile
+        return f"unknown option {key!r}; did you mean {name.removeprefix(_SIMULATE)}?"
+    if name in _BY_NAME and "file" not in _BY_NAME[name].channels:
+        return f"{key}: can only be set as {_BY_NAME[name].places}{did_you_mean(name, known)}"
+    return f"unknown option {key!r}{did_you_mean(name, known)}"
 
 
 def _toml_texts(option: Option, value: object, where: str) -> list[str]:
@@ -269,12 +286,19 @@ def _called(value: object) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean …?` with the most similar name, empty when none is similar. The common prefix does not count."""
+    """`; did you mean …?` with the most similar name, empty when none is similar. What all names begin with does not
+    count.
+    """
     import difflib  # only needed for an error
 
-    stems = {one.removeprefix(PREFIX).lower(): one for one in known}
-    close = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), list(stems), 1)
+    stems = {_stem(one): one for one in known}
+    close = difflib.get_close_matches(_stem(name), list(stems), 1)
     return f"; did you mean {stems[close[0]]}?" if close else ""
+
+
+def _stem(name: str) -> str:
+    """A name without `--` or the prefix of variables, in lower case."""
+    return name.removeprefix(PREFIX).lstrip("-").lower()
 
 
 def _refuse_empty_engine(places: Sequence[_Place]) -> None:

@@ -157,6 +157,12 @@ class Option(NamedTuple):
         return self.channels == SECRET
 
     @property
+    def places(self) -> str:
+        """How the option is written where an operator may set it, except for a file."""
+        names = {"line": f"--{self.name}", "environment": self.variable}
+        return " or ".join(name for channel, name in names.items() if channel in self.channels)
+
+    @property
     def takes_pairs(self) -> bool:
         """Whether a value has the form `NAME=…`; in a TOML file, a table holds several."""
         return "=" in self.type.metavar
@@ -752,7 +758,7 @@ class Settings:
     web_search: str | None = _row(
         "Messages",
         None,
-        any_text("URL|MODULE:FUNCTION"),
+        matching("URL|MODULE:FUNCTION", r"https?://.+|[\w.]+:[\w.]+", "is not http://…, https://… or module:function"),
         "run web_search tools here: by the JSON of a SearXNG server at URL, or by a Python function",
     )
     compact_at: float | None = _row(

@@ -149,8 +149,21 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(arguments: list[str])
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name one of serve|check|health|simulate-openai|conformance|batch|bench|completion"),
-        (["sevre"], "'sevre' is not one of serve|check|health|simulate-openai|conformance|batch|bench|completion"),
+        (
+            [],
+            "name one of serve|check|health|simulate-openai|conformance|batch|bench|completion; --help describes them",
+        ),
+        (
+            ["sevre"],
+            "'sevre' is not one of serve|check|health|simulate-openai|conformance|batch|bench|completion; "
+            "did you mean serve?",
+        ),
+        (["zzz"], "'zzz' is not one of serve|check|health|simulate-openai|conformance|batch|bench|completion\n"),
+        (["--port", "1", "serve"], "name a command before '--port': one of serve|check|health|simulate-openai|"),
+        (["--port=1"], "name a command before '--port': one of serve|check|health|simulate-openai|"),
+        (["serve", "--bogus"], "serve: unknown option '--bogus'\n"),
+        (["serve", "my_engine.py"], "serve: unexpected argument 'my_engine.py'; did you mean --engine my_engine:NAME?"),
+        (["serve", "--web-search", "ftp://x"], "--web-search: 'ftp://x' is not http://…, https://… or module:function"),
         (["completion"], "name one of bash|zsh|fish"),
         (["serve", "--simulate=x"], "--simulate: takes no value"),
         (["serve", "--host", " "], "--host: is empty; give it a value, or remove it"),
@@ -178,7 +191,10 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(arguments: list[str])
             "--dialect has no effect with --upstream-api messages; remove it",
         ),
         (["serve", "--ping-interval", "10"], "--ping-interval: '10' has no unit; write for example 10s or 10ms"),
-        (["serve", "--api-keys=sk-secret"], "serve: unknown option '--api-keys'; did you mean --api-key-file?"),
+        (
+            ["serve", "--api-keys=sk-secret"],
+            "serve: --api-keys can only be set as ANTHRO_ASGI_API_KEYS; did you mean --api-",
+        ),
         (["serve", "--try-model", "m"], "serve: unknown option '--try-model'"),
         (["check", "--port", "1"], "check: unknown option '--port'"),
         (["serve", "--port"], "--port: needs a value"),
@@ -253,6 +269,11 @@ def test_help_all_names_every_option_and_every_secret_variable(
     for option in options.OPTIONS:
         name = option.variable if option.secret else f"--{option.name} "
         assert (name in shown.replace("\n", " ")) is (command in option.commands), option.name
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["bench"], ["batch"]])
+def test_the_word_help_is_the_same_as_the_option(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert help_of(capsys, "help", *arguments) == help_of(capsys, *arguments, "--help")
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

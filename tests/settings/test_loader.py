@@ -474,10 +474,12 @@ def test_a_wrong_value_in_the_environment_is_reported_with_its_variable(name: st
     [
         ("prot = 1", "unknown option 'prot'; did you mean port?"),
         ("max_bodi = 1", "did you mean max-body?"),
-        ("api-keys = ['a']", "unknown option 'api-keys'; did you mean api-key-file?"),
-        ("config = 'b.toml'", "unknown option 'config'"),
+        ("api-keys = ['a']", "api-keys: can only be set as ANTHRO_ASGI_API_KEYS; did you mean api-key-file?"),
+        ("config = 'b.toml'", "config: can only be set as --config or ANTHRO_ASGI_CONFIG"),
+        ("try_model = 'm'", "try_model: can only be set as --try-model"),
+        ("[[server]]\nport = 1", "unknown section [[server]]; the only one is [[engine]]"),
         ("qqqqqq = 1", "unknown option 'qqqqqq'"),
-        ("[server]\nport = 1", "unknown option 'server'"),
+        ("[server]\nport = 1", "unknown section [server]; write the options at the top of the file, without"),
         ("port = true", "port: must be text or a number, not true"),
         ("simulate = 1", "simulate: must be true or false, not a number"),
         ("simulate = 'yes'", "simulate: must be true or false, not text"),
@@ -530,6 +532,7 @@ def test_a_file_that_cannot_be_read_is_an_unavailable_resource(tmp_path: Path, p
     [
         ("ANTHRO_ASGI_PROT", "'ANTHRO_ASGI_PROT': unknown variable; did you mean ANTHRO_ASGI_PORT?"),
         ("ANTHRO_ASGI_API_KEY", "did you mean ANTHRO_ASGI_API_KEYS?"),
+        ("ANTHRO_ASGI_READY", "ANTHRO_ASGI_READY: can only be set as --ready"),
         ("ANTHRO_ASGI_port", "did you mean ANTHRO_ASGI_PORT?"),
         ("ANTHRO_ASGI_", "'ANTHRO_ASGI_': unknown variable"),
         ("ANTHRO_ASGI_QQQQQQ", "'ANTHRO_ASGI_QQQQQQ': unknown variable"),

@@ -81,7 +81,7 @@ def test_a_profile_may_be_a_file_with_native_values(tmp_path: Path) -> None:
     [
         ("speed = 1", "mine.toml: unknown option 'speed'"),
         ("itk = '5ms'", "did you mean itl?"),
-        ("simulate-itl = '5ms'", "unknown option 'simulate-itl'"),
+        ("simulate-itl = '5ms'", "unknown option 'simulate-itl'; did you mean itl?"),
         ("profile = 'laptop'", "unknown option 'profile'"),
         ("itl = 'soon'", "mine.toml: itl: 'soon' is not a duration"),
         ("itl = ", "--simulate-profile: "),
