@@ -33,6 +33,8 @@ def check(settings: Settings) -> int:
     engines = {named.name: _build(settings.of(named), named) for named in settings.upstreams}
     single = None if engines else _build(settings)
     _print("native", _native_path(settings.native))
+    for option in settings.without_effect:
+        _print("warning", f"{option.where} has no effect {option.reason}")
     if single is not None:
         return asyncio.run(report(single, settings))
     return asyncio.run(report_each(engines, settings))

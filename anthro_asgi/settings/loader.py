@@ -81,7 +81,7 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str],
     unused = unused_options(settings, given)
     if settings.engine_kind != "upstream":
         keys = [variable for variable, text in environ.items() if text and is_key_variable(variable)]
-        unused += tuple(UnusedOption("upstream-key", key, engine_reason(settings)) for key in keys)
+        unused += tuple(UnusedOption("upstream-key", key, engine_reason(settings), is_refused=True) for key in keys)
     return settings.with_values(without_effect=unused)
 
 

@@ -114,15 +114,13 @@ class UnusedOption(NamedTuple):
     Args:
         where: the option as it was spelled: `--NAME`, an environment variable, or a key of a file.
         reason: why, in words that follow "has no effect".
+        is_refused: whether the option is an error on the command line. Otherwise it is a warning there, too.
     """
 
     name: str
     where: str
     reason: str
-
-    @property
-    def is_on_command_line(self) -> bool:
-        return self.where.startswith("--")
+    is_refused: bool
 
 
 class Option(NamedTuple):

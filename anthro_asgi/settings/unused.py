@@ -1,7 +1,8 @@
 """Finds the given options that have no effect: the engine does not use them, or another option takes their effect away.
 
-`serve` refuses such an option on the command line, where it is a mistake of this moment. It only warns about one from
-the environment or from a file, which several services may share.
+On the command line, `serve` refuses an option that the engine does not use, and a limit that would not hold: it is a
+mistake of this moment. It warns about the other options, which change nothing, and about all options from the
+environment or from a file, which several services may share.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +17,13 @@ class Dependency(NamedTuple):
     """Options that have an effect only where `is_met` is true of the settings of an engine.
 
     `otherwise` says why they have none, in words that follow "has no effect": `without OPTION`, or `with OPTION`.
+    `is_refused`: on the command line the options are then an error, not a warning.
     """
 
     options: tuple[str, ...]
     otherwise: str
     is_met: Callable[[Settings], bool]
+    is_refused: bool = False
 
 
 def _is_https(settings: Settings) -> bool:
@@ -43,12 +46,14 @@ DEPENDENCIES: Final = (
         ("dialect", "late-system", "think-tags"),
         "with --upstream-api messages",
         lambda s: s.upstream_api != "messages",
+        is_refused=True,
     ),
     Dependency(("upstream-ca", "upstream-cert", "upstream-cert-key"), "without an https upstream", _is_https),
     Dependency(
         ("max-concurrency-per-key", "max-body-memory-per-key"),
         "without API keys (ANTHRO_ASGI_API_KEYS or --api-key-file)",
         lambda s: bool(s.api_keys) or s.api_key_file is not None,
+        is_refused=True,
     ),
     # the engines of several have queues of their own
     Dependency(("queue-timeout",), "with --max-queue 0", lambda s: s.max_queue > 0 or bool(s.upstreams)),
@@ -113,18 +118,19 @@ def _among(given: Mapping[str, tuple[str, Any]], engines: list[Settings]) -> Ite
         option = _BY_NAME[name]
         if value == option.default_value:
             continue
-        reason = _reason(option, engines)
-        if reason is not None:
-            yield UnusedOption(name, where, reason)
+        if all(engine.engine_kind not in option.engines for engine in engines):
+            yield UnusedOption(name, where, engine_reason(engines[0]), is_refused=True)
+            continue
+        unmet = _unmet(option, engines)
+        if unmet is not None:
+            yield UnusedOption(name, where, unmet.otherwise, unmet.is_refused)
 
 
-def _reason(option: Option, engines: list[Settings]) -> str | None:
-    """Why the option has no effect on any of these engines; None if it has one."""
-    if all(engine.engine_kind not in option.engines for engine in engines):
-        return engine_reason(engines[0])
+def _unmet(option: Option, engines: list[Settings]) -> Dependency | None:
+    """The dependency that takes the option's effect on all of these engines away."""
     for dependency in DEPENDENCIES:
         if option.name in dependency.options and not any(map(dependency.is_met, engines)):
-            return dependency.otherwise
+            return dependency
     return None
 
 
@@ -136,8 +142,7 @@ def engine_reason(settings: Settings) -> str:
 
 
 def refuse_unused(settings: Settings) -> None:
-    """Raises ConfigError for an option of the command line that has no effect."""
+    """Raises ConfigError for an option of the command line that has no effect and is not only warned about."""
     for option in settings.without_effect:
-        if option.is_on_command_line:
-            remedy = "add that option, or remove this one" if option.reason.startswith("without --") else "remove it"
-            raise ConfigError(f"{option.where} has no effect {option.reason}; {remedy}")
+        if option.is_refused and option.where.startswith("--"):
+            raise ConfigError(f"{option.where} has no effect {option.reason}; remove it")

@@ -179,13 +179,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(arguments: list[str])
         (["serve", "--upstream", "http://x", "--simulate-ttft", "1s"], "--simulate-ttft has no effect with --upstream"),
         (["serve", "--upstream-ca", "ca.pem"], "has no effect with the simulator, which answers because no engine is"),
         (["serve", "--simulate", "--upstream-ca", "ca.pem"], "--upstream-ca has no effect with the simulator; remove"),
-        (
-            ["serve", "--batch-lease", "5s"],
-            "--batch-lease has no effect without --batch-store; add that option, or remove this one",
-        ),
-        (["serve", "--worker-deadline", "5s"], "--worker-deadline has no effect with one worker (--workers 1); remove"),
         (["serve", "--max-concurrency-per-key", "5"], "has no effect without API keys (ANTHRO_ASGI_API_KEYS or --api-"),
-        (["simulate-openai", "--simulate-stall", "5s"], "has no effect without --simulate-fail stall=RATE; add that"),
         (
             ["check", "--upstream", "https://x", "--upstream-api", "messages", "--dialect", "vllm"],
             "--dialect has no effect with --upstream-api messages; remove it",
@@ -585,6 +579,18 @@ def test_an_option_without_the_option_that_it_needs_is_a_warning_in_the_environm
     ]
 
 
+def test_an_option_that_another_one_makes_useless_is_a_warning_on_the_command_line() -> None:
+    with service(
+        "--simulate", "--batch-lease", "5s", "--simulate-text", "echo", "--simulate-output-tokens", "7"
+    ) as running:
+        _, _, err = running.end()
+    warnings = [line for line in map(json.loads, err.splitlines()) if line["level"] == "warning"]
+    assert [(line["event"], line["option"], line["reason"]) for line in warnings] == [
+        ("option_without_effect", "--batch-lease", "without --batch-store"),
+        ("option_without_effect", "--simulate-output-tokens", "with --simulate-text echo"),
+    ]
+
+
 def test_keys_from_the_environment_are_required_and_never_logged() -> None:
     with service("--log-level", "debug", ANTHRO_ASGI_API_KEYS="sk-right,sk-other") as running:
         assert running.get("/v1/models") == 401
@@ -836,6 +842,13 @@ async def test_check_works_on_an_upstream_that_speaks_messages(api: str) -> None
     report = out.decode()
     assert "message  ok (" in report
     assert "tools    called when it is forced" in report
+
+
+async def test_check_warns_about_an_option_without_effect(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    _, report = await checked(Upstream(TWO_MODELS), "--upstream-ca", str(ca))
+    assert "\nwarning  --upstream-ca has no effect without an https upstream\n" in report
 
 
 async def test_check_tries_the_model_given_by_try_model() -> None:

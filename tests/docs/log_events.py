@@ -24,8 +24,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "alias_of_unknown_model": "The engine does not list the model of a `--model-alias`.",
     "small_window": "The window of the model that clients are pointed to is too small for Claude Code.",
     "window_reduced": "The model file has a smaller window than `--model-context` demands.",
-    "option_without_effect": "An option from the environment or a file has no effect: the chosen engine does not use "
-    "it, or another option is missing. `reason` says which.",
+    "option_without_effect": "An option has no effect: the chosen engine does not use it, or another option takes its "
+    "effect away. `reason` says which.",
     "ready": "`/readyz` reports that the engine can answer; before, it reported something else.",
     "not_ready": "`/readyz` reports that the engine cannot answer, and why.",
     "reloaded": "Keys and certificate were read again after SIGHUP.",

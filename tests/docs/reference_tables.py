@@ -26,8 +26,11 @@ from tests.docs.markdown import code, paragraph, summary, table
 
 
 def options_without_effect() -> str:
-    rows = [(code(f"--{name}" for name in row.options), row.otherwise) for row in DEPENDENCIES]
-    return table(("option", "has no effect"), rows) + "\n"
+    rows = [
+        (code(f"--{name}" for name in row.options), row.otherwise, "error" if row.is_refused else "warning")
+        for row in DEPENDENCIES
+    ]
+    return table(("option", "has no effect", "on the command line"), rows) + "\n"
 
 
 # --- errors ---
