@@ -7,13 +7,43 @@ import argparse
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from ..settings.values import KEY, duration
 
 Number = TypeVar("Number", int, float)
 
 _TIME: Final = duration("0", "8760h")
+
+
+class Condition(NamedTuple):
+    """Options that have an effect only where `is_met` is true of all options.
+
+    `otherwise` says why they have none, in words that follow "has no effect".
+    """
+
+    options: tuple[str, ...]
+    otherwise: str
+    is_met: Callable[[argparse.Namespace], bool]
+
+
+def unused_option(
+    given: argparse.Namespace,
+    conditions: tuple[Condition, ...],
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+) -> str | None:
+    """What is wrong with an option that has no effect; None if there is none. One that has its default does not count.
+
+    `add_arguments` adds the options of the command to a parser.
+    """
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for names, otherwise, is_met in conditions:
+        for name in names:
+            attribute = name.replace("-", "_")
+            if getattr(given, attribute) != parser.get_default(attribute) and not is_met(given):
+                return f"--{name} has no effect {otherwise}"
+    return None
 
 
 def positive(text: str) -> int:

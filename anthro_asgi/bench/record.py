@@ -25,7 +25,17 @@ from ..upstream.errors import TooLarge
 from ..upstream.sse import SSEParser
 from .load.target import BadRun, Target, reason
 from .load.workload import Content, Workload, read_dataset, request_headers
-from .options import file, has_content, key, name, positive, time_above_zero, unusable
+from .options import (
+    Condition,
+    file,
+    has_content,
+    key,
+    name,
+    positive,
+    time_above_zero,
+    unusable,
+    unused_option,
+)
 
 _DELTAS: Final = {
     "text_delta": ("text", "text"),
@@ -33,6 +43,11 @@ _DELTAS: Final = {
     "input_json_delta": ("json", "partial_json"),
 }
 _REASONS: Final = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+
+CONDITIONS: Final = (
+    Condition(("requests", "prompt-tokens", "seed"), "with --bodies", lambda options: options.bodies is None),
+)
+"""The options that have an effect only with others."""
 
 Said = Iterator[tuple[str, str]]
 """Pairs of a delta's kind and text, and of `stop` and the stop reason."""
@@ -167,6 +182,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """The exit status is 1 for an answer that could not be recorded, 2 for invalid options."""
     try:
+        unused = unused_option(options, CONDITIONS, add_arguments)
+        if unused is not None:
+            raise BadRun(unused)
         target = Target.parse(options.url, options.api, remote=options.allow_remote)
         asked = bodies(options, target)
         with ExitStack() as stack:

@@ -19,6 +19,7 @@ import trustme
 from anthro_asgi.bench.load import command as load
 from anthro_asgi.bench.load.output import Progress
 from anthro_asgi.bench.load.tally import Slo, Tally
+from anthro_asgi.bench.options import unused_option
 from bench import ceiling
 from bench.process import serving
 from tests.support.service import ROOT, Service
@@ -120,14 +121,11 @@ def test_the_help_names_the_defaults_of_the_lengths_the_unix_socket_and_each_exi
         (("http://192.0.2.1:80",), "is not on this machine"),
         (("ftp://127.0.0.1",), "is not a URL of http://, https:// or unix:/path"),
         (("http://127.0.0.1:1", "--rate", 1, "--concurrency", 1), "give one of them"),
-        (("http://127.0.0.1:1", "--api", "chat", "--thinking", 5), "--api messages"),
         (("http://127.0.0.1:1", "--dataset", "/proc/none"), "cannot read /proc/none: no such file or directory"),
         (("http://127.0.0.1:1", "--dataset", "/proc"), "cannot read /proc: is a directory"),
         (("http://[::1",), "'http://[::1' is not a URL"),
         (("http://user:sk-secret@127.0.0.1:1",), "a URL with a user and a password is not supported; --key sends"),
         (("http://127.0.0.1:99999",), "is not a URL: Port out of range"),
-        (("http://127.0.0.1:1", "--each"), "--json"),
-        (("http://127.0.0.1:1", "--append"), "--json"),
         (
             ("http://127.0.0.1:1", "--json", "/proc/none/file"),
             "cannot write /proc/none/file: no such file or directory",
@@ -144,6 +142,45 @@ def test_contradictions_are_refused_with_a_reason(
     assert said.count("\n") == 1
     assert "sk-secret" not in said
     assert "Errno" not in said
+
+
+# each option that needs another: its value, options with which it has no effect, and options with which it has one
+CASES: dict[str, tuple[tuple[object, ...], list[tuple[object, ...]], tuple[object, ...]]] = {
+    "ramp": ((1,), [("--rate", 1)], ()),
+    "arrivals": (("constant",), [(), ("--concurrency", 2)], ("--rate", 1)),
+    "max-open": ((5,), [()], ("--rate", 1)),
+    "burst": ((5,), [(), ("--rate", 1)], ("--rate", 1, "--arrivals", "bursts")),
+    "prefixes": ((3,), [()], ("--prefix-tokens", 9)),
+    "prefix-tokens": ((9,), [("--dataset", "d")], ()),
+    "prompt-tokens": ((9,), [("--dataset", "d")], ("--dataset", "d", "--turns", 2)),
+    "thinking": ((9,), [("--api", "chat")], ()),
+    "label": (("mine",), [()], ("--json", "-")),
+    "append": ((), [()], ("--json", "-")),
+    "each": ((), [()], ("--json", "-")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_option_that_needs_another_is_refused_without_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    value, unmet, met = CASES[name]
+    (row,) = (row for row in load.CONDITIONS if name in row.options)
+    for others in unmet:
+        assert load.main(options("http://127.0.0.1:1", *others, f"--{name}", *value)) == 2
+        assert capsys.readouterr().err == f"anthro-asgi bench load: --{name} has no effect {row.otherwise}\n"
+    accepted = options("http://127.0.0.1:1", *met, f"--{name}", *value)
+    assert unused_option(accepted, load.CONDITIONS, load.add_arguments) is None
+
+
+def test_every_option_that_needs_another_has_a_case() -> None:
+    assert [name for row in load.CONDITIONS for name in row.options] == list(CASES)
+
+
+def test_a_server_that_refuses_the_key_points_to_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with Service("--simulate", ANTHRO_ASGI_API_KEYS="sk-right") as guarded:
+        assert load.main(options(guarded.url, "--requests", 2)) == 1
+        assert "hint: the server wants an API key (--key)" in capsys.readouterr().err
+        assert load.main(options(guarded.url, "--requests", 2, "--key", "sk-right")) == 0
+        assert "hint" not in capsys.readouterr().err
 
 
 def test_results_are_added_to_earlier_ones_or_refused_and_never_lost(

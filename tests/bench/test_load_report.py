@@ -4,6 +4,7 @@ import argparse
 import random
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -206,6 +207,17 @@ def test_the_marks_of_the_second_quantity_of_a_server_are_hollow() -> None:
     lines = [Line("p50", ((1.0, 1.0),), 0), Line("p99", ((1.0, 2.0),), 0, dashed=True)]
     svg = ElementTree.fromstring(line_chart("t", Axis("x", str, log=True), Axis("y", str), lines))
     assert [mark.get("fill") for mark in svg.iter("circle")] == ["var(--s1)", "var(--paper)"]
+
+
+@pytest.mark.parametrize("ticks", [tuple(range(1, 65)), (1, 2, 5, 10, 20, 50, 100)])
+def test_the_numbers_of_an_axis_do_not_touch_each_other(ticks: tuple[float, ...]) -> None:
+    across = Axis("x", "{:g} ms".format, log=True, ticks=ticks)
+    svg = ElementTree.fromstring(line_chart("t", across, Axis("y", str), [Line("l", ((1.0, 1.0), (99.0, 2.0)), 0)]))
+    texts = [one for one in svg.iter("text") if one.get("text-anchor") == "middle"]
+    places = [(float(one.get("x", "")), 7.5 * len(one.text or "") / 2) for one in texts]
+    assert len(places) > 4
+    for (x, half), (after, half_after) in pairwise(places):
+        assert x + half < after - half_after
 
 
 def test_a_logarithmic_axis_leaves_out_zero_and_a_point_lies_where_its_value_is() -> None:

@@ -81,6 +81,12 @@ def test_bodies_from_a_file_are_stored_with_the_answers(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (("http://example.com",), "example.com"),
+        (("http://127.0.0.1:9", "--bodies", "x", "--requests", "3"), "--requests has no effect with --bodies"),
+        (
+            ("http://127.0.0.1:9", "--bodies", "x", "--prompt-tokens", "3"),
+            "--prompt-tokens has no effect with --bodies",
+        ),
+        (("http://127.0.0.1:9", "--bodies", "x", "--seed", "3"), "--seed has no effect with --bodies"),
         (("http://127.0.0.1:9", "--bodies", "/nowhere"), "cannot read /nowhere: no such file or directory"),
         (("http://127.0.0.1:9", "--out", "/nowhere/trace"), "cannot write /nowhere/trace: no such file or directory"),
     ],

@@ -15,6 +15,7 @@ from ...settings.values import distribution, integer
 from ...simulator.distributions import Distribution
 from ..event_loop import run as run_loop
 from ..options import (
+    Condition,
     above_zero,
     file,
     has_content,
@@ -26,6 +27,7 @@ from ..options import (
     time,
     time_above_zero,
     unusable,
+    unused_option,
 )
 from ..processes import Meter, cpu_ns, keep_pauses_short, many_files
 from ..records import Load
@@ -45,10 +47,24 @@ _STATUS: Final = (
 )
 
 
+_NO_KEY: Final = "hint: the server wants an API key (--key), or refuses the one that it got"
 _NOT_FOUND: Final = {
     "messages": "hint: the server has no Messages API (then use --api chat), or no such model (then use --model)",
     "chat": "hint: the server has no chat completions (then leave out --api chat), or no such model (then use --model)",
 }
+
+
+CONDITIONS: Final = (
+    Condition(("ramp",), "with --rate: only clients of --concurrency start one after the other", lambda o: not o.rate),
+    Condition(("arrivals", "max-open"), "without --rate", lambda o: bool(o.rate)),
+    Condition(("burst",), "without --rate and --arrivals bursts", lambda o: bool(o.rate) and o.arrivals == "bursts"),
+    Condition(("prefixes",), "without --prefix-tokens", lambda o: bool(o.prefix_tokens)),
+    Condition(("prefix-tokens",), "with --dataset", lambda o: o.dataset is None),
+    Condition(("prompt-tokens",), "with --dataset and one turn", lambda o: o.dataset is None or o.turns > 1),
+    Condition(("thinking",), "with --api chat", lambda o: o.api != "chat"),
+    Condition(("label", "append", "each"), "without --json FILE", lambda o: o.json is not None),
+)
+"""The options that have an effect only with others."""
 
 
 class Unreachable(Exception):
@@ -148,8 +164,8 @@ def main(options: argparse.Namespace) -> int:
                 output.write(out, load)
                 if options.json != "-":
                     print(output.table(load), end="\n\n" if len(plans) > 1 else "\n", flush=True)
-                    if not load.ok and set(load.errors) == {"http 404"}:
-                        print(_NOT_FOUND[options.api], file=sys.stderr)
+                    if (hint := _hint(load, options.api)) is not None:
+                        print(hint, file=sys.stderr)
                 if interrupted:
                     return _INTERRUPTED
         except (BadRun, ProcessLookupError, Unreachable) as exc:
@@ -158,6 +174,16 @@ def main(options: argparse.Namespace) -> int:
     if len(loads) > 1 and options.json != "-":
         print(output.sweep_table(loads))
     return 0 if all(load.ok or not load.requests for load in loads) else _FAILED
+
+
+def _hint(load: Load, api: str) -> str | None:
+    """What to change when no request succeeded, if the status of all answers says it."""
+    if load.ok:
+        return None
+    errors = set(load.errors)
+    if errors == {"http 404"}:
+        return _NOT_FOUND[api]
+    return _NO_KEY if errors and errors <= {"http 401", "http 403"} else None
 
 
 async def _run(
@@ -190,8 +216,9 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
     """One for each value of --concurrency or --rate."""
     if options.concurrency is not None and options.rate is not None:
         raise BadRun("--concurrency is for the closed loop and --rate for the open loop: give one of them")
-    if options.thinking and options.api == "chat":
-        raise BadRun("--thinking is for --api messages")
+    unused = unused_option(options, CONDITIONS, add_arguments)
+    if unused is not None:
+        raise BadRun(unused)
     chosen = {one.name: getattr(options, one.name) for one in fields(Plan) if hasattr(options, one.name)}
     chosen |= {"concurrency": None, "rate": None, "stream": not options.no_stream}
     chosen["duration"] = options.duration or (None if options.requests else _SECONDS)
@@ -237,10 +264,6 @@ def _described(options: argparse.Namespace) -> str:
 
 def _output(options: argparse.Namespace, stack: ExitStack) -> TextIO | None:
     if options.json is None:
-        if options.each:
-            raise BadRun("--each writes to the file of --json, which is not given")
-        if options.append:
-            raise BadRun("--append adds to the file of --json, which is not given")
         return None
     if options.json == "-":
         return sys.stdout
@@ -257,7 +280,8 @@ def _length(text: str) -> tuple[Any, float, float]:
     try:
         shape, first, second = _LENGTHS.parse(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} {exc}") from exc
+        wrong = f"{text!r:.80} {exc}; write a number, or a distribution such as 'normal(500, 100)'"
+        raise argparse.ArgumentTypeError(wrong) from exc
     return shape, float(first), float(second)
 
 
