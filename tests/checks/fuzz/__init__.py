@@ -20,7 +20,7 @@ that were found.
     converted   a trial with chunks that it converts
     native_module   its extension module, also with sanitizers
     native_streams  its conversion without Python: `python -m tests.checks.fuzz.native_streams --count 1000000`
-    native_thread   its thread under ThreadSanitizer: `python -m tests.checks.fuzz.native_thread --seconds 60`
+    native_thread   its thread without Python: `python -m tests.checks.fuzz.native_thread --count 1000000`
     beside      refusals and model lists of engines
     answers     the same answer as a stream and as a Message, compared
     served      the service in this process
