@@ -54,11 +54,11 @@ class Pinger:
             self.writer.sync()
         now = self._time()
         if now >= self.last + self._interval:
-            if self.writer is not None:
-                self.writer.stop()
             self.last = now
             if not self.sending and self.task is None:
                 self.task = self._loop.create_task(self._send())
+            if self.writer is not None:  # after `task` is set: it may hand over bytes, after which the engine goes on
+                self.writer.stop()
         self._timer = self._loop.call_at(self.last + self._interval, self._look)
 
     async def _send(self) -> None:

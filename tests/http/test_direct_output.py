@@ -72,6 +72,27 @@ async def test_direct_writes_put_off_the_ping_and_are_counted() -> None:
 
 
 @fake_clock
+async def test_nothing_is_written_directly_between_the_decision_to_ping_and_the_ping() -> None:
+    """A writer that stops may have bytes that were read. They reach the engine at once, which then wants to go on."""
+
+    class Eager(Stream):
+        frame: object = None
+
+        def stop(self) -> None:
+            super().stop()
+            self.frame = self.output.begin("text", self)
+
+    stream = Eager()
+    with stream.pinger:
+        stream.open()
+        stream.encoder.text("a")
+        assert stream.output.begin("text", stream) == stream.encoder.frame
+        await asyncio.sleep(10.1)
+        assert (stream.stopped, stream.frame, len(stream.pings)) == (1, None, 1)
+        assert stream.output.begin("text", stream) == stream.encoder.frame
+
+
+@fake_clock
 async def test_only_deltas_of_the_open_block_may_be_written() -> None:
     stream = Stream()
     with stream.pinger:
