@@ -16,6 +16,12 @@ KEY: Final = "sk-test"
 """The API key that the kit's clients send to an application without `keys`, which accepts any."""
 
 
+def check_sdk(sdk: object) -> None:
+    """Raises TypeError if `sdk` is not a class or a function that makes a client."""
+    if not callable(sdk):
+        raise TypeError(f"write the class of the client, such as anthropic.Anthropic, not {type(sdk).__name__}(…)")
+
+
 class ScriptedApp:
     """An ASGI application that serves the Messages API as its script says, and records the requests.
 
@@ -106,7 +112,8 @@ class ScriptedApp:
             raise AssertionError(f"the script failed: {script.failures[0]!r}") from script.failures[0]
         if script.unexpected:
             asked = ", ".join(repr(request.text[:60]) for request in script.unexpected)
-            raise AssertionError(f"{len(script.unexpected)} requests had no reply in the script: {asked}")
+            number = len(script.unexpected)
+            raise AssertionError(f"{number} request{'s' * (number != 1)} had no reply in the script: {asked}")
 
     def check_all_used(self) -> None:
         """Raises AssertionError as `check`, and if replies of `script` are left."""
@@ -114,7 +121,8 @@ class ScriptedApp:
         unused = self.engine.script.unused
         if unused:
             left = ", ".join(f"{reply!r:.60}" for reply in unused)
-            raise AssertionError(f"{len(unused)} replies were not used: {left}")
+            one = len(unused) == 1
+            raise AssertionError(f"{len(unused)} {'reply was' if one else 'replies were'} not used: {left}")
 
     # ASGI
 

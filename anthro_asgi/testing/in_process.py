@@ -13,7 +13,7 @@ from functools import cache
 from types import ModuleType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from .app import KEY
+from .app import KEY, check_sdk
 from .driver import App, ConnectionDropped, Driver, Exchange
 from .loop_thread import LoopThread
 
@@ -49,8 +49,10 @@ class InProcessApp:
             sdk: the class of the client. One that is an async context manager gets an async HTTP client.
             options: arguments of the class. `base_url` and `api_key` have defaults.
 
-        Raises ModuleNotFoundError if the package is not installed, RuntimeError if the application is not running.
+        Raises ModuleNotFoundError if the package is not installed, RuntimeError if the application is not running,
+        TypeError if `sdk` is not a class or a function.
         """
+        check_sdk(sdk)
         http_client = self.http_client(_package_of(sdk), is_async=hasattr(sdk, "__aenter__"))
         return sdk(**{"base_url": BASE_URL, "api_key": KEY, "http_client": http_client, **options})
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self, TypeVar
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from .app import KEY
+from .app import KEY, check_sdk
 from .driver import DROP_CONNECTION, App, Driver, Message, Receive, Send
 from .loop_thread import LoopThread
 
@@ -55,8 +55,9 @@ class LoopbackServer:
             sdk: the class of the client.
             options: arguments of the class. `base_url` and `api_key` have defaults.
 
-        Raises RuntimeError if the server is not running.
+        Raises RuntimeError if the server is not running, TypeError if `sdk` is not a class or a function.
         """
+        check_sdk(sdk)
         return sdk(**{"base_url": self.url, "api_key": KEY, **options})
 
     def __enter__(self) -> Self:

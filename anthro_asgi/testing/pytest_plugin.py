@@ -36,6 +36,8 @@ def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The options of the marks, of which the closest to the test wins."""
     options: dict[str, Any] = {}
     for mark in request.node.iter_markers("messages_options"):
+        if mark.args:
+            raise pytest.UsageError("messages_options takes keywords only, such as messages_options(keys=['sk-right'])")
         options = {**mark.kwargs, **options}
     return options
 

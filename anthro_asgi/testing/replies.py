@@ -134,9 +134,11 @@ def check_reply(reply: object) -> None:
 
     Raises TypeError if `reply` is not a Reply, and TypeError or ValueError if the input of a ToolCall is not JSON.
     """
+    if reply is error:
+        raise TypeError("error is a function: write error(status)")
     if callable(reply) and not isinstance(reply, type):
         return
-    for step in reply if isinstance(reply, Sequence) and not isinstance(reply, str) else (reply,):
+    for step in reply if isinstance(reply, Sequence) and not isinstance(reply, str | bytes) else (reply,):
         if not isinstance(step, _STEP_TYPES):
             raise TypeError(
                 f"{step!r:.90} is not a step of a reply: use str, a delta, ToolCall, Stall, Cut or error(…)"

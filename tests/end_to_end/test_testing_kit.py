@@ -318,6 +318,15 @@ def test_the_code_of_the_how_to_passes(tmp_path: Path) -> None:
     assert passed >= sum(block.count("def test_") for block in blocks)
 
 
+def test_the_mark_takes_keywords_only(tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text(
+        "import pytest\n@pytest.mark.messages_options(['sk'])\ndef test_one(messages_server): pass\n"
+    )
+    done = run_pytest(tmp_path)
+    assert done.returncode == 1
+    assert "messages_options takes keywords only, such as messages_options(keys=['sk-right'])" in done.stdout
+
+
 def test_a_request_beyond_the_script_fails_the_test_at_its_end(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(
         "import anthropic, pytest\n"
@@ -331,4 +340,4 @@ def test_a_request_beyond_the_script_fails_the_test_at_its_end(tmp_path: Path) -
     done = run_pytest(tmp_path)
     assert done.returncode == 1
     assert "1 passed, 1 error" in done.stdout
-    assert "AssertionError: 1 requests had no reply in the script: 'Hello?'" in done.stdout
+    assert "AssertionError: 1 request had no reply in the script: 'Hello?'" in done.stdout

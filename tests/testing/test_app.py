@@ -178,7 +178,7 @@ async def test_a_request_beyond_the_script_is_refused_and_fails_the_check() -> N
     refused = await ask(app, "and more?")
     assert (refused.status, refused.json()["error"]["type"]) == (400, "invalid_request_error")
     assert "no reply left" in refused.json()["error"]["message"]
-    with pytest.raises(AssertionError, match=r"1 requests had no reply in the script: 'and more\?'"):
+    with pytest.raises(AssertionError, match=r"1 request had no reply in the script: 'and more\?'"):
         app.check()
 
 
@@ -206,7 +206,7 @@ async def test_unused_replies_are_named() -> None:
     app = ScriptedApp("one", ToolCall("look"))
     await ask(app)
     app.check()
-    with pytest.raises(AssertionError, match=r"1 replies were not used: ToolCall\(name='look'"):
+    with pytest.raises(AssertionError, match=r"1 reply was not used: ToolCall\(name='look'"):
         app.check_all_used()
 
 

@@ -5,12 +5,22 @@ import threading
 import tomllib
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from anthro_asgi.conformance.grammar import message_from_events, parse_events
-from anthro_asgi.testing import Cut, LoopbackServer, MessagesServer, Stall, ToolCall, error, pytest_plugin
+from anthro_asgi.testing import (
+    Cut,
+    InProcessMessages,
+    LoopbackServer,
+    MessagesServer,
+    Stall,
+    ToolCall,
+    error,
+    pytest_plugin,
+)
 from anthro_asgi.testing.driver import LifespanFailed, Message, Receive, Send
 from tests.support.client import RawClient, ask, connect, get, post
 
@@ -90,6 +100,15 @@ def test_a_server_that_does_not_run_has_no_address() -> None:
         assert get(server.url, "/healthz").status == 200
     with pytest.raises(RuntimeError, match="is not running"):
         server.client(dict)
+
+
+def test_a_client_instead_of_its_class_is_a_type_error() -> None:
+    words = r"^write the class of the client, such as anthropic\.Anthropic, not SimpleNamespace\(…\)"
+    made: Any = SimpleNamespace()
+    with MessagesServer() as server, pytest.raises(TypeError, match=words):
+        server.client(made)
+    with InProcessMessages() as messages, pytest.raises(TypeError, match=words):
+        messages.client(made)
 
 
 def test_two_servers_have_different_ports_and_scripts() -> None:

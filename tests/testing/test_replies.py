@@ -92,6 +92,13 @@ def test_something_that_is_no_reply_is_a_type_error(reply: object) -> None:
         check_reply(reply)
 
 
+def test_bytes_and_a_function_that_is_not_called_are_named_as_they_are() -> None:
+    with pytest.raises(TypeError, match=r"^b'text' is not a step"):
+        check_reply(b"text")
+    with pytest.raises(TypeError, match=r"^error is a function: write error\(status\)"):
+        check_reply(error)
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
