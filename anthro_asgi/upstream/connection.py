@@ -534,6 +534,12 @@ class Connection(asyncio.Protocol):
             self._looked_at = due
             self._start_timer(now + _LAST_LOOK)
             return
+        if self._body_reader is not None:  # a thread may have read those bytes since the deadline was compared
+            self._note_body_reader()
+            later = min(self._deadline, self._total_deadline)
+            if later > now:
+                self._start_timer(later)
+                return
         phase: Phase = "silence"
         seconds = self._silence
         if due == self._total_deadline:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -141,6 +142,30 @@ async def test_the_deadline_counts_from_the_last_read_of_the_reader() -> None:
     assert connection.state is STREAMING
     await asyncio.sleep(0.2)
     assert connection.state is CLOSED
+
+
+@fake_clock
+async def test_bytes_that_a_thread_reads_while_the_deadline_is_checked_count_for_it() -> None:
+    """As after SIGCONT: the deadline has passed, the kernel holds bytes, and the thread reads them at this moment."""
+
+    class Thread(asyncio.Protocol):
+        noted = 0.0
+
+        @property
+        def last_read(self) -> float:
+            noted = self.noted
+            with suppress(BlockingIOError):
+                transport.sock.recv(1, socket.MSG_DONTWAIT)
+                self.noted = asyncio.get_running_loop().time()
+            return noted
+
+    connection, transport = receiving(HEAD + b"5\r\nhello\r\n")
+    await connection.read()
+    assert connection.lend(Thread()) == transport.sock.fileno()
+    transport.peer.send(b"x")
+    await asyncio.sleep(5.1)
+    assert connection.state is STREAMING
+    connection.abort()
 
 
 @fake_clock
