@@ -85,7 +85,8 @@ async def report(engine: UpstreamEngine, settings: Settings, name: str | None = 
     `name` is that of the engine, where there are several.
     """
     try:
-        _print("engine", (await engine.detect()).title)
+        dialect = await engine.detect()
+        _print("engine", engine.describe() or dialect.title)
         model = await _report_models(engine, settings.try_model)
         if model is None:
             _print("message", "not tried: the upstream lists no model; name one with --try-model NAME")

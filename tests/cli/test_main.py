@@ -840,6 +840,7 @@ async def test_check_works_on_an_upstream_that_speaks_messages(api: str) -> None
         out, err = await running.communicate()
     assert (running.returncode, err) == (0, b""), out.decode()
     report = out.decode()
+    assert "engine   a Messages API server\n" in report
     assert "message  ok (" in report
     assert "tools    called when it is forced" in report
 

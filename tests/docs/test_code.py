@@ -22,6 +22,9 @@ import pytest
 import yaml
 
 from anthro_asgi.bench import command as bench
+from anthro_asgi.bench import record
+from anthro_asgi.bench.load import command as load
+from anthro_asgi.bench.options import unused_option
 from anthro_asgi.cli import batch
 from anthro_asgi.cli.main import main, parse_command_line
 from anthro_asgi.conformance import command as conformance
@@ -146,7 +149,10 @@ def check_command(variables: dict[str, str], arguments: list[str], capsys: pytes
         capsys.readouterr()
         return
     if arguments[0] == "bench":
-        bench.parser(arguments[1:]).parse_args(arguments[1:])
+        parsed = bench.parser(arguments[1:]).parse_args(arguments[1:])
+        if arguments[1] != "report":
+            action = load if arguments[1] == "load" else record
+            assert unused_option(parsed, action.CONDITIONS, action.add_arguments) is None
         return
     if arguments[0] in ("batch", "conformance"):
         own = batch if arguments[0] == "batch" else conformance
@@ -154,7 +160,10 @@ def check_command(variables: dict[str, str], arguments: list[str], capsys: pytes
         return
     command, options = parse_command_line(arguments)
     if command != "completion":
-        load_settings({name: value for name, value in options.items() if name != "config"}, variables)
+        settings = load_settings(
+            {name: value for name, value in options.items() if name != "config"}, variables, command
+        )
+        assert settings.without_effect == ()
 
 
 @pytest.fixture(scope="module")
