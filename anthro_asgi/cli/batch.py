@@ -1,12 +1,13 @@
 """`anthro-asgi batch submit|status|results`: message batches from the command line, on any Messages server.
 
 A batch is a file of JSON lines, each an object with `custom_id` and `params`; it is sent while it is read. The API key
-comes from the environment: `ANTHROPIC_API_KEY`.
+comes from the environment: `ANTHROPIC_API_KEY`, or `ANTHROPIC_AUTH_TOKEN` without it.
 """
 
 import http.client
 import json
 import os
+import re
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -19,6 +20,7 @@ from ..settings.command_line import Parser
 
 _ROUTE: Final = "/v1/messages/batches"
 _FINISHED: Final = "anthro-asgi-finished"  # a header of our own service; the API tells no progress before the end
+_KEY_HINT: Final = "; the key is read from the variable ANTHROPIC_API_KEY"
 _POLL: Final = 1.0  # seconds
 _TIMEOUT: Final = 60.0  # seconds without a byte from the server
 _BAR: Final = 30  # characters
@@ -71,12 +73,24 @@ def parser() -> ArgumentParser:
 
 def _submit(options: Namespace) -> int:
     if options.file == "-":
-        batch = _json(options, "POST", "", _body(sys.stdin.buffer))
+        batch = _send(options, "standard input", sys.stdin.buffer)
     else:
         with open(options.file, "rb") as file:
-            batch = _json(options, "POST", "", _body(file))
+            batch = _send(options, options.file, file)
     print(batch["id"], flush=True)
-    return _succeeded(_wait(options, batch["id"])) if options.wait else 0
+    return _succeeded(options, _wait(options, batch["id"])) if options.wait else 0
+
+
+def _send(options: Namespace, name: str, file: IO[bytes]) -> Any:
+    """The new batch. An error that names a request names its line, too. Raises as `_json`."""
+    numbers: list[int] = []
+    try:
+        return _json(options, "POST", "", _body(name, file, numbers))
+    except _Failed as exc:
+        found = re.search(r"\brequests\.(\d+)\b", str(exc))
+        if found is None or int(found[1]) >= len(numbers):
+            raise
+        raise _Failed(f"{exc} ({name}, line {numbers[int(found[1])]})") from exc
 
 
 def _status(options: Namespace) -> int:
@@ -131,19 +145,36 @@ def bar(done: int, total: int) -> str:
     return f"[{'#' * filled}{'.' * (_BAR - filled)}] {done}/{total}"
 
 
-def _succeeded(batch: dict[str, Any]) -> int:
+def _succeeded(options: Namespace, batch: dict[str, Any]) -> int:
+    """The exit status. What did not succeed is counted on stderr."""
     counts = batch["request_counts"]
-    return 0 if counts["succeeded"] == sum(counts.values()) else 1
+    total = sum(counts.values())
+    if counts["succeeded"] == total:
+        return 0
+    others = ", ".join(f"{number} {what}" for what, number in counts.items() if number and what != "succeeded")
+    where = f"anthro-asgi batch results {batch['id']} --url {options.url}"
+    print(f"of {total} requests, {others}: `{where}` prints the reasons", file=sys.stderr)
+    return 1
 
 
 # --- HTTP ---
 
 
-def _body(lines: IO[bytes]) -> Iterator[bytes]:
-    """The body of a batch, piece by piece."""
+def _body(name: str, lines: IO[bytes], numbers: list[int]) -> Iterator[bytes]:
+    """The body of a batch, piece by piece. Appends the number of each line that is a request to `numbers`.
+
+    Raises _Failed for a line that is not a JSON object.
+    """
     separator = b'{"requests":['
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         if line.strip():
+            try:
+                is_object = isinstance(json.loads(line), dict)
+            except ValueError:
+                is_object = False
+            if not is_object:
+                raise _Failed(f"{name}, line {number}: is not a JSON object")
+            numbers.append(number)
             yield separator + line.strip()
             separator = b","
     yield b"]}" if separator == b"," else b'{"requests":[]}'
@@ -170,6 +201,8 @@ def _answer(
     headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", "connection": "close"}
     if key := os.environ.get("ANTHROPIC_API_KEY"):
         headers["x-api-key"] = key
+    elif token := os.environ.get("ANTHROPIC_AUTH_TOKEN"):
+        headers["authorization"] = f"Bearer {token}"
     path = f"{url.path.rstrip('/').removesuffix('/v1')}{_ROUTE}{rest}"
     if body is not None:
         headers["transfer-encoding"] = "chunked"
@@ -186,5 +219,6 @@ def _answer(
             message = json.loads(content)["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = "no error message"
-        raise _Failed(f"the server answered {response.status}: {message}")
+        hint = _KEY_HINT if response.status == 401 else ""
+        raise _Failed(f"the server answered {response.status}: {message}{hint}")
     return response

@@ -57,10 +57,38 @@ def test_a_batch_is_submitted_watched_and_read(service: Service, tmp_path: Path)
     assert [result["custom_id"] for result in results] == [line["custom_id"] for line in LINES]
 
 
+def test_what_did_not_succeed_is_counted(service: Service) -> None:
+    wrong = {**LINES[0], "custom_id": "wrong", "params": {"model": "m", "max_tokens": 9, "messages": []}}
+    words = command(service, "submit", "-", "--wait")
+    text = "\n".join(map(json.dumps, [LINES[0], wrong]))
+    done = subprocess.run(words, input=text, env=ENVIRON, capture_output=True, text=True, check=False)
+    identity = done.stdout.strip()
+    shown = f"`anthro-asgi batch results {identity} --url {service.url}` prints the reasons"
+    assert (done.returncode, done.stderr) == (1, f"of 2 requests, 1 errored: {shown}\n")
+
+
+@pytest.mark.parametrize("line", ["{", "5", "[]", '{"a":1}, {"b":2}', "\udcff"])
+def test_a_line_that_is_no_json_object_is_named(line: str, service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "batch.jsonl"
+    file.write_bytes(b"\n" + json.dumps(LINES[0]).encode() + b"\n" + line.encode("utf-8", "surrogateescape") + b"\n")
+    said = run(service, "submit", str(file), status=1)
+    assert said == f"anthro-asgi: error: {file}, line 3: is not a JSON object\n"
+
+
+def test_a_key_may_be_a_token_and_a_wrong_one_points_to_the_variable(service: Service) -> None:
+    words = command(service, "status")
+    clean = {name: value for name, value in ENVIRON.items() if not name.startswith("ANTHROPIC_")}
+    for given, status in (({"ANTHROPIC_AUTH_TOKEN": "sk-cli"}, 0), ({"ANTHROPIC_API_KEY": "sk-no"}, 1), ({}, 1)):
+        done = subprocess.run(words, env={**clean, **given}, capture_output=True, text=True, check=False)
+        assert done.returncode == status
+        assert done.stderr.endswith("the key is read from the variable ANTHROPIC_API_KEY\n" * status)
+
+
 def test_errors_are_one_line(service: Service) -> None:
-    lines = json.dumps(LINES[0]) + "\n" + json.dumps({"custom_id": "no params"})
+    lines = json.dumps(LINES[0]) + "\n\n" + json.dumps({"custom_id": "no params"})
     said = run(service, "submit", "-", text=lines, status=1)
     assert said.startswith("anthro-asgi: error: the server answered 400: requests.1.custom_id: must have 1 to 64 ")
+    assert said.endswith(" (standard input, line 3)\n")
     assert said.count("\n") == 1
     assert "the server answered 404: " in run(service, "results", "msgbatch_none", status=1)
     assert "No such file" in run(service, "submit", "absent.jsonl", status=1)
