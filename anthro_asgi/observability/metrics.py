@@ -349,7 +349,7 @@ class Metrics:
         if len(marks) < 2:
             return
         cells, place = self._cells, self._gaps
-        cells[place + len(_GAPS) + 1] += marks[-1] - marks[0]
+        cells[place + len(_GAPS) + 1] += max(0.0, marks[-1] - marks[0])  # not all marks are of one clock
         between = sorted(map(sub, marks[1:], marks))
         begin, end = 0, len(between)
         while begin < end:

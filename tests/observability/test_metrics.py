@@ -255,6 +255,18 @@ def test_fewer_than_two_writes_have_no_gap(marks: list[float]) -> None:
     assert happened(before, told(metrics)) == {}
 
 
+def test_a_clock_reading_before_the_last_one_takes_nothing_from_the_sum() -> None:
+    """The native thread reads the clock itself; that of uvloop lags by up to one iteration. A counter must not fall."""
+    metrics = Metrics(PATHS)
+    marks = [5.0, 5.25, 5.249]
+    metrics.observe_gaps(marks[1:])
+    samples = told(metrics)
+    assert (samples[f"{GAPS}_count"], samples[f"{GAPS}_sum"]) == (1, 0.0)
+    metrics.observe_gaps(marks)
+    assert marks == [5.249]
+    assert told(metrics)[f"{GAPS}_sum"] == pytest.approx(0.249)
+
+
 @fake_clock
 async def test_the_gaps_between_the_writes_of_a_stream_are_observed() -> None:
     steps: list[Any] = ["first"]
