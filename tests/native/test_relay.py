@@ -323,6 +323,25 @@ async def test_an_answer_that_is_filtered_is_not_written_directly(serving: Serve
     assert service.client.direct == 0
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"model": "m" * 66_000}, {"usage": {'a"b': 1}}],
+    ids=["too large", "a count whose name has a quote"],
+)
+async def test_what_no_pump_has_a_template_for_is_not_written_directly(serving: Serve, more: dict[str, Any]) -> None:
+    async def answer(wire: Wire, client: Client) -> None:
+        await wire.send(HEAD)
+        for number in range(20):
+            await wire.send(token(f" {number}", **more))
+            await client.until(number + 1)
+        await wire.send(finish())
+
+    async with serving(answer) as service:
+        message = await service.answer()
+    assert message["content"] == [{"type": "text", "text": "".join(f" {n}" for n in range(20))}]
+    assert service.client.direct == 0
+
+
 @pytest.mark.parametrize("case", chosen(), ids=str)
 async def test_the_client_receives_the_bytes_of_the_golden_transcript(case: Case) -> None:
     client = Client()

@@ -81,7 +81,7 @@ class TokenRelay:
     def _start(self) -> None:
         """Let a pump read, if the stream is in a state for that."""
         template = self._reader.continuing()
-        if template is None or b"\\" in template.numberless or self._output.unsent() > _MAX_BACKLOG:
+        if template is None or self._output.unsent() > _MAX_BACKLOG:
             return
         kind = _KINDS.get(template.key, "thinking")
         place = self._reader.place() if kind == "input" else b""
@@ -92,7 +92,12 @@ class TokenRelay:
             return
         output = self._output
         pump = self._new_pump(self, self._time, output.write, output.unsent, output.closing, output.fd)
-        pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
+        try:
+            pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
+        except ValueError:  # the template is too large for a pump, for example
+            self._futile -= 1
+            output.end()
+            return
         if not self._leave_to_thread(pump) and not self._connection.hand_over(pump):
             pump.disarm()
             output.end()
