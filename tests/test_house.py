@@ -35,6 +35,7 @@ PURE = [
     "conformance/stream_rules.py",
     "engines/openai/call_ids.py",
     "engines/openai/chat_request.py",
+    "engines/openai/sent_messages.py",
     "engines/openai/chunk_reader.py",
     "engines/openai/chunk_template.py",
     "engines/openai/dialects.py",

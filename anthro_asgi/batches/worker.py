@@ -32,11 +32,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Final, Protocol
+from time import perf_counter
+from typing import Any, Final, Protocol
 
 from ..observability.logs import log_event, log_failure
 from ..wire.defaults import BATCH_CONCURRENCY, BATCH_LATENESS, BATCH_LEASE
 from ..wire.errors import NO_SPARE_SLOT, ApiError, InternalError
+from ..wire.large.cooperative import drop_in_steps, run_with_yields
 from ..wire.message_batch import MessageBatch
 from .store import BatchStore, Claimed, Finished, Released, StoreUnavailable
 from .throttle import PERIOD, Throttle
@@ -72,8 +74,9 @@ class Slots(Protocol):
         """A slot, if one is free and no client waits. `give_up` is called when a client waits for it."""
 
 
-Run = Callable[[Claimed, str], Awaitable[bytes]]
-"""Answers a request. The second argument is the id of the attempt, for logs. Returns the Message as JSON.
+Run = Callable[[Claimed, str, list[Any]], Awaitable[bytes]]
+"""Answers a request. The second argument is the id of the attempt, for logs. Returns the Message as JSON. The list
+receives the values of a large request, which the worker frees in steps.
 
 Raises ApiError.
 """
@@ -323,29 +326,39 @@ class BatchWorker:
             self._wake.set()
 
     async def _run_one(self, attempt: "_Attempt", lane: "_Lane") -> None:
+        held: list[Any] = []
+        is_given_up = await self._try(attempt, lane, held)
+        if held:  # no exception refers to these values any more
+            await run_with_yields(drop_in_steps(held), perf_counter)
+        if is_given_up:
+            raise asyncio.CancelledError
+
+    async def _try(self, attempt: "_Attempt", lane: "_Lane", held: list[Any]) -> bool:
+        """Get the outcome of an attempt. Returns whether the attempt was given up instead."""
         claimed = attempt.claimed
         try:
-            body = await self._answer(claimed, attempt.id)
+            body = await self._answer(claimed, attempt.id, held)
         except ApiError as exc:
-            self._failed(attempt, lane, exc)
+            return self._failed(attempt, lane, exc)
         except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as exc:
             # An engine in this process must neither stop the service nor pass for a client that waits.
             if isinstance(exc, asyncio.CancelledError) and attempt.given_up:
-                raise
+                return True
             log_failure(attempt.id, exc)
-            self._failed(attempt, lane, InternalError("internal error", reason=type(exc).__name__))
-        else:
-            lane.pause = 0.0
-            self._finish(Finished(claimed.number, "succeeded", body))
+            return self._failed(attempt, lane, InternalError("internal error", reason=type(exc).__name__))
+        lane.pause = 0.0
+        self._finish(Finished(claimed.number, "succeeded", body))
+        return False
 
-    def _failed(self, attempt: "_Attempt", lane: "_Lane", error: ApiError) -> None:
+    def _failed(self, attempt: "_Attempt", lane: "_Lane", error: ApiError) -> bool:
+        """Note the failure of an attempt. Returns whether the attempt was given up instead."""
         if attempt.given_up:  # the engine reports its cancellation as a failure
-            raise asyncio.CancelledError
+            return True
         claimed = attempt.claimed
         if error.reason == NO_SPARE_SLOT:
             lane.paused_until = asyncio.get_running_loop().time() + _PAUSE
             lane.ready.append(claimed)
-            return
+            return False
         unavailable = error.status in _UNAVAILABLE or error.reason in _UNREACHABLE
         failures = claimed.failures + 1
         retried = unavailable or (error.status >= 500 and failures < ATTEMPTS)
@@ -371,6 +384,7 @@ class BatchWorker:
             self._unwritten.append(Released(claimed.number, self._clock() + delay, failures))
         else:
             self._finish(Finished(claimed.number, "errored", error.body(attempt.id)))
+        return False
 
     def _finish(self, finished: Finished) -> None:
         self._note("batch_request", finished.outcome)

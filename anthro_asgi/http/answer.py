@@ -59,7 +59,6 @@ from ..wire.deltas import (
 )
 from ..wire.errors import AnswerTooLarge, BadUpstream, no_thread
 from ..wire.estimate import estimate_tokens
-from ..wire.large.cooperative import drop_in_steps, run_with_yields
 from ..wire.message import MessageBuilder, final_finish, is_tool_use, merge_fields, merge_usage
 from ..wire.request import MessagesRequest
 from ..wire.stop_sequences import MAX_PIECE, StopSequenceFilter, divide
@@ -115,7 +114,6 @@ class Answer:
         "_estimate",
         "_given",
         "_has_tool_use",
-        "_held",
         "_limits",
         "_observe",
         "_pending",
@@ -173,7 +171,6 @@ class Answer:
         self._calls = engine.call_repair() if request.tools else None
         self.filters = self._stops is not None or self._thinking is not None or self._calls is not None
         self._has_tool_use = False
-        self._held: list[Any] = []  # what is freed in steps at the end
         self._pending: Batch | None = None  # the first output, between `begin` and its consumer
         self._pulled = 0
 
@@ -184,8 +181,6 @@ class Answer:
         request, self._request = self._request, None
         if request is None:
             raise RuntimeError("an Answer can be entered only once")
-        if request.is_large and not self._engine.takes_cuts:  # other engines free a large request themselves
-            self._held = request.content()
         self.batches = self._engine.stream(request)
         if self._stops is not None:
             self.batches = self._divided(self.batches)
@@ -197,8 +192,6 @@ class Answer:
     ) -> None:
         await self.batches.aclose()  # type: ignore[attr-defined]  # `stream` is an async generator
         await self._source.aclose()  # type: ignore[attr-defined]  # as above; a generator that never ran closes no other
-        if self._held:
-            await run_with_yields(drop_in_steps(self._held), perf_counter)
 
     @property
     def stop_reason(self) -> StopReason | None:

@@ -262,6 +262,7 @@ class _Conversation:
             compaction=None,
             context_edits=(),
             direct_output=None,
+            held=None,  # the engine may not free what the next request needs
             thinking=None if thinking is None else replace(thinking, display=None),
         )
         self.usage = UsageSum()

@@ -6,12 +6,14 @@ There is no middleware and no wrapped `send`: a request goes from here straight 
 import asyncio
 import secrets
 from collections.abc import Collection, Sequence
+from time import perf_counter
 
 from ..engines.functions import as_engine
 from ..observability.logs import log_failure, log_request
 from ..observability.metrics import Metrics
 from ..observability.trace_context import Tracer
 from ..wire.errors import Overloaded, SimulatedDisconnect
+from ..wire.large.cooperative import drop_in_steps, run_with_yields
 from .auth import ApiKeys
 from .engine_exceptions import as_exception, is_own
 from .http_request import ClientDisconnected, HttpRequest, Receive, Scope, Send
@@ -48,9 +50,12 @@ class BaseApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             request_id = f"req_{secrets.token_urlsafe(18)}"
-            await self._handle(
-                HttpRequest(scope, receive, send, request_id, self._closes_connection, debug=self._debug)
-            )
+            http_request = HttpRequest(scope, receive, send, request_id, self._closes_connection, debug=self._debug)
+            is_cancelled = await self._handle(http_request)
+            if http_request.held:  # no exception refers to these values any more
+                await run_with_yields(drop_in_steps(http_request.held), perf_counter)
+            if is_cancelled:
+                raise asyncio.CancelledError
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -66,8 +71,11 @@ class BaseApp:
 
     # requests
 
-    async def _handle(self, http_request: HttpRequest) -> None:
-        """Serve one request. Every exception ends here, and every request has exactly one log line."""
+    async def _handle(self, http_request: HttpRequest) -> bool:
+        """Serve one request. Every exception ends here, and every request has exactly one log line.
+
+        Returns whether the server has cancelled a request that holds values, which the caller frees first.
+        """
         time = asyncio.get_running_loop().time
         began = time()
         self.metrics.request_began()
@@ -90,17 +98,20 @@ class BaseApp:
                     log_failure(http_request.request_id, as_exception(exc), debug=self._debug)
                     raise as_exception(exc) from exc
                 await self._respond_error(http_request, as_exception(exc))
-                return
+                return False
             if isinstance(exc, asyncio.CancelledError) and not http_request.started:
                 # the server stops, and no longer waits for this request
                 await self._respond_error(http_request, Overloaded("the service is stopping", reason="stopping"))
-            raise
+            if not isinstance(exc, asyncio.CancelledError) or not http_request.held:
+                raise
+            return True
         finally:
             http_request.record_server_refusal()
             http_request.record.duration = time() - began
             self.metrics.request_ended(http_request.record)
             http_request.trace.ended(http_request.record)
             log_request(http_request.record)
+        return False
 
     async def _dispatch(self, http_request: HttpRequest) -> None:
         """Call the handler of the request's route. Raises ApiError, ClientDisconnected and SimulatedDisconnect."""

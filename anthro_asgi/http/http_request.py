@@ -63,6 +63,7 @@ class HttpRequest:
         "channel",
         "cors_headers",
         "headers",
+        "held",
         "method",
         "path",
         "query",
@@ -96,6 +97,7 @@ class HttpRequest:
         self.record = RequestRecord(self.method, self.path, request_id)
         self.trace: Trace = NO_TRACE
         self.started = False
+        self.held: list[Any] | None = None  # values of a large request, which are freed in steps at the end
         self.cors_headers: tuple[tuple[str, str], ...] = ()
         self._debug = debug
         self._closes_connection = closes_connection if scope.get("http_version", "1.1")[:1] == "1" else _never

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from math import inf
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -28,7 +28,7 @@ from ..wire.context_editing import edit_context, is_too_close, needs_prompt_leng
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_in_steps
 from ..wire.json_codec import dumps, loads
-from ..wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields, takes_long
+from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
 from ..wire.large.json_reader import loads_in_steps
 from ..wire.large.json_writer import dumps_in_steps
@@ -290,6 +290,7 @@ class MessagesApp(BaseApp):
             request.direct_output = direct
             diagnosis = None if self._diagnostics is None else await self._diagnostics.diagnose(request, key)
             if request.is_large:
+                request.hold()
                 await run_with_yields(estimate_in_steps(request), perf_counter)
             estimate = self._prompt_counter.start_estimate(request)
             answer = Answer(
@@ -355,10 +356,6 @@ class MessagesApp(BaseApp):
                     if request.applied_edits:
                         tokens, headers = await self._prompt_counter.count(request)
         counts["input_tokens"] = tokens
-        if request.is_large:
-            held = request.content()
-            request = replace(request, raw={}, messages=[], tools=[], deferred_tools=[], tool_changes=[], estimate=None)
-            await run_with_yields(drop_in_steps(held), perf_counter)
         headers = (*headers, *http_request.report_ignored(request.ignored), *request.response_headers)
         await http_request.respond(200, orjson.dumps(counts), headers=headers)
 
@@ -395,6 +392,8 @@ class MessagesApp(BaseApp):
     ) -> MessagesRequest:
         body = await read_body(http_request, self._max_body, self._max_decompressed, share)
         request = await self._parse(body, counting)
+        if request.is_large:
+            http_request.held = request.hold()
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, owner_of(key), share)
         if request.cites:
@@ -511,9 +510,15 @@ class MessagesApp(BaseApp):
         model = params.get("model")
         return (isinstance(model, str) and self.engine.engine_for(self._aliases.resolve(model))) or ""
 
-    async def _answer_batch_request(self, claimed: Claimed, request_id: str) -> bytes:
-        """The Message that answers a request of a batch, as JSON. Raises ApiError, and what else the engine raises."""
+    async def _answer_batch_request(self, claimed: Claimed, request_id: str, held: list[Any]) -> bytes:
+        """The Message that answers a request of a batch, as JSON. Raises ApiError, and what else the engine raises.
+
+        `held` receives the values of a large request, which the caller frees in steps.
+        """
         request = await self._parse([claimed.params], counting=False)
+        if request.is_large:
+            request.held = held
+            request.hold()
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, claimed.owner)
         if request.cites:
@@ -527,6 +532,8 @@ class MessagesApp(BaseApp):
         request.request_id = request_id
         if request.context_edits or request.compaction is not None:
             await self._edit_context(request)
+        if request.is_large:
+            request.hold()
         answer = Answer(
             self._engine_for(request),
             request,
@@ -534,6 +541,7 @@ class MessagesApp(BaseApp):
             limits=self._limits,
             observe=self.metrics.note,
         )
+        del request  # the engine alone needs it, and releases it
         message = await answer.message()
         self.metrics.batch_tokens(answer.usage)
         if answer.collected > LARGE_BODY:

@@ -161,6 +161,8 @@ class MessagesRequest:
     """The estimated length of a large prompt, which `estimate.estimate_in_steps` has stored."""
     cuts: Cuts | None = field(default=None, repr=False, compare=False)
     """What was cut out of a large request, for an engine that takes such requests. The request has marks instead."""
+    held: list[Any] | None = field(default=None, repr=False, compare=False)
+    """The values of a large request that are freed in steps (see `hold`). Copies of the request share the list."""
     trace_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     """W3C Trace Context headers (`traceparent`, `tracestate`) to send to the engine."""
 
@@ -184,9 +186,18 @@ class MessagesRequest:
     def __post_init__(self) -> None:
         self.engine_model = self.engine_model or self.model
 
-    def content(self) -> list[Any]:
-        """The values that take most of the memory of a large request, to be dropped with `drop_in_steps`."""
-        return [self.raw, self.messages, self.tools, self.deferred_tools, self.tool_changes]
+    def hold(self) -> list[Any]:
+        """Add the values that take most of the memory of a large request to `held`, and return that list.
+
+        Whoever needs the request last empties the list with `drop_in_steps`, after its own references are gone.
+        """
+        if self.held is None:
+            self.held = []
+        values: list[Any] = [self.raw, self.messages, self.tools, self.deferred_tools, self.tool_changes]
+        if self.cuts is not None:
+            values.append(self.cuts.content())
+        self.held += [value for value in values if all(value is not known for known in self.held)]
+        return self.held
 
     def refuse_relay_only(self) -> None:
         """For an engine that is no relayed upstream. Raises InvalidRequest for the first entry of `relay_only`."""

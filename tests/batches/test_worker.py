@@ -43,9 +43,12 @@ class Engine:
         self.started: list[tuple[str, float]] = []
         self.running = 0
         self.most = 0
+        self.held: list[list[Any]] = []
 
-    async def run(self, claimed: Claimed, attempt: str) -> bytes:
+    async def run(self, claimed: Claimed, attempt: str, held: list[Any]) -> bytes:
         assert attempt.startswith("req_")
+        held.append({"messages": []})
+        self.held.append(held)
         self.started.append((claimed.custom_id, now()))
         self.running += 1
         self.most = max(self.most, self.running)
@@ -431,3 +434,16 @@ async def test_beside_clients_fewer_requests_run_while_the_process_is_short_of_c
         await asyncio.sleep(2.5)
         assert one.engine.running == 8
         assert (await one.ended()).outcomes == (60, 0, 0, 0)
+
+
+@fake_clock
+async def test_what_an_attempt_holds_is_freed_whatever_its_outcome(tmp_path: Path) -> None:
+    async with bench(tmp_path, failing(BadUpstream("no"), InvalidRequest("no")), 3, slots=2) as one:
+        await asyncio.sleep(0.5)
+        async with one.admission.slot(None):  # an attempt is given up
+            pass
+        await one.ended()
+    assert one.noted["yielded"] == 1
+    assert one.noted["retried"] >= 1
+    assert len(one.engine.held) > 3
+    assert not any(one.engine.held)

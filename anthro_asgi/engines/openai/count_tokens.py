@@ -7,12 +7,15 @@ an answer. A prompt as text contains no images, so a request with images is not 
 """
 
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, Final
 
 from ...wire.errors import BadUpstream
+from ...wire.large.cooperative import run_with_yields
 from ...wire.large.cuts import Cuts
 from ..shared.fetch import FetchResult
 from .dialects import Dialect
+from .sent_messages import look_in_steps
 
 Json = dict[str, Any]
 Ask = Callable[[str, Json, Cuts | None], Awaitable[FetchResult]]
@@ -62,7 +65,7 @@ class PromptTokenCounter:
         raise NotImplementedError
 
     async def _by_template(self, body: Json, cuts: Cuts | None) -> int:
-        if any(type(message["content"]) is list for message in body["messages"]):
+        if (await run_with_yields(look_in_steps(body["messages"]), perf_counter)).has_parts:
             raise NotImplementedError
         prompt = (await self._post(TEMPLATE, body, cuts)).get("prompt")
         if not isinstance(prompt, str):

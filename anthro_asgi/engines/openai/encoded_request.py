@@ -62,8 +62,11 @@ class EncodedRequest:
 
     async def release(self) -> bool:
         """Drop the request and its body. Returns True."""
-        held: list[Any] = [*self.request.content(), self.body] if self.request.is_large else []
+        held: list[Any] | None = None
+        if self.request.is_large:
+            held = self.request.hold()
+            held.append(self.body)
         self._request = self._body = None
-        if held:
+        if held is not None:
             await run_with_yields(drop_in_steps(held), perf_counter)
         return True

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import Any, Final, Self, Unpack
 
 from ..._native import NewPump
@@ -29,6 +30,7 @@ from ...wire.deltas import Batch, Delta, has_output
 from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
+from ...wire.large.cooperative import run_with_yields
 from ...wire.large.cuts import Cuts
 from ...wire.request import MessagesRequest
 from ..shared.answer_length import accepted_length
@@ -58,6 +60,7 @@ from .learning import remember
 from .read_coalescer import PAUSE, ReadCoalescer
 from .refusals import amended_after_failure, amended_dialect, changes_between
 from .retry import is_about_a_value, length_field, rejected_field, wants_new_length_field
+from .sent_messages import SentMessages, look_in_steps
 from .think_tags import ThinkTagMode, think_tag_filter
 from .token_relay import TokenRelay
 from .tool_names import original_names
@@ -447,14 +450,14 @@ class OpenAIEngine(RemoteEngine):
         request, body = encoded.request, encoded.body
         if isinstance(error, EngineFailed):  # perhaps its template cannot render the history
             words = error.__cause__.message if isinstance(error.__cause__, EngineReport) else ""
-            amended = amended_after_failure(dialect, body, words)
+            amended = amended_after_failure(dialect, body, await _look(body), words)
             return None if amended is None else await self._amended(encoded, amended)
         if wants_new_length_field(body, error.message):
             return await self._amended(encoded, replace(dialect, max_tokens_field="max_completion_tokens"))
         field = rejected_field(body, error.message)
         if field is not None:
             return await self._amended(encoded, replace(dialect, never=dialect.never | {field}))
-        amended = amended_dialect(dialect, body, error.message)
+        amended = amended_dialect(dialect, body, await _look(body), error.message)
         if amended is not None:
             return await self._amended(encoded, amended)
         if self._detector.chosen or self._since_list() < _DETECTION_VALID:
@@ -470,3 +473,8 @@ class OpenAIEngine(RemoteEngine):
         body = await self._body(encoded.request, dialect)
         longest = encoded.body[length_field(encoded.body)]
         return body | {dialect.max_tokens_field: min(longest, body[dialect.max_tokens_field])}, dialect
+
+
+async def _look(body: dict[str, Any]) -> SentMessages:
+    """What the messages of a body that was sent have."""
+    return await run_with_yields(look_in_steps(body["messages"]), perf_counter)

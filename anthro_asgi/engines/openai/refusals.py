@@ -7,11 +7,11 @@ refused body has what the rule is about, and the caller remembers the change onl
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Final
 
 from ...wire.lazy_regex import lazy_regex
 from .dialects import Dialect
+from .sent_messages import SentMessages
 
 Json = dict[str, Any]
 Changes = dict[str, Any]
@@ -45,25 +45,25 @@ _TOP_K: Final = lazy_regex(r"\btop_k\b")
 _SIGNATURE: Final = lazy_regex(r"missing.{0,20}thought_signature", re.DOTALL)
 
 
-def amended_dialect(dialect: Dialect, body: Json, refusal: str) -> Dialect | None:
+def amended_dialect(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Dialect | None:
     """The dialect in which to ask again after the engine refused `body`; None if the refusal is of another kind."""
     words = refusal.rpartition(_EXCEPTION)[2]  # before it, llama.cpp quotes the source of the template
     for rule in _RULES:
-        changes = rule(dialect, body, words)
+        changes = rule(dialect, body, sent, words)
         if changes and any(getattr(dialect, name) != value for name, value in changes.items()):
             return replace(dialect, **changes)
     return None
 
 
-def amended_after_failure(dialect: Dialect, body: Json, words: str) -> Dialect | None:
-    """The dialect in which to ask again after the engine failed with status 500, perhaps because of the history.
+def amended_after_failure(dialect: Dialect, body: Json, sent: SentMessages, words: str) -> Dialect | None:
+    """The dialect in which to ask again after the engine failed with status 500, perhaps because of the sent.
 
     Many templates break on a null content, and the server then says no more than that it failed.
     """
-    amended = amended_dialect(dialect, body, words)
+    amended = amended_dialect(dialect, body, sent, words)
     if amended is not None or not _NO_REASON.fullmatch(words) or dialect.no_content is not None:
         return amended
-    return replace(dialect, no_content="") if _has_null_content(body) else None
+    return replace(dialect, no_content="") if sent.has_null_content else None
 
 
 def changes_between(before: Dialect, after: Dialect) -> Changes:
@@ -75,35 +75,29 @@ def changes_between(before: Dialect, after: Dialect) -> Changes:
 # Rules: each returns the changes that its words ask for, or None.
 
 
-def _reasoning(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+def _reasoning(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
     found = _REASONING_MISSING.search(refusal)
-    if found is not None and _has_assistant(body):
+    if found is not None and "assistant" in sent.roles:
         return {"reasoning_key": dialect.reasoning_key or found["key"], "needs_reasoning": True}
     key = dialect.reasoning_key
-    if key is not None and _REASONING_REFUSED.search(refusal) and any(key in turn for turn in body["messages"]):
+    if key is not None and key in sent.keys and _REASONING_REFUSED.search(refusal):
         return {"reasoning_key": None, "needs_reasoning": False}
     return None
 
 
-def _after_tool(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+def _after_tool(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
     """Mistral's templates do not count calls and their results, so a user turn behind a result is a second one."""
-    roles = [turn["role"] for turn in body["messages"]]
-    named = _AFTER_TOOL.search(refusal) and "tool" in roles
-    if named or (_ALTERNATE.search(refusal) and _has_text_behind_result(roles)):
+    named = "tool" in sent.roles and _AFTER_TOOL.search(refusal)
+    if named or (sent.has_text_behind_result and _ALTERNATE.search(refusal)):
         return {"text_in_tool_result": True, "late_system": False}
     return None
 
 
-def _has_text_behind_result(roles: list[str]) -> bool:
-    return any(before == "tool" and after in ("user", "system") for before, after in pairwise(roles))
+def _late_system(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
+    return {"late_system": False} if "system" in sent.late_roles and _LATE_SYSTEM.search(refusal) else None
 
 
-def _late_system(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
-    late = any(turn["role"] == "system" for turn in body["messages"][1:])
-    return {"late_system": False} if late and _LATE_SYSTEM.search(refusal) else None
-
-
-def _forced_choice(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+def _forced_choice(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
     if body.get("tool_choice", "auto") in ("auto", "none"):
         return None
     if _FORCED_THINKING.search(refusal) and dialect.forced_choice_while_thinking:
@@ -111,46 +105,37 @@ def _forced_choice(dialect: Dialect, body: Json, refusal: str) -> Changes | None
     return {"forced_choice": False} if _FORCED.search(refusal) else None
 
 
-def _strict(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+def _strict(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
     schema = body.get("response_format", {}).get("json_schema", {})
     strict = "strict" in schema or any("strict" in tool["function"] for tool in body.get("tools", ()))
     return {"strict_tools": False, "strict_schema": False} if strict and _STRICT.search(refusal) else None
 
 
-def _null_content(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
-    return {"no_content": ""} if _has_null_content(body) and _NULL_CONTENT.search(refusal) else None
+def _null_content(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
+    return {"no_content": ""} if sent.has_null_content and _NULL_CONTENT.search(refusal) else None
 
 
-def _call_id(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+def _call_id(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
     found = _CALL_ID.search(refusal)
-    if found is None or not any("tool_calls" in turn for turn in body["messages"]):
+    if found is None or "tool_calls" not in sent.keys:
         return None
     return {"call_id_length": int(found["length"])}
 
 
-def _signature(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
-    called = any("tool_calls" in turn for turn in body["messages"])
-    return {"thought_signatures": True} if called and _SIGNATURE.search(refusal) else None
+def _signature(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
+    return {"thought_signatures": True} if "tool_calls" in sent.keys and _SIGNATURE.search(refusal) else None
 
 
-def _prefill(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
-    last = body["messages"][-1]["role"] if body["messages"] else ""
-    return {"prefill_mark": {"prefix": True}} if last == "assistant" and _PREFILL.search(refusal) else None
+def _prefill(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
+    is_prefilled = sent.last_role == "assistant"
+    return {"prefill_mark": {"prefix": True}} if is_prefilled and _PREFILL.search(refusal) else None
 
 
-def _top_k(dialect: Dialect, body: Json, refusal: str) -> Changes | None:
+def _top_k(dialect: Dialect, body: Json, sent: SentMessages, refusal: str) -> Changes | None:
     return {"top_k": False} if "top_k" in body and _TOP_K.search(refusal) else None
 
 
-def _has_null_content(body: Json) -> bool:
-    return any(turn["content"] is None for turn in body["messages"])
-
-
-def _has_assistant(body: Json) -> bool:
-    return any(turn["role"] == "assistant" for turn in body["messages"])
-
-
-_RULES: Final[tuple[Callable[[Dialect, Json, str], Changes | None], ...]] = (
+_RULES: Final[tuple[Callable[[Dialect, Json, SentMessages, str], Changes | None], ...]] = (
     _reasoning,
     _after_tool,
     _late_system,

@@ -57,6 +57,10 @@ class Cuts:
     def __len__(self) -> int:
         return len(self._pieces)
 
+    def content(self) -> list[list[bytes]]:
+        """All parts, to be dropped with `drop_in_steps`."""
+        return self._pieces
+
     def add_string(self, pieces: list[bytes], length: int) -> str:
         """Keep the content of a string of `length` characters, as JSON without its quotes; returns its mark."""
         return f"{MARK}{self._add(pieces, length, is_value=False)}{_END}"

@@ -133,6 +133,8 @@ _ROOT: Final[Shape] = {
     **dict.fromkeys(_READ),
     _ANY: _UNKNOWN,
 }
+ANY_MEMBER: Final[Shape] = {_ANY: _UNKNOWN}
+"""The shape of an object of which the keys and the short values are read."""
 INPUT: Final[Shape] = [_INPUT]
 """The shape of an array whose element is the input of a tool call."""
 _READ_AS_MARKS: Final = frozenset({"content", "data", "signature", "text", "thinking"})

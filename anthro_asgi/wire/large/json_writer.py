@@ -9,7 +9,6 @@ itself. Looking at a larger one stops after that many values, so the time is lin
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any, Final
 
 from ..json_codec import check_memory, dumps, loads
@@ -76,14 +75,6 @@ class StoredArray:
             yield from loads(b"[%b]" % b"".join(pieces))
         yield from self._elements
 
-    def __getitem__(self, place: int | slice) -> Any:
-        """The last element, or an iterator over the elements from `place.start` on."""
-        if isinstance(place, slice):
-            return islice(self, place.start or 0, None)
-        if place != -1:
-            raise IndexError("only the last element")
-        return self._elements[-1] if self._elements else loads(b"[%b]" % b"".join(self._stored[-1]))[-1]
-
     def append(self, element: Any) -> Steps[None]:
         """Add an element. It must not change any more, unless it is the last one."""
         if self._weight >= _PIECE or len(self._elements) >= _RUN:
@@ -102,6 +93,10 @@ class StoredArray:
         self._elements = []
         self._has_large = False
         self._weight = 0
+
+    def stored(self) -> list[list[bytes]]:
+        """The text of the elements that are stored, which are all of an array that was written; see `texts`."""
+        return self._stored
 
     def texts(self) -> Steps[list[list[bytes]]]:
         """The text between the brackets: parts that belong between commas, each in pieces."""

@@ -10,8 +10,9 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import AsyncIterator, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, NamedTuple, Self
 
 import uvloop
@@ -40,13 +41,27 @@ _SWITCH: Final = 0.0002  # seconds
 _TIMEOUT: Final = 60.0  # seconds for one case
 
 
+class Leave(Enum):
+    """When the request ends without an answer."""
+
+    ASKED = "the client leaves when the engine has the request"
+    QUEUED = "the client leaves while the request waits for a slot"
+    STOPPED = "the server cancels the request when the engine has it"
+
+
 @dataclass(slots=True)
 class Case:
-    """A request body, and what the engine answers: the bytes of an HTTP response, or deltas of an engine in process."""
+    """A request body, and what the engine answers: the bytes of an HTTP response, or deltas of an engine in process.
+
+    No bytes: the engine closes the connection. `deltas` may end with an exception that the engine raises. With `leave`,
+    the engine gives no answer. `path` is that of the request.
+    """
 
     request: bytes = HELLO
     answer: bytes = WORD
-    deltas: list[Batch] = field(default_factory=list)
+    deltas: Sequence[Batch | Exception] = ()
+    leave: Leave | None = None
+    path: str = "/v1/messages"
 
     @property
     def size(self) -> int:
@@ -90,48 +105,85 @@ class Application:
     def hold(self, case: Case, repetitions: int = 1) -> Hold:
         """The longest hold of `case`: the shortest of so many repetitions, because noise only adds to it."""
         self._answer = case.answer
+        self._leave = case.leave
         return min(self._runner.run(self._measure(case)) for _ in range(repetitions))
 
     async def _respond(self, wire: Wire) -> None:
-        await wire.send(_MODELS if wire.method == "GET" else self._answer)
-        if wire.method != "GET" and b"transfer-encoding: chunked" not in self._answer[:500]:
-            wire.close()
+        if wire.method == "GET":
+            await wire.send(_MODELS)
+        elif self._leave is not None:
+            self._runner.get_loop().call_soon_threadsafe(self._asked.set)
+            await wire.gone()
+        else:
+            await wire.send(self._answer)
+            if b"transfer-encoding: chunked" not in self._answer[:500]:
+                wire.close()
 
     async def _measure(self, case: Case) -> Hold:
-        app = MessagesApp(_in_process(case.deltas) if case.deltas else self._engine, **self._options)
-        client = _Client(case.request)
+        self._asked = asyncio.Event()
+        engine = _in_process(case, self._asked) if case.deltas else self._engine
+        app = MessagesApp(engine, **{**self._options, **({"max_concurrency": 1} if case.leave is Leave.QUEUED else {})})
+        others = await self._occupy(app) if case.leave is Leave.QUEUED else []
+        client = _Client(case, self._asked)
         gc.collect()
         gc.disable()
         ticker = Ticker(asyncio.get_running_loop())
         try:
             async with asyncio.timeout(_TIMEOUT):
-                await app(client.scope, client.receive, client.send)
+                running = asyncio.ensure_future(app(client.scope, client.receive, client.send))
+                if case.leave is Leave.STOPPED:
+                    await self._asked.wait()
+                    running.cancel()
+                await asyncio.wait({running})
             await asyncio.sleep(0)
+            longest = ticker.longest
         finally:
             ticker.stop()
             gc.enable()
-        return Hold(ticker.longest, client.status)
+        for other in others:
+            other.cancel()
+            await asyncio.wait({other})
+        if not running.cancelled():
+            running.result()
+        return Hold(longest, client.status)
+
+    async def _occupy(self, app: MessagesApp) -> list[asyncio.Task[None]]:
+        """Let a small request hold the only slot."""
+        client = _Client(Case(leave=Leave.STOPPED), self._asked)
+        task = asyncio.get_running_loop().create_task(app(client.scope, client.receive, client.send))
+        await self._asked.wait()
+        return [task]
 
 
-def _in_process(deltas: list[Batch]) -> Any:
+def _in_process(case: Case, asked: asyncio.Event) -> Any:
     async def engine(request: MessagesRequest) -> AsyncIterator[Batch]:
-        for delta in deltas:
+        asked.set()
+        if case.leave is not None:
+            await asyncio.Event().wait()
+        for delta in case.deltas:
+            if isinstance(delta, Exception):
+                raise delta
             yield delta
 
     return engine
 
 
 class _Client:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, case: Case, asked: asyncio.Event) -> None:
+        data = case.request
         self._pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
         self._taken = 0
         self._left = asyncio.Event()
+        if case.leave is Leave.QUEUED:
+            self._left.set()
+        elif case.leave is Leave.ASKED:
+            self._left = asked
         self.status = 0
         headers = [*_HEADERS, (b"content-length", b"%d" % len(data))]
         self.scope = {
             "type": "http",
             "method": "POST",
-            "path": "/v1/messages",
+            "path": case.path,
             "query_string": b"",
             "headers": headers,
         }

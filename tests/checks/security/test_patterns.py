@@ -16,6 +16,7 @@ import pytest
 
 from anthro_asgi.engines.openai import chunk_template, refusals, retry
 from anthro_asgi.engines.openai.dialects import VLLM
+from anthro_asgi.engines.openai.sent_messages import look_in_steps
 from anthro_asgi.engines.openai.think_tags import ThinkTagFilter
 from anthro_asgi.engines.shared.answer_length import shorter_answer
 from anthro_asgi.engines.shared.context_overflow import find_bound
@@ -27,6 +28,7 @@ from anthro_asgi.server.request_framing import RequestFraming
 from anthro_asgi.simulator.schema_example import tool_input as made_up
 from anthro_asgi.wire.errors import ApiError
 from anthro_asgi.wire.json_codec import loads
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import parse_request
 from anthro_asgi.wire.stop_sequences import StopSequenceMatcher
 from anthro_asgi.wire.tool_input import parse_tool_input
@@ -108,6 +110,7 @@ LOOP: dict[str, Any] = {
     "tool_choice": "required",
     "top_k": 5,
 }
+SENT = run_to_end(look_in_steps(LOOP["messages"]))
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
@@ -122,7 +125,7 @@ def test_an_error_text_of_an_engine_is_read_in_linear_time(words: str) -> None:
     assert timed(lambda: shorter_answer(4096, words[:600])) < AT_ONCE
     assert timed(lambda: find_bound(words[:600])) < AT_ONCE
     assert timed(lambda: retry.rejected_field(asked, words[:600])) < AT_ONCE
-    assert timed(lambda: refusals.amended_dialect(VLLM, LOOP, words[:6000])) < AT_ONCE
+    assert timed(lambda: refusals.amended_dialect(VLLM, LOOP, SENT, words[:6000])) < AT_ONCE
 
 
 # --- the head of a request, before authentication ---

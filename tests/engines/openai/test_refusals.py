@@ -7,6 +7,8 @@ import pytest
 from anthro_asgi.engines.openai.chat_request import to_chat
 from anthro_asgi.engines.openai.dialects import DIALECTS, PLAIN, Dialect
 from anthro_asgi.engines.openai.refusals import amended_dialect, changes_between
+from anthro_asgi.engines.openai.sent_messages import look_in_steps
+from anthro_asgi.wire.large.cooperative import run_to_end
 from anthro_asgi.wire.request import MessagesRequest
 from tests.support.chat_requests import Json, assistant, request, result, use, user
 
@@ -29,7 +31,8 @@ KEEPING = Dialect("x", "X", late_system=True)
 
 def amended(asked: MessagesRequest, refusal: str, dialect: Dialect = PLAIN) -> Json | None:
     """The body to send after the refusal of the first one; None if there is no other."""
-    instead = amended_dialect(dialect, to_chat(asked, dialect), refusal)
+    body = to_chat(asked, dialect)
+    instead = amended_dialect(dialect, body, run_to_end(look_in_steps(body["messages"])), refusal)
     return None if instead is None else to_chat(asked, instead)
 
 
@@ -210,7 +213,8 @@ def test_words_about_something_that_was_not_sent_change_nothing(refusal: str) ->
 
 def test_the_same_refusal_again_changes_nothing() -> None:
     refusal = "Unexpected role 'user' after role 'tool'"
-    dialect = amended_dialect(PLAIN, to_chat(LOOP, PLAIN), refusal)
+    body = to_chat(LOOP, PLAIN)
+    dialect = amended_dialect(PLAIN, body, run_to_end(look_in_steps(body["messages"])), refusal)
     assert dialect is not None
     assert amended(LOOP, refusal, dialect) is None
 
