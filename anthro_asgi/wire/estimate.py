@@ -11,6 +11,7 @@ from typing import Any, Final
 from .blocks import SERVER_RESULTS
 from .json_codec import dumps
 from .large.cooperative import Steps
+from .large.json_writer import length_in_steps
 from .request import Estimate, MessagesRequest, Tool
 
 CHARACTERS: Final = 4
@@ -21,6 +22,7 @@ _FILE: Final = 4 * _IMAGE  # a document that only a relayed upstream can read
 _MESSAGE: Final = 4 * CHARACTERS  # what a chat template adds around a turn
 _WORDS_PER_STEP: Final = 512
 _SERVER_RESULTS: Final = frozenset(SERVER_RESULTS) - {"tool_search_tool_result"}
+_CALLS: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 # Keys under which results of server tools hold readable text. Encrypted content is never sent to an engine.
 _WORDS: Final = ("text", "content", "title", "source", "data", "url", "stdout", "stderr")
 
@@ -52,7 +54,7 @@ def estimate_in_steps(request: MessagesRequest) -> Steps[int]:
             blocks = 0
             yield
     for number, tool in enumerate(request.tools, 1):
-        characters += _tool(tool)
+        characters += len(tool.name) + len(tool.description or "") + (yield from length_in_steps(tool.input_schema))
         if number % _BLOCKS_PER_STEP == 0:
             yield
     if request.cuts is not None:
@@ -75,6 +77,8 @@ def content_in_steps(content: str | list[dict[str, Any]] | None) -> Steps[int]:
         elif block["type"] == "search_result":
             characters += _content(block.get("title")) + _content(block.get("source"))
             characters += yield from content_in_steps(block.get("content"))
+        elif block["type"] in _CALLS:
+            characters += len(block["name"]) + (yield from length_in_steps(block["input"]))
         elif block["type"] in _SERVER_RESULTS:
             characters += yield from _words_in_steps(block.get("content"))
         else:
@@ -148,9 +152,7 @@ _COUNTS: Final[dict[str, Callable[[dict[str, Any]], int]]] = {
     "document": _document,
     "search_result": _search_result,
     "tool_reference": lambda block: len(block["tool_name"]),
-    "tool_use": _call,
     "tool_result": lambda block: _content(block.get("content")),
-    "server_tool_use": _call,
-    "mcp_tool_use": _call,
+    **dict.fromkeys(_CALLS, _call),
     **dict.fromkeys(_SERVER_RESULTS, lambda block: _words(block.get("content"))),
 }

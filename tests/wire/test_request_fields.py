@@ -85,6 +85,7 @@ DERIVED: Final = {
     "cited",
     "cites",
     "has_files",
+    "held",
     "has_pdfs",
 }
 READ: Final = [row for row in REQUEST_FIELDS if row.nature not in (Nature.IGNORED, Nature.REFUSED)]

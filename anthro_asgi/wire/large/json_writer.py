@@ -115,6 +115,14 @@ def dumps_in_steps(value: Any) -> Steps[list[bytes]]:
     return writer.pieces()
 
 
+def length_in_steps(value: Any) -> Steps[int]:
+    """The bytes of `json_codec.dumps(value)`, in steps. Raises as `dumps`."""
+    if _weight(value) <= _PIECE:
+        return len(dumps(value))
+    pieces = yield from dumps_in_steps(value)
+    return sum(map(len, pieces))
+
+
 class _Frame:
     """A container that is being written. `key` belongs to the value that is written next; None in an array."""
 
