@@ -6,9 +6,15 @@ Owner.sync, Owner.hand_back ◄── collect() in the event loop
 """
 
 import asyncio
+import logging
 import os
+from time import monotonic
+from typing import Final
 
 from . import NewThread, Pump, Thread
+
+_RETRY: Final = 10.0  # seconds without another attempt after one that failed: a stream asks at each of its reads
+_log = logging.getLogger(__name__)
 
 
 class PumpThread:
@@ -22,11 +28,13 @@ class PumpThread:
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
+        self._retry_at = 0.0
 
     def start(self) -> bool:
         """Start the thread, unless it runs. Returns whether it serves the running event loop.
 
-        It does not if the system has no thread or descriptor left, or while it has streams of another event loop.
+        It does not if the system has no thread or descriptor left, or while it has streams of another event loop. The
+        former is logged, and tried again after a few seconds.
         """
         loop = asyncio.get_running_loop()
         return (self._loop is loop and self._process == os.getpid()) or self._start(loop)
@@ -49,11 +57,13 @@ class PumpThread:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> bool:
         self.close()
-        if self._thread is not None:
+        if self._thread is not None or monotonic() < self._retry_at:
             return False
         try:
             thread = self._new_thread()
-        except OSError:
+        except OSError as exc:
+            self._retry_at = monotonic() + _RETRY
+            _log.warning("native_thread_unavailable reason=%(reason)s", {"reason": exc.strerror})
             return False
         try:
             loop.add_reader(thread.fileno(), thread.collect)

@@ -35,6 +35,8 @@ MEANINGS: Final[Mapping[str, str]] = {
     "upstream_error_message": "The engine's own error text. Only at level `debug`, because it may quote a prompt.",
     "engine_dialect_learned": "An engine accepted a request in a form that it had refused otherwise. The service uses "
     "this form for an hour.",
+    "native_thread_unavailable": "The system had no thread or descriptor for the native path. Streams are relayed in "
+    "the event loop until one of the next attempts, ten seconds apart, succeeds.",
     "cache_diagnosis": "A prompt was compared with the one before, see "
     "[Find out why a prefix cache misses](../how-to/prefix-cache.md). Only at level `debug`.",
     "model_not_found": "The engine does not have the model that a client requested.",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anthro_asgi._native import NewThread, Pump, Thread, new_pump, new_thread
+from anthro_asgi._native import NewThread, Pump, Thread, new_pump, new_thread, pump_thread
 from anthro_asgi._native.pump_thread import PumpThread
 from tests.native.test_pump import AFTER, BEFORE, CLOSING, LARGE, OPENING, converted, event
 from tests.support.pumped import framed
@@ -127,12 +127,31 @@ def test_a_second_event_loop_is_served_when_the_first_has_no_stream(owners: Call
     thread.close()
 
 
-async def test_without_another_thread_or_readers_the_pump_reads_itself(owners: Callable[[], Owner]) -> None:
+async def test_without_another_thread_the_pump_reads_itself_and_the_log_says_so_once(
+    owners: Callable[[], Owner], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    attempts = 0
+
     def failing() -> Thread:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 3:
+            return starting()()
         raise OSError(11, "no thread left")
 
+    monkeypatch.setattr(pump_thread, "monotonic", lambda: now)
+    thread = PumpThread(failing)
     owner = owners()
-    assert not PumpThread(failing).take(owner.pump, owner.up.fileno())
+    for tries in range(1, 3):
+        assert not thread.take(owner.pump, owner.up.fileno())
+        assert not thread.take(owner.pump, owner.up.fileno())
+        assert attempts == tries
+        now += 10
+    assert caplog.messages == ["native_thread_unavailable reason=no thread left"] * 2
+    assert thread.take(owner.pump, owner.up.fileno())
+    owner.pump.disarm()
+    thread.close()
 
 
 def test_a_forked_process_starts_its_own_thread(owners: Callable[[], Owner]) -> None:
