@@ -88,19 +88,54 @@ class AdaptedEngine(BaseEngine):
 
 def as_engine(thing: object) -> BaseEngine:
     """`thing` as an engine; see the head of this file. Raises ValueError if it cannot be one."""
+    if inspect.isclass(thing):
+        _check_class(thing)
     if inspect.isclass(thing) or (inspect.isfunction(thing) and not _is_generator(thing) and _has_no_parameters(thing)):
         thing = thing()
     if isinstance(thing, BaseEngine):
+        if inspect.isgeneratorfunction(thing.stream):
+            raise ValueError(
+                f"{thing!r:.100} has a method `stream` that is a generator: in a class that derives from BaseEngine, "
+                "write it as `async def`"
+            )
+        _check_callable(thing, thing.stream)
         return thing
-    if callable(getattr(thing, "stream", None)):
+    if callable(stream := getattr(thing, "stream", None)):
+        _check_callable(thing, stream)
         return AdaptedEngine(thing)
     if inspect.isasyncgenfunction(thing):
+        _check_callable(thing, thing)
         return FunctionEngine(thing)
     if inspect.isgeneratorfunction(thing):
+        _check_callable(thing, thing)
         return ThreadedEngine(thing)
     raise ValueError(
         f"{thing!r:.100} is not an engine: it needs a generator method `stream(request)`, preferably an async one"
     )
+
+
+def _check_class(thing: type) -> None:
+    """Raises ValueError if the class cannot be instantiated without arguments."""
+    if missing := getattr(thing, "__abstractmethods__", None):
+        raise ValueError(f"{thing!r:.100} is not an engine: it has no method {', '.join(sorted(missing))}")
+    try:
+        inspect.signature(thing).bind()
+    except TypeError as exc:
+        raise ValueError(f"{thing!r:.100} cannot be called without arguments: {exc}; name an instance of it") from exc
+    except ValueError:  # a class in C without a signature
+        return
+
+
+def _check_callable(thing: object, stream: Callable[..., Any]) -> None:
+    """Raises ValueError if `stream` does not take a request, or is a coroutine function, which returns no generator."""
+    if inspect.iscoroutinefunction(stream):
+        raise ValueError(f"{thing!r:.100} has a method `stream` without `yield`: it must yield what it answers")
+    try:
+        inspect.signature(stream).bind(None)
+    except TypeError as exc:
+        raise ValueError(f"{thing!r:.100} cannot be called with one argument, the request: {exc}") from exc
+    except ValueError:  # a function in C without a signature
+        return
 
 
 def load(spec: str) -> BaseEngine:
@@ -118,10 +153,11 @@ def load_attribute(spec: str) -> Any:
         raise ValueError("write it as module:attr")
     try:
         thing: Any = importlib.import_module(module_name)
-        for step in attribute.split("."):
-            thing = getattr(thing, step)
     except ImportError as exc:
         raise ValueError(str(exc)) from exc
+    try:
+        for step in attribute.split("."):
+            thing = getattr(thing, step)
     except AttributeError as exc:
         raise ValueError(f"{module_name} has no {attribute}") from exc
     return thing

@@ -182,6 +182,9 @@ class Answer:
         if request is None:
             raise RuntimeError("an Answer can be entered only once")
         self.batches = self._engine.stream(request)
+        if not hasattr(self.batches, "aclose"):
+            name = self._engine_name()
+            raise InvalidDelta(f"the engine {name} returned {type(self.batches).__name__}, not an async generator")
         if self._stops is not None:
             self.batches = self._divided(self.batches)
         self._source = self.batches
@@ -191,7 +194,7 @@ class Answer:
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.batches.aclose()  # type: ignore[attr-defined]  # `stream` is an async generator
-        await self._source.aclose()  # type: ignore[attr-defined]  # as above; a generator that never ran closes no other
+        await self._source.aclose()  # a generator that never ran closes no other
 
     @property
     def stop_reason(self) -> StopReason | None:
@@ -476,10 +479,12 @@ class Answer:
         kind: type = type(thing)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         known = ", ".join(one.__name__ for one in DELTA_TYPES)
-        engine = self._engine.describe() or type(self._engine).__name__
         raise InvalidDelta(
-            f"the engine {engine} yielded {name}, which is not a delta: yield {known}, or a list of these"
+            f"the engine {self._engine_name()} yielded {name}, which is not a delta: yield {known}, or a list of these"
         )
+
+    def _engine_name(self) -> str:
+        return self._engine.describe() or type(self._engine).__name__
 
     def _with_final_finish(self, batch: Batch) -> Batch:
         if self.finish is None:

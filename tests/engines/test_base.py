@@ -1,6 +1,9 @@
 """What can be used as an engine, and loading one by name."""
 
-from collections.abc import AsyncIterator
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -104,6 +107,68 @@ async def test_a_class_is_instantiated() -> None:
 def test_anything_else_is_not_an_engine(thing: Any) -> None:
     with pytest.raises(ValueError, match="is not an engine"):
         as_engine(thing)
+
+
+async def no_request() -> AsyncIterator[str]:
+    yield "hi"
+
+
+def two_arguments(request: MessagesRequest, more: int) -> Iterator[str]:
+    yield "hi"
+
+
+class Coroutine:
+    async def stream(self, request: MessagesRequest) -> str:
+        return "hi"
+
+
+class Derived(BaseEngine):
+    async def stream(self, request: MessagesRequest) -> Any:  # type: ignore[override]  # the mistake
+        return "hi"
+
+
+class Blocking(BaseEngine):
+    def stream(self, request: MessagesRequest) -> Any:
+        yield "hi"
+
+
+class Abstract(BaseEngine):
+    pass
+
+
+class NeedsArguments(Whole):
+    def __init__(self, model: str) -> None:
+        super().__init__()
+
+
+class NoRequest(BaseEngine):
+    async def stream(self) -> Any:  # type: ignore[override]  # the mistake
+        yield "hi"
+
+
+@pytest.mark.parametrize(
+    ("thing", "words"),
+    [
+        (no_request, "cannot be called with one argument, the request: too many positional arguments"),
+        (two_arguments, "cannot be called with one argument, the request: missing a required argument: 'more'"),
+        (Coroutine(), "has a method `stream` without `yield`: it must yield what it answers"),
+        (Derived, "has a method `stream` without `yield`: it must yield what it answers"),
+        (Blocking(), "has a method `stream` that is a generator: in a class that derives from BaseEngine, write it as"),
+        (Abstract, "is not an engine: it has no method stream"),
+        (NeedsArguments, "cannot be called without arguments: missing a required argument: 'model'; name an instance"),
+        (NoRequest(), "cannot be called with one argument, the request: too many positional arguments"),
+    ],
+)
+def test_an_engine_that_could_never_answer_is_refused_with_what_is_wrong(thing: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        as_engine(thing)
+
+
+def test_an_attribute_error_of_the_module_itself_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_with_an_error.py").write_text("import sys\nsys.no_such_attribute\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(AttributeError, match="no_such_attribute"):
+        load("module_with_an_error:engine")
 
 
 @pytest.mark.parametrize("attribute", ["function", "Whole", "holder.inner"])

@@ -101,6 +101,16 @@ async def test_an_engine_that_breaks_the_rules_fails_its_own_request_only(
     assert (line.input_tokens or 0, line.output_tokens or 0) < (100, 4)
 
 
+async def test_a_stream_that_is_no_async_generator_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    class Engine:
+        def stream(self, request: MessagesRequest) -> list[str]:
+            return ["Hello"]
+
+    response = await Driver(MessagesApp(Engine())).request("POST", "/v1/messages", body=orjson.dumps(BODY))
+    assert response.status == 500
+    assert "the engine Engine returned list, not an async generator" in caplog.text
+
+
 @pytest.mark.parametrize("fault", NO_EXCEPTIONS)
 @pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/v1/models", "/readyz"])
 async def test_an_engine_that_raises_no_exception_elsewhere_fails_that_request_only(
