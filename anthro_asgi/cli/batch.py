@@ -94,6 +94,9 @@ def _send(options: Namespace, name: str, file: IO[bytes]) -> Any:
 
 
 def _status(options: Namespace) -> int:
+    if options.id is None and options.wait:
+        print("anthro-asgi: error: --wait has no effect without the ID of a batch", file=sys.stderr)
+        return 2
     if options.id is not None:
         print(json.dumps(_wait(options, options.id) if options.wait else _json(options, "GET", f"/{options.id}")))
         return 0

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -24,6 +25,17 @@ Profile `server`: any server. The prompts are short, and all answers together ha
 Profile `gateway`: a gateway in front of a chat-completions engine. The suite is the engine: give its address to the
 gateway, for example  --engine-listen 127.0.0.1:9000  and in the gateway  http://127.0.0.1:9000/v1 .
 """
+
+
+_CONDITIONS: Final[tuple[tuple[str, str, Callable[[argparse.Namespace], object]], ...]] = (
+    ("engine_listen", "without --profile gateway", lambda options: options.profile == "gateway"),
+    ("compare", "without --html or --markdown", lambda options: options.html or options.markdown),
+    ("model", "without a server", lambda options: options.url),
+    ("key", "without a server", lambda options: options.url),
+    ("name", "without a server", lambda options: options.url),
+    ("json", "without a server", lambda options: options.url),
+)
+"""Options that have an effect only with others: the attribute, words that follow "has no effect", and the condition."""
 
 
 def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -68,6 +80,14 @@ def main(arguments: Sequence[str], kind: type[argparse.ArgumentParser] = argpars
     if options.url and not checks:
         print(f"anthro-asgi: error: --only: no check has all of the words {', '.join(options.only)}", file=sys.stderr)
         return 2
+    if not options.url and not options.compare:
+        print("anthro-asgi: error: name a server, or reports with --compare", file=sys.stderr)
+        return 2
+    for attribute, otherwise, is_met in _CONDITIONS:
+        if getattr(options, attribute) and not is_met(options):
+            option = attribute.replace("_", "-")
+            print(f"anthro-asgi: error: --{option} has no effect {otherwise}", file=sys.stderr)
+            return 2
     try:
         for file in (options.json, options.html, options.markdown):
             if file is not None:
@@ -81,9 +101,6 @@ def main(arguments: Sequence[str], kind: type[argparse.ArgumentParser] = argpars
         print(f"anthro-asgi: error: {exc}", file=sys.stderr)
         return 2
     reports += [report] if report is not None else []
-    if not reports:
-        print("anthro-asgi: error: name a server, or reports with --compare", file=sys.stderr)
-        return 2
     _write(options.html, lambda: page(reports).encode())
     _write(options.markdown, lambda: "\n".join(map(failures_in_markdown, reports)).encode())
     if report is None:

@@ -57,6 +57,10 @@ def test_a_batch_is_submitted_watched_and_read(service: Service, tmp_path: Path)
     assert [result["custom_id"] for result in results] == [line["custom_id"] for line in LINES]
 
 
+def test_waiting_needs_a_batch(service: Service) -> None:
+    assert "--wait has no effect without the ID of a batch" in run(service, "status", "--wait", status=2)
+
+
 def test_what_did_not_succeed_is_counted(service: Service) -> None:
     wrong = {**LINES[0], "custom_id": "wrong", "params": {"model": "m", "max_tokens": 9, "messages": []}}
     words = command(service, "submit", "-", "--wait")
