@@ -158,7 +158,8 @@ class MessagesApp(BaseApp):
         self._ping_interval = ping_interval
         self._max_body = max_body
         self._max_decompressed = max_decompressed
-        self._takes_cuts = self.engine.takes_cuts and tokenizer is None
+        # A tokenizer reads all of a prompt, and the digests by which summaries are found are those of its content.
+        self._takes_cuts = self.engine.takes_cuts and tokenizer is None and compact_at is None
         self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
         self._pdf_reader = PdfReader(pdf) if pdf != "refuse" and can_read_pdfs() else None

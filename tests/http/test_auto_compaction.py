@@ -28,6 +28,12 @@ class Engine(ScriptedAnswers):
         return [ModelInfo("m", max_input_tokens=2_000)]
 
 
+class TakesCuts(Engine):
+    """May get large requests with marks in place of long strings."""
+
+    takes_cuts = True
+
+
 def user(text: str) -> Json:
     return {"role": "user", "content": text}
 
@@ -93,6 +99,15 @@ async def test_a_summary_is_not_used_for_another_key_or_another_beginning() -> N
         header(await post(app, messages=[user(f"{LONG}x"), *HISTORY[1:]])),
     ]
     assert headers == ["made"] * 3
+
+
+@pytest.mark.clause("3.52")
+async def test_a_summary_of_a_large_conversation_is_not_used_for_another_one() -> None:
+    engine = TakesCuts(*[step for _ in range(2) for step in (SUMMARY, saying("Six."))])
+    app = app_of(engine)
+    headers = [header(await post(app, messages=[user(letter * 1_000_000), *HISTORY[1:]])) for letter in ("a", "b")]
+    assert headers == ["made"] * 2
+    assert [len(request.messages[0]["content"]) for request in engine.requests[::2]] == [1_000_000] * 2
 
 
 async def test_a_conversation_that_grows_past_its_summary_is_compacted_again() -> None:
