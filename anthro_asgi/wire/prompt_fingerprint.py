@@ -12,7 +12,7 @@ a list with that one text are the same content.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from hashlib import blake2b
 from typing import Any, Final, Literal
@@ -33,6 +33,8 @@ MAX_MESSAGES: Final = 10_000
 _DIGEST: Final = 8  # bytes
 _PIECE: Final = 128 * 1024  # characters that are hashed in one step
 _NODES_PER_STEP: Final = 256
+_CHARACTERS_OF_A_NODE: Final = 512  # which take as long as a value
+_WIDE: Final = 1024  # members or elements that are handled in one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ def take_fingerprint(request: MessagesRequest) -> Steps[Fingerprint | None]:
         digests.append((yield from _digest([message["role"], blocks])))
         total += length
         ends.append(total)
+        yield
     return Fingerprint(request.engine_model, system, tools, other, b"".join(digests), ends)
 
 
@@ -145,13 +148,19 @@ def _digest(value: Any) -> Steps[bytes]:
     while left:
         node = left.pop()
         nodes += 1
-        if nodes % _NODES_PER_STEP == 0:
+        if nodes >= _NODES_PER_STEP:
+            nodes = 0
             yield
         if isinstance(node, str):
+            nodes += len(node) // _CHARACTERS_OF_A_NODE
             update(b"s%d:" % len(node))
-            for at in range(0, len(node), _PIECE):
-                update(node[at : at + _PIECE].encode("utf-8", "surrogatepass"))
-                if at:
+            yield from _update_with_text(update, node)
+        elif isinstance(node, Mapping) and len(node) > _WIDE:
+            keys = yield from _sorted_in_steps(node)
+            update(b"d%d:" % len(keys))
+            for number, key in enumerate(keys, 1):
+                left += (node[key], key)
+                if number % _WIDE == 0:
                     yield
         elif isinstance(node, Mapping):
             keys = sorted(key for key in node if key != "cache_control")
@@ -160,7 +169,40 @@ def _digest(value: Any) -> Steps[bytes]:
                 left += (node[key], key)
         elif isinstance(node, list | tuple):
             update(b"l%d:" % len(node))
-            left.extend(reversed(node))
+            yield from _extend_reversed(left, node)
         else:
             update(b"v%r:" % (node,))
     return digest.digest()
+
+
+def _update_with_text(update: Callable[[bytes], None], text: str) -> Steps[None]:
+    for at in range(0, len(text), _PIECE):
+        update(text[at : at + _PIECE].encode("utf-8", "surrogatepass"))
+        if at:
+            yield
+
+
+def _extend_reversed(left: list[Any], values: Sequence[Any]) -> Steps[None]:
+    for end in range(len(values), 0, -_WIDE):
+        left.extend(reversed(values[max(0, end - _WIDE) : end]))
+        if end > _WIDE:
+            yield
+
+
+def _sorted_in_steps(node: Mapping[str, Any]) -> Steps[list[str]]:
+    """The keys of a wide object but `cache_control`, in an order that depends on nothing else, in steps.
+
+    Sorting them takes more than linear time. Their hashes distribute them over short lists, which are sorted.
+    """
+    count = len(node) - ("cache_control" in node)
+    groups: list[list[str]] = [[] for _ in range(1 + count // _WIDE)]
+    for number, key in enumerate(node, 1):
+        if key != "cache_control":
+            groups[hash(key) % len(groups)].append(key)
+        if number % _WIDE == 0:
+            yield
+    keys: list[str] = []
+    for group in groups:
+        keys += sorted(group)
+        yield
+    return keys

@@ -10,6 +10,7 @@ from anthro_asgi.wire.prompt_fingerprint import (
     MAX_MESSAGES,
     Change,
     Fingerprint,
+    _digest,
     first_change,
     take_fingerprint,
 )
@@ -147,6 +148,25 @@ def test_large_content_is_hashed_in_short_steps() -> None:
     assert sum(1 for _ in take_fingerprint(request)) > 10
     text = "\ud800é" * 100_000
     assert taken(messages=[{"role": "user", "content": text}]) == taken(messages=[{"role": "user", "content": text}])
+
+
+def test_the_order_of_keys_does_not_matter_in_a_wide_object_either() -> None:
+    wide: Json = {f"{number * 7919 % 4001}": number for number in range(4_000)}
+    other = dict(reversed(wide.items()))
+    assert digest_of(wide) == digest_of(other | MARK)
+    assert digest_of(wide) != digest_of(wide | {"0": 1})
+    assert digest_of(wide) != digest_of({key: value for key, value in wide.items() if key != "7"})
+
+
+def test_a_long_list_has_the_digest_of_its_elements_in_their_order() -> None:
+    many = list(range(5_000))
+    assert digest_of(many) == digest_of(tuple(many))
+    assert digest_of(many) != digest_of([*many[:-2], many[-1], many[-2]])
+    assert digest_of(many) != digest_of([many[1024], *many[1:1024], many[0], *many[1025:]])
+
+
+def digest_of(value: Any) -> bytes:
+    return run_to_end(_digest(value))
 
 
 def test_a_prompt_with_very_many_messages_has_no_fingerprint() -> None:

@@ -69,6 +69,11 @@ REQUESTS = [
 ]
 
 
+def _keys_in_no_order(size: int) -> str:
+    source = random.Random(1)
+    return ",".join(f'"{source.getrandbits(48):012x}":1' for _ in range(size // 17))
+
+
 def _with(field: str) -> bytes:
     return b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}],%s}' % field.encode()
 
@@ -85,6 +90,12 @@ ODD: dict[str, bytes] = {
     ),
     "the name in a choice": _with(f'"tool_choice":{{"type":"tool","name":"{chr(233) * (LONG // 2)}"}}'),
     "fields": _with(_keys(LONG)),
+    "many messages and diagnostics": _with('"diagnostics":{}').replace(
+        b'{"role":"user","content":"Hi"}', b",".join([b'{"role":"user","content":"%b"}' % (b"x" * 60)] * 9_000)
+    ),
+    "keys in no order and diagnostics": _with(
+        f'"diagnostics":{{}},"tools":[{{"name":"f","input_schema":{{{_keys_in_no_order(LONG)}}}}}]'
+    ),
 }
 
 
