@@ -125,7 +125,9 @@ class Counter:
             value = orjson.loads(payload)
             texts = self._messages(value, name) if self._api == "messages" else self._chat(value)
         except (ValueError, TypeError, AttributeError, KeyError):
-            self.error = self.error or "garbled"
+            if self.error is None:
+                self.error = "garbled"
+                self.message = f"an event that is not one of the API: {payload[:80].decode(errors='replace')}"
             return
         if not texts:
             return

@@ -189,6 +189,25 @@ async def test_a_failure_is_counted_by_its_kind(reply: Answer, error: str, token
     assert (found.tally.ok, found.tally.tokens, len(found.tally.e2e)) == (0, 2 * tokens, 0)
 
 
+@pytest.mark.parametrize(
+    ("reply", "stream", "detail"),
+    [
+        (cut(b"no HTTP at all\r\n\r\n"), True, "the response is not valid HTTP"),
+        (answer([b"data: no JSON\n\n", STOP]), True, "an event that is not one of the API: no JSON"),
+        (
+            framed(200, [("content-type", "text/html")], [b"<html>"], "length"),
+            False,
+            "not a whole answer: unexpected character",
+        ),
+        (json_answer(200, {}), False, "not a whole answer: an answer without usage"),
+    ],
+)
+async def test_what_is_garbled_is_shown(reply: Answer, stream: bool, detail: str) -> None:
+    async with ScriptedUpstream(reply) as server:
+        found = await load(server.url, requests=1, stream=stream)
+    assert found.tally.details["garbled"].startswith(detail)
+
+
 async def test_an_answer_that_is_complete_before_its_connection_breaks_is_good() -> None:
     async with ScriptedUpstream(cut(answer()[:-5])) as server:
         found = await load(server.url, requests=1)

@@ -141,8 +141,11 @@ class Exchange:
         self.finish(self)
 
     def _failure(self, ending: Ending) -> str | None:
-        if ending == "garbled" or not self._status:
-            return "garbled" if ending == "garbled" else self._cut(_NO_ANSWER)
+        if ending == "garbled":
+            self.detail = "the response is not valid HTTP"
+            return "garbled"
+        if not self._status:
+            return self._cut(_NO_ANSWER)
         if self._status != 200:
             self.detail = _body_in_short(b"".join(self._pieces))
             return f"http {self._status}"
@@ -166,7 +169,7 @@ class Exchange:
         try:
             self.input_tokens, self.output_tokens = whole(b"".join(self._pieces))
         except ValueError as exc:
-            self.detail = str(exc)
+            self.detail = f"not a whole answer: {exc}"
             return "garbled"
         self.chunks = 1
         self.tally.chunks += self.tally.counting
