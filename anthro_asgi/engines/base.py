@@ -74,7 +74,9 @@ class BaseEngine(ABC):
     """
 
     takes_cuts: bool = False
-    """Whether `stream` and `count_tokens` accept a large request whose `cuts` are not in its messages and tools."""
+    """Whether `stream` and `count_tokens` accept a large request whose `cuts` are not in its messages and tools, and
+    change nothing in the tools of a request: then requests with the same tools share them (`wire.known_tools`).
+    """
 
     observe: Observer = staticmethod(ignore_observation)
     """The application sets it, and the engine calls it: `observe("upstream_error", kind)` with a kind of

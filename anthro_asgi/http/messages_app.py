@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import re
+import secrets
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,11 +29,12 @@ from ..wire.context_editing import edit_context, is_too_close, needs_prompt_leng
 from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_in_steps
 from ..wire.json_codec import dumps, loads
+from ..wire.known_tools import ToolCache
 from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
 from ..wire.large.json_reader import loads_in_steps
 from ..wire.large.json_writer import dumps_in_steps
-from ..wire.request import MessagesRequest, parse_request, parse_request_in_steps, show_calls
+from ..wire.request import MessagesRequest, Tool, parse_request, parse_request_in_steps, show_calls
 from ..wire.request_policy import Rules
 from ..wire.server_tools import FunctionTool
 from ..wire.web_search import WebSearcher
@@ -160,6 +162,8 @@ class MessagesApp(BaseApp):
         self._max_decompressed = max_decompressed
         # A tokenizer reads all of a prompt, and the digests by which summaries are found are those of its content.
         self._takes_cuts = self.engine.takes_cuts and tokenizer is None and compact_at is None
+        shares_tools = self.engine.takes_cuts and tokenizer is None
+        self._tool_cache: ToolCache[Tool] | None = ToolCache(secrets.token_hex()) if shares_tools else None
         self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
         self._pdf_reader = PdfReader(pdf) if pdf != "refuse" and can_read_pdfs() else None
@@ -426,7 +430,7 @@ class MessagesApp(BaseApp):
         if takes_long(body):
             request = await self._parse_in_steps(body, counting)
         else:
-            request = parse_request(b"".join(body), counting=counting, rules=self._rules)
+            request = parse_request(b"".join(body), counting=counting, rules=self._rules, cache=self._tool_cache)
         return request
 
     async def _read_sources(self, request: MessagesRequest, owner: bytes, share: BodyShare | None = None) -> None:

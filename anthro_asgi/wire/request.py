@@ -39,6 +39,7 @@ from .field_checks import (
 )
 from .history_folding import History, ToolChange, fold_history
 from .json_codec import loads_exactly
+from .known_tools import KnownTools, ToolCache
 from .large.cooperative import Steps, clear_in_steps, drop_in_steps, run_to_end
 from .large.cuts import Cuts
 from .large.json_reader import loads_in_steps
@@ -219,22 +220,65 @@ class CheckedMessages:
     cites: bool = False
 
 
-def parse_request(body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES) -> MessagesRequest:
+def parse_request(
+    body: bytes, *, counting: bool = False, rules: Rules = DEFAULT_RULES, cache: ToolCache[Tool] | None = None
+) -> MessagesRequest:
     """The request in `body`, read by the operator's `rules`.
 
-    `counting` is for `count_tokens`, which ignores the fields of nature GENERATION (contract section 10).
+    `counting` is for `count_tokens`, which ignores the fields of nature GENERATION (contract section 10). `cache` is
+    for requests with the same rules, whose tools nobody changes: it knows the tools of earlier ones.
 
     Raises InvalidRequest; NotFound for `thread: continue`, so that SDKs send the whole conversation again.
     """
+    found = None if cache is None else _with_known_tools(body, cache)
     try:
-        parsed, levels = loads_exactly(body)
+        parsed, levels = loads_exactly(body) if found is None else found
     except orjson.JSONDecodeError as exc:
         raise _invalid_json(exc) from None
     raw = parsed if type(parsed) is dict and not counting else _relevant_fields(parsed, counting)
     try:
-        return _read(raw, counting, rules, len(body), levels > rules.max_depth)
+        request = _read(raw, counting, rules, len(body), levels > rules.max_depth)
     except FieldError as error:
         raise _invalid_request(error) from None
+    if cache is not None and found is None and request.tools:
+        _keep_tools(body, request, cache, rules)
+    return request
+
+
+def _with_known_tools(body: bytes, cache: ToolCache[Tool]) -> tuple[dict[str, Any], int] | None:
+    """The parsed body and its depth without its tools, in whose place KnownTools stand; None if they are not known."""
+    found = cache.find(body)
+    if found is None:
+        return None
+    known, rest = found
+    try:
+        parsed, levels = loads_exactly(rest)
+    except orjson.JSONDecodeError:  # the caller finds out where
+        return None
+    if type(parsed) is not dict or not cache.is_mark(parsed.get("tools")):
+        return None
+    parsed["tools"] = known
+    return parsed, levels
+
+
+def _keep_tools(body: bytes, request: MessagesRequest, cache: ToolCache[Tool], rules: Rules) -> None:
+    """Let the cache keep the tools of this request, if the body is read in the same way with and without them."""
+    if request.dropped_tools or request.server_tools or request.relay_only:
+        return
+    raw = cache.unknown(body)
+    if not raw:
+        return
+    checked = MessagesRequest("", 1, [])
+    try:
+        entries, levels = loads_exactly(raw)
+        if levels >= rules.max_depth:
+            return
+        fields = {"tools": entries}
+        run_to_end(_check_tools(checked, fields, rules, False))
+    except (FieldError, orjson.JSONDecodeError):  # they are not the request's tools
+        return
+    if not checked.dropped_tools and not checked.server_tools and not checked.relay_only:
+        cache.keep(raw, fields["tools"], checked.tools)
 
 
 def parse_request_in_steps(
@@ -572,7 +616,16 @@ def _system(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks:
     request.system = yield from check_system(raw, keep_billing_header=rules.keep_billing_header)
 
 
-def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None]:
+def _tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None] | None:
+    """Stores the tools."""
+    known = raw["tools"]
+    if isinstance(known, KnownTools):
+        request.tools, raw["tools"] = known.tools, known.entries
+        return None
+    return _check_tools(request, raw, rules, checks)
+
+
+def _check_tools(request: MessagesRequest, raw: dict[str, Any], rules: Rules, checks: object) -> Steps[None]:
     """Stores the tools and the names of the dropped ones, in steps; writes what the rules changed into `raw`, too.
 
     `checks` is as in `_read`.

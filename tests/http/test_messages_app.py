@@ -545,3 +545,22 @@ async def test_the_log_line_of_a_refused_request_has_the_error(caplog: pytest.Lo
     (record,) = caplog.records
     assert "status=400" in record.getMessage()
     assert "error_type=invalid_request_error" in record.getMessage()
+
+
+async def test_an_engine_in_the_process_that_changes_its_tools_changes_those_of_no_other_request() -> None:
+    tools = [{"name": "look", "description": "x" * 2000, "input_schema": {"type": "object"}}]
+    body = orjson.dumps({**orjson.loads(HELLO), "tools": tools})
+    seen: list[Any] = []
+
+    async def changes(request: Any) -> AsyncIterator[str]:
+        seen.append(([tool.name for tool in request.tools], orjson.dumps(request.raw["tools"])))
+        request.tools[0].name = "changed"
+        request.tools[0].input_schema["type"] = "changed"
+        request.tools.clear()
+        request.raw["tools"].clear()
+        yield "Hello"
+
+    app = MessagesApp(changes)
+    for _ in range(3):
+        assert (await post(app, body=body)).status == 200
+    assert seen == [(["look"], orjson.dumps(tools))] * 3

@@ -5,11 +5,14 @@ are left out: redacted thinking, container uploads and cache marks (contract sec
 no field for it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, cast
+
+import orjson
 
 from ...wire.errors import InvalidRequest
 from ...wire.json_codec import dumps
+from ...wire.known_tools import SharedTools
 from ...wire.large.cooperative import LARGE_BODY, Steps, run_to_end
 from ...wire.large.cuts import is_value_mark, with_properties
 from ...wire.large.json_writer import JoinedText, StoredArray, dumps_in_steps
@@ -106,6 +109,18 @@ def _is_prefill(last: Json) -> bool:
         return False
     content = last["content"]
     return any(map(str.strip, content.parts if type(content) is JoinedText else (content,)))
+
+
+def encode_body(body: Json) -> bytes:
+    """The body of a chat request as JSON. Raises as `encode`."""
+    tools = body.get("tools")
+    if isinstance(tools, EncodedTools):
+        body = {**body, "tools": orjson.Fragment(tools.json)}
+        try:
+            return orjson.dumps(body)
+        except TypeError:  # the rest of the body is not as simple: see `dumps`
+            body["tools"] = tools
+    return encode(body)
 
 
 def encode(value: Any) -> bytes:
@@ -268,7 +283,29 @@ def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
             body["tool_choice"] = "required"
         if not choice.parallel:
             body["parallel_tool_calls"] = False
-    body["tools"] = [_function(names.get(tool.name, tool.name), tool, dialect) for tool in tools]
+    if isinstance(tools, SharedTools) and not names:
+        body["tools"] = tools.made(_strict_functions if dialect.strict_tools else _functions)
+    else:
+        body["tools"] = [_function(names.get(tool.name, tool.name), tool, dialect.strict_tools) for tool in tools]
+
+
+class EncodedTools(list[Json]):
+    """The tools of a chat request, which nobody may change, and the same as `json`."""
+
+    __slots__ = ("json",)
+
+    def __init__(self, tools: Iterable[Json]) -> None:
+        super().__init__(tools)
+        self.json = bytes(memoryview(encode(list(self))))  # a copy: orjson's own bytes keep the memory of its buffer
+
+
+def _functions(tools: list[Tool]) -> EncodedTools:
+    return EncodedTools(_function(tool.name, tool, False) for tool in tools)
+
+
+def _strict_functions(tools: list[Tool]) -> EncodedTools:
+    """The same for an engine that knows `strict` on a tool."""
+    return EncodedTools(_function(tool.name, tool, True) for tool in tools)
 
 
 def _can_force(dialect: Dialect) -> bool:
@@ -276,12 +313,12 @@ def _can_force(dialect: Dialect) -> bool:
     return dialect.forced_choice and (dialect.forced_choice_while_thinking or bool(dialect.thinking_off))
 
 
-def _function(name: str, tool: Tool, dialect: Dialect) -> Json:
+def _function(name: str, tool: Tool, knows_strict: bool) -> Json:
     function: Json = {"name": name}
     if tool.description is not None:
         function["description"] = tool.description
     function["parameters"] = _parameters(tool.input_schema)
-    if tool.strict is not None and dialect.strict_tools:
+    if tool.strict is not None and knows_strict:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
 

@@ -10,7 +10,7 @@ from typing import Any
 from ...wire.large.cooperative import drop_in_steps, run_with_yields
 from ...wire.large.cuts import Cuts
 from ...wire.request import MessagesRequest
-from .chat_request import call_ids, call_ids_in_steps, encode, encode_in_steps, to_chat, to_chat_in_steps
+from .chat_request import call_ids, call_ids_in_steps, encode_body, encode_in_steps, to_chat, to_chat_in_steps
 from .dialects import Dialect
 
 Json = dict[str, Any]
@@ -58,7 +58,7 @@ class EncodedRequest:
         """The body as JSON, in pieces. Raises InvalidRequest."""
         if self.request.is_large:
             return await encoded_in_steps(self.body, self.request.cuts)
-        return [encode(self.body)]
+        return [encode_body(self.body)]
 
     async def release(self) -> bool:
         """Drop the request and its body. Returns True."""
