@@ -141,6 +141,7 @@ def build_upstream_engine(
     from .engines.auto import AutoEngine
     from .engines.messages.engine import MessagesEngine
     from .engines.openai.engine import OpenAIEngine
+    from .engines.openai.python_pump import PythonPump
     from .upstream.origin import Origin
 
     if settings.upstream is None:
@@ -164,7 +165,7 @@ def build_upstream_engine(
         origin,
         **arguments,
         dialect=None if settings.dialect == "auto" else settings.dialect,
-        new_pump=native_pump(settings),
+        new_pump=native_pump(settings) or PythonPump,
         pump_thread=thread or _pump_thread(settings),
         late_system={"keep": True, "fold": False}.get(settings.late_system),
         think_tags=settings.think_tags,  # type: ignore[arg-type]  # the option accepts the same three values

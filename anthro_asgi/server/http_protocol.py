@@ -24,7 +24,7 @@ from http import HTTPStatus
 from importlib.util import find_spec
 from typing import Final, cast
 
-from .._native import CLIENT_TRANSPORT, is_used
+from .._native import CLIENT_TRANSPORT
 from ..observability.logs import SCOPE_REFUSAL, RequestRecord, log_request
 from ..observability.metrics import Metrics
 from ..settings.options import Settings
@@ -117,7 +117,6 @@ class StrictProtocolMixin(UvicornProtocol):
     settings: Settings
     metrics: Metrics
     turns: Turns
-    direct: bool  # whether an engine may write to the transport itself
     flow: ReadControl
 
     # the connection
@@ -397,7 +396,7 @@ class _UntilClose(int):
 def protocol_class(settings: Settings, metrics: Metrics) -> type[StrictProtocolMixin]:
     """The connection class of a process: on httptools if that is installed."""
     base = _httptools_class() if find_spec("httptools") else h11_class()
-    members = {"settings": settings, "metrics": metrics, "turns": Turns(), "direct": is_used(settings.native)}
+    members = {"settings": settings, "metrics": metrics, "turns": Turns()}
     return cast(type[StrictProtocolMixin], type(base.__name__, (base,), members))
 
 
@@ -426,7 +425,7 @@ def _httptools_class() -> type[StrictProtocolMixin]:
                 # HTTP/1.0 has no chunks (RFC 9112 section 7.1). uvicorn would use them for a response without a length.
                 cycle.chunked_encoding = False  # type: ignore[attr-defined]  # of this parser's cycle
                 cycle.expected_content_length = _UntilClose()  # type: ignore[attr-defined]
-            elif cycle is not None and self.direct:
+            elif cycle is not None:
                 cycle.scope[CLIENT_TRANSPORT] = self.transport
 
     return StrictHttpToolsProtocol

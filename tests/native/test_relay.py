@@ -1,6 +1,7 @@
 """The native path between a real connection to an engine and the transport of a client.
 
-Most tests run twice: the pump is the protocol of the engine's transport, or it leaves both sockets to a thread.
+Most tests run three times: the pump is the protocol of the engine's transport, it leaves both sockets to a thread, or
+it is that in Python.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 
 from anthro_asgi import MessagesApp
-from anthro_asgi._native import CLIENT_TRANSPORT, Pump, new_pump, new_thread
+from anthro_asgi._native import CLIENT_TRANSPORT, NewPump, Pump, new_pump, new_thread
 from anthro_asgi._native.pump_thread import PumpThread
 from anthro_asgi.conformance.grammar import check_stream, message_from_events, parse_events
 from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.openai.python_pump import PythonPump
 from anthro_asgi.engines.openai.read_coalescer import PAUSE
 from anthro_asgi.testing.driver import Driver, Exchange
 from anthro_asgi.upstream.origin import Deadlines, Origin
@@ -218,6 +220,7 @@ async def served(
     deadlines: Deadlines = DEADLINES,
     *,
     thread: PumpThread | None = None,
+    new_pump: NewPump | None = new_pump,
     **options: Any,
 ) -> AsyncIterator[Serving]:
     client = Client() if thread is None else SocketClient()
@@ -239,16 +242,20 @@ async def served(
 Serve = Callable[..., AbstractAsyncContextManager[Serving]]
 
 
-@pytest.fixture(name="serving", params=["event loop", "thread"])
+@pytest.fixture(name="serving", params=["event loop", "thread", "python"])
 def fixture_serving(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """The service for one answer: see `served`."""
-    if request.param == "event loop":
-        yield served
+    if request.param != "thread":
+        yield partial(served, new_pump=PythonPump) if request.param == "python" else served
         return
     assert new_thread is not None
     thread = Counting(new_thread)
     yield partial(served, thread=thread)
     assert thread.taken or "is_not_written_directly" in request.node.name, "the thread was not used"
+
+
+tool_input = pytest.mark.parametrize("serving", ["event loop", "thread"], indirect=True)
+"""For the tests in which a pump reads tool input, which the one in Python leaves to the general way."""
 
 
 class Counting(PumpThread):
@@ -343,9 +350,10 @@ async def test_what_no_pump_has_a_template_for_is_not_written_directly(serving: 
 
 
 @pytest.mark.parametrize("case", chosen(), ids=str)
-async def test_the_client_receives_the_bytes_of_the_golden_transcript(case: Case) -> None:
+@pytest.mark.parametrize("pump", [new_pump, PythonPump])
+async def test_the_client_receives_the_bytes_of_the_golden_transcript(case: Case, pump: NewPump) -> None:
     client = Client()
-    async with replaying(case, event_ends(case), new_pump=new_pump) as replay:
+    async with replaying(case, event_ends(case), new_pump=pump) as replay:
         replay.driver = Driver(Direct(replay.app, client))
         response = await replay.ask(case, stream=True)
     body = client.body if client.direct else response.body
@@ -591,6 +599,7 @@ def calling(
     return answer
 
 
+@tool_input
 async def test_tool_input_is_written_directly_and_counted(serving: Serve) -> None:
     async with serving(calling(*WORDS, '"}')) as service:
         message = await service.answer(tools=TOOLS)
@@ -600,6 +609,7 @@ async def test_tool_input_is_written_directly_and_counted(serving: Serve) -> Non
     assert service.client.direct == 61
 
 
+@tool_input
 async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning(usage={"prompt_tokens": 7, "completion_tokens": 1}))
@@ -614,6 +624,7 @@ async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end(serving: S
     assert service.client.direct >= 55
 
 
+@tool_input
 async def test_text_and_several_calls_are_each_relayed(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
@@ -634,6 +645,7 @@ async def test_text_and_several_calls_are_each_relayed(serving: Serve) -> None:
     assert service.client.direct >= 19 + 2 * 18
 
 
+@tool_input
 @pytest.mark.parametrize(
     ("rest", "value"),
     [
@@ -663,6 +675,7 @@ async def test_arguments_that_are_repaired_in_the_middle_are_one_object(
     assert service.client.direct >= 55
 
 
+@tool_input
 async def test_a_call_that_is_repeated_at_the_end_is_one_call(serving: Serve) -> None:
     text = "".join((*OPENED, *WORDS, '"}'))
     again = {"index": 0, "id": "call_0", "function": {"name": "f", "arguments": text}}
@@ -673,6 +686,7 @@ async def test_a_call_that_is_repeated_at_the_end_is_one_call(serving: Serve) ->
     assert service.client.direct == 61
 
 
+@tool_input
 async def test_a_call_that_the_token_limit_cuts_stays_as_it_is(serving: Serve) -> None:
     ending = framed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n') + DONE
     async with serving(calling(*WORDS, ending=ending)) as service, service.ask(tools=TOOLS) as exchange:
@@ -684,6 +698,7 @@ async def test_a_call_that_the_token_limit_cuts_stays_as_it_is(serving: Serve) -
     assert service.client.direct == 60
 
 
+@tool_input
 async def test_a_silent_call_gets_pings_and_goes_on(serving: Serve) -> None:
     async with serving(calling(*WORDS, '"}', pause_after=30), ping_interval=0.05) as service:
         message = await service.answer(tools=TOOLS)
@@ -699,6 +714,7 @@ async def test_python_takes_over_a_call_while_the_client_reads_slowly() -> None:
     assert 20 <= service.client.direct < 45
 
 
+@tool_input
 async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadline(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await calling(*WORDS, ending=b"")(wire, client)
@@ -711,6 +727,7 @@ async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadl
     assert service.client.direct == 60
 
 
+@tool_input
 async def test_a_client_that_leaves_in_a_call_ends_the_engines_response(serving: Serve) -> None:
     gone = asyncio.Event()
 
@@ -727,6 +744,7 @@ async def test_a_client_that_leaves_in_a_call_ends_the_engines_response(serving:
     assert service.client.direct == 60
 
 
+@tool_input
 async def test_an_answer_with_tools_and_stop_sequences_is_not_written_directly(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning())

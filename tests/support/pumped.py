@@ -1,4 +1,4 @@
-"""One stream from an engine's bytes to the client's, with and without a native pump. No sockets.
+"""One stream from an engine's bytes to the client's, with and without a pump. No sockets.
 
     relayed(reads, pumped=False) == relayed(reads, pumped=True)
 
@@ -11,9 +11,11 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from anthro_asgi._native import Pump, new_pump
+from anthro_asgi import _native
+from anthro_asgi._native import NewPump, Pump
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
+from anthro_asgi.engines.openai.python_pump import PythonPump
 from anthro_asgi.upstream.errors import UpstreamError
 from anthro_asgi.upstream.http_parsers import ChunkTrackingParser, ResponseHeaders
 from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS
@@ -41,14 +43,20 @@ class Relay:
     `slowed` counts the calls of `slow_down`.
     """
 
-    def __init__(self, *, pumped: bool, max_event: int = DEFAULT_LIMITS.max_event) -> None:
+    def __init__(
+        self,
+        *,
+        pumped: bool,
+        max_event: int = DEFAULT_LIMITS.max_event,
+        new_pump: NewPump | None = _native.new_pump,
+    ) -> None:
         numbers = itertools.count(1)
         self._reader = FastChunkReader(ChunkReader((), lambda: f"toolu_{next(numbers)}"), max_event)
         self._encoder = StreamEncoder("msg_1", "m", lambda: 1)
         self._parser = ChunkTrackingParser(self._on_head, self._on_body, self._on_end)
         self._bodies: list[bytes] = []
         self._max_event = max_event
-        self._may_pump = pumped
+        self._make_pump = new_pump if pumped else None
         self._pump: Pump | None = None
         self._thinks = False
         self._calls = False
@@ -141,14 +149,14 @@ class Relay:
     # for the pump
 
     def _start(self) -> None:
-        template = self._reader.continuing() if self._may_pump and new_pump is not None else None
+        template = None if self._make_pump is None else self._reader.continuing()
         if template is None or b"\\" in template.numberless or not self._parser.between_chunks:
             return
         self._thinks = template.key not in ("content", "arguments")
         self._calls = template.key == "arguments"
         place = self._reader.place() if self._calls else b""
         block = State.TOOL if self._calls else State.THINKING if self._thinks else State.TEXT
-        if self._encoder.state is not block or (self._calls and not place):
+        if self._encoder.state is not block or (self._calls and (not place or self._make_pump is PythonPump)):
             return
         self._pump = self._new_pump()
         frame = self._encoder.frame
@@ -156,8 +164,8 @@ class Relay:
         self._armed(self._pump)
 
     def _new_pump(self) -> Pump:
-        assert new_pump is not None
-        return new_pump(self, lambda: self._time, self._write, lambda: self._backlog, lambda: False, -1)
+        assert self._make_pump is not None
+        return self._make_pump(self, lambda: self._time, self._write, lambda: self._backlog, lambda: False, -1)
 
     def _armed(self, pump: Pump) -> None:
         """The pump is about to relay the next bytes."""
@@ -206,9 +214,15 @@ class Relay:
     resume_writing = pause_writing
 
 
-def relayed(reads: Iterable[bytes], *, pumped: bool, max_event: int = DEFAULT_LIMITS.max_event) -> Relayed:
+def relayed(
+    reads: Iterable[bytes],
+    *,
+    pumped: bool,
+    max_event: int = DEFAULT_LIMITS.max_event,
+    new_pump: NewPump | None = _native.new_pump,
+) -> Relayed:
     """What becomes of a body in chunks that arrives in these reads."""
-    relay = Relay(pumped=pumped, max_event=max_event)
+    relay = Relay(pumped=pumped, max_event=max_event, new_pump=new_pump)
     relay.receive(HEAD)
     for data in reads:
         if data:

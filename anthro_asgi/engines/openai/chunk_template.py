@@ -98,7 +98,7 @@ def learn_template(payload: bytes, chunk: dict[str, Any]) -> ChunkTemplate | Non
                 return ChunkTemplate(before, after + b"\n\n", None, b"", delta, place, key)
             counts += b"\n\n"
             numberless = _DIGITS.sub(b"0", counts)
-            template = ChunkTemplate(before, after, _shapes_of(numberless), numberless, delta, place, key)
+            template = ChunkTemplate(before, after, known_shapes(numberless), numberless, delta, place, key)
             # a known shape is that of another stream of the same engine
             known = counts.translate(DIGIT_SHAPE) in template.shapes  # type: ignore[operator]  # it has counts
             return template if known or template.accepts(counts) else None
@@ -165,7 +165,8 @@ def _same(one: Any, other: Any) -> bool:
         return False
 
 
-def _shapes_of(numberless: bytes) -> set[bytes]:
+def known_shapes(numberless: bytes) -> set[bytes]:
+    """The shapes of counts that were found so far, of all streams with these `numberless` counts. The set grows."""
     if len(_shapes) >= _MOST_SHAPES and numberless not in _shapes:
         _shapes.clear()
     return _shapes.setdefault(numberless, set())

@@ -91,8 +91,8 @@ class OpenAIEngine(RemoteEngine):
     dialect of a known host name, and detects it otherwise.
 
     `late_system` says whether a system message may stand between turns; None leaves it to the dialect. `think_tags`
-    says how `<think>` tags in the answer's text are read (see `think_tags`). `new_pump` makes the native pumps that
-    relay steady streams (see `token_relay`); without it, Python does that too. `pump_thread` is the thread that they
+    says how `<think>` tags in the answer's text are read (see `think_tags`). `new_pump` makes the pumps that relay
+    steady streams (see `token_relay`); without it, they are read like all others. `pump_thread` is the thread that they
     leave their streams to.
 
     Raises ValueError for an unknown dialect or a key that a header cannot carry.

@@ -1,4 +1,4 @@
-"""Lets a native pump read the body of a stream while it only continues an open block (see `_native`).
+"""Lets a pump read the body of a stream while it only continues an open block (see `_native`).
 
     Python reads a batch ─► read() ─► the next events may continue the open block: a pump takes the transport
                               ▲                                          │
@@ -21,6 +21,7 @@ from ..._native.pump_thread import PumpThread
 from ...upstream.exchange import Exchange
 from ...wire.direct_output import DirectOutput, Kind
 from .fast_path import FastChunkReader
+from .python_pump import PythonPump
 from .read_coalescer import PAUSE
 
 _FUTILE: Final = 8  # pumps in a row that read next to nothing, after which none is tried for this stream
@@ -85,7 +86,7 @@ class TokenRelay:
             return
         kind = _KINDS.get(template.key, "thinking")
         place = self._reader.place() if kind == "input" else b""
-        if kind == "input" and not place:
+        if kind == "input" and (not place or self._new_pump is PythonPump):
             return
         frame = self._output.begin(kind, self)
         if frame is None:
