@@ -500,8 +500,9 @@ def test_half_of_the_descriptors_are_left_to_new_connections(thread: Thread) -> 
         pump = new_pump(stream, None, print, lambda: 0, lambda: False, stream.down.fileno())
         pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        highest = max(map(int, os.listdir("/proc/self/fd")))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 10, before[1]))
+        lowest = os.dup(stream.up.fileno())  # that is free; a caller may have left higher ones open
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 10, before[1]))
         try:
             other = new_thread()
             descriptors = _descriptors()
