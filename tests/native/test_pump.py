@@ -456,6 +456,14 @@ def test_a_steady_stream_is_relayed_by_a_pump(style: Callable[..., Any], key: st
     assert relay.pumped >= 380
 
 
+@pytest.mark.parametrize("pumped", [True, False])
+def test_bytes_after_the_body_are_read_by_nobody(pumped: bool) -> None:
+    steady = [framed(b"data: %b\n\n" % json.dumps(STYLES[0]({"content": f" {n}"}, n)).encode()) for n in range(9)]
+    ended = relayed([*steady, b"0\r\n\r\n"], pumped=pumped)
+    assert relayed([*steady, b"0\r\n\r\n", *steady], pumped=pumped) == ended
+    assert b'" 8"' in ended.sent
+
+
 def test_the_chunks_of_the_service_are_read_back() -> None:
     assert chunks(framed(b"ab", b"c" * 300)) == [b"ab", b"c" * 300]
     with pytest.raises(ValueError, match="chunk"):

@@ -55,6 +55,7 @@ class Relay:
         self._encoder = StreamEncoder("msg_1", "m", lambda: 1)
         self._parser = ChunkTrackingParser(self._on_head, self._on_body, self._on_end)
         self._bodies: list[bytes] = []
+        self._is_over = False  # the body
         self._max_event = max_event
         self._make_pump = new_pump if pumped else None
         self._pump: Pump | None = None
@@ -89,7 +90,7 @@ class Relay:
         return Relayed(b"".join(self._sent), self.ended, self._deltas, self._thinking, usage)
 
     def _read(self, data: bytes) -> None:
-        if self.ended:
+        if self.ended or self._is_over:
             return
         broken = ""
         try:
@@ -144,7 +145,7 @@ class Relay:
         self._bodies.append(data)
 
     def _on_end(self, reusable: bool) -> None:
-        pass
+        self._is_over = True
 
     # for the pump
 
