@@ -16,6 +16,7 @@ from .batches.store import BatchStore, StoreUnavailable
 from .engines.base import BaseEngine, UpstreamEngine
 from .http.base_app import BaseApp
 from .http.messages_app import MessagesApp
+from .http.pdf_reader import can_read_pdfs
 from .http.prompt_tokens import Tokenizer
 from .observability.logs import log_event
 from .settings.api_keys import client_keys, upstream_key
@@ -253,6 +254,9 @@ def _web_search(settings: Settings) -> WebSearcher | None:
 
 def build_app(engine: object, keys: Sequence[str], settings: Settings) -> MessagesApp:
     """The application over `engine`. Raises ConfigError or ResourceUnavailable."""
+    reads_pdfs = settings.pdf in ("images", "both") and settings.server_tools != "pass"
+    if reads_pdfs and not can_read_pdfs():
+        raise ConfigError(f"--pdf {settings.pdf} needs an extra: pip install 'anthro-asgi[pdf]'")
     app = MessagesApp(
         engine,
         keys=keys,

@@ -56,6 +56,17 @@ def test_create_app_warns_about_variables_without_effect(
     assert 'option_without_effect option=ANTHRO_ASGI_BATCH_LEASE reason="without --batch-store"' in caplog.text
 
 
+@pytest.mark.parametrize("mode", ["images", "both"])
+def test_a_way_to_read_pdfs_that_is_named_needs_the_extra(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings({"pdf": [mode]}, {})
+    build_app(build_engine(settings), (), settings)
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=rf"^--pdf {mode} needs an extra: pip install 'anthro-asgi\[pdf\]'$"):
+        build_app(build_engine(settings), (), settings)
+    default = load_settings({}, {})
+    build_app(build_engine(default), (), default)
+
+
 def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="no API key"):
         create_app()
