@@ -214,8 +214,9 @@ def test_the_numbers_of_an_axis_do_not_touch_each_other(ticks: tuple[float, ...]
     across = Axis("x", "{:g} ms".format, log=True, ticks=ticks)
     svg = ElementTree.fromstring(line_chart("t", across, Axis("y", str), [Line("l", ((1.0, 1.0), (99.0, 2.0)), 0)]))
     texts = [one for one in svg.iter("text") if one.get("text-anchor") == "middle"]
-    places = [(float(one.get("x", "")), 7.5 * len(one.text or "") / 2) for one in texts]
+    places = [(float(one.get("x", "")), 8.5 * len(one.text or "") / 2) for one in texts]
     assert len(places) > 4
+    assert max(x + half for x, half in places) <= 430
     for (x, half), (after, half_after) in pairwise(places):
         assert x + half < after - half_after
 

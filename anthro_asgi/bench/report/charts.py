@@ -18,7 +18,7 @@ COLOURS: Final = ("s1", "s2", "s3", "s4", "s5", "s6")
 _SHAPES: Final = 4
 _WIDTH, _HEIGHT = 430.0, 280.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 14.0, 12.0, 46.0
-_CHARACTER: Final = 7.5  # the width of one in a number, about
+_CHARACTER: Final = 8.5  # the width of one in a number, about
 _TICKS: Final = 7  # at most, on an axis
 _FEW: Final = 3  # fewer are added to, so that values between them can be read
 _STEPS: Final = (1.0, 2.0, 5.0)
@@ -115,9 +115,10 @@ def line_chart(title: str, across: Axis, up: Axis, lines: Sequence[Line]) -> Mar
         parts.append(_rule(x(tick), _HEIGHT - _BOTTOM, x(tick), _HEIGHT - _BOTTOM + 4))
         text = across.write(tick)
         half = len(text) * _CHARACTER / 2
-        if x(tick) - half >= free:
-            parts.append(_text(x(tick), _HEIGHT - _BOTTOM + 18, text, "middle", soft=True))
-            free = x(tick) + half + _CHARACTER
+        middle = min(x(tick), _WIDTH - half)  # the last number may be wider than the margin
+        if middle - half >= free:
+            parts.append(_text(middle, _HEIGHT - _BOTTOM + 18, text, "middle", soft=True))
+            free = middle + half + _CHARACTER
     parts += [_line(line, [(x(a), y(b)) for a, b in line.points if x.holds(a) and y.holds(b)]) for line in lines]
     ends = (f"{line.name}: {up.write(line.points[-1][1])} at {across.write(line.points[-1][0])}" for line in lines)
     label = escape(clean(f"{title}. {'; '.join(ends)}"))
