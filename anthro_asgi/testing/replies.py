@@ -64,9 +64,19 @@ class Stall:
     Args:
         seconds: how long it lasts; None is until the client disconnects. Pings are sent meanwhile, as by the real
             service: every `ping_interval` seconds.
+
+    Raises TypeError if `seconds` is no number, ValueError if it is negative.
     """
 
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is None:
+            return
+        if not isinstance(self.seconds, int | float):
+            raise TypeError(f"a Stall lasts a number of seconds: {self.seconds!r:.60} is not")
+        if not self.seconds >= 0:
+            raise ValueError(f"a Stall cannot last {self.seconds} seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +108,10 @@ def error(
         type: the type of the error; by default the one that the API uses with this status.
         headers: further headers of the response.
 
-    Raises ValueError for another status.
+    Raises ValueError for another status, TypeError if it is no whole number.
     """
+    if not isinstance(status, int):
+        raise TypeError(f"the status of an error is a number: {status!r:.60} is not")
     if not 400 <= status <= 599:
         raise ValueError(f"{status} is not the status of an error: 400 to 599")
     fields = {name.lower(): value for name, value in (headers or {}).items()}

@@ -130,7 +130,12 @@ def matching(
         tool: the name of a tool that the client offers.
         tool_result: is contained in a tool result of the last message, in any case.
         stream: whether the client asked for a stream.
+
+    Raises TypeError for a condition of another type.
     """
+    for name, value in (("model", model), ("text", text), ("tool", tool or ""), ("tool_result", tool_result or "")):
+        if not isinstance(value, str):
+            raise TypeError(f"matching: {name} must be text: {value!r:.60} is not")
 
     def matches(request: SeenRequest) -> bool:
         results = [result.lower() for result in request.tool_results.values()]

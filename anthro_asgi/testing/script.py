@@ -67,8 +67,11 @@ class Script:
     def when(self, matcher: Matcher, *replies: Reply) -> None:
         """Use these replies for requests that `matcher` accepts: one after the other, and the last for all further.
 
-        Raises TypeError for something that is not a reply, ValueError without replies.
+        Raises TypeError for something that is not a reply, and for a matcher that is not a function; ValueError without
+        replies.
         """
+        if not callable(matcher):
+            raise TypeError(f"a matcher is matching(…) or a function of the request: {matcher!r:.60} is not")
         _check(replies)
         if not replies:
             raise ValueError("a rule needs a reply")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from anthro_asgi import Finish, Overloaded, Thinking, ToolJson, ToolStart
-from anthro_asgi.testing import Cut, SeenRequest, Stall, ToolCall, error
+from anthro_asgi.testing import Cut, SeenRequest, Stall, ToolCall, error, matching
 from anthro_asgi.testing.replies import check_reply, steps_of, words
+from anthro_asgi.testing.script import Script
 
 
 def played(reply: Any, request: SeenRequest | None = None) -> list[Any]:
@@ -90,6 +91,34 @@ def test_a_function_that_returns_something_else_is_a_type_error() -> None:
 def test_something_that_is_no_reply_is_a_type_error(reply: object) -> None:
     with pytest.raises(TypeError, match="is not a step of a reply"):
         check_reply(reply)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        (Stall, {"seconds": "2s"}, r"^a Stall lasts a number of seconds: '2s' is not"),
+        (error, {"status": "429"}, r"^the status of an error is a number: '429' is not"),
+        (error, {"status": None}, r"^the status of an error is a number: None is not"),
+        (matching, {"text": 5}, r"^matching: text must be text: 5 is not"),
+        (matching, {"tool": ["x"]}, r"^matching: tool must be text: \['x'\] is not"),
+        (
+            Script().when,
+            {"matcher": "weather"},
+            r"^a matcher is matching\(…\) or a function of the request: 'weather' is",
+        ),
+    ],
+)
+def test_a_part_of_a_script_of_another_type_is_refused_where_it_is_written(
+    function: Any, arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TypeError, match=words):
+        function(**arguments)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_stall_cannot_last_less_than_nothing(seconds: float) -> None:
+    with pytest.raises(ValueError, match="a Stall cannot last"):
+        Stall(seconds)
 
 
 def test_bytes_and_a_function_that_is_not_called_are_named_as_they_are() -> None:
