@@ -22,7 +22,7 @@ from ...upstream.sse import SSEParser
 from ...wire.answer_limits import DEFAULT_LIMITS
 from ...wire.deltas import Batch, Delta, EncodedTexts, deltas_of
 from ...wire.repairs import Repairs
-from ..shared.event_pieces import LARGE, PIECE, pieces_of
+from ..shared.event_pieces import LARGE, PIECE, end_of_piece
 from .chunk_reader import ChunkReader
 from .chunk_template import DIGIT_SHAPE, ChunkTemplate, learn_template, parse_counts
 
@@ -31,6 +31,7 @@ _ATTEMPTS: Final = 4  # chunks of a new template after which it is no longer tri
 _BLANK: Final = b"\n\n"
 _STRINGS: Final = {str}
 _NEVER: Final = b"\n"  # a prefix that no event of a template begins with
+_FIRST_PIECE: Final = 1024  # bytes: a template is learned from a few chunks; all others are read faster with it
 
 loads = orjson.loads
 
@@ -65,7 +66,7 @@ class FastChunkReader:
     def __init__(self, reader: ChunkReader, max_event: int = DEFAULT_LIMITS.max_event, *, paced: bool = False) -> None:
         self._reader = reader
         self.paced = paced
-        self._pieces: deque[bytes] = deque()  # not read yet
+        self._pieces: deque[bytes] = deque()  # not read yet; they are divided further
         self._payloads: list[bytes] = []  # of events that are parsed and not read yet, among them a large one
         self._max_event = max_event
         self._sse = SSEParser(max_event)
@@ -130,7 +131,7 @@ class FastChunkReader:
     def read_on(self) -> list[Delta]:
         """The deltas of the next part. Raises as `read`."""
         if not self._payloads:
-            return self._read_piece(self._pieces.popleft())
+            return self._read_next()
         payloads, self._payloads = self._payloads, []
         out: list[Delta] = []
         self._take(payloads, out)
@@ -233,9 +234,36 @@ class FastChunkReader:
                 self._skipped += len(texts)
                 return texts  # type: ignore[return-value]  # a list of str is a list of deltas as long as only str are in it
         if self.paced and len(data) > PIECE:
-            self._pieces.extend(pieces_of(data))
-            data = self._pieces.popleft()
+            self._pieces.append(data)
+            return self._read_next()
         return self._read_piece(data)
+
+    def _read_next(self) -> list[Delta]:
+        """Read the next part of a large read: as many texts as there are, or a piece of anything else."""
+        data = self._pieces.popleft()
+        size, texts = self._leading_texts(data) if self._plain else (0, None)
+        if texts is None:
+            size = end_of_piece(data, _FIRST_PIECE if self._before is _NEVER else PIECE)
+        if size < len(data):
+            self._pieces.appendleft(data[size:])
+        return self._read_piece(data[:size]) if texts is None else texts
+
+    def _leading_texts(self, data: bytes) -> tuple[int, list[Delta] | None]:
+        """Read the texts at the head of `data` that match the template. Returns the bytes read; None without a text."""
+        events = data[: self._max_event].split(self._before)
+        if events.pop(0):
+            return 0, None
+        last = events.pop() if events else b""  # is usually cut, or followed by the finish
+        texts = self._texts(events)
+        if texts is None:
+            events.append(last)
+            others = (number for number, event in enumerate(events) if not self._cut([event])[0])
+            del events[next(others, len(events)) :]
+            texts = self._texts(events)
+        if texts is None:
+            return 0, None
+        self._skipped += len(texts)
+        return sum(map(len, events)) + len(events) * len(self._before), texts  # type: ignore[return-value]  # as in `_read_on`
 
     def _read_piece(self, data: bytes) -> list[Delta]:
         out: list[Delta] = []

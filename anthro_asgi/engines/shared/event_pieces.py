@@ -9,14 +9,18 @@ LARGE: Final = 4096
 _END: Final = b"\n\n"
 
 
+def end_of_piece(data: bytes, size: int, start: int = 0) -> int:
+    """Where a piece of `data` ends that begins at `start`: within `size` bytes, and behind an event if possible."""
+    end = data.rfind(_END, start, start + size) + len(_END)
+    return end if end > start + len(_END) else min(start + size, len(data))
+
+
 def pieces_of(data: bytes) -> list[bytes]:
     """`data` in pieces of at most `PIECE` bytes that end behind an event, if possible."""
     pieces = []
-    start, size = 0, len(data)
-    while size - start > PIECE:
-        end = data.rfind(_END, start, start + PIECE) + len(_END)
-        if end <= start + len(_END):
-            end = start + PIECE
+    start = 0
+    while len(data) - start > PIECE:
+        end = end_of_piece(data, PIECE, start)
         pieces.append(data[start:end])
         start = end
     pieces.append(data[start:])

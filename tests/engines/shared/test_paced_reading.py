@@ -12,7 +12,7 @@ from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.engines.shared.event_pieces import LARGE, PIECE, pieces_of
 from anthro_asgi.engines.shared.paced_reading import PacedReader, in_thread, read_on
-from anthro_asgi.wire.deltas import Batch, Delta, Finish, ToolJson, ToolStart, deltas_of
+from anthro_asgi.wire.deltas import Batch, Delta, Finish, Thinking, ToolJson, ToolStart, deltas_of
 
 LONG_TEXT = "word " * LARGE
 ARGUMENTS = '{"numbers":[' + "1, 2.5, true, " * 2000 + '{"a":"b,c"}]}'
@@ -127,6 +127,34 @@ def test_a_paced_messages_stream_means_the_same(body: bytes) -> None:
     reader = EventReader(lambda: "new")
     paced = EventStreamReader(reader, 1 << 24)
     assert meaning([*drained(paced, paced.read(body)), *reader.end()]) == expected
+
+
+def test_a_large_read_of_texts_is_read_in_few_steps_however_it_begins_and_ends() -> None:
+    texts = CHAT["small texts"]
+    finish = texts.rindex(b"data: {")
+    for body in (texts, texts[:finish], texts[: finish - 20]):
+        reader = FastChunkReader(ChunkReader((), lambda: "new"), paced=True)
+        batches = [reader.read(body)]
+        while reader.unread:
+            batches.append(reader.read_on())
+        assert len(body) > 11 * PIECE
+        assert len(batches) <= 3
+
+
+def test_what_is_not_text_is_read_in_small_steps_after_large_ones() -> None:
+    whole = CHAT["small texts"]
+    events = whole.split(b"\n\n")
+    for place in (40, len(events) // 2, len(events) - 4):
+        odd = b'data: {"choices":[{"index":0,"delta":{"content":"x","reasoning_content":"y"}}]}'
+        body = b"\n\n".join([*events[:place], *[odd] * 200, *events[place:]])
+        reader = FastChunkReader(ChunkReader((), lambda: "new"), paced=True)
+        out = list(deltas_of(reader.read(body)))
+        while reader.unread:
+            batch = reader.read_on()
+            assert not any(isinstance(delta, Thinking) for delta in batch) or len(batch) < PIECE // 20
+            out += batch
+        expected = FastChunkReader(ChunkReader((), lambda: "new"))
+        assert meaning([*out, *reader.end()]) == meaning([*deltas_of(expected.read(body)), *expected.end()])
 
 
 async def test_a_large_event_is_read_in_a_thread_and_in_order() -> None:
