@@ -23,6 +23,11 @@
    thread never reads or writes a socket that has got the same number later. While half of the descriptors that the
    process may have are in use, no stream is accepted: the others are left to new connections.
 
+   Fast streams. A stream with more than 500 reads per second is not watched for a pause after each read, and then read
+   directly: several tokens cost one read and one write. What it has written meanwhile says how long the next pause is.
+   A stream with more than MANY deltas per SHORT pause is far faster than anybody reads, so its pauses are LONG, until
+   one has less than MANY deltas. There is no pause while more is waiting than one read takes.
+
    How the event loop learns of something: the stream is appended to the list of notices, and the eventfd `notify` is
    written if the list was empty. The loop calls `thread_notice` until there is none.
 
@@ -35,6 +40,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -56,9 +62,13 @@ enum {
     MAX_WRITES = 1024,      /* writes that the event loop has not taken; with more, it does not keep up */
     MAX_UNTAKEN = 32 * 1024, /* bytes of arguments that it has not taken; as with MAX_WRITES */
     MAX_EVENTS = 64,        /* of one `epoll_wait` */
+    MANY = 16,              /* deltas; see "fast streams" */
     STOP = -1,              /* the slot of the eventfd that stops the thread */
 };
-static const double PAUSE = 0.001; /* seconds between the reads of a fast stream */
+
+/* Between the reads of a fast stream. */
+typedef enum { SHORT, LONG, PAUSES, NONE = PAUSES } Pause;
+static const double pause_seconds[PAUSES] = {0.001, 0.004};
 
 typedef enum { OUTSIDE, INSIDE, RETURNED } Holder;
 
@@ -80,7 +90,9 @@ typedef struct Stream {
     double measured; /* when the speed was last measured */
     int reads_left;  /* until it is measured again */
     int is_fast;
-    int is_paused;   /* in the list of paused streams, until `due` */
+    int is_watched;  /* whether the epoll reports its bytes; it always reports an error */
+    Pause last;      /* pause before the latest read */
+    Pause pause;     /* it is in this list of paused streams, until `due` */
     double due;
     struct Stream *previous_paused, *next_paused;
     int is_noticed;  /* in the list of notices */
@@ -94,6 +106,10 @@ typedef struct {
 } Slot;
 
 typedef struct {
+    Stream *first, *last; /* in the order of `due`: all wait equally long */
+} Paused;
+
+typedef struct {
     pthread_t thread;
     pthread_mutex_t mutex;
     atomic_int waiting; /* callers of `thread_lock` */
@@ -102,7 +118,7 @@ typedef struct {
     int most_descriptors; /* a duplicate with this number or a higher one is refused */
     Slot *slots;
     int slot_room, first_free, streams;
-    Stream *first_paused, *last_paused; /* in the order of `due`: all wait equally long */
+    Paused paused[PAUSES];
     Stream *first_notice, *last_notice;
     Byte *input;   /* of the thread alone, as `events` */
     Buffer events;
@@ -164,28 +180,33 @@ static inline int listen_to(Thread *thread, Stream *stream, int operation, uint3
     memset(&event, 0, sizeof event);
     event.events = events;
     event.data.u64 = (uint64_t)(uint32_t)stream->slot | (uint64_t)thread->slots[stream->slot].generation << 32;
-    return epoll_ctl(thread->epoll, operation, stream->upstream, &event);
+    if (epoll_ctl(thread->epoll, operation, stream->upstream, &event) < 0) return 0;
+    stream->is_watched = events != 0;
+    return 1;
 }
 
-/* Read nothing of this stream for PAUSE seconds. */
-static inline void pause_stream(Thread *thread, Stream *stream, double now) {
-    if (stream->is_paused || listen_to(thread, stream, EPOLL_CTL_MOD, 0) < 0) return;
-    stream->is_paused = 1;
-    stream->due = now + PAUSE;
-    stream->previous_paused = thread->last_paused;
+/* Read nothing of this stream for the time of `pause`. Returns 0 if the system cannot. */
+static inline int pause_stream(Thread *thread, Stream *stream, Pause pause, double now) {
+    if (stream->is_watched && !listen_to(thread, stream, EPOLL_CTL_MOD, 0)) return 0;
+    Paused *list = &thread->paused[pause];
+    stream->pause = pause;
+    stream->due = now + pause_seconds[pause];
+    stream->previous_paused = list->last;
     stream->next_paused = NULL;
-    if (thread->last_paused != NULL) thread->last_paused->next_paused = stream;
-    else thread->first_paused = stream;
-    thread->last_paused = stream;
+    if (list->last != NULL) list->last->next_paused = stream;
+    else list->first = stream;
+    list->last = stream;
+    return 1;
 }
 
 static inline void unlist_paused(Thread *thread, Stream *stream) {
-    if (!stream->is_paused) return;
-    stream->is_paused = 0;
+    if (stream->pause == NONE) return;
+    Paused *list = &thread->paused[stream->pause];
+    stream->pause = NONE;
     if (stream->previous_paused != NULL) stream->previous_paused->next_paused = stream->next_paused;
-    else thread->first_paused = stream->next_paused;
+    else list->first = stream->next_paused;
     if (stream->next_paused != NULL) stream->next_paused->previous_paused = stream->previous_paused;
-    else thread->last_paused = stream->previous_paused;
+    else list->last = stream->previous_paused;
 }
 
 /* The slot becomes free, and events for the stream have no effect from now on. */
@@ -241,13 +262,16 @@ static inline int note_stream_write(Thread *thread, Stream *stream, double now) 
     return 1;
 }
 
-static inline int is_fast(Stream *stream, double now) {
-    if (--stream->reads_left == 0) {
+/* How long to pause after a read of `deltas` deltas, which was `full` if it took all that one read can take. */
+static inline Pause next_pause(Stream *stream, size_t deltas, int full, double now) {
+    if (stream->last == LONG && deltas >= MANY) return full ? NONE : LONG;
+    if (stream->last == LONG || --stream->reads_left == 0) {
+        stream->is_fast = stream->last == LONG || now - stream->measured < FAST;
         stream->reads_left = FAST_READS;
-        stream->is_fast = now - stream->measured < FAST;
         stream->measured = now;
     }
-    return stream->is_fast;
+    if (!stream->is_fast || full) return NONE;
+    return stream->last == SHORT && deltas >= MANY ? LONG : SHORT;
 }
 
 /* There is no memory: end the stream on both sides. */
@@ -255,6 +279,14 @@ static inline void break_off(Thread *thread, Stream *stream) {
     shutdown(stream->upstream, SHUT_RDWR);
     shutdown(stream->client, SHUT_RDWR);
     give_back(thread, stream);
+}
+
+/* Read the stream again after `pause`, or as soon as it has bytes. */
+static inline void await_more(Thread *thread, Stream *stream, Pause pause, double now) {
+    stream->last = pause;
+    int done = pause != NONE      ? pause_stream(thread, stream, pause, now)
+               : stream->is_watched || listen_to(thread, stream, EPOLL_CTL_MOD, EPOLLIN);
+    if (!done) give_back(thread, stream);
 }
 
 static inline void relay(Thread *thread, Stream *stream, uint32_t events) {
@@ -269,6 +301,7 @@ static inline void relay(Thread *thread, Stream *stream, uint32_t events) {
     ssize_t read = recv(stream->upstream, data + size, READ_SIZE, MSG_DONTWAIT);
     if (read <= 0) {
         if (read == 0 || (errno != EAGAIN && errno != EINTR)) give_back(thread, stream);
+        else if (!stream->is_watched) await_more(thread, stream, NONE, 0);
         return;
     }
     size += (size_t)read;
@@ -308,33 +341,42 @@ static inline void relay(Thread *thread, Stream *stream, uint32_t events) {
         return;
     }
     if (!stays || size > MAX_TAIL) give_back(thread, stream);
-    else if (is_fast(stream, now)) pause_stream(thread, stream, now);
+    else await_more(thread, stream, next_pause(stream, result.deltas, read == READ_SIZE, now), now);
 }
 
 /* ---- the thread */
 
-/* Read the paused streams again that are due. Returns the milliseconds until the next one is; -1 without any. */
-static inline int resume_due(Thread *thread) {
-    lock_after_others(thread);
-    int milliseconds = -1;
-    if (thread->first_paused != NULL) {
-        double now = monotonic();
-        Stream *stream;
-        while ((stream = thread->first_paused) != NULL && stream->due <= now) {
-            unlist_paused(thread, stream);
-            if (listen_to(thread, stream, EPOLL_CTL_MOD, EPOLLIN) < 0) give_back(thread, stream);
-        }
-        if (stream != NULL) milliseconds = 1;
+/* Read the paused streams that are due. Returns the milliseconds until the next one is; -1 without any. */
+static inline int read_due(Thread *thread) {
+    double now = monotonic(); /* a stream that is paused again here is due later */
+    for (Pause pause = SHORT; pause < PAUSES; pause++) {
+        int found;
+        do {
+            lock_after_others(thread);
+            Stream *stream = thread->paused[pause].first;
+            found = stream != NULL && stream->due <= now;
+            if (found) {
+                unlist_paused(thread, stream);
+                relay(thread, stream, 0);
+            }
+            thread_unlock(thread);
+        } while (found);
     }
+    lock_after_others(thread);
+    double due = HUGE_VAL;
+    for (Pause pause = SHORT; pause < PAUSES; pause++)
+        if (thread->paused[pause].first != NULL && thread->paused[pause].first->due < due)
+            due = thread->paused[pause].first->due;
     thread_unlock(thread);
-    return milliseconds;
+    if (due == HUGE_VAL) return -1;
+    return due <= now ? 0 : 1 + (int)((due - now) * 1000);
 }
 
 static inline void *run_thread(void *argument) {
     Thread *thread = argument;
     struct epoll_event events[MAX_EVENTS];
     for (;;) {
-        int number = epoll_wait(thread->epoll, events, MAX_EVENTS, resume_due(thread));
+        int number = epoll_wait(thread->epoll, events, MAX_EVENTS, read_due(thread));
         for (int i = 0; i < number; i++) {
             int slot = (int)(uint32_t)events[i].data.u64;
             uint32_t generation = (uint32_t)(events[i].data.u64 >> 32);
@@ -435,6 +477,7 @@ static inline int thread_add(Thread *thread, Stream *stream, int upstream, int c
     }
     stream->reads_left = FAST_READS;
     stream->is_fast = 0;
+    stream->pause = stream->last = NONE;
     stream->measured = stream->last_read = monotonic();
     stream->times = malloc(FIRST_ROOM * sizeof *stream->times); /* so that a noted delta always has a time */
     stream->room = FIRST_ROOM;
@@ -442,7 +485,7 @@ static inline int thread_add(Thread *thread, Stream *stream, int upstream, int c
     int error = stream->times != NULL && take_slot(thread, stream) ? 0 : ENOMEM;
     if (error == 0) {
         stream->holder = INSIDE;
-        if (listen_to(thread, stream, EPOLL_CTL_ADD, EPOLLIN) < 0) {
+        if (!listen_to(thread, stream, EPOLL_CTL_ADD, EPOLLIN)) {
             error = errno;
             leave_slot(thread, stream);
             stream->holder = OUTSIDE;

@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ class Stream:
         self.up, self.engine = socket.socketpair()
         self.down, self.client = socket.socketpair()
         self.down.setblocking(False)
-        self.client.settimeout(PATIENCE)
+        for sock in (self.engine, self.client):
+            sock.settimeout(PATIENCE)
         self.written: list[bytes] = []
         self.returned = 0
         self.rest = b""
@@ -428,6 +430,44 @@ def test_a_fast_stream_is_read_less_often(thread: Thread) -> None:
         gaps = sorted(after - before for before, after in itertools.pairwise(times[16:]))
         assert gaps[len(gaps) // 2] > 0.0009  # a pause of the whole machine makes the stream slow for 16 reads
         assert received // len(converted(b'"a"')) in (deltas, deltas - 1)
+
+
+def test_a_stream_that_is_far_faster_than_a_reader_is_read_even_less_often(thread: Thread) -> None:
+    one = framed(event(b'"a"'))
+    with Stream(thread) as stream:
+        stream.client.setblocking(False)
+        for events, is_long in ((40, True), (1, False)):
+            until = time.monotonic() + PATIENCE
+            while (_median_gap(stream) > 0.0035) is not is_long:
+                assert time.monotonic() < until
+                with suppress(BlockingIOError):
+                    stream.client.recv(1 << 20)
+                stream.engine.sendall(one * events)
+                time.sleep(0.0004)
+
+
+def _median_gap(stream: Stream) -> float:
+    """Of the latest sixteen writes."""
+    stream.sync()
+    times = [moment for taken in stream.taken for moment in taken[2]][-16:]
+    gaps = sorted(after - before for before, after in itertools.pairwise(times))
+    return gaps[len(gaps) // 2] if gaps else 0.0
+
+
+@pytest.mark.parametrize("size", [1, 40])
+def test_the_end_of_a_fast_stream_is_not_delayed_by_its_pause(size: int, thread: Thread) -> None:
+    delays = []
+    for _ in range(20):
+        with Stream(thread) as stream:
+            until = time.monotonic() + 0.1
+            while time.monotonic() < until:
+                stream.engine.sendall(framed(event(b'"a"')) * size)
+                stream.client.recv(1 << 20)
+            began = time.monotonic()
+            stream.engine.close()
+            stream.until_returned()
+            delays.append(time.monotonic() - began)
+    assert min(delays) < 0.001
 
 
 def test_a_slow_stream_is_not_delayed_by_a_fast_one(thread: Thread) -> None:
