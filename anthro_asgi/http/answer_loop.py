@@ -24,6 +24,7 @@ from ..wire.answer_limits import AnswerLimits
 from ..wire.compaction import COMPACT, SUMMARY_TOKENS, Compaction, compaction_block, summary_message, summary_of
 from ..wire.deltas import Batch, Block, Delta, Finish, Usage, deltas_of
 from ..wire.errors import UpstreamTimeout
+from ..wire.estimate import estimate_in_steps
 from ..wire.large.cooperative import run_with_yields
 from ..wire.message import MessageBuilder
 from ..wire.request import MessagesRequest, Tool, ToolChoice, definition, raw_with_messages
@@ -124,7 +125,9 @@ class AnswerLoop(BaseEngine):
         for number in range(1, MAX_ROUNDS + 1):
             reader = conversation.reader()
             builder = MessageBuilder("", "", _no_estimate, limits=self._limits)
-            async with Answer(self._engine, await conversation.next_request(), observe=self._observe) as answer:
+            following = await _with_estimate(await conversation.next_request())
+            async with Answer(self._engine, following, observe=self._observe) as answer:
+                del following  # the engine releases it
                 while reader.finish is None:
                     async with _within(until):
                         batch = await anext(answer)
@@ -151,9 +154,9 @@ class AnswerLoop(BaseEngine):
 
     async def _compact(self, conversation: "_Conversation", compaction: Compaction, until: float | None) -> Block:
         """Let a summary take the place of the conversation. Returns the block for the client."""
-        answer = Answer(
-            self._engine, conversation.summary_request(compaction), limits=self._limits, observe=self._observe
-        )
+        request = await _with_estimate(conversation.summary_request(compaction))
+        answer = Answer(self._engine, request, limits=self._limits, observe=self._observe)
+        del request  # the engine releases it
         async with _within(until):
             message = await answer.message()
         summary = summary_of("".join(block["text"] for block in message["content"] if block["type"] == "text"))
@@ -233,6 +236,13 @@ async def _within(until: float | None) -> AsyncIterator[None]:
         if not timeout.expired():
             raise
         raise UpstreamTimeout("the answer took too long") from None
+
+
+async def _with_estimate(request: MessagesRequest) -> MessagesRequest:
+    """The request. If it is large, its length is estimated in steps: an answer may need it, and takes no steps."""
+    if request.is_large:
+        await run_with_yields(estimate_in_steps(request), perf_counter)
+    return request
 
 
 def _without_compaction(config: Json) -> Json:

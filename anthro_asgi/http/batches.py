@@ -114,7 +114,7 @@ class BatchRoutes:
                     is_created = True
                 await self._store.append(batch_id, entries, self._clock())
                 entries, size = [], 0
-        reader.close()
+        await run_with_yields(reader.close(), perf_counter)
         if not is_created:
             await self._store.create(owner, batch_id, self._clock())
         if entries:

@@ -30,7 +30,7 @@ from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_in_steps
 from ..wire.json_codec import dumps, loads
 from ..wire.known_tools import ToolCache
-from ..wire.large.cooperative import LARGE_BODY, run_with_yields, takes_long
+from ..wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
 from ..wire.large.json_reader import loads_in_steps
 from ..wire.large.json_writer import dumps_in_steps
@@ -353,6 +353,8 @@ class MessagesApp(BaseApp):
         with self._bodies.share(key) as share:
             with self._counting.uploading(key):
                 request = await self._read_request(http_request, key, share, counting=True)
+            if request.is_large:
+                await run_with_yields(estimate_in_steps(request), perf_counter)
             async with self._counting.slot(key, share.release):
                 tokens, headers = await self._prompt_counter.count(request)
                 if request.context_edits:
@@ -507,13 +509,14 @@ class MessagesApp(BaseApp):
         if not self.engine.engine_names:
             return ""
         try:
-            if len(claimed.params) > LARGE_BODY:
-                params, _ = await run_with_yields(loads_in_steps([claimed.params]), perf_counter)
+            if takes_long([claimed.params]):
+                held = [(await run_with_yields(loads_in_steps([claimed.params], Cuts()), perf_counter))[0]]
             else:
-                params = loads(claimed.params)
+                held = [loads(claimed.params)]
         except (ApiError, ValueError):  # the request fails with it when it runs
             return ""
-        model = params.get("model")
+        model = held[0].get("model")
+        await run_with_yields(drop_in_steps(held), perf_counter)
         return (isinstance(model, str) and self.engine.engine_for(self._aliases.resolve(model))) or ""
 
     async def _answer_batch_request(self, claimed: Claimed, request_id: str, held: list[Any]) -> bytes:
@@ -540,6 +543,7 @@ class MessagesApp(BaseApp):
             await self._edit_context(request)
         if request.is_large:
             request.hold()
+            await run_with_yields(estimate_in_steps(request), perf_counter)
         answer = Answer(
             self._engine_for(request),
             request,

@@ -14,13 +14,13 @@ from typing import Any, Final, NamedTuple
 
 from .errors import ApiError, InvalidRequest, RequestTooLarge
 from .json_codec import loads
-from .large.cooperative import LARGE_BODY, Steps
+from .large.cooperative import Steps, drop_in_steps, takes_long
 from .large.json_reader import loads_in_steps
 
 MAX_REQUESTS: Final = 100_000
 """Requests of one batch."""
 _CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_WINDOW: Final = 16 * 1024  # bytes that one step looks at
+_WINDOW: Final = 4 * 1024  # bytes that one step looks at; brackets alone take a millisecond
 _MAX_ENTRY_OUTLINE: Final = 64 * 1024  # bytes of an entry without its params
 _MAX_OUTLINE: Final = 1024 * 1024  # bytes of the body without its entries
 _LONGEST_KEY: Final = 64  # bytes before a value in which its key is looked for
@@ -81,24 +81,32 @@ class BatchBodyReader:
             yield
         return entries
 
-    def close(self) -> int:
+    def close(self) -> Steps[int]:
         """The number of entries, once the whole body was read. Raises InvalidRequest."""
+        outline = bytes(self._outline)
+        self._outline.clear()
         try:
-            body: Any = loads(bytes(self._outline))
+            held = [(yield from _loaded(outline))]
         except ValueError:
             raise InvalidRequest("body: invalid JSON") from None
+        wrong = self._wrong_with(held[0])
+        yield from drop_in_steps(held)
+        if wrong is not None:
+            raise InvalidRequest(wrong)
+        return self.count
+
+    def _wrong_with(self, body: Any) -> str | None:
+        """Why the outline of a body is not valid; None if it is."""
         if not isinstance(body, dict):
-            raise InvalidRequest("body: must be an object")
+            return "body: must be an object"
         requests = body.get("requests")
         if requests is None:
-            raise InvalidRequest("requests: required")
+            return "requests: required"
         if not isinstance(requests, list):
-            raise InvalidRequest("requests: must be an array")
-        if len(requests) != self.count or any(entry != 0 for entry in requests):
-            raise InvalidRequest("requests: each entry must be an object")
-        if not requests:
-            raise InvalidRequest("requests: must have at least one entry")
-        return self.count
+            return "requests: must be an array"
+        if len(requests) != self.count or requests.count(0) != self.count:
+            return "requests: each entry must be an object"
+        return None if requests else "requests: must have at least one entry"
 
     def _scan(self, window: bytes) -> Iterator[tuple[bytes, bytes | None]]:
         """Look at one window. Yields each entry that ends in it: its outline and its params."""
@@ -211,10 +219,8 @@ class BatchBodyReader:
         try:
             entry: dict[str, Any] = loads(outline)
             if params is not None:
-                if len(params) > LARGE_BODY:
-                    yield from loads_in_steps([params])
-                else:
-                    loads(params)
+                held = [(yield from _loaded(params))]
+                yield from drop_in_steps(held)
         except ValueError:
             raise self._invalid("invalid JSON") from None
         custom_id = entry.get("custom_id")
@@ -230,6 +236,11 @@ class BatchBodyReader:
     def _invalid(self, what: str) -> ApiError:
         separator = "." if ": " in what else ": "
         return InvalidRequest(f"requests.{self.count}{separator}{what}")
+
+
+def _loaded(document: bytes) -> Steps[Any]:
+    """The value of a JSON document, in steps if it is large. Raises ValueError, InvalidRequest and RequestTooLarge."""
+    return (yield from loads_in_steps([document]))[0] if takes_long([document]) else loads(document)
 
 
 def _match_end(window: bytes, at: int) -> int:

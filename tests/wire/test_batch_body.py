@@ -33,7 +33,7 @@ def read(body: bytes, cuts: list[int] | None = None, **limits: int) -> list[Batc
     for cut in [*(cuts or ()), len(body)]:
         entries += run_to_end(reader.feed(body[at:cut]))
         at = cut
-    assert reader.close() == len(entries)
+    assert run_to_end(reader.close()) == len(entries)
     return entries
 
 
