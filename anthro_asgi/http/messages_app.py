@@ -56,6 +56,7 @@ from .file_sources import FileSources
 from .files import FileRoutes
 from .heap import HeapTrimmer
 from .http_request import HttpRequest
+from .keyword_checks import check_keywords
 from .message_response import MessageResponse
 from .page import HTML, accepts_html, page
 from .pdf_reader import PdfMode, PdfReader, can_read_pdfs
@@ -115,6 +116,8 @@ class MessagesApp(BaseApp):
         max_file: largest file in bytes.
         max_files_per_key: bytes of all files of an API key.
 
+    Raises TypeError or ValueError for a wrong keyword, and ValueError if `engine` is not an engine.
+
     Attributes:
         notice: what `/readyz` says in addition, for the operator; None is nothing.
     """
@@ -155,6 +158,7 @@ class MessagesApp(BaseApp):
         cache_diagnostics: CacheDiagnosticsMode = "asked",
         cache_diagnostics_answers: int = defaults.CACHE_DIAGNOSTICS_ANSWERS,
     ) -> None:
+        check_keywords(locals())
         super().__init__(engine, keys, _ROUTES, debug=debug)
         self._aliases = models.ModelAliases(aliases or {})
         self._ping_interval = ping_interval
