@@ -254,10 +254,6 @@ def fixture_serving(request: pytest.FixtureRequest) -> Iterator[Serve]:
     assert thread.taken or "is_not_written_directly" in request.node.name, "the thread was not used"
 
 
-tool_input = pytest.mark.parametrize("serving", ["event loop", "thread"], indirect=True)
-"""For the tests in which a pump reads tool input, which the one in Python leaves to the general way."""
-
-
 class Counting(PumpThread):
     """Counts the streams that it takes. Must have given all of them back when it is closed."""
 
@@ -599,17 +595,15 @@ def calling(
     return answer
 
 
-@tool_input
 async def test_tool_input_is_written_directly_and_counted(serving: Serve) -> None:
     async with serving(calling(*WORDS, '"}')) as service:
         message = await service.answer(tools=TOOLS)
     assert message["content"] == [{"type": "tool_use", "id": "call_0", "name": "f", "input": {"a": "".join(WORDS)}}]
     assert message["stop_reason"] == "tool_use"
     assert message["usage"]["output_tokens"] == 64
-    assert service.client.direct == 61
+    assert service.client.direct >= 60  # the pump in Python leaves the end of a string to the general way
 
 
-@tool_input
 async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning(usage={"prompt_tokens": 7, "completion_tokens": 1}))
@@ -624,7 +618,6 @@ async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end(serving: S
     assert service.client.direct >= 55
 
 
-@tool_input
 async def test_text_and_several_calls_are_each_relayed(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD)
@@ -645,7 +638,6 @@ async def test_text_and_several_calls_are_each_relayed(serving: Serve) -> None:
     assert service.client.direct >= 19 + 2 * 18
 
 
-@tool_input
 @pytest.mark.parametrize(
     ("rest", "value"),
     [
@@ -675,7 +667,6 @@ async def test_arguments_that_are_repaired_in_the_middle_are_one_object(
     assert service.client.direct >= 55
 
 
-@tool_input
 async def test_a_call_that_is_repeated_at_the_end_is_one_call(serving: Serve) -> None:
     text = "".join((*OPENED, *WORDS, '"}'))
     again = {"index": 0, "id": "call_0", "function": {"name": "f", "arguments": text}}
@@ -683,10 +674,9 @@ async def test_a_call_that_is_repeated_at_the_end_is_one_call(serving: Serve) ->
         message = await service.answer(tools=TOOLS)
     assert [block["type"] for block in message["content"]] == ["tool_use"]
     assert message["content"][0]["input"] == json.loads(text)
-    assert service.client.direct == 61
+    assert service.client.direct >= 60  # the pump in Python leaves the end of a string to the general way
 
 
-@tool_input
 async def test_a_call_that_the_token_limit_cuts_stays_as_it_is(serving: Serve) -> None:
     ending = framed(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n') + DONE
     async with serving(calling(*WORDS, ending=ending)) as service, service.ask(tools=TOOLS) as exchange:
@@ -698,7 +688,6 @@ async def test_a_call_that_the_token_limit_cuts_stays_as_it_is(serving: Serve) -
     assert service.client.direct == 60
 
 
-@tool_input
 async def test_a_silent_call_gets_pings_and_goes_on(serving: Serve) -> None:
     async with serving(calling(*WORDS, '"}', pause_after=30), ping_interval=0.05) as service:
         message = await service.answer(tools=TOOLS)
@@ -714,7 +703,6 @@ async def test_python_takes_over_a_call_while_the_client_reads_slowly() -> None:
     assert 20 <= service.client.direct < 45
 
 
-@tool_input
 async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadline(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await calling(*WORDS, ending=b"")(wire, client)
@@ -727,7 +715,6 @@ async def test_an_engine_that_falls_silent_in_a_call_is_given_up_after_the_deadl
     assert service.client.direct == 60
 
 
-@tool_input
 async def test_a_client_that_leaves_in_a_call_ends_the_engines_response(serving: Serve) -> None:
     gone = asyncio.Event()
 
@@ -744,7 +731,6 @@ async def test_a_client_that_leaves_in_a_call_ends_the_engines_response(serving:
     assert service.client.direct == 60
 
 
-@tool_input
 async def test_an_answer_with_tools_and_stop_sequences_is_not_written_directly(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning())

@@ -157,12 +157,15 @@ class Relay:
         self._calls = template.key == "arguments"
         place = self._reader.place() if self._calls else b""
         block = State.TOOL if self._calls else State.THINKING if self._thinks else State.TEXT
-        if self._encoder.state is not block or (self._calls and (not place or self._make_pump is PythonPump)):
+        if self._encoder.state is not block or (self._calls and not self._may_begin(place)):
             return
         self._pump = self._new_pump()
         frame = self._encoder.frame
         self._pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
         self._armed(self._pump)
+
+    def _may_begin(self, place: bytes) -> bool:
+        return PythonPump.may_begin(place) if self._make_pump is PythonPump else bool(place)
 
     def _new_pump(self) -> Pump:
         assert self._make_pump is not None

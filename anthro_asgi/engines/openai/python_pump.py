@@ -1,14 +1,14 @@
-"""A pump in Python (see `_native.Pump`): relays the steady text or thinking of a stream where there is no native path.
+"""A pump in Python (see `_native.Pump`): relays the steady deltas of a stream where there is no native path.
 
     upstream's transport ──► PythonPump.data_received ──► write of the client's transport
 
 A process that sleeps between tokens finds its caches cold when it wakes. So the cost of a token depends on how much
-memory its code touches. The general way of a token leads through twelve functions and six coroutines. Here it is two
+memory its code touches. The general way of a token leads through twelve functions and six coroutines. Here it is three
 functions, which expect a read of one HTTP chunk, or a few, each of which is one event that matches the template. All
-else is handed back: that is not an error, and costs what it cost before.
+else is handed back: that is not an error, and costs what it cost before. Of a tool input it relays the strings.
 
-Editors: `convert` and `data_received` run for every token. They follow `FastChunkReader.read` and `StreamEncoder.text`,
-which say why the bytes are cut in this way; the tests compare their results.
+Editors: `data_received`, `_read` and `_chunk` run for every token. They follow `FastChunkReader.read` and
+`StreamEncoder.text`, which say why the bytes are cut in this way; the tests compare their results.
 """
 
 import os
@@ -18,21 +18,24 @@ from time import monotonic
 import orjson
 
 from ..._native import Owner, Thread
+from ..shared.tool_arguments import stays_in_string
 from .chunk_template import DIGIT_SHAPE, known_shapes
 
 _MAX_UNSENT = 16 * 1024  # bytes in the client's transport; with more, the general way waits for the client
 _MAX_CHUNK = 64 * 1024  # bytes of a read
 _MOST_EVENTS = 8  # of a read; the general way reads more of them at less cost
 _SYNC_EVERY = 32  # writes after which the owner is told
-_FAST = _SYNC_EVERY / 500  # seconds that as many reads take, at least, before they are made less frequent
+_FAST = 1 / 500  # seconds from one write to the next, below which reads are made less frequent
+_SYNC_INPUT = 2 * 1024  # characters of a tool input after which the owner is told
+_LONGEST_INPUT = 4 * 1024  # characters of one piece; more are read in steps
 _LINE_END = b"\r\n"
-_NOTHING = 0, b"", 0, b"", False  # is converted: the read is handed back
+_NOTHING: tuple[list[str], bytes] = [], b""
 
 loads, dumps = orjson.loads, orjson.dumps
 
 
 class PythonPump:
-    """See `_native.NewPump` and `_native.Pump`. It does not read tool input."""
+    """See `_native.NewPump` and `_native.Pump`."""
 
     __slots__ = (
         "_after",
@@ -42,7 +45,9 @@ class PythonPump:
         "_deltas",
         "_fd",
         "_frame",
+        "_input",
         "_is_fast",
+        "_is_input",
         "_length",
         "_may_wait",
         "_measured",
@@ -51,6 +56,7 @@ class PythonPump:
         "_shapes",
         "_time",
         "_times",
+        "_unread",
         "_unsent",
         "_write",
         "last_read",
@@ -75,8 +81,15 @@ class PythonPump:
         self._counts = b""
         self._deltas = 0
         self._times: list[float] = []  # of the writes
+        self._input: list[str] = []  # pieces of a tool input that the owner does not know yet
+        self._unread = 0  # characters in them
         self._is_fast = False
         self._measured = self.last_read = self._time()
+
+    @staticmethod
+    def may_begin(place: bytes) -> bool:
+        """Whether it reads on at this place in the arguments of a call (see `JsonObject.place`): in a string."""
+        return place.endswith(b'"')
 
     def arm(
         self,
@@ -88,8 +101,11 @@ class PythonPump:
         max_event: int,
         place: bytes = b"",
     ) -> None:
-        if place or not before or not after or b"\\" in numberless or len(before) + len(after) > _MAX_CHUNK:
+        if not before or not after or b"\\" in numberless or len(before) + len(after) > _MAX_CHUNK:
             raise ValueError("not a template that this pump can use")
+        if place and not self.may_begin(place):
+            raise ValueError("not a place in a string of a tool input")
+        self._is_input = bool(place)
         self._before = _LINE_END + before  # behind the size of the chunk
         self._length = len(before)
         self._after = after
@@ -99,24 +115,38 @@ class PythonPump:
 
     def data_received(self, data: bytes) -> None:
         now = self.last_read = self._time()
-        consumed, chunk, deltas, counts, _ = self.convert(data)
-        if not consumed or self._closing() or (self._may_wait and self._is_behind()):
+        texts, counts = self._read(data)
+        if not texts or self._closing() or (self._may_wait and self._is_behind()):
             return self._hand_back(data)
-        self._send(chunk)
+        self._send(self._chunk(texts))
         self._counts = counts
-        self._deltas += deltas
+        self._deltas += len(texts)
         self._times.append(now)
-        if len(self._times) >= _SYNC_EVERY:
+        if self._is_input:
+            self._input += texts
+            self._unread += sum(map(len, texts))
+        if len(self._times) >= _SYNC_EVERY or self._unread >= _SYNC_INPUT:
             self._sync(now)
         if self._is_fast and self._owner is not None:
             self._owner.slow_down()
         return None
 
     def convert(self, data: bytes) -> tuple[int, bytes, int, bytes, bool]:
+        texts, counts = self._read(data)
+        return (len(data), self._chunk(texts), len(texts), counts, True) if texts else (0, b"", 0, b"", False)
+
+    def _chunk(self, texts: list[str]) -> bytes:
+        """The HTTP chunk for the client."""
+        frame = self._frame
+        body = dumps(texts[0]).join(frame) if len(texts) == 1 else b"".join([dumps(text).join(frame) for text in texts])
+        return b"%x\r\n%b\r\n" % (len(body), body)
+
+    def _read(self, data: bytes) -> tuple[list[str], bytes]:
+        """The texts of a read, and the latest counts; no texts if the read has to be handed back."""
         size, *events = data.split(self._before)
         if not 0 < len(events) <= _MOST_EVENTS or len(data) > self._most:
             return _NOTHING
-        deltas = []
+        texts: list[str] = []
         counts = b""
         for event in events:
             event, _, following = event.rpartition(_LINE_END)
@@ -138,11 +168,10 @@ class PythonPump:
                 return _NOTHING
             if type(text) is not str or not text:
                 return _NOTHING
-            deltas.append(dumps(text).join(self._frame))
-        if size:
-            return _NOTHING
-        body = deltas[0] if len(deltas) == 1 else b"".join(deltas)
-        return len(data), b"%x\r\n%b\r\n" % (len(body), body), len(deltas), counts, True
+            if self._is_input and (len(text) > _LONGEST_INPUT or not stays_in_string(text)):
+                return _NOTHING
+            texts.append(text)
+        return (texts, counts) if not size else _NOTHING
 
     def _is_behind(self) -> bool:
         """Whether the client reads so slowly that the general way has to wait for it."""
@@ -151,7 +180,7 @@ class PythonPump:
         return unsent > _MAX_UNSENT
 
     def _sync(self, now: float) -> None:
-        self._is_fast = now - self._measured < _FAST
+        self._is_fast = now - self._measured < len(self._times) * _FAST
         self._measured = now
         if self._owner is not None:
             self._owner.sync()
@@ -181,7 +210,8 @@ class PythonPump:
         return deltas, counts, times
 
     def take_input(self) -> tuple[str, int]:
-        return "", 0
+        pieces, self._input, self._unread = self._input, [], 0
+        return "".join(pieces), 0
 
     def leave_to(self, thread: Thread, upstream: int) -> bool:
         return False

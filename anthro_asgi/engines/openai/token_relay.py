@@ -86,7 +86,7 @@ class TokenRelay:
             return
         kind = _KINDS.get(template.key, "thinking")
         place = self._reader.place() if kind == "input" else b""
-        if kind == "input" and (not place or self._new_pump is PythonPump):
+        if kind == "input" and not (PythonPump.may_begin(place) if self._new_pump is PythonPump else place):
             return
         frame = self._output.begin(kind, self)
         if frame is None:

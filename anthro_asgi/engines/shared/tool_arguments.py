@@ -141,6 +141,11 @@ def _closers(stack: list[str]) -> str:
     return "".join([_CLOSERS[bracket] for bracket in reversed(stack)])
 
 
+def stays_in_string(text: str) -> bool:
+    """Whether `text`, in an open string of a JSON text, is copied as it is and leaves the string open."""
+    return not _SPECIAL(text) or _CLEAN(text) is not None
+
+
 class JsonObject:
     """Copies the text of one JSON object and repairs it. `repaired`: the copy differs from the text."""
 

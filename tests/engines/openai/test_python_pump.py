@@ -3,6 +3,7 @@
 import gc
 import json
 import random
+import re
 import socket
 import time
 import weakref
@@ -16,7 +17,8 @@ from anthro_asgi.engines.openai.chunk_template import learn_template
 from anthro_asgi.engines.openai.python_pump import PythonPump
 from tests.engines.openai.test_fast_path import STREAMS, STYLES, cut, events, stream
 from tests.replay import Case
-from tests.support.pumped import Relay, framed, relayed
+from tests.support.pumped import HEAD, Relay, framed, relayed
+from tests.support.tool_pieces import stream as calls
 
 BEFORE, AFTER = b'data: {"delta":{"content":', b"}}\n\n"
 COUNTED = b'},"usage":'
@@ -103,10 +105,41 @@ def test_a_steady_stream_is_relayed_by_the_pump(style: Callable[..., Any], key: 
     relay = Relay(pumped=True, new_pump=PythonPump)
     reads = [framed(b"data: %b\n\n" % json.dumps(style({key: f" {n}"}, n)).encode()) for n in range(400)]
     joined = [b"".join(reads[at : at + together]) for at in range(0, len(reads), together)]
-    for data in (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", *joined):
+    for data in (HEAD, *joined):
         relay.receive(data)
     relay.end()
     assert relay.pumped >= 320  # the first chunk with a new shape of its counts is read in the general way
+
+
+def test_random_calls_give_the_client_the_same_bytes_with_and_without_a_pump() -> None:
+    relayed_pieces = 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        form = [framed(one) for one in calls(rng)]
+        body = b"".join(form)
+        few = [b"".join(form[at : at + 3]) for at in range(0, len(form), 3)]
+        for reads in (form, few, [body], cut(body, rng, rng.choice([30, 300, 3000]))):
+            relay = Relay(pumped=True, new_pump=PythonPump)
+            for data in (HEAD, *reads):
+                relay.receive(data)
+            assert relay.end() == relayed(reads, pumped=False), seed
+            relayed_pieces += relay.pumped_input
+    assert relayed_pieces > 3_000
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_the_strings_of_a_call_are_relayed_by_the_pump(ascii_only: bool) -> None:
+    text = json.dumps({"code": 'if größer:\n    print("🙂")\n' * 40, "n": 1}, ensure_ascii=ascii_only)
+    parts = re.findall(" ?[^ ]+| ", text)
+    first = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+    entries = [first, *({"index": 0, "function": {"arguments": part}} for part in parts)]
+    relay = Relay(pumped=True, new_pump=PythonPump)
+    relay.receive(HEAD)
+    for entry in entries:
+        chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [entry]}, "finish_reason": None}]}
+        relay.receive(framed(b"data: %b\n\n" % json.dumps(chunk).encode()))
+    relay.end()
+    assert relay.pumped_input >= len(parts) - 12
 
 
 # ---- one read
@@ -185,18 +218,18 @@ def test_an_event_that_is_too_large_is_handed_back() -> None:
 @pytest.mark.parametrize(
     ("counts", "matches"),
     [
-        (b'{"prompt_tokens":9,"completion_tokens":4}}\n\n', True),
-        (b'{"prompt_tokens":9,"completion_tokens":40}}\n\n', False),
-        (b'{"prompt_tokens":9,"completion_tokens":04}}\n\n', False),
-        (b'{"prompt_tokens":9,"completion_tokens":4.5}}\n\n', False),
-        (b'{"prompt_tokens":-9,"completion_tokens":4}}\n\n', False),
-        (b'{"prompt_tokens":9,"completion_tokens":4}}\n', False),
+        (b'{"prompt_tokens":9,"my_tokens":4}}\n\n', True),
+        (b'{"prompt_tokens":9,"my_tokens":40}}\n\n', False),
+        (b'{"prompt_tokens":9,"my_tokens":04}}\n\n', False),
+        (b'{"prompt_tokens":9,"my_tokens":4.5}}\n\n', False),
+        (b'{"prompt_tokens":-9,"my_tokens":4}}\n\n', False),
+        (b'{"prompt_tokens":9,"my_tokens":4}}\n', False),
         (b'{"prompt_tokens":9', False),
         (b"", False),
     ],
 )
 def test_counts_match_if_their_shape_is_known(counts: bytes, matches: bool) -> None:
-    payload = b'{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+    payload = b'{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":7,"my_tokens":3}}'
     template = learn_template(payload, orjson.loads(payload))
     assert template is not None
     owner = Owner()
@@ -217,9 +250,54 @@ def test_counts_match_if_their_shape_is_known(counts: bytes, matches: bool) -> N
         (b"x" * 70_000, AFTER, b"", OPENING, CLOSING, LARGE),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused(template: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError, match="template"):
+def test_a_template_or_a_place_that_cannot_be_used_is_refused(template: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="not a"):
         Owner().pump.arm(*template)
+
+
+# ---- a tool input
+
+
+def calling() -> Owner:
+    """A pump in a string of the arguments of a call."""
+    owner = Owner()
+    owner.pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE, b'{["')
+    return owner
+
+
+def piece(text: str) -> bytes:
+    """An engine's HTTP chunk with a piece of arguments."""
+    return framed(event(json.dumps(text).encode()))
+
+
+@pytest.mark.parametrize(
+    "text", ["a", " größer", "\\n\\t", '\\"hi\\"', "\\u00e9", "\\ud83d\\ude42", "{[1,2]}", "x" * 4096]
+)
+def test_a_piece_that_stays_in_the_string_is_relayed(text: str) -> None:
+    owner = calling()
+    owner.pump.data_received(piece(text))
+    assert (owner.written, owner.back) == ([converted(orjson.dumps(text))], [])
+    assert owner.pump.take_input() == (text, 0)
+    assert owner.pump.take_input() == ("", 0)
+
+
+@pytest.mark.parametrize("text", ['"', 'a"', '","b":"', "\\", "a\\", "\\u00", "\\x", "\n", "\x00", "x" * 4097])
+def test_any_other_piece_is_handed_back(text: str) -> None:
+    owner = calling()
+    owner.pump.data_received(piece("a") + piece(text))
+    assert (owner.written, owner.back) == ([], [piece("a") + piece(text)])
+    assert owner.pump.take_input() == ("", 0)
+
+
+def test_the_owner_is_told_after_2_kib_of_a_tool_input() -> None:
+    owner = calling()
+    for _ in range(5):
+        owner.now += 1
+        owner.pump.data_received(piece("x" * 1000))
+        if owner.calls:
+            break
+    assert owner.calls == [(3, b"", [101.0, 102.0, 103.0])]
+    assert owner.pump.take_input() == ("x" * 3000, 0)
 
 
 # ---- the client
