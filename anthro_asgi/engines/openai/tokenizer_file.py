@@ -5,6 +5,7 @@ count as their JSON. This needs the package `tokenizers`, which releases Python'
 """
 
 import importlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 from ...wire.request import MessagesRequest
@@ -13,6 +14,8 @@ from .dialects import PLAIN, Dialect
 
 _TURN: Final = 4  # tokens that a chat template adds to a message
 _IMAGE: Final = 1500  # tokens, as in the estimate; they do not follow from the image's size in bytes
+_TEXTS_AT_ONCE: Final = 64
+_CHARACTERS_AT_ONCE: Final = 32 * 1024
 
 
 class TokenizerFile:
@@ -36,14 +39,40 @@ class TokenizerFile:
     def __call__(self, request: MessagesRequest) -> int:
         """The approximate length of the prompt in tokens. Raises InvalidRequest if it is nested too deeply."""
         body = to_chat(request, self._dialect)
-        texts: list[str] = []
-        images = 0
-        for message in body["messages"]:
-            images += _collect(message, texts)
-        texts += (encode(tool).decode() for tool in body.get("tools", ()))
-        around = _TURN * (len(body["messages"]) + 1)  # one more for the beginning of the answer
-        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return around + images * _IMAGE + sum(map(len, encoded))
+        messages = body["messages"]
+        tokens = _TURN * (len(messages) + 1)  # one more for the beginning of the answer
+        waiting: list[str] = [encode(tool).decode() for tool in body.get("tools", ())]
+        while messages:
+            tokens += _IMAGE * _collect(messages.pop(), waiting)
+            if len(waiting) >= _TEXTS_AT_ONCE or sum(map(len, waiting)) >= _CHARACTERS_AT_ONCE:
+                tokens += self._count(waiting)
+                waiting = []
+        return tokens + self._count(waiting)
+
+    def _count(self, texts: list[str]) -> int:
+        """The tokens of all texts. The tokenizer gets few at once: what it returns is freed in one step of Python."""
+        tokens = 0
+        group: list[str] = []
+        size = 0
+        for text in texts:
+            for piece in _divided(text):
+                group.append(piece)
+                size += len(piece)
+                if len(group) >= _TEXTS_AT_ONCE or size >= _CHARACTERS_AT_ONCE:
+                    tokens += sum(map(len, self._tokenizer.encode_batch_fast(group, add_special_tokens=False)))
+                    group, size = [], 0
+        return tokens + sum(map(len, self._tokenizer.encode_batch_fast(group, add_special_tokens=False)))
+
+
+def _divided(text: str) -> Iterator[str]:
+    """A text in pieces. A long one is divided before a space, if there is one, because tokens begin there."""
+    start = 0
+    while len(text) - start > _CHARACTERS_AT_ONCE:
+        end = text.rfind(" ", start + 1, start + _CHARACTERS_AT_ONCE)
+        end = start + _CHARACTERS_AT_ONCE if end < 0 else end
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _collect(message: dict[str, Any], texts: list[str]) -> int:

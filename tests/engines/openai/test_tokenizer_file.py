@@ -61,6 +61,34 @@ def test_multi_byte_texts_are_counted_in_tokens_not_bytes(count: TokenizerFile) 
     assert count(request(user(text("漢字 🙂")))) == HI + 1
 
 
+class Recording:
+    """A tokenizer that notes how many texts and characters each call gets."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.calls: list[tuple[int, int]] = []
+
+    def encode_batch_fast(self, texts: list[str], **how: Any) -> Any:
+        self.calls.append((len(texts), sum(map(len, texts))))
+        return self._tokenizer.encode_batch_fast(texts, **how)
+
+
+@pytest.mark.parametrize(
+    ("messages", "tokens"),
+    [
+        ([user("word " * 100_000)], HI - 1 + 100_000),
+        ([user(*["a b"] * 5_000)], HI - 1 + 10_000),
+        ([user("a b"), assistant("c")] * 1_000, A_TURN + 1_000 * (2 * A_TURN + 3)),
+        ([user("x" * 100_000)], HI + 3),  # without a space, a token is divided
+    ],
+)
+def test_a_long_prompt_is_counted_in_small_groups(count: TokenizerFile, messages: list[Any], tokens: int) -> None:
+    count._tokenizer = recording = Recording(count._tokenizer)
+    assert count(request(*messages)) == tokens
+    assert max(texts for texts, _ in recording.calls) <= 64
+    assert max(characters for _, characters in recording.calls) <= 2 * 32 * 1024
+
+
 def test_generation_options_do_not_count(count: TokenizerFile) -> None:
     options: dict[str, Any] = {"temperature": 1, "stop_sequences": ["a b c"], "metadata": {"user_id": "u v"}}
     assert count(request(user("a"), **options)) == HI
