@@ -10,7 +10,7 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, NamedTuple, Self
@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, Self
 import uvloop
 
 from anthro_asgi import MessagesApp, MessagesRequest
+from anthro_asgi.engines.base import BaseEngine
 from anthro_asgi.engines.openai.engine import OpenAIEngine
 from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.deltas import Batch
@@ -76,10 +77,15 @@ class Hold(NamedTuple):
     status: int
 
 
-class Application:
-    """The application; use it as a context manager."""
+def _openai(origin: Origin) -> BaseEngine:
+    return OpenAIEngine(origin, dialect="vllm")
 
-    def __init__(self, **options: Any) -> None:
+
+class Application:
+    """The application; use it as a context manager. `engine_at` makes the engine for the upstream's address."""
+
+    def __init__(self, engine_at: Callable[[Origin], BaseEngine] = _openai, **options: Any) -> None:
+        self._engine_at = engine_at
         self._options = options  # of the MessagesApp
         self._answer = WORD
         self._upstream = ThreadedUpstream(self._respond)
@@ -90,7 +96,7 @@ class Application:
         self._upstream.__enter__()
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._runner.__enter__()
-        self._engine = OpenAIEngine(Origin.parse(f"{self._upstream.url}/v1"), dialect="vllm")
+        self._engine = self._engine_at(Origin.parse(f"{self._upstream.url}/v1"))
         self._runner.run(self._engine.start())
         return self
 

@@ -1,9 +1,17 @@
 """However a large request ends without an answer, its values are freed in short steps."""
 
 import json
+import socket
+from collections.abc import Callable
 
 import pytest
 
+from anthro_asgi.engines.base import BaseEngine
+from anthro_asgi.engines.member import EngineRules
+from anthro_asgi.engines.messages.engine import MessagesEngine
+from anthro_asgi.engines.openai.engine import OpenAIEngine
+from anthro_asgi.engines.routed import RoutedEngine
+from anthro_asgi.upstream.origin import Origin
 from anthro_asgi.wire.errors import Overloaded
 from tests.checks.hold import BAR
 from tests.checks.hold.application import MIB, Application, Case, Leave, scale
@@ -70,11 +78,43 @@ def test_a_large_request_that_an_engine_in_this_process_does_not_answer_is_freed
     assert_is_freed_in_steps(case, bodies[CALLS], status)
 
 
-def assert_is_freed_in_steps(case: Case, body: bytes, status: int) -> None:
+def relay(origin: Origin) -> BaseEngine:
+    return MessagesEngine(origin)
+
+
+def routed(origin: Origin) -> BaseEngine:
+    """An engine that cannot be reached, and one that answers instead."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    missing = OpenAIEngine(Origin.parse(f"http://127.0.0.1:{port}/v1"), dialect="vllm", name="missing")
+    return RoutedEngine(
+        {
+            "missing": (missing, EngineRules(models=["m"], fallback=(None, "here"))),
+            "here": (OpenAIEngine(origin, dialect="vllm", name="here"), EngineRules()),
+        }
+    )
+
+
+ELSEWHERE: dict[str, tuple[Callable[[Origin], BaseEngine], Case, int]] = {
+    "a relay and an overload": (relay, Case(answer=failure(503)), 529),
+    "a relay and a client that leaves": (relay, Case(leave=Leave.ASKED), 0),
+    "a fallback that answers": (routed, Case(), 200),
+    "a fallback that fails": (routed, Case(answer=failure(503)), 529),
+    "a fallback and a client that leaves": (routed, Case(leave=Leave.ASKED), 0),
+}
+
+
+@pytest.mark.parametrize("ending", ELSEWHERE)
+def test_a_large_request_to_another_kind_of_engine_is_freed_in_steps(bodies: dict[str, bytes], ending: str) -> None:
+    engine_at, case, status = ELSEWHERE[ending]
+    assert_is_freed_in_steps(case, bodies[FOLDED], status, engine_at)
+
+
+def assert_is_freed_in_steps(case: Case, body: bytes, status: int, *engine_at: Callable[[Origin], BaseEngine]) -> None:
     """What is freed in one step takes more than twice the bar."""
     case.request = body
-    with Application() as application:
-        application.hold(Case())
+    with Application(*engine_at) as application:
+        application.hold(Case(answer=case.answer))
         held = application.hold(case)
         for _ in range(4):
             if held.seconds > 2 * BAR * scale():  # noise only adds to it
