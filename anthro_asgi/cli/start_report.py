@@ -7,7 +7,7 @@ client is pointed here. An engine that is not known at the start is reported whe
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Final
 
@@ -145,14 +145,19 @@ class StartReport:
         return None
 
     def _missing_aliases(self) -> list[tuple[str, str]]:
-        """The aliases for models that the engine does not list. The simulator answers for every model."""
+        """The aliases for models that the engine does not list. The simulator answers for every model.
+
+        Of several engines, one that was not reached yet may have the model.
+        """
         models = self._known()[1]
         if not models or self._settings.engine_kind == "simulate":
             return []
+        names = {named.name for named in self._settings.upstreams}
+        unknown = names - {model.engine for model in models}
         return [
             (name, model)
             for name, model in self._settings.model_alias
-            if not any(one.answers_to(model) for one in models)
+            if not any(one.answers_to(model) for one in models) and not _may_be_at(model, unknown, names)
         ]
 
     def _log_warnings(self) -> None:
@@ -216,6 +221,12 @@ class StartReport:
     def _label(self, label: str) -> str:
         padded = f"{label:<8}"
         return f"\x1b[1;33m{padded}\x1b[0m" if label == "WARNING" and has_colour() else padded
+
+
+def _may_be_at(model: str, unknown: Set[str], names: Set[str]) -> bool:
+    """Whether `MODEL@ENGINE`, or a name without an engine, may be a model of an `unknown` engine of `names`."""
+    engine = model.rpartition("@")[2]
+    return engine in unknown if engine in names else bool(unknown)
 
 
 def _includes(wide: str, name: str) -> bool:

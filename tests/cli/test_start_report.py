@@ -87,6 +87,33 @@ async def test_started_says_what_is_served_and_how_to_point_claude_code_here(eve
 
 
 @pytest.mark.parametrize(
+    ("alias", "is_missing"),
+    [
+        ("*=qwen@fast", False),
+        ("*=gone@fast", True),
+        ("*=big@gpu", False),  # this engine was not reached yet
+        ("*=big", False),
+        ("*=big@nowhere", False),  # may be the name of a model
+    ],
+)
+async def test_an_alias_for_a_model_of_an_engine_that_was_not_reached_is_not_missing(
+    alias: str, is_missing: bool, events: pytest.LogCaptureFixture
+) -> None:
+    engine = Remote("fast: vLLM; gpu: not reached yet", [ModelInfo("qwen", engine="fast")])
+    settings = load_settings({"upstream": ["fast=http://x", "gpu=http://y"], "model-alias": [alias]}, {})
+    await StartReport(engine, settings, has_keys=False, style="json", terminal=False).started([URL])
+    assert bool(fields(events, "alias_of_unknown_model")) is is_missing
+
+
+async def test_an_alias_is_missing_when_all_engines_were_reached(events: pytest.LogCaptureFixture) -> None:
+    engine = Remote("fast: vLLM; gpu: vLLM", [ModelInfo("qwen", engine="fast"), ModelInfo("other", engine="gpu")])
+    for alias in ("*=big@gpu", "*=big", "*=big@nowhere"):
+        settings = load_settings({"upstream": ["fast=http://x", "gpu=http://y"], "model-alias": [alias]}, {})
+        await StartReport(engine, settings, has_keys=False, style="json", terminal=False).started([URL])
+    assert len(fields(events, "alias_of_unknown_model")) == 3
+
+
+@pytest.mark.parametrize(
     ("alias", "command"),
     [
         ("opus=qwen", "CLAUDE_CODE_MAX_CONTEXT_TOKENS=32768 claude --model opus"),
