@@ -28,9 +28,9 @@ class ApiKeys:
 
     def __init__(self, keys: Sequence[str] = ()) -> None:
         """Raises ValueError for an empty key, or one that begins or ends with white space, which headers lose."""
-        if isinstance(keys, str):
-            raise ValueError("keys is a sequence of keys, not one str")
-        if not all(key and key == key.strip() for key in keys):
+        if isinstance(keys, str | bytes) or not hasattr(keys, "__iter__"):
+            raise ValueError(f"keys is a sequence of keys, not one {type(keys).__name__}")
+        if not all(isinstance(key, str) and key and key == key.strip() for key in keys):
             raise ValueError("an API key is empty or has white space around it")
         self._digests = tuple(sha256(key.encode()).digest() for key in keys)
 
