@@ -56,6 +56,7 @@ from ..wire.deltas import (
     ToolStart,
     Usage,
     deltas_of,
+    has_output,
 )
 from ..wire.errors import AnswerTooLarge, BadUpstream, no_thread
 from ..wire.estimate import estimate_tokens
@@ -220,7 +221,7 @@ class Answer:
                 self.batches = _continued(batch[LARGE_BATCH:], self.batches)
                 batch = batch[:LARGE_BATCH]
             taken = self.take(batch)
-            if any(delta != "" and not isinstance(delta, Usage | MessageFields) for delta in deltas_of(taken)):
+            if has_output(taken):
                 break
             empty = empty or "" in deltas_of(taken)
             await asyncio.sleep(0)
@@ -354,6 +355,9 @@ class Answer:
             self.thinking_counted += 1
             return batch
         for delta in deltas_of(batch):
+            if type(delta) is str:
+                self.counted += 1
+                continue
             _check_text(delta)
             if self._note(delta):
                 self.counted += 1

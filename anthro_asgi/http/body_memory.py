@@ -9,9 +9,7 @@ limits how many requests there are from then on.
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+from typing import Final, Self
 
 from ..wire import defaults
 from ..wire.errors import Overloaded
@@ -44,14 +42,9 @@ class BodyMemory:
     def __repr__(self) -> str:
         return f"<BodyMemory {self.used}/{self._limit}>"
 
-    @contextmanager
-    def share(self, key: Key) -> Iterator["BodyShare"]:
-        """The bytes of one body. They are given back when the block ends, if not before."""
-        share = BodyShare(self, key)
-        try:
-            yield share
-        finally:
-            share.release()
+    def share(self, key: Key) -> "BodyShare":
+        """The bytes of one body, as a context manager: they are given back when the block ends, if not before."""
+        return BodyShare(self, key)
 
     def take(self, key: Key, size: int) -> None:
         """Count `size` bytes more. Raises Overloaded, and counts nothing then."""
@@ -85,6 +78,12 @@ class BodyShare:
         self._key = key
         self._size = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def take(self, size: int) -> None:
         """Count `size` bytes more. Raises Overloaded."""
         self._memory.take(self._key, size)
@@ -92,5 +91,6 @@ class BodyShare:
 
     def release(self) -> None:
         """Give all bytes back. May be called more than once."""
-        self._memory.give_back(self._key, self._size)
-        self._size = 0
+        if self._size:
+            self._memory.give_back(self._key, self._size)
+            self._size = 0

@@ -59,6 +59,7 @@ class HttpRequest:
     __slots__ = (
         "_closes_connection",
         "_debug",
+        "_first_values",
         "_scope",
         "channel",
         "cors_headers",
@@ -91,6 +92,7 @@ class HttpRequest:
         self.path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         self.query: bytes = scope.get("query_string", b"")
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self._first_values = dict(reversed(self.headers))
         self.receive = receive
         self.send = send
         self.request_id = request_id
@@ -104,13 +106,13 @@ class HttpRequest:
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header with this name (lower case), or None."""
-        return next((value for key, value in self.headers if key == name), None)
+        return self._first_values.get(name)
 
     def relay_headers(self) -> tuple[tuple[str, str], ...]:
         """The client's `anthropic-beta` and `anthropic-version`, without values that are not safe to send on."""
-        found = [(name, value) for name, value in self.headers if name in _RELAYED]
-        if not found:
+        if _RELAYED.isdisjoint(self._first_values):
             return ()
+        found = [(name, value) for name, value in self.headers if name in _RELAYED]
         betas = [beta.strip() for name, value in found if name == b"anthropic-beta" for beta in value.split(b",")]
         betas = [beta for beta in betas if _TOKEN.fullmatch(beta)][:_MAX_BETAS]
         version = next((value for name, value in found if name == b"anthropic-version"), b"")

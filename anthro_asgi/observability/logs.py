@@ -134,7 +134,8 @@ def _cleaned(values: Iterable[tuple[str, object]]) -> dict[str, object]:
             continue
         kind = type(value)
         if kind is str:
-            cleaned[name] = clean(value)  # type: ignore[arg-type]  # it is a str
+            text: str = value  # type: ignore[assignment]  # it is a str
+            cleaned[name] = text if len(text) <= _LONGEST and text.isprintable() else clean(text)
         elif kind is float:
             cleaned[name] = round(value, 6)  # type: ignore[call-overload]  # it is a float
         elif isinstance(value, bool | int):

@@ -61,19 +61,14 @@ NO_TRACE: Final = Trace()
 
 def parse_trace_headers(headers: RequestHeaders) -> Trace:
     """The trace that these headers (names in lower case) name; NO_TRACE when they name none."""
-    parents = []
-    states = []
-    for name, value in headers:
-        if name == b"traceparent":
-            parents.append(value)
-        elif name == b"tracestate":
-            states.append(value)
+    parents = [value for name, value in headers if name == b"traceparent"]
     if len(parents) != 1:
         return NO_TRACE
     parent = _text(parents[0])
     found = _PARENT.fullmatch(parent)
     if found is None or (found["version"] == "00" and found["more"]):
         return NO_TRACE
+    states = [value for name, value in headers if name == b"tracestate"]
     state = _state(",".join(map(_text, states)).split(",")) if states else ""
     return Trace(found["trace"], (("traceparent", parent), *((("tracestate", state),) if state else ())))
 

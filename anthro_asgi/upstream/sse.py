@@ -53,6 +53,8 @@ class SSEParser:
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads of the events that `data` completes, in order. Raises EventTooLarge."""
         lines = data.split(b"\n")
+        if self._first and not self._tail and data[:6] == b"data: ":  # no BOM
+            self._first, self._at_boundary = False, True
         if self._at_boundary and len(data) <= self._max_event:
             if len(lines) == 3:
                 line, blank, rest = lines
@@ -66,6 +68,8 @@ class SSEParser:
 
     def end(self) -> list[bytes]:
         """The payload of a last event that lacks its blank line, if any. Raises EventTooLarge."""
+        if self._at_boundary:
+            return []
         return self._feed_lines([b"", b"", b""] if self._tail else [b"", b""])
 
     def _feed_lines(self, lines: list[bytes]) -> list[bytes]:

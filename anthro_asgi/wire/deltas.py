@@ -182,7 +182,15 @@ class EncodedTexts(list[str]):
 
 def has_output(batch: Batch) -> bool:
     """Whether any delta of the batch is more than an empty text, a count or a field."""
-    return any(delta and not isinstance(delta, Usage | MessageFields) for delta in deltas_of(batch))
+    if type(batch) is str:
+        return bool(batch)
+    for delta in deltas_of(batch):  # noqa: SIM110 - a generator costs more than the loop
+        if delta and not isinstance(delta, _NO_OUTPUT):
+            return True
+    return False
+
+
+_NO_OUTPUT: Final = (Usage, MessageFields)
 
 
 def deltas_of(batch: Batch) -> Deltas:

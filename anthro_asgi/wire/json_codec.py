@@ -24,6 +24,8 @@ _REPLACEMENT = rb"\ufffd"
 _NO_MEMORY = ("Not enough memory", "memory allocation failed")  # how messages of orjson 3.11 and 3.10 then begin
 _ROUNDED = float(2**63)  # orjson turns integers beyond 64 bit into floats at least this large
 _WALKED = frozenset({dict, list, float})
+_LONG_INTEGER = re.compile(rb"[0-9]{19}")
+_SHORT = 4096  # bytes of a document in which this is searched
 
 
 _CHECKED = 1024  # bytes of a document for which memory is checked
@@ -90,6 +92,13 @@ def loads_exactly(data: bytes) -> tuple[Any, int]:
         with suppress(RecursionError, ValueError):  # more levels or digits than Python can read
             value = json.loads(_HALF.sub(_replace_halves, data))
     return value, levels
+
+
+def loads_with_bound(data: bytes) -> tuple[Any, int]:
+    """As `loads_exactly`, but the depth may be given too high: a short document is not walked for it."""
+    if len(data) <= _SHORT and _LONG_INTEGER.search(data) is None:
+        return loads(data), data.count(b"{") + data.count(b"[")
+    return loads_exactly(data)
 
 
 def depth_and_rounding(value: Any) -> tuple[int, bool]:

@@ -38,7 +38,7 @@ from .field_checks import (
     required,
 )
 from .history_folding import History, ToolChange, fold_history
-from .json_codec import loads_exactly
+from .json_codec import loads_exactly, loads_with_bound
 from .known_tools import KnownTools, ToolCache
 from .large.cooperative import Steps, clear_in_steps, drop_in_steps, run_to_end
 from .large.cuts import Cuts
@@ -232,7 +232,7 @@ def parse_request(
     """
     found = None if cache is None else _with_known_tools(body, cache)
     try:
-        parsed, levels = loads_exactly(body) if found is None else found
+        parsed, levels = loads_with_bound(body) if found is None else found
     except orjson.JSONDecodeError as exc:
         raise _invalid_json(exc) from None
     raw = parsed if type(parsed) is dict and not counting else _relevant_fields(parsed, counting)

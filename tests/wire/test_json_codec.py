@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from anthro_asgi.wire import json_codec
 from anthro_asgi.wire.defaults import MAX_DEPTH
-from anthro_asgi.wire.json_codec import dumps, is_shallow, loads, loads_exactly, replace_lone_surrogates
+from anthro_asgi.wire.json_codec import (
+    dumps,
+    is_shallow,
+    loads,
+    loads_exactly,
+    loads_with_bound,
+    replace_lone_surrogates,
+)
 from tests.wire.strategies import BROKEN_TEXTS, VALUES, examples
 
 
@@ -121,6 +128,16 @@ def test_reading_returns_the_depth(opening: str, closing: str) -> None:
         assert is_shallow(value) == (levels <= MAX_DEPTH)
         assert is_shallow(value, levels)
         assert not is_shallow(value, levels - 1)
+
+
+@given(st.recursive(VALUES, lambda inner: st.lists(inner, max_size=2), max_leaves=20), st.integers(2**62, 2**66))
+@examples(200)
+def test_a_bound_of_the_depth_is_no_less_than_the_depth_and_the_value_is_the_same(value: Any, number: int) -> None:
+    for data in (dumps([value, number]), dumps([value, number, "x" * 5000])):
+        exact, depth = loads_exactly(data)
+        found, bound = loads_with_bound(data)
+        assert repr(found) == repr(exact)
+        assert bound >= depth
 
 
 def test_a_lone_surrogate_is_written_as_a_replacement_at_any_depth() -> None:

@@ -285,17 +285,12 @@ class ChunkReader(Reader):
     def _count_delta(self, delta: dict[str, Any], out: list[Delta], *, hold_calls: bool = False) -> None:
         before = len(out)
         self._delta(delta, out, hold_calls=hold_calls)
-        if self._calls.busy or (len(out) > before and out[-1] != ""):
+        if self._calls.busy or (len(out) > before and out[-1]):
             self._counted += 1
 
     def _delta(self, delta: dict[str, Any], out: list[Delta], *, hold_calls: bool = False) -> None:
-        for key in _REASONING_KEYS:
-            thinking = delta.get(key)
-            if thinking:
-                if isinstance(thinking, str | list | dict):
-                    self.reasoning_key = key
-                self._think(thinking, out)
-                break
+        if not _REASONING_NAMES.isdisjoint(delta):
+            self._reasoning(delta, out)
         content = delta.get("content")
         if content is not None:
             self._content(content, out)
@@ -312,6 +307,15 @@ class ChunkReader(Reader):
             self._function_call(delta["function_call"])
         if self._calls.busy and not hold_calls:
             out += self._calls.release()
+
+    def _reasoning(self, delta: dict[str, Any], out: list[Delta]) -> None:
+        for key in _REASONING_KEYS:
+            thinking = delta.get(key)
+            if thinking:
+                if isinstance(thinking, str | list | dict):
+                    self.reasoning_key = key
+                self._think(thinking, out)
+                break
 
     def _content(self, content: Any, out: list[Delta]) -> None:
         """Text, or from some engines a part or a list of parts, each of which may be thinking or a refusal."""
@@ -477,6 +481,7 @@ _RANK: Final[dict[StopReason, int]] = {  # of several choices, the highest one d
     "max_tokens": 4,
 }
 _REASONING_KEYS: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+_REASONING_NAMES: Final = frozenset(_REASONING_KEYS)
 _CONTENT_KEYS: Final = ("content", *_REASONING_KEYS, "refusal", "tool_calls", "function_call")
 
 

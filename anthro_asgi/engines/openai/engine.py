@@ -26,7 +26,7 @@ from ...upstream.http_parsers import chunk_tracking_parser
 from ...upstream.origin import Origin
 from ...upstream.pool import Pool
 from ...upstream.request import RequestHeaders
-from ...wire.deltas import Batch, Delta, has_output
+from ...wire.deltas import Batch, Delta, Deltas, has_output
 from ...wire.direct_output import DirectOutput
 from ...wire.errors import ApiError, BadUpstream, EngineFailed, InvalidRequest
 from ...wire.estimate import estimate_tokens
@@ -215,6 +215,7 @@ class OpenAIEngine(RemoteEngine):
         asked = _Asked.by(request, dialect)
         stops_sent = "stop" in encoded.body
         output = None if self._new_pump is None else request.direct_output
+        last: Deltas = ()  # the output that came together with the end
         del request  # `encoded` owns it, and releases it
         async with self._slot(dialect):
             for tries_left in reversed(range(_MAX_TRIES)):
@@ -234,6 +235,9 @@ class OpenAIEngine(RemoteEngine):
                             read = response.read if output is None else self._relay(response, reader, output)
                             while data := await read():
                                 batch = reader.read(data)
+                                if type(batch) is list and reader.done and reader.finished and not reader.unread:
+                                    last = batch
+                                    break
                                 if batch:
                                     yield batch
                                     if waits:
@@ -255,7 +259,9 @@ class OpenAIEngine(RemoteEngine):
                                     waits = False
                                 if reader.over():
                                     break
-                            yield await self._rest(response, reader)
+                            rest = await self._rest(response, reader)
+                            if rest:
+                                yield rest
                         response.drain_on_exit() if reader.finished else response.distrust()
                 except UpstreamError as exc:
                     if not reader.finished:  # else the answer is complete
@@ -285,12 +291,17 @@ class OpenAIEngine(RemoteEngine):
                 if not reader.nothing_read or not self._hides_refusal(encoded, dialect):
                     break
                 encoded = EncodedRequest(encoded.request, whole_answer_body(encoded.body))
-        deltas = await self._end(reader, encoded.request_id)
-        self._learn(model, asked, refused, dialect, reader)
-        if stops_sent and reader.stopped_thinking:  # the next request keeps the stop sequences here
-            error = BadUpstream("the engine matched a stop sequence inside its thinking")
-            raise self._fail(error, "messages", 200, encoded.request_id).error
-        yield deltas
+        try:
+            deltas = await self._end(reader, encoded.request_id)
+            self._learn(model, asked, refused, dialect, reader)
+            if stops_sent and reader.stopped_thinking:  # the next request keeps the stop sequences here
+                error = BadUpstream("the engine matched a stop sequence inside its thinking")
+                raise self._fail(error, "messages", 200, encoded.request_id).error
+        except ApiError:
+            if last:
+                yield [*last]
+            raise
+        yield [*last, *deltas]
 
     def _relay(
         self, response: Exchange, reader: FastChunkReader, output: DirectOutput

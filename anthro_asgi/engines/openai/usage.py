@@ -71,11 +71,19 @@ def _counts_in(chunk: dict[str, Any]) -> _Counts:
     if usage:
         if not isinstance(usage, dict):
             return _NO_COUNTS
-        prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
-        output = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
+        prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
         prompt_details, output_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        if type(prompt) is not int or type(output) is not int or prompt <= 0 or output <= 0:
+            prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
+            output = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
         if prompt_details is None and _PLAIN.issuperset(usage):  # as in nearly every chunk: nothing about caches
-            return prompt, output, None, None, _count(output_details, "reasoning_tokens")
+            return (
+                prompt,
+                output,
+                None,
+                None,
+                None if output_details is None else _count(output_details, "reasoning_tokens"),
+            )
         cached = _count(prompt_details, "cached_tokens")
         if cached is None:
             cached = _count(usage, "cached_tokens")

@@ -134,6 +134,34 @@ async def test_a_json_completion_is_an_answer() -> None:
     assert (deltas[1:3], deltas[-1]) == ([Thinking("Hm."), "Hello"], Finish("max_tokens"))
 
 
+async def test_an_answer_that_arrives_at_once_is_passed_on_at_once() -> None:
+    async with served(ANSWER) as (_, engine), aclosing(engine.stream(PLAIN)) as batches:  # type: ignore[type-var]
+        assert [list(deltas_of(batch)) async for batch in batches] == [
+            ["Hel", "lo", Usage(None, 2), Finish("end_turn")]
+        ]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "thought", "ending"),
+    [
+        ("vllm", chunk(reasoning="I "), {**chunk(None, "stop")["choices"][0], "stop_reason": "count"}),
+        ("openai", chunk(reasoning="I "), chunk(None, "tool_calls")["choices"][0]),
+    ],
+)
+async def test_output_that_arrives_with_an_invalid_end_is_passed_on_before_the_error(
+    dialect: str, thought: dict[str, Any], ending: dict[str, Any]
+) -> None:
+    asked = request(stop_sequences=["count"])
+    cut = {"choices": [ending]}
+    answers = [ANSWER, sse(thought, cut)]
+    async with served(*answers, dialect=dialect) as (_, engine):
+        await answer(engine, asked)  # shows that the model does not think, so the stop sequences are sent
+        batches = engine.stream(asked)
+        assert deltas_of(await anext(batches)) == [Thinking("I ")]
+        with pytest.raises(BadUpstream):
+            await anext(batches)
+
+
 async def test_tokens_are_passed_on_as_they_arrive() -> None:
     async def slowly(wire: Wire) -> None:
         head = framed(200, [("content-type", "text/event-stream")], [], "chunked").removesuffix(b"0\r\n\r\n")
@@ -260,7 +288,11 @@ async def test_an_unreachable_engine_gives_an_overloaded_error_with_retry_after(
 
 @pytest.mark.clause("7.5")
 async def test_an_exhausted_pool_gives_an_overloaded_error() -> None:
-    async with served(ANSWER, limit=1, deadlines=Deadlines(connect=0.05)) as (_, engine):
+    async def endless(wire: Wire) -> None:
+        await wire.send(NO_FINISH)
+        await wire.gone()
+
+    async with served(endless, limit=1, deadlines=Deadlines(connect=0.05)) as (_, engine):
         batches = engine.stream(PLAIN)
         await anext(batches)
         await failed(engine, Overloaded)
