@@ -26,3 +26,5 @@ that were found.
     served      the service in this process
     running     many trials in several processes; minimising
 """
+
+from tests.checks.fuzz import native_module  # noqa: F401 - first: it may have to load another extension module

@@ -61,7 +61,9 @@ def _load(path: str) -> None:
     spec.loader.exec_module(module)
 
 
-if PUMP in os.environ and _NAME not in sys.modules:
+if PUMP in os.environ:
+    if _NAME in sys.modules:  # then trials would pass without sanitizers
+        raise RuntimeError("the package has loaded its own extension module already")
     _load(os.environ[PUMP])
 
 from anthro_asgi._native import new_pump, new_thread  # noqa: E402 - after the module that it looks for

@@ -1,12 +1,16 @@
 """A short fuzz run; and that fuzzing finds bugs, repeats them and minimises their input."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from anthro_asgi import _native
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
 from anthro_asgi.wire import field_checks, message, request
 from anthro_asgi.wire.encoder import StreamEncoder
@@ -15,6 +19,7 @@ from anthro_asgi.wire.large import json_reader
 from tests.checks.fuzz import running
 from tests.checks.fuzz.bodies import Bodies
 from tests.checks.fuzz.mutation import cut, mangle
+from tests.checks.fuzz.native_module import PUMP
 from tests.checks.fuzz.running import MOST_FAILURES, Tally, Target, draw, made, minimised, report, run, run_chunk
 from tests.checks.fuzz.streams import Streams
 
@@ -175,3 +180,14 @@ def test_the_command_prints_the_result(options: tuple[str, ...]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert ("40 trials" in done.stdout) if "--count=40" in options else done.stdout.startswith("Trial(data=b'")
+
+
+@pytest.mark.skipif(_native.new_pump is None, reason="the extension module is not built")
+@pytest.mark.parametrize("module", ["__main__", "pumped", "threaded", "running"])
+def test_a_process_of_the_fuzz_uses_the_extension_module_that_it_is_told_to_use(module: str, tmp_path: Path) -> None:
+    """With another one the sanitizers would see nothing."""
+    other = shutil.copy(_native._pump.__file__, tmp_path / "_pump.so")
+    code = f"import tests.checks.fuzz.{module}; from anthro_asgi._native import _pump; print(_pump.__file__)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, PUMP: str(other)}, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{other}\n"
