@@ -4,6 +4,7 @@
     python -m tests.checks.fuzz streams --count 1000000     mutated answers of engines
     python -m tests.checks.fuzz pumped --sanitized          the same through the native path, with ASan and UBSan
     python -m tests.checks.fuzz threaded --sanitized        the same through its thread
+    python -m tests.checks.fuzz python --count 10000        the same through the pump in Python
     python -m tests.checks.fuzz converted --sanitized --count 1000000       its conversion alone
 
 A trial depends on the seed and its index only, so `--only INDEX` repeats one. A failure is printed with that command
@@ -15,7 +16,7 @@ that were found.
     bodies      a trial with a request, and its rules
     recordings  the recorded answers that are mutated
     streams     a trial with an answer, and its rules
-    pumped      a trial with an answer that the native path relays
+    pumped      a trial with an answer that the native path relays, or the pump in Python
     threaded    the same with two sockets and the thread
     converted   a trial with chunks that it converts
     native_module   its extension module, also with sanitizers

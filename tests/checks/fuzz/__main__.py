@@ -11,7 +11,7 @@ from time import monotonic
 from tests.checks.fuzz.bodies import Bodies
 from tests.checks.fuzz.converted import Converted
 from tests.checks.fuzz.native_module import build, sanitized_environment
-from tests.checks.fuzz.pumped import Pumped
+from tests.checks.fuzz.pumped import Pumped, PumpedByPython
 from tests.checks.fuzz.running import Tally, Target, draw, made, report, run, run_chunk, tell
 from tests.checks.fuzz.streams import Streams
 from tests.checks.fuzz.threaded import Threaded
@@ -21,6 +21,7 @@ TARGETS: dict[str, type[Target]] = {
     "bodies": Bodies,
     "converted": Converted,
     "pumped": Pumped,
+    "python": PumpedByPython,
     "streams": Streams,
     "threaded": Threaded,
 }

@@ -1,4 +1,5 @@
-"""Mutated answers of engines through the native pump: the client gets the same bytes as from the Python path.
+"""Mutated answers of engines through a pump: the client gets the same bytes as without one. The target `pumped` is for
+the native pump, `python` for the one in Python.
 
 The answers are those of `streams` and random tool calls, in HTTP chunks that are cut at events, at random or at both,
 and sometimes mangled. They arrive in reads that are cut at random.
@@ -6,7 +7,10 @@ and sometimes mangled. They arrive in reads that are cut at random.
 
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
+from anthro_asgi._native import NewPump
+from anthro_asgi.engines.openai.python_pump import PythonPump
 from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS
 from tests.checks.fuzz.mutation import SCRAPS, Stock, cut, mangle
 from tests.checks.fuzz.native_module import new_pump
@@ -32,9 +36,10 @@ class Pumped:
     """See the module."""
 
     name = "pumped"
+    pump: ClassVar[NewPump | None] = new_pump
 
     def __init__(self) -> None:
-        if new_pump is None:
+        if self.pump is None:
             raise RuntimeError("the extension module is not built: pip install -e . needs a C compiler")
         self._recorded = [answer for answer in recorded() if answer.api == "chat" and answer.streamed]
         self._stock = Stock(chunks("chat"), WORDS)
@@ -73,7 +78,7 @@ class Pumped:
     def check(self, trial: Trial) -> str:
         reads = self._reads(trial)
         expected = relayed(reads, pumped=False, max_event=trial.max_event)
-        relay = Relay(pumped=True, max_event=trial.max_event)
+        relay = Relay(pumped=True, max_event=trial.max_event, new_pump=self.pump)
         for data in (HEAD, *reads):
             relay.receive(data)
         found = relay.end()
@@ -89,6 +94,13 @@ class Pumped:
         # as engines write: one chunk in each read
         reads = trial.data.split(b"\n\n\r\n")
         return [read for read in [*(part + b"\n\n\r\n" for part in reads[:-1]), reads[-1]] if read]
+
+
+class PumpedByPython(Pumped):
+    """See the module."""
+
+    name = "python"
+    pump = PythonPump
 
 
 def _spoiled(event: bytes, rng: Random) -> bytes:
