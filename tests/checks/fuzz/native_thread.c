@@ -216,6 +216,7 @@ static void open_wire(Wire *wire, unsigned long number) {
     begin_input(&wire->input);
     static const size_t pieces[] = {0, 0, 0, 5, 40, 400, NEVER};
     wire->piece = pieces[below(sizeof pieces / sizeof *pieces)];
+    if (wire->piece != 0 && data->size / wire->piece > 500) wire->piece = data->size / 500; /* else it takes seconds */
     wire->resets = below(10) == 0;
     static const size_t slowness[] = {1, 1, 2, 20, 60};
     wire->slowness = slowness[below(sizeof slowness / sizeof *slowness)];
