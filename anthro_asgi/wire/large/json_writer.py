@@ -18,7 +18,7 @@ from .cuts import whole_marks_until
 _PIECE: Final = 64 * 1024  # bytes of output in a piece; a piece with many escapes may have six times as many
 _SHARED: Final = 16 * 1024  # bytes from which stored text is a piece of its own
 _MEMORY: Final = 1024 * 1024  # bytes that writing a piece needs, at most
-_RUN: Final = 512  # values that are written at once
+_RUN: Final = 128  # values that are written at once
 _SMALL: Final = 64  # values in a container, at all levels, that still counts as a small value
 _SCALAR: Final = 8  # bytes of a number, a literal or a bracket with its punctuation, roughly
 _CONTAINERS_PER_STEP: Final = 256

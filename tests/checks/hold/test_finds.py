@@ -64,6 +64,8 @@ REQUESTS = [
     *(Recipe(place, size=950_000, in_process=True) for place in MANY if place != "string inputs"),
     *(Recipe("output schema", content, size=225_000, in_process=True) for content in (("numbers",), ("surrogates",))),
     Recipe("tool input", ("surrogates",), size=225_000),
+    Recipe("tools", size=640_000),
+    Recipe("string inputs", ("surrogates",), text="<think>", size=96_000),
     *(Recipe(place, ("fractions",), size=950_000, in_process=True) for place in ("schema", "tool input")),
     Recipe("string inputs", size=300_000, in_process=True),  # a larger one is refused: its values take much memory
 ]
