@@ -57,7 +57,7 @@
 
 enum {
     READ_SIZE = 64 * 1024,  /* bytes */
-    FIRST_ROOM = 32,        /* writes whose times a stream has memory for from the beginning */
+    FIRST_ROOM = 8,         /* writes whose times a stream has memory for from the beginning */
     NOTICE_AFTER = 128,     /* writes after which the event loop is told */
     MAX_WRITES = 1024,      /* writes that the event loop has not taken; with more, it does not keep up */
     MAX_UNTAKEN = 32 * 1024, /* bytes of arguments that it has not taken; as with MAX_WRITES */
@@ -369,7 +369,8 @@ static inline int read_due(Thread *thread) {
             due = thread->paused[pause].first->due;
     thread_unlock(thread);
     if (due == HUGE_VAL) return -1;
-    return due <= now ? 0 : 1 + (int)((due - now) * 1000);
+    double left = due - monotonic();
+    return left <= 0 ? 0 : 1 + (int)(left * 1000);
 }
 
 static inline void *run_thread(void *argument) {
