@@ -18,6 +18,7 @@ COMMANDS: Final = {  # name → (module with `add_arguments` and `main`, summary
     "request": ("bench.per_request", "what one whole request costs"),
     "pauses": ("bench.pauses", "how long streams stand still while thousands of them are open"),
     "clock": ("bench.clock", "how exactly the simulated engine keeps its schedule"),
+    "transit": ("bench.transit", "how long a token is on its way through the native thread, and through a relay"),
     "metered": ("bench.metered", "what metrics add to the cost of a token"),
     "batches": ("bench.batches", "throughput of message batches, and the latency of clients beside them"),
     "guard": ("bench.guard", "fail when a ratio exceeds its bar, or what is reached today, by half"),

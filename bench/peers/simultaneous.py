@@ -28,8 +28,9 @@ from anthro_asgi.bench.processes import Meter, family, resident
 from anthro_asgi.bench.records import Load
 
 from .. import bodies
+from ..figures import settings
 from ..records import DIRECT, Memory, Run
-from ..report.tables import as_text, cost_table
+from ..report.tables import as_text, cost_table, latency_table
 from ..scripted.serving import CALLING
 from .harness import (
     Bench,
@@ -312,6 +313,9 @@ def unix(bench: Bench) -> None:
 def _print(bench: Bench, works: Sequence[Work]) -> None:
     for run in dict.fromkeys(work.run for work in works):
         print("\n" + as_text(cost_table(bench.records, run)), flush=True)
+    for run in dict.fromkeys(work.run for work in works if work.streams and not work.body):  # arguments hold no times
+        for setting in settings(bench.records, run):
+            print("\n" + as_text(latency_table(bench.records, setting, "transit", "transit")), flush=True)
 
 
 def _weigh(bench: Bench, engines: Engines, servers: Sequence[Server]) -> None:
