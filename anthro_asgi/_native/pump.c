@@ -47,7 +47,7 @@ typedef struct {
     Input input;         /* its `text` has what was read since the last `take_input` */
     Py_ssize_t silent;   /* since the last `take_input` */
     Py_ssize_t deltas;   /* since the last `take` */
-    double times[SYNC_EVERY]; /* of the writes since the last `take` */
+    double *times;       /* SYNC_EVERY, of the writes since the last `take`; NULL before the first one */
     int writes;
     int reads_left;      /* until the speed is measured again */
     int is_fast;
@@ -175,7 +175,13 @@ static int write_client(Pump *self, Bytes chunk, Py_ssize_t backlog) {
 static int note_deltas(Pump *self, const Result *result, int written, double now) {
     self->deltas += (Py_ssize_t)result->deltas;
     self->silent += (Py_ssize_t)result->silent;
-    if (written && self->writes < SYNC_EVERY) self->times[self->writes++] = now;
+    if (written && self->writes < SYNC_EVERY) {
+        if (self->times == NULL && (self->times = malloc(SYNC_EVERY * sizeof *self->times)) == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        self->times[self->writes++] = now;
+    }
     if ((self->writes < SYNC_EVERY && self->input.text.size < SYNC_INPUT) || self->owner == NULL) return 0;
     PyObject *value = tell(self, name_sync, NULL);
     Py_XDECREF(value);
@@ -663,6 +669,7 @@ static void Pump_dealloc(PyObject *object) {
     Pump_clear(object);
     if (self->stream != NULL) free_stream(self->stream);
     free(self->storage);
+    free(self->times);
     buffer_free(&self->tail);
     buffer_free(&self->counts);
     buffer_free(&self->input.text);

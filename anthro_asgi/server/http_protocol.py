@@ -30,6 +30,7 @@ from ..observability.metrics import Metrics
 from ..settings.options import Settings
 from ..wire.errors import ApiError, InternalError, InvalidRequest, RequestTimeout
 from ..wire.response_channel import CHANNEL
+from .rare_event import RareEvent
 from .read_control import ReadControl, Turns
 from .request_framing import RequestFraming
 from .uvicorn_internals import Cycle, UvicornProtocol
@@ -118,12 +119,27 @@ class StrictProtocolMixin(UvicornProtocol):
     metrics: Metrics
     turns: Turns
     flow: ReadControl
+    # Kept out of the object's dictionary: of more than 30 attributes it would be one of 1.5 KiB for each connection.
+    __slots__ = (
+        "_channel",
+        "_deferred",
+        "_dropped",
+        "_framing",
+        "_head",
+        "_idle_since",
+        "_lingering",
+        "_looked",
+        "_stall",
+        "_stopping",
+        "_timer",
+    )
 
     # the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         super().connection_made(transport)
         self.flow = ReadControl(transport, self.loop)
+        self.flow._is_writable_event = RareEvent(is_set=True)  # type: ignore[assignment]  # has the methods that are used
         self._framing = RequestFraming(self.settings.max_head)
         self._stall = WriteStallTimer(transport, self.settings.stall_deadline, self.loop)
         self._idle_since = self.loop.time()
@@ -214,6 +230,7 @@ class StrictProtocolMixin(UvicornProtocol):
     def _open_response(self, cycle: Cycle) -> None:
         """Offer a ResponseChannel to the application, which starts in the next iteration of the event loop."""
         self._head = cycle.transport = head = HeadHolder(self.transport)
+        cycle.message_event = RareEvent(is_set=cycle.message_event.is_set())
         if cycle.scope["http_version"] == "1.1" and cycle.scope["method"] != "HEAD":
             self._channel = cycle.scope[CHANNEL] = Channel(self.transport, self.flow, head)
 

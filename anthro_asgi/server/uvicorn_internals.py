@@ -15,13 +15,15 @@ from uvicorn.lifespan.on import LifespanOn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
+from .rare_event import RareEvent
+
 
 class Cycle(Protocol):
     """One request and its response: uvicorn's `RequestResponseCycle`, of which each parser has its own class."""
 
     scope: MutableMapping[str, Any]
     transport: Any  # replaced by a HeadHolder
-    message_event: asyncio.Event
+    message_event: asyncio.Event | RareEvent  # replaced by a RareEvent
     disconnected: bool
     response_started: bool
     response_complete: bool
@@ -111,12 +113,13 @@ MEMBERS: Final = (
     ),
     Member("Cycle", "scope", dict, "carries the record of an error response, and the channel"),
     Member("Cycle", "transport", object, "replaced, so that the head and the first body bytes are one write"),
-    Member("Cycle", "message_event", asyncio.Event, "wakes the application's `receive`"),
+    Member("Cycle", "message_event", asyncio.Event, "wakes the application's `receive`; replaced by a RareEvent"),
     Member("Cycle", "disconnected", bool, "tells the application's `receive` that the client is gone"),
     Member("Cycle", "response_started", bool, "decides whether an error response is still possible"),
     Member("Cycle", "response_complete", bool, "decides whether the next request may be parsed"),
     Member("FlowControl", "read_paused", bool, "the receive deadline does not count while reading is paused"),
     Member("FlowControl", "write_paused", bool, "a piece of a body is written directly only while the client reads"),
+    Member("FlowControl", "_is_writable_event", asyncio.Event, "replaced by a RareEvent, which is smaller"),
     Member("FlowControl", "pause_reading", Method(), "requests are queued behind the current one"),
     Member("FlowControl", "resume_reading", Method(), "the rest of a refused request is read and dropped"),
 )

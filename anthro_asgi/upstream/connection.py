@@ -106,6 +106,41 @@ class BodyReader(Protocol):
 class Connection(asyncio.Protocol):
     """See the module. `peer` is the address that error texts show. Create it inside a running event loop."""
 
+    __slots__ = (
+        "_awaits_output",
+        "_body_reader",
+        "_buffered",
+        "_chunks",
+        "_deadline",
+        "_deadlines",
+        "_doubt_at",
+        "_error",
+        "_is_flooded",
+        "_is_lent",
+        "_looked_at",
+        "_loop",
+        "_lost",
+        "_may_have_worked",
+        "_on_settled",
+        "_parser",
+        "_parser_factory",
+        "_peer",
+        "_requests",
+        "_silence",
+        "_time",
+        "_timer",
+        "_timer_due",
+        "_total_deadline",
+        "_transport",
+        "_unsent",
+        "_waiter",
+        "_write_paused",
+        "headers",
+        "keep_alive",
+        "state",
+        "status",
+    )
+
     def __init__(
         self, peer: str, deadlines: Deadlines, parser: ParserFactory, on_settled: "Callable[[Connection], None]"
     ) -> None:

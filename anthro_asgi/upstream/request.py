@@ -1,6 +1,5 @@
 """One HTTP/1.1 request: its head as bytes, and the part of its body that is not written yet."""
 
-from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -64,7 +63,7 @@ class UnsentBody:
 
     def __init__(self, body: Body = b"") -> None:
         pieces = [body] if isinstance(body, bytes) else body
-        self._pieces = deque(memoryview(piece) for piece in pieces if piece)
+        self._pieces = [memoryview(piece) for piece in reversed(pieces) if piece]  # the next one is the last
         self._length = sum(map(len, self._pieces))
 
     def __len__(self) -> int:
@@ -74,9 +73,9 @@ class UnsentBody:
         """Remove and return the next slice, at most 64 KiB; b"" when nothing is left."""
         if not self._pieces:
             return b""
-        piece = self._pieces.popleft()
+        piece = self._pieces.pop()
         if len(piece) > _SLICE:
-            self._pieces.appendleft(piece[_SLICE:])
+            self._pieces.append(piece[_SLICE:])
             piece = piece[:_SLICE]
         self._length -= len(piece)
         return piece

@@ -30,4 +30,6 @@ REPAIRS: Final[Mapping[Repair, str]] = {
 }
 """What each repair does."""
 
-Repairs = Counter[Repair]
+
+class Repairs(Counter[Repair]):
+    """How often each was made."""

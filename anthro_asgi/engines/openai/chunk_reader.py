@@ -185,6 +185,10 @@ class ChunkReader(Reader):
         """The latest chunk: its payload, and the same parsed."""
         return self._payload, self._chunk
 
+    def release_chunk(self) -> None:
+        """Let go of the latest chunk in its parsed form: it would be kept until the next one that is parsed."""
+        self._chunk = None
+
     @property
     def is_split(self) -> bool:
         """Whether the answer has several choices, or one that is not the first."""

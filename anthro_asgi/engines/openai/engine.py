@@ -235,6 +235,7 @@ class OpenAIEngine(RemoteEngine):
                             read = response.read if output is None else self._relay(response, reader, output)
                             while data := await read():
                                 batch = reader.read(data)
+                                data = b""  # else it would be kept while nothing arrives
                                 if type(batch) is list and reader.done and reader.finished and not reader.unread:
                                     last = batch
                                     break

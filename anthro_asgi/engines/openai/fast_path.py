@@ -12,7 +12,6 @@ Editors: this runs for every token of every stream. The case that matters most i
 `python -m bench micro` shows the cost. The tests compare the two paths on every recording and on random streams.
 """
 
-from collections import deque
 from operator import is_
 from typing import Final
 
@@ -66,7 +65,7 @@ class FastChunkReader:
     def __init__(self, reader: ChunkReader, max_event: int = DEFAULT_LIMITS.max_event, *, paced: bool = False) -> None:
         self._reader = reader
         self.paced = paced
-        self._pieces: deque[bytes] = deque()  # not read yet; they are divided further
+        self._pieces: list[bytes] = []  # not read yet; the next one is the last, and is divided further
         self._payloads: list[bytes] = []  # of events that are parsed and not read yet, among them a large one
         self._max_event = max_event
         self._sse = SSEParser(max_event)
@@ -240,12 +239,12 @@ class FastChunkReader:
 
     def _read_next(self) -> list[Delta]:
         """Read the next part of a large read: as many texts as there are, or a piece of anything else."""
-        data = self._pieces.popleft()
+        data = self._pieces.pop()
         size, texts = self._leading_texts(data) if self._plain else (0, None)
         if texts is None:
             size = end_of_piece(data, _FIRST_PIECE if self._before is _NEVER else PIECE)
         if size < len(data):
-            self._pieces.appendleft(data[size:])
+            self._pieces.append(data[size:])
         return self._read_piece(data[:size]) if texts is None else texts
 
     def _leading_texts(self, data: bytes) -> tuple[int, list[Delta] | None]:
@@ -275,7 +274,7 @@ class FastChunkReader:
             self._parse(head + blank, out)
             if self._payloads:
                 if data:
-                    self._pieces.appendleft(data)
+                    self._pieces.append(data)
                 return out
         if self._before is not _NEVER and self._reader.failed is None:
             data = self._read_matching(data, out)
@@ -382,6 +381,7 @@ class FastChunkReader:
         if read is not payload or self._reader.failed is not None or self._reader.finished or self._reader.is_split:
             return None
         self._credit -= 1
+        self._reader.release_chunk()
         return learn_template(payload, chunk)
 
     def _settle(self) -> None:

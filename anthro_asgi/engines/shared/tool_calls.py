@@ -11,7 +11,6 @@ without name and arguments, the repetition of a call, and a call whose arguments
 the waiting items is limited, so that an engine that never ends a call does not fill the memory.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -198,7 +197,7 @@ class ToolCallQueue:
         self._kept = 0  # bytes of the waiting items, and of what is remembered of every call
         self._untangled = False
         self.repairs = Repairs()
-        self._queue: deque[ToolCall | Delta] = deque()
+        self._queue: list[ToolCall | Delta] = []
         self._by_key: dict[object, ToolCall] = {}
         self._next_ids: dict[object, str] = {}  # by key: an id that came alone, perhaps of a call whose name follows
         self._ids = set(taken)
@@ -352,26 +351,31 @@ class ToolCallQueue:
         """The deltas that may be sent now, in order. `at_end`: all that is left. `cut`: the token limit was reached."""
         out: list[Delta] = []
         queue = self._queue
-        while queue:
-            head = queue[0]
-            if not isinstance(head, ToolCall):
-                out.append(head)
-                queue.popleft()
-                self._kept -= _ITEM_COST + delta_size(head)
-                continue
-            leaves = at_end or (len(queue) > 1 and head.is_complete)
-            self._kept -= head.kept
-            if leaves:
-                deltas = head.close(self._name, self.repairs, cut=cut and len(queue) == 1)
-                self._released |= head.announced
-                self._ghosts |= head.is_ghost
-                out += deltas
-            elif not self._holds:
-                out += head.release(self._name)
-            self._kept += head.kept
-            if not leaves:
-                break
-            queue.popleft()
+        gone = 0  # items at its head
+        try:
+            while gone < len(queue):
+                head = queue[gone]
+                if not isinstance(head, ToolCall):
+                    out.append(head)
+                    gone += 1
+                    self._kept -= _ITEM_COST + delta_size(head)
+                    continue
+                is_last = gone + 1 == len(queue)
+                leaves = at_end or (not is_last and head.is_complete)
+                self._kept -= head.kept
+                if leaves:
+                    deltas = head.close(self._name, self.repairs, cut=cut and is_last)
+                    self._released |= head.announced
+                    self._ghosts |= head.is_ghost
+                    out += deltas
+                elif not self._holds:
+                    out += head.release(self._name)
+                self._kept += head.kept
+                if not leaves:
+                    break
+                gone += 1
+        finally:
+            del queue[:gone]
         if at_end:
             self.has_calls = self._released
             if self._ghosts and not self._released:  # perhaps the name of the only call was lost
