@@ -19,6 +19,7 @@ _PIECE: Final = 64 * 1024  # bytes of output in a piece; a piece with many escap
 _SHARED: Final = 16 * 1024  # bytes from which stored text is a piece of its own
 _MEMORY: Final = 1024 * 1024  # bytes that writing a piece needs, at most
 _RUN: Final = 128  # values that are written at once
+_PARTS: Final = 512  # of a text that are joined at once
 _SMALL: Final = 64  # values in a container, at all levels, that still counts as a small value
 _SCALAR: Final = 8  # bytes of a number, a literal or a bracket with its punctuation, roughly
 _CONTAINERS_PER_STEP: Final = 256
@@ -40,7 +41,7 @@ class JoinedText:
         group: list[str] = []
         length = 0
         for number, part in enumerate(self.parts):
-            if group and (length + len(part) > _PIECE or len(group) == _RUN):
+            if group and (length + len(part) > _PIECE or len(group) == _PARTS):
                 yield self.between.join(group)
                 group, length = [], 0
             if number and not group:
