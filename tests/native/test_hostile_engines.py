@@ -29,7 +29,11 @@ TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a service made of all scripts. `bodies` are without ids and pings, whose number depends on the time."""
+    """What a service made of all scripts.
+
+    `bodies` are without ids; without pings, whose number depends on the time; and without `message_start`, whose counts
+    depend on what the kernel delivered with the first token.
+    """
 
     native: str
     bodies: dict[str, bytes]
@@ -52,7 +56,7 @@ def _played(service: Service) -> Outcome:
     counters = [line for line in lines if line.startswith(tuple(f"anthro_asgi_{name}" for name in COUNTERS))]
     return Outcome(
         native=service.logged(event="started")["native"],
-        bodies={name: PING.sub(b"", body) for name, body in bodies.items()},
+        bodies={name: PING.sub(b"", body.partition(b"\n\n")[2]) for name, body in bodies.items()},
         pings={name: len(PING.findall(body)) for name, body in bodies.items()},
         log=log,
         counters=counters,
