@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from anthro_asgi.testing.pytest_plugin import in_process_messages as in_process_messages
 from anthro_asgi.testing.pytest_plugin import messages_server as messages_server
@@ -42,6 +43,16 @@ SLOW = tuple(
         "support/llama",
     )
 )
+
+# Property tests have the same examples on every run, and no time limit, which a busy machine would miss.
+settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("suite")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, get_args
 
 import orjson
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from anthro_asgi.wire.deltas import (
@@ -27,14 +27,8 @@ Pieces = TypeVar("Pieces", bound=Sequence[Any])
 
 
 def examples(count: int) -> settings:
-    """The same `count` examples on every run."""
-    return settings(
-        max_examples=count,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    )
+    """`count` examples. All else is as in the profile of `tests/conftest.py`."""
+    return settings(max_examples=count)
 
 
 # Text that breaks naive writers: multi-byte characters, line separators, controls, quotes, lone surrogates.
