@@ -23,7 +23,7 @@ from ..simulator.distributions import Distribution
 from ..simulator.recordings import line
 from ..upstream.errors import TooLarge
 from ..upstream.sse import SSEParser
-from .load.target import BadRun, Target, reason
+from .load.target import BadRun, Target, Unreachable, reason
 from .load.workload import Content, Workload, read_dataset, request_headers
 from .options import (
     Condition,
@@ -192,7 +192,7 @@ def main(options: argparse.Namespace) -> int:
             for body in asked:
                 out.write(record(target, options, body))
                 out.flush()
-    except (BadRun, NoAnswer) as exc:
+    except (BadRun, NoAnswer, Unreachable) as exc:
         print(f"anthro-asgi bench record: {exc}", file=sys.stderr)
         return 2 if isinstance(exc, BadRun) else 1
     return 0

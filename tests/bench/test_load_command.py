@@ -245,6 +245,13 @@ def test_a_unix_socket_that_is_not_there_is_named(tmp_path: Path, capsys: pytest
     assert said == f"anthro-asgi bench load: cannot connect to unix:{tmp_path}/absent: no such file or directory\n"
 
 
+def test_a_name_without_an_address_ends_the_command_as_an_absent_server_does(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert load.main(options("http://absent.invalid")) == 1
+    assert "anthro-asgi bench load: absent.invalid cannot be resolved: " in capsys.readouterr().err
+
+
 def test_a_certificate_that_is_not_trusted_and_an_http_url_of_an_https_server_have_their_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,8 @@ def test_a_server_that_is_not_there_or_has_an_untrusted_certificate_ends_the_rec
 ) -> None:
     assert run(f"unix:{tmp_path}/absent") == 1
     assert f"cannot connect to unix:{tmp_path}/absent: no such file or directory" in capsys.readouterr().err
+    assert run("http://absent.invalid") == 1
+    assert "absent.invalid cannot be resolved: " in capsys.readouterr().err
     authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     with ThreadedUpstream(json_answer(401, {}), ssl=context) as server:

@@ -35,7 +35,7 @@ from . import output
 from .exchange import Connections
 from .runner import Plan, Run
 from .tally import LIMITS, Slo, Tally
-from .target import ARRIVALS, BadRun, Target, reason
+from .target import ARRIVALS, BadRun, Target, Unreachable, reason
 from .workload import Content, Workload, read_dataset
 
 _SECONDS: Final = 10.0  # of a run without --duration and --requests
@@ -65,10 +65,6 @@ CONDITIONS: Final = (
     Condition(("label", "append", "each"), "without --json FILE", lambda o: o.json is not None),
 )
 """The options that have an effect only with others."""
-
-
-class Unreachable(Exception):
-    """No connection to the server. The text names its address and the reason."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,10 @@ class BadRun(ValueError):
     """The URL is invalid or not on this machine, or options contradict each other."""
 
 
+class Unreachable(Exception):
+    """No connection to the server. The text names its address and the reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where to connect, and the request's path and `host` header.
@@ -43,7 +47,7 @@ class Target:
     def parse(cls, url: str, api: Api, *, remote: bool = False) -> "Target":
         """A base URL, with or without `/v1` or the whole path of the API, or `unix:/path`.
 
-        Raises BadRun unless it is on this machine, or `remote` is true.
+        Raises BadRun unless it is on this machine, or `remote` is true; Unreachable if its name has no address.
         """
         try:
             parts = urlsplit(url)
@@ -67,7 +71,7 @@ def _addresses(host: str, port: int, remote: bool) -> tuple[str, ...]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as exc:
-        raise BadRun(f"{host} cannot be resolved: {(exc.strerror or str(exc)).lower()}") from exc
+        raise Unreachable(f"{host} cannot be resolved: {(exc.strerror or str(exc)).lower()}") from exc
     addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not remote and not all(ipaddress.ip_address(address).is_loopback for address in addresses):
         raise BadRun(f"{host} is not on this machine; --allow-remote sends load to other machines")
