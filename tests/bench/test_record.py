@@ -80,7 +80,7 @@ def test_bodies_from_a_file_are_stored_with_the_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("http://example.com",), "example.com"),
+        (("http://192.0.2.1",), "192.0.2.1 is not on this machine; --allow-remote"),
         (("http://127.0.0.1:9", "--bodies", "x", "--requests", "3"), "--requests has no effect with --bodies"),
         (
             ("http://127.0.0.1:9", "--bodies", "x", "--prompt-tokens", "3"),
