@@ -74,6 +74,7 @@ def test_create_app_needs_keys_or_no_auth(monkeypatch: pytest.MonkeyPatch) -> No
     assert repr(create_app()).endswith("<ApiKeys open>>")
 
 
+@pytest.mark.slow  # the core tests have no other server than uvicorn
 @pytest.mark.parametrize(
     "server",
     [
