@@ -8,7 +8,8 @@ the folders in `SLOW` are not even imported.
 parallel runs (`-n auto`), and `pytest -m alone tests/checks` runs them one after the other.
 
 In parallel, all tests of a file run in one worker (`--dist loadfile`), so that a server shared by them starts once.
-Slow files start first: the run then ends with short tests, and no worker is idle.
+Slow files start first, then the files of the native path, which take up to a minute each: the run then ends with short
+tests, and no worker is idle.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from tests.support.clock import FakeClockLoop
 from tests.support.llama_fixture import llama as llama
 
 TESTS = Path(__file__).parent
+NATIVE = TESTS / "native"
 SLOW = tuple(
     TESTS / folder
     for folder in (
@@ -80,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         alone = [item for item in items if item.get_closest_marker("alone") is not None]
         items[:] = [item for item in items if item.get_closest_marker("alone") is None]
         config.hook.pytest_deselected(items=alone)
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, NATIVE not in item.path.parents))
 
 
 @pytest.hookimpl(tryfirst=True)
