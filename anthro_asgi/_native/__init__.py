@@ -125,6 +125,9 @@ class NewPump(Protocol):
     transport can write, as with TLS.
     """
 
+    def may_begin(self, place: bytes, /) -> bool:
+        """Whether its pumps can be armed at this place in the arguments of a call (see `JsonObject.place`)."""
+
     def __call__(
         self,
         owner: Owner,
@@ -160,7 +163,7 @@ class NewThread(Protocol):
     def __call__(self) -> Thread: ...
 
 
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """The version of what this package calls in the extension module. `pump.c` has it too. Change both with the interface:
 a module that was built from older code, in a checkout, would end streams with errors."""
 

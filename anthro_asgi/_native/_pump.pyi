@@ -1,17 +1,5 @@
-from collections.abc import Callable
-
-from . import Owner
-from . import Pump as PumpProtocol
-from . import Thread as ThreadProtocol
+from . import NewPump, NewThread
 
 INTERFACE: int
-
-def Pump(  # noqa: N802 - a type; what it makes is described by the protocol of the same name
-    owner: Owner,
-    time: Callable[[], float] | None,
-    write: Callable[[bytes], None],
-    unsent: Callable[[], int],
-    closing: Callable[[], bool],
-    fd: int,
-) -> PumpProtocol: ...
-def Thread() -> ThreadProtocol: ...  # noqa: N802 - as above
+Pump: NewPump  # two types; the protocols describe how instances are made
+Thread: NewThread

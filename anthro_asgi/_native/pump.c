@@ -20,7 +20,7 @@
 enum {
     MAX_UNSENT = 16384,   /* bytes in the client's transport; with more, Python waits for the client */
     SYNC_EVERY = 32,      /* writes after which Python is told */
-    INTERFACE = 1,        /* see __init__.py */
+    INTERFACE = 2,        /* see __init__.py */
 };
 
 /* clang-format off */
@@ -679,7 +679,15 @@ static void Pump_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
+/* It reads on everywhere in the arguments of a call. Without a place (b""), they cannot be read on. */
+static PyObject *Pump_may_begin(PyObject *unused, PyObject *place) {
+    (void)unused;
+    Py_ssize_t size = PyBytes_Size(place);
+    return size < 0 ? NULL : PyBool_FromLong(size != 0);
+}
+
 static PyMethodDef methods[] = {
+    {"may_begin", Pump_may_begin, METH_O | METH_STATIC, NULL},
     {"data_received", Pump_data_received, METH_O, NULL},
     {"connection_lost", Pump_connection_lost, METH_O, NULL},
     {"eof_received", Pump_eof_received, METH_NOARGS, NULL},

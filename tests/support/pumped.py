@@ -15,7 +15,6 @@ from anthro_asgi import _native
 from anthro_asgi._native import NewPump, Pump
 from anthro_asgi.engines.openai.chunk_reader import ChunkReader
 from anthro_asgi.engines.openai.fast_path import FastChunkReader
-from anthro_asgi.engines.openai.python_pump import PythonPump
 from anthro_asgi.upstream.errors import UpstreamError
 from anthro_asgi.upstream.http_parsers import ChunkTrackingParser, ResponseHeaders
 from anthro_asgi.wire.answer_limits import DEFAULT_LIMITS
@@ -157,15 +156,13 @@ class Relay:
         self._calls = template.key == "arguments"
         place = self._reader.place() if self._calls else b""
         block = State.TOOL if self._calls else State.THINKING if self._thinks else State.TEXT
-        if self._encoder.state is not block or (self._calls and not self._may_begin(place)):
+        assert self._make_pump is not None  # else there was no template
+        if self._encoder.state is not block or (self._calls and not self._make_pump.may_begin(place)):
             return
         self._pump = self._new_pump()
         frame = self._encoder.frame
         self._pump.arm(template.before, template.after, template.numberless, *frame, self._max_event, place)
         self._armed(self._pump)
-
-    def _may_begin(self, place: bytes) -> bool:
-        return PythonPump.may_begin(place) if self._make_pump is PythonPump else bool(place)
 
     def _new_pump(self) -> Pump:
         assert self._make_pump is not None

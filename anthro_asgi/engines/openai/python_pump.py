@@ -24,9 +24,9 @@ from .chunk_template import DIGIT_SHAPE, known_shapes
 _MAX_UNSENT = 16 * 1024  # bytes in the client's transport; with more, the general way waits for the client
 _MAX_CHUNK = 64 * 1024  # bytes of a read
 _MOST_EVENTS = 8  # of a read; the general way reads more of them at less cost
-_SYNC_EVERY = 32  # writes after which the owner is told
+_SYNC_EVERY = 32  # writes after which `sync` of the owner is called
 _FAST = 1 / 500  # seconds from one write to the next, below which reads are made less frequent
-_SYNC_INPUT = 2 * 1024  # characters of a tool input after which the owner is told
+_SYNC_INPUT = 2 * 1024  # characters of a tool input after which `sync` of the owner is called
 _LONGEST_INPUT = 4 * 1024  # characters of one piece; more are read in steps
 _LINE_END = b"\r\n"
 _NOTHING: tuple[list[str], bytes] = [], b""
@@ -87,8 +87,8 @@ class PythonPump:
         self._measured = self.last_read = self._time()
 
     @staticmethod
-    def may_begin(place: bytes) -> bool:
-        """Whether it reads on at this place in the arguments of a call (see `JsonObject.place`): in a string."""
+    def may_begin(place: bytes, /) -> bool:
+        """See `_native.NewPump`: in a string, it can."""
         return place.endswith(b'"')
 
     def arm(

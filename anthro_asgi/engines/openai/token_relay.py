@@ -21,7 +21,6 @@ from ..._native.pump_thread import PumpThread
 from ...upstream.exchange import Exchange
 from ...wire.direct_output import DirectOutput, Kind
 from .fast_path import FastChunkReader
-from .python_pump import PythonPump
 from .read_coalescer import PAUSE
 
 _FUTILE: Final = 8  # pumps in a row that read next to nothing, after which none is tried for this stream
@@ -86,7 +85,7 @@ class TokenRelay:
             return
         kind = _KINDS.get(template.key, "thinking")
         place = self._reader.place() if kind == "input" else b""
-        if kind == "input" and not (PythonPump.may_begin(place) if self._new_pump is PythonPump else place):
+        if kind == "input" and not self._new_pump.may_begin(place):
             return
         frame = self._output.begin(kind, self)
         if frame is None:
