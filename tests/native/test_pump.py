@@ -5,7 +5,6 @@ import gc
 import json
 import random
 import socket
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -14,81 +13,23 @@ from typing import Any
 import orjson
 import pytest
 
-from anthro_asgi._native import Pump, new_pump
-from tests.engines.openai.test_fast_path import STREAMS, STYLES, cut, events, stream
-from tests.replay import Case
+from anthro_asgi._native import new_pump
+from tests.engines.openai.test_fast_path import STYLES
+from tests.support.pump_owner import (
+    AFTER,
+    BEFORE,
+    CLOSING,
+    COUNTED,
+    LARGE,
+    NUMBERLESS,
+    OPENING,
+    Owner,
+    converted,
+    event,
+)
 from tests.support.pumped import Relay, chunks, framed, relayed
 
-BEFORE, AFTER = b'data: {"delta":{"content":', b"}}\n\n"
-COUNTED = b'},"usage":'
-NUMBERLESS = b'{"prompt_tokens":0,"completion_tokens":0}}\n\n'
-OPENING, CLOSING = b"event: e\ndata: {", b"}\n\n"
-LARGE = 1 << 20
-
-
-class Owner:
-    """Notes what the pump calls."""
-
-    def __init__(self, *, backlog: int = 0, closing: bool = False, fd: int = -1) -> None:
-        self.now = 100.0
-        self.written: list[bytes] = []
-        self.back: list[bytes] = []
-        self.calls: list[object] = []
-        self.backlog = backlog
-        self.closing = closing
-        self.happened = asyncio.Event()  # something was handed back, or the transport has ended
-        assert new_pump is not None
-        self.pump: Pump = new_pump(self, lambda: self.now, self.write, lambda: self.backlog, lambda: self.closing, fd)
-        self.pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE)
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-    def hand_back(self, data: bytes) -> None:
-        self.back.append(data)
-        self.happened.set()
-
-    def sync(self) -> None:
-        self.calls.append(self.pump.take())
-
-    def slow_down(self) -> None:
-        self.calls.append("slow_down")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.calls.append(error)
-        self.happened.set()
-
-    def eof_received(self) -> None:
-        self.calls.append("eof")
-        self.happened.set()
-
-    def pause_writing(self) -> None:
-        self.calls.append("pause")
-
-    def resume_writing(self) -> None:
-        self.calls.append("resume")
-
-
-def event(literal: bytes) -> bytes:
-    return BEFORE + literal + AFTER
-
-
-def converted(*literals: bytes) -> bytes:
-    """The client's chunk for texts that are written as these literals."""
-    return framed(b"".join(OPENING + literal + CLOSING for literal in literals))
-
-
 # ---- strings
-
-
-@pytest.mark.parametrize(
-    "text",
-    [" the", "\n", 'say "hi"', "\\", "/", "é", "漢字", "🙂", "\u2028", "\x00", "\x1f", "\x7f", "\b\f\r\t", "x" * 999],
-)
-@pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_text_is_written_as_orjson_writes_it(text: str, ascii_only: bool) -> None:
-    data = framed(event(json.dumps(text, ensure_ascii=ascii_only).encode()))
-    assert Owner().pump.convert(data) == (len(data), converted(orjson.dumps(text)), 1, b"", True)
 
 
 def test_each_escape_of_json_is_read() -> None:
@@ -239,75 +180,7 @@ def test_a_template_that_cannot_be_used_is_refused(template: tuple[Any, ...]) ->
         Owner().pump.arm(*template)
 
 
-# ---- the client
-
-
-def test_nothing_is_written_to_a_client_that_reads_slowly_or_has_left() -> None:
-    data = framed(event(b'"a"'))
-    for owner in (Owner(backlog=16 * 1024 + 1), Owner(closing=True)):
-        owner.pump.data_received(data)
-        assert (owner.written, owner.back) == ([], [data])
-        assert owner.pump.take() == (0, b"", [])
-    owner = Owner(backlog=16 * 1024)
-    owner.pump.data_received(data)
-    assert (owner.written, owner.back) == ([converted(b'"a"')], [])
-
-
-def test_the_socket_is_written_to_while_nothing_waits_in_the_transport() -> None:
-    ours, client = socket.socketpair()
-    with ours, client:
-        data = framed(event(b'"a"'))
-        owner = Owner(fd=ours.fileno(), backlog=1)
-        owner.pump.data_received(data)
-        assert owner.written == [converted(b'"a"')]
-        owner.backlog = 0
-        for _ in range(2):
-            owner.pump.data_received(data)
-            assert (client.recv(1000), owner.written) == (converted(b'"a"'), [converted(b'"a"')])
-
-
-def test_the_transport_gets_what_the_socket_does_not_take() -> None:
-    ours, client = socket.socketpair()
-    with ours, client:
-        ours.setblocking(False)
-        client.setblocking(False)
-        owner = Owner(fd=ours.fileno())
-        data = framed(event(b'"%b"' % (b"x" * 9000)))
-        sent = 0
-        while not owner.written:
-            owner.pump.data_received(data)
-            sent += 1
-        received = b""
-        while len(received) < sent * len(owner.written[0]):
-            try:
-                received += client.recv(1 << 20)
-            except BlockingIOError:
-                break
-        assert received + b"".join(owner.written) == converted(b'"%b"' % (b"x" * 9000)) * sent
-        client.close()
-        owner.written.clear()
-        owner.pump.data_received(data)  # the transport learns by its own write that the client has gone
-        assert owner.written == [converted(b'"%b"' % (b"x" * 9000))]
-
-
 # ---- reports
-
-
-def test_python_is_told_after_32_writes() -> None:
-    owner = Owner()
-    for number in range(70):
-        owner.now = 200.0 + number
-        owner.pump.data_received(framed(event(b'"a"'), event(b'"b"')))
-    assert owner.calls == [(64, b"", [200.0 + n for n in range(begin, begin + 32)]) for begin in (0, 32)]
-    assert owner.pump.take() == (12, b"", [200.0 + number for number in range(64, 70)])
-    assert owner.pump.last_read == 269.0
-
-
-def test_without_a_clock_the_time_is_that_of_the_event_loops() -> None:
-    assert new_pump is not None
-    before = time.monotonic()
-    pump = new_pump(Owner(), None, print, lambda: 0, lambda: False, -1)
-    assert before <= pump.last_read <= time.monotonic()
 
 
 def test_reads_are_made_less_frequent_above_500_per_second() -> None:
@@ -422,27 +295,6 @@ def test_a_pump_and_its_owner_are_freed_with_and_without_the_collector() -> None
 
 
 # ---- whole streams against the Python path
-
-
-@pytest.mark.parametrize("case", STREAMS, ids=str)
-def test_every_recording_gives_the_client_the_same_bytes_with_and_without_a_pump(case: Case) -> None:
-    rng = random.Random(case.file)
-    one_each = [framed(one) for one in events(case.content)]
-    many = [framed(case.content[at : at + 700]) for at in range(0, len(case.content), 700)]
-    for form in (one_each, many, [framed(case.content)]):
-        body = b"".join(form) + b"0\r\n\r\n"
-        for reads in (form, [body], cut(body, rng, 40), cut(body, rng, 400), cut(body, rng, 4000)):
-            assert relayed(reads, pumped=True) == relayed(reads, pumped=False)
-
-
-@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.__name__)
-def test_random_streams_give_the_client_the_same_bytes_with_and_without_a_pump(style: Callable[..., Any]) -> None:
-    for seed in range(150):
-        rng = random.Random(f"{style.__name__} {seed}")
-        form = [framed(one) for one in stream(style, rng)]
-        body = b"".join(form)
-        for reads in (form, [body], cut(body, rng, rng.choice([30, 300, 3000]))):
-            assert relayed(reads, pumped=True) == relayed(reads, pumped=False), seed
 
 
 @pytest.mark.parametrize("style", STYLES[:3], ids=lambda style: style.__name__)

@@ -11,7 +11,7 @@ import pytest
 
 from anthro_asgi._native import NewThread, Pump, Thread, new_pump, new_thread, pump_thread
 from anthro_asgi._native.pump_thread import PumpThread
-from tests.native.test_pump import AFTER, BEFORE, CLOSING, LARGE, OPENING, converted, event
+from tests.support.pump_owner import AFTER, BEFORE, CLOSING, LARGE, OPENING, converted, event
 from tests.support.pumped import framed
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from anthro_asgi._native import Pump, Thread, new_pump, new_thread
 from tests.engines.openai.test_fast_path import STREAMS, STYLES, cut, events, stream
-from tests.native.test_pump import AFTER, BEFORE, CLOSING, COUNTED, LARGE, NUMBERLESS, OPENING, converted, event
 from tests.replay import Case
+from tests.support.pump_owner import AFTER, BEFORE, CLOSING, COUNTED, LARGE, NUMBERLESS, OPENING, converted, event
 from tests.support.pumped import HEAD, framed, relayed
 from tests.support.threaded import ThreadRelay, relayed_by
 

@@ -9,8 +9,19 @@ import pytest
 from anthro_asgi.engines.shared.event_pieces import PIECE
 from anthro_asgi.engines.shared.tool_arguments import JsonObject
 from tests.engines.openai.test_fast_path import STREAMS, cut, events
-from tests.native.test_pump import AFTER, BEFORE, CLOSING, COUNTED, LARGE, NUMBERLESS, OPENING, Owner, converted, event
 from tests.replay import Case
+from tests.support.pump_owner import (
+    AFTER,
+    BEFORE,
+    CLOSING,
+    COUNTED,
+    LARGE,
+    NUMBERLESS,
+    OPENING,
+    Owner,
+    converted,
+    event,
+)
 from tests.support.pumped import HEAD, Relay, framed, relayed
 from tests.support.tool_pieces import arguments, pieces, spoiled, stream
 

@@ -4,8 +4,6 @@ import gc
 import json
 import random
 import re
-import socket
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,87 +13,19 @@ import pytest
 
 from anthro_asgi.engines.openai.chunk_template import learn_template
 from anthro_asgi.engines.openai.python_pump import PythonPump
-from tests.engines.openai.test_fast_path import STREAMS, STYLES, cut, events, stream
-from tests.replay import Case
+from tests.engines.openai.test_fast_path import STYLES, cut
+from tests.support.pump_owner import AFTER, BEFORE, CLOSING, COUNTED, LARGE, OPENING, Owner, converted, event
 from tests.support.pumped import HEAD, Relay, framed, relayed
 from tests.support.tool_pieces import stream as calls
-
-BEFORE, AFTER = b'data: {"delta":{"content":', b"}}\n\n"
-COUNTED = b'},"usage":'
-NUMBERLESS = b'{"prompt_tokens":0,"completion_tokens":0}}\n\n'
-OPENING, CLOSING = b"event: e\ndata: {", b"}\n\n"
-LARGE = 1 << 20
-
-
-class Owner:
-    """Notes what the pump calls."""
-
-    def __init__(self, *, backlog: int = 0, closing: bool = False, fd: int = -1) -> None:
-        self.now = 100.0
-        self.written: list[bytes] = []
-        self.back: list[bytes] = []
-        self.calls: list[object] = []
-        self.backlog = backlog
-        self.pump = PythonPump(self, lambda: self.now, self.written.append, lambda: self.backlog, lambda: closing, fd)
-        self.pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE)
-
-    def hand_back(self, data: bytes) -> None:
-        self.back.append(data)
-
-    def sync(self) -> None:
-        self.calls.append(self.pump.take())
-
-    def slow_down(self) -> None:
-        self.calls.append("slow_down")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.calls.append(error)
-
-    def eof_received(self) -> None:
-        self.calls.append("eof")
-
-    def pause_writing(self) -> None:
-        self.calls.append("pause")
-
-    def resume_writing(self) -> None:
-        self.calls.append("resume")
-
-
-def event(literal: bytes) -> bytes:
-    return BEFORE + literal + AFTER
-
 
 SIZE = b"%x" % len(event(b'"x"'))
 
 
-def converted(*literals: bytes) -> bytes:
-    """The client's chunk for texts that are written as these literals."""
-    return framed(b"".join(OPENING + literal + CLOSING for literal in literals))
+def owner_of(**options: Any) -> Owner:
+    return Owner(PythonPump, **options)
 
 
 # ---- whole streams against the general way
-
-
-@pytest.mark.parametrize("case", STREAMS, ids=str)
-def test_every_recording_gives_the_client_the_same_bytes_with_and_without_a_pump(case: Case) -> None:
-    rng = random.Random(case.file)
-    one_each = [framed(one) for one in events(case.content)]
-    many = [framed(case.content[at : at + 700]) for at in range(0, len(case.content), 700)]
-    for form in (one_each, many, [framed(case.content)]):
-        body = b"".join(form) + b"0\r\n\r\n"
-        for reads in (form, [body], cut(body, rng, 40), cut(body, rng, 400), cut(body, rng, 4000)):
-            assert relayed(reads, pumped=True, new_pump=PythonPump) == relayed(reads, pumped=False)
-
-
-@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.__name__)
-def test_random_streams_give_the_client_the_same_bytes_with_and_without_a_pump(style: Callable[..., Any]) -> None:
-    for seed in range(150):
-        rng = random.Random(f"{style.__name__} {seed}")
-        form = [framed(one) for one in stream(style, rng)]
-        body = b"".join(form)
-        few = [b"".join(form[at : at + 4]) for at in range(0, len(form), 4)]
-        for reads in (form, few, [body], cut(body, rng, rng.choice([30, 300, 3000]))):
-            assert relayed(reads, pumped=True, new_pump=PythonPump) == relayed(reads, pumped=False), seed
 
 
 @pytest.mark.parametrize("together", [1, 8])
@@ -145,16 +75,8 @@ def test_the_strings_of_a_call_are_relayed_by_the_pump(ascii_only: bool) -> None
 # ---- one read
 
 
-@pytest.mark.parametrize("text", [" the", "\n", 'say "hi"', "\\", "/", "é", "漢字", "🙂", "\u2028", "\x00", "x" * 999])
-@pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_text_is_written_as_orjson_writes_it(text: str, ascii_only: bool) -> None:
-    owner = Owner()
-    owner.pump.data_received(framed(event(json.dumps(text, ensure_ascii=ascii_only).encode())))
-    assert (owner.written, owner.back) == ([converted(orjson.dumps(text))], [])
-
-
 def test_a_few_events_of_a_read_become_one_chunk_and_more_are_handed_back() -> None:
-    owner = Owner()
+    owner = owner_of()
     letters = [b'"%c"' % letter for letter in b"abcdefgh"]
     data = framed(*map(event, letters))
     owner.pump.data_received(data)
@@ -192,14 +114,14 @@ def test_a_few_events_of_a_read_become_one_chunk_and_more_are_handed_back() -> N
 def test_anything_else_is_handed_back_whole(odd: bytes) -> None:
     good = framed(event(b'"a"'))
     for data in (odd, good + odd) if odd else (odd,):
-        owner = Owner()
+        owner = owner_of()
         owner.pump.data_received(data)
         assert (owner.written, owner.back) == ([], [data])
         assert owner.pump.take() == (0, b"", [])
 
 
 def test_the_size_of_a_chunk_may_be_in_capitals() -> None:
-    owner = Owner()
+    owner = owner_of()
     data = framed(event(b'"%b"' % (b"x" * 0x8B)))
     assert data.partition(b"\r\n")[0] == b"ab"
     owner.pump.data_received(b"AB" + data[2:])
@@ -209,7 +131,7 @@ def test_the_size_of_a_chunk_may_be_in_capitals() -> None:
 def test_an_event_that_is_too_large_is_handed_back() -> None:
     data = framed(event(b'"abc"'))
     for limit, is_relayed in ((len(data), True), (len(data) - 1, False)):
-        owner = Owner()
+        owner = owner_of()
         owner.pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, limit)
         owner.pump.data_received(data)
         assert bool(owner.written) is is_relayed
@@ -232,7 +154,7 @@ def test_counts_match_if_their_shape_is_known(counts: bytes, matches: bool) -> N
     payload = b'{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":7,"my_tokens":3}}'
     template = learn_template(payload, orjson.loads(payload))
     assert template is not None
-    owner = Owner()
+    owner = owner_of()
     owner.pump.arm(template.before, template.after, template.numberless, OPENING, CLOSING, LARGE)
     data = framed(template.before + b'"a"' + template.after + counts)
     owner.pump.data_received(data)
@@ -252,7 +174,7 @@ def test_counts_match_if_their_shape_is_known(counts: bytes, matches: bool) -> N
 )
 def test_a_template_or_a_place_that_cannot_be_used_is_refused(template: tuple[Any, ...]) -> None:
     with pytest.raises(ValueError, match="not a"):
-        Owner().pump.arm(*template)
+        owner_of().pump.arm(*template)
 
 
 # ---- a tool input
@@ -260,7 +182,7 @@ def test_a_template_or_a_place_that_cannot_be_used_is_refused(template: tuple[An
 
 def calling() -> Owner:
     """A pump in a string of the arguments of a call."""
-    owner = Owner()
+    owner = owner_of()
     owner.pump.arm(BEFORE, AFTER, b"", OPENING, CLOSING, LARGE, b'{["')
     return owner
 
@@ -300,79 +222,12 @@ def test_the_owner_is_told_after_2_kib_of_a_tool_input() -> None:
     assert owner.pump.take_input() == ("x" * 3000, 0)
 
 
-# ---- the client
-
-
-def test_nothing_is_written_to_a_client_that_reads_slowly_or_has_left() -> None:
-    data = framed(event(b'"a"'))
-    for owner in (Owner(backlog=16 * 1024 + 1), Owner(closing=True)):
-        owner.pump.data_received(data)
-        assert (owner.written, owner.back) == ([], [data])
-        assert owner.pump.take() == (0, b"", [])
-    owner = Owner(backlog=16 * 1024)
-    owner.pump.data_received(data)
-    assert (owner.written, owner.back) == ([converted(b'"a"')], [])
-
-
-def test_the_socket_is_written_to_while_nothing_waits_in_the_transport() -> None:
-    ours, client = socket.socketpair()
-    with ours, client:
-        data = framed(event(b'"a"'))
-        owner = Owner(fd=ours.fileno(), backlog=1)
-        owner.pump.data_received(data)
-        assert owner.written == [converted(b'"a"')]
-        owner.backlog = 0
-        for _ in range(2):
-            owner.pump.data_received(data)
-            assert (client.recv(1000), owner.written) == (converted(b'"a"'), [converted(b'"a"')])
-
-
-def test_the_transport_gets_what_the_socket_does_not_take() -> None:
-    ours, client = socket.socketpair()
-    with ours, client:
-        ours.setblocking(False)
-        client.setblocking(False)
-        owner = Owner(fd=ours.fileno())
-        text = b'"%b"' % (b"x" * 9000)
-        sent = 0
-        while not owner.written:
-            owner.pump.data_received(framed(event(text)))
-            sent += 1
-        received = b""
-        while len(received) < sent * len(converted(text)):
-            try:
-                received += client.recv(1 << 20)
-            except BlockingIOError:
-                break
-        assert received + b"".join(owner.written) == converted(text) * sent
-        client.close()
-        owner.written.clear()
-        owner.pump.data_received(framed(event(text)))  # the transport learns by its own write that the client has gone
-        assert owner.written == [converted(text)]
-
-
 # ---- reports
-
-
-def test_the_owner_is_told_after_32_writes() -> None:
-    owner = Owner()
-    for number in range(70):
-        owner.now = 200.0 + number
-        owner.pump.data_received(framed(event(b'"a"'), event(b'"b"')))
-    assert owner.calls == [(64, b"", [200.0 + n for n in range(begin, begin + 32)]) for begin in (0, 32)]
-    assert owner.pump.take() == (12, b"", [200.0 + number for number in range(64, 70)])
-    assert owner.pump.last_read == 269.0
-
-
-def test_without_a_clock_the_time_is_that_of_the_event_loops() -> None:
-    before = time.monotonic()
-    pump = PythonPump(Owner(), None, print, lambda: 0, lambda: False, -1)
-    assert before <= pump.last_read <= time.monotonic()
 
 
 def test_reads_are_made_less_frequent_above_500_per_second() -> None:
     for gap, slowed in ((0.0021, 0), (0.0019, 64 - 31)):
-        owner = Owner()
+        owner = owner_of()
         for _ in range(64):
             owner.now += gap
             owner.pump.data_received(framed(event(b'"a"')))
@@ -380,29 +235,31 @@ def test_reads_are_made_less_frequent_above_500_per_second() -> None:
 
 
 def test_the_other_events_of_the_transport_are_the_owners() -> None:
-    owner = Owner()
+    owner = owner_of()
     error = OSError()
-    owner.pump.pause_writing()
-    owner.pump.resume_writing()
-    owner.pump.eof_received()
-    owner.pump.connection_lost(error)
+    transport_calls: Any = owner.pump
+    transport_calls.pause_writing()
+    transport_calls.resume_writing()
+    transport_calls.eof_received()
+    transport_calls.connection_lost(error)
     assert owner.calls == ["pause", "resume", "eof", error]
 
 
 def test_a_pump_that_is_disarmed_tells_nobody_and_reads_nothing() -> None:
-    owner = Owner()
+    owner = owner_of()
     assert owner.pump.disarm() == b""
-    owner.pump.pause_writing()
-    owner.pump.resume_writing()
-    owner.pump.eof_received()
-    owner.pump.connection_lost(None)
+    transport_calls: Any = owner.pump
+    transport_calls.pause_writing()
+    transport_calls.resume_writing()
+    transport_calls.eof_received()
+    transport_calls.connection_lost(None)
     assert owner.calls == []
     with pytest.raises(AttributeError):
         owner.pump.data_received(framed(event(b'"a"')))
 
 
 def test_a_pump_and_its_owner_are_freed_without_the_collector() -> None:
-    owner = Owner()
+    owner = owner_of()
     gone = weakref.ref(owner)
     owner.pump.data_received(framed(event(b'"a"')))
     owner.pump.disarm()
