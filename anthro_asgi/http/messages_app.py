@@ -165,8 +165,8 @@ class MessagesApp(BaseApp):
         self._max_body = max_body
         self._max_decompressed = max_decompressed
         # A tokenizer reads all of a prompt, and the digests by which summaries are found are those of its content.
-        self._takes_cuts = self.engine.takes_cuts and tokenizer is None and compact_at is None
         shares_tools = self.engine.takes_cuts and tokenizer is None
+        self._takes_cuts = shares_tools and compact_at is None
         self._tool_cache: ToolCache[Tool] | None = ToolCache(secrets.token_hex()) if shares_tools else None
         self._bodies = BodyMemory(max_body_memory, max_body_memory_per_key, self.metrics.note)
         self._hide_thinking = hide_thinking
@@ -404,8 +404,7 @@ class MessagesApp(BaseApp):
         body = await read_body(http_request, self._max_body, self._max_decompressed, share)
         request = await self._parse(body, counting)
         if request.is_large:
-            request.hold()
-            http_request.held = request.held
+            http_request.held = request.hold()
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, owner_of(key), share)
         if request.cites:

@@ -62,14 +62,15 @@ def load_settings(line: Mapping[str, Sequence[str]], environ: Mapping[str, str],
         places.append(_from_profile(profile))
     _refuse_empty_engine(places)
     _apply_exclusions(places)
-    if command == "simulate-openai":
+    is_simulator = command == "simulate-openai"
+    if is_simulator:
         places = [_without_engines(place) for place in places]
     defaults = {option.attribute: option.default_value for option in OPTIONS}
     merged = {name: given for place in reversed(places) for name, given in place.items()}
     values = defaults | {_BY_NAME[name].attribute: given.value for name, given in merged.items()}
-    values["upstream"], upstreams = _upstreams(merged, environ if command != "simulate-openai" else {})
+    values["upstream"], upstreams = _upstreams(merged, {} if is_simulator else environ)
     engine_named = any(merged[name].value is not False for name in EXCLUSIVE[0] if name in merged)
-    simulated = command != "simulate-openai" and not engine_named and not any(map(_simulates, merged))
+    simulated = not is_simulator and not engine_named and not any(map(_simulates, merged))
     settings = Settings(**values, simulated_by_default=simulated, upstreams=upstreams)
     _check_pairs(settings)
     of_profile = places[-1] if profile is not None else {}

@@ -155,18 +155,13 @@ def _digest(value: Any) -> Steps[bytes]:
             nodes += len(node) // _CHARACTERS_OF_A_NODE
             update(b"s%d:" % len(node))
             yield from _update_with_text(update, node)
-        elif isinstance(node, Mapping) and len(node) > _WIDE:
+        elif isinstance(node, Mapping):
             keys = yield from _sorted_in_steps(node)
             update(b"d%d:" % len(keys))
             for number, key in enumerate(keys, 1):
                 left += (node[key], key)
                 if number % _WIDE == 0:
                     yield
-        elif isinstance(node, Mapping):
-            keys = sorted(key for key in node if key != "cache_control")
-            update(b"d%d:" % len(keys))
-            for key in reversed(keys):
-                left += (node[key], key)
         elif isinstance(node, list | tuple):
             update(b"l%d:" % len(node))
             yield from _extend_reversed(left, node)
@@ -190,10 +185,13 @@ def _extend_reversed(left: list[Any], values: Sequence[Any]) -> Steps[None]:
 
 
 def _sorted_in_steps(node: Mapping[str, Any]) -> Steps[list[str]]:
-    """The keys of a wide object but `cache_control`, in an order that depends on nothing else, in steps.
+    """All keys of an object but `cache_control`, in steps. In this process, equal keys are always in the same order.
 
-    Sorting them takes more than linear time. Their hashes distribute them over short lists, which are sorted.
+    Sorting the keys of a wide object takes more than linear time. Their hashes distribute them over short lists, which
+    are sorted.
     """
+    if len(node) <= _WIDE:
+        return sorted(key for key in node if key != "cache_control")
     count = len(node) - ("cache_control" in node)
     groups: list[list[str]] = [[] for _ in range(1 + count // _WIDE)]
     for number, key in enumerate(node, 1):

@@ -5,7 +5,7 @@ count as their JSON. This needs the package `tokenizers`, which releases Python'
 """
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ...wire.request import MessagesRequest
@@ -14,6 +14,7 @@ from .dialects import PLAIN, Dialect
 
 _TURN: Final = 4  # tokens that a chat template adds to a message
 _IMAGE: Final = 1500  # tokens, as in the estimate; they do not follow from the image's size in bytes
+_REASONING_KEYS: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 _TEXTS_AT_ONCE: Final = 64
 _CHARACTERS_AT_ONCE: Final = 32 * 1024
 
@@ -41,27 +42,24 @@ class TokenizerFile:
         body = to_chat(request, self._dialect)
         messages = body["messages"]
         tokens = _TURN * (len(messages) + 1)  # one more for the beginning of the answer
-        waiting: list[str] = [encode(tool).decode() for tool in body.get("tools", ())]
-        while messages:
-            tokens += _IMAGE * _collect(messages.pop(), waiting)
-            if len(waiting) >= _TEXTS_AT_ONCE or sum(map(len, waiting)) >= _CHARACTERS_AT_ONCE:
-                tokens += self._count(waiting)
-                waiting = []
-        return tokens + self._count(waiting)
+        tokens += _IMAGE * sum(map(_images, messages))
+        for group in _groups(piece for text in _texts(body) for piece in _divided(text)):
+            tokens += sum(map(len, self._tokenizer.encode_batch_fast(group, add_special_tokens=False)))
+        return tokens
 
-    def _count(self, texts: list[str]) -> int:
-        """The tokens of all texts. The tokenizer gets few at once: what it returns is freed in one step of Python."""
-        tokens = 0
-        group: list[str] = []
-        size = 0
-        for text in texts:
-            for piece in _divided(text):
-                group.append(piece)
-                size += len(piece)
-                if len(group) >= _TEXTS_AT_ONCE or size >= _CHARACTERS_AT_ONCE:
-                    tokens += sum(map(len, self._tokenizer.encode_batch_fast(group, add_special_tokens=False)))
-                    group, size = [], 0
-        return tokens + sum(map(len, self._tokenizer.encode_batch_fast(group, add_special_tokens=False)))
+
+def _groups(pieces: Iterable[str]) -> Iterator[list[str]]:
+    """The pieces in small groups. What the tokenizer returns for a group is freed in one step of Python."""
+    group: list[str] = []
+    size = 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece)
+        if len(group) >= _TEXTS_AT_ONCE or size >= _CHARACTERS_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _divided(text: str) -> Iterator[str]:
@@ -75,18 +73,24 @@ def _divided(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _collect(message: dict[str, Any], texts: list[str]) -> int:
-    """Add the texts of a message to `texts`; return the number of images in it."""
-    images = 0
-    content = message["content"] or ""
-    for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-        if part["type"] == "text":
-            texts.append(part["text"])
+def _images(message: dict[str, Any]) -> int:
+    """The number of images in a message."""
+    content = message["content"]
+    return sum(part["type"] != "text" for part in content) if isinstance(content, list) else 0
+
+
+def _texts(body: dict[str, Any]) -> Iterator[str]:
+    """The texts of all tools and messages. A message is removed from the body, so that it is freed soon."""
+    for tool in body.get("tools", ()):
+        yield encode(tool).decode()
+    messages = body["messages"]
+    while messages:
+        message = messages.pop()
+        content = message["content"] or ""
+        if isinstance(content, str):
+            yield content
         else:
-            images += 1
-    for call in message.get("tool_calls", ()):
-        texts += (call["function"]["name"], call["function"]["arguments"])
-    texts += (
-        message[key] for key in ("reasoning_content", "reasoning", "reasoning_text", "thinking") if key in message
-    )
-    return images
+            yield from (part["text"] for part in content if part["type"] == "text")
+        for call in message.get("tool_calls", ()):
+            yield from (call["function"]["name"], call["function"]["arguments"])
+        yield from (message[key] for key in _REASONING_KEYS if key in message)
