@@ -250,6 +250,7 @@ BARS: Final = (
     _cpu(_PACED, PACED_LIMIT, "the byte relay", "paced", FLOOR),
     _cpu(f"CPU per paced token{_NATIVE}", NATIVE_LIMIT, "the byte relay", "paced", FLOOR, OURS_NATIVE),
     _cpu(f"CPU per paced token{_NATIVE}", NATIVE_LIMIT, "nginx", "paced", NGINX, OURS_NATIVE),
+    _cpu(f"CPU per paced token{_NATIVE}, without a thread", 1.05, "nginx", "paced", NGINX, OURS_LOOP),
     _cpu(f"CPU per token in lockstep{_NATIVE}", 1, "nginx", "lockstep", NGINX, OURS_NATIVE),
     _cpu(
         f"CPU per paced token, Unix sockets on both sides{_NATIVE}",
