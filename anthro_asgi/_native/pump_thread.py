@@ -33,8 +33,8 @@ class PumpThread:
     def start(self) -> bool:
         """Start the thread, unless it runs. Returns whether it serves the running event loop.
 
-        It does not if the system has no thread or descriptor left, or while it has streams of another event loop. The
-        former is logged, and tried again after a few seconds.
+        It does not if the system has no thread or descriptor left, which is logged and tried again ten seconds later,
+        nor while it has streams of another event loop.
         """
         loop = asyncio.get_running_loop()
         return (self._loop is loop and self._process == os.getpid()) or self._start(loop)

@@ -173,7 +173,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--requests", type=positive, default=10, metavar="N", help="number of requests without --bodies (default 10)")
     add("--prompt-tokens", type=positive, default=64, metavar="N", help="approximate prompt length (default 64)")
     add("--output-tokens", type=positive, default=256, metavar="N", help="max_tokens of each request (default 256)")
-    add("--seed", type=int, default=0, metavar="N", help="of the prompts (default 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the prompts (default 0)")
     add(
         "--timeout", type=time_above_zero, default=120.0, metavar="S", help="of each read from the server (default 120)"
     )

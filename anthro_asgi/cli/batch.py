@@ -20,7 +20,7 @@ from ..settings.command_line import Parser
 
 _ROUTE: Final = "/v1/messages/batches"
 _FINISHED: Final = "anthro-asgi-finished"  # a header of our own service; the API tells no progress before the end
-_KEY_HINT: Final = "; the key is read from the variable ANTHROPIC_API_KEY"
+_KEY_HINT: Final = "; the key is read from the variable ANTHROPIC_API_KEY, else from ANTHROPIC_AUTH_TOKEN"
 _POLL: Final = 1.0  # seconds
 _TIMEOUT: Final = 60.0  # seconds without a byte from the server
 _BAR: Final = 30  # characters

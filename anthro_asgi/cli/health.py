@@ -69,7 +69,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in the block after so many seconds. A socket's own timeout starts again with each byte."""
 
     def expire(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it is not complete after {seconds:g} s")
+        raise TimeoutError(f"timed out after {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -97,7 +97,7 @@ def _get(settings: Settings, path: str) -> tuple[int, str]:
 def _not_http(response: bytes) -> str:
     """What is wrong with a response that is not HTTP."""
     if response.startswith(b"\x15\x03"):  # an alert of TLS (RFC 8446 section 5.1)
-        return f"the server speaks TLS; {_MAYBE_TLS}"
+        return "the server uses TLS; give --tls-cert and --tls-key to this command, too"
     if not response:
         return f"the server closed the connection; {_MAYBE_TLS}"
     return "the server does not speak HTTP"

@@ -48,10 +48,14 @@ def parser(kind: type[argparse.ArgumentParser] = argparse.ArgumentParser) -> arg
     made.add_argument("url", nargs="?", help="the server, for example http://127.0.0.1:8080")
     made.add_argument("--model", help="the model to ask for (default: the first that the server lists)")
     made.add_argument("--key", help="the API key, sent as x-api-key")
-    made.add_argument("--profile", choices=("server", "gateway"), default="server")
+    made.add_argument("--profile", choices=("server", "gateway"), default="server", help="see above (default: server)")
     made.add_argument("--engine-listen", metavar="HOST:PORT", help="where the scripted engine of `gateway` listens")
     made.add_argument(
-        "--only", action="append", default=[], metavar="WORD", help="only checks with this word; repeatable"
+        "--only",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="only checks whose area or name has this word; repeatable: all words",
     )
     made.add_argument("--name", help="how reports call the server (default: its URL)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON")

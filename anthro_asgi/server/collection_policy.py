@@ -33,7 +33,7 @@ IDLE: Final = 2.0
 """Seconds without an open request after which a full collection may run."""
 STREAM_MEMORY: Final = 64 * 1024
 """Bytes by which memory may grow for each open request, in addition to the bound: no garbage, but streams. Streams that
-have ended give their memory back later, so the most requests count that were open at the same time."""
+have ended give their memory back later. So the requests are counted at the moment when most were open."""
 WORTHWHILE: Final = 20
 """Collections of generation 1 before a full collection is worth its cost when idle."""
 GROWN: Final = 1024 * 1024

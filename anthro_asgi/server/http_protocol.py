@@ -119,7 +119,7 @@ class StrictProtocolMixin(UvicornProtocol):
     metrics: Metrics
     turns: Turns
     flow: ReadControl
-    # Kept out of the object's dictionary: of more than 30 attributes it would be one of 1.5 KiB for each connection.
+    # With more than 30 attributes in its dictionary, each connection would have one of 1.5 KiB.
     __slots__ = (
         "_channel",
         "_deferred",

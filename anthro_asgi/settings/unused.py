@@ -1,8 +1,8 @@
 """Finds the given options that have no effect: the engine does not use them, or another option takes their effect away.
 
-On the command line, `serve` refuses an option that the engine does not use, and a limit that would not hold: it is a
-mistake of this moment. It warns about the other options, which change nothing, and about all options from the
-environment or from a file, which several services may share.
+On the command line, an option that the engine does not use is an error, and so is a limit per key without keys: the
+operator has just typed it. Other options without effect are a warning. So are all options from the environment or from
+a file, which several services may share.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -65,7 +65,7 @@ class Stall:
         seconds: how long it lasts; None is until the client disconnects. Pings are sent meanwhile, as by the real
             service: every `ping_interval` seconds.
 
-    Raises TypeError if `seconds` is no number, ValueError if it is negative.
+    Raises TypeError if `seconds` is not a number, ValueError if it is negative.
     """
 
     seconds: float | None = None
@@ -74,7 +74,7 @@ class Stall:
         if self.seconds is None:
             return
         if not isinstance(self.seconds, int | float):
-            raise TypeError(f"a Stall lasts a number of seconds: {self.seconds!r:.60} is not")
+            raise TypeError(f"Stall: seconds must be a number, not {self.seconds!r:.60}")
         if not self.seconds >= 0:
             raise ValueError(f"a Stall cannot last {self.seconds} seconds")
 
@@ -108,10 +108,10 @@ def error(
         type: the type of the error; by default the one that the API uses with this status.
         headers: further headers of the response.
 
-    Raises ValueError for another status, TypeError if it is no whole number.
+    Raises ValueError for another status, TypeError if it is not a whole number.
     """
     if not isinstance(status, int):
-        raise TypeError(f"the status of an error is a number: {status!r:.60} is not")
+        raise TypeError(f"error: status must be a whole number, not {status!r:.60}")
     if not 400 <= status <= 599:
         raise ValueError(f"{status} is not the status of an error: 400 to 599")
     fields = {name.lower(): value for name, value in (headers or {}).items()}

@@ -135,7 +135,7 @@ def matching(
     """
     for name, value in (("model", model), ("text", text), ("tool", tool or ""), ("tool_result", tool_result or "")):
         if not isinstance(value, str):
-            raise TypeError(f"matching: {name} must be text: {value!r:.60} is not")
+            raise TypeError(f"matching: {name} must be text, not {value!r:.60}")
 
     def matches(request: SeenRequest) -> bool:
         results = [result.lower() for result in request.tool_results.values()]

@@ -71,7 +71,7 @@ class Script:
         replies.
         """
         if not callable(matcher):
-            raise TypeError(f"a matcher is matching(…) or a function of the request: {matcher!r:.60} is not")
+            raise TypeError(f"a matcher is matching(…) or a function of the request, not {matcher!r:.60}")
         _check(replies)
         if not replies:
             raise ValueError("a rule needs a reply")

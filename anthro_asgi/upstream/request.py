@@ -63,7 +63,7 @@ class UnsentBody:
 
     def __init__(self, body: Body = b"") -> None:
         pieces = [body] if isinstance(body, bytes) else body
-        self._pieces = [memoryview(piece) for piece in reversed(pieces) if piece]  # the next one is the last
+        self._pieces = [memoryview(piece) for piece in reversed(pieces) if piece]  # in reverse order
         self._length = sum(map(len, self._pieces))
 
     def __len__(self) -> int:

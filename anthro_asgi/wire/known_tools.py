@@ -9,8 +9,8 @@ It compares all bytes, so a request gets no tools but its own. The mark is a tex
 `tools` of the parsed rest must be this text. So what was cut out was the whole value of that field, also if a client
 sends a body in which the same bytes stand somewhere else.
 
-To editors: requests share the parsed tools, so nobody may change them. Only engines that promise this get them (see
-`BaseEngine.takes_cuts`).
+To editors: requests share the parsed tools, so no code may change them. Only an engine that promises not to change the
+tools of a request gets shared ones (see `BaseEngine.takes_cuts`).
 """
 
 from collections.abc import Callable, Hashable
@@ -28,7 +28,7 @@ T = TypeVar("T")
 LIMIT: Final = 16 * 1024 * 1024
 """Bytes of all that a cache keeps, by a high estimate."""
 SMALLEST: Final = 1024
-"""Bytes of the definitions that are worth it."""
+"""Definitions with fewer bytes are not kept."""
 _MOST: Final = 32  # lists of tools; each is compared with the body
 _VALUE: Final = 240  # bytes that a parsed value takes, at most
 _CHARACTER: Final = 4  # bytes, at most
@@ -37,7 +37,7 @@ _KEY: Final = b'"tools":'
 
 
 class SharedTools(list[ToolT]):
-    """The tools of several requests, which nobody may change."""
+    """Tools that several requests share. No code may change them."""
 
     __slots__ = ("_made",)
 
@@ -46,7 +46,10 @@ class SharedTools(list[ToolT]):
         self._made: dict[Hashable, Any] = {}
 
     def made(self, make: Callable[[list[ToolT]], T]) -> T:
-        """What `make` makes of the tools, which is made once. It must be a function of a module, and of these alone."""
+        """The result of `make` for these tools, which is computed once and kept.
+
+        `make` is a function of a module. Its result depends on the tools alone.
+        """
         if make not in self._made:
             self._made[make] = make(self)
         result: T = self._made[make]

@@ -33,7 +33,7 @@ MAX_MESSAGES: Final = 10_000
 _DIGEST: Final = 8  # bytes
 _PIECE: Final = 128 * 1024  # characters that are hashed in one step
 _NODES_PER_STEP: Final = 256
-_CHARACTERS_OF_A_NODE: Final = 512  # which take as long as a value
+_CHARACTERS_OF_A_NODE: Final = 512  # hashing so many takes as long as hashing a value
 _WIDE: Final = 1024  # members or elements that are handled in one step
 
 

@@ -32,4 +32,4 @@ REPAIRS: Final[Mapping[Repair, str]] = {
 
 
 class Repairs(Counter[Repair]):
-    """How often each was made."""
+    """How often each repair was made. A class of its own: an instance of `Counter[Repair]` stores that type, too."""

@@ -190,7 +190,8 @@ class MessagesRequest:
     def hold(self) -> list[Any]:
         """Add the values that take most of the memory of a large request to `held`, and return that list.
 
-        Whoever needs the request last empties the list with `drop_in_steps`, after its own references are gone.
+        The code that uses the request last drops its own references first. Then it empties the list with
+        `drop_in_steps`.
         """
         if self.held is None:
             self.held = []
@@ -225,8 +226,8 @@ def parse_request(
 ) -> MessagesRequest:
     """The request in `body`, read by the operator's `rules`.
 
-    `counting` is for `count_tokens`, which ignores the fields of nature GENERATION (contract section 10). `cache` is
-    for requests with the same rules, whose tools nobody changes: it knows the tools of earlier ones.
+    `counting` is for `count_tokens`, which ignores the fields of nature GENERATION (contract section 10). `cache`
+    keeps the tools of earlier requests. A cache is for one set of rules. No code may change tools from it.
 
     Raises InvalidRequest; NotFound for `thread: continue`, so that SDKs send the whole conversation again.
     """

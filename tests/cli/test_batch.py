@@ -85,7 +85,9 @@ def test_a_key_may_be_a_token_and_a_wrong_one_points_to_the_variable(service: Se
     for given, status in (({"ANTHROPIC_AUTH_TOKEN": "sk-cli"}, 0), ({"ANTHROPIC_API_KEY": "sk-no"}, 1), ({}, 1)):
         done = subprocess.run(words, env={**clean, **given}, capture_output=True, text=True, check=False)
         assert done.returncode == status
-        assert done.stderr.endswith("the key is read from the variable ANTHROPIC_API_KEY\n" * status)
+        assert done.stderr.endswith(
+            "the key is read from the variable ANTHROPIC_API_KEY, else from ANTHROPIC_AUTH_TOKEN\n" * status
+        )
 
 
 def test_errors_are_one_line(service: Service) -> None:

@@ -239,7 +239,7 @@ def test_a_server_that_never_completes_its_response_times_out(
     with answering(answer) as port:
         assert main(["health", "--port", str(port)]) == 1
     assert time.monotonic() - began < PATIENCE / 4
-    words = "it is not complete after 0.2 s"
+    words = "timed out after 0.2 s"
     assert capsys.readouterr().err == f"no response from http://127.0.0.1:{port}/healthz: {words}\n"
 
 
@@ -248,7 +248,7 @@ def test_a_server_that_never_completes_its_response_times_out(
     [
         (babbling, "no response from {}: the server does not speak HTTP"),
         (hanging_up, "no response from {}: the server closed the connection; if the server has a certificate, give"),
-        (alerting, "no response from {}: the server speaks TLS; if the server has a certificate, give"),
+        (alerting, "no response from {}: the server uses TLS; give --tls-cert and --tls-key to this command, too"),
         (resetting, "no response from {}: Connection reset by peer; if the server has a certificate, give"),
         (another_service, "{} answers with status 200, but it is another service"),
     ],

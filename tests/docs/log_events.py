@@ -36,7 +36,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "engine_dialect_learned": "An engine accepted a request in a form that it had refused otherwise. The service uses "
     "this form for an hour.",
     "native_thread_unavailable": "The system had no thread or descriptor for the native path. Streams are relayed in "
-    "the event loop until one of the next attempts, ten seconds apart, succeeds.",
+    "the event loop. The service tries again when a stream begins and ten seconds have passed.",
     "cache_diagnosis": "A prompt was compared with the one before, see "
     "[Find out why a prefix cache misses](../how-to/prefix-cache.md). Only at level `debug`.",
     "model_not_found": "The engine does not have the model that a client requested.",

@@ -111,7 +111,7 @@ SCRIPTS: Final[dict[str, list[Step]]] = {
     "an answer in HTTP/1.0": _unframed(b"HTTP/1.0 200 OK\r\n" + _TYPE + b"\r\n", CLOSE),
     "chunks that end with a line feed": last(token("a").replace(b"\r\n", b"\n"), CLOSE),
     "a chunk size with a space": last(b" " + token("a"), CLOSE),
-    "a chunk size that is none": last(b"zz\r\nwhat\r\n", CLOSE),
+    "a chunk size without a digit": last(b"zz\r\nwhat\r\n", CLOSE),
     "a chunk size that is wrong": last(b"5\r\nwhatever\r\n", CLOSE),
     "a chunk size without an end": last(b"f" * 17 + b"\r\n", CLOSE),
     "an answer after the answer": last(finish() + b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n"),

@@ -96,15 +96,15 @@ def test_something_that_is_no_reply_is_a_type_error(reply: object) -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "words"),
     [
-        (Stall, {"seconds": "2s"}, r"^a Stall lasts a number of seconds: '2s' is not"),
-        (error, {"status": "429"}, r"^the status of an error is a number: '429' is not"),
-        (error, {"status": None}, r"^the status of an error is a number: None is not"),
-        (matching, {"text": 5}, r"^matching: text must be text: 5 is not"),
-        (matching, {"tool": ["x"]}, r"^matching: tool must be text: \['x'\] is not"),
+        (Stall, {"seconds": "2s"}, r"^Stall: seconds must be a number, not '2s'$"),
+        (error, {"status": "429"}, r"^error: status must be a whole number, not '429'$"),
+        (error, {"status": None}, r"^error: status must be a whole number, not None$"),
+        (matching, {"text": 5}, r"^matching: text must be text, not 5$"),
+        (matching, {"tool": ["x"]}, r"^matching: tool must be text, not \['x'\]$"),
         (
             Script().when,
             {"matcher": "weather"},
-            r"^a matcher is matching\(…\) or a function of the request: 'weather' is",
+            r"^a matcher is matching\(…\) or a function of the request, not 'weather'$",
         ),
     ],
 )

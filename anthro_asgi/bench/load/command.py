@@ -60,7 +60,9 @@ CONDITIONS: Final = (
     Condition(("burst",), "without --rate and --arrivals bursts", lambda o: bool(o.rate) and o.arrivals == "bursts"),
     Condition(("prefixes",), "without --prefix-tokens", lambda o: bool(o.prefix_tokens)),
     Condition(("prefix-tokens",), "with --dataset", lambda o: o.dataset is None),
-    Condition(("prompt-tokens",), "with --dataset and one turn", lambda o: o.dataset is None or o.turns > 1),
+    Condition(
+        ("prompt-tokens",), "with --dataset, unless --turns is more than 1", lambda o: o.dataset is None or o.turns > 1
+    ),
     Condition(("thinking",), "with --api chat", lambda o: o.api != "chat"),
     Condition(("label", "append", "each"), "without --json FILE", lambda o: o.json is not None),
 )
@@ -87,7 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=several(above_zero), metavar="R,…", help="open loop: requests/s; several values are several runs"
     )
     add("--ramp", type=time, default=0.0, metavar="S", help="start the clients over S seconds (default 0)")
-    add("--arrivals", choices=sorted(ARRIVALS), default="poisson", help="in the open loop (default poisson)")
+    add(
+        "--arrivals",
+        choices=sorted(ARRIVALS),
+        default="poisson",
+        help="when requests start, with --rate (default poisson)",
+    )
     add("--burst", type=positive, default=10, metavar="N", help="requests per burst, with bursts (default 10)")
     add("--max-open", type=positive, default=4096, metavar="N", help="open requests; more are not sent (default 4096)")
     add("--requests", type=positive, metavar="N", help="end a run after N requests, or earlier at --duration")
@@ -129,7 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", type=file, metavar="FILE", help="JSON lines: bodies with messages, or objects with a prompt")
     add("--extra", type=_object, default={}, metavar="JSON", help="merged into every body: '{\"ignore_eos\": true}'")
     add("--no-stream", action="store_true", help="ask for answers that are not streamed")
-    add("--seed", type=int, default=0, metavar="N", help="of prompts, lengths and arrivals (default 0)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of prompts, lengths and arrival times (default 0)")
     add = parser.add_argument_group("results").add_argument
     for short, what in LIMITS:
         add(f"--slo-{short}", type=time_above_zero, metavar="S", help=f"a good request: {what} at most S seconds")

@@ -290,7 +290,7 @@ def _add_tools(body: Json, request: MessagesRequest, dialect: Dialect) -> None:
 
 
 class EncodedTools(list[Json]):
-    """The tools of a chat request, which nobody may change, and the same as `json`."""
+    """The tools of a chat request, with their JSON text in `json`. Requests share them, so no code may change them."""
 
     __slots__ = ("json",)
 

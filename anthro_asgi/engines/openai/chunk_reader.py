@@ -186,7 +186,7 @@ class ChunkReader(Reader):
         return self._payload, self._chunk
 
     def release_chunk(self) -> None:
-        """Let go of the latest chunk in its parsed form: it would be kept until the next one that is parsed."""
+        """Drop the parsed form of the latest chunk. Otherwise it stays in memory until the next chunk is parsed."""
         self._chunk = None
 
     @property

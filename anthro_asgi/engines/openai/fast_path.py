@@ -65,7 +65,7 @@ class FastChunkReader:
     def __init__(self, reader: ChunkReader, max_event: int = DEFAULT_LIMITS.max_event, *, paced: bool = False) -> None:
         self._reader = reader
         self.paced = paced
-        self._pieces: list[bytes] = []  # not read yet; the next one is the last, and is divided further
+        self._pieces: list[bytes] = []  # not read yet, in reverse order; each is divided further
         self._payloads: list[bytes] = []  # of events that are parsed and not read yet, among them a large one
         self._max_event = max_event
         self._sse = SSEParser(max_event)
@@ -248,7 +248,10 @@ class FastChunkReader:
         return self._read_piece(data[:size]) if texts is None else texts
 
     def _leading_texts(self, data: bytes) -> tuple[int, list[Delta] | None]:
-        """Read the texts at the head of `data` that match the template. Returns the bytes read; None without a text."""
+        """Read the texts at the head of `data` that match the template.
+
+        Returns the number of bytes read, and the texts; None if no text matches.
+        """
         events = data[: self._max_event].split(self._before)
         if events.pop(0):
             return 0, None

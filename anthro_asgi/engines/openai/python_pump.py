@@ -3,11 +3,11 @@
     upstream's transport ──► PythonPump.data_received ──► write of the client's transport
 
 A process that sleeps between tokens finds its caches cold when it wakes. So the cost of a token depends on how much
-memory its code touches. The general way of a token leads through twelve functions and six coroutines. Here it is three
+memory its code touches. The general way of a token leads through twelve functions and six coroutines. Here it is four
 functions, which expect a read of one HTTP chunk, or a few, each of which is one event that matches the template. All
 else is handed back: that is not an error, and costs what it cost before. Of a tool input it relays the strings.
 
-Editors: `data_received`, `_read` and `_chunk` run for every token. They follow `FastChunkReader.read` and
+Editors: `data_received`, `_read`, `_chunk` and `_send` run for every token. They follow `FastChunkReader.read` and
 `StreamEncoder.text`, which say why the bytes are cut in this way; the tests compare their results.
 """
 

@@ -56,7 +56,7 @@ def amended_dialect(dialect: Dialect, body: Json, sent: SentMessages, refusal: s
 
 
 def amended_after_failure(dialect: Dialect, body: Json, sent: SentMessages, words: str) -> Dialect | None:
-    """The dialect in which to ask again after the engine failed with status 500, perhaps because of the sent.
+    """The dialect in which to ask again after the engine failed with status 500, perhaps because of the history.
 
     Many templates break on a null content, and the server then says no more than that it failed.
     """

@@ -1,4 +1,4 @@
-"""What the messages of a chat request that was sent have: to understand a refusal, and to count tokens. Pure."""
+"""The roles and keys of the messages in a chat request that was sent: to read a refusal, and to count tokens. Pure."""
 
 from dataclasses import dataclass, field
 from math import inf
@@ -32,7 +32,7 @@ class SentMessages:
     has_text_behind_result: bool = False
 
     def add(self, message: Json) -> None:
-        """Look at the next message. An array that is its content may be replaced by the mark of a value."""
+        """Look at the next message. If its content is an array, the mark of a value may stand in its place."""
         role, content = message["role"], message["content"]
         self.has_text_behind_result |= self.last_role == "tool" and role in ("user", "system")
         self.has_null_content |= content is None
@@ -45,7 +45,7 @@ class SentMessages:
 
 
 def look_in_steps(messages: list[Json] | StoredArray) -> Steps[SentMessages]:
-    """Look at all messages, in steps. A StoredArray has been written, so its messages are JSON text: read once."""
+    """Look at all messages, in steps. A StoredArray was written before: the JSON text of its messages is parsed."""
     sent = SentMessages()
     if not isinstance(messages, StoredArray):
         for message in messages:

@@ -10,7 +10,7 @@ _END: Final = b"\n\n"
 
 
 def end_of_piece(data: bytes, size: int, start: int = 0) -> int:
-    """Where a piece of `data` ends that begins at `start`: within `size` bytes, and behind an event if possible."""
+    """The end of the piece of `data` that begins at `start`: within `size` bytes, and behind an event if possible."""
     end = data.rfind(_END, start, start + size) + len(_END)
     return end if end > start + len(_END) else min(start + size, len(data))
 

@@ -351,7 +351,7 @@ class ToolCallQueue:
         """The deltas that may be sent now, in order. `at_end`: all that is left. `cut`: the token limit was reached."""
         out: list[Delta] = []
         queue = self._queue
-        gone = 0  # items at its head
+        gone = 0  # items to remove from its front
         try:
             while gone < len(queue):
                 head = queue[gone]
