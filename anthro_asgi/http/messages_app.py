@@ -404,7 +404,8 @@ class MessagesApp(BaseApp):
         body = await read_body(http_request, self._max_body, self._max_decompressed, share)
         request = await self._parse(body, counting)
         if request.is_large:
-            http_request.held = request.hold()
+            request.hold()
+            http_request.held = request.held
         if request.has_files or request.has_pdfs:
             await self._read_sources(request, owner_of(key), share)
         if request.cites:
