@@ -604,6 +604,16 @@ async def test_tool_input_is_written_directly_and_counted(serving: Serve) -> Non
     assert service.client.direct >= 60  # the pump in Python leaves the end of a string to the general way
 
 
+async def test_a_string_is_written_directly_after_many_short_members(serving: Serve) -> None:
+    """A pump that cannot begin between them is not tried there: the tries are for where it can."""
+    members = [f',"k{number}":"v"' for number in range(12)]
+    async with serving(calling('"', *members, ',"z":"', *WORDS, '"}')) as service:
+        message = await service.answer(tools=TOOLS)
+    value = {"a": "", **{f"k{number}": "v" for number in range(12)}, "z": "".join(WORDS)}
+    assert message["content"] == [{"type": "tool_use", "id": "call_0", "name": "f", "input": value}]
+    assert service.client.direct >= 59
+
+
 async def test_counts_in_each_chunk_of_a_call_are_reported_at_the_end(serving: Serve) -> None:
     async def answer(wire: Wire, client: Client) -> None:
         await wire.send(HEAD + beginning(usage={"prompt_tokens": 7, "completion_tokens": 1}))

@@ -141,6 +141,22 @@ def test_known_bytes_in_another_place_are_not_taken_for_the_tools(body: bytes) -
         assert outcome(text, cache=cache) == outcome(text)
 
 
+@pytest.mark.parametrize("place", ["name", "description", "input_schema", "strict"])
+def test_definitions_of_the_same_length_that_differ_in_one_place_are_not_taken_for_known_ones(place: str) -> None:
+    one = tool("a", input_schema={"type": "object", "x": 1}, strict=True)
+    other = {
+        "name": {**one, "name": "b"},
+        "description": {**one, "description": LONG[:-2] + "!" + LONG[-1:]},
+        "input_schema": {**one, "input_schema": {"type": "object", "x": 2}},
+        "strict": {**one, "strict": None},
+    }[place]
+    bodies = [orjson.dumps({**HELLO, "tools": [entry]}) for entry in (one, other)]
+    assert len(bodies[0]) == len(bodies[1])
+    cache: ToolCache[Tool] = ToolCache("the mark")
+    parse_request(bodies[0], cache=cache)
+    assert outcome(bodies[1], cache=cache) == outcome(bodies[1])
+
+
 def test_what_is_kept_of_a_nested_field_has_its_own_values() -> None:
     """Python finds `1 == true`: the definitions of one client must not become those of another."""
     one, true = tool(input_schema={"type": "object", "x": 1}), tool(input_schema={"type": "object", "x": True})
