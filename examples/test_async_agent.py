@@ -1,6 +1,6 @@
 """Test an agent that streams and calls tools.
 
-    pip install anthro-asgi anthropic pytest && pytest examples/test_async_agent.py
+    pip install . anthropic pytest pytest-xdist && pytest examples/test_async_agent.py
 
 No server and no socket: the application runs in the event loop of the test.
 """

@@ -1,4 +1,4 @@
-"""Test retries, backoff and timeouts: pip install anthro-asgi anthropic pytest && pytest examples/test_retries.py"""
+"""Test retries, backoff and timeouts: pip install . anthropic pytest pytest-xdist && pytest examples/test_retries.py"""
 
 import anthropic
 import httpx2

@@ -1,4 +1,4 @@
-"""Test code that uses the sync SDK: pip install anthro-asgi anthropic pytest && pytest examples/test_sync_client.py
+"""Test code that uses the sync SDK: pip install . anthropic pytest pytest-xdist && pytest examples/test_sync_client.py
 
 The fixture `messages_server` comes with the installed package. It is a real server on a free port of 127.0.0.1.
 """
