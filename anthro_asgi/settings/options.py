@@ -157,7 +157,7 @@ class Option(NamedTuple):
     @property
     def places(self) -> str:
         """How the option is written where an operator may set it, except for a file."""
-        names = {"line": f"--{self.name}", "environment": self.variable}
+        names = {"line": f"--{self.name}", "environment": f"the environment variable {self.variable}"}
         return " or ".join(name for channel, name in names.items() if channel in self.channels)
 
     @property
@@ -420,7 +420,7 @@ class Settings:
         "Listening",
         "127.0.0.1",
         any_text("HOST"),
-        "address or host name to listen on",
+        "address or host name that the server listens on",
         commands=SERVE_HEALTH,
         common=True,
     )
@@ -428,7 +428,7 @@ class Settings:
         "Listening",
         "8484",
         integer("0", "65535"),
-        "port to listen on; 0 picks a free port",
+        "port that the server listens on; 0 picks a free port",
         commands=SERVE_HEALTH,
         common=True,
     )
@@ -436,7 +436,7 @@ class Settings:
         "Listening",
         None,
         any_text("PATH"),
-        "Unix socket to listen on instead of a port; the umask determines who may connect",
+        "Unix socket that the server listens on instead of a port; the umask determines who may connect",
         commands=SERVE_HEALTH,
         common=True,
     )

@@ -55,8 +55,11 @@ DEPENDENCIES: Final = (
         lambda s: bool(s.api_keys) or s.api_key_file is not None,
         is_refused=True,
     ),
-    # the engines of several have queues of their own
-    Dependency(("queue-timeout",), "with --max-queue 0", lambda s: s.max_queue > 0 or bool(s.upstreams)),
+    Dependency(
+        ("queue-timeout",),
+        "with --max-queue 0, except for several engines",
+        lambda s: s.max_queue > 0 or bool(s.upstreams),
+    ),
     Dependency(
         ("batch-concurrency", "batch-lease", "batch-lateness", "max-file", "max-files-per-key"),
         "without --batch-store",
@@ -67,7 +70,11 @@ DEPENDENCIES: Final = (
         "with the value pass, except for an --upstream that may speak the Messages API",
         lambda s: s.server_tools != "pass" or _relays(s),
     ),
-    Dependency(("pdf",), "with --server-tools pass", lambda s: s.server_tools != "pass" or s.pdf == "refuse"),
+    Dependency(
+        ("pdf",),
+        "with --server-tools pass, except for the value refuse",
+        lambda s: s.server_tools != "pass" or s.pdf == "refuse",
+    ),
     Dependency(("cache-diagnostics-answers",), "with --cache-diagnostics off", lambda s: s.cache_diagnostics != "off"),
     Dependency(
         (

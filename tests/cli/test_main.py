@@ -187,7 +187,7 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(arguments: list[str])
         (["serve", "--ping-interval", "10"], "--ping-interval: '10' has no unit; write for example 10s or 10ms"),
         (
             ["serve", "--api-keys=sk-secret"],
-            "serve: --api-keys can only be set as ANTHRO_ASGI_API_KEYS; did you mean --api-",
+            "serve: --api-keys can only be set as the environment variable ANTHRO_ASGI_API_KEYS; did you mean --api-",
         ),
         (["serve", "--try-model", "m"], "serve: unknown option '--try-model'"),
         (["check", "--port", "1"], "check: unknown option '--port'"),

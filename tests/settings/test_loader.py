@@ -474,8 +474,11 @@ def test_a_wrong_value_in_the_environment_is_reported_with_its_variable(name: st
     [
         ("prot = 1", "unknown option 'prot'; did you mean port?"),
         ("max_bodi = 1", "did you mean max-body?"),
-        ("api-keys = ['a']", "api-keys: can only be set as ANTHRO_ASGI_API_KEYS; did you mean api-key-file?"),
-        ("config = 'b.toml'", "config: can only be set as --config or ANTHRO_ASGI_CONFIG"),
+        (
+            "api-keys = ['a']",
+            "api-keys: can only be set as the environment variable ANTHRO_ASGI_API_KEYS; did you mean api-key-file?",
+        ),
+        ("config = 'b.toml'", "config: can only be set as --config or the environment variable ANTHRO_ASGI_CONFIG"),
         ("try_model = 'm'", "try_model: can only be set as --try-model"),
         ("[[server]]\nport = 1", "unknown section [[server]]; the only one is [[engine]]"),
         ("qqqqqq = 1", "unknown option 'qqqqqq'"),

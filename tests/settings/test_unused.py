@@ -28,7 +28,7 @@ SURROUNDINGS: dict[str, tuple[list[Line], list[Line]]] = {
         [{}, {"no-auth": ["true"]}],
         [{"api-key-file": ["keys"]}],
     ),
-    "with --max-queue 0": (
+    "with --max-queue 0, except for several engines": (
         [{"max-queue": ["0"]}],
         [{}, {"max-queue": ["0"], "upstream": ["a=http://x", "b=http://y"]}],
     ),
@@ -37,7 +37,10 @@ SURROUNDINGS: dict[str, tuple[list[Line], list[Line]]] = {
         [{}, HTTPS | {"upstream-api": ["chat"]}, {"engine": ["a:b"]}, {"model": ["x.gguf"]}],
         [HTTPS, HTTPS | {"upstream-api": ["messages"]}],
     ),
-    "with --server-tools pass": ([HTTPS | {"server-tools": ["pass"]}], [HTTPS | {"server-tools": ["drop"]}]),
+    "with --server-tools pass, except for the value refuse": (
+        [HTTPS | {"server-tools": ["pass"]}],
+        [HTTPS | {"server-tools": ["drop"]}],
+    ),
     "with --cache-diagnostics off": ([{"cache-diagnostics": ["off"]}], [{}, {"cache-diagnostics": ["all"]}]),
     "with --simulate-trace": ([{"simulate-trace": ["t.jsonl"]}], [{"simulate": ["true"]}]),
     "with --simulate-text echo": ([{"simulate-text": ["echo"]}], [{}, {"simulate-text": ["seeded"]}]),
