@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, settings
 from anthro_asgi.testing.pytest_plugin import in_process_messages as in_process_messages
 from anthro_asgi.testing.pytest_plugin import messages_server as messages_server
 from tests.support.clock import FakeClockLoop
+from tests.support.heap import freeze_heap
 from tests.support.llama_fixture import llama as llama
 
 TESTS = Path(__file__).parent
@@ -83,6 +84,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("alone") is None]
         config.hook.pytest_deselected(items=alone)
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, NATIVE not in item.path.parents))
+
+
+def pytest_collection_finish() -> None:
+    freeze_heap()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,7 +32,8 @@ def fixture_thread() -> Iterator[Thread]:
     descriptors = _descriptors()
     thread = new_thread()
     yield thread
-    gc.collect()
+    if thread.pumps:
+        gc.collect()
     assert thread.pumps == 0
     thread.close()
     assert _descriptors() == descriptors

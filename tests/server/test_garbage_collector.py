@@ -14,6 +14,7 @@ from anthro_asgi.server import garbage_collector
 from anthro_asgi.server.collection_policy import WORTHWHILE
 from anthro_asgi.server.garbage_collector import GarbageCollector
 from tests.support.clock import fake_clock
+from tests.support.heap import freeze_heap
 
 SOME = 40_000  # objects: at least five collections of generation 1
 
@@ -23,6 +24,12 @@ class Node:
 
     def __init__(self) -> None:
         self.me = self
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _heap_as_before() -> Iterator[None]:
+    yield
+    freeze_heap()
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ from tests.checks.faults.healthy_response import SENT_TOKENS, TEXT, TOKENS, Json
 from tests.checks.faults.service import INSTALLATIONS, Installation, ServiceThread
 from tests.checks.faults.service_process import ServiceProcess
 from tests.checks.faults.session import ClientSession
+from tests.support.heap import freeze_heap
 
 _COPIES: Final = {"usual": 5, "hurried": 3, "patient": 4, "pinging": 2}  # services of a set-up; one for the others
 _AT_ONCE: Final = 8  # cells that are played at the same time: more would delay each other beyond their deadlines
@@ -57,13 +58,12 @@ def full_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.DEBUG)
-    gc.collect()
-    gc.freeze()
+    freeze_heap()
     try:
         yield
     finally:
-        gc.unfreeze()
         root.setLevel(before)
+        freeze_heap()
 
 
 async def _play(cells: Iterable[Cell]) -> dict[Cell, Result]:
