@@ -2,7 +2,11 @@
 
 A function that works in steps is a generator: it yields where it may pause, and returns its result. A step should not
 take much longer than a millisecond. `run_to_end` runs the steps without a pause. On an event loop, await
-`run_with_yields`: it yields to the loop whenever a millisecond has passed.
+`run_with_yields`: it runs the steps in slices of a millisecond, and yields to the loop after each.
+
+Calls that run at the same time take turns: an iteration of the event loop has one slice, however many calls there are.
+A call is resumed once in each iteration. It runs its next slice if no other slice was run since it was resumed the last
+time. After a slice it lets one iteration pass, so that the next call gets its turn.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -114,7 +118,10 @@ def run_with_yields(steps: Steps[T], clock: Callable[[], float]) -> Steps[T]:
     A bare yield gives control to the loop, exactly as `asyncio.sleep(0)` does. If the last slice is used up, there is
     one more yield after the last step, so that the caller starts with a fresh slice.
     """
+    _turns.running += 1
     try:
+        if _turns.running > 1:
+            yield from _next_turn()
         until = clock() + _YIELD_AFTER
         while True:
             try:
@@ -123,10 +130,41 @@ def run_with_yields(steps: Steps[T], clock: Callable[[], float]) -> Steps[T]:
                 result: T = stop.value
                 break
             if clock() >= until:
+                _turns.slices += 1
                 yield
+                if _turns.running > 1:
+                    yield from _next_turn()
                 until = clock() + _YIELD_AFTER
+        _turns.slices += 1
         if clock() >= until:
             yield
         return result
     finally:
+        _turns.running -= 1
         steps.close()
+
+
+class _Turns:
+    """What the calls of `run_with_yields` in this process have in common."""
+
+    __slots__ = ("running", "slices")
+
+    def __init__(self) -> None:
+        self.running = 0  # calls that have not ended
+        self.slices = 0  # that were run so far
+
+
+_turns: Final = _Turns()
+
+
+def _next_turn() -> Steps[None]:
+    """Yield to the loop until no slice was run for an iteration.
+
+    Calls that come later could go first for ever. So a call waits no longer than two turns of each of the others.
+    """
+    patience = 2 * _turns.running
+    before = -1
+    while before != _turns.slices and patience:
+        before = _turns.slices
+        patience -= 1
+        yield

@@ -1,7 +1,8 @@
 """Work in steps: its result, when it yields to the loop, and that cancelling stops it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -86,6 +87,126 @@ async def test_cancelled_work_stops_at_once() -> None:
     assert work.cancelled()
     assert log[-1] == "over"
     assert 2 < len(log) < 10
+
+
+class Work:
+    """Calls of `run_with_yields` at the same time, and the iteration of the event loop in which each step was run.
+
+    Each step is a slice, if it takes more than a millisecond. `iteration` counts from 0.
+    """
+
+    def __init__(self, seconds_per_step: float) -> None:
+        self.iteration = 0
+        self.steps: list[tuple[int, str]] = []  # the iteration, and whose step it was
+        self._clock = ticking(seconds_per_step)
+        self._expected = 0
+        self._reached = asyncio.Event()
+        self._counter = asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        self.iteration += 1
+        self._counter = asyncio.get_running_loop().call_soon(self._count)
+
+    def start(self, name: str, steps: int) -> asyncio.Task[str]:
+        return asyncio.ensure_future(self._run(name, steps))
+
+    async def _run(self, name: str, steps: int) -> str:
+        return await run_with_yields(self._steps(name, steps), self._clock)
+
+    def _steps(self, name: str, steps: int) -> Steps[str]:
+        for _ in range(steps):
+            self.steps.append((self.iteration, name))
+            if len(self.steps) == self._expected:
+                self._reached.set()
+            yield
+        return name
+
+    async def reached(self, steps: int) -> None:
+        """Wait until so many steps were run in all."""
+        self._expected = steps
+        await self._reached.wait()
+
+    def of(self, name: str) -> list[int]:
+        """The iterations in which the steps of this call were run."""
+        return [iteration for iteration, other in self.steps if other == name]
+
+    def stop(self) -> None:
+        self._counter.cancel()
+
+
+@contextmanager
+def working(seconds_per_step: float = 0.002) -> Iterator[Work]:
+    work = Work(seconds_per_step)
+    try:
+        yield work
+    finally:
+        work.stop()
+
+
+async def test_calls_at_the_same_time_take_turns_and_an_iteration_of_the_loop_has_one_slice() -> None:
+    with working() as work:
+        calls = [work.start(name, 20) for name in "abcde"]
+        assert await asyncio.gather(*calls) == list("abcde")
+    iterations = [iteration for iteration, _ in work.steps]
+    names = [name for _, name in work.steps]
+    assert len(set(iterations)) == 100
+    assert max(iterations) <= 6 * 20 + 6  # one of six is left out, after the last call has had its turn
+    for first in range(0, 100, 5):
+        assert set(names[first : first + 5]) == set("abcde")
+
+
+async def test_a_call_that_comes_later_waits_for_its_turn_and_then_shares() -> None:
+    with working() as work:
+        first = work.start("first", 30)
+        await work.reached(10)
+        second = work.start("second", 10)
+        assert (await first, await second) == ("first", "second")
+    iterations = [iteration for iteration, _ in work.steps]
+    assert len(set(iterations)) == 40
+    meanwhile = [name for _, name in work.steps[10:30]]
+    assert 9 <= meanwhile.count("second") <= 11
+
+
+async def test_calls_that_need_less_than_a_slice_take_turns_with_a_longer_one() -> None:
+    with working(seconds_per_step=0.0002) as work:
+        calls = [work.start("long", 300)]
+        await work.reached(10)
+        calls += [work.start(name, 2) for name in "abcde"]
+        await asyncio.gather(*calls)
+    iterations = [set(work.of(name)) for name in ("long", *"abcde")]
+    assert sum(map(len, iterations)) == len(set.union(*iterations))
+
+
+async def test_calls_that_keep_coming_do_not_keep_another_from_its_turns() -> None:
+    with working() as work:
+        call = work.start("long", 10)
+        others = []
+        for number in range(300):
+            others.append(work.start(f"other {number}", 1))
+            await asyncio.sleep(0)
+        assert len(work.of("long")) >= 4  # each other needs two turns, so there are more and more of them
+        await asyncio.gather(call, *others)
+    assert len(work.of("long")) == 10
+
+
+async def test_a_cancelled_call_leaves_its_turn_to_the_others() -> None:
+    with working() as work:
+        calls = [work.start(name, 50) for name in "abc"]
+        await work.reached(9)
+        for call in calls[:2]:
+            call.cancel()
+        await asyncio.wait(calls[:2])
+        assert await calls[2] == "c"
+    assert len(work.of("c")) == 50
+    assert await yields_to_others(counting(175, []), ticking(2**-14)) == ("made", 10)  # as if it had never been there
+
+
+async def test_a_call_that_its_loop_never_resumed_leaves_its_turn_to_the_others() -> None:
+    abandoned: Any = run_with_yields(counting(5, []), ticking(0.002))
+    next(abandoned)
+    assert (await yields_to_others(counting(7, []), ticking(0.002)))[0] == "made"
+    del abandoned
+    assert await yields_to_others(counting(7, []), ticking(0.002)) == ("made", 8)
 
 
 async def test_a_list_is_cleared_item_by_item() -> None:
