@@ -21,6 +21,7 @@ from typing import Final
 
 from ..settings.options import ResourceUnavailable
 from .listeners import Listener
+from .read_control import Turns
 from .tls_reads import connect_tls
 
 _BACKLOG: Final = 2048
@@ -51,6 +52,7 @@ class Acceptor:
         self._tls = tls
         self._handshake_timeout = None if tls is None else handshake_timeout
         self._loop = asyncio.get_running_loop()
+        self._turns = Turns()  # of handshakes
         self._handshakes: set[asyncio.Task[None]] = set()
         self._adopted: set[Listener] = set()
 
@@ -97,7 +99,7 @@ class Acceptor:
             if self._tls is None:
                 await self._loop.connect_accepted_socket(self._connection, sock)
             else:
-                await connect_tls(self._connection, sock, self._tls, self._handshake_timeout)
+                await connect_tls(self._connection, sock, self._tls, self._handshake_timeout, self._turns)
 
     def adopt(self, listeners: Collection[Listener]) -> None:
         """Accept at these listeners of other workers, too, and no more at those that were adopted before."""

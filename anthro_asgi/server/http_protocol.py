@@ -176,15 +176,22 @@ class StrictProtocolMixin(UvicornProtocol):
         elif self._deferred:
             self._framing.hold(data)
         else:
-            self._feed(data)
+            self._feed_in_turn(data)
 
     def _drop(self, data: bytes) -> None:
         self._dropped += len(data)
         if self._dropped > _MAX_DROPPED:
             self.transport.abort()
 
+    def _feed_in_turn(self, data: bytes) -> None:
+        if self.turns.take(self.loop):
+            self._feed(data)
+        else:
+            self._framing.hold(data)
+            self._defer()
+
     def _defer(self) -> None:
-        """Handle the rest of the bytes later, and read no more until then, so that other connections can go on."""
+        """Handle the held bytes later, and read no more until then, so that other connections can go on."""
         self._deferred = True
         self.flow.hold()
         self.turns.add(self._on_turn, self.loop)
@@ -353,7 +360,7 @@ class StrictProtocolMixin(UvicornProtocol):
         self._idle_since = self.loop.time()
         self._framing.advance()
         if self._framing.held:
-            self._feed(b"")
+            self._feed_in_turn(b"")
         elif self._stopping:
             self._close_if_idle()
         elif self.timeout_keep_alive_task is None:

@@ -4,34 +4,59 @@ import asyncio
 import select
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Final
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+_SLICE: Final = 0.0007  # seconds for which an iteration of the event loop handles what was read
 _CHECK: Final = 1.0  # seconds between two checks whether a client that is not read from has left
 _LEFT: Final = getattr(select, "POLLRDHUP", 0)  # Linux; other systems report only a reset, by POLLHUP
 
 
 class Turns:
-    """Connections with bytes that are not parsed yet. One of them goes on in each iteration of the event loop."""
+    """Bounds how long one iteration of the event loop handles what was read, however many connections have read some.
+
+    Connections handle what they have read at once, until the slice of the iteration is used up. The others wait, and go
+    on in the next iterations.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
+        self._is_scheduled = False  # whether the next iteration lets some go on
+        self._until = 0.0  # the end of the slice of this iteration; 0 if nothing was handled in it
+
+    def take(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a connection may handle what it has just read. If not, it has to call `add`, and to read no more.
+
+        The slice of an iteration begins with the first call.
+        """
+        if self._until:
+            return perf_counter() < self._until
+        self._until = perf_counter() + _SLICE
+        loop.call_soon(self._end_slice)
+        return True
+
+    def _end_slice(self) -> None:
+        self._until = 0.0
 
     def add(self, resume: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         """Call `resume` when it is its turn."""
         self._waiting.append(resume)
-        if len(self._waiting) == 1:
-            loop.call_soon(self._next, loop)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._go_on, loop)
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        resume = self._waiting[0]
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        left = len(self._waiting)  # those that call `add` again go on in the next iteration
         try:
-            resume()
+            while left and self.take(loop):
+                left -= 1
+                self._waiting.popleft()()
         finally:
-            self._waiting.popleft()
-            if self._waiting:
-                loop.call_soon(self._next, loop)
+            self._is_scheduled = bool(self._waiting)
+            if self._is_scheduled:
+                loop.call_soon(self._go_on, loop)
 
 
 class ReadControl(FlowControl):

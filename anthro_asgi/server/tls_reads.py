@@ -1,15 +1,21 @@
-"""TLS connections that read little at a time, so that a flood of tiny records does not hold the event loop.
+"""TLS connections that do not hold the event loop: they read little at a time, and take turns with their handshakes.
 
 A record of one byte takes 23 bytes on the wire and about two microseconds to decrypt. The event loops decrypt all that
 one wake-up has read: asyncio up to 256 KiB, uvloop up to 32 times 64 KiB, which took 90 ms. Neither has a setting for
 it. Here the TLS protocol of the loop gets a smaller buffer to read into: a very small one as long as records are tiny.
 Writing is not affected.
+
+A handshake takes up to half a millisecond with an RSA key, and many clients may begin one at the same moment. So an
+iteration of the event loop handles a few of them, and the other connections wait (see `read_control.Turns`).
 """
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ssl import SSLContext
 from typing import Any, Final, cast
+
+from .read_control import Turns
 
 Sizes = tuple[int, int]  # of the buffer in bytes: for tiny records, and at most
 _UVLOOP: Final[Sizes] = (256, 8 * 1024)  # libuv fills up to 32 buffers in one wake-up
@@ -19,10 +25,14 @@ _HEADER: Final = 5  # bytes: the type, the version, and the length in two bytes
 
 
 class SmallReads(asyncio.BufferedProtocol):
-    """Passes everything on to `protocol`, and small buffers of it to the transport."""
+    """Passes everything on to the protocol of `transport`, and small buffers of that to the transport."""
 
-    def __init__(self, protocol: Any, sizes: Sizes) -> None:
-        self._protocol = protocol
+    def __init__(self, transport: Any, sizes: Sizes, turns: Turns) -> None:
+        self._transport = transport
+        self._protocol = transport.get_protocol()
+        self._loop = asyncio.get_running_loop()
+        self._turns = turns
+        self.is_open = False  # whether the handshake is over
         self._least, self._most = sizes
         self._size = self._least
         self._header = b""  # of a record, incomplete
@@ -33,6 +43,23 @@ class SmallReads(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.is_open or self._turns.take(self._loop):
+            self._pass_on(nbytes)
+        else:
+            self._wait(partial(self._pass_on, nbytes))
+
+    def _wait(self, go_on: Callable[[], None]) -> None:
+        """Read nothing, and then call `go_on`, when it is this connection's turn."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._turns.add(partial(self._on_turn, go_on), self._loop)
+
+    def _on_turn(self, go_on: Callable[[], None]) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+            go_on()
+
+    def _pass_on(self, nbytes: int) -> None:
         is_tiny = self._count_records(self._buffer[:nbytes]) * _TINY > nbytes
         self._size = self._least if is_tiny else min(2 * self._size, self._most)
         self._protocol.buffer_updated(nbytes)
@@ -52,12 +79,15 @@ class SmallReads(asyncio.BufferedProtocol):
         return records
 
     def feed(self, data: bytes) -> None:
-        """Read bytes that arrived before this object was the transport's protocol."""
+        """Read bytes that arrived before this object was the transport's protocol, when it is its turn."""
+        self._wait(partial(self._feed, data))
+
+    def _feed(self, data: bytes) -> None:
         while data:
             buffer = self.get_buffer(len(data))
             piece, data = data[: len(buffer)], data[len(buffer) :]
             buffer[: len(piece)] = piece
-            self.buffer_updated(len(piece))
+            self._pass_on(len(piece))
 
     def eof_received(self) -> bool | None:
         return cast("bool | None", self._protocol.eof_received())
@@ -87,7 +117,11 @@ class _Keeping(asyncio.Protocol):
 
 
 async def connect_tls(
-    connection: Callable[[], asyncio.Protocol], sock: Any, tls: SSLContext, handshake_timeout: float | None
+    connection: Callable[[], asyncio.Protocol],
+    sock: Any,
+    tls: SSLContext,
+    handshake_timeout: float | None,
+    turns: Turns,
 ) -> None:
     """A TLS handshake on an accepted socket, and then the protocol of `connection`. Raises OSError if it fails."""
     loop = asyncio.get_running_loop()
@@ -99,7 +133,7 @@ async def connect_tls(
         loop.start_tls(raw, opening, tls, server_side=True, ssl_handshake_timeout=handshake_timeout)
     )
     await asyncio.sleep(0)  # `start_tls` has begun, and has replaced the protocol
-    reads = SmallReads(raw.get_protocol(), _UVLOOP if type(loop).__module__.startswith("uvloop") else _ASYNCIO)
+    reads = SmallReads(raw, _UVLOOP if type(loop).__module__.startswith("uvloop") else _ASYNCIO, turns)
     raw.set_protocol(reads)
     if before.received:  # `start_tls` lets its protocol begin in the next iteration; this runs after it
         loop.call_soon(reads.feed, b"".join(before.received))
@@ -108,6 +142,7 @@ async def connect_tls(
     except BaseException:
         raw.abort()
         raise
+    reads.is_open = True
     if transport is None or opening.is_lost:
         return
     own = connection()

@@ -3,8 +3,9 @@
 import resource
 import socket
 import ssl
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -39,6 +40,48 @@ def test_a_tls_handshake_must_end_within_the_receive_deadline(kind: str, tmp_pat
     options = ("--tls-cert", both, "--tls-key", both, "--receive-deadline", "200ms")
     with Service(*AT_ONCE, *options, kind=kind) as service, reach(service) as client:
         assert client.recv(1) == b""
+
+
+def test_many_clients_that_begin_tls_at_the_same_moment_are_all_served(kind: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    both = str(tmp_path / "both")
+    authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA).private_key_and_cert_chain_pem.write_to_path(both)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with Service(*AT_ONCE, "--tls-cert", both, "--tls-key", both, kind=kind) as service, ExitStack() as owned:
+        clients = [owned.enter_context(reach(service)) for _ in range(60)]
+        sessions = []
+        for client in clients:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            session = trusting.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+            with suppress(ssl.SSLWantReadError):
+                session.do_handshake()
+            sessions.append((client, incoming, outgoing, session))
+        for client, _, outgoing, _ in sessions:
+            client.sendall(outgoing.read())
+        for client, incoming, outgoing, session in sessions:
+            _finish_handshake(client, incoming, outgoing, session)
+            session.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.sendall(outgoing.read())
+        for client, incoming, _, session in sessions:
+            assert _read(client, incoming, session).startswith(b"HTTP/1.1 200")
+
+
+def _finish_handshake(client: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, session: Any) -> None:
+    while True:
+        try:
+            session.do_handshake()
+            return
+        except ssl.SSLWantReadError:
+            incoming.write(client.recv(65536))
+
+
+def _read(client: socket.socket, incoming: ssl.MemoryBIO, session: Any) -> bytes:
+    while True:
+        try:
+            return bytes(session.read(65536))
+        except ssl.SSLWantReadError:
+            incoming.write(client.recv(65536))
 
 
 def test_without_file_descriptors_clients_wait_until_some_are_free(kind: str) -> None:

@@ -11,6 +11,7 @@ single delay shows as a hold. A maximum would show other processes of the machin
 They only add to a hold and to a gap, so each is the smallest of several repetitions.
 
     python -m tests.checks.hold                 every attack, with the holds in CPU time and the gaps in wall time
+    python -m tests.checks.hold --many          the same from many connections at the same moment
     python -m tests.checks.hold --matrix        the same for each client of the fault matrix
     python -m tests.checks.hold --bodies MIB    request bodies of the hostile shapes of `tests.checks.memory`
     python -m tests.checks.hold --fuzz SECONDS  request bodies and answers that hold the loop for as long as possible
@@ -18,11 +19,12 @@ They only add to a hold and to a gap, so each is the smallest of several repetit
 
 import asyncio
 import gc
+import select
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -88,6 +90,10 @@ ATTACKS: Final[dict[str, bytes]] = {
 RECORDS: Final = 40_000
 """TLS records of one byte that are sent in the attack `tiny TLS records`."""
 TINY_RECORDS: Final = "tiny TLS records"
+HANDSHAKES: Final = "TLS handshakes"
+"""An attack for many connections alone: each begins a handshake, for which the service signs with an RSA key."""
+MANY: Final = 60
+"""Connections that send an attack at the same moment."""
 _PACE: Final = 0.02  # seconds between two tokens of the other client
 
 
@@ -106,17 +112,18 @@ class Held(NamedTuple):
         return self.hold <= BAR * scale and self.gap <= _PACE + (LATE - _PACE) * scale
 
 
-def longest_hold(parser: str, loop: str, attack: str, scale: float = 1.0) -> Held:
-    """What a client that sends `attack` does, at best."""
+def longest_hold(parser: str, loop: str, attack: str, scale: float = 1.0, connections: int = 1) -> Held:
+    """What a client that sends `attack` does, at best. With several connections, it sends it on all at once."""
     best = Held(inf, inf)
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner, no_collection():
         for repetition in range(_MOST):
             if repetition < REPETITIONS or not best.is_within_bounds(scale):
-                best = best.or_better(runner.run(_attack(PARSERS[parser](), attack)))
+                best = best.or_better(runner.run(_attack(PARSERS[parser](), attack, connections)))
     return best
 
 
-async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
+async def _attack(kind: type[asyncio.Protocol], attack: str, connections: int) -> Held:
+    sent = _client_hello() if attack == HANDSHAKES else ATTACKS.get(attack, b"")
     app = MessagesApp(large, keys=("secret",))
     config = Config(app, http=kind, ws="none", interface="asgi3", lifespan="off", log_config=None)
     config.load()
@@ -126,7 +133,7 @@ async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
     acceptor = Acceptor(
         [listener],
         lambda: kind(config=config, server_state=state, app_state={}),  # type: ignore[call-arg]  # uvicorn's classes
-        _server_tls() if attack == TINY_RECORDS else None,
+        _server_tls() if attack in (TINY_RECORDS, HANDSHAKES) else None,
         5.0,
     )
     acceptor.open()
@@ -134,8 +141,14 @@ async def _attack(kind: type[asyncio.Protocol], attack: str) -> Held:
     other = loop.create_task(paced_stream(gaps))
     await asyncio.sleep(0)
     ticker = Ticker(loop)
-    send = _send_records if attack == TINY_RECORDS else _send
-    await asyncio.to_thread(send, listener.sock.getsockname(), ATTACKS.get(attack, b""))
+    address = listener.sock.getsockname()
+    if connections > 1:
+        await asyncio.to_thread(_send_at_once, address, sent, connections)
+        gaps.clear()  # so many clients in a thread of this process take the GIL for longer than the service does
+    elif attack == TINY_RECORDS:
+        await asyncio.to_thread(_send_records, address)
+    else:
+        await asyncio.to_thread(_send, address, sent)
     await asyncio.sleep(3 * _PACE)  # the other client has had some tokens
     ticker.stop()
     acceptor.close_now()
@@ -193,16 +206,40 @@ def _send(address: tuple[str, int], sent: bytes) -> None:
             pass
 
 
+def _send_at_once(address: tuple[str, int], sent: bytes, connections: int) -> None:
+    """Send the same on many connections at the same moment, as much as the kernel takes, and read what they get."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(connections)]
+        for client in clients:
+            client.setblocking(False)
+        for client in clients:
+            with suppress(OSError):
+                client.send(sent)
+        end = time.monotonic() + _LONGEST
+        while time.monotonic() < end and (readable := select.select(clients, (), (), 0.2)[0]):
+            for client in readable:
+                with suppress(OSError):
+                    if not client.recv(65536):
+                        clients.remove(client)
+
+
 _AUTHORITY: Final = trustme.CA()
 
 
 def _server_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    _AUTHORITY.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA).configure_cert(context)
     return context
 
 
-def _send_records(address: tuple[str, int], _: bytes) -> None:
+def _client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1").do_handshake()
+    return outgoing.read()
+
+
+def _send_records(address: tuple[str, int]) -> None:
     """Send a body of which each byte is a record. The records are encrypted first, and then sent at once."""
     context = ssl.create_default_context()
     _AUTHORITY.configure_trust(context)

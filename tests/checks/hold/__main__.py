@@ -6,7 +6,19 @@ import sys
 from typing import Final
 
 from tests.checks.faults.cells import Cell
-from tests.checks.hold import ATTACKS, LATE, LOOPS, PARSERS, TINY_RECORDS, Held, bodies, longest_hold, matrix
+from tests.checks.hold import (
+    ATTACKS,
+    HANDSHAKES,
+    LATE,
+    LOOPS,
+    MANY,
+    PARSERS,
+    TINY_RECORDS,
+    Held,
+    bodies,
+    longest_hold,
+    matrix,
+)
 from tests.checks.hold.application import MIB, Hold, scale
 from tests.checks.hold.fuzz import search
 from tests.checks.hold.matrix import is_within_bounds
@@ -23,6 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default 0)")
     parser.add_argument("--part", choices=_PARTS, default="both", help="what to search (default both)")
     parser.add_argument("--bodies", type=float, metavar="MIB", help="bodies of hostile shapes of this size instead")
+    parser.add_argument("--many", action="store_true", help="each attack from many connections at the same moment")
     parser.add_argument("--matrix", action="store_true", help="play the clients of the fault matrix instead")
     options = parser.parse_args()
     if options.matrix:
@@ -30,16 +43,20 @@ def main() -> int:
     logging.disable()
     if options.bodies is not None:
         return _bodies(int(options.bodies * MIB))
-    return _attacks() if options.fuzz is None else _search(options.fuzz, options.seed, _PARTS[options.part])
+    return (
+        _attacks(MANY if options.many else 1)
+        if options.fuzz is None
+        else _search(options.fuzz, options.seed, _PARTS[options.part])
+    )
 
 
-def _attacks() -> int:
+def _attacks(connections: int) -> int:
     missed = 0
     print(f"{'attack':<34} {'parser':<10} {'loop':<8} {'hold, ms of CPU':>16} {'gap of a 20 ms stream, ms':>26}")
-    for attack in [*ATTACKS, TINY_RECORDS]:
+    for attack in [*ATTACKS, TINY_RECORDS if connections == 1 else HANDSHAKES]:
         for parser in PARSERS:
             for loop in LOOPS:
-                held = longest_hold(parser, loop, attack, scale())
+                held = longest_hold(parser, loop, attack, scale(), connections)
                 is_missed = not held.is_within_bounds(scale())
                 missed += is_missed
                 row = f"{attack:<34} {parser:<10} {loop:<8} {held.hold * 1e3:>16.2f} {held.gap * 1e3:>26.1f}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.checks.hold import ATTACKS, LOOPS, PARSERS, TINY_RECORDS, Held, longest_hold
+from tests.checks.hold import ATTACKS, HANDSHAKES, LOOPS, MANY, PARSERS, TINY_RECORDS, Held, longest_hold
 from tests.checks.hold.application import scale
 from tests.checks.hold.matrix import QUICK, holds, is_within_bounds
 
@@ -16,6 +16,17 @@ def test_the_bytes_of_one_client_do_not_hold_the_event_loop(parser: str, loop: s
     held = longest_hold(parser, loop, attack, scale())
     assert held.is_within_bounds(scale())
     assert held.gap > 0
+
+
+@pytest.mark.parametrize(
+    "attack",
+    ["chunks of one byte without a key", "empty lines", "one large field", "pipelined requests", HANDSHAKES],
+)
+@pytest.mark.parametrize(("parser", "loop"), [("httptools", "uvloop"), ("h11", "asyncio")])
+def test_many_connections_that_send_at_the_same_moment_do_not_hold_the_event_loop(
+    parser: str, loop: str, attack: str
+) -> None:
+    assert longest_hold(parser, loop, attack, scale(), MANY).is_within_bounds(scale())
 
 
 def test_a_long_hold_and_a_late_token_are_found() -> None:
