@@ -252,9 +252,9 @@ class StrictProtocolMixin(UvicornProtocol):
             self._timer = self.loop.call_later(self.settings.receive_deadline, self._on_receive_deadline)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Replaces uvicorn's. The connection stays open if a request has arrived that is not read yet."""
+        """Replaces uvicorn's. The connection stays open if a request has arrived that is not handled yet."""
         if not self.transport.is_closing():
-            if self._has_unread():
+            if self._deferred or self._has_unread():
                 self.timeout_keep_alive_task = self.loop.call_later(_LAST_LOOK, self.timeout_keep_alive_handler)
             else:
                 self.transport.close()

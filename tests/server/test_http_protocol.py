@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -63,6 +63,42 @@ async def test_a_request_that_is_still_in_the_kernel_is_answered(kind: type[asyn
         client.send(ALIVE)
         protocol.shutdown()
         assert (await received(client)).startswith(b"HTTP/1.1 200 ")
+
+
+class Busy(Turns):
+    """No connection may handle what it has read, until `resume` is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = asyncio.Event()
+
+    def take(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return False
+
+    def add(self, resume: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self.resume = resume
+        self.added.set()
+
+
+MOMENTS: dict[str, Callable[[Any], None]] = {
+    "the keep-alive timeout": lambda protocol: protocol.timeout_keep_alive_handler(),
+    "the shutdown": lambda protocol: protocol.shutdown(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_a_request_that_waits_for_its_turn_is_answered(kind: type[asyncio.Protocol], moment: str) -> None:
+    async with connected(kind) as (protocol, client):
+        protocol.turns = turns = Busy()
+        client.send(ALIVE)
+        await turns.added.wait()
+        protocol._idle_since -= 3600
+        MOMENTS[moment](protocol)
+        await asyncio.sleep(0)
+        assert not protocol.transport.is_closing()
+        turns.resume()
+        assert (await asyncio.get_running_loop().sock_recv(client, 10_000)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("kind", CLASSES)
