@@ -99,10 +99,16 @@ class HttpRequest:
         self.record = RequestRecord(self.method, self.path, request_id)
         self.trace: Trace = NO_TRACE
         self.started = False
-        self.held: list[Any] | None = None  # values of a large request, which are freed in steps at the end
+        self.held: list[Any] | None = None  # values that are freed in steps at the end
         self.cors_headers: tuple[tuple[str, str], ...] = ()
         self._debug = debug
         self._closes_connection = closes_connection if scope.get("http_version", "1.1")[:1] == "1" else _never
+
+    def hold(self, value: object) -> None:
+        """Free a value that takes much memory in steps, at the end of the request."""
+        if self.held is None:
+            self.held = []
+        self.held.append(value)
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the first header with this name (lower case), or None."""

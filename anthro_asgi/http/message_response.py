@@ -23,7 +23,7 @@ from ..wire.deltas import Delta
 from ..wire.encoder import State, StreamEncoder
 from ..wire.errors import Overloaded, SimulatedDisconnect
 from ..wire.json_codec import dumps
-from ..wire.large.cooperative import LARGE_BODY, run_with_yields
+from ..wire.large.cooperative import FREED_AT_ONCE, LARGE_BODY, run_with_yields
 from ..wire.large.json_writer import dumps_in_steps
 from .admission import Slot
 from .answer import LARGE_BATCH, YIELD_EVERY, Answer, in_turns
@@ -113,6 +113,8 @@ class MessageResponse:
     async def _whole(self) -> None:
         message = await self._ask(self._collect)
         self._http_request.record.stop_reason = self._answer.stop_reason
+        if self._answer.collected > FREED_AT_ONCE:
+            self._http_request.hold(message)
         if self._answer.collected > LARGE_BODY:
             body = await run_with_yields(dumps_in_steps(message), perf_counter)
         else:

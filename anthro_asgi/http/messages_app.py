@@ -30,7 +30,7 @@ from ..wire.errors import ApiError, InvalidRequest, MethodNotAllowed, NotFound
 from ..wire.estimate import estimate_in_steps
 from ..wire.json_codec import dumps, loads
 from ..wire.known_tools import ToolCache
-from ..wire.large.cooperative import LARGE_BODY, drop_in_steps, run_with_yields, takes_long
+from ..wire.large.cooperative import FREED_AT_ONCE, LARGE_BODY, drop_in_steps, run_with_yields, takes_long
 from ..wire.large.cuts import Cuts
 from ..wire.large.json_reader import loads_in_steps
 from ..wire.large.json_writer import dumps_in_steps
@@ -526,7 +526,7 @@ class MessagesApp(BaseApp):
     async def _answer_batch_request(self, claimed: Claimed, request_id: str, held: list[Any]) -> bytes:
         """The Message that answers a request of a batch, as JSON. Raises ApiError, and what else the engine raises.
 
-        `held` receives the values of a large request, which the caller frees in steps.
+        `held` receives the values of a large request or answer, which the caller frees in steps.
         """
         request = await self._parse([claimed.params], counting=False)
         if request.is_large:
@@ -558,6 +558,8 @@ class MessagesApp(BaseApp):
         del request  # the engine alone needs it, and releases it
         message = await answer.message()
         self.metrics.batch_tokens(answer.usage)
+        if answer.collected > FREED_AT_ONCE:
+            held.append(message)
         if answer.collected > LARGE_BODY:
             return b"".join(await run_with_yields(dumps_in_steps(message), perf_counter))
         return dumps(message)

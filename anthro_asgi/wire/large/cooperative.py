@@ -19,6 +19,8 @@ Steps = Generator[None, None, T]
 
 LARGE_BODY: Final = 256 * 1024
 """Bytes of a request body above which it is processed in steps."""
+FREED_AT_ONCE: Final = 64 * 1024
+"""Bytes of JSON up to which its values are freed in one step, which takes at most two milliseconds."""
 _SMALL_BODY: Final = 16 * 1024  # bytes up to which it never is
 _DENSE: Final = 16 * 1024  # what its values may weigh; this many numbers take two milliseconds
 _TEXT: Final = 4  # bytes of text, at least, for each that the punctuation in it weighs

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from anthro_asgi import MessagesApp, MessagesRequest
+from anthro_asgi import Delta, MessagesApp, MessagesRequest, ToolJson, ToolStart
 from anthro_asgi.batches.sql_store import SqlBatchStore
 from anthro_asgi.batches.sqlite import SqliteDatabase
 from anthro_asgi.testing.driver import Driver
@@ -32,11 +32,15 @@ BATCHES = {
     "objects in params": lambda: batch(*[DENSE % (b'{"a":0},' * 30_000)] * 3),
     "dense fields beside the requests": lambda: batch(DENSE % b"", rest=b',"junk":[%b0]' % (b"[]," * 330_000)),
     "many values in large params": lambda: batch(SHAPES["tool calls"](12 * MIB)),
+    "large answers": lambda: batch(b'{"model":"deep","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}'),
 }
 
 
-async def engine(request: MessagesRequest) -> AsyncIterator[str]:
+async def engine(request: MessagesRequest) -> AsyncIterator[Delta]:
     yield "Hi"
+    if request.model == "deep":
+        yield ToolStart("c", "f")
+        yield ToolJson('{"a":[%s1]}' % (("[" * 40 + "1" + "]" * 40 + ",") * 4_500))
 
 
 async def hold(folder: Path, body: bytes) -> float:

@@ -33,6 +33,8 @@ ANSWERS = [
     Recipe("arguments", ("escapes", "surrogates"), size=200_000, stream=False),
     Recipe("arguments", ("small strings",), "a control character", size=100_000, event=60),
     Recipe("arguments twice", ("small strings", "spaces"), size=200_000),
+    Recipe("arguments twice", ("deep arrays",), size=381_785, stream=False, in_process=True),
+    Recipe("arguments", ("deep arrays",), size=250_000, stream=False, in_process=True),
     Recipe("array", size=LARGE),
     Recipe("array", ("empty arrays",), size=LARGE, stream=False),
     Recipe("encoded twice", size=LARGE),
