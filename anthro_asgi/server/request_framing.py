@@ -104,7 +104,8 @@ class RequestFraming:
 
         Raises InvalidRequest, MethodNotAllowed and HeadersTooLarge; the object must not be used after that.
         """
-        if self._step is RequestFraming._sized and len(data) < self._left:  # the usual case of a large body: no copy
+        if self._step is RequestFraming._sized and not self._buffer and len(data) < self._left:
+            # the usual case of a large body: no copy
             self.expects = False
             self._left -= len(data)
             return data
@@ -203,6 +204,8 @@ class RequestFraming:
     def _sized(self) -> bytes | None:
         data = self._take(self._left)
         self._left -= len(data)
+        if data:
+            self.expects = False
         if not self._left:
             self._step = RequestFraming._end
         return data or None

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -99,6 +101,74 @@ async def test_a_request_that_waits_for_its_turn_is_answered(kind: type[asyncio.
         assert not protocol.transport.is_closing()
         turns.resume()
         assert (await asyncio.get_running_loop().sock_recv(client, 10_000)).startswith(b"HTTP/1.1 200 ")
+
+
+class SometimesBusy(Turns):
+    """Lets a connection wait at random, for one to three iterations of the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.random = random.Random(3)
+        self.waited = 0
+
+    def take(self, loop: asyncio.AbstractEventLoop) -> bool:
+        return self.random.random() < 0.5
+
+    def add(self, resume: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self.waited += 1
+        self._resume_after(self.random.randint(1, 3), resume, loop)
+
+    def _resume_after(self, iterations: int, resume: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        if iterations:
+            loop.call_soon(self._resume_after, iterations - 1, resume, loop)
+        else:
+            resume()
+
+
+async def echo_digests(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the length and the digest of the body."""
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    text = b"%d %s" % (len(body), sha256(body).hexdigest().encode())
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
+    await send({"type": "http.response.body", "body": text})
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+async def test_bodies_arrive_whole_and_in_order_however_often_their_connection_waits(
+    kind: type[asyncio.Protocol],
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with connected(kind, echo_digests) as (protocol, client):
+        protocol.turns = turns = SometimesBusy()
+        source = random.Random(4)
+        for number in range(12):
+            body = source.randbytes(source.choice([0, 1, 20_000, 300_000]))
+            head = b"POST / HTTP/1.1\r\nHost: a\r\n"
+            framed = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            if number % 3 == 2:
+                framed = b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body, 3_000)
+            sent = head + framed
+            while sent:
+                size = source.choice([1, 30, 5_000, 70_000])
+                await loop.sock_sendall(client, sent[:size])
+                sent = sent[size:]
+                await asyncio.sleep(0)
+            answer = b""
+            while sha256(body).hexdigest().encode() not in answer:
+                piece = await asyncio.wait_for(loop.sock_recv(client, 10_000), 10)
+                assert piece
+                answer += piece
+            assert answer.partition(b"\r\n\r\n")[2] == b"%d %b" % (len(body), sha256(body).hexdigest().encode())
+        assert turns.waited > 10
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -125,12 +125,27 @@ def test_random_requests_in_random_pieces_are_returned_one_by_one() -> None:
         out = []
         given = b""
         for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            if end < len(stream) and drawn.random() < 0.3:
+                framing.hold(stream[begin:end])
+                continue
             given += framing.feed(stream[begin:end])
             while framing.whole:
                 out.append(given)
                 framing.advance()
                 given = framing.feed(b"")
         assert out == [given or sent for sent, given in requests]
+
+
+@pytest.mark.parametrize("last", [b"", b"cd"])
+def test_held_bytes_of_a_body_come_before_later_ones(last: bytes) -> None:
+    framing = RequestFraming(LIMIT)
+    head = post(b"", b"Content-Length: 9", b"Expect: 100-continue")
+    assert framing.feed(head) == head
+    framing.hold(b"ab")
+    assert framing.feed(last) == b"ab" + last
+    assert not framing.expects
+    assert framing.remainder == 7 - len(last)
+    assert framing.held == 0
 
 
 def test_no_more_of_a_head_is_held_than_the_limit_and_one_read() -> None:
