@@ -11,7 +11,7 @@ import pytest
 
 from anthro_asgi.server import supervisor
 from tests.support.client import ask, connect, post
-from tests.support.service import AT_ONCE, Service, is_running, until
+from tests.support.service import AT_ONCE, Service, until
 
 TWO = ("--workers", "2")
 HUNG = "has not responded for 1 s"
@@ -26,7 +26,7 @@ def owned() -> Iterator[ExitStack]:
 def assert_replaced(service: Service, before: list[int]) -> None:
     line = service.wait_for_lines(lambda lines: next((line for line in lines if HUNG in line), None))
     (pid,) = [pid for pid in before if f"(pid {pid})" in str(line)]
-    until(lambda: not is_running(pid))
+    until(lambda: pid not in service.children)  # the supervisor knows its exit, which is not that of a stop
     until(lambda: len(service.children) == 2)
 
 
